@@ -1,0 +1,208 @@
+"""The map's types: what one region says about itself, and what the home region says about keys.
+
+Frozen values that import nothing of ours. A raw string becomes a `ModelName` once, at the wall. Field names of the
+rows are the names on the wire (see `rows.py`), so a row read in a log and a row read in the code look alike.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MODELS_BUCKET: Final = "models"  # users push here; it lives in the home region
+SYSTEM_BUCKET: Final = (
+    "nearfield-system"  # revisions, pointers, refusals, keys: everything durable that is ours
+)
+BLOBS_BUCKET: Final = (
+    "nearfield-blobs"  # in every region's store; key = BLAKE3 hex of a file, so never overwritten
+)
+
+POLICY_ID: Final = "policy"  # there is one policy row, signed by the home region
+ROW_PERIOD_S: Final = 1.0  # a region says its row at least this often, so silence means something
+ROW_STALE_S: Final = 3.0  # three missed rows: its figures are doubted
+ROW_LOST_S: Final = 15.0  # its figures say nothing any more; the region is a last resort
+MAX_ROW_BYTES: Final = (
+    1 << 20
+)  # one line; a row that doubled in size overnight must not grow past this unseen
+MAX_MODELS: Final = 10_000  # in one row; about what fits MAX_ROW_BYTES with short names
+MAX_KEYS: Final = 8_000  # in the policy row; 64 hex digits and a tenant each, within MAX_ROW_BYTES
+MAX_LEFT_OUT: Final = 32  # files named as left out in a row; the bucket's status object has them all
+
+# Headers between hops (edge -> gateway -> node and back). Lower case, as wire/ has them.
+REQUEST_ID: Final = "x-request-id"
+TENANT: Final = "x-nearfield-tenant"
+DEADLINE_MS: Final = "x-nearfield-deadline-ms"
+WAIT_S: Final = "x-nearfield-wait"
+REVISION: Final = "x-nearfield-revision"
+REGION: Final = "x-nearfield-region"
+START: Final = "x-nearfield-start"
+REMOTE_BYTES: Final = "x-nearfield-remote-bytes"
+ROUTE: Final = "x-nearfield-route"
+
+_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_REGION = re.compile(r"[a-z][a-z0-9-]{0,31}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class BadNameError(ValueError):
+    """A model or region name outside its pattern; the message says the pattern."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ModelName:
+    """`org/name`; made only by `parse`, so both parts are safe in keys and paths."""
+
+    org: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> ModelName:
+        """The name in `text`; raises BadNameError."""
+        if _MODEL.fullmatch(text) is None:
+            raise BadNameError(f"a model is named org/name, {_MODEL.pattern}")
+        org, _, name = text.partition("/")
+        return cls(org, name)
+
+    @property
+    def prefix(self) -> str:
+        """Where its files lie in the bucket `models`: `org/name/`."""
+        return f"{self.org}/{self.name}/"
+
+    def __str__(self) -> str:
+        return f"{self.org}/{self.name}"
+
+
+def region_name(text: str) -> str:
+    """`text` if it may name a region; raises BadNameError."""
+    if _REGION.fullmatch(text) is None:
+        raise BadNameError(f"a region is named {_REGION.pattern}")
+    return text
+
+
+def is_digest(text: str) -> bool:
+    """Whether `text` is a SHA-256 or BLAKE3 in 64 lower-case hex digits (key digests, blob keys, revision ids)."""
+    return _DIGEST.fullmatch(text) is not None
+
+
+class Tier(StrEnum):
+    """Where a revision's bytes are, nearest to an answer last."""
+
+    ORIGIN = "origin"  # only in the home region
+    REGION = "region"  # in this region's store
+    HOST = "host"  # in a node's memory
+    RESIDENT = "resident"  # in a live process
+
+
+class RolloutState(StrEnum):
+    """How far one region is with a model's revision; only `live` and `draining` serve."""
+
+    PUSHED = "pushed"
+    VERIFIED = "verified"
+    REPLICATED = "replicated"
+    WARMING = "warming"
+    LIVE = "live"
+    DRAINING = "draining"
+    RETIRED = "retired"
+    REFUSED = "refused"
+
+
+SERVING: Final = frozenset({RolloutState.LIVE, RolloutState.DRAINING})
+Kind = Literal["generate", "embed"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFault:
+    """Why a model, or its newest push, is not served here, and what its owner does next."""
+
+    code: str
+    message: str
+    next: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOutFile:
+    """A pushed file that is no part of the revision (never loaded, never followed)."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the step under way is: `percent` 0..100."""
+
+    phase: str
+    percent: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    """One model in one region.
+
+    `revision` is the one that answers (64 hex), empty while none ever did. `bytes` are its weights. `max_len` counts
+    tokens. `running`, `waiting` and `slots` count sequences over all of the region's workers. `prefill_ms_per_token`
+    and `step_ms` are measured, 0 while unknown. `error` may stand beside a live older revision.
+    """
+
+    revision: str
+    state: RolloutState
+    tier: Tier
+    kind: Kind
+    bytes: int
+    max_len: int
+    running: int = 0
+    waiting: int = 0
+    slots: int = 0
+    prefill_ms_per_token: float = 0.0
+    step_ms: float = 0.0
+    error: ModelFault | None = None
+    left_out: tuple[LeftOutFile, ...] = ()
+    progress: Progress | None = None
+
+    @property
+    def serves(self) -> bool:
+        """Whether a request may be sent here: probed and routable, resident or not."""
+        return self.state in SERVING and self.revision != ""
+
+
+@dataclass(frozen=True, slots=True)
+class RegionRow:
+    """What region `id` says of itself. Its only writer is the region; the last (`epoch`, `seq`) wins.
+
+    `epoch` is the writer's start, ms since 1970; `seq` counts its rows from 1. Bandwidths are measured bytes/s of the
+    tiers (0 while unknown); `attach_s` is the measured time from bytes at hand to a process that can answer.
+    """
+
+    id: str
+    epoch: int
+    seq: int
+    models: Mapping[str, ModelRow] = field(default_factory=lambda: MappingProxyType({}))
+    store_bytes_per_s: float = 0.0
+    host_bytes_per_s: float = 0.0
+    origin_bytes_per_s: float = 0.0
+    attach_s: float = 0.0
+    draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KeyGrant:
+    """What the holder of one API key may do: scopes `infer`, `admin`."""
+
+    tenant: str
+    scopes: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRow:
+    """Key digests (SHA-256 hex) and their grants, signed by the home region; never the keys themselves."""
+
+    epoch: int
+    seq: int
+    keys: Mapping[str, KeyGrant] = field(default_factory=lambda: MappingProxyType({}))
+    id: str = POLICY_ID
