@@ -1,7 +1,7 @@
 """The map's types: what one region says about itself, and what the home region says about keys.
 
-Frozen values that import nothing of ours. A raw string becomes a `ModelName` once, at the wall. Field names of the
-rows are the names on the wire (see `rows.py`), so a row read in a log and a row read in the code look alike.
+Frozen values that import nothing of ours. A raw string becomes a `ModelName` once, at the wall. Field names
+of the rows are the names on the wire (see `rows.py`), so a row in a log and a row in the code look alike.
 """
 
 from __future__ import annotations
@@ -16,20 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MODELS_BUCKET: Final = "models"  # users push here; it lives in the home region
-SYSTEM_BUCKET: Final = (
-    "nearfield-system"  # revisions, pointers, refusals, keys: everything durable that is ours
-)
-BLOBS_BUCKET: Final = (
-    "nearfield-blobs"  # in every region's store; key = BLAKE3 hex of a file, so never overwritten
-)
+SYSTEM_BUCKET: Final = "nearfield-system"  # revisions, pointers, refusals, keys: ours, and durable
+BLOBS_BUCKET: Final = "nearfield-blobs"  # in every region's store; key = BLAKE3 hex, never overwritten
 
 POLICY_ID: Final = "policy"  # there is one policy row, signed by the home region
 ROW_PERIOD_S: Final = 1.0  # a region says its row at least this often, so silence means something
 ROW_STALE_S: Final = 3.0  # three missed rows: its figures are doubted
 ROW_LOST_S: Final = 15.0  # its figures say nothing any more; the region is a last resort
-MAX_ROW_BYTES: Final = (
-    1 << 20
-)  # one line; a row that doubled in size overnight must not grow past this unseen
+MAX_ROW_BYTES: Final = 1 << 20  # one line; a row past its bounds is refused and the last one kept
 MAX_MODELS: Final = 10_000  # in one row; about what fits MAX_ROW_BYTES with short names
 MAX_KEYS: Final = 8_000  # in the policy row; 64 hex digits and a tenant each, within MAX_ROW_BYTES
 MAX_LEFT_OUT: Final = 32  # files named as left out in a row; the bucket's status object has them all
@@ -86,7 +80,7 @@ def region_name(text: str) -> str:
 
 
 def is_digest(text: str) -> bool:
-    """Whether `text` is a SHA-256 or BLAKE3 in 64 lower-case hex digits (key digests, blob keys, revision ids)."""
+    """Whether `text` is 64 lower-case hex digits: a key's SHA-256, a blob's or a revision's BLAKE3."""
     return _DIGEST.fullmatch(text) is not None
 
 
@@ -145,9 +139,10 @@ class Progress:
 class ModelRow:
     """One model in one region.
 
-    `revision` is the one that answers (64 hex), empty while none ever did. `bytes` are its weights. `max_len` counts
-    tokens. `running`, `waiting` and `slots` count sequences over all of the region's workers. `prefill_ms_per_token`
-    and `step_ms` are measured, 0 while unknown. `error` may stand beside a live older revision.
+    `revision` is the one that answers (64 hex), empty while none ever did. `bytes` are its weights.
+    `max_len` counts tokens. `running`, `waiting` and `slots` count sequences over all of the region's workers.
+    `prefill_ms_per_token` and `step_ms` are measured, 0 while unknown. `error` may stand beside a live older
+    revision.
     """
 
     revision: str
@@ -175,8 +170,9 @@ class ModelRow:
 class RegionRow:
     """What region `id` says of itself. Its only writer is the region; the last (`epoch`, `seq`) wins.
 
-    `epoch` is the writer's start, ms since 1970; `seq` counts its rows from 1. Bandwidths are measured bytes/s of the
-    tiers (0 while unknown); `attach_s` is the measured time from bytes at hand to a process that can answer.
+    `epoch` is the writer's start, ms since 1970; `seq` counts its rows from 1. Bandwidths are measured bytes/s
+    of the tiers (0 while unknown); `attach_s` is the measured time from bytes at hand to a process that can
+    answer.
     """
 
     id: str
