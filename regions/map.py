@@ -24,7 +24,7 @@ ROW_PERIOD_S: Final = 1.0  # a region says its row at least this often, so silen
 ROW_STALE_S: Final = 3.0  # three missed rows: its figures are doubted
 ROW_LOST_S: Final = 15.0  # its figures say nothing any more; the region is a last resort
 MAX_ROW_BYTES: Final = 1 << 20  # one line; a row past its bounds is refused and the last one kept
-MAX_MODELS: Final = 10_000  # in one row; about what fits MAX_ROW_BYTES with short names
+MAX_MODELS: Final = 4_000  # in one row; about what MAX_ROW_BYTES has room for
 MAX_KEYS: Final = 8_000  # in the policy row; 64 hex digits and a tenant each, within MAX_ROW_BYTES
 MAX_LEFT_OUT: Final = 32  # files named as left out in a row; the bucket's status object has them all
 
@@ -103,7 +103,7 @@ class RolloutState(StrEnum):
     LIVE = "live"
     DRAINING = "draining"
     RETIRED = "retired"
-    REFUSED = "refused"
+    FAILED = "failed"
 
 
 SERVING: Final = frozenset({RolloutState.LIVE, RolloutState.DRAINING})
@@ -140,7 +140,7 @@ class ModelRow:
     """One model in one region.
 
     `revision` is the one that answers (64 hex), empty while none ever did. `bytes` are its weights.
-    `max_len` counts tokens. `running`, `waiting` and `slots` count sequences over all of the region's workers.
+    `max_len` counts tokens. `running`, `waiting` and `slots` count sequences over all workers of the region.
     `prefill_ms_per_token` and `step_ms` are measured, 0 while unknown. `error` may stand beside a live older
     revision.
     """
@@ -170,9 +170,9 @@ class ModelRow:
 class RegionRow:
     """What region `id` says of itself. Its only writer is the region; the last (`epoch`, `seq`) wins.
 
-    `epoch` is the writer's start, ms since 1970; `seq` counts its rows from 1. Bandwidths are measured bytes/s
-    of the tiers (0 while unknown); `attach_s` is the measured time from bytes at hand to a process that can
-    answer.
+    `epoch` is the writer's start, ms since 1970; `seq` counts its rows from 1. Bandwidths are bytes/s of the
+    tiers as measured (0 while unknown); `attach_s` is the measured time from bytes at hand to a process that
+    can answer.
     """
 
     id: str

@@ -1,0 +1,191 @@
+"""The fields of a row, each with its reader: an object holds what its table says, no more and no less."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from regions.map import (
+    MAX_KEYS,
+    MAX_LEFT_OUT,
+    MAX_MODELS,
+    BadNameError,
+    KeyGrant,
+    LeftOutFile,
+    ModelFault,
+    ModelName,
+    ModelRow,
+    Progress,
+    RolloutState,
+    Tier,
+    is_digest,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    Reader = Callable[[Any], Any]
+
+MAX_TEXT: Final = 1024  # characters in any one string of a row: messages are for people, and short
+MAX_COUNT: Final = 1 << 53  # JSON numbers are exact up to here
+
+
+class RowRefused(Exception):
+    """One line that is not taken.
+
+    `code` is one of: empty, oversized, not_json, not_canonical, unsigned, bad_signature, unknown_field,
+    missing_field, bad_value, unknown_region, wrong_region, older.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+
+
+def read(table: Mapping[str, Reader], value: object, where: str) -> dict[str, Any]:
+    """`value` through one reader a field; exactly the table's fields, no more and no fewer."""
+    if not isinstance(value, dict):
+        raise RowRefused("bad_value", f"{where} is no object")
+    if value.keys() != table.keys():
+        unknown = sorted(value.keys() - table.keys())
+        code = "unknown_field" if unknown else "missing_field"
+        raise RowRefused(code, f"{where}: {(unknown or sorted(table.keys() - value.keys()))[0][:64]!r}")
+    return {name: _one(read, value[name], where, name) for name, read in table.items()}
+
+
+def _one(read: Reader, value: object, where: str, name: str) -> Any:
+    try:
+        return read(value)
+    except ValueError as error:
+        raise RowRefused("bad_value", f"{where}: {name}: {error}") from error
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or len(value) > MAX_TEXT:
+        raise ValueError(f"not a string of at most {MAX_TEXT} characters")
+    return value
+
+
+def _count(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_COUNT:
+        raise ValueError("not a count")
+    return value
+
+
+def _amount(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_COUNT:
+        raise ValueError("not an amount of zero or more")
+    return value
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("not true or false")  # noqa: TRY004 - one kind of refusal for every field
+    return value
+
+
+def _one_of(*names: str) -> Reader:
+    def read(value: object) -> str:
+        if value not in names or not isinstance(value, str):
+            raise ValueError(f"not one of {', '.join(names)}")
+        return value
+
+    return read
+
+
+def _revision(value: object) -> str:
+    text = _text(value)
+    if text and not is_digest(text):
+        raise ValueError("neither empty nor 64 hex digits")
+    return text
+
+
+def _anything(value: object) -> object:
+    return value
+
+
+def _or_null(read: Reader) -> Reader:
+    return lambda value: None if value is None else read(value)
+
+
+def _fault(value: object) -> ModelFault:
+    return ModelFault(**read({"code": _text, "message": _text, "next": _text}, value, "error"))
+
+
+def _progress(value: object) -> Progress:
+    return Progress(**read({"phase": _text, "percent": _amount}, value, "progress"))
+
+
+def _left_out(value: object) -> tuple[LeftOutFile, ...]:
+    if not isinstance(value, list) or len(value) > MAX_LEFT_OUT:
+        raise ValueError(f"not a list of at most {MAX_LEFT_OUT}")
+    table = {"path": _text, "reason": _text}
+    return tuple(LeftOutFile(**read(table, each, "left_out")) for each in value)
+
+
+def _models(value: object) -> Mapping[str, ModelRow]:
+    if not isinstance(value, dict) or len(value) > MAX_MODELS:
+        raise ValueError(f"not an object of at most {MAX_MODELS} models")
+    models = {_model_name(name): ModelRow(**read(_MODEL, each, name)) for name, each in value.items()}
+    return MappingProxyType(models)
+
+
+def _model_name(text: str) -> str:
+    try:
+        return str(ModelName.parse(text))
+    except BadNameError as error:
+        raise ValueError(f"{text[:64]!r} names no model") from error
+
+
+def _keys(value: object) -> Mapping[str, KeyGrant]:
+    if not isinstance(value, dict) or len(value) > MAX_KEYS:
+        raise ValueError(f"not an object of at most {MAX_KEYS} keys")
+    if not value:
+        raise RowRefused("empty", "a policy without keys would lock everyone out")
+    if not all(is_digest(digest) for digest in value):
+        raise ValueError("a key is named by its SHA-256, 64 hex digits")
+    return MappingProxyType({digest: _grant(each) for digest, each in value.items()})
+
+
+def _grant(value: object) -> KeyGrant:
+    return KeyGrant(**read({"tenant": _text, "scopes": _scopes}, value, "key"))
+
+
+def _scopes(value: object) -> frozenset[str]:
+    if not isinstance(value, list) or len(value) > 16:
+        raise ValueError("not a short list of scopes")
+    return frozenset(_text(each) for each in value)
+
+
+ENVELOPE: Final[Mapping[str, Reader]] = {
+    "kind": _one_of("region", "policy"),
+    "id": _text,
+    "epoch": _count,
+    "seq": _count,
+    "body": _anything,
+}
+POLICY: Final[Mapping[str, Reader]] = {"keys": _keys}
+REGION: Final[Mapping[str, Reader]] = {
+    "models": _models,
+    "store_bytes_per_s": _amount,
+    "host_bytes_per_s": _amount,
+    "origin_bytes_per_s": _amount,
+    "attach_s": _amount,
+    "draining": _flag,
+}
+_MODEL: Final[Mapping[str, Reader]] = {
+    "revision": _revision,
+    "state": RolloutState,
+    "tier": Tier,
+    "kind": _one_of("generate", "embed"),
+    "bytes": _count,
+    "max_len": _count,
+    "running": _count,
+    "waiting": _count,
+    "slots": _count,
+    "prefill_ms_per_token": _amount,
+    "step_ms": _amount,
+    "error": _or_null(_fault),
+    "left_out": _left_out,
+    "progress": _or_null(_progress),
+}
