@@ -1,0 +1,154 @@
+"""What one region serves right now: the memory that controller, gateway and row publisher share.
+
+All of it is soft state on one event loop, with one writer a field:
+the controller writes revisions, states, errors and progress; the gateway writes what nodes report (`heard`,
+`lost`) and takes a lease for every request it sends to a node. Readers never await.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from regions.map import Progress, RolloutState, Tier
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from regions.map import ModelFault
+    from regions.nodes import NodeView
+    from weights_cache.revision import LeftOut, ModelFacts, Revision
+
+DEFAULT_IDLE_TIMEOUT_S = 300.0  # an idle worker gives its memory back after this, unless told otherwise
+
+
+class Blobs(Protocol):
+    """What the controller does for the gateway with a revision's bytes in the region's own store."""
+
+    async def ensure(self, deployment: Deployment, revision: Revision) -> int:
+        """Pulls the blobs the region lacks, single flight. Returns the bytes that crossed from home for it.
+
+        Sets `deployment.in_region` and, meanwhile, `deployment.progress`.
+        Raises a Refusal (503) when home is unreachable.
+        """
+
+    async def drop(self, deployment: Deployment, revision: Revision) -> int:
+        """Deletes the region's copies that no other revision needs. Bytes freed; in the home region always 0."""
+
+
+@dataclass(slots=True)
+class Deployment:
+    """One model in this region.
+
+    `live` answers requests; `candidate` is on its way. `state` is the live revision's while one serves, else the
+    candidate's. A refused push or a failed candidate sets `error` and leaves `live` alone.
+    """
+
+    model: str
+    blobs: Blobs
+    live: Revision | None = None
+    candidate: Revision | None = None
+    state: RolloutState = RolloutState.PUSHED
+    in_region: bool = False  # every blob of `live` is in the region's store
+    error: ModelFault | None = None
+    progress: Progress | None = None
+    refused_left_out: tuple[LeftOut, ...] = ()
+    idle_timeout_s: float = DEFAULT_IDLE_TIMEOUT_S
+    min_replicas: int = 0
+    max_replicas: int | None = None
+    leases: dict[str, int] = field(default_factory=dict)  # revision id -> requests that it is answering
+
+    @property
+    def facts(self) -> ModelFacts | None:
+        """What the serving revision is, else the candidate; None before either is known."""
+        known = self.live or self.candidate
+        return known.facts if known else None
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """The files of the newest push that are not part of what is served, each with its reason."""
+        newest = self.candidate or self.live
+        return self.refused_left_out or (newest.left_out if newest else ())
+
+    @contextmanager
+    def lease(self, revision: Revision) -> Iterator[None]:
+        """Held around every request sent to a node: a draining revision waits for its leases to end."""
+        self.leases[revision.id] = self.leases.get(revision.id, 0) + 1
+        try:
+            yield
+        finally:
+            self.leases[revision.id] -= 1
+            if not self.leases[revision.id]:
+                del self.leases[revision.id]
+
+    async def ensure_in_region(self) -> int:
+        """Brings the live revision's blobs back when its tier is `origin`. Returns the bytes from home."""
+        if self.live is None or self.in_region:
+            return 0
+        return await self.blobs.ensure(self, self.live)
+
+    async def cool_to_origin(self) -> int:
+        """Forgets the region's copies of the live revision. Returns bytes freed (0 in the home region)."""
+        return await self.blobs.drop(self, self.live) if self.live is not None else 0
+
+
+class Deployments:
+    """Every model of one region, and the nodes that may hold them."""
+
+    def __init__(self, region: str) -> None:
+        self.region = region
+        self.models: dict[str, Deployment] = {}
+        self.nodes: dict[str, NodeView] = {}  # by address; the last report of each node that answers
+        self.policy_line: bytes | None = (
+            None  # the home region's signed policy row, byte-exact, without a newline
+        )
+        self.origin_bytes_per_s: float | None = None  # measured while replicating; None until the first pull
+        self.draining = False
+        self.version = 0  # counts changes; see `changed`
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    def find(self, model: str) -> Deployment | None:
+        """The deployment called `model`, or None."""
+        return self.models.get(model)
+
+    def tier(self, deployment: Deployment) -> Tier:
+        """The nearest place where the live revision's bytes are. `origin` also while nothing is live."""
+        if deployment.live is None:
+            return Tier.ORIGIN
+        revision = deployment.live.id
+        if any(worker.holds(revision) for node in self.nodes.values() for worker in node.workers):
+            return Tier.RESIDENT
+        if any(revision in node.cached for node in self.nodes.values()):
+            return Tier.HOST
+        return Tier.REGION if deployment.in_region else Tier.ORIGIN
+
+    def heard(self, view: NodeView) -> None:
+        """Takes in a node's report."""
+        self.nodes[view.address] = view
+        self.touch()
+
+    def lost(self, address: str) -> None:
+        """Forgets a node that does not answer: what it held is gone."""
+        if self.nodes.pop(address, None) is not None:
+            self.touch()
+
+    def touch(self) -> None:
+        """Says that something a row shows has changed."""
+        self.version += 1
+        waiters, self._waiters = self._waiters, set()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def changed(self, since: int) -> int:
+        """Waits until `version` is above `since`; returns it."""
+        while self.version <= since:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.add(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.discard(waiter)
+        return self.version

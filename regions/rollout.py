@@ -1,0 +1,143 @@
+"""The life of one revision in one region, as a table.
+
+Rule 1: every change of state is a row of TABLE; a pair that is not in it raises.
+Rule 2: `decide` is pure: what is desired, where every revision stands -> the events to apply, the work to do.
+Rule 3: a live revision stays live until another is live or the model is removed. A failure never touches it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from regions.map import RolloutState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from regions.map import ModelFault
+
+
+class Event(StrEnum):
+    """What happened to a revision."""
+
+    CHECKED = "checked"
+    COPIED = "copied"
+    LOADING = "loading"
+    PROBED = "probed"
+    ABANDONED = "abandoned"  # the node went away before it answered: load again
+    REFUSED = "refused"
+    SUPERSEDED = "superseded"  # another revision serves, or is desired before this one ever served
+    REMOVED = "removed"  # the pointer is gone, or no longer names this region
+    DRAINED = "drained"
+    AGAIN = "again"  # the pointer names it (once more)
+
+
+class Work(StrEnum):
+    """What the controller does for a revision in some state."""
+
+    CHECK = "check"
+    COPY = "copy"
+    CHOOSE = "choose"
+    PROBE = "probe"
+    DRAIN = "drain"
+    FORGET = "forget"
+
+
+S, E = RolloutState, Event
+
+TABLE: Mapping[RolloutState, Mapping[Event, RolloutState]] = {
+    S.PUSHED: {E.CHECKED: S.VERIFIED, E.REFUSED: S.FAILED, E.SUPERSEDED: S.RETIRED, E.REMOVED: S.RETIRED},
+    S.VERIFIED: {E.COPIED: S.REPLICATED, E.REFUSED: S.FAILED, E.SUPERSEDED: S.RETIRED, E.REMOVED: S.RETIRED},
+    S.REPLICATED: {E.LOADING: S.WARMING, E.REFUSED: S.FAILED, E.SUPERSEDED: S.RETIRED, E.REMOVED: S.RETIRED},
+    S.WARMING: {
+        E.PROBED: S.LIVE,
+        E.ABANDONED: S.REPLICATED,
+        E.REFUSED: S.FAILED,
+        E.SUPERSEDED: S.RETIRED,
+        E.REMOVED: S.RETIRED,
+    },
+    S.LIVE: {E.SUPERSEDED: S.DRAINING, E.REMOVED: S.DRAINING},
+    S.DRAINING: {E.DRAINED: S.RETIRED, E.AGAIN: S.LIVE},
+    S.RETIRED: {E.AGAIN: S.PUSHED},
+    S.FAILED: {E.AGAIN: S.PUSHED, E.SUPERSEDED: S.RETIRED, E.REMOVED: S.RETIRED},
+}
+
+WORK: Mapping[RolloutState, Work] = {
+    S.PUSHED: Work.CHECK,
+    S.VERIFIED: Work.COPY,
+    S.REPLICATED: Work.CHOOSE,
+    S.WARMING: Work.PROBE,
+    S.DRAINING: Work.DRAIN,
+    S.RETIRED: Work.FORGET,
+}
+
+
+class ForbiddenMoveError(Exception):
+    """An event that the table has no row for: a bug of ours, never a user's fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """One revision's place in this region."""
+
+    revision: str
+    state: RolloutState = RolloutState.PUSHED
+    fault: ModelFault | None = None
+
+    def after(self, event: Event, fault: ModelFault | None = None) -> Rollout:
+        """The rollout after `event`. Raises ForbiddenMoveError for a pair that the table lacks."""
+        row = TABLE[self.state]
+        if event not in row:
+            raise ForbiddenMoveError(f"{self.revision[:12]} is {self.state}: '{event}' cannot happen to it")
+        return replace(self, state=row[event], fault=fault)
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """An event to apply now: no I/O belongs to it."""
+
+    revision: str
+    event: Event
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Work to do, outside any lock; its outcome comes back as an event."""
+
+    revision: str
+    work: Work
+
+
+def decide(desired: str | None, rollouts: Sequence[Rollout]) -> tuple[tuple[Move, ...], tuple[Task, ...]]:
+    """What to do next for one model.
+
+    Args:
+        desired: the revision that the pointer names for this region; None when it names none.
+        rollouts: every revision of the model that is known here, each once. A desired revision that is not
+            among them is to be added by the caller as PUSHED first.
+
+    Returns:
+        The moves to apply at once (call again afterwards), and, when there are none, the work to do.
+    """
+    moves = tuple(
+        Move(each.revision, event) for each in rollouts if (event := _move(desired, each, rollouts))
+    )
+    if moves:
+        return moves, ()
+    return (), tuple(Task(each.revision, WORK[each.state]) for each in rollouts if each.state in WORK)
+
+
+def _move(desired: str | None, one: Rollout, rollouts: Sequence[Rollout]) -> Event | None:
+    """The event that the pointer alone causes for `one`; None when its place is right."""
+    if one.revision == desired:
+        return Event.AGAIN if one.state in {RolloutState.DRAINING, RolloutState.RETIRED} else None
+    if one.state in {RolloutState.DRAINING, RolloutState.RETIRED}:
+        return None
+    if desired is None:
+        return Event.REMOVED
+    if one.state is not RolloutState.LIVE:
+        return Event.SUPERSEDED
+    replaced = any(each.revision == desired and each.state is RolloutState.LIVE for each in rollouts)
+    return Event.SUPERSEDED if replaced else None
