@@ -1,0 +1,273 @@
+"""The command `nearfield`: the words of each command; the work is in `deploy/commands/`, one file each."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploy import credentials as saved
+from deploy import show, up
+from deploy.client import ApiError, Unreachable
+from deploy.config import ConfigError
+from deploy.credentials import NoPlatform
+from deploy.exits import Exit
+from deploy.process import RoleFailed
+from deploy.push import PushRefused
+from deploy.secrets import SecretsError
+from deploy.watch import NotLive
+from storage.client import StoreError
+
+STATE_NAME = ".nearfield"
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    help="Push weights to a bucket; get an OpenAI-compatible HTTPS endpoint in every region you named.",
+    epilog="Exit status: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 not ready, 5 timed out, "
+    "6 a gate failed, 7 the push was refused.",
+)
+
+StateOption = Annotated[
+    Path,
+    typer.Option(
+        "--state", envvar="NEARFIELD_STATE", help="Folder that holds everything.", show_default=True
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+ModelArgument = Annotated[str, typer.Argument(help="ORG/NAME of a model, as in the bucket `models`.")]
+DEFAULT_STATE = Path(STATE_NAME)
+
+
+@app.command("up")
+def up_command(
+    state: StateOption = DEFAULT_STATE,
+    regions: Annotated[str, typer.Option(help="Names of the regions; the first is home.")] = "iad,fra,nrt",
+    profile: Annotated[
+        str,
+        typer.Option(help="`lan`, or `us-eu-jp`: SIMULATED long-distance delays between edge and regions."),
+    ] = "lan",
+    idle_timeout_s: Annotated[
+        float, typer.Option(help="Stop a model's workers after so long unused.")
+    ] = 300.0,
+    *,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget what the state folder holds first.")] = False,
+) -> None:
+    """Start the whole platform on this machine and keep it up until Ctrl-C."""
+    from deploy.commands import up as command  # noqa: PLC0415 - each command loads only what it needs
+
+    with _errors(as_json=False):
+        if fresh:
+            up.wipe(state)
+        command.run(state, tuple(regions.split(",")), profile, idle_timeout_s)
+
+
+@app.command("run")
+def run_command(
+    role: Annotated[str, typer.Argument(help="store, node, region, edge or wan.")],
+    name: Annotated[str | None, typer.Argument(help="Which one, when the file names several.")] = None,
+    config: Annotated[Path, typer.Option(help="The fleet's one TOML.")] = Path("nearfield.toml"),
+) -> None:
+    """Run one role of a fleet in this process (what `up` does for each, on one machine)."""
+    from deploy import process  # noqa: PLC0415
+
+    with _errors(as_json=False):
+        process.start_logging()
+        process.serve(role, name, config)
+
+
+@app.command("push")
+def push_command(
+    folder: Annotated[Path, typer.Argument(help="A model in Hugging Face layout.")],
+    model: ModelArgument,
+    regions: Annotated[str | None, typer.Option(help="Serve it here; everywhere if not given.")] = None,
+    timeout_s: Annotated[float, typer.Option(help="Wait so long for it to be live.")] = 600.0,
+    state: StateOption = DEFAULT_STATE,
+    *,
+    as_json: JsonOption = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is live everywhere.")] = True,
+) -> None:
+    """Upload a model folder and see it live in its regions."""
+    from deploy.commands import push as command  # noqa: PLC0415
+
+    with _errors(as_json=as_json):
+        where = tuple(regions.split(",")) if regions else None
+        command.run(saved.load(state), folder, model, where, timeout_s if wait else 0.0, as_json=as_json)
+
+
+@app.command("ls")
+def ls_command(state: StateOption = DEFAULT_STATE, *, as_json: JsonOption = False) -> None:
+    """The models, and where each one stands in each region."""
+    from deploy.commands import ls as command  # noqa: PLC0415
+
+    with _errors(as_json=as_json):
+        command.models(saved.load(state), as_json=as_json)
+
+
+@app.command("status")
+def status_command(state: StateOption = DEFAULT_STATE, *, as_json: JsonOption = False) -> None:
+    """The regions as the edge hears them: distance, freshness, measured bandwidth, what runs."""
+    from deploy.commands import ls as command  # noqa: PLC0415
+
+    with _errors(as_json=as_json):
+        command.regions(saved.load(state), as_json=as_json)
+
+
+@app.command("chat")
+def chat_command(
+    model: ModelArgument,
+    prompt: Annotated[str | None, typer.Argument(help="The question; without one, a conversation.")] = None,
+    region: Annotated[str | None, typer.Option("--region", help="Ask one region by its own address.")] = None,
+    max_tokens: Annotated[int, typer.Option(help="At most so many tokens.")] = 256,
+    state: StateOption = DEFAULT_STATE,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a model through the edge; the last line says where the time went."""
+    from deploy.commands import chat as command  # noqa: PLC0415
+
+    with _errors(as_json=as_json):
+        command.run(saved.load(state), model, prompt, region, max_tokens, as_json=as_json)
+
+
+@app.command("report")
+def report_command(
+    model: ModelArgument,
+    html: Annotated[Path | None, typer.Option(help="Write one self-contained page.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json-file", help="Write the measured document.")
+    ] = None,
+    regions: Annotated[str | None, typer.Option(help="Only these regions.")] = None,
+    cold: Annotated[int, typer.Option(help="Cold starts for each region and start state.")] = 3,
+    warm: Annotated[int, typer.Option(help="Warm requests for each region.")] = 20,
+    seed: Annotated[int, typer.Option(help="Order of the arms.")] = 0,
+    state: StateOption = DEFAULT_STATE,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure cold starts against warm requests in each region, phase by phase and byte by byte."""
+    from deploy.commands import report as command  # noqa: PLC0415
+
+    with _errors(as_json=as_json):
+        where = tuple(regions.split(",")) if regions else None
+        order = command.Order(model, where, cold, warm, seed, html, json_file)
+        command.run(saved.load(state), order, as_json=as_json)
+
+
+@app.command("stop")
+def stop_command(
+    model: Annotated[
+        str | None, typer.Argument(help="Stop this model's workers; without one, everything.")
+    ] = None,
+    state: StateOption = DEFAULT_STATE,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Stop a model's workers in every region (its next request wakes it), or the whole platform."""
+    from deploy.commands import stop as command  # noqa: PLC0415
+
+    with _errors(as_json=as_json):
+        if model is None:
+            command.platform(state, as_json=as_json)
+        else:
+            command.workers(saved.load(state), model, as_json=as_json)
+
+
+@app.command("rm")
+def rm_command(
+    model: ModelArgument,
+    state: StateOption = DEFAULT_STATE,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a model out of every region and delete its objects."""
+    from deploy.commands import stop as command  # noqa: PLC0415
+
+    with _errors(as_json=as_json):
+        if not yes and not typer.confirm(f"Delete {model} and everything under models/{model}/ ?"):
+            raise typer.Exit(Exit.FAILED)
+        command.remove(saved.load(state), model, as_json=as_json)
+
+
+@app.command("env")
+def env_command(state: StateOption = DEFAULT_STATE, *, as_json: JsonOption = False) -> None:
+    """Settings for aws, boto3, curl and the openai client: eval "$(nearfield env)"."""
+    with _errors(as_json=as_json):
+        environment = saved.load(state).environment()
+        if as_json:
+            show.emit_json(environment)
+        else:
+            sys.stdout.writelines(f"export {name}='{value}'\n" for name, value in environment.items())
+
+
+@app.command("doctor")
+def doctor_command(state: StateOption = DEFAULT_STATE, *, as_json: JsonOption = False) -> None:
+    """Look this machine and this platform over; each finding has its fix beside it."""
+    from deploy import doctor  # noqa: PLC0415
+
+    findings = doctor.examine(state)
+    if as_json:
+        show.emit_json([{"name": f.name, "well": f.well, "seen": f.seen, "fix": f.fix} for f in findings])
+    else:
+        rows = [("✓" if f.well else "✗", f.name, f.seen, "" if f.well else f.fix) for f in findings]
+        show.console().print(show.table(("", "what", "seen", "what to do"), rows))
+    raise typer.Exit(Exit.OK if all(f.well for f in findings) else Exit.NOT_READY)
+
+
+@app.command("demo")
+def demo_command(
+    state: StateOption = Path(".demo"),
+    model: Annotated[Path, typer.Option(help="The chat model's folder.")] = Path("examples/tinychat/model"),
+) -> None:
+    """Everything once, from nothing: three regions, a push, questions, the report; then all is stopped."""
+    from deploy.commands import demo as command  # noqa: PLC0415
+
+    with _errors(as_json=False):
+        raise typer.Exit(command.run(state, model))
+
+
+def main() -> None:
+    """The entry point of `nearfield`."""
+    app()
+
+
+_CAUSES: tuple[tuple[type[Exception], Exit, str], ...] = (
+    (NoPlatform, Exit.NOT_READY, "no_platform"),
+    (Unreachable, Exit.NOT_READY, "unreachable"),
+    (up.StateInUse, Exit.NOT_READY, "state_in_use"),
+    (RoleFailed, Exit.FAILED, "role_failed"),
+    (ConfigError, Exit.USAGE, "bad_config"),
+    (SecretsError, Exit.FAILED, "bad_secret"),
+    (StoreError, Exit.FAILED, "store_error"),
+)
+
+
+@contextmanager
+def _errors(*, as_json: bool) -> Iterator[None]:
+    """Turn every error that a user can cause or mend into its words and its exit status."""
+    try:
+        yield
+    except (PushRefused, NotLive) as error:
+        status = Exit.TIMEOUT if error.code == "timeout" else Exit.REFUSED
+        _fail(as_json, status, error.code, str(error), error.next_step)
+    except ApiError as error:
+        status = Exit.NOT_FOUND if error.status == 404 else Exit.FAILED
+        status = Exit.NOT_READY if error.status == 503 else status
+        _fail(as_json, status, error.code, str(error), "")
+    except tuple(kind for kind, _, _ in _CAUSES) as error:
+        status, code = next((s, c) for kind, s, c in _CAUSES if isinstance(error, kind))
+        _fail(as_json, status, code, str(error), "")
+
+
+def _fail(as_json: bool, status: Exit, code: str, message: str, next_step: str) -> None:
+    if as_json:
+        show.emit_json({"error": {"code": code, "message": message, "next": next_step}})
+    else:
+        show.problems().print(f"[bold red]{code}[/]: {message}", style=None)
+        if next_step:
+            show.problems().print(f"next: {next_step}")
+    raise typer.Exit(status)

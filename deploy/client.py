@@ -1,0 +1,111 @@
+"""The command line's own HTTPS client: small, synchronous, trusting only the authority in the credentials."""
+
+import http.client
+import json
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from deploy.credentials import Credentials
+
+CONNECT_AND_READ_S = 150.0
+"""Longer than the platform's own deadline for a held request, so that its clear error arrives first."""
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+
+
+class ApiError(Exception):
+    """The platform answered with an error; `code` is the machine's word for it, the message the human's."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code = status, code
+
+
+class Unreachable(Exception):
+    """Nobody answered: the platform is not running, or another address holds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer: status, lower-case headers, JSON body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+
+
+class Client:
+    """Asks one platform, over TLS, with one of its keys."""
+
+    def __init__(self, credentials: Credentials, *, admin: bool = False) -> None:
+        self._credentials = credentials
+        self._key = credentials.admin_key if admin else credentials.api_key
+        self._context = ssl.create_default_context(cafile=credentials.ca)
+
+    def get(self, path: str) -> Reply:
+        """GET `path` (from the root of the edge)."""
+        return self._whole("GET", path, None)
+
+    def post(self, path: str, body: Mapping[str, object], *, region: str | None = None) -> Reply:
+        """POST JSON to `path`, at the edge or at one region's own address."""
+        return self._whole("POST", path, body, region)
+
+    def stream(
+        self, path: str, body: Mapping[str, object], *, region: str | None = None
+    ) -> tuple[Mapping[str, str], Iterator[str]]:
+        """POST and read a server-sent stream: its headers, and its lines as they arrive."""
+        connection, response = self._send("POST", path, body, region)
+        headers = {k.lower(): v for k, v in response.getheaders()}
+        if response.status >= 400:
+            raise _error(response.status, response.read(MAX_ANSWER_BYTES))
+        return headers, _lines(connection, response)
+
+    def _whole(
+        self, method: str, path: str, body: Mapping[str, object] | None, region: str | None = None
+    ) -> Reply:
+        connection, response = self._send(method, path, body, region)
+        try:
+            raw = response.read(MAX_ANSWER_BYTES)
+        finally:
+            connection.close()
+        if response.status >= 400:
+            raise _error(response.status, raw)
+        headers = {k.lower(): v for k, v in response.getheaders()}
+        return Reply(response.status, headers, json.loads(raw) if raw else None)
+
+    def _send(
+        self, method: str, path: str, body: Mapping[str, object] | None, region: str | None
+    ) -> tuple[http.client.HTTPSConnection, http.client.HTTPResponse]:
+        url = self._credentials.regions[region] if region else self._credentials.base_url
+        address = urlsplit(url)
+        connection = http.client.HTTPSConnection(
+            address.hostname or "", address.port, context=self._context, timeout=CONNECT_AND_READ_S
+        )
+        payload = None if body is None else json.dumps(body).encode()
+        headers = {"authorization": f"Bearer {self._key}", "content-type": "application/json"}
+        try:
+            connection.request(method, path, payload, headers)
+            return connection, connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            raise Unreachable(
+                f"{address.netloc} does not answer ({error}). Is the platform up? Start it: nearfield up"
+            ) from error
+
+
+def _lines(connection: http.client.HTTPSConnection, response: http.client.HTTPResponse) -> Iterator[str]:
+    try:
+        while line := response.readline():
+            yield line.decode().rstrip("\r\n")
+    finally:
+        connection.close()
+
+
+def _error(status: int, raw: bytes) -> ApiError:
+    try:
+        error = json.loads(raw)["error"]
+        return ApiError(status, str(error.get("code")), str(error["message"]))
+    except (ValueError, KeyError, TypeError):
+        return ApiError(status, "unreadable", f"status {status} with a body that is not an error object")

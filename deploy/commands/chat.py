@@ -1,0 +1,90 @@
+"""`nearfield chat`: one question, or a conversation; after each answer, where the time went."""
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from deploy import chat, show
+from deploy.client import Client
+from deploy.credentials import Credentials
+
+MAX_TURNS = 64
+
+
+def run(
+    credentials: Credentials,
+    model: str,
+    prompt: str | None,
+    region: str | None,
+    max_tokens: int,
+    *,
+    as_json: bool,
+) -> None:
+    """Ask `prompt`, or read questions from the terminal until it closes."""
+    if region is not None and region not in credentials.regions:
+        raise SystemExit(f"no region {region!r}; there are: {', '.join(credentials.regions)}")
+    client = Client(credentials)
+    if prompt is not None:
+        told = _turn(client, model, [{"role": "user", "content": prompt}], region, max_tokens, quiet=as_json)
+        if as_json:
+            show.emit_json(
+                {"text": told.text, "headers": told.headers, "usage": told.usage, "receipts": told.receipts}
+            )
+        return
+    messages: list[Mapping[str, str]] = []
+    for _ in range(MAX_TURNS):
+        sys.stdout.write("> ")
+        sys.stdout.flush()
+        line = sys.stdin.readline()
+        if not line.strip():
+            return
+        messages.append({"role": "user", "content": line.strip()})
+        told = _turn(client, model, messages, region, max_tokens, quiet=False)
+        messages.append({"role": "assistant", "content": told.text})
+
+
+def _turn(
+    client: Client,
+    model: str,
+    messages: list[Mapping[str, str]],
+    region: str | None,
+    max_tokens: int,
+    *,
+    quiet: bool,
+) -> chat.Told:
+    console, started, first = show.problems(), time.perf_counter(), [0.0]
+
+    def text(piece: str) -> None:
+        first[0] = first[0] or time.perf_counter()
+        if not quiet:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+
+    def waiting(note: Mapping[str, Any]) -> None:
+        eta = "" if note.get("eta_s") is None else f", {note['eta_s']:.1f} s to go"
+        percent = "" if note.get("percent") is None else f" {note['percent']:.0f}%"
+        if not quiet:
+            console.print(f"[dim]waking: {note.get('phase')}{percent}{eta}[/]")
+
+    told = chat.ask(
+        client, model, messages, max_tokens=max_tokens, region=region, on_text=text, on_wait=waiting
+    )
+    if not quiet:
+        sys.stdout.write("\n")
+        first_ms = 1000 * ((first[0] or time.perf_counter()) - started)
+        console.print(f"[dim]{where_time_went(told, first_ms)}[/]")
+    return told
+
+
+def where_time_went(told: chat.Told, first_token_ms: float) -> str:
+    """One line: region, start state, first token at the client, the node's share of it, bytes from afar."""
+    node = told.receipt("node")
+    phases = node.get("phases") or {}
+    parts = [f"{name} {show.millis(ms)}" for name, ms in phases.items() if ms >= 0.05]
+    headers = told.headers
+    return (
+        f"{headers.get('x-nearfield-region')} · {headers.get('x-nearfield-start')} start · "
+        f"first token {show.millis(first_token_ms)} · node: {', '.join(parts) or 'no receipt'} · "
+        f"{node.get('remote_bytes', headers.get('x-nearfield-remote-bytes'))} B from afar"
+    )

@@ -1,0 +1,94 @@
+"""`nearfield ls` and `nearfield status`: what the edge knows from the regions' signed rows."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from deploy import show, watch
+from deploy.client import Client
+from deploy.credentials import Credentials
+
+
+def models(credentials: Credentials, *, as_json: bool) -> None:
+    """Each model with its state in each region; a refused push shows its reason and the next step."""
+    status = Client(credentials, admin=True).get("/nearfield/status").body
+    names = watch.models(status)
+    if as_json:
+        show.emit_json(
+            {name: {r: s["body"]["models"].get(name) for r, s in _heard(status)} for name in names}
+        )
+        return
+    console = show.console()
+    if not names:
+        console.print("No model yet. Push one: nearfield push ./my-model acme/my-model")
+        return
+    console.print(show.table(("model", "kind", "size", *status["regions"]), [_row(status, n) for n in names]))
+    for name in names:
+        _explain(status, name)
+
+
+def _heard(status: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    return ((region, seen) for region, seen in status["regions"].items() if seen.get("body"))
+
+
+def _row(status: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    rows = [seen["body"]["models"].get(name) for _, seen in _heard(status)]
+    known = next((row for row in rows if row and row.get("bytes")), {})
+    where = watch.standings(status, name)
+    cells = [_cell(where[region]) for region in status["regions"]]
+    return (name, str(known.get("kind") or "–"), show.size(known.get("bytes") or 0), *cells)
+
+
+def _cell(standing: watch.Standing) -> str:
+    if standing.live:
+        return f"[green]live[/] ({standing.tier})"
+    return f"[red]{standing.state}[/]" if standing.error else standing.state
+
+
+def _explain(status: Mapping[str, Any], name: str) -> None:
+    console, said = show.console(), set()
+    for region, seen in _heard(status):
+        row = seen["body"]["models"].get(name) or {}
+        error = row.get("error")
+        if error and error["message"] not in said:
+            said.add(error["message"])
+            console.print(f"  {name} in {region}: [red]{error['code']}[/]: {error['message']}")
+            console.print(f"    next: {error['next']}")
+        for entry in row.get("left_out") or ():
+            line = f"  {name}: left out {entry['path']} ({entry['reason']})"
+            if line not in said:
+                said.add(line)
+                console.print(line, style="yellow")
+
+
+def regions(credentials: Credentials, *, as_json: bool) -> None:
+    """Each region: how far it is, how fresh its row, what it measured, what is resident."""
+    status = Client(credentials, admin=True).get("/nearfield/status").body
+    if as_json:
+        show.emit_json(status)
+        return
+    console = show.console()
+    if status.get("simulated_wan"):
+        console.print(f"long-distance delays are SIMULATED: profile {status['simulated_wan']}")
+    rows = [_region_row(region, seen) for region, seen in status["regions"].items()]
+    columns = ("region", "rtt", "heard", "breaker", "store", "host", "from home", "models")
+    console.print(show.table(columns, rows))
+
+
+def _region_row(region: str, seen: Mapping[str, Any]) -> tuple[str, ...]:
+    body = seen.get("body") or {}
+    heard = seen.get("heard_s")
+    found = body.get("models") or {}
+    return (
+        region,
+        show.millis(seen.get("rtt_ms")),
+        "never" if heard is None else f"{heard:.1f} s ago",
+        str(seen.get("breaker")),
+        _rate(body.get("store_bytes_per_s")),
+        _rate(body.get("host_bytes_per_s")),
+        _rate(body.get("origin_bytes_per_s")),
+        ", ".join(f"{name} {row.get('tier') or row['state']}" for name, row in sorted(found.items())) or "–",
+    )
+
+
+def _rate(bytes_per_s: float | None) -> str:
+    return "not yet" if not bytes_per_s else f"{show.size(bytes_per_s)}/s"

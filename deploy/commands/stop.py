@@ -1,0 +1,74 @@
+"""`nearfield stop` and `nearfield rm`: they return when the thing is gone, or say what is still there."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from deploy import push, show, up, watch
+from deploy.client import Client
+from deploy.credentials import Credentials, NoPlatform
+from deploy.watch import NotLive
+
+STOP_DEADLINE_S = 45.0
+POLL_S = 0.1
+
+
+def platform(state: Path, *, as_json: bool) -> None:
+    """Ask the `up` that holds `state` to stop, and wait until it has.
+
+    Raises:
+        NoPlatform: none runs there.
+        NotLive: it still runs after the deadline.
+    """
+    pid = up.holder(state)
+    if pid is None:
+        raise NoPlatform(f"no platform runs in {state}")
+    os.kill(pid, signal.SIGTERM)
+    _until(lambda: up.holder(state) is None, f"process {pid} still runs")
+    _say({"stopped": str(state), "pid": pid}, f"stopped (process {pid})", as_json=as_json)
+
+
+def workers(credentials: Credentials, model: str, *, as_json: bool) -> None:
+    """Stop the model's workers in every region that serves it; each answer comes once its slot is free."""
+    client = Client(credentials, admin=True)
+    where = watch.standings(client.get("/nearfield/status").body, model)
+    serving = [region for region, standing in where.items() if standing.live]
+    if not serving:
+        raise NotLive("not_found", f"{model} is live in no region", "See what there is: nearfield ls")
+    freed = {}
+    for region in serving:
+        path = f"/nearfield/regions/{region}/cool"
+        freed[region] = client.post(path, {"model": model, "to": "host"}).body["freed_bytes"]
+    words = ", ".join(f"{region} {show.size(num)}" for region, num in freed.items())
+    _say(
+        {"model": model, "freed_bytes": freed}, f"workers of {model} stopped; freed: {words}", as_json=as_json
+    )
+
+
+def remove(credentials: Credentials, model: str, *, as_json: bool) -> None:
+    """Delete pointer and objects, and wait until no region speaks of the model."""
+    num = push.remove(credentials, model)
+    client = Client(credentials, admin=True)
+
+    def gone() -> bool:
+        return model not in watch.models(client.get("/nearfield/status").body)
+
+    _until(gone, f"a region still speaks of {model}")
+    _say({"model": model, "deleted_objects": num}, f"{model} is gone ({num} objects)", as_json=as_json)
+
+
+def _until(done: Callable[[], bool], otherwise: str) -> None:
+    end = time.monotonic() + STOP_DEADLINE_S
+    while not done():
+        if time.monotonic() > end:
+            raise NotLive("timeout", f"{otherwise} after {STOP_DEADLINE_S:.0f} s", "Run `nearfield status`.")
+        time.sleep(POLL_S)
+
+
+def _say(value: dict[str, object], words: str, *, as_json: bool) -> None:
+    if as_json:
+        show.emit_json(value)
+    else:
+        show.console().print(words)

@@ -1,0 +1,284 @@
+"""One TOML for every role: parsed once, here, into frozen values; every address of the fleet stands in it."""
+
+import difflib
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+MIB = 1024 * 1024
+MAX_CONFIG_BYTES = 1 * MIB
+"""A fleet of 100 regions is about 40 KiB of TOML; more is a mistake."""
+
+T = TypeVar("T")
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message names the key, the cause and the next step."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessKeyEntry:
+    """One S3 access key: its secret is derived from the root key, so no file of the fleet holds it."""
+
+    id: str
+    grants: tuple[str, ...]
+    generation: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StoreEntry:
+    """The embedded object store of one region: where it listens and where its bytes live."""
+
+    listen: str
+    root: Path
+
+
+@dataclass(frozen=True, slots=True)
+class NodeEntry:
+    """One inference host: its region, its private address and its budgets."""
+
+    region: str
+    listen: str
+    state: Path
+    memory_budget_bytes: int = 4096 * MIB
+    host_cache_bytes: int = 4096 * MIB
+    landing_pool_bytes: int = 0
+    num_threads: int = 0
+    max_slots: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class RegionEntry:
+    """One region as every other machine sees it: gateway, store, nodes and the key that signs its rows."""
+
+    gateway: str
+    store: str
+    nodes: tuple[str, ...]
+    public_key: str
+    home_store: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeEntry:
+    """One point of presence: its listeners, its certificate and how it reaches each region."""
+
+    listen: str
+    cert: Path
+    key: Path
+    state: Path
+    s3: str | None = None
+    pins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    via: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class WanLink:
+    """A SIMULATED long-distance link: what enters at `listen` leaves at `connect`, half of rtt_ms later."""
+
+    listen: str
+    connect: str
+    rtt_ms: float
+    bytes_per_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole fleet, as written in `nearfield.toml`."""
+
+    path: Path
+    home: str
+    secrets: Path
+    idle_timeout_s: float
+    quiet_s: float
+    wan_profile: str | None
+    access_keys: tuple[AccessKeyEntry, ...]
+    stores: Mapping[str, StoreEntry]
+    nodes: Mapping[str, NodeEntry]
+    regions: Mapping[str, RegionEntry]
+    edges: Mapping[str, EdgeEntry]
+    wan: Mapping[str, WanLink]
+
+
+def load(path: Path) -> Config:
+    """Read and check `path`.
+
+    Raises:
+        ConfigError: unreadable, not TOML, an unknown or missing key, or a value of the wrong type.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read {path}: {error.strerror}. Name the file with --config, or run `nearfield up`."
+        ) from error
+    if len(raw) > MAX_CONFIG_BYTES:
+        raise ConfigError(f"{path} is {len(raw)} bytes; at most {MAX_CONFIG_BYTES} are read.")
+    try:
+        tree = tomllib.loads(raw.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    return parse(tree, path)
+
+
+def parse(tree: Mapping[str, Any], path: Path) -> Config:
+    """Turn a parsed TOML tree into a Config; relative paths are taken from the file's own folder."""
+    base = path.parent
+    _known(tree, ("platform", "wan", "access_keys", "stores", "nodes", "regions", "edges"), "")
+    platform = _table(tree, "platform")
+    _known(platform, ("home", "secrets", "idle_timeout_s", "quiet_s", "wan_profile"), "platform")
+    config = Config(
+        path=path,
+        home=_need(platform, "home", str, "platform"),
+        secrets=base / _need(platform, "secrets", str, "platform"),
+        idle_timeout_s=_number(platform, "idle_timeout_s", 300.0, "platform"),
+        quiet_s=_number(platform, "quiet_s", 2.0, "platform"),
+        wan_profile=platform.get("wan_profile"),
+        access_keys=tuple(
+            _entry(AccessKeyEntry, item, f"access_keys[{i}]", base)
+            for i, item in enumerate(tree.get("access_keys", []))
+        ),
+        stores=_entries(StoreEntry, tree, "stores", base),
+        nodes=_entries(NodeEntry, tree, "nodes", base),
+        regions=_entries(RegionEntry, tree, "regions", base),
+        edges=_entries(EdgeEntry, tree, "edges", base),
+        wan=_entries(WanLink, tree, "wan", base),
+    )
+    _check(config)
+    return config
+
+
+def pick(entries: Mapping[str, T], name: str | None, role: str) -> tuple[str, T]:
+    """The entry called `name`, or the only one there is.
+
+    Raises:
+        ConfigError: no such entry, or several and no name given.
+    """
+    if name is None and len(entries) == 1:
+        return next(iter(entries.items()))
+    if name is not None and name in entries:
+        return name, entries[name]
+    known = ", ".join(sorted(entries)) or "none"
+    raise ConfigError(f"which {role}? The configuration has: {known}. Run `nearfield run {role} NAME`.")
+
+
+def _check(config: Config) -> None:
+    if config.home not in config.regions:
+        known = ", ".join(config.regions)
+        raise ConfigError(f"platform.home = {config.home!r} is not one of [regions]: {known}")
+    for name, node in config.nodes.items():
+        if node.region not in config.regions:
+            raise ConfigError(f"nodes.{name}.region = {node.region!r} is not one of [regions]")
+    for name, edge in config.edges.items():
+        for region in (*edge.pins, *edge.via):
+            if region not in config.regions:
+                raise ConfigError(f"edges.{name} names region {region!r}, which is not one of [regions]")
+
+
+def _entries(kind: type[T], tree: Mapping[str, Any], section: str, base: Path) -> Mapping[str, T]:
+    table = _table(tree, section) if section in tree else {}
+    return MappingProxyType({name: _entry(kind, table[name], f"{section}.{name}", base) for name in table})
+
+
+def _entry(kind: type[T], raw: object, where: str, base: Path) -> T:
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{where} must be a table")
+    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    _known(raw, tuple(known), where)
+    values: dict[str, Any] = {}
+    for name, spec in known.items():
+        if name in raw:
+            values[name] = _convert(raw[name], str(spec.type), f"{where}.{name}", base)
+        elif spec.default is MISSING and spec.default_factory is MISSING:
+            raise ConfigError(f"{where} lacks `{name}`")
+    return kind(**values)
+
+
+def _convert(value: object, kind: str, where: str, base: Path) -> object:
+    convert = _CONVERTERS[_type_name(kind)]
+    try:
+        return convert(value, base)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where} = {value!r}: {error}") from error
+
+
+def _type_name(annotation: str) -> str:
+    name = annotation.removeprefix("<class '").removesuffix("'>").replace(" | None", "")
+    return name.rsplit(".", 1)[-1].split("[", 1)[0]
+
+
+def _as_str(value: object, _base: Path) -> str:
+    if not isinstance(value, str):
+        raise TypeError("must be a string")
+    return value
+
+
+def _as_path(value: object, base: Path) -> Path:
+    return base / _as_str(value, base)
+
+
+def _as_int(value: object, _base: Path) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise TypeError("must be a whole number, 0 or more")
+    return value
+
+
+def _as_float(value: object, _base: Path) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise TypeError("must be a number, 0 or more")
+    return float(value)
+
+
+def _as_tuple(value: object, base: Path) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise TypeError("must be a list of strings")
+    return tuple(_as_str(item, base) for item in value)
+
+
+def _as_mapping(value: object, base: Path) -> Mapping[str, str]:
+    if not isinstance(value, dict):
+        raise TypeError("must be a table of strings")
+    return MappingProxyType({str(k): _as_str(v, base) for k, v in value.items()})
+
+
+_CONVERTERS: Mapping[str, Callable[[object, Path], object]] = MappingProxyType(
+    {
+        "str": _as_str,
+        "Path": _as_path,
+        "int": _as_int,
+        "float": _as_float,
+        "tuple": _as_tuple,
+        "Mapping": _as_mapping,
+    }
+)
+
+
+def _known(table: Mapping[str, Any], names: tuple[str, ...], where: str) -> None:
+    for key in table:
+        if key not in names:
+            near = difflib.get_close_matches(key, names, n=1)
+            hint = f" Did you mean `{near[0]}`?" if near else f" Known keys: {', '.join(names)}."
+            raise ConfigError(f"unknown key `{where + '.' if where else ''}{key}`.{hint}")
+
+
+def _table(tree: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    table = tree.get(name)
+    if not isinstance(table, dict):
+        raise ConfigError(f"the section [{name}] is missing or is not a table")
+    return table
+
+
+def _need(table: Mapping[str, Any], name: str, kind: type[T], where: str) -> T:
+    value = table.get(name)
+    if not isinstance(value, kind):
+        raise ConfigError(f"{where}.{name} must be given as {kind.__name__}")
+    return value
+
+
+def _number(table: Mapping[str, Any], name: str, default: float, where: str) -> float:
+    value = table.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise ConfigError(f"{where}.{name} = {value!r} must be a number, 0 or more")
+    return float(value)

@@ -1,0 +1,68 @@
+"""The file a user's tools read: endpoint, keys and certificate authority of one platform; mode 0600."""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from deploy.secrets import read_private, write_private
+
+FILE_NAME = "credentials.toml"
+
+
+class NoPlatform(Exception):
+    """No credentials were found: the platform was never started here, or another folder holds them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Everything a client needs; `api_key` asks for tokens, `admin_key` also steers the platform."""
+
+    base_url: str
+    api_key: str
+    admin_key: str
+    s3_url: str
+    s3_access_key: str
+    s3_secret_key: str
+    ca: str
+    state: str
+    simulated_wan: str = ""
+    regions: Mapping[str, str] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> Path:
+        """Write the file, readable by its owner alone."""
+        path = folder / FILE_NAME
+        plain = {k: v for k, v in asdict(self).items() if k != "regions"}
+        lines = [f"{k} = {json.dumps(v)}" for k, v in plain.items()]
+        lines += ["", "[regions]", *(f"{k} = {json.dumps(v)}" for k, v in self.regions.items())]
+        write_private(path, ("\n".join(lines) + "\n").encode())
+        return path
+
+    def environment(self) -> dict[str, str]:
+        """The variables that aws, boto3, curl and the openai client read by themselves."""
+        return {
+            "AWS_ACCESS_KEY_ID": self.s3_access_key,
+            "AWS_SECRET_ACCESS_KEY": self.s3_secret_key,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": self.s3_url,
+            "AWS_CA_BUNDLE": self.ca,
+            "OPENAI_BASE_URL": self.base_url,
+            "OPENAI_API_KEY": self.api_key,
+            "SSL_CERT_FILE": self.ca,
+        }
+
+
+def load(folder: Path) -> Credentials:
+    """Read the credentials in a state folder.
+
+    Raises:
+        NoPlatform: there are none.
+        SecretsError: others can read the file.
+    """
+    path = folder / FILE_NAME
+    if not path.exists():
+        raise NoPlatform(
+            f"no platform in {folder}. Start one with `nearfield up`, or name its folder: --state DIR."
+        )
+    return Credentials(**tomllib.loads(read_private(path).decode()))

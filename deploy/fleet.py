@@ -1,0 +1,203 @@
+"""The `nearfield.toml` that `up` writes: a whole fleet on one machine, every address in the open."""
+
+import json
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from types import MappingProxyType
+
+from deploy import pki, secrets
+
+LOOPBACK = "127.0.0.1"
+DEFAULT_REGIONS = ("iad", "fra", "nrt")
+EDGE_PORT = 8443
+S3_PORT = 8444
+USER_GRANTS = ("models::write", "nearfield-system:models/:write")
+SYSTEM_GRANTS = ("*::admin",)
+NODE_GRANTS = ("nearfield-blobs::read", "models::read")
+MIB = 1024 * 1024
+
+Rtt = Mapping[frozenset[str], float]
+PROFILES: Mapping[str, Rtt] = MappingProxyType(
+    {
+        "lan": MappingProxyType({}),
+        # Round trips in ms between the places that `iad fra nrt` name, as cloud providers publish them
+        # (medians of public inter-region tables, rounded); the edge stands at the home region.
+        "us-eu-jp": MappingProxyType(
+            {
+                frozenset({"iad", "fra"}): 90.0,
+                frozenset({"iad", "nrt"}): 150.0,
+                frozenset({"fra", "nrt"}): 230.0,
+            }
+        ),
+    }
+)
+WAN_BYTES_PER_S = 125_000_000.0
+"""A 1 Gbit/s share of a long-distance link; said as simulated wherever it shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class FleetPlan:
+    """What `up` was asked for."""
+
+    state: Path
+    regions: tuple[str, ...] = DEFAULT_REGIONS
+    profile: str = "lan"
+    idle_timeout_s: float = 300.0
+    memory_budget_bytes: int = 0
+    landing_pool_bytes: int = 128 * MIB
+
+
+def write(plan: FleetPlan, authority: pki.LocalAuthority) -> Path:
+    """Make the secrets and the TOML of a new fleet; returns the TOML's path."""
+    folder = plan.state / "secrets"
+    secrets.make_root_key(folder)
+    keys = {region: secrets.make_signing_key(folder, region) for region in plan.regions}
+    path = plan.state / "nearfield.toml"
+    secrets.write_private(path, _render(plan, authority, keys).encode())
+    return path
+
+
+def free_ports(count: int, preferred: Iterable[int] = ()) -> list[int]:
+    """`count` loopback ports that were free just now, the preferred ones first where they are free."""
+    sockets: list[socket.socket] = []
+    for port in chain(preferred, [0] * count):
+        if len(sockets) == count:
+            break
+        candidate = socket.socket()
+        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            candidate.bind((LOOPBACK, port))
+        except OSError:
+            candidate.close()
+            continue
+        sockets.append(candidate)
+    ports = [s.getsockname()[1] for s in sockets]
+    for s in sockets:
+        s.close()
+    return ports
+
+
+def memory_share(num_nodes: int) -> int:
+    """Half of this machine's memory, shared out among its nodes: the other half is the stores' page cache."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return total // (2 * num_nodes)
+
+
+class _Toml:
+    """The few TOML forms that a fleet file needs; strings are quoted as JSON, which TOML reads alike."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def table(self, name: str, values: Mapping[str, object]) -> None:
+        self.lines += [
+            "",
+            f"[{name}]",
+            *(f"{k} = {json.dumps(v)}" for k, v in values.items() if v is not None),
+        ]
+
+    def item(self, name: str, values: Mapping[str, object]) -> None:
+        self.lines += ["", f"[[{name}]]", *(f"{k} = {json.dumps(v)}" for k, v in values.items())]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ports:
+    """Every port of the fleet, by role."""
+
+    edge: int
+    s3: int
+    pin: Mapping[str, int]
+    store: Mapping[str, int]
+    gateway: Mapping[str, int]
+    node: Mapping[str, int]
+    wan: Mapping[tuple[str, str], int]
+
+
+def _ports(plan: FleetPlan) -> _Ports:
+    links = _links(plan)
+    regions = plan.regions
+    free = iter(free_ports(2 + 4 * len(regions) + len(links), (EDGE_PORT, S3_PORT)))
+    edge, s3 = next(free), next(free)
+    pin, store, gateway, node = ({region: next(free) for region in regions} for _ in range(4))
+    return _Ports(edge, s3, pin, store, gateway, node, {link: next(free) for link in links})
+
+
+def _links(plan: FleetPlan) -> dict[tuple[str, str], float]:
+    """Each simulated link as (from, to) -> rtt_ms: from the edge to far gateways, from far regions home."""
+    home = plan.regions[0]
+    rtt = PROFILES[plan.profile]
+    far = {r: rtt[frozenset({home, r})] for r in plan.regions if frozenset({home, r}) in rtt}
+    return {("edge", r): ms for r, ms in far.items()} | {(r, "home-store"): ms for r, ms in far.items()}
+
+
+def _render(plan: FleetPlan, authority: pki.LocalAuthority, keys: Mapping[str, str]) -> str:
+    toml, ports, home = _Toml(), _ports(plan), plan.regions[0]
+    simulated = plan.profile != "lan"
+    toml.lines.append(
+        "# Written by `nearfield up`. One file serves every role: nearfield run ROLE NAME --config FILE"
+    )
+    toml.table(
+        "platform",
+        {
+            "home": home,
+            "secrets": "secrets",
+            "idle_timeout_s": plan.idle_timeout_s,
+            "wan_profile": plan.profile if simulated else None,
+        },
+    )
+    for grants in (SYSTEM_GRANTS, NODE_GRANTS, USER_GRANTS):
+        toml.item("access_keys", {"id": secrets.new_access_key_id(), "grants": list(grants)})
+    for region in plan.regions:
+        _render_region(toml, plan, ports, region, keys[region])
+    toml.table(
+        "edges.local",
+        {
+            "listen": _at(ports.edge),
+            "s3": _at(ports.s3),
+            "cert": os.path.relpath(authority.cert, plan.state),
+            "key": os.path.relpath(authority.key, plan.state),
+            "state": "edge",
+        },
+    )
+    toml.table("edges.local.pins", {r: _at(ports.pin[r]) for r in plan.regions})
+    toml.table("edges.local.via", {r: _at(p) for (start, r), p in ports.wan.items() if start == "edge"})
+    for (start, end), rtt_ms in _links(plan).items():
+        target = ports.gateway[end] if start == "edge" else ports.store[home]
+        link = {"listen": _at(ports.wan[start, end]), "connect": _at(target), "rtt_ms": rtt_ms}
+        toml.table(f"wan.{start}-{end}", link | {"bytes_per_s": WAN_BYTES_PER_S})
+    return "\n".join(toml.lines) + "\n"
+
+
+def _render_region(toml: _Toml, plan: FleetPlan, ports: _Ports, region: str, public_key: str) -> None:
+    far = ports.wan.get((region, "home-store"))
+    budget = plan.memory_budget_bytes or memory_share(len(plan.regions))
+    toml.table(
+        f"regions.{region}",
+        {
+            "gateway": _at(ports.gateway[region]),
+            "store": f"http://{_at(ports.store[region])}",
+            "nodes": [_at(ports.node[region])],
+            "public_key": public_key,
+            "home_store": f"http://{_at(far)}" if far else None,
+        },
+    )
+    toml.table(f"stores.{region}", {"listen": _at(ports.store[region]), "root": f"{region}/store"})
+    toml.table(
+        f"nodes.{region}-0",
+        {
+            "region": region,
+            "listen": _at(ports.node[region]),
+            "state": f"{region}/node",
+            "memory_budget_bytes": budget,
+            "host_cache_bytes": budget,
+            "landing_pool_bytes": plan.landing_pool_bytes,
+        },
+    )
+
+
+def _at(port: int) -> str:
+    return f"{LOOPBACK}:{port}"

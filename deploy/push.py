@@ -1,0 +1,154 @@
+"""A folder becomes objects: checked with the platform's own rules, uploaded, made known by its manifest."""
+
+import asyncio
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy.credentials import Credentials
+from regions.commit import Complete, Refused, check_folder
+from storage.client import S3, Endpoint, NotFound, Uploaded, upload_folder
+
+BUCKET = "models"
+MANIFEST = "manifest.json"
+STATUS = "nearfield-status.json"
+OnBytes = Callable[[int], None]
+MAX_FILES = 4096
+MAX_SMALL_BYTES = 4 * 1024 * 1024
+"""A manifest or a status object is kilobytes; more is not one of ours."""
+
+
+class PushRefused(Exception):
+    """The folder is not a model that can be served; nothing was uploaded."""
+
+    def __init__(self, code: str, message: str, next_step: str) -> None:
+        super().__init__(message)
+        self.code, self.next_step = code, next_step
+
+
+@dataclass(frozen=True, slots=True)
+class PushPlan:
+    """What a push will upload, and what it leaves behind with the reason."""
+
+    model: str
+    folder: Path
+    files: Mapping[str, int]
+    left_out: Mapping[str, str]
+
+    @property
+    def num_bytes(self) -> int:
+        """Everything that will be uploaded."""
+        return sum(self.files.values())
+
+
+def plan(folder: Path, model: str) -> PushPlan:
+    """Look through `folder` and judge it by the rules that the platform will apply to the bucket.
+
+    Raises:
+        PushRefused: it cannot become a model; the cause and the next step are in the error.
+    """
+    files = _files(folder)
+
+    def read(path: str, offset: int, length: int) -> bytes:
+        with (folder / path).open("rb") as file:
+            file.seek(offset)
+            return file.read(length)
+
+    verdict = check_folder(files, read)
+    if isinstance(verdict, Refused):
+        raise PushRefused(verdict.code, verdict.message, verdict.next_step)
+    if not isinstance(verdict, Complete):
+        raise PushRefused("incomplete", verdict.reason, "Complete the folder and push again.")
+    left_out = {entry.path: entry.reason for entry in verdict.left_out}
+    kept = {path: num for path, num in files.items() if path not in left_out}
+    return PushPlan(model, folder, kept, left_out)
+
+
+def upload(
+    push: PushPlan, credentials: Credentials, regions: tuple[str, ...] | None, on_bytes: OnBytes
+) -> str:
+    """Upload every file, then the manifest that makes them one model; returns the push's id.
+
+    Raises:
+        StoreError: the store refused or could not be reached.
+    """
+    store = endpoint(credentials)
+    paths = [(path, push.folder / path) for path in push.files]
+    uploaded = upload_folder(store, BUCKET, push.model + "/", paths, lambda _path, num: on_bytes(num))
+    return asyncio.run(_write_manifest(store, push, uploaded, regions))
+
+
+def endpoint(credentials: Credentials) -> Endpoint:
+    """The bucket as a user reaches it: through the edge, with the user's key."""
+    return Endpoint(
+        credentials.s3_url, credentials.s3_access_key, credentials.s3_secret_key, ca=credentials.ca
+    )
+
+
+async def read_status(store: S3, model: str) -> dict[str, Any] | None:
+    """What the platform wrote beside the model's files, if it has yet."""
+    try:
+        got = await store.get(BUCKET, f"{model}/{STATUS}", max_bytes=MAX_SMALL_BYTES)
+    except NotFound:
+        return None
+    value: dict[str, Any] = json.loads(got.data)
+    return value
+
+
+def remove(credentials: Credentials, model: str) -> int:
+    """Delete the pointer first, so that no region serves it again, then every object of the prefix."""
+    return asyncio.run(_remove(endpoint(credentials), model))
+
+
+async def _remove(store: Endpoint, model: str) -> int:
+    async with S3(store) as s3:
+        await s3.delete("nearfield-system", f"models/{model}.json")
+        keys = [entry.key async for entry in s3.list(BUCKET, model + "/")]
+        for key in keys:
+            await s3.delete(BUCKET, key)
+    return len(keys)
+
+
+def _files(folder: Path) -> dict[str, int]:
+    if not folder.is_dir():
+        raise PushRefused("no_folder", f"{folder} is not a folder", "Name the folder that holds config.json.")
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        if path.is_file() and not any(part.startswith(".") for part in relative.parts):
+            found[relative.as_posix()] = path.stat().st_size
+    if len(found) > MAX_FILES:
+        raise PushRefused(
+            "too_many_files", f"{len(found)} files; at most {MAX_FILES}", "Push the model alone."
+        )
+    return {path: num for path, num in found.items() if path not in (MANIFEST, STATUS)}
+
+
+async def _write_manifest(
+    store: Endpoint, push: PushPlan, uploaded: tuple[Uploaded, ...], regions: tuple[str, ...] | None
+) -> str:
+    push_id = secrets.token_hex(8)
+    document = {
+        "schema": "nearfield.manifest/1",
+        "files": [{"path": u.path, "size": u.size, "etag": u.etag} for u in uploaded],
+        "regions": list(regions) if regions else None,
+        "push_id": push_id,
+    }
+    key = f"{push.model}/{MANIFEST}"
+    async with S3(store) as s3:
+        stored = {entry.key: entry.etag async for entry in s3.list(BUCKET, push.model + "/")}
+        await _drop_leftovers(s3, push, set(stored))
+        old = stored.get(key)
+        body = json.dumps(document, sort_keys=True).encode()
+        await s3.put(BUCKET, key, body, if_none_match=old is None, if_match=old)
+    return push_id
+
+
+async def _drop_leftovers(s3: S3, push: PushPlan, keys: set[str]) -> None:
+    """Remove what an earlier push left, its status too: the folder is what the user wants served."""
+    keep = {f"{push.model}/{name}" for name in (*push.files, MANIFEST)}
+    for key in keys - keep:
+        await s3.delete(BUCKET, key)

@@ -1,0 +1,169 @@
+"""Each role of the fleet, made from the one configuration: where `nearfield run ROLE NAME` lands."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+
+from deploy import secrets
+from deploy.config import AccessKeyEntry, Config, ConfigError, pick
+from deploy.fleet import NODE_GRANTS, SYSTEM_GRANTS
+from storage.client import Endpoint
+from storage.key import AccessKey, Grant
+from wire.dial import split_address
+
+Ready = Callable[[int], None]
+Runner = Callable[[Ready, asyncio.Event], Awaitable[None]]
+
+
+def runner(config: Config, role: str, name: str | None) -> Runner:
+    """The coroutine function that runs `role` until its stop event is set.
+
+    Each role imports only its own room, so an edge loads no torch and a store loads no SDK.
+
+    Raises:
+        ConfigError: no such role or name in the configuration.
+        SecretsError: this host lacks a secret that the role needs.
+    """
+    if role not in _ROLES:
+        raise ConfigError(f"no role called {role!r}. Roles: {', '.join(_ROLES)}.")
+    return _ROLES[role](config, name)
+
+
+def endpoint(config: Config, region: str, grants: tuple[str, ...]) -> Endpoint:
+    """The store of `region` as the holder of the fleet's access key with `grants` reaches it."""
+    return _endpoint(config, config.regions[region].store, grants)
+
+
+def access_key(config: Config, grants: tuple[str, ...]) -> tuple[str, str]:
+    """(id, secret) of the fleet's access key with exactly these grants; the secret is derived here and now.
+
+    Raises:
+        ConfigError: the configuration has no such key.
+    """
+    entry = next((key for key in config.access_keys if key.grants == grants), None)
+    if entry is None:
+        raise ConfigError(
+            f"no [[access_keys]] with grants = {list(grants)}; add one, its id is yours to choose"
+        )
+    return entry.id, _key(entry).secret(secrets.root_key(config.secrets))
+
+
+def _endpoint(config: Config, url: str, grants: tuple[str, ...]) -> Endpoint:
+    key_id, secret = access_key(config, grants)
+    return Endpoint(url, key_id, secret)
+
+
+def _store(config: Config, name: str | None) -> Runner:
+    from storage.run import StoreSettings, run  # noqa: PLC0415 - each role loads its own room only
+
+    region, entry = pick(config.stores, name, "store")
+    host, port = split_address(entry.listen)
+    settings = StoreSettings(
+        host=host,
+        port=port,
+        root=entry.root,
+        root_key=secrets.root_key(config.secrets),
+        access_keys=tuple(_key(k) for k in config.access_keys),
+        region=region,
+    )
+    return lambda ready, stop: run(settings, ready, stop)
+
+
+def _key(entry: AccessKeyEntry) -> AccessKey:
+    return AccessKey(entry.id, entry.generation, tuple(Grant.parse(text) for text in entry.grants))
+
+
+def _region(config: Config, name: str | None) -> Runner:
+    from regions.run import RegionSettings, run  # noqa: PLC0415
+
+    region, entry = pick(config.regions, name, "region")
+    host, port = split_address(entry.gateway)
+    home = config.regions[config.home]
+    settings = RegionSettings(
+        name=region,
+        host=host,
+        port=port,
+        is_home=region == config.home,
+        store=endpoint(config, region, SYSTEM_GRANTS),
+        home_store=_endpoint(config, entry.home_store or home.store, SYSTEM_GRANTS),
+        nodes=entry.nodes,
+        hop_token=secrets.hop_token(secrets.root_key(config.secrets)),
+        signing_key=secrets.signing_key(config.secrets, region),
+        home_public_key=bytes.fromhex(home.public_key),
+        all_regions=tuple(config.regions),
+        idle_timeout_s=config.idle_timeout_s,
+        quiet_s=config.quiet_s,
+    )
+    return lambda ready, stop: run(settings, ready, stop)
+
+
+def _node(config: Config, name: str | None) -> Runner:
+    from inference.node import NodeSettings, run  # noqa: PLC0415
+
+    _, entry = pick(config.nodes, name, "node")
+    host, port = split_address(entry.listen)
+    settings = NodeSettings(
+        region=entry.region,
+        host=host,
+        port=port,
+        store=endpoint(config, entry.region, NODE_GRANTS),
+        hop_token=secrets.hop_token(secrets.root_key(config.secrets)),
+        state=entry.state,
+        memory_budget_bytes=entry.memory_budget_bytes,
+        host_cache_bytes=entry.host_cache_bytes,
+        landing_pool_bytes=entry.landing_pool_bytes,
+        num_threads=entry.num_threads,
+        max_slots=entry.max_slots,
+        idle_timeout_s=config.idle_timeout_s,
+    )
+    return lambda ready, stop: run(settings, ready, stop)
+
+
+def _edge(config: Config, name: str | None) -> Runner:
+    from edge.run import EdgeSettings, run  # noqa: PLC0415
+
+    edge, entry = pick(config.edges, name, "edge")
+    host, port = split_address(entry.listen)
+    settings = EdgeSettings(
+        name=edge,
+        host=host,
+        port=port,
+        pins={region: split_address(address) for region, address in entry.pins.items()},
+        s3=split_address(entry.s3) if entry.s3 else None,
+        cert=entry.cert,
+        key=entry.key,
+        regions={r: entry.via.get(r, config.regions[r].gateway) for r in config.regions},
+        public_keys={r: bytes.fromhex(config.regions[r].public_key) for r in config.regions},
+        home=config.home,
+        s3_upstream=config.regions[config.home].store.removeprefix("http://"),
+        hop_token=secrets.hop_token(secrets.root_key(config.secrets)),
+        state=entry.state,
+        simulated_wan=config.wan_profile,
+    )
+    return lambda ready, stop: run(settings, ready, stop)
+
+
+def _wan(config: Config, _name: str | None) -> Runner:
+    from wire.wan import WanRelay  # noqa: PLC0415
+
+    async def run(ready: Ready, stop: asyncio.Event) -> None:
+        relays = []
+        for link in config.wan.values():
+            relay = await WanRelay.start(
+                *split_address(link.listen),
+                target=split_address(link.connect),
+                rtt_ms=link.rtt_ms,
+                bytes_per_s=link.bytes_per_s or None,
+            )
+            relays.append(relay)
+        ready(0)
+        await stop.wait()
+        for relay in relays:
+            await relay.close()
+
+    return run
+
+
+_ROLES: Mapping[str, Callable[[Config, str | None], Runner]] = MappingProxyType(
+    {"store": _store, "node": _node, "region": _region, "edge": _edge, "wan": _wan}
+)

@@ -1,0 +1,220 @@
+"""The whole platform on one machine: starts every role as its own process, keeps them up, stops them all."""
+
+import asyncio
+import datetime as dt
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from deploy import credentials as saved
+from deploy import fleet, pki, secrets
+from deploy.config import Config, load
+from deploy.credentials import Credentials
+from deploy.process import RoleFailed, RoleProcess
+from deploy.roles import access_key, endpoint
+from storage.client import S3, PreconditionFailed
+
+READY_S = 60.0
+"""Imports of a node's shell take 5-15 s on two busy cores; a role that needs a minute is broken."""
+STOP_GRACE_S = 10.0
+RESTART_PAUSE_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+"""Waits before the first, second, ... restart of one role: quick after one kill, slow for a crash loop."""
+BUCKETS = ("models", "nearfield-system", "nearfield-blobs")
+
+Say = Callable[[str], None]
+
+
+class StateInUse(Exception):
+    """Another `up` holds the state folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A platform that serves: its configuration and what a client needs."""
+
+    config: Config
+    credentials: Credentials
+
+
+class Platform:
+    """Every role of one `nearfield.toml` on this machine, supervised."""
+
+    def __init__(self, plan: fleet.FleetPlan, say: Say) -> None:
+        self._plan, self._say = plan, say
+        self._roles: list[RoleProcess] = []
+        self._watchers: list[asyncio.Task[None]] = []
+        self._lock: IO[str] | None = None
+
+    @property
+    def roles(self) -> tuple[RoleProcess, ...]:
+        """The processes, in the order they were started."""
+        return tuple(self._roles)
+
+    async def start(self) -> Running:
+        """Bring everything up; what is already in the state folder is served again.
+
+        Raises:
+            StateInUse: another `up` runs on this folder.
+            RoleFailed: a role's process did not come up.
+        """
+        self._lock = hold(self._plan.state)
+        config = self._prepare()
+        for role, name in _order(config):
+            log = self._plan.state / "logs" / f"{role}-{name}.log"
+            self._roles.append(RoleProcess(role, name, config.path, log))
+        self._say(f"starting {len(self._roles)} processes for {', '.join(config.regions)}")
+        await asyncio.gather(*(role.start() for role in self._roles))
+        await self._wait_ready("store")
+        credentials = await _bootstrap(config, self._plan.state)
+        for role in ("node", "region", "wan", "edge"):
+            await self._wait_ready(role)
+        self._watchers = [asyncio.create_task(self._keep_up(role)) for role in self._roles]
+        return Running(config, credentials)
+
+    async def stop(self) -> None:
+        """Stop every role, edge first, and return when no process is left."""
+        for watcher in self._watchers:
+            watcher.cancel()
+        await asyncio.gather(*self._watchers, return_exceptions=True)
+        for kind in ("edge", "wan", "region", "node", "store"):
+            await asyncio.gather(*(r.stop(STOP_GRACE_S) for r in self._roles if r.role == kind))
+        if self._lock is not None:
+            self._lock.close()
+
+    def _prepare(self) -> Config:
+        path = self._plan.state / "nearfield.toml"
+        authority = pki.ensure(self._plan.state / "tls", dt.datetime.now(dt.UTC))
+        if not path.exists():
+            fleet.write(self._plan, authority)
+        return load(path)
+
+    async def _wait_ready(self, kind: str) -> None:
+        await asyncio.gather(*(r.wait_ready(READY_S) for r in self._roles if r.role == kind))
+
+    async def _keep_up(self, role: RoleProcess) -> None:
+        """Start a role again whenever it ends: what a host's init system does in a real fleet."""
+        while True:
+            status = await role.wait_end()
+            pause = RESTART_PAUSE_S[min(role.num_starts, len(RESTART_PAUSE_S)) - 1]
+            self._say(f"{role.role} {role.name} ended with status {status}; starting it again in {pause} s")
+            await asyncio.sleep(pause)
+            await role.start()
+            try:
+                await role.wait_ready(READY_S)
+            except RoleFailed as error:
+                self._say(str(error))
+
+
+def hold(state: Path) -> IO[str]:
+    """Take the state folder for this process; the lock goes with the process, however it ends.
+
+    Raises:
+        StateInUse: another process has it.
+    """
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file = (state / "up.lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        raise StateInUse(
+            f"{state} is in use by process {file.read().strip() or 'unknown'}. "
+            "Stop it with `nearfield stop`, or take another folder with --state DIR."
+        ) from error
+    file.seek(0)
+    file.truncate()
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+def holder(state: Path) -> int | None:
+    """The process that runs the platform in `state`, if one does."""
+    path = state / "up.lock"
+    if not path.exists():
+        return None
+    with path.open("r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return int(file.read())
+    return None
+
+
+def wipe(state: Path) -> None:
+    """Forget everything in a state folder that `up` made; refuses a folder that is something else.
+
+    Raises:
+        StateInUse: a platform runs there.
+    """
+    if holder(state) is not None:
+        raise StateInUse(f"{state} is in use; stop the platform first: nearfield stop --state {state}")
+    if (state / "nearfield.toml").exists() or (state / "up.lock").exists():
+        shutil.rmtree(state)
+
+
+def _order(config: Config) -> Iterable[tuple[str, str]]:
+    yield from (("store", name) for name in config.stores)
+    yield from (("node", name) for name in config.nodes)
+    yield from (("region", name) for name in config.regions)
+    if config.wan:
+        yield "wan", "links"
+    yield from (("edge", name) for name in config.edges)
+
+
+async def _bootstrap(config: Config, state: Path) -> Credentials:
+    """Make the buckets and the first API keys, unless they are there; the keys' digests are objects at home."""
+    credentials = _credentials(config, state)
+    async with S3(endpoint(config, config.home, fleet.SYSTEM_GRANTS)) as store:
+        for bucket in BUCKETS:
+            await store.ensure_bucket(bucket)
+        await put_key(store, credentials.api_key, "default", ("infer",))
+        await put_key(store, credentials.admin_key, "admin", ("infer", "admin"))
+    return credentials
+
+
+async def put_key(store: S3, api_key: str, name: str, scopes: tuple[str, ...]) -> None:
+    """Let `api_key` in: only its digest is stored. A key that is already there stays as it is."""
+    digest = secrets.digest(api_key)
+    document = {
+        "schema": "nearfield.key/1",
+        "digest": digest,
+        "tenant": "default",
+        "scopes": list(scopes),
+        "name": name,
+    }
+    try:
+        body = json.dumps(document, sort_keys=True).encode()
+        await store.put("nearfield-system", f"keys/{digest}.json", body, if_none_match=True)
+    except PreconditionFailed:
+        return
+
+
+def _credentials(config: Config, state: Path) -> Credentials:
+    edge = next(iter(config.edges.values()))
+    user_id, user_secret = access_key(config, fleet.USER_GRANTS)
+    old = saved.load(state) if (state / saved.FILE_NAME).exists() else None
+    credentials = Credentials(
+        base_url=f"https://{_local(edge.listen)}/v1",
+        api_key=old.api_key if old else secrets.new_api_key(),
+        admin_key=old.admin_key if old else secrets.new_api_key(),
+        s3_url=f"https://{_local(edge.s3 or '')}",
+        s3_access_key=user_id,
+        s3_secret_key=user_secret,
+        ca=str((state / "tls" / "ca.pem").resolve()),
+        state=str(state.resolve()),
+        simulated_wan=config.wan_profile or "",
+        regions={region: f"https://{_local(pin)}/v1" for region, pin in edge.pins.items()},
+    )
+    credentials.save(state)
+    return credentials
+
+
+def _local(address: str) -> str:
+    """A listener on the loopback address as a URL's host: `localhost` resolves everywhere."""
+    return address.replace("127.0.0.1", "localhost")

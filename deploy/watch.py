@@ -1,0 +1,112 @@
+"""Follows a model from its push to live everywhere: what the regions' rows say, until it is so or refused."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from deploy import push
+from deploy.client import Client
+from deploy.credentials import Credentials
+from storage.client import S3
+
+POLL_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where one region is with one model."""
+
+    region: str
+    state: str
+    revision: str | None
+    tier: str | None
+    percent: float | None
+    error: Mapping[str, str] | None
+
+    @property
+    def live(self) -> bool:
+        """Probed and routable."""
+        return self.state == "live"
+
+
+class NotLive(Exception):
+    """The model was refused, failed its probe, or took too long; carries code, cause and next step."""
+
+    def __init__(self, code: str, message: str, next_step: str) -> None:
+        super().__init__(message)
+        self.code, self.next_step = code, next_step
+
+
+def standings(status: Mapping[str, Any], model: str) -> dict[str, Standing]:
+    """What each region that the edge hears says of `model`; a region that says nothing is `unknown`."""
+    return {region: _standing(region, seen, model) for region, seen in status["regions"].items()}
+
+
+def _standing(region: str, seen: Mapping[str, Any], model: str) -> Standing:
+    row = ((seen.get("body") or {}).get("models") or {}).get(model)
+    if row is None:
+        return Standing(region, "unknown", None, None, None, None)
+    progress = row.get("progress") or {}
+    return Standing(
+        region, row["state"], row.get("revision"), row.get("tier"), progress.get("percent"), row.get("error")
+    )
+
+
+def models(status: Mapping[str, Any]) -> list[str]:
+    """Every model that any region speaks of, by name."""
+    bodies = [seen.get("body") or {} for seen in status["regions"].values()]
+    return sorted({name for body in bodies for name in body.get("models") or {}})
+
+
+async def committed(credentials: Credentials, model: str, deadline_s: float) -> str:
+    """Wait for the platform's word on the files just pushed; returns the revision's id.
+
+    Raises:
+        NotLive: refused, with the platform's reason; or no word within `deadline_s`.
+    """
+    end = time.monotonic() + deadline_s
+    async with S3(push.endpoint(credentials)) as store:
+        while time.monotonic() < end:
+            status = await push.read_status(store, model)
+            if status is not None and status["state"] == "refused":
+                raise NotLive(status["code"], status["message"], status["next"])
+            if status is not None and status.get("revision"):
+                return str(status["revision"])
+            await asyncio.sleep(POLL_S)
+    raise NotLive("timeout", f"no word on {model} after {deadline_s:.0f} s", "Run `nearfield doctor`.")
+
+
+def until_live(
+    client: Client,
+    model: str,
+    revision: str,
+    regions: tuple[str, ...] | None,
+    on_change: Callable[[Mapping[str, Standing]], None],
+    deadline_s: float,
+) -> dict[str, Standing]:
+    """Poll until `revision` of `model` is live in `regions` (in all of them if None).
+
+    Raises:
+        NotLive: it failed its start or its probe, or was not there when `deadline_s` was over.
+    """
+    end, seen = time.monotonic() + deadline_s, None
+    while time.monotonic() < end:
+        now = standings(client.get("/nearfield/status").body, model)
+        wanted = {r: s for r, s in now.items() if regions is None or r in regions}
+        if wanted != seen:
+            on_change(wanted)
+            seen = wanted
+        if wanted and all(s.live and s.revision == revision for s in wanted.values()):
+            return wanted
+        _raise_failed(wanted)
+        time.sleep(POLL_S)
+    late = ", ".join(f"{r} {s.state}" for r, s in (seen or {}).items() if not s.live)
+    raise NotLive("timeout", f"not live after {deadline_s:.0f} s: {late}", "Run `nearfield status`.")
+
+
+def _raise_failed(wanted: Mapping[str, Standing]) -> None:
+    for s in wanted.values():
+        if s.error is not None and s.state in ("failed", "live"):
+            raise NotLive(s.error["code"], f"{s.region}: {s.error['message']}", s.error["next"])
