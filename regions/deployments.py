@@ -35,15 +35,15 @@ class Blobs(Protocol):
         """
 
     async def drop(self, deployment: Deployment, revision: Revision) -> int:
-        """Deletes the region's copies that no other revision needs. Bytes freed; in the home region always 0."""
+        """Deletes the region's copies that no other revision needs; bytes freed (0 in the home region)."""
 
 
 @dataclass(slots=True)
 class Deployment:
     """One model in this region.
 
-    `live` answers requests; `candidate` is on its way. `state` is the live revision's while one serves, else the
-    candidate's. A refused push or a failed candidate sets `error` and leaves `live` alone.
+    `live` answers requests; `candidate` is on its way. `state` is that of `live` while it serves,
+    else that of the candidate. A refused push or a failed candidate sets `error` and leaves `live` alone.
     """
 
     model: str

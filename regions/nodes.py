@@ -131,7 +131,7 @@ class Node:
         files: Sequence[Mapping[str, Any]],
         tensors: Sequence[Mapping[str, Any]],
     ) -> ModelFacts:
-        """What transformers says of a pushed folder: `files` path, size, etag; `tensors` name, dtype, shape."""
+        """What transformers says; `files` have path, size, etag, `tensors` name, dtype, shape."""
         question = {"bucket": bucket, "prefix": prefix, "files": list(files), "tensors": list(tensors)}
         answer = await self._ask("POST", "/inspect", question, head_s=INSPECT_S)
         try:

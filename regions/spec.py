@@ -1,0 +1,108 @@
+"""A model's own `model.toml`, read strictly: wishes within bounds, and never a command, a path or a device.
+
+What a push may say ends here (the house plan, 4b.8): an engine is only *named*; what the name means is the
+operator's, in the host's own `nearfield.toml`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import fields
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from weights_cache.revision import RevisionError, Spec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MAX_SPEC_BYTES = 64 << 10  # seven keys; the rest can only be comments
+
+KEYS = tuple(part.name for part in fields(Spec))
+
+
+class SpecError(ValueError):
+    """`model.toml` is refused; the message says why, `next_step` what to write instead."""
+
+    def __init__(self, message: str, next_step: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.next_step = next_step
+
+
+def read_spec(data: bytes, all_regions: Sequence[str]) -> Spec:
+    """The wishes in the bytes of `model.toml`.
+
+    Args:
+        data: the file; at most MAX_SPEC_BYTES.
+        all_regions: the names that `regions` may choose from.
+
+    Raises SpecError.
+    """
+    values = _table(data)
+    for key in values:
+        _check_key(key, values[key])
+    spec = _spec(values)
+    if spec.regions is not None:
+        check_regions(spec.regions, all_regions, "model.toml")
+    _check_replicas(spec)
+    return spec
+
+
+def _table(data: bytes) -> dict[str, Any]:
+    if len(data) > MAX_SPEC_BYTES:
+        raise SpecError(
+            f"model.toml has {len(data):,} bytes, at most {MAX_SPEC_BYTES:,} are read", _allowed()
+        )
+    try:
+        return tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise SpecError(f"model.toml is not TOML: {error}", "correct it and push again") from error
+
+
+def _check_key(key: str, value: object) -> None:
+    if key in {"engine", "engines"} and isinstance(value, (dict, list)):
+        raise SpecError(
+            "model.toml defines an engine; a pushed model may only name one",
+            'write engine = "NAME"; the operator defines [engines.NAME] in the host\'s nearfield.toml',
+        )
+    if key not in KEYS:
+        close = get_close_matches(key, KEYS, 1)
+        raise SpecError(
+            f"model.toml has an unknown key {key[:80]!r}",
+            f"did you mean {close[0]!r}?" if close else _allowed(),
+        )
+
+
+def _spec(values: dict[str, Any]) -> Spec:
+    """TOML has no null: a key left out means the platform's default."""
+    try:
+        return Spec.from_value(Spec().as_value() | values)
+    except RevisionError as error:
+        raise SpecError(
+            f"model.toml: {error}".replace("spec.", ""), "correct the value and push again"
+        ) from error
+
+
+def check_regions(regions: Sequence[str], all_regions: Sequence[str], who: str) -> None:
+    """That `who` names at least one region, and only regions that exist. Raises SpecError."""
+    if not regions:
+        raise SpecError(f"{who} names no region", "leave `regions` out to serve everywhere, or name one")
+    for name in regions:
+        if name not in all_regions:
+            close = get_close_matches(name, all_regions, 1)
+            known = f"did you mean {close[0]!r}?" if close else f"there are: {', '.join(all_regions)}"
+            raise SpecError(f"{who} names an unknown region {name[:63]!r}", known)
+
+
+def _check_replicas(spec: Spec) -> None:
+    least, most = spec.min_replicas, spec.max_replicas
+    if least is not None and most is not None and least > most:
+        raise SpecError(
+            f"model.toml wants at least {least} replicas and at most {most}",
+            "raise max_replicas or lower min_replicas",
+        )
+
+
+def _allowed() -> str:
+    return f"the keys are: {', '.join(KEYS)}"
