@@ -1,0 +1,208 @@
+"""Where will the first token come from soonest? One pure function over rows, one number, every term shown.
+
+total = rtt + queue + prefill + ready (+ doubt). `ready` is 0 where the model is resident, else its bytes over
+the measured bandwidth of the tier they are in, plus the measured attach time. The cost of a choice grows with
+the number of regions, never with the number of models: one look-up a region.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+from regions.health import HEALTHY, panics
+from regions.map import ROW_LOST_S, ROW_STALE_S, RolloutState, Tier
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from regions.health import RegionHealth
+    from regions.map import ModelRow, RegionRow
+    from regions.rows import Heard
+
+MAX_CHOICES: Final = 8  # shown and tried; a request is never replayed more often than this
+MARGIN_SHARE: Final = 0.10  # a new winner must be better by this share of the old one's total ...
+MARGIN_MS: Final = 5.0  # ... and by this much: smaller differences are noise of the measurement
+TIE_MS: Final = 1.0  # totals this close are equal: no measurement tells them apart
+TIE_SHARE: Final = 0.02
+TURN_TOKENS: Final = 128  # a queued request waits for a running one to end; half of a usual answer is left
+UNKNOWN_RTT_MS: Final = 500.0  # a region never measured is taken to be at the far side of the world
+STALE_MS_PER_S: Final = 50.0  # doubt for each second a row is overdue: its queue may have grown meanwhile
+RAMP_MS: Final = 1_000.0  # doubt in a region that just came back, for requests beyond its share
+PREWARM_GAIN_MS: Final = 5.0  # a warm near region must win by this before waking it is worth it
+# Bandwidths until a region has measured its own: a fast disk, memory, and a busy ocean cable.
+STORE_BYTES_PER_S: Final = 1e9
+HOST_BYTES_PER_S: Final = 4e9
+ORIGIN_BYTES_PER_S: Final = 50e6
+ATTACH_S: Final = 1.0
+
+# ok: as measured. stale: an overdue row, doubted. ramp: just came back. away: drains, is ejected or silent,
+# so it comes behind all others.
+State = Literal["ok", "stale", "ramp", "away"]
+
+
+class Choice(NamedTuple):
+    """One region's expected time to first token for one request, in ms, and the terms it is the sum of."""
+
+    region: str
+    total_ms: float
+    rtt_ms: float
+    queue_ms: float
+    prefill_ms: float
+    ready_ms: float
+    doubt_ms: float
+    tier: Tier
+    state: State
+
+    def term(self) -> str:
+        """As in the header `x-nearfield-route`: `iad rtt=0.4 queue=0 prefill=1.2 ready=0 total=1.6`."""
+        doubt = f" doubt={self.doubt_ms:.4g}" if self.doubt_ms else ""
+        state = "" if self.state == "ok" else f" state={self.state}"
+        return (
+            f"{self.region} rtt={self.rtt_ms:.4g} queue={self.queue_ms:.4g} prefill={self.prefill_ms:.4g} "
+            f"ready={self.ready_ms:.4g}{doubt} total={self.total_ms:.4g}{state}"
+        )
+
+
+def rank(
+    model: str,
+    rows: Mapping[str, Heard],
+    rtt_ms: Mapping[str, float],
+    health: Mapping[str, RegionHealth],
+    *,
+    prompt_tokens: int,
+    now: float,
+    previous: str | None = None,
+    draws: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> tuple[Choice, ...]:
+    """The regions that can serve `model`, best first, at most MAX_CHOICES; empty when none serves it.
+
+    Args:
+        model: `org/name`.
+        rows: last valid row of each region that may be used (residency rules are applied by the caller).
+        rtt_ms: measured round trip to each region; a region without one is taken to be far.
+        health: what this edge saw of each region; a region without an entry is healthy.
+        prompt_tokens: estimated length of the prompt.
+        now: monotonic seconds, on the clock of `Heard.at`.
+        previous: the region that this edge last chose for the model: it is kept unless clearly beaten.
+        draws: random numbers in [0, 1): two for the power of two choices among equals, one for slow start.
+    """
+    panic = panics(health.values(), now)
+    scored = []
+    for name, heard in rows.items():
+        row = heard.row.models.get(model)
+        if row is None or not row.serves:
+            continue
+        patient = HEALTHY if panic else health.get(name, HEALTHY)
+        state, doubt_ms = _standing(heard, row, patient, now, draws[2])
+        rtt, prefill = rtt_ms.get(name, UNKNOWN_RTT_MS), row.prefill_ms_per_token * prompt_tokens
+        queue, ready = queue_ms(row), ready_ms(heard.row, row)
+        total = rtt + queue + prefill + ready + doubt_ms
+        scored.append((state == "away", total, name, rtt, queue, prefill, ready, doubt_ms, row, state))
+    scored.sort(key=_by_class_then_total)
+    choices = [
+        Choice(name, total, rtt, queue, prefill, ready, doubt, row.tier, state)
+        for _away, total, name, rtt, queue, prefill, ready, doubt, row, state in scored[:MAX_CHOICES]
+    ]
+    return _settled(choices, {each[2]: each[8] for each in scored[:MAX_CHOICES]}, previous, draws)
+
+
+def route_header(choices: tuple[Choice, ...], note: str | None = None) -> str:
+    """All terms of a decision, best first; `note` says how the figures came about (a simulated WAN)."""
+    parts = [choice.term() for choice in choices]
+    return "; ".join([*parts, f"simulated-wan={note}"] if note else parts)
+
+
+def prewarm(choices: tuple[Choice, ...]) -> str | None:
+    """The near cold region to wake at once, because it would win if it were resident; None if none."""
+    if not choices:
+        return None
+    bar_ms = choices[0].total_ms - choices[0].ready_ms - PREWARM_GAIN_MS
+    cold = [each for each in choices[1:] if each.ready_ms > 0 and each.state != "away"]
+    best = min(cold, key=lambda each: each.total_ms - each.ready_ms, default=None)
+    if best is None or best.total_ms - best.ready_ms >= bar_ms:
+        return None
+    return best.region
+
+
+def queue_ms(row: ModelRow) -> float:
+    """Expected wait for a slot: nobody waits while one is free; else one turn for each that is ahead."""
+    if row.slots == 0 or (row.waiting == 0 and row.running < row.slots):
+        return 0.0
+    ahead = row.waiting + 1 if row.running >= row.slots else row.waiting
+    return ahead * TURN_TOKENS * row.step_ms / row.slots
+
+
+def ready_ms(region: RegionRow, row: ModelRow) -> float:
+    """Expected time until the model can answer: 0 if resident, else bytes through each tier, and attach."""
+    if row.tier is Tier.RESIDENT:
+        return 0.0
+    seconds = region.attach_s or ATTACH_S
+    if row.tier is Tier.HOST:
+        seconds += row.bytes / (region.host_bytes_per_s or HOST_BYTES_PER_S)
+    else:
+        seconds += row.bytes / (region.store_bytes_per_s or STORE_BYTES_PER_S)
+    if row.tier is Tier.ORIGIN:
+        seconds += row.bytes / (region.origin_bytes_per_s or ORIGIN_BYTES_PER_S)
+    left = 1.0 - row.progress.percent / 100.0 if row.progress else 1.0
+    return max(0.0, seconds * left) * 1e3
+
+
+def _standing(
+    heard: Heard, row: ModelRow, health: RegionHealth, now: float, draw: float
+) -> tuple[State, float]:
+    """How far a row may be trusted: its class, and the doubt in ms."""
+    age_s = now - heard.at
+    if (
+        age_s <= ROW_STALE_S
+        and health is HEALTHY
+        and row.state is RolloutState.LIVE
+        and not heard.row.draining
+    ):
+        return "ok", 0.0
+    draining = heard.row.draining or row.state is RolloutState.DRAINING
+    if draining or age_s > ROW_LOST_S or not health.admits(now):
+        return "away", 0.0
+    if age_s > ROW_STALE_S:
+        return "stale", (age_s - ROW_STALE_S) * STALE_MS_PER_S
+    if health.recovered_at is not None and draw >= health.share(now):
+        return "ramp", RAMP_MS
+    return "ok", 0.0
+
+
+def _by_class_then_total(scored: Sequence[Any]) -> tuple[bool, float]:
+    return scored[0], scored[1]
+
+
+def _margin_ms(total_ms: float) -> float:
+    return max(MARGIN_MS, MARGIN_SHARE * total_ms)
+
+
+def _settled(
+    choices: list[Choice],
+    rows: Mapping[str, ModelRow],
+    previous: str | None,
+    draws: tuple[float, float, float],
+) -> tuple[Choice, ...]:
+    """The winner moved to the front: the previous one unless clearly beaten, else the idler of two equals."""
+    if len(choices) < 2 or choices[0].state == "away":
+        return tuple(choices)
+    best = choices[0]
+    winner = next((each for each in choices if each.region == previous and each.state != "away"), None)
+    if winner is None or winner.total_ms - best.total_ms > _margin_ms(winner.total_ms):
+        winner = _idler(choices, rows, draws)
+    return (winner, *(each for each in choices if each is not winner))
+
+
+def _idler(choices: list[Choice], rows: Mapping[str, ModelRow], draws: tuple[float, float, float]) -> Choice:
+    """Power of two choices among equals: two at random, the less loaded one wins."""
+    bar_ms = choices[0].total_ms + max(TIE_MS, TIE_SHARE * choices[0].total_ms)
+    equals = [each for each in choices if each.state != "away" and each.total_ms <= bar_ms]
+    first = equals.pop(int(draws[0] * len(equals)))
+    if not equals:
+        return first
+    second = equals[int(draws[1] * len(equals))]
+    return min(first, second, key=lambda each: _load(rows[each.region]))
+
+
+def _load(row: ModelRow) -> float:
+    return (row.running + row.waiting) / max(1, row.slots)
