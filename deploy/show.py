@@ -38,7 +38,7 @@ def size(num_bytes: float) -> str:
 def millis(ms: float | None) -> str:
     """A duration for people: 0.4 ms, 35 ms, 1.24 s."""
     if ms is None:
-        return "–"
+        return "-"
     if ms < 10:
         return f"{ms:.1f} ms"
     return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.2f} s"

@@ -168,7 +168,7 @@ def _order(config: Config) -> Iterable[tuple[str, str]]:
 
 
 async def _bootstrap(config: Config, state: Path) -> Credentials:
-    """Make the buckets and the first API keys, unless they are there; the keys' digests are objects at home."""
+    """Make the buckets and the first API keys, unless they are there; key digests are objects at home."""
     credentials = _credentials(config, state)
     async with S3(endpoint(config, config.home, fleet.SYSTEM_GRANTS)) as store:
         for bucket in BUCKETS:

@@ -35,7 +35,7 @@ def _row(status: Mapping[str, Any], name: str) -> tuple[str, ...]:
     known = next((row for row in rows if row and row.get("bytes")), {})
     where = watch.standings(status, name)
     cells = [_cell(where[region]) for region in status["regions"]]
-    return (name, str(known.get("kind") or "–"), show.size(known.get("bytes") or 0), *cells)
+    return (name, str(known.get("kind") or "-"), show.size(known.get("bytes") or 0), *cells)
 
 
 def _cell(standing: watch.Standing) -> str:
@@ -86,7 +86,7 @@ def _region_row(region: str, seen: Mapping[str, Any]) -> tuple[str, ...]:
         _rate(body.get("store_bytes_per_s")),
         _rate(body.get("host_bytes_per_s")),
         _rate(body.get("origin_bytes_per_s")),
-        ", ".join(f"{name} {row.get('tier') or row['state']}" for name, row in sorted(found.items())) or "–",
+        ", ".join(f"{name} {row.get('tier') or row['state']}" for name, row in sorted(found.items())) or "-",
     )
 
 

@@ -1,0 +1,49 @@
+# make demo   sets everything up in .venv and runs the main job once
+# make test   sets everything up and runs lint, types and tests
+# TORCH_INDEX=<url of a CPU wheel index>   optional: on Linux the default build of torch carries CUDA (several GB)
+
+PYTHON ?= python3
+TORCH_VERSION := 2.13.0
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+ROOMS := wire edge regions weights_cache inference storage deploy bench examples
+
+.PHONY: setup demo test lint types unit evidence bench clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "Setting up $(VENV). To download once: about 250 MB of pinned packages, and torch $(TORCH_VERSION)"
+	@echo "$(if $(TORCH_INDEX),(from $(TORCH_INDEX)).,(about 200 MB as a CPU build; on Linux the default build carries CUDA, several GB: TORCH_INDEX=<CPU index> avoids it).)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r constraints.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==$(TORCH_VERSION) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX),)
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --config-settings editable_mode=compat --editable .
+	@touch $@
+
+demo: setup
+	@$(BIN)/nearfield demo
+
+test: lint types unit
+
+lint: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: setup
+	$(BIN)/mypy
+
+unit: setup
+	$(BIN)/pytest
+
+evidence: setup
+	NEARFIELD_EVIDENCE=1 $(BIN)/pytest --timeout 1800
+
+bench: setup
+	$(BIN)/python -m bench cold
+	$(BIN)/python -m bench overhead
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info .demo

@@ -1,0 +1,146 @@
+"""`make demo`: everything once, from nothing, and nothing left behind but the report."""
+
+import asyncio
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvloop
+from rich.console import Console
+
+from deploy import chat, push, show, watch
+from deploy.client import Client
+from deploy.commands import chat as chat_command
+from deploy.commands import report as report_command
+from deploy.commands.up import announce
+from deploy.credentials import Credentials
+from deploy.exits import Exit
+from deploy.fleet import FleetPlan
+from deploy.up import Platform
+from examples import minilm
+
+CHAT_MODEL = "examples/tinychat"
+EMBEDDING_MODEL = "examples/minilm"
+LIVE_DEADLINE_S = 120.0
+NUM_COLD, NUM_WARM = 2, 10
+HTML, JSON = Path("report.html"), Path("report.json")
+SENTENCES = (
+    "The bucket sits beside the compute.",
+    "A cat sleeps on the warm windowsill.",
+    "Paris is the capital of France.",
+)
+QUERY = "Where does a kitten like to nap?"
+NEAREST = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question of the demo with the answer it must get."""
+
+    prompt: str
+    answer: str
+
+
+def run(state: Path, folder: Path) -> int:
+    """Run the demo in `state` (wiped before and after); returns the exit status."""
+    return uvloop.run(_demo(state.absolute(), folder, show.console()))
+
+
+async def _demo(state: Path, folder: Path, console: Console) -> int:
+    started = time.perf_counter()
+    shutil.rmtree(state, ignore_errors=True)
+    platform = Platform(FleetPlan(state), lambda text: console.print(f"[dim]{text}[/]"))
+    try:
+        running = await platform.start()
+        announce(console, running)
+        console.rule("push")
+        await asyncio.to_thread(_push, console, running.credentials, folder)
+        console.rule("three questions, over HTTPS, through the edge")
+        right = await asyncio.to_thread(_ask, console, running.credentials, folder)
+        right &= await asyncio.to_thread(_embed, console, running.credentials)
+        console.rule("cold against warm")
+        await _report(console, running.credentials)
+    finally:
+        await platform.stop()
+        shutil.rmtree(state, ignore_errors=True)
+    _farewell(console, time.perf_counter() - started, len(platform.roles))
+    return Exit.OK if right else Exit.FAILED
+
+
+def _push(console: Console, credentials: Credentials, folder: Path) -> None:
+    for model, source in ((CHAT_MODEL, folder), (EMBEDDING_MODEL, minilm.folder())):
+        planned = push.plan(source, model)
+        push.upload(planned, credentials, None, lambda _: None)
+        console.print(f"pushed [bold]{model}[/]: {len(planned.files)} files, {show.size(planned.num_bytes)}")
+    client = Client(credentials, admin=True)
+    for model in (CHAT_MODEL, EMBEDDING_MODEL):
+        revision = asyncio.run(watch.committed(credentials, model, LIVE_DEADLINE_S))
+        where = watch.until_live(client, model, revision, None, lambda _: None, LIVE_DEADLINE_S)
+        console.print(f"[green]live[/] in {', '.join(where)}: {model} (revision {revision[:16]})")
+
+
+def questions(folder: Path) -> Sequence[Question]:
+    """The example's verified questions, kept beside the model."""
+    listed = json.loads((folder.parent / "questions.json").read_text())
+    return [Question(entry["question"], entry["answer"]) for entry in listed]
+
+
+def _ask(console: Console, credentials: Credentials, folder: Path) -> bool:
+    client, right = Client(credentials), True
+    for question in questions(folder)[:3]:
+        started = time.perf_counter()
+        first: list[float] = []
+        told = chat.ask(
+            client,
+            CHAT_MODEL,
+            [{"role": "user", "content": question.prompt}],
+            on_text=lambda _, first=first: first or first.append(time.perf_counter()),  # type: ignore[misc]
+        )
+        ok = told.text.strip() == question.answer
+        right &= ok
+        console.print(
+            f"[bold]{question.prompt}[/]\n  {told.text.strip()} {'[green]✓[/]' if ok else '[red]✗[/]'}"
+        )
+        first_ms = 1000 * ((first or [time.perf_counter()])[0] - started)
+        console.print(f"  [dim]{chat_command.where_time_went(told, first_ms)}[/]")
+    return right
+
+
+def _embed(console: Console, credentials: Credentials) -> bool:
+    body = {"model": EMBEDDING_MODEL, "input": [QUERY, *SENTENCES], "encoding_format": "float"}
+    reply = Client(credentials).post("/v1/embeddings", body)
+    query, *rest = [entry["embedding"] for entry in reply.body["data"]]
+    scores = [_dot(query, vector) for vector in rest]
+    best = max(range(len(rest)), key=scores.__getitem__)
+    ok = best == NEAREST
+    console.print(f"[bold]{QUERY}[/] (nearest of {len(SENTENCES)} sentences)")
+    console.print(f"  {SENTENCES[best]} (cosine {scores[best]:.2f}) {'[green]✓[/]' if ok else '[red]✗[/]'}")
+    return ok
+
+
+def _dot(a: Sequence[float], b: Sequence[float]) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
+async def _report(console: Console, credentials: Credentials) -> None:
+    order = report_command.Order(CHAT_MODEL, None, NUM_COLD, NUM_WARM, 0, HTML, JSON)
+    document: Any = await report_command.run_report(
+        report_command.target(credentials, order), lambda text: console.print(f"[dim]{text}[/]")
+    )
+    report_command.write(document, order.html, order.json)
+    console.print(report_command.render(document))
+    console.print(f"wrote {HTML} and {JSON}")
+
+
+def _farewell(console: Console, seconds: float, num_processes: int) -> None:
+    console.rule()
+    console.print(f"done in {seconds:.0f} s; {num_processes} processes started, all stopped. Try next:\n")
+    console.print("  . .venv/bin/activate")
+    console.print("  nearfield up                                  # the same platform, left running")
+    console.print("  nearfield push examples/tinychat/model acme/tinychat       # in another terminal")
+    console.print("  nearfield chat acme/tinychat 'What is the capital of France?'")
+    console.print("  nearfield report acme/tinychat --html report.html")
