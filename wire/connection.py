@@ -1,0 +1,383 @@
+"""One client connection: the gate's events on one side, exchanges and their handlers on the other.
+
+Requests of one connection are served one after another; the bytes of a pipelined one wait in the gate. The
+deadlines are checked by the server's sweep, so an ordinary request starts no timer.
+"""
+
+import asyncio
+import email.utils
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import cast
+
+from wire import filesend
+from wire.exchange import Disconnected, Exchange
+from wire.http1 import Body, End, RequestGate, RequestHead, response_head_bytes
+from wire.limits import Limits
+from wire.refusal import Refusal
+
+Handler = Callable[[Exchange], Awaitable[None]]
+
+LINGER_S = 2.0  # how long a refused client may go on sending before the reset that could hide our answer
+LINGER_BYTES = 4 * 1024 * 1024  # and how much
+FULL = "Too many connections; try again shortly."
+SLOW_HEAD = "The request head took too long to arrive."
+SLOW_BODY = "The request body arrives too slowly."
+BROKEN = "The server failed on this request; try again."
+
+log = logging.getLogger("nearfield.wire")
+
+
+@dataclass(slots=True)
+class Shared:
+    """What the connections of one listener have in common."""
+
+    handler: Handler
+    limits: Limits
+    connections: set["Connection"] = field(default_factory=set)
+    num_by_address: dict[str, int] = field(default_factory=dict)
+    draining: bool = False
+    emptied: asyncio.Event = field(default_factory=asyncio.Event)
+    date: str = ""
+
+    def tick(self) -> None:
+        """Refresh the Date header: once a sweep instead of once a request."""
+        self.date = email.utils.formatdate(time.time(), usegmt=True)
+
+    def admit(self, connection: "Connection", address: str) -> bool:
+        """Count a new connection in; False if a cap is reached (it is counted all the same)."""
+        num = self.num_by_address[address] = self.num_by_address.get(address, 0) + 1
+        self.connections.add(connection)
+        fits = len(self.connections) <= self.limits.max_connections and num <= self.limits.max_per_address
+        return fits and not self.draining
+
+    def leave(self, connection: "Connection", address: str) -> None:
+        """Count a lost connection out."""
+        self.connections.discard(connection)
+        left = self.num_by_address.pop(address, 1) - 1
+        if left:
+            self.num_by_address[address] = left
+        if not self.connections:
+            self.emptied.set()
+
+
+class Connection(asyncio.Protocol):
+    """See the file's docstring. Implements `exchange.Line`."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._limits = shared.limits
+        self._loop = asyncio.get_running_loop()
+        self._gate = RequestGate(shared.limits)
+        self._transport: asyncio.Transport
+        self._address = ""
+        self._exchange: Exchange | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._deadline = 0.0  # loop time; for the head, the idle time or the lingering close
+        self._in_head = True
+        self._linger_bytes_left: int | None = None  # set while what the client still sends is dropped
+        self._skipping = False  # dropping ends with the current message; else with the connection
+        self._lost = False
+        self._num_unread_bytes = 0
+        self._reading = True
+        self._drain: asyncio.Future[None] | None = None
+        self._stalled: tuple[int, float] | None = (
+            None  # (unsent bytes, since loop time) while writes are paused
+        )
+
+    # asyncio.Protocol --------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Admit the peer, or answer 503 before a byte is parsed."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        self._transport.set_write_buffer_limits(self._limits.write_buffer_bytes)
+        peername = transport.get_extra_info("peername")
+        self._address = str(peername[0]) if peername else ""
+        self._deadline = self._loop.time() + self._limits.head_s
+        if not self._shared.admit(self, self._address):
+            self._refuse(Refusal(503, "overloaded", FULL, "server_error", retry_after_s=1))
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a head, of a body, or of a request that must wait."""
+        if self._linger_bytes_left is not None:
+            self._linger_bytes_left -= len(data)
+            if self._linger_bytes_left < 0:
+                self.cut()
+            if not self._skipping:
+                return
+        try:
+            events = self._gate.receive(data)
+        except Refusal as refusal:
+            self._gate_refused(refusal)
+            return
+        self._dispatch(events)
+
+    def eof_received(self) -> bool:
+        """A client that stops sending before it has its answer is gone: it will not read it either."""
+        if self._exchange is not None and not self._exchange.finished:
+            self._gone()
+            self._transport.abort()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the handler, and wake whoever waits."""
+        del exc
+        self._shared.leave(self, self._address)
+        self._gone()
+
+    def pause_writing(self) -> None:
+        """The peer reads slower than the handler writes."""
+        self._drain = self._loop.create_future()
+        self._stalled = (self._transport.get_write_buffer_size(), self._loop.time())
+
+    def resume_writing(self) -> None:
+        """The peer caught up."""
+        drain, self._drain, self._stalled = self._drain, None, None
+        if drain is not None and not drain.done():
+            drain.set_result(None)
+
+    # exchange.Line -----------------------------------------------------------------------------------------
+
+    @property
+    def stays_open(self) -> bool:
+        """False once the server drains."""
+        return not self._shared.draining
+
+    def date(self) -> str:
+        """Now, as HTTP writes it, at most a sweep old."""
+        return self._shared.date
+
+    def send(self, *parts: bytes) -> None:
+        """Queue bytes."""
+        if self._lost or self._transport.is_closing():
+            raise Disconnected("the client is gone")
+        if len(parts) == 1:
+            self._transport.write(parts[0])
+        else:
+            self._transport.writelines([part for part in parts if part])
+
+    async def drained(self) -> None:
+        """Wait while the peer has more than the write buffer's bytes to read."""
+        if self._drain is not None:
+            await asyncio.shield(self._drain)
+            self._check()
+
+    async def send_file(self, fd: int, offset: int, count: int) -> None:
+        """File bytes after the queued ones; in the kernel on plain TCP."""
+        if filesend.is_plain(self._transport):
+            await self._flushed()
+            try:
+                await filesend.send_file(self._transport, fd, offset, count, self._limits.write_stall_s)
+            except (ConnectionError, TimeoutError) as error:
+                self.cut()
+                raise Disconnected("the client is gone") from error
+            return
+        while count:
+            piece = await filesend.read_piece(fd, offset, count)
+            self.send(piece)
+            offset, count = offset + len(piece), count - len(piece)
+            await self.drained()
+
+    def body_taken(self, num_bytes: int) -> None:
+        """Read on once the handler has caught up to half."""
+        self._num_unread_bytes -= num_bytes
+        if not self._reading and self._num_unread_bytes <= self._limits.read_buffer_bytes // 2:
+            self._read_on()
+
+    def cut(self) -> None:
+        """Reset the connection."""
+        self._gone()
+        self._transport.abort()
+
+    # the server ---------------------------------------------------------------------------------------------
+
+    def check(self, now: float) -> None:
+        """(The sweep, `now` in loop time) enforce whichever deadline applies."""
+        exchange = self._exchange
+        if self._transport.is_closing():
+            if now >= self._deadline:
+                self.cut()
+        elif self._stalled is not None and self._write_stalled(now):
+            self.cut()
+        elif exchange is not None and self._linger_bytes_left is None:
+            if exchange.body_rate_missed(self._limits.body_bytes_per_s, self._limits.body_grace_s):
+                exchange.feed_end(Refusal(408, "bad_request", SLOW_BODY))
+        elif now >= self._deadline:
+            if self._linger_bytes_left is not None:
+                self.cut()
+            elif self._gate.num_waiting_bytes:
+                self._refuse(Refusal(408, "bad_request", SLOW_HEAD))
+            else:
+                self._close()
+
+    def close_if_idle(self) -> None:
+        """(Drain) a connection without a request ends now; the others after their answer."""
+        if self._exchange is None and self._linger_bytes_left is None:
+            self._close()
+
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        """The running handler's task, if one runs."""
+        return self._task
+
+    # inside -------------------------------------------------------------------------------------------------
+
+    def _dispatch(self, events: list[RequestHead | Body | End]) -> None:
+        for event in events:
+            if isinstance(event, RequestHead):
+                self._begin(event)
+            elif self._exchange is not None:
+                self._pass_on(self._exchange, event)
+        if self._exchange is None and not self._in_head and self._gate.num_waiting_bytes:
+            self._in_head = True
+            self._deadline = self._loop.time() + self._limits.head_s
+        held = self._num_unread_bytes + self._gate.num_waiting_bytes
+        if self._reading and self._exchange is not None and held > self._limits.read_buffer_bytes:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def _pass_on(self, exchange: Exchange, event: Body | End) -> None:
+        if isinstance(event, End):
+            exchange.feed_end()
+            if self._skipping:
+                self._after(exchange)
+        elif not self._skipping:
+            self._num_unread_bytes += len(event.data)
+            exchange.feed(event.data)
+
+    def _begin(self, head: RequestHead) -> None:
+        self._in_head = False
+        exchange = self._exchange = Exchange(head, self._address, self)
+        self._task = self._loop.create_task(self._serve(exchange))
+
+    async def _serve(self, exchange: Exchange) -> None:
+        """Run the handler; whatever it raises ends in one clean answer or one cut connection."""
+        try:
+            await self._shared.handler(exchange)
+            exchange.check_finished()
+        except Refusal as refusal:
+            await self._fail(exchange, refusal)
+        except Disconnected:
+            self.cut()
+        except asyncio.CancelledError:
+            self.cut()
+            raise
+        except Exception:  # the one wall between a handler's fault and the other clients
+            log.exception("handler failed: %s %s", exchange.head.method, exchange.head.path)
+            await self._fail(exchange, Refusal(500, "internal_error", BROKEN, "server_error"))
+        finally:
+            self._task = None
+            self._after(exchange)
+
+    async def _fail(self, exchange: Exchange, refusal: Refusal) -> None:
+        """Answer with `refusal` if no answer was begun, else cut: a broken answer must look broken."""
+        if exchange.finished:
+            return
+        if exchange.status or self._lost:
+            self.cut()
+            return
+        try:
+            await exchange.respond(refusal.status, refusal.headers(), refusal.body())
+        except Disconnected:
+            self.cut()
+
+    def _after(self, exchange: Exchange) -> None:
+        """The exchange is over: take the next request, or close."""
+        if self._lost:
+            return
+        if not exchange.keep_alive or self._shared.draining:
+            if exchange.body_complete and not self._gate.num_waiting_bytes:
+                self._close()
+            else:
+                self._linger()
+        elif exchange.body_complete:
+            self._skipping, self._linger_bytes_left = False, None
+            self._exchange = None
+            self._num_unread_bytes = 0
+            self._deadline = self._loop.time() + self._limits.idle_s
+            self._read_on()
+            self._next_request()
+        else:
+            self._skipping = True
+            self._drop_input()
+
+    def _next_request(self) -> None:
+        try:
+            events = self._gate.next_message()
+        except Refusal as refusal:
+            self._gate_refused(refusal)
+            return
+        self._dispatch(events)
+
+    def _gate_refused(self, refusal: Refusal) -> None:
+        if self._exchange is None:
+            self._refuse(refusal)
+        else:
+            self._exchange.keep_alive = False
+            self._exchange.feed_end(refusal)
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Answer without a handler, and close."""
+        body = refusal.body()
+        framing = (("content-length", str(len(body))), ("connection", "close"))
+        self._transport.write(response_head_bytes(refusal.status, refusal.headers() + framing) + body)
+        self._linger()
+
+    def _linger(self) -> None:
+        """Close so that the answer arrives: with unread bytes in our buffer the kernel would send a reset."""
+        self._skipping = False
+        self._drop_input()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def _drop_input(self) -> None:
+        self._linger_bytes_left = LINGER_BYTES
+        self._deadline = self._loop.time() + LINGER_S
+        self._read_on()
+
+    def _close(self) -> None:
+        """Close once the peer has what is queued; it has as long as for any write."""
+        self._deadline = self._loop.time() + self._limits.write_stall_s
+        self._transport.close()
+
+    def _read_on(self) -> None:
+        if not self._reading and not self._transport.is_closing():
+            self._reading = True
+            self._transport.resume_reading()
+
+    def _write_stalled(self, now: float) -> bool:
+        unsent, since = self._stalled or (0, now)
+        left = self._transport.get_write_buffer_size()
+        if left != unsent:
+            self._stalled = (left, now)
+        return left == unsent and now - since > self._limits.write_stall_s
+
+    async def _flushed(self) -> None:
+        """Wait until the kernel has every queued byte."""
+        self._transport.set_write_buffer_limits(0)
+        try:
+            while self._transport.get_write_buffer_size():
+                await self.drained()
+        finally:
+            if not self._lost:
+                self._transport.set_write_buffer_limits(self._limits.write_buffer_bytes)
+        self._check()
+
+    def _check(self) -> None:
+        if self._lost:
+            raise Disconnected("the client is gone")
+
+    def _gone(self) -> None:
+        """The peer is gone or was cut: said once to the exchange and its handler."""
+        if self._lost:
+            return
+        self._lost = True
+        self.resume_writing()
+        exchange, task = self._exchange, self._task
+        if exchange is None:
+            return
+        exchange.disconnected.set()
+        if task is not None and not exchange.finished and task is not asyncio.current_task():
+            task.cancel()

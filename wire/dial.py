@@ -1,0 +1,322 @@
+"""Requests to an upstream over pooled connections; answers stream, and giving one up closes it at once."""
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Self
+
+from wire.framing import LAST_CHUNK, chunk_parts
+from wire.http1 import Headers, ResponseHead, request_head_bytes
+from wire.upstream import DialError, Phase, Upstream
+
+__all__ = ["Answer", "DialError", "Phase", "Pool", "split_address"]
+
+MIB = 1024 * 1024
+IDLE_S = 25.0  # our servers close after 30 s of idleness: never race them
+FRESH_S = 1.0  # a streamed body cannot be sent twice, so it only rides a connection idle for less
+STALE_S = 2.0  # a close that crossed our request shows within a round trip; later it is a dead upstream
+CONTINUE_S = 5.0  # an upstream that never says 100 Continue gets the body after this (RFC 9110 10.1.1)
+STALL_S = 30.0  # an upstream that takes no byte of a request body for so long is gone
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """`"127.0.0.1:8080"` or `"[::1]:8080"` as (host, port). Raises ValueError."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"not host:port: {address!r}")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+class Answer:
+    """An upstream's answer; `head` is here, the body streams.
+
+    Use it as `async with answer:`, or read it to its end, or `release()` it: leaving one that was not read to
+    its end closes the connection.
+    """
+
+    def __init__(self, pool: "Pool", upstream: Upstream, head: ResponseHead) -> None:
+        self.head = head
+        self._pool = pool
+        self._upstream: Upstream | None = upstream
+        self._received = upstream.received
+
+    @property
+    def received(self) -> int:
+        """Bytes of the answer seen so far, head included."""
+        return self._received if self._upstream is None else self._upstream.received
+
+    def chunks(self, between_s: float = 60.0) -> AsyncIterator[bytes]:
+        """The body as it comes. Raises DialError `body` if it is cut or silent for `between_s` seconds."""
+        return _Chunks(self, between_s)
+
+    async def next(self, between_s: float = 60.0) -> bytes:
+        """The next bytes of the body; b"" at its end. Raises DialError `body`."""
+        upstream = self._upstream
+        if upstream is None:
+            return b""
+        try:
+            data = await upstream.piece(between_s)
+        except BaseException:
+            self.abort()
+            raise
+        if upstream.complete:
+            self._give_back(upstream)
+        return data
+
+    async def read(self, max_bytes: int = 16 * MIB, between_s: float = 60.0) -> bytes:
+        """The whole body. Raises DialError `body`, also (and the connection is closed) above `max_bytes`."""
+        pieces = []
+        size = 0
+        while data := await self.next(between_s):
+            size += len(data)
+            if size > max_bytes:
+                self.abort()
+                raise DialError("body", self._received, f"the answer exceeds {max_bytes} bytes")
+            pieces.append(data)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    async def release(self) -> None:
+        """Done with it: a fully read answer gives its connection back, any other closes it."""
+        self.abort()
+
+    def abort(self) -> None:
+        """Close the connection now unless the whole answer was read."""
+        upstream, self._upstream = self._upstream, None
+        if upstream is None:
+            return
+        self._received = upstream.received
+        if upstream.complete:
+            self._pool.take_back(upstream)
+        else:
+            upstream.abort()
+            self._pool.forget(upstream)
+
+    def _give_back(self, upstream: Upstream) -> None:
+        self._received = upstream.received
+        self._upstream = None
+        self._pool.take_back(upstream)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abort()
+
+    def __del__(self) -> None:
+        if self._upstream is not None:
+            self.abort()
+
+
+class _Chunks:
+    """The iterator of `Answer.chunks`; not a generator, which would outlive a cancelled consumer."""
+
+    __slots__ = ("_answer", "_between_s")
+
+    def __init__(self, answer: Answer, between_s: float) -> None:
+        self._answer = answer
+        self._between_s = between_s
+
+    def __aiter__(self) -> "_Chunks":
+        return self
+
+    async def __anext__(self) -> bytes:
+        data = await self._answer.next(self._between_s)
+        if not data:
+            raise StopAsyncIteration
+        return data
+
+
+class Pool:
+    """Keep-alive connections to one address; any number of requests at once, at most `max_idle` kept idle."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        tls: ssl.SSLContext | None = None,
+        server_name: str | None = None,
+        max_idle: int = 32,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self._tls = tls
+        self._server_name = (server_name or host) if tls is not None else None
+        self._max_idle = max_idle
+        self._idle: deque[Upstream] = deque()
+        self._busy: set[Upstream] = set()
+        self._closed = False
+        self._host_header = (f"[{host}]" if ":" in host else host) + f":{port}"
+
+    @property
+    def num_idle(self) -> int:
+        """Connections that wait for a request."""
+        return len(self._idle)
+
+    @property
+    def num_busy(self) -> int:
+        """Connections with a request on them."""
+        return len(self._busy)
+
+    async def request(
+        self,
+        method: str,
+        target: str,
+        headers: Headers = (),
+        body: bytes | AsyncIterator[bytes] | None = None,
+        *,
+        length: int | None = None,
+        connect_s: float = 2.0,
+        head_s: float = 30.0,
+        expect_continue: bool = False,
+    ) -> Answer:
+        """Send a request and return its answer once the head is here.
+
+        `headers` go as they are; `host` is added where missing, framing is added from `body` (an iterator
+        without `length` is chunked). With `expect_continue` the body is pulled only once the upstream asked for
+        it. `head_s` counts from the last byte sent. A request on a kept connection that turns out closed is
+        sent once more.
+
+        Raises DialError. Whatever ends the call early (also cancellation) closes the connection at once.
+        """
+        head = self._head_bytes(method, target, headers, body, length, expect_continue=expect_continue)
+        started = asyncio.get_running_loop().time()
+        upstream = self._kept(IDLE_S if body is None or isinstance(body, bytes) else FRESH_S)
+        if upstream is not None:
+            try:
+                return await self._exchange(
+                    upstream, method, head, body, length, head_s, expect=expect_continue
+                )
+            except DialError as error:
+                late = asyncio.get_running_loop().time() - started > STALE_S
+                if error.received or error.timed_out or late or not (body is None or isinstance(body, bytes)):
+                    raise
+        upstream = await self._connect(connect_s)
+        return await self._exchange(upstream, method, head, body, length, head_s, expect=expect_continue)
+
+    async def close(self) -> None:
+        """Close every connection, also those in use."""
+        self._closed = True
+        for upstream in (*self._idle, *self._busy):
+            upstream.abort()
+        self._idle.clear()
+        self._busy.clear()
+
+    def take_back(self, upstream: Upstream) -> None:
+        """(Answer) a completely read answer: keep its connection if another request may follow."""
+        self._busy.discard(upstream)
+        if upstream.reusable and not self._closed and len(self._idle) < self._max_idle:
+            upstream.idle_since = asyncio.get_running_loop().time()
+            self._idle.append(upstream)
+        else:
+            upstream.abort()
+
+    def forget(self, upstream: Upstream) -> None:
+        """(Answer) a connection that was closed."""
+        self._busy.discard(upstream)
+
+    def _kept(self, idle_s: float) -> Upstream | None:
+        """The connection used last, if alive and idle for less than `idle_s`; the dead ones are let go."""
+        now = asyncio.get_running_loop().time()
+        while self._idle and (not self._idle[0].usable or now - self._idle[0].idle_since > IDLE_S):
+            self._idle.popleft().abort()
+        while self._idle:
+            upstream = self._idle.pop()
+            if upstream.usable and now - upstream.idle_since <= idle_s:
+                self._busy.add(upstream)
+                return upstream
+            if upstream.usable:
+                self._idle.append(upstream)
+                return None
+        return None
+
+    async def _connect(self, connect_s: float) -> Upstream:
+        if self._closed:
+            raise DialError("connect", 0, "the pool is closed")
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(connect_s):
+                _, upstream = await loop.create_connection(
+                    Upstream, self.host, self.port, ssl=self._tls, server_hostname=self._server_name
+                )
+        except TimeoutError:
+            raise DialError("connect", 0, f"no connection within {connect_s} s", timed_out=True) from None
+        except OSError as error:  # ssl.SSLError is one too
+            raise DialError("connect", 0, str(error)) from error
+        self._busy.add(upstream)
+        return upstream
+
+    async def _exchange(
+        self,
+        upstream: Upstream,
+        method: str,
+        head: bytes,
+        body: bytes | AsyncIterator[bytes] | None,
+        length: int | None,
+        head_s: float,
+        *,
+        expect: bool,
+    ) -> Answer:
+        try:
+            upstream.begin(method, head_s)
+            if body is None or (isinstance(body, bytes) and not expect):
+                await upstream.send(head + body if body else head)
+            else:
+                await upstream.send(head)
+                if not expect or await upstream.continued(min(CONTINUE_S, head_s)):
+                    await _send_body(upstream, body, chunked=length is None)
+            answer_head = await upstream.answer(head_s)
+        except BaseException:
+            upstream.abort()
+            self._busy.discard(upstream)
+            raise
+        return Answer(self, upstream, answer_head)
+
+    def _head_bytes(
+        self,
+        method: str,
+        target: str,
+        headers: Headers,
+        body: bytes | AsyncIterator[bytes] | None,
+        length: int | None,
+        *,
+        expect_continue: bool,
+    ) -> bytes:
+        framed = [
+            pair for pair in headers if pair[0] not in {"content-length", "transfer-encoding", "expect"}
+        ]
+        if not any(name == "host" for name, _ in headers):
+            framed.insert(0, ("host", self._host_header))
+        if isinstance(body, bytes):
+            framed.append(("content-length", str(len(body))))
+        elif body is not None:
+            framed.append(
+                ("transfer-encoding", "chunked") if length is None else ("content-length", str(length))
+            )
+        elif method in {"POST", "PUT"}:
+            framed.append(("content-length", "0"))
+        if expect_continue and body is not None:
+            framed.append(("expect", "100-continue"))
+        return request_head_bytes(method, target, tuple(framed))
+
+
+async def _send_body(upstream: Upstream, body: bytes | AsyncIterator[bytes] | None, *, chunked: bool) -> None:
+    """Send the body until it ends, or the upstream has already answered."""
+    if isinstance(body, bytes):
+        await upstream.send(body)
+        return
+    if body is None:
+        return
+    upstream.allow(None)
+    async for data in body:
+        if upstream.answered:
+            return
+        upstream.allow(STALL_S)
+        await upstream.send(*(chunk_parts(data) if chunked else (data,)))
+        upstream.allow(None)
+    if chunked:
+        await upstream.send(LAST_CHUNK)

@@ -1,0 +1,297 @@
+"""One request and its answer, as a handler sees them."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from wire.framing import LAST_CHUNK, chunk_parts
+from wire.http1 import Headers, RequestHead, response_head_bytes
+from wire.refusal import Refusal
+
+JOIN_BYTES = 16 * 1024  # below this one copy is cheaper than three writes
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_OURS = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive"})
+_BODYLESS = frozenset({204, 304})
+
+
+class Disconnected(ConnectionError):
+    """The client is gone (or was cut off): nothing can be written to it any more."""
+
+
+class Line(Protocol):
+    """What an exchange needs of its connection."""
+
+    def send(self, *parts: bytes) -> None:
+        """Queue bytes for the peer, in order, without copying large ones."""
+
+    async def drained(self) -> None:
+        """Return once the peer has taken enough. Raises Disconnected."""
+
+    async def send_file(self, fd: int, offset: int, count: int) -> None:
+        """Send bytes of a file after all queued ones. Raises Disconnected, or OSError for the file."""
+
+    def body_taken(self, num_bytes: int) -> None:
+        """The handler took body bytes: more may be read from the peer."""
+
+    def date(self) -> str:
+        """Now, as HTTP writes it."""
+
+    def cut(self) -> None:
+        """Reset the connection at once."""
+
+    @property
+    def stays_open(self) -> bool:
+        """False if the connection closes after this answer whatever the client wants."""
+
+
+class Exchange:
+    """One request on one connection.
+
+    Attributes:
+        head: the checked request head.
+        peer: the client's IP address.
+        started: perf_counter seconds when the head was complete.
+        disconnected: set when the client goes away; the handler's task is also cancelled then, unless its
+            answer is already finished. Every write after that raises Disconnected.
+        status: the answer's status once `start` or `respond` was called, else 0.
+        finished: the whole answer is queued.
+    """
+
+    def __init__(self, head: RequestHead, peer: str, line: Line) -> None:
+        self.head = head
+        self.peer = peer
+        self.started = time.perf_counter()
+        self.disconnected = asyncio.Event()
+        self.status = 0
+        self.finished = False
+        self.keep_alive = head.keep_alive
+        self._line = line
+        self._pieces: deque[bytes] = deque()
+        self._ended = False
+        self._asked = False  # the handler wants the body, so a client that waits for 100 has been told
+        self._failure: Refusal | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._waiting_since: float | None = None
+        self._waited_s = 0.0
+        self._received_bytes = 0
+        self._pending_head = b""
+        self._left: int | None = None  # answer bytes still owed; None when chunked or up to the close
+        self._chunked = False
+        self._mute = False  # HEAD, 204, 304: a body is counted but not sent
+
+    # The request's body ------------------------------------------------------------------------------------
+
+    @property
+    def body_complete(self) -> bool:
+        """True once the whole request was received from the peer."""
+        return self._ended
+
+    def feed(self, data: bytes) -> None:
+        """(The connection) one more piece of the request's body."""
+        self._pieces.append(data)
+        self._received_bytes += len(data)
+        self._wake()
+
+    def feed_end(self, failure: Refusal | None = None) -> None:
+        """(The connection) the body is complete, or cannot be completed because of `failure`."""
+        self._ended = failure is None
+        self._failure = failure
+        self._wake()
+
+    def body_rate_missed(self, bytes_per_s: float, grace_s: float) -> bool:
+        """True if a handler has waited over `grace_s` for the body, and less than `bytes_per_s` came."""
+        if self._waiting_since is None:
+            return False
+        waited = self._waited_s + time.perf_counter() - self._waiting_since
+        return waited > grace_s and self._received_bytes < bytes_per_s * (waited - grace_s)
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """The body's pieces as they come; the peer is slowed to the pace of the reader.
+
+        Raises Refusal (400, 408) if the body is malformed or too slow, Disconnected if the client is gone.
+        """
+        if self.head.expect_continue and not self._received_bytes and not self._ended and not self.status:
+            self._line.send(CONTINUE)
+        self._asked = True
+        while True:
+            while self._pieces:
+                piece = self._pieces.popleft()
+                self._line.body_taken(len(piece))
+                yield piece
+            if self._ended:
+                return
+            if self._failure is not None:
+                raise self._failure
+            await self._more()
+
+    async def read_body(self, max_bytes: int) -> bytes:
+        """The whole body. Raises Refusal 413 `body_too_large` above `max_bytes`, before reading if it can."""
+        too_large = Refusal(413, "body_too_large", f"The body exceeds {max_bytes} bytes; send a smaller one.")
+        if (self.head.content_length or 0) > max_bytes:
+            raise too_large
+        if self._ended and len(self._pieces) < 2:
+            whole = self._pieces.popleft() if self._pieces else b""
+            self._line.body_taken(len(whole))
+            return whole
+        pieces = []
+        size = 0
+        async for piece in self.body():
+            size += len(piece)
+            if size > max_bytes:
+                raise too_large
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    async def _more(self) -> None:
+        """Wait for the next piece, the end or a failure."""
+        self._check_connected()
+        self._waiter = asyncio.get_running_loop().create_future()
+        self._waiting_since = time.perf_counter()
+        try:
+            await self._waiter
+        finally:
+            self._waited_s += time.perf_counter() - self._waiting_since
+            self._waiter = self._waiting_since = None
+        self._check_connected()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # The answer --------------------------------------------------------------------------------------------
+
+    async def start(self, status: int, headers: Headers, length: int | None = None) -> None:
+        """Begin the answer; with `length` None it is chunked. The head leaves with the first write or soon.
+
+        Framing headers among `headers` are ignored: they are set here. Raises Disconnected.
+        """
+        self._open(status, headers, length)
+        asyncio.get_running_loop().call_soon(self._flush_head)
+
+    async def write(self, data: bytes) -> None:
+        """Send body bytes; waits while the peer reads slowly. `data` is not copied. Raises Disconnected."""
+        self._check_writable()
+        if not data:
+            return
+        self._owe(len(data))
+        if not self._mute:
+            self._send_body(data)
+        await self._line.drained()
+
+    async def sendfile(self, fd: int, offset: int, count: int) -> None:
+        """Send `count` bytes of file `fd` from `offset`, uncopied but for TLS; after `start(length=...)`.
+
+        Raises Disconnected, or OSError if the file ends early (the answer is then cut short).
+        """
+        self._check_writable()
+        if self._left is None:
+            raise RuntimeError("sendfile needs start(..., length=...)")
+        self._owe(count)
+        self._flush_head()
+        if count and not self._mute:
+            await self._line.send_file(fd, offset, count)
+
+    async def finish(self) -> None:
+        """End the answer. Fewer bytes than promised cut the connection and raise ValueError."""
+        self._check_writable()
+        if self._left and not self._mute:
+            self.abort()
+            raise ValueError("the answer is shorter than its announced length")
+        if self._chunked and not self._mute:
+            self._line.send(self._take_head(), LAST_CHUNK)
+        else:
+            self._flush_head()
+        self.finished = True
+
+    async def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
+        """The whole answer in one write. Raises Disconnected."""
+        self._open(status, headers, len(body))
+        head = self._take_head()
+        if self._mute or not body:
+            self._line.send(head)
+        elif len(body) < JOIN_BYTES:
+            self._line.send(head + body)
+        else:
+            self._line.send(head, body)
+        self._left = 0
+        self.finished = True
+        await self._line.drained()
+
+    def check_finished(self) -> None:
+        """Raise RuntimeError if the answer is not whole: a handler must not return before."""
+        if not self.finished:
+            raise RuntimeError("the handler returned without finishing its answer")
+
+    def abort(self) -> None:
+        """Cut the connection at once; the client sees an answer that is plainly broken."""
+        self.keep_alive = False
+        self._line.cut()
+
+    def _open(self, status: int, headers: Headers, length: int | None) -> None:
+        """Fix the answer's framing and make its head."""
+        self._check_connected()
+        if self.status:
+            raise RuntimeError("the answer was started already")
+        self._mute = self.head.method == "HEAD" or status in _BODYLESS
+        self.keep_alive = self.keep_alive and self._line.stays_open and self._body_will_be_read()
+        fields = [pair for pair in headers if pair[0] not in _OURS]
+        if length is not None and status not in _BODYLESS:
+            fields.append(("content-length", str(length)))
+        elif length is None and not self._mute:
+            self._frame_unknown_length(fields)
+        if not any(name == "date" for name, _ in headers):
+            fields.append(("date", self._line.date()))
+        if not self.keep_alive:
+            fields.append(("connection", "close"))
+        self._pending_head = response_head_bytes(status, tuple(fields))
+        self._left = length
+        self.status = status
+
+    def _frame_unknown_length(self, fields: list[tuple[str, str]]) -> None:
+        """Chunked, or for HTTP/1.0 clients up to the close."""
+        self._chunked = self.head.minor == 1
+        if self._chunked:
+            fields.append(("transfer-encoding", "chunked"))
+        else:
+            self.keep_alive = False
+
+    def _body_will_be_read(self) -> bool:
+        """False if the client may wait for a 100 that will not come, or its body is broken."""
+        waits = self.head.expect_continue and not self._asked
+        return self._ended or (self._failure is None and not waits)
+
+    def _send_body(self, data: bytes) -> None:
+        head = self._take_head()
+        if not self._chunked:
+            self._line.send(head, data)
+        elif len(data) < JOIN_BYTES:
+            self._line.send(b"%b%x\r\n%b\r\n" % (head, len(data), data))
+        else:
+            self._line.send(head, *chunk_parts(data))
+
+    def _owe(self, num_bytes: int) -> None:
+        if self._left is None:
+            return
+        if num_bytes > self._left:
+            self.abort()
+            raise ValueError("the answer is longer than its announced length")
+        self._left -= num_bytes
+
+    def _take_head(self) -> bytes:
+        head, self._pending_head = self._pending_head, b""
+        return head
+
+    def _flush_head(self) -> None:
+        if self._pending_head and not self.disconnected.is_set():
+            self._line.send(self._take_head())
+
+    def _check_connected(self) -> None:
+        if self.disconnected.is_set():
+            raise Disconnected("the client is gone")
+
+    def _check_writable(self) -> None:
+        self._check_connected()
+        if not self.status or self.finished:
+            raise RuntimeError("the answer is not open")

@@ -1,0 +1,151 @@
+"""Message bodies of HTTP/1.1, bytes in and pieces out: by length, chunked, or up to the connection's end.
+
+Stricter than RFC 9112 where leniency has been used for request smuggling: every line ends in CR LF, sizes are
+1-15 hexadecimal digits, extensions and trailers are bounded and dropped, and a trailer that would change the
+framing is an error.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Protocol
+
+CHUNK_LINE_BYTES = 256  # a size and, at most, a short extension; nobody sends longer ones in good faith
+TRAILER_BYTES = 4096  # all trailers together; they are dropped, so this only bounds work
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e]*)?")
+_TRAILER_LINE = re.compile(rb"([!#$%&'*+.^`|~0-9A-Za-z-]+):[\t\x20-\x7e]*")
+_FRAMING_FIELDS = frozenset(
+    {b"content-length", b"transfer-encoding", b"host", b"connection", b"authorization"}
+)
+
+
+class FramingError(ValueError):
+    """The body's framing is not what it must be; the connection cannot be used any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """One piece of a message body, never empty."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The message is complete."""
+
+
+END = End()
+
+
+class Framing(Protocol):
+    """Cuts one body out of the byte stream; `done` turns True at its last byte."""
+
+    done: bool
+
+    def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
+        """The body pieces in `data`, and the bytes after the body (once `done`). Raises FramingError."""
+        ...
+
+
+class LengthFraming:
+    """Exactly `length` bytes."""
+
+    def __init__(self, length: int) -> None:
+        self._left = length
+        self.done = length == 0
+
+    def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
+        """See Framing; the usual case hands `data` on without a copy."""
+        if len(data) < self._left:
+            self._left -= len(data)
+            return ([data] if data else []), b""
+        self.done = True
+        cut, self._left = self._left, 0
+        return ([data[:cut]] if cut else []), data[cut:]
+
+
+class EofFraming:
+    """Everything until the peer closes: only answers, and only where nothing else was said."""
+
+    done = False
+
+    def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
+        """See Framing; never done by itself."""
+        return ([data] if data else []), b""
+
+
+class ChunkedFraming:
+    """`Transfer-Encoding: chunked`."""
+
+    def __init__(self) -> None:
+        self.done = False
+        self._left = 0  # bytes of the open chunk still to come
+        self._closing = False  # the CR LF after a chunk's data is due
+        self._trailers = -1  # bytes of trailers seen, -1 before the last chunk
+        self._partial = b""
+
+    def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
+        """See Framing; a piece is one chunk or a part of one."""
+        if self._partial:
+            data, self._partial = self._partial + data, b""
+        pieces: list[bytes] = []
+        position, end = 0, len(data)
+        while position < end and not self.done:
+            if self._left:
+                piece = data[position : position + self._left]
+                pieces.append(piece)
+                position += len(piece)
+                self._left -= len(piece)
+                self._closing = self._left == 0
+                continue
+            line = self._line(data, position)
+            if line is None:
+                self._partial = data[position:]
+                return pieces, b""
+            position += len(line) + 2
+            self._take(line)
+        return pieces, data[position:] if self.done else b""
+
+    @staticmethod
+    def _line(data: bytes, position: int) -> bytes | None:
+        """The line at `position` without CR LF, or None while it is incomplete."""
+        end = data.find(b"\r\n", position, position + CHUNK_LINE_BYTES)
+        if end >= 0:
+            return data[position:end]
+        if len(data) - position >= CHUNK_LINE_BYTES or b"\n" in data[position:]:
+            raise FramingError("a chunk's line does not end in CR LF, or is too long")
+        return None
+
+    def _take(self, line: bytes) -> None:
+        """Advance over one line that is not chunk data."""
+        if self._closing:
+            self._closing = False
+            if line:
+                raise FramingError("a chunk is longer than its size")
+        elif self._trailers >= 0:
+            self._trailer(line)
+        else:
+            match = _SIZE_LINE.fullmatch(line)
+            if match is None:
+                raise FramingError("a chunk's size is not a plain hexadecimal number")
+            self._left = int(match[1], 16)
+            if self._left == 0:
+                self._trailers = 0
+
+    def _trailer(self, line: bytes) -> None:
+        """Check one trailer field (and drop it), or end the body at the blank line."""
+        if not line:
+            self.done = True
+            return
+        self._trailers += len(line)
+        match = _TRAILER_LINE.fullmatch(line)
+        if match is None or self._trailers > TRAILER_BYTES or match[1].lower() in _FRAMING_FIELDS:
+            raise FramingError("a trailer is malformed, too long, or would change the framing")
+
+
+def chunk_parts(data: bytes) -> tuple[bytes, bytes, bytes]:
+    """The three parts that frame `data` (not empty: an empty chunk would end the body) as one chunk."""
+    return b"%x\r\n" % len(data), data, b"\r\n"
+
+
+LAST_CHUNK = b"0\r\n\r\n"

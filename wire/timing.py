@@ -1,0 +1,72 @@
+"""Where the time of one request went, per hop: exclusive phases that sum to the hop's wall time.
+
+Answers that do not stream carry it as `Server-Timing`, each hop appending its part; event streams carry one
+comment line per hop after the last event: `: nearfield {...}`.
+"""
+
+import json
+import re
+import time
+from collections.abc import Callable, Mapping
+
+RECEIPT_BYTES = 16 * 1024  # a receipt line longer than this is not one of ours
+_PREFIX = ": nearfield "
+_METRIC = re.compile(r"\s*([A-Za-z0-9._-]{1,64});dur=([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*")
+
+
+class Phases:
+    """A stopwatch with named laps, in milliseconds; `hop` is `edge`, `gateway` or `node`."""
+
+    __slots__ = ("_last", "_now", "hop", "items", "started")
+
+    def __init__(
+        self, hop: str, now: Callable[[], float] = time.perf_counter, started: float | None = None
+    ) -> None:
+        self.hop = hop
+        self.items: dict[str, float] = {}
+        self._now = now
+        self.started = self._last = now() if started is None else started
+
+    def mark(self, name: str) -> None:
+        """Close the span since the last mark (or the start) under `name`; equal names add up."""
+        now = self._now()
+        self.items[name] = self.items.get(name, 0.0) + (now - self._last) * 1000
+        self._last = now
+
+    def add(self, name: str, ms: float) -> None:
+        """Credit `ms` milliseconds to `name` that were measured elsewhere; no span is closed."""
+        self.items[name] = self.items.get(name, 0.0) + ms
+
+    def total_ms(self) -> float:
+        """The hop's wall time so far."""
+        return (self._now() - self.started) * 1000
+
+    def header(self) -> str:
+        """A `Server-Timing` value: the hop's total, then each phase as `hop.phase`."""
+        parts = [f"{self.hop};dur={self.total_ms():.3f}"]
+        parts += [f"{self.hop}.{name};dur={ms:.3f}" for name, ms in self.items.items()]
+        return ", ".join(parts)
+
+    def comment(self, extra: Mapping[str, object] | None = None) -> bytes:
+        """A stream's receipt: `: nearfield {"hop", "total_ms", "phases", ...extra}` and a blank line."""
+        phases = {name: round(ms, 3) for name, ms in self.items.items()}
+        receipt = {"hop": self.hop, "total_ms": round(self.total_ms(), 3), "phases": phases, **(extra or {})}
+        return f"{_PREFIX}{json.dumps(receipt)}\n\n".encode()
+
+
+def parse_server_timing(value: str) -> dict[str, float]:
+    """`"edge;dur=1.2, edge.read;dur=0.1"` as {name: ms}; entries of another form are skipped."""
+    matches = (_METRIC.fullmatch(part) for part in value.split(","))
+    return {match[1]: float(match[2]) for match in matches if match is not None}
+
+
+def parse_receipt(line: bytes | str) -> dict[str, object] | None:
+    """The receipt in one line of a stream, or None if it is anything else."""
+    text = line.decode("utf-8", "replace") if isinstance(line, bytes) else line
+    if not text.startswith(_PREFIX) or len(text) > RECEIPT_BYTES:
+        return None
+    try:
+        receipt = json.loads(text.removeprefix(_PREFIX))
+    except ValueError:
+        return None
+    return receipt if isinstance(receipt, dict) else None

@@ -1,0 +1,249 @@
+"""One connection to an upstream: bytes out with back-pressure, one answer in, deadlines by one lazy timer."""
+
+import asyncio
+from collections import deque
+from typing import Literal, cast
+
+from wire.alarm import Alarm
+from wire.http1 import Body, End, ResponseError, ResponseHead, ResponseReader, Unframed
+
+Phase = Literal["connect", "send", "head", "body"]
+
+READ_BUFFER_BYTES = 256 * 1024  # answer bytes held for a slow reader before the upstream is made to wait
+WRITE_BUFFER_BYTES = 256 * 1024
+JOIN_BYTES = 64 * 1024  # small pieces that wait together are handed over together
+
+
+class DialError(Exception):
+    """An upstream did not answer as it must.
+
+    Attributes:
+        phase: how far the request had come: `connect`, `send`, `head` or `body`.
+        received: bytes of the answer seen; 0 means that the upstream may be asked, or another one, again.
+        timed_out: a deadline of ours passed, rather than the connection breaking.
+    """
+
+    def __init__(self, phase: Phase, received: int, reason: str, *, timed_out: bool = False) -> None:
+        super().__init__(f"{phase}: {reason}")
+        self.phase: Phase = phase
+        self.received = received
+        self.timed_out = timed_out
+
+
+class Upstream(asyncio.Protocol):
+    """One connection. `begin` a request, `send` it, then take `head` and pieces; one request at a time."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport
+        self._reader = ResponseReader()
+        self._alarm = Alarm(self._timed_out)
+        self._phase: Phase = "send"
+        self._head: ResponseHead | None = None
+        self._pieces: deque[bytes] = deque()
+        self._num_held_bytes = 0
+        self._ended = False
+        self._received = 0
+        self._failure: DialError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._drain: asyncio.Future[None] | None = None
+        self._reading = True
+        self.closed = False
+        self.idle_since = 0.0  # loop time, kept by the pool
+
+    # asyncio.Protocol --------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The pool connected."""
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        self._transport.set_write_buffer_limits(WRITE_BUFFER_BYTES)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of the answer; a byte that nobody asked for ends the connection."""
+        if self._ended or self.closed:
+            self.abort()
+            return
+        self._received += len(data)
+        try:
+            events = self._reader.receive(data)
+        except ResponseError as error:
+            self._fail(str(error))
+            return
+        self._take(events)
+        if self._num_held_bytes > READ_BUFFER_BYTES and self._reading:
+            self._reading = False
+            self._transport.pause_reading()
+        self._wake()
+
+    def eof_received(self) -> bool:
+        """The upstream sends no more: the end of an answer framed so, else a fault."""
+        self._upstream_closed("the upstream closed the connection")
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The same, less politely."""
+        self._upstream_closed(f"the connection broke: {exc}" if exc else "the connection was closed")
+        self.closed = True
+        self._alarm.stop()
+        self.resume_writing()
+        self._wake()
+
+    def pause_writing(self) -> None:
+        """The upstream reads slower than we send."""
+        self._drain = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        """It caught up."""
+        drain, self._drain = self._drain, None
+        if drain is not None and not drain.done():
+            drain.set_result(None)
+
+    # for the pool -------------------------------------------------------------------------------------------
+
+    @property
+    def usable(self) -> bool:
+        """True if another request may be sent on it."""
+        return not self.closed and self._failure is None and not self._transport.is_closing()
+
+    @property
+    def received(self) -> int:
+        """Bytes of the current answer seen."""
+        return self._received
+
+    @property
+    def answered(self) -> bool:
+        """The head of the final answer, or the end of the connection, is here."""
+        return self._head is not None or self._failure is not None
+
+    def begin(self, method: str, head_s: float) -> None:
+        """Start a request; its answer's head must be here `head_s` seconds after the last byte was sent."""
+        self._reader.start(method)
+        self._head, self._ended, self._received, self._phase = None, False, 0, "send"
+        self._alarm.set(head_s)
+
+    async def send(self, *parts: bytes) -> None:
+        """Queue request bytes; waits while the upstream reads slowly. Raises DialError."""
+        if self._failure is not None:
+            raise self._failure
+        self._transport.writelines(parts)
+        if self._drain is not None:
+            await asyncio.shield(self._drain)
+            if self._failure is not None:
+                raise self._failure
+
+    def allow(self, seconds: float | None) -> None:
+        """The upstream has `seconds` for its next step; None while it waits for us."""
+        self._alarm.set(seconds)
+
+    async def continued(self, wait_s: float) -> bool:
+        """Wait for `100 Continue`, at most `wait_s`; False if the final answer came instead."""
+        deadline = self._loop.time() + wait_s
+        patience = Alarm(self._wake)
+        patience.set(wait_s)
+        try:
+            while not (self._reader.continued or self.answered) and self._loop.time() < deadline:
+                await self._wait()
+        finally:
+            patience.stop()
+        return not self.answered
+
+    async def answer(self, head_s: float) -> ResponseHead:
+        """The answer's head, at most `head_s` seconds from now. Raises DialError."""
+        self._phase = "head"
+        self._alarm.set(head_s)
+        while self._head is None:
+            if self._failure is not None:
+                raise self._failure
+            await self._wait()
+        self._phase = "body"
+        self._alarm.set(None)
+        return self._head
+
+    async def piece(self, between_s: float) -> bytes:
+        """The next bytes of the body, b"" at its end. Raises DialError, also for silence over `between_s`."""
+        if not self._pieces and not self._ended and self._failure is None:
+            self._alarm.set(between_s)
+            while not self._pieces and not self._ended and self._failure is None:
+                await self._wait()
+            self._alarm.set(None)
+        if self._pieces:
+            return self._next_pieces()
+        if self._ended:
+            return b""
+        assert self._failure is not None  # noqa: S101 - the loop above ends for one of three reasons
+        raise self._failure
+
+    @property
+    def complete(self) -> bool:
+        """The whole answer was handed over."""
+        return self._ended and not self._pieces
+
+    @property
+    def reusable(self) -> bool:
+        """The answer is over and was framed so that another may follow."""
+        head = self._head
+        return (
+            self.complete and self.usable and head is not None and head.keep_alive and self._reader.reusable
+        )
+
+    def abort(self) -> None:
+        """Close at once, without flushing: the upstream sees it and stops working."""
+        self.closed = True
+        self._alarm.stop()
+        if self._failure is None and not self._ended:
+            self._failure = DialError(self._phase, self._received, "the request was given up")
+        self._transport.abort()
+        self._wake()
+
+    # inside -------------------------------------------------------------------------------------------------
+
+    def _take(self, events: list[ResponseHead | Body | End]) -> None:
+        for event in events:
+            if isinstance(event, Body):
+                self._pieces.append(event.data)
+                self._num_held_bytes += len(event.data)
+            elif isinstance(event, End):
+                self._ended = True
+            else:
+                self._head = event
+
+    def _next_pieces(self) -> bytes:
+        """One piece, or all that wait if they are small."""
+        if len(self._pieces) == 1 or self._num_held_bytes > JOIN_BYTES:
+            data = self._pieces.popleft()
+        else:
+            data = b"".join(self._pieces)
+            self._pieces.clear()
+        self._num_held_bytes -= len(data)
+        if not self._reading and self._num_held_bytes <= READ_BUFFER_BYTES // 2 and self.usable:
+            self._reading = True
+            self._transport.resume_reading()
+        return data
+
+    async def _wait(self) -> None:
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _fail(self, reason: str, *, timed_out: bool = False) -> None:
+        if self._failure is None and not self._ended:
+            self._failure = DialError(self._phase, self._received, reason, timed_out=timed_out)
+        self.abort()
+
+    def _timed_out(self) -> None:
+        self._fail("the upstream was silent for too long", timed_out=True)
+
+    def _upstream_closed(self, reason: str) -> None:
+        if self._ended or self._failure is not None:
+            return
+        try:
+            self._take(self._reader.receive_eof())
+        except Unframed:
+            self._failure = DialError(self._phase, self._received, reason)
+        self._wake()
