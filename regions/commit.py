@@ -17,12 +17,14 @@ from regions.folder import (
     MANIFEST,
     MAX_LISTED_FILES,
     SPEC,
+    STATUS,
     TOKENIZER,
     TOKENIZER_CONFIG,
     Folder,
     Listed,
     left_out,
     max_bytes,
+    printable,
     sorted_folder,
 )
 from regions.manifest import claims_schema, read_manifest
@@ -163,13 +165,20 @@ def _examined(
     """What the bytes are, whatever the time; and whether a file still to come would mend a refusal."""
     chosen = manifest.only(listing) if manifest else tuple(listing)
     folder = sorted_folder(chosen)
-    beside = [each for each in sorted_folder(listing).others if each not in folder.others]
-    told = [LeftOut(each.path[:500], NOT_IN_MANIFEST_REASON) for each in beside]
+    told = _beside(listing, chosen) if manifest else []
     try:
         return _complete(folder, found, manifest, all_regions, told), False
     except ProblemError as problem:
         refused = Refused(problem.code, problem.message, problem.next_step, left_out(folder.others, told))
         return refused, problem.may_pass
+
+
+def _beside(listing: Sequence[Listed], chosen: Sequence[Listed]) -> list[LeftOut]:
+    """What a manifest does not name, of an older push or of another tool."""
+    named = {each.path for each in chosen} | {MANIFEST, STATUS}
+    return [
+        LeftOut(printable(each.path), NOT_IN_MANIFEST_REASON) for each in listing if each.path not in named
+    ]
 
 
 def _complete(

@@ -147,7 +147,7 @@ def reason_for(path: str) -> str:
 
 def left_out(files: Sequence[Listed], more: Sequence[LeftOut] = ()) -> tuple[LeftOut, ...]:
     """What the owner is told: first what matters, by path; a line with the count of what is not named."""
-    told = [*more, *(LeftOut(_printable(each.path), reason_for(each.path)) for each in files)]
+    told = [*more, *(LeftOut(printable(each.path), reason_for(each.path)) for each in files)]
     told.sort(key=lambda each: (each.reason == NOT_NEEDED, each.path))
     if len(told) <= MAX_LEFT_OUT:
         return tuple(told)
@@ -155,5 +155,6 @@ def left_out(files: Sequence[Listed], more: Sequence[LeftOut] = ()) -> tuple[Lef
     return (*told[:MAX_LEFT_OUT], rest)
 
 
-def _printable(path: str) -> str:
+def printable(path: str) -> str:
+    """A path as it may be shown: bounded, no control characters."""
     return "".join(mark if mark.isprintable() else "?" for mark in path)[:500]

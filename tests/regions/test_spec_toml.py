@@ -1,0 +1,106 @@
+"""`model.toml`: strict, bounded, and unable to say anything but wishes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regions.spec import MAX_SPEC_BYTES, SpecError, read_spec
+from weights_cache.revision import Spec
+
+REGIONS = ("iad", "fra", "nrt")
+
+
+def refusal(text):
+    with pytest.raises(SpecError) as caught:
+        read_spec(text.encode(), REGIONS)
+    return caught.value
+
+
+def test_every_key_is_read():
+    text = (
+        'regions = ["iad", "nrt"]\nmin_replicas = 1\nmax_replicas = 2\nidle_timeout_s = 30\n'
+        'dtype = "bfloat16"\nmax_batch = 8\nengine = "vllm"\n'
+    )
+
+    assert read_spec(text.encode(), REGIONS) == Spec(("iad", "nrt"), 1, 2, 30.0, "bfloat16", 8, "vllm")
+
+
+def test_an_empty_file_is_all_defaults():
+    assert read_spec(b"# nothing\n", REGIONS) == Spec()
+
+
+@pytest.mark.parametrize(
+    ("text", "suggestion"),
+    [
+        ("min_replica = 1", "min_replicas"),
+        ('region = ["iad"]', "regions"),
+        ("idle_timeout = 3", "idle_timeout_s"),
+        ("zzz = 3", "the keys are"),
+        ("[tool]\nx = 1", "the keys are"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_a_suggestion(text, suggestion):
+    assert suggestion in refusal(text).next_step
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[engine]\ncommand = ["sh"]',
+        '[engines.mine]\ncommand = ["sh"]',
+        '[[engines]]\ncommand = ["sh"]',
+    ],
+)
+def test_a_push_may_name_an_engine_but_never_define_one(text):
+    error = refusal(text)
+
+    assert "may only name one" in error.message
+    assert "nearfield.toml" in error.next_step
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "min_replicas = -1",
+        "min_replicas = true",
+        'min_replicas = "1"',
+        "max_replicas = 0",
+        "idle_timeout_s = nan",
+        "idle_timeout_s = inf",
+        'dtype = "int8"',
+        "max_batch = 99999",
+        'engine = "../x"',
+        'engine = "a b"',
+        'regions = "iad"',
+        "regions = []",
+        'regions = ["mars"]',
+        "min_replicas = 3\nmax_replicas = 2",
+        "not toml",
+        "a = 1\na = 2",
+    ],
+)
+def test_a_bad_value_is_refused(text):
+    error = refusal(text)
+
+    assert error.message
+    assert error.next_step
+
+
+def test_a_close_region_is_suggested():
+    assert refusal('regions = ["irad"]').next_step == "did you mean 'iad'?"
+
+
+def test_an_oversized_or_undecodable_file_is_refused():
+    assert "at most" in refusal("#" * (MAX_SPEC_BYTES + 1)).message
+    with pytest.raises(SpecError):
+        read_spec(b"\xff\xfe", REGIONS)
+    with pytest.raises(SpecError):
+        read_spec(b"a = " + b"[" * 20_000, REGIONS)
+
+
+@given(st.binary(max_size=300))
+def test_no_bytes_raise_anything_else(data):
+    try:
+        read_spec(data, REGIONS)
+    except SpecError as error:
+        assert error.next_step  # noqa: PT017 - most bytes are refused, some are TOML
