@@ -70,7 +70,7 @@ class Platform:
         self._say(f"starting {len(self._roles)} processes for {', '.join(config.regions)}")
         await asyncio.gather(*(role.start() for role in self._roles))
         await self._wait_ready("store")
-        credentials = await _bootstrap(config, self._plan.state)
+        credentials = await bootstrap(config, self._plan.state)
         for role in ("node", "region", "wan", "edge"):
             await self._wait_ready(role)
         self._watchers = [asyncio.create_task(self._keep_up(role)) for role in self._roles]
@@ -167,7 +167,7 @@ def _order(config: Config) -> Iterable[tuple[str, str]]:
     yield from (("edge", name) for name in config.edges)
 
 
-async def _bootstrap(config: Config, state: Path) -> Credentials:
+async def bootstrap(config: Config, state: Path) -> Credentials:
     """Make the buckets and the first API keys, unless they are there; key digests are objects at home."""
     credentials = _credentials(config, state)
     async with S3(endpoint(config, config.home, fleet.SYSTEM_GRANTS)) as store:

@@ -1,0 +1,128 @@
+"""The fleet's TOML: what `up` writes is what every role reads; mistakes are named with a way out."""
+
+import datetime as dt
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from deploy import fleet, pki, secrets
+from deploy.config import ConfigError, load, parse, pick
+from deploy.roles import access_key
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    authority = pki.ensure(tmp_path / "tls", dt.datetime.now(dt.UTC))
+    return fleet.write(fleet.FleetPlan(tmp_path, profile="us-eu-jp"), authority)
+
+
+def test_what_up_writes_is_what_every_role_reads(written):
+    """One file, all addresses in it, no two roles on one port, and secrets only in files of mode 0600."""
+    config = load(written)
+    addresses = [e.listen for e in (*config.stores.values(), *config.nodes.values(), *config.edges.values())]
+    addresses += [r.gateway for r in config.regions.values()]
+    addresses += [a for e in config.edges.values() for a in (e.s3, *e.pins.values())]
+    addresses += [link.listen for link in config.wan.values()]
+
+    assert len(set(addresses)) == len(addresses) == 3 + 3 + 1 + 3 + 4 + 4
+    assert config.home == "iad"
+    assert {r.region for r in config.nodes.values()} == {"iad", "fra", "nrt"}
+    assert config.edges["local"].via == {r: config.wan[f"edge-{r}"].listen for r in ("fra", "nrt")}
+    for secret in (written.parent / "secrets").iterdir():
+        assert secret.stat().st_mode & 0o777 == 0o600
+
+
+def test_no_secret_stands_in_the_file(written):
+    """The file may be copied to every host: secrets are derived or kept beside it, never in it."""
+    config = load(written)
+    _, secret = access_key(config, fleet.USER_GRANTS)
+    root = (written.parent / "secrets" / "root.key").read_text()
+
+    assert secret not in written.read_text()
+    assert root not in written.read_text()
+
+
+def test_a_lan_has_no_simulated_links(tmp_path):
+    """Without a profile nothing is delayed, and nothing says so."""
+    authority = pki.ensure(tmp_path / "tls", dt.datetime.now(dt.UTC))
+    config = load(fleet.write(fleet.FleetPlan(tmp_path), authority))
+
+    assert not config.wan
+    assert config.wan_profile is None
+    assert not config.edges["local"].via
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("memory_budget_bytes", "memory_bugdet_bytes", "Did you mean `memory_budget_bytes`?"),
+        ('home = "iad"', 'home = "sfo"', "is not one of [regions]"),
+        ('region = "fra"', 'region = "sfo"', "nodes.fra-0.region"),
+        ("landing_pool_bytes = 134217728", "landing_pool_bytes = -1", "0 or more"),
+        ("landing_pool_bytes = 134217728", 'landing_pool_bytes = "many"', "whole number"),
+        ("[platform]", "[platfrom]", "unknown key `platfrom`. Did you mean `platform`?"),
+        ("generation", "generation", None),
+    ],
+)
+def test_a_mistake_is_named_with_the_next_step(written, old, new, words):
+    """Unknown keys, wrong types and dangling names are errors that say where and what instead."""
+    text = written.read_text().replace(old, new)
+    if words is None:
+        assert parse(tomllib.loads(text), written).home == "iad"
+        return
+
+    with pytest.raises(ConfigError) as caught:
+        parse(tomllib.loads(text), written)
+    assert words in str(caught.value)
+
+
+def test_a_missing_or_broken_file_says_so(tmp_path):
+    """The two first mistakes of a new operator."""
+    with pytest.raises(ConfigError, match="nearfield up"):
+        load(tmp_path / "none.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("platform = [")
+    with pytest.raises(ConfigError, match="not TOML"):
+        load(broken)
+
+
+def test_pick_takes_the_only_one_and_asks_when_there_are_several(written):
+    """`nearfield run edge` needs no name when the file has one edge."""
+    config = load(written)
+
+    assert pick(config.edges, None, "edge")[0] == "local"
+    assert pick(config.stores, "fra", "store")[0] == "fra"
+    with pytest.raises(ConfigError, match="fra, iad, nrt"):
+        pick(config.stores, None, "store")
+    with pytest.raises(ConfigError, match="fra, iad, nrt"):
+        pick(config.stores, "sfo", "store")
+
+
+def test_free_ports_skips_a_preferred_port_that_is_taken():
+    """Two platforms on one machine never fight over 8443."""
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind((fleet.LOOPBACK, 0))
+        taken.listen()
+        busy = taken.getsockname()[1]
+        ports = fleet.free_ports(3, (busy,))
+
+    assert busy not in ports
+    assert len(set(ports)) == 3
+
+
+def test_the_access_key_of_unknown_grants_is_refused(written):
+    """A configuration that lost its system key says which one to add."""
+    with pytest.raises(ConfigError, match=r"access_keys"):
+        access_key(load(written), ("nothing::read",))
+
+
+def test_a_secret_that_others_can_read_is_refused(tmp_path):
+    """A root key copied with the wrong mode stops the host, with the command that mends it."""
+    secrets.make_root_key(tmp_path)
+    (tmp_path / "root.key").chmod(0o644)
+
+    with pytest.raises(secrets.SecretsError, match="chmod 600"):
+        secrets.root_key(tmp_path)

@@ -1,0 +1,190 @@
+"""A real platform for the tests: `nearfield up` in a process of its own, everything in one scratch folder."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import openai
+from botocore.config import Config as BotoConfig
+
+from deploy import credentials as saved
+from deploy.client import ApiError, Client, Unreachable
+from deploy.credentials import Credentials
+
+ROOT = Path(__file__).resolve().parents[2]
+TINYCHAT = ROOT / "examples" / "tinychat" / "model"
+QUESTIONS = ROOT / "examples" / "tinychat" / "questions.json"
+START_S = 90.0
+LIVE_S = 90.0
+CHAT = "examples/tinychat"
+
+
+@dataclass
+class RunningPlatform:
+    """A platform that serves, and what tests ask of it."""
+
+    state: Path
+    process: subprocess.Popen[str]
+
+    @property
+    def credentials(self) -> Credentials:
+        return saved.load(self.state)
+
+    @property
+    def admin(self) -> Client:
+        return Client(self.credentials, admin=True)
+
+    def openai(self, region: str | None = None, **kwargs: Any) -> openai.OpenAI:
+        """The official client with base_url, key and authority changed and nothing else."""
+        c = self.credentials
+        url = c.regions[region] if region else c.base_url
+        options: dict[str, Any] = {"api_key": c.api_key, "max_retries": 0, "timeout": 60.0} | kwargs
+        return openai.OpenAI(base_url=url, http_client=openai.DefaultHttpxClient(verify=tls(c.ca)), **options)
+
+    def s3(self) -> Any:
+        """boto3 with the printed settings."""
+        c = self.credentials
+        return boto3.client(
+            "s3",
+            endpoint_url=c.s3_url,
+            aws_access_key_id=c.s3_access_key,
+            aws_secret_access_key=c.s3_secret_key,
+            region_name="us-east-1",
+            verify=c.ca,
+            config=BotoConfig(retries={"max_attempts": 3, "mode": "standard"}),
+        )
+
+    def status(self) -> dict[str, Any]:
+        return dict(self.admin.get("/nearfield/status").body)
+
+    def row(self, region: str, model: str) -> dict[str, Any] | None:
+        body = self.status()["regions"][region]["body"] or {"models": {}}
+        found = body["models"].get(model)
+        return dict(found) if found else None
+
+    def cool(self, region: str, model: str, to: str) -> dict[str, Any]:
+        return dict(self.admin.post(f"/nearfield/regions/{region}/cool", {"model": model, "to": to}).body)
+
+    def nearfield(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """The command line, as a user types it."""
+        done = subprocess.run(
+            [sys.executable, "-m", "deploy", *words, "--state", str(self.state)],
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+            cwd=ROOT,
+        )
+        assert not check or done.returncode == 0, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def role_pids(self, *names: str) -> dict[str, int]:
+        """Pids of role processes by log name, for example `region-fra`; of all when none is named."""
+        found = {}
+        for pid, command in children_commands(self.process.pid):
+            words = command.split("\0")
+            if "deploy.process" in words:
+                role, name = words[words.index("deploy.process") + 1 :][:2]
+                found[f"{role}-{name}"] = pid
+        return {n: p for n, p in found.items() if not names or n in names}
+
+
+def tls(ca: str) -> Any:
+    import ssl
+
+    return ssl.create_default_context(cafile=ca)
+
+
+def children_commands(parent: int) -> list[tuple[int, str]]:
+    """(pid, NUL-joined command line) of each direct child of `parent`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                stat = (entry / "stat").read_text()
+                if int(stat.rsplit(")", 1)[1].split()[1]) == parent:
+                    found.append((int(entry.name), (entry / "cmdline").read_text()))
+    return found
+
+
+def descendants(parent: int) -> set[int]:
+    """Every process below `parent` right now."""
+    direct = [pid for pid, _ in children_commands(parent)]
+    return set(direct).union(*(descendants(pid) for pid in direct)) if direct else set()
+
+
+def wait_for(condition: Any, deadline_s: float, what: str, poll_s: float = 0.1) -> Any:
+    """Poll until `condition()` is true; returns its value."""
+    end = time.monotonic() + deadline_s
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(poll_s)
+    raise AssertionError(f"after {deadline_s} s still not: {what}")
+
+
+def wait_live(platform: RunningPlatform, model: str, *regions: str, revision: str | None = None) -> str:
+    """Wait until `model` is live; returns its revision."""
+
+    def live() -> str | None:
+        rows = [platform.row(r, model) for r in regions or tuple(platform.credentials.regions)]
+        good = all(r and r["state"] == "live" and revision in (None, r["revision"]) for r in rows)
+        return rows[0]["revision"] if good and rows[0] else None
+
+    return str(wait_for(live, LIVE_S, f"{model} live", poll_s=0.25))
+
+
+@contextlib.contextmanager
+def start(state: Path, *words: str) -> Iterator[RunningPlatform]:
+    """`nearfield up` until the block ends; then it must stop by itself and leave no process."""
+    log = (state.parent / f"{state.name}.log").open("w+")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "deploy", "up", "--state", str(state), *words],
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    platform = RunningPlatform(state, process)
+    try:
+        wait_for(lambda: _up(platform, log), START_S, "platform up")
+        yield platform
+    finally:
+        below = descendants(process.pid)
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        finally:
+            log.close()
+    left = {pid for pid in below if Path(f"/proc/{pid}").exists()}
+    wait_for(lambda: not {p for p in left if Path(f"/proc/{p}").exists()}, 10, f"processes gone: {left}")
+
+
+def _up(platform: RunningPlatform, log: Any) -> bool:
+    if platform.process.poll() is not None:
+        log.seek(0)
+        raise AssertionError(f"`nearfield up` ended with {platform.process.returncode}:\n{log.read()}")
+    try:
+        heard = platform.status()["regions"].values()
+    except (saved.NoPlatform, Unreachable, ApiError, OSError):
+        return False
+    return all(seen["body"] is not None for seen in heard)
+
+
+def questions() -> list[dict[str, str]]:
+    """The example model's verified questions."""
+    return list(json.loads(QUESTIONS.read_text()))

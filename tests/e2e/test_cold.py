@@ -1,0 +1,87 @@
+"""Cold starts as clients see them: a regional read, one wake for all, and a wait that talks."""
+
+import asyncio
+
+import httpx2
+import openai
+import pytest
+
+from tests.e2e.platform import CHAT, RunningPlatform, questions, tls, wait_for, wait_live
+
+PROMPT = questions()[0]
+
+
+def _body(**extra):
+    message = {"role": "user", "content": PROMPT["question"]}
+    return {"model": CHAT, "messages": [message], "temperature": 0, "max_tokens": 64, **extra}
+
+
+@pytest.mark.parametrize(
+    ("to", "start", "remote"),
+    [("host", "host", False), ("region", "region", False), ("origin", "origin", True)],
+)
+def test_each_start_state_is_reported_as_it_was(platform: RunningPlatform, to, start, remote):
+    """From each colder state the answer is right, the state is named, and bytes from afar are counted."""
+    platform.cool("fra", CHAT, to)
+    raw = platform.openai("fra").chat.completions.with_raw_response.create(
+        **{k: v for k, v in _body().items() if k != "model"}, model=CHAT
+    )
+
+    assert raw.parse().choices[0].message.content.strip() == PROMPT["answer"]
+    assert raw.headers["x-nearfield-start"] == start
+    assert (int(raw.headers["x-nearfield-remote-bytes"]) > 0) is remote
+
+
+async def test_one_wake_for_any_number_of_waiters(platform: RunningPlatform):
+    """Thirty requests meet a cold model: all are answered, by one worker started once."""
+    await asyncio.to_thread(platform.cool, "nrt", CHAT, "host")
+    c = platform.credentials
+    client = openai.AsyncOpenAI(
+        base_url=c.regions["nrt"],
+        api_key=c.api_key,
+        max_retries=0,
+        http_client=openai.DefaultAsyncHttpxClient(verify=tls(c.ca)),
+    )
+    raws = await asyncio.gather(
+        *(client.chat.completions.with_raw_response.create(**_body()) for _ in range(30))  # type: ignore[call-overload]
+    )
+    await client.close()
+
+    assert {r.parse().choices[0].message.content.strip() for r in raws} == {PROMPT["answer"]}
+    log = (platform.state / "logs" / "node-nrt-0.log").read_text()
+    assert "host" in {r.headers["x-nearfield-start"] for r in raws}
+    assert len({line for line in log.splitlines() if "Traceback" in line}) == 0
+
+
+def test_a_waiting_stream_hears_phase_percent_and_eta(platform: RunningPlatform):
+    """A stream that meets a cold model gets comments first, which every SSE client may ignore."""
+    platform.cool("nrt", CHAT, "region")
+    c = platform.credentials
+    url = c.regions["nrt"] + "/chat/completions"
+    headers = {"authorization": f"Bearer {c.api_key}"}
+    with httpx2.stream(
+        "POST", url, json=_body(stream=True), headers=headers, verify=tls(c.ca), timeout=60
+    ) as response:
+        lines = [line for line in response.iter_lines() if line]
+
+    first_data = next(i for i, line in enumerate(lines) if line.startswith("data:"))
+    comments = [line for line in lines[:first_data] if line.startswith(": nearfield")]
+    assert comments
+    assert any('"phase"' in line for line in comments)
+    assert lines[-1].startswith(": nearfield")
+    assert '"hop":"edge"' in lines[-1].replace(" ", "")
+    assert "data: [DONE]" in lines
+
+
+def test_an_idle_model_stops_and_the_next_request_wakes_it(platform: RunningPlatform, tiny_copy):
+    """`idle_timeout_s` in model.toml: the worker goes, its bytes stay, the next request wakes it."""
+    name = "acme/sleepy"
+    (tiny_copy / "model.toml").write_text("idle_timeout_s = 1\n")
+    platform.nearfield("push", str(tiny_copy), name, "--regions", "iad")
+    wait_live(platform, name, "iad")
+    wait_for(lambda: (platform.row("iad", name) or {}).get("tier") == "host", 20, "idle worker stopped")
+
+    raw = platform.openai("iad").chat.completions.with_raw_response.create(**(_body() | {"model": name}))
+    assert raw.headers["x-nearfield-start"] == "host"
+    assert raw.parse().choices[0].message.content.strip() == PROMPT["answer"]
+    platform.nearfield("rm", name, "--yes")

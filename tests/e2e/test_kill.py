@@ -1,0 +1,157 @@
+"""kill -9 anything, any time: acknowledged objects stay, requests are retried or end with one clean error."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import openai
+import pytest
+
+from tests.e2e import platform as running
+from tests.e2e.platform import CHAT, TINYCHAT, RunningPlatform, descendants, questions, wait_for, wait_live
+
+PROMPT = questions()[0]
+
+
+@pytest.fixture(scope="module")
+def fragile(tmp_path_factory) -> RunningPlatform:
+    """A platform of its own: what is killed here disturbs no other test."""
+    state = tmp_path_factory.mktemp("fragile") / "state"
+    with running.start(state, "--regions", "iad,fra") as up:
+        up.nearfield("push", str(TINYCHAT), CHAT)
+        yield up
+
+
+def _ask(client: openai.OpenAI, **kwargs):
+    return client.chat.completions.with_raw_response.create(
+        model=CHAT,
+        messages=[{"role": "user", "content": PROMPT["question"]}],
+        temperature=0,
+        max_tokens=64,
+        **kwargs,
+    )
+
+
+def _kill(pid: int) -> None:
+    for victim in (pid, *descendants(pid)):
+        os.kill(victim, signal.SIGKILL)
+
+
+def test_a_killed_region_is_replaced_by_another_and_the_answer_says_so(fragile: RunningPlatform):
+    """Gateway and node of the region that serves are gone: the very next request is answered elsewhere."""
+    client = fragile.openai()
+    before = _ask(client).headers["x-nearfield-region"]
+    pids = fragile.role_pids(f"region-{before}", f"node-{before}-0")
+    os.kill(fragile.process.pid, signal.SIGSTOP)  # so that nothing is started again while we look
+    try:
+        for pid in pids.values():
+            _kill(pid)
+        raw = _ask(client)
+    finally:
+        os.kill(fragile.process.pid, signal.SIGCONT)
+
+    assert raw.parse().choices[0].message.content.strip() == PROMPT["answer"]
+    assert raw.headers["x-nearfield-region"] != before
+    wait_live(fragile, CHAT)
+
+
+def test_a_killed_worker_is_replaced(fragile: RunningPlatform):
+    """Every process below a node dies; the request in flight ends cleanly, the next one is answered."""
+    node = fragile.role_pids("node-fra-0")["node-fra-0"]
+    client = fragile.openai("fra")
+    _ask(client)
+    for victim in descendants(node):
+        os.kill(victim, signal.SIGKILL)
+
+    clean: list[tuple[int, bool]] = []
+
+    def answered() -> bool:
+        try:
+            return _ask(client).parse().choices[0].message.content.strip() == PROMPT["answer"]
+        except openai.InternalServerError as error:
+            clean.append((error.status_code, bool(error.code)))
+            return False
+
+    wait_for(answered, 45, "an answer after the worker's death")
+    assert set(clean) <= {(503, True), (502, True)}
+
+
+def test_a_stream_whose_region_dies_ends_in_one_error_event(fragile: RunningPlatform):
+    """Never a silent cut: after the first token a death is an explicit error, before it a replay."""
+    client = fragile.openai("iad", timeout=30.0)
+    stream = client.completions.create(
+        model=CHAT, prompt="Hello", max_tokens=900, temperature=1.5, seed=3, stream=True, logit_bias={}
+    )
+    iterator = iter(stream)
+    next(iterator)
+    _kill(fragile.role_pids("node-iad-0")["node-iad-0"])
+
+    finished = None
+    try:
+        for chunk in iterator:
+            finished = chunk.choices[0].finish_reason if chunk.choices else finished
+    except openai.APIError as error:
+        finished = f"error: {error.message}"
+    assert finished is not None
+    wait_live(fragile, CHAT)
+
+
+def test_killed_stores_lose_no_acknowledged_object(fragile: RunningPlatform):
+    """Objects acknowledged while the home store is killed again and again are all there, byte for byte."""
+    acknowledged: dict[str, bytes] = {}
+    done = threading.Event()
+
+    def write() -> None:
+        s3, number = fragile.s3(), 0
+        while not done.is_set():
+            key, body = f"scratch/object-{number}", os.urandom(20_000)
+            try:
+                s3.put_object(Bucket="models", Key=key, Body=body)
+                acknowledged[key] = body
+            except Exception:  # noqa: BLE001 - a killed store may fail a request in any way; only the 200s count
+                time.sleep(0.05)
+            number += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    for _ in range(3):
+        wait_for(lambda: fragile.role_pids("store-iad"), 20, "the store's process")
+        time.sleep(0.7)
+        os.kill(fragile.role_pids("store-iad")["store-iad"], signal.SIGKILL)
+        time.sleep(1.0)
+    wait_for(lambda: len(acknowledged) > 30, 60, "some acknowledged writes")
+    done.set()
+    writer.join(60)
+
+    s3 = fragile.s3()
+    wait_for(lambda: fragile.role_pids("store-iad"), 20, "the store's process")
+    time.sleep(1)
+    for key, body in acknowledged.items():
+        assert s3.get_object(Bucket="models", Key=key)["Body"].read() == body, key
+
+
+def test_a_killed_edge_comes_back_and_serves(fragile: RunningPlatform):
+    """The edge keeps its rows on disk: it routes as soon as it listens again."""
+    os.kill(fragile.role_pids("edge-local")["edge-local"], signal.SIGKILL)
+
+    def answered() -> bool:
+        try:
+            return _ask(fragile.openai()).parse().choices[0].message.content.strip() == PROMPT["answer"]
+        except (openai.APIConnectionError, openai.APIStatusError):
+            return False
+
+    wait_for(answered, 30, "the edge back")
+
+
+def test_a_restart_brings_back_every_model(tmp_path: Path):
+    """Stop `up`, start it again on the same folder: the model answers without another push."""
+    state = tmp_path / "state"
+    with running.start(state, "--regions", "iad") as up:
+        up.nearfield("push", str(TINYCHAT), CHAT)
+        key = up.credentials.api_key
+    with running.start(state) as up:
+        wait_live(up, CHAT)
+        assert up.credentials.api_key == key
+        assert _ask(up.openai()).parse().choices[0].message.content.strip() == PROMPT["answer"]
