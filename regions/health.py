@@ -30,7 +30,7 @@ class Breaker(StrEnum):
 
     CLOSED = "closed"  # requests go
     OPEN = "open"  # ejected until `until`; then one trial may go
-    TRIAL = "trial"  # one request is out to see; the next may go at `until`
+    TRIAL = "half_open"  # one request is out to see; the next may go at `until`
 
 
 class Outcome(StrEnum):

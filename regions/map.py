@@ -129,10 +129,11 @@ class LeftOutFile:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far the step under way is: `percent` 0..100."""
+    """How far the step under way is: `percent` 0..100; `eta_s` seconds left where the step knows."""
 
     phase: str
     percent: float
+    eta_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,8 @@ def _fault(value: object) -> ModelFault:
 
 
 def _progress(value: object) -> Progress:
-    return Progress(**read({"phase": _text, "percent": _amount}, value, "progress"))
+    table = {"phase": _text, "percent": _amount, "eta_s": _or_null(_amount)}
+    return Progress(**read(table, value, "progress"))
 
 
 def _left_out(value: object) -> tuple[LeftOutFile, ...]:

@@ -114,7 +114,8 @@ def _model_body(model: ModelRow) -> dict[str, object]:
         "step_ms": model.step_ms,
         "error": error and {"code": error.code, "message": error.message, "next": error.next},
         "left_out": [{"path": each.path, "reason": each.reason} for each in model.left_out],
-        "progress": progress and {"phase": progress.phase, "percent": progress.percent},
+        "progress": progress
+        and {"phase": progress.phase, "percent": progress.percent, "eta_s": progress.eta_s},
     }
 
 
