@@ -177,8 +177,8 @@ class Pool:
         """Send a request and return its answer once the head is here.
 
         `headers` go as they are; `host` is added where missing, framing is added from `body` (an iterator
-        without `length` is chunked). With `expect_continue` the body is pulled only once the upstream asked for
-        it. `head_s` counts from the last byte sent. A request on a kept connection that turns out closed is
+        without `length` is chunked). With `expect_continue` the body is pulled only once the upstream asks.
+        `head_s` counts from the last byte sent. A request on a kept connection that turns out closed is
         sent once more.
 
         Raises DialError. Whatever ends the call early (also cancellation) closes the connection at once.

@@ -131,10 +131,6 @@ class Exchange:
         too_large = Refusal(413, "body_too_large", f"The body exceeds {max_bytes} bytes; send a smaller one.")
         if (self.head.content_length or 0) > max_bytes:
             raise too_large
-        if self._ended and len(self._pieces) < 2:
-            whole = self._pieces.popleft() if self._pieces else b""
-            self._line.body_taken(len(whole))
-            return whole
         pieces = []
         size = 0
         async for piece in self.body():
@@ -142,7 +138,7 @@ class Exchange:
             if size > max_bytes:
                 raise too_large
             pieces.append(piece)
-        return b"".join(pieces)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def _more(self) -> None:
         """Wait for the next piece, the end or a failure."""

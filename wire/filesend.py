@@ -1,8 +1,8 @@
 """File bytes to a socket inside the kernel, without stopping the event loop.
 
 `os.sendfile` runs in a thread (a cold page would block the loop) while the peer keeps up; a slow peer is
-waited for in the loop, on a duplicate of the socket's descriptor, so slow readers hold no thread. uvloop has no
-`loop.sendfile`, and neither loop lets a transport's own descriptor be watched.
+waited for in the loop, on a duplicate of the socket's descriptor, so slow readers hold no thread. uvloop has
+no `loop.sendfile`, and neither loop lets a transport's own descriptor be watched.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""HTTP/1.1 without I/O: bytes in, events or an error out; and heads as bytes.
+"""The strict server side of HTTP/1.1 without I/O: bytes in, events or a Refusal out.
 
 httptools (llhttp) parses a head; this file counts the bytes before it does, and adds the checks that neither
 llhttp nor h11 makes (what each lets through was measured: one Host, no Transfer-Encoding on HTTP/1.0, no
@@ -7,16 +7,28 @@ is odd is refused, never repaired: a proxy that repairs is how requests are smug
 """
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
-from http import HTTPStatus
 from urllib.parse import urlsplit
 
 import httptools
 
-from wire.framing import END, Body, ChunkedFraming, End, EofFraming, Framing, FramingError, LengthFraming
+from wire.framing import END, Body, ChunkedFraming, End, Framing, FramingError, LengthFraming
+from wire.heads import (
+    LENGTH,
+    METHODS,
+    TARGET,
+    HeadBuffer,
+    Headers,
+    HeadFields,
+    RequestHead,
+    ResponseHead,
+    request_head_bytes,
+    response_head_bytes,
+    says_close,
+    without_hop_headers,
+)
 from wire.limits import DEFAULT_LIMITS, Limits
 from wire.refusal import Refusal
+from wire.response import ResponseError, ResponseReader, Unframed
 
 __all__ = [
     "Body",
@@ -33,121 +45,11 @@ __all__ = [
     "without_hop_headers",
 ]
 
-Headers = tuple[tuple[str, str], ...]
-
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 NEVER = frozenset({"CONNECT", "TRACE"})  # tunnels and echoes have no place here
-RESPONSE_HEAD_BYTES = 64 * 1024  # our own hops send under 4 KiB; S3 user metadata may add 8
-RESPONSE_NUM_HEADERS = 128
-HOP_HEADERS = frozenset(
-    {
-        "connection",
-        "keep-alive",
-        "proxy-connection",
-        "proxy-authenticate",
-        "proxy-authorization",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "expect",
-    }
-)
-_REASONS = {int(status): status.phrase for status in HTTPStatus}
-_LENGTH = re.compile(r"[0-9]{1,15}")  # 15 digits: below 2**53, a petabyte
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
-_TARGET = re.compile(r"/[\x21\x22\x24-\x7e]*")  # visible ASCII but '#': fragments are never sent
+_REQUEST_LINE = re.compile(rb"[A-Z]+ [^ ]+ HTTP/([0-9]\.[0-9])")
 _ODD_PATH = re.compile(r"%(?:00|2f|2e|5c)|\\|//|/\.\.?(?:/|$)", re.IGNORECASE)
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
-
-
-@dataclass(frozen=True, slots=True)
-class RequestHead:
-    """A request line and its headers, checked; names are lower-case, values Latin-1 as sent, in order.
-
-    `target` is exactly what was sent; `path` and `query` are its two sides of the first '?', still encoded.
-    """
-
-    method: str
-    target: str
-    path: str
-    query: str
-    headers: Headers
-    content_length: int | None
-    chunked: bool
-    keep_alive: bool
-    expect_continue: bool
-    minor: int = 1  # HTTP/1.minor
-
-    def get(self, name: str) -> str | None:
-        """The first value of header `name` (lower-case), or None."""
-        return next((value for key, value in self.headers if key == name), None)
-
-
-@dataclass(frozen=True, slots=True)
-class ResponseHead:
-    """A status line and its headers, in the same form as RequestHead's."""
-
-    status: int
-    reason: str
-    headers: Headers
-    content_length: int | None
-    chunked: bool
-    keep_alive: bool
-
-    def get(self, name: str) -> str | None:
-        """The first value of header `name` (lower-case), or None."""
-        return next((value for key, value in self.headers if key == name), None)
-
-
-class ResponseError(ValueError):
-    """An upstream's answer is malformed: nothing of it can be trusted, its connection is not used again."""
-
-
-class _HeadFields:
-    """What httptools calls while it parses one head."""
-
-    __slots__ = ("headers", "reason", "target")
-
-    def __init__(self) -> None:
-        self.target = b""
-        self.reason = b""
-        self.headers: list[tuple[str, str]] = []
-
-    def on_url(self, url: bytes) -> None:
-        self.target += url
-
-    def on_status(self, reason: bytes) -> None:
-        self.reason += reason
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.decode("latin-1").lower(), value.decode("latin-1")))
-
-
-class _HeadBuffer:
-    """Collects bytes up to the blank line; counts them before anything is parsed."""
-
-    __slots__ = ("data", "limit")
-
-    def __init__(self, limit: int) -> None:
-        self.data = b""
-        self.limit = limit
-
-    def take(self, data: bytes) -> bytes | None:
-        """Add `data`; the whole head once it is there, the rest stays. Raises FramingError, OverflowError."""
-        seen = max(0, len(self.data) - 3)
-        whole = self.data = self.data + data if self.data else data
-        end = whole.find(b"\r\n\r\n", seen, self.limit)
-        if end < 0:
-            if len(whole) >= self.limit:
-                raise OverflowError
-            fresh = whole[seen:]
-            bare = fresh.count(b"\n") > fresh.count(b"\r\n") + fresh.startswith(b"\n")
-            if bare or whole.startswith((b"\r", b"\n")):
-                raise FramingError("a line of the head does not end in CR LF")
-            return None
-        self.data = whole[end + 4 :]
-        return whole[: end + 4]
 
 
 class RequestGate:
@@ -159,7 +61,7 @@ class RequestGate:
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self.limits = limits
-        self._head = _HeadBuffer(limits.head_bytes)
+        self._head = HeadBuffer(limits.head_bytes)
         self._framing: Framing | None = None
 
     @property
@@ -216,7 +118,7 @@ def _bad(message: str) -> Refusal:
 def _request_head(raw: bytes, limits: Limits) -> RequestHead:
     """Parse and check one whole head (blank line included). Raises Refusal."""
     _check_request_line(raw, limits)
-    fields = _HeadFields()
+    fields = HeadFields()
     parser = httptools.HttpRequestParser(fields)
     try:
         parser.feed_data(raw)
@@ -224,10 +126,7 @@ def _request_head(raw: bytes, limits: Limits) -> RequestHead:
         raise Refusal(405, "method_not_allowed", "This server does not upgrade connections.") from None
     except httptools.HttpParserError as error:
         raise _bad(f"The request is not HTTP/1.1: {error}.") from None
-    version = parser.get_http_version()
-    if version not in {"1.0", "1.1"}:
-        raise Refusal(505, "bad_request", "Use HTTP/1.1.")
-    return _checked_request(parser.get_method().decode(), fields, int(version[2]), limits)
+    return _checked_request(parser.get_method().decode(), fields, int(parser.get_http_version()[2]), limits)
 
 
 def _check_request_line(raw: bytes, limits: Limits) -> None:
@@ -242,9 +141,14 @@ def _check_request_line(raw: bytes, limits: Limits) -> None:
         )
     if len(line) > limits.target_bytes + len(method) + len("  HTTP/1.1"):
         raise Refusal(414, "bad_request", f"The request target exceeds {limits.target_bytes} bytes.")
+    version = _REQUEST_LINE.fullmatch(line)  # llhttp lets two spaces pass
+    if version is None:
+        raise _bad("The request line must be: METHOD, space, /path, space, HTTP/1.1.")
+    if version[1] not in {b"1.0", b"1.1"}:
+        raise Refusal(505, "bad_request", "Use HTTP/1.1.")
 
 
-def _checked_request(method: str, fields: _HeadFields, minor: int, limits: Limits) -> RequestHead:
+def _checked_request(method: str, fields: HeadFields, minor: int, limits: Limits) -> RequestHead:
     headers = tuple(fields.headers)
     target = fields.target.decode("latin-1")
     _check_target(target, limits)
@@ -265,14 +169,14 @@ def _checked_request(method: str, fields: _HeadFields, minor: int, limits: Limit
         headers=headers,
         content_length=length,
         chunked=chunked,
-        keep_alive=minor == 1 and not _says_close(headers),
+        keep_alive=minor == 1 and not says_close(headers),
         expect_continue=expect is not None and minor == 1 and (chunked or bool(length)),
         minor=minor,
     )
 
 
 def _check_target(target: str, limits: Limits) -> None:
-    if not _TARGET.fullmatch(target):
+    if not TARGET.fullmatch(target):
         raise _bad("The request target must be a path of visible ASCII characters, such as /v1/models.")
     if not limits.encoded_paths and _ODD_PATH.search(target.partition("?")[0]):
         raise _bad("Encoded separators, empty segments and dot segments are not served in paths.")
@@ -305,7 +209,7 @@ def _request_framing(headers: Headers, minor: int) -> tuple[int | None, bool]:
         if minor == 0 or length is not None or len(codings) > 1 or codings[0].lower() != "chunked":
             raise _bad("Transfer-Encoding must be just 'chunked', on HTTP/1.1, without Content-Length.")
         return None, True
-    if length is not None and not _LENGTH.fullmatch(length):
+    if length is not None and not LENGTH.fullmatch(length):
         raise _bad("Content-Length must be one plain number.")
     return (None if length is None else int(length)), False
 
@@ -315,143 +219,3 @@ def _single(headers: Headers, name: str) -> str | None:
     if len(values) > 1:
         raise _bad(f"The header {name} must not be repeated.")
     return values[0] if values else None
-
-
-def _connection_tokens(headers: Headers) -> set[str]:
-    return {
-        token.strip().lower() for name, value in headers if name == "connection" for token in value.split(",")
-    }
-
-
-def _says_close(headers: Headers) -> bool:
-    return "close" in _connection_tokens(headers)
-
-
-def without_hop_headers(headers: Headers, also: Iterable[str] = ()) -> Headers:
-    """`headers` without those that belong to one connection (RFC 9110 7.6.1), those it names, and `also`."""
-    dropped = HOP_HEADERS | _connection_tokens(headers) | frozenset(also)
-    return tuple((name, value) for name, value in headers if name not in dropped)
-
-
-class Unframed(Exception):
-    """The connection ended inside an answer."""
-
-
-class ResponseReader:
-    """The client side of one connection: `start(method)` before each request, then bytes in, events out."""
-
-    def __init__(self) -> None:
-        self._head = _HeadBuffer(RESPONSE_HEAD_BYTES)
-        self._framing: Framing | None = None
-        self._method = ""
-        self.started = False  # a byte of the current answer was seen
-        self.continued = False  # 100 Continue was seen
-
-    def start(self, method: str) -> None:
-        """Expect the answer to a request of `method` next."""
-        self._framing, self._method = None, method
-        self.started = self.continued = False
-
-    @property
-    def reusable(self) -> bool:
-        """True if the answer is complete and not a byte came after it."""
-        return self._framing is not None and self._framing.done and not self._head.data
-
-    def receive(self, data: bytes) -> list[ResponseHead | Body | End]:
-        """The events that `data` completes; interim (1xx) answers are swallowed. Raises ResponseError."""
-        self.started = True
-        events: list[ResponseHead | Body | End] = []
-        try:
-            while self._framing is None:
-                head = self._take_head(data)
-                data = b""
-                if head is None:
-                    return events
-                if head.status >= 200:
-                    events.append(head)
-                    self._framing = self._frame(head)
-                    data, self._head.data = self._head.data, b""
-            self._take_body(data, events)
-        except (FramingError, OverflowError) as error:
-            raise ResponseError(f"the answer is malformed: {error}") from None
-        return events
-
-    def receive_eof(self) -> list[ResponseHead | Body | End]:
-        """The peer closed: the End of an answer framed so. Raises Unframed if it cuts an answer short."""
-        if isinstance(self._framing, EofFraming):
-            self._framing = LengthFraming(0)
-            return [END]
-        raise Unframed("the connection ended inside an answer")
-
-    def _take_body(self, data: bytes, events: list[ResponseHead | Body | End]) -> None:
-        framing = self._framing
-        if framing is None:
-            return
-        if framing.done and not events:
-            raise FramingError("bytes after the answer")
-        pieces, rest = ([], data) if framing.done else framing.feed(data)
-        events.extend(map(Body, pieces))
-        if framing.done:
-            self._head.data = rest
-            events.append(END)
-
-    def _take_head(self, data: bytes) -> ResponseHead | None:
-        raw = self._head.take(data)
-        if raw is None:
-            return None
-        fields = _HeadFields()
-        parser = httptools.HttpResponseParser(fields)
-        try:
-            parser.feed_data(raw)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            raise FramingError(str(error)) from None
-        head = _checked_response(parser.get_status_code(), parser.get_http_version(), fields)
-        if head.status == 101:
-            raise FramingError("an upgrade nobody asked for")
-        self.continued = self.continued or head.status == 100
-        return head
-
-    def _frame(self, head: ResponseHead) -> Framing:
-        if self._method == "HEAD" or head.status in {204, 304}:
-            return LengthFraming(0)
-        if head.chunked:
-            return ChunkedFraming()
-        return EofFraming() if head.content_length is None else LengthFraming(head.content_length)
-
-
-def _checked_response(status: int, version: str, fields: _HeadFields) -> ResponseHead:
-    headers = tuple(fields.headers)
-    lengths = [value for name, value in headers if name == "content-length"]
-    codings = [value for name, value in headers if name == "transfer-encoding"]
-    if (
-        len(lengths) + len(codings) > 1
-        or len(headers) > RESPONSE_NUM_HEADERS
-        or version not in {"1.0", "1.1"}
-    ):
-        raise FramingError("ambiguous length, or too many headers")
-    if (codings and codings[0].lower() != "chunked") or (lengths and not _LENGTH.fullmatch(lengths[0])):
-        raise FramingError("unknown transfer coding or length")
-    framed = bool(lengths or codings) or status in {204, 304}
-    keep_alive = version == "1.1" and framed and not _says_close(headers)
-    length = int(lengths[0]) if lengths else None
-    return ResponseHead(status, fields.reason.decode("latin-1"), headers, length, bool(codings), keep_alive)
-
-
-def request_head_bytes(method: str, target: str, headers: Headers) -> bytes:
-    """A request head as bytes. Raises ValueError if a part would break the framing."""
-    if not _TARGET.fullmatch(target) or method not in METHODS:
-        raise ValueError("the method or target is not one we send")
-    return f"{method} {target} HTTP/1.1\r\n{_header_lines(headers)}\r\n".encode("latin-1")
-
-
-def response_head_bytes(status: int, headers: Headers) -> bytes:
-    """A response head as bytes. Raises ValueError if a part would break the framing."""
-    return f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\n{_header_lines(headers)}\r\n".encode("latin-1")
-
-
-def _header_lines(headers: Headers) -> str:
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
-    # One count for all values: a smuggled CR or LF makes the sums differ from the number of headers.
-    if lines.count("\r") != len(headers) or lines.count("\n") != len(headers) or "\0" in lines:
-        raise ValueError("a header holds a line end or NUL")
-    return lines

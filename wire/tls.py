@@ -7,7 +7,7 @@ ALPN = ["http/1.1"]
 
 
 def server_context(cert: Path, key: Path) -> ssl.SSLContext:
-    """A context for a listener with one certificate chain. Raises OSError or ssl.SSLError."""
+    """A context for a listener with one certificate chain. Raises OSError (ssl.SSLError is one)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
@@ -17,7 +17,7 @@ def server_context(cert: Path, key: Path) -> ssl.SSLContext:
 
 
 def client_context(ca: Path | None = None) -> ssl.SSLContext:
-    """A context that trusts only the certificates in `ca` (None: the system's). Raises OSError, ssl.SSLError."""
+    """A context that trusts only the certificates in `ca` (None: the system's). Raises OSError."""
     context = ssl.create_default_context(cafile=None if ca is None else str(ca))
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(ALPN)

@@ -1,9 +1,9 @@
 """A SIMULATED wide-area link: a TCP relay that adds distance between two programs of one machine.
 
 Bytes arrive half a round trip after they were read, in both directions; a new connection costs one round trip
-before its first byte (the handshake that the kernel already did on loopback). Many bytes are in flight at once,
-as on a real link, so the delay by itself takes no throughput away; an optional rate does. It has no loss and no
-jitter, and every figure taken through it must be labelled simulated.
+before its first byte (the handshake that the kernel already did on loopback). Many bytes are in flight at
+once, as on a real link, so the delay by itself takes no throughput away; an optional rate does. It has no
+loss and no jitter, and every figure taken through it must be labelled simulated.
 """
 
 import asyncio

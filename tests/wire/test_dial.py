@@ -1,0 +1,407 @@
+"""The dialler: what an upstream may do to us, and what we then say."""
+
+import asyncio
+import contextlib
+import gc
+
+import pytest
+
+from tests.wire.test_serve import serving
+from wire.dial import DialError, Pool, split_address
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@contextlib.asynccontextmanager
+async def upstream(*scripts):
+    """A server whose n-th connection is handled by `scripts[n]` (the last one again and again)."""
+    connections = []
+    tasks = set()
+
+    async def accept(reader, writer):
+        script = scripts[min(len(connections), len(scripts) - 1)]
+        connections.append(writer)
+        tasks.add(asyncio.current_task())
+        try:
+            await script(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    pool = Pool(*server.sockets[0].getsockname()[:2])
+    pool.connections = connections
+    try:
+        yield pool
+    finally:
+        await pool.close()
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def sends(data, *, requests=1, then="close"):
+    """A script: read `requests` heads, answer each with `data`; then close, reset or hang."""
+
+    async def script(reader, writer):
+        for _ in range(requests):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(data)
+            await writer.drain()
+        if then == "reset":
+            await asyncio.sleep(0.01)
+            writer.transport.abort()
+        elif then == "hang":
+            await asyncio.sleep(30)
+
+    return script
+
+
+async def fetch(pool, **options):
+    answer = await pool.request("GET", "/x", **options)
+    return answer.head.status, await answer.read()
+
+
+async def test_connections_are_reused():
+    async with upstream(sends(OK, requests=5)) as pool:
+        for _ in range(5):
+            assert await fetch(pool) == (200, b"ok")
+
+        assert len(pool.connections) == 1
+        assert (pool.num_idle, pool.num_busy) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\no\r\n1\r\nk\r\n0\r\n\r\n", b"ok"),
+        (b"HTTP/1.1 200 OK\r\n\r\nok", b"ok"),
+        (b"HTTP/1.0 200 OK\r\n\r\nok", b"ok"),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + OK, b"ok"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b""),
+    ],
+)
+async def test_every_framing_is_read(data, expected):
+    async with upstream(sends(data)) as pool:
+        assert (await fetch(pool))[1] == expected
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+        b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nA: " + b"b" * 70_000 + b"\r\n\r\n",
+        b"ICY 200 OK\r\n\r\n",
+        b"garbage\r\n\r\n",
+    ],
+)
+async def test_odd_answers_are_errors(data):
+    async with upstream(sends(data, then="hang")) as pool:
+        with pytest.raises(DialError) as error:
+            await fetch(pool)
+
+        assert error.value.phase == "head"
+        assert error.value.received > 0
+        assert (pool.num_idle, pool.num_busy) == (0, 0)
+
+
+async def test_bytes_after_an_answer_end_the_connection():
+    async with upstream(sends(OK + b"HTTP/1.1 200 OK\r\n\r\n", then="hang")) as pool:
+        assert await fetch(pool) == (200, b"ok")
+        assert pool.num_idle == 0
+
+
+async def test_refused_connections():
+    server = await asyncio.start_server(lambda r, w: None, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    server.close()
+    await server.wait_closed()
+    with pytest.raises(DialError) as error:
+        await fetch(Pool("127.0.0.1", port))
+
+    assert (error.value.phase, error.value.received, error.value.timed_out) == ("connect", 0, False)
+
+
+@pytest.mark.parametrize("then", ["close", "reset"])
+async def test_an_end_before_the_head(then):
+    async with upstream(sends(b"", then=then)) as pool:
+        with pytest.raises(DialError) as error:
+            await fetch(pool)
+
+        assert (error.value.phase, error.value.received) == ("head", 0)
+        assert len(pool.connections) == 1  # a fresh connection is never tried twice
+
+
+async def test_an_end_inside_the_head():
+    async with upstream(sends(b"HTTP/1.1 200 OK\r\nCont", then="reset")) as pool:
+        with pytest.raises(DialError) as error:
+            await fetch(pool)
+
+        assert error.value.phase == "head"
+        assert error.value.received == 21
+
+
+@pytest.mark.parametrize("then", ["close", "reset"])
+@pytest.mark.parametrize("framing", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
+async def test_an_end_inside_the_body(then, framing):
+    head = b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n"
+    async with upstream(sends(head + (b"ok" if b"5" in framing else b"2\r\nok\r\n"), then=then)) as pool:
+        answer = await pool.request("GET", "/x")
+        got = []
+
+        async def consume():
+            got.extend([data async for data in answer.chunks()])
+
+        assert await answer.next() == b"ok"
+        with pytest.raises(DialError) as error:
+            await consume()
+
+        assert got == []
+        assert error.value.phase == "body"
+        assert (pool.num_idle, pool.num_busy) == (0, 0)
+
+
+async def test_silence_has_a_deadline_in_each_phase():
+    async with upstream(sends(b"", then="hang")) as pool:
+        with pytest.raises(DialError) as error:
+            await fetch(pool, head_s=0.05)
+        assert (error.value.phase, error.value.timed_out) == ("head", True)
+    async with upstream(sends(OK[:-1], then="hang")) as pool:
+        answer = await pool.request("GET", "/x")
+        assert await answer.next(0.05) == b"o"
+        with pytest.raises(DialError) as error:
+            await answer.next(0.05)
+        assert (error.value.phase, error.value.timed_out) == ("body", True)
+
+
+@pytest.mark.parametrize("body", [None, b"again"])
+async def test_a_stale_connection_is_tried_once_more(body):
+    async with upstream(sends(OK, then="close"), sends(OK, then="hang")) as pool:
+        assert await fetch(pool) == (200, b"ok")
+        # the close has not been seen yet: the loop did not run in between
+        answer = await pool.request("POST", "/x", body=body)
+        assert await answer.read() == b"ok"
+        assert len(pool.connections) == 2
+
+
+async def test_a_stale_connection_twice_is_an_error():
+    async with upstream(sends(OK, then="close"), sends(b"", then="reset")) as pool:
+        await fetch(pool)
+        with pytest.raises(DialError):
+            await fetch(pool)
+
+        assert len(pool.connections) == 2
+
+
+async def test_a_kept_connection_with_an_answer_begun_is_not_retried():
+    async def script(reader, writer):
+        await sends(OK)(reader, writer)
+        await sends(b"HTTP/1.1 200 OK\r\n", then="reset")(reader, writer)
+
+    async with upstream(script) as pool:
+        await fetch(pool)
+        with pytest.raises(DialError) as error:
+            await fetch(pool)
+
+        assert error.value.received > 0
+        assert len(pool.connections) == 1
+
+
+@pytest.mark.parametrize("when", ["head", "body", "dropped"])
+async def test_giving_up_closes_the_upstream_at_once(when):
+    closed = asyncio.Event()
+
+    async def script(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        if when != "head":
+            writer.write(OK[:-1])
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        closed.set()
+
+    async def client(pool):
+        answer = await pool.request("GET", "/x")
+        await answer.read()
+
+    async with upstream(script) as pool:
+        if when == "dropped":
+            answer = await pool.request("GET", "/x")
+            del answer
+            gc.collect()
+        else:
+            task = asyncio.ensure_future(client(pool))
+            await asyncio.sleep(0.05)
+            task.cancel()
+        await asyncio.wait_for(closed.wait(), 1)
+        assert (pool.num_idle, pool.num_busy) == (0, 0)
+
+
+async def test_leaving_an_answer_early_closes_it():
+    async with upstream(sends(OK[:-1], then="hang")) as pool:
+        async with await pool.request("GET", "/x") as answer:
+            assert answer.head.content_length == 2
+        assert (pool.num_idle, pool.num_busy) == (0, 0)
+        assert await answer.next() == b""
+
+
+async def test_read_has_a_bound():
+    async with upstream(sends(OK, then="hang")) as pool:
+        answer = await pool.request("GET", "/x")
+        with pytest.raises(DialError, match="exceeds 1 bytes"):
+            await answer.read(max_bytes=1)
+
+
+async def pieces(*data, fail=False):
+    for piece in data:
+        yield piece
+    if fail:
+        raise RuntimeError("the client is gone")
+
+
+async def test_bodies_are_framed_and_streamed():
+    seen = []
+
+    async def handler(exchange):
+        seen.append((exchange.head.content_length, exchange.head.chunked, await exchange.read_body(10**7)))
+        await exchange.respond(200, ())
+
+    async with serving(handler) as server:
+        pool = Pool("127.0.0.1", server.port)
+        big = b"x" * 2**20
+        for body, length in (
+            (b"abc", None),
+            (pieces(b"ab", b"c"), 3),
+            (pieces(big, big), None),
+            (None, None),
+        ):
+            answer = await pool.request("PUT", "/", body=body, length=length)
+            await answer.read()
+        await pool.close()
+
+    assert seen == [(3, False, b"abc"), (3, False, b"abc"), (None, True, big + big), (0, False, b"")]
+
+
+async def test_a_body_that_fails_closes_the_upstream():
+    async with upstream(sends(b"", then="hang")) as pool:
+        with pytest.raises(RuntimeError, match="gone"):
+            await pool.request("PUT", "/", body=pieces(b"ab", fail=True), length=3)
+
+        assert pool.num_busy == 0
+
+
+async def test_expect_continue_waits_for_the_upstream():
+    asked = []
+
+    async def body():
+        asked.append("pulled")
+        yield b"abc"
+
+    async def handler(exchange):
+        if exchange.head.path == "/no":
+            await exchange.respond(403, (), b"no")
+            return
+        assert exchange.head.expect_continue
+        await asyncio.sleep(0.05)
+        assert not asked
+        await exchange.respond(200, (), await exchange.read_body(10))
+
+    async with serving(handler) as server:
+        pool = Pool("127.0.0.1", server.port)
+        answer = await pool.request("PUT", "/", body=body(), length=3, expect_continue=True)
+        assert await answer.read() == b"abc"
+        asked.clear()
+        answer = await pool.request("PUT", "/no", body=body(), length=3, expect_continue=True)
+        assert (answer.head.status, await answer.read(), asked) == (403, b"no", [])
+        await pool.close()
+
+
+async def test_an_early_answer_stops_the_upload():
+    sent = 0
+
+    async def body():
+        nonlocal sent
+        for _ in range(1000):
+            sent += 2**16
+            yield b"x" * 2**16
+            await asyncio.sleep(0.001)
+
+    async def script(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await reader.read(2**20)
+        await asyncio.sleep(0.2)
+
+    async with upstream(script) as pool:
+        answer = await pool.request("PUT", "/", body=body(), length=1000 * 2**16)
+        assert answer.head.status == 413
+        assert sent < 100 * 2**16
+
+
+async def test_a_slow_reader_stops_the_upstream():
+    written = 0
+
+    async def handler(exchange):
+        nonlocal written
+        await exchange.start(200, (), length=64 * 2**20)
+        for _ in range(1024):
+            await exchange.write(b"x" * 65536)
+            written += 65536
+        await exchange.finish()
+
+    async with serving(handler) as server:
+        pool = Pool("127.0.0.1", server.port)
+        answer = await pool.request("GET", "/")
+        await asyncio.sleep(0.2)
+        assert written < 32 * 2**20
+        assert len(await answer.read(2**30)) == 64 * 2**20
+        await pool.close()
+
+
+async def test_tls_checks_the_certificate(tls):
+    async def handler(exchange):
+        await exchange.respond(200, (), b"ok")
+
+    async with serving(handler, tls=tls[0]) as server:
+        good = Pool("127.0.0.1", server.port, tls=tls[1])
+        assert await fetch(good) == (200, b"ok")
+        wrong = Pool("127.0.0.1", server.port, tls=tls[1], server_name="other.example")
+        with pytest.raises(DialError) as error:
+            await fetch(wrong)
+        assert (error.value.phase, error.value.received) == ("connect", 0)
+        await good.close()
+
+
+@pytest.mark.parametrize("headers", [(("a", "b\r\nc: d"),), (("a\n", "b"),), (("a", "b\0"),)])
+async def test_nothing_that_breaks_framing_is_sent(headers):
+    with pytest.raises(ValueError, match="line end"):
+        await Pool("127.0.0.1", 9).request("GET", "/", headers)
+
+
+@pytest.mark.parametrize(
+    ("method", "target"), [("GET", "/a b"), ("GET", "x"), ("CONNECT", "/"), ("GET", "/\r\n")]
+)
+async def test_odd_requests_are_not_sent(method, target):
+    with pytest.raises(ValueError, match="not one we send"):
+        await Pool("127.0.0.1", 9).request(method, target)
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [("127.0.0.1:80", ("127.0.0.1", 80)), ("[::1]:9", ("::1", 9)), ("a.b:65535", ("a.b", 65535))],
+)
+def test_split_address(address, expected):
+    assert split_address(address) == expected
+
+
+@pytest.mark.parametrize("address", ["", "a", "a:", ":1", "a:x", "a:65536", "a:-1"])
+def test_split_address_refuses(address):
+    with pytest.raises(ValueError, match="host:port"):
+        split_address(address)

@@ -1,0 +1,558 @@
+"""The server: one clean answer per request, whatever the client does."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import time
+
+import pytest
+
+from wire.refusal import Refusal
+from wire.serve import Disconnected, Limits, Server
+
+GET = b"GET /%b HTTP/1.1\r\nHost: h\r\n\r\n"
+
+
+@contextlib.asynccontextmanager
+async def serving(handler, **options):
+    server = await Server.start(handler, "127.0.0.1", 0, **options)
+    try:
+        yield server
+    finally:
+        await server.close()
+
+
+class Client:
+    """A bare connection: bytes in and out, nothing understood that the test does not say."""
+
+    def __init__(self, reader, writer):
+        self.reader, self.writer = reader, writer
+
+    @classmethod
+    async def open(cls, server, **options):
+        return cls(*await asyncio.open_connection("127.0.0.1", server.port, **options))
+
+    def send(self, data):
+        self.writer.write(data)
+
+    async def head(self):
+        text = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 5)).decode()
+        status, *lines = text.split("\r\n")[:-2]
+        return int(status.split()[1]), dict(line.split(": ", 1) for line in lines)
+
+    async def answer(self):
+        status, headers = await self.head()
+        return status, headers, await self.reader.readexactly(int(headers["content-length"]))
+
+    async def rest(self):
+        return await asyncio.wait_for(self.reader.read(), 5)
+
+    async def close(self):
+        self.writer.close()
+        with contextlib.suppress(OSError):
+            await self.writer.wait_closed()
+
+
+@contextlib.asynccontextmanager
+async def talking(handler, tls=None, **options):
+    async with serving(handler, tls=tls, **options) as server:
+        client = await Client.open(server)
+        try:
+            yield client
+        finally:
+            await client.close()
+
+
+async def hello(exchange):
+    await exchange.respond(200, (("content-type", "text/plain"),), exchange.head.path.encode())
+
+
+async def test_keep_alive_and_nothing_announced():
+    async with talking(hello) as client:
+        for name in (b"a", b"b"):
+            client.send(GET % name)
+            status, headers, body = await client.answer()
+
+            assert (status, body) == (200, b"/" + name)
+            assert set(headers) == {"content-type", "content-length", "date"}
+
+
+async def test_pipelined_requests_are_answered_in_order():
+    running = 0
+
+    async def handler(exchange):
+        nonlocal running
+        running += 1
+        assert running == 1
+        await asyncio.sleep(0.001)
+        running -= 1
+        await hello(exchange)
+
+    async with talking(handler) as client:
+        client.send(b"".join(GET % str(i).encode() for i in range(20)))
+        for i in range(20):
+            assert (await client.answer())[2] == b"/%d" % i
+
+
+async def test_a_refusal_is_the_answer_and_the_connection_lives():
+    async def handler(exchange):
+        raise Refusal(429, "overloaded", "Slow down.", "rate_limit_error", param="model", retry_after_s=1.2)
+
+    async with talking(handler) as client:
+        client.send(GET % b"" + GET % b"")
+        for _ in range(2):
+            status, headers, body = await client.answer()
+
+            assert (status, headers["retry-after"], headers["content-type"]) == (429, "2", "application/json")
+            assert json.loads(body)["error"] == {
+                "message": "Slow down.",
+                "type": "rate_limit_error",
+                "param": "model",
+                "code": "overloaded",
+            }
+
+
+async def test_a_fault_of_ours_is_a_plain_500(caplog):
+    async def handler(exchange):
+        raise KeyError("secret detail")
+
+    with caplog.at_level(logging.ERROR):
+        async with talking(handler) as client:
+            client.send(GET % b"x")
+            status, _, body = await client.answer()
+
+    assert status == 500
+    assert b"secret" not in body
+    assert json.loads(body)["error"]["code"] == "internal_error"
+    assert "secret detail" in caplog.text
+
+
+async def test_a_handler_that_forgets_to_answer_is_a_500(caplog):
+    async def handler(exchange):
+        return
+
+    async with talking(handler) as client:
+        client.send(GET % b"x")
+
+        assert (await client.answer())[0] == 500
+    assert "without finishing" in caplog.text
+
+
+@pytest.mark.parametrize("error", [Refusal(400, "bad_request", "late"), KeyError("x")])
+async def test_after_start_a_failure_cuts_the_stream(error, caplog):
+    async def handler(exchange):
+        await exchange.start(200, ())
+        await exchange.write(b"data: 1\n\n")
+        await asyncio.sleep(0.01)
+        raise error
+
+    async with talking(handler) as client:
+        client.send(GET % b"x")
+        status, headers = await client.head()
+
+        assert (status, headers["transfer-encoding"]) == (200, "chunked")
+        assert await client.reader.readexactly(14) == b"9\r\ndata: 1\n\n\r\n"
+        with contextlib.suppress(ConnectionResetError):
+            assert await client.rest() == b""
+
+
+async def test_chunks_lengths_and_their_lies(caplog):
+    async def handler(exchange):
+        if exchange.head.path == "/chunked":
+            await exchange.start(200, (("content-length", "999"), ("connection", "x")))
+            await exchange.write(b"ab")
+            await exchange.write(b"")
+            await exchange.write(b"c" * 40_000)
+        elif exchange.head.path == "/long":
+            await exchange.start(200, (), length=1)
+            await exchange.write(b"ab")
+        else:
+            await exchange.start(200, (), length=3)
+            await exchange.write(b"ab")
+        await exchange.finish()
+
+    async with serving(handler) as server:
+        for path in (b"chunked", b"long", b"short"):
+            client = await Client.open(server)
+            client.send(GET % path)
+            if path == b"chunked":
+                _, headers = await client.head()
+                expected = b"2\r\nab\r\n9c40\r\n" + b"c" * 40_000 + b"\r\n0\r\n\r\n"
+
+                assert "content-length" not in headers
+                assert await client.reader.readexactly(len(expected)) == expected
+            else:
+                with contextlib.suppress(ConnectionResetError, asyncio.IncompleteReadError):
+                    assert len((await client.rest()).partition(b"\r\n\r\n")[2]) < 3
+            await client.close()
+
+
+async def test_head_and_empty_statuses_have_no_body():
+    async def handler(exchange):
+        if exchange.head.method == "HEAD":
+            await exchange.start(200, (), length=1234)
+            await exchange.finish()
+        else:
+            await exchange.respond(204, ())
+
+    async with talking(handler) as client:
+        client.send(b"HEAD /x HTTP/1.1\r\nHost: h\r\n\r\n" + GET % b"")
+
+        assert (await client.head())[1]["content-length"] == "1234"
+        status, headers = await client.head()
+        assert status == 204
+        assert "content-length" not in headers
+
+
+async def test_http_10_gets_no_chunks():
+    async def handler(exchange):
+        await exchange.start(200, ())
+        await exchange.write(b"abc")
+        await exchange.finish()
+
+    async with talking(handler) as client:
+        client.send(b"GET / HTTP/1.0\r\nHost: h\r\n\r\n")
+        _, headers = await client.head()
+
+        assert headers["connection"] == "close"
+        assert "transfer-encoding" not in headers
+        assert await client.rest() == b"abc"
+
+
+async def test_bodies_by_every_framing():
+    async def handler(exchange):
+        body = await exchange.read_body(10)
+        await exchange.respond(200, (), body[::-1])
+
+    async with talking(handler) as client:
+        client.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc")
+        assert (await client.answer())[2] == b"cba"
+        client.send(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
+        await asyncio.sleep(0.01)
+        client.send(b"2\r\nbc\r\n0\r\n\r\n")
+        assert (await client.answer())[2] == b"cba"
+        client.send(GET % b"")
+        assert (await client.answer())[2] == b""
+        client.send(
+            b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n12345678901\r\n0\r\n\r\n"
+        )
+        status, _, body = await client.answer()
+        assert (status, json.loads(body)["error"]["code"]) == (413, "body_too_large")
+        client.send(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 11\r\n\r\n")
+        assert (await client.answer())[0] == 413
+        client.send(b"12345678901" + GET % b"")  # the refused body is skipped, the next request served
+        assert (await client.answer())[0] == 200
+
+
+async def test_a_broken_chunk_is_refused_in_the_handler():
+    async def handler(exchange):
+        await exchange.read_body(100)
+
+    async with talking(handler) as client:
+        client.send(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n")
+        await asyncio.sleep(0.01)
+        client.send(b"zz\r\n")
+        status, headers, _ = await client.answer()
+
+        assert (status, headers["connection"]) == (400, "close")
+        assert await client.rest() == b""
+
+
+async def test_a_refused_request_closes_after_its_answer():
+    async with talking(hello) as client:
+        client.send(b"GET / HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n" + b"x" * 100_000)
+        status, headers, _ = await client.answer()
+
+        assert (status, headers["connection"]) == (400, "close")
+        assert await client.rest() == b""
+
+
+async def test_expect_continue_is_sent_when_the_body_is_wanted():
+    async def handler(exchange):
+        if exchange.head.path == "/no":
+            raise Refusal(403, "forbidden", "No.")
+        await asyncio.sleep(0.05)
+        await exchange.respond(200, (), await exchange.read_body(10))
+
+    async with serving(handler) as server:
+        client = await Client.open(server)
+        client.send(b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(client.reader.readexactly(1), 0.02)
+        assert await client.head() == (100, {})
+        client.send(b"ab")
+        assert (await client.answer())[2] == b"ab"
+        client.send(b"PUT /no HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n")
+        status, headers, _ = await client.answer()
+        assert (status, headers["connection"]) == (403, "close")
+        await client.close()
+
+
+async def test_a_body_that_came_unasked_needs_no_continue():
+    async def handler(exchange):
+        await asyncio.sleep(0.01)
+        await exchange.respond(200, (), await exchange.read_body(10))
+
+    async with talking(handler) as client:
+        client.send(b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\nab")
+
+        assert (await client.answer())[2] == b"ab"
+
+
+async def test_slow_heads_idle_connections_and_slow_bodies_are_dropped():
+    limits = Limits(head_s=0.15, idle_s=0.15, body_grace_s=0.15)
+
+    async def handler(exchange):
+        await exchange.respond(200, (), await exchange.read_body(10**6))
+
+    async with serving(handler, limits=limits) as server:
+        silent, slow_head, idle, slow_body = [await Client.open(server) for _ in range(4)]
+        slow_head.send(b"GET / HTTP/1.1\r\n")
+        idle.send(GET % b"")
+        slow_body.send(b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n")
+        assert (await idle.answer())[0] == 200
+        began = time.perf_counter()
+        with contextlib.suppress(OSError):
+            while time.perf_counter() - began < 0.12:
+                slow_head.send(b"A: b\r\n")
+                slow_body.send(b"x")
+                await asyncio.sleep(0.02)
+
+        assert await silent.rest() == b""
+        assert await idle.rest() == b""
+        assert (await slow_head.answer())[0] == 408
+        assert (await slow_body.answer())[0] == 408
+        assert time.perf_counter() - began < 1
+        for client in (silent, slow_head, idle, slow_body):
+            await client.close()
+
+
+async def test_a_slow_handler_is_not_the_clients_fault():
+    async def handler(exchange):
+        async for _ in exchange.body():
+            await asyncio.sleep(0.15)
+        await exchange.respond(200, ())
+
+    async with talking(handler, limits=Limits(body_grace_s=0.1, read_buffer_bytes=1000)) as client:
+        client.send(b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 3000\r\n\r\n")
+        for _ in range(3):
+            client.send(b"x" * 1000)
+            await asyncio.sleep(0.05)
+
+        assert (await client.answer())[0] == 200
+
+
+async def test_caps_answer_503_before_parsing():
+    async with serving(hello, limits=Limits(max_per_address=2)) as server:
+        clients = [await Client.open(server) for _ in range(3)]
+        status, headers, _ = await clients[2].answer()
+        assert (status, headers["retry-after"]) == (503, "1")
+        await clients[0].close()
+        await clients[2].close()
+        await asyncio.sleep(0.02)
+        again = await Client.open(server)
+        again.send(GET % b"x")
+        assert (await again.answer())[0] == 200
+        await again.close()
+        await clients[1].close()
+
+
+async def test_a_slow_reader_stops_the_handler_not_the_memory():
+    written = 0
+
+    async def handler(exchange):
+        nonlocal written
+        await exchange.start(200, (), length=64 * 2**20)
+        for _ in range(1024):
+            await exchange.write(b"x" * 65536)
+            written += 65536
+        await exchange.finish()
+
+    async with serving(handler) as server:
+        client = await Client.open(server, limit=1000)
+        client.send(GET % b"")
+        await asyncio.sleep(0.2)
+        held = written
+        assert held < 32 * 2**20  # the kernel's socket buffers hold some MB, we hold no more than the limit
+        await client.head()
+        assert len(await client.reader.readexactly(64 * 2**20)) == 64 * 2**20
+        assert written == 64 * 2**20
+        await client.close()
+
+
+async def test_a_stalled_reader_is_cut():
+    ended = asyncio.Event()
+
+    async def handler(exchange):
+        try:
+            await exchange.start(200, ())
+            while True:
+                await exchange.write(b"x" * 65536)
+        finally:
+            ended.set()
+
+    async with serving(handler, limits=Limits(write_stall_s=0.1)) as server:
+        client = await Client.open(server, limit=1000)
+        client.send(GET % b"")
+        await asyncio.wait_for(ended.wait(), 5)
+        await client.close()
+
+
+async def test_a_slow_handler_stops_the_sender():
+    release = asyncio.Event()
+
+    async def handler(exchange):
+        await release.wait()
+        size = 0
+        async for piece in exchange.body():
+            size += len(piece)
+        await exchange.respond(200, (), str(size).encode())
+
+    async with talking(handler) as client:
+        total = 64 * 2**20
+        client.send(b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % total)
+        sender = asyncio.ensure_future(send_slowly(client, total))
+        await asyncio.sleep(0.2)
+        assert not sender.done()
+        release.set()
+        await sender
+        assert (await client.answer())[2] == str(total).encode()
+
+
+async def send_slowly(client, total):
+    for _ in range(total // 2**20):
+        client.send(b"x" * 2**20)
+        await client.writer.drain()
+
+
+@pytest.mark.parametrize("how", ["close", "abort", "half"])
+async def test_a_client_that_goes_away_cancels_the_handler(how):
+    seen = asyncio.get_running_loop().create_future()
+    gone_at = 0.0
+
+    async def handler(exchange):
+        await exchange.start(200, ())
+        await exchange.write(b"data: 1\n\n")
+        try:
+            await asyncio.sleep(5)
+        except asyncio.CancelledError:
+            with pytest.raises(Disconnected):
+                await exchange.write(b"more")
+            with pytest.raises(Disconnected):
+                await exchange.finish()
+            seen.set_result((exchange.disconnected.is_set(), time.perf_counter() - gone_at))
+            raise
+
+    async with serving(handler) as server:
+        client = await Client.open(server)
+        client.send(GET % b"")
+        await client.head()
+        gone_at = time.perf_counter()
+        if how == "half":
+            client.writer.write_eof()
+        elif how == "abort":
+            client.writer.transport.abort()
+        else:
+            client.writer.close()
+        told, late_s = await asyncio.wait_for(seen, 2)
+
+        assert told
+        assert late_s < 0.2
+        await client.close()
+        await asyncio.sleep(0.02)
+        assert server.num_connections == 0
+
+
+async def test_a_handler_that_waits_for_a_body_hears_of_the_end():
+    seen = asyncio.get_running_loop().create_future()
+
+    async def handler(exchange):
+        try:
+            await exchange.read_body(100)
+        except (asyncio.CancelledError, Disconnected) as error:
+            seen.set_result(type(error))
+            raise
+
+    async with serving(handler) as server:
+        client = await Client.open(server)
+        client.send(b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nabc")
+        await asyncio.sleep(0.02)
+        await client.close()
+
+        assert await asyncio.wait_for(seen, 2) in {asyncio.CancelledError, Disconnected}
+
+
+async def test_work_after_the_answer_is_not_cancelled():
+    done = asyncio.Event()
+
+    async def handler(exchange):
+        await hello(exchange)
+        await asyncio.sleep(0.05)
+        done.set()
+
+    async with serving(handler) as server:
+        client = await Client.open(server)
+        client.send(GET % b"")
+        await client.answer()
+        await client.close()
+        await asyncio.wait_for(done.wait(), 2)
+
+
+async def test_drain_lets_running_answers_finish():
+    begun = asyncio.Event()
+
+    async def handler(exchange):
+        begun.set()
+        await asyncio.sleep(0.1)
+        await hello(exchange)
+
+    async with serving(handler) as server:
+        busy, idle = await Client.open(server), await Client.open(server)
+        busy.send(GET % b"x")
+        await begun.wait()
+        draining = asyncio.ensure_future(server.drain(5))
+        assert await idle.rest() == b""
+        status, headers, _ = await busy.answer()
+        assert (status, headers["connection"]) == (200, "close")
+        await asyncio.wait_for(draining, 2)
+        with pytest.raises(OSError):
+            await Client.open(server)
+        await busy.close()
+        await idle.close()
+
+
+async def test_drain_cuts_what_outlives_it():
+    ended = asyncio.Event()
+
+    async def handler(exchange):
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    async with serving(handler) as server:
+        client = await Client.open(server)
+        client.send(GET % b"x")
+        await asyncio.sleep(0.02)
+        await asyncio.wait_for(server.drain(0.05), 2)
+
+        assert ended.is_set()
+        assert server.num_connections == 0
+        await client.close()
+
+
+async def test_tls_serves_the_same(tls):
+    server_context, client_context = tls
+
+    async def handler(exchange):
+        await exchange.respond(200, (), await exchange.read_body(10**6))
+
+    async with serving(handler, tls=server_context) as server:
+        client = await Client.open(server, ssl=client_context, server_hostname="localhost")
+        for size in (1, 200_000):
+            client.send(b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
+            assert len((await client.answer())[2]) == size
+        client.send(b"BREW / HTTP/1.1\r\n\r\n")
+        assert (await client.answer())[0] == 501
+        await client.close()

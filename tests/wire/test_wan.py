@@ -1,0 +1,105 @@
+"""The simulated link: distance without loss of throughput, and the faults of the far end pass through."""
+
+import asyncio
+import contextlib
+import time
+
+import pytest
+
+from tests.wire.test_serve import serving
+from wire.dial import DialError, Pool
+from wire.wan import WanLink
+
+RTT_S = 0.08
+
+
+@contextlib.asynccontextmanager
+async def far(handler, **options):
+    async with serving(handler) as server:
+        link = await WanLink.start("127.0.0.1", server.port, **{"rtt_s": RTT_S, **options})
+        pool = Pool("127.0.0.1", link.port)
+        try:
+            yield pool, link, server
+        finally:
+            await pool.close()
+            await link.close()
+
+
+async def sized(exchange):
+    size = int(exchange.head.query or 2)
+    await exchange.read_body(2**30)
+    await exchange.respond(200, (), b"x" * size)
+
+
+async def timed(pool, target="/", **options):
+    began = time.perf_counter()
+    answer = await pool.request("PUT", target, **options)
+    body = await answer.read(2**30)
+    return time.perf_counter() - began, len(body)
+
+
+async def test_a_request_costs_one_round_trip_and_a_connection_one_more():
+    async with far(sized) as (pool, _, _):
+        first_s, _ = await timed(pool)
+        second_s, _ = await timed(pool)
+
+    assert 2 * RTT_S <= first_s < 2 * RTT_S + 0.06
+    assert RTT_S <= second_s < RTT_S + 0.04
+
+
+async def test_delay_does_not_take_throughput():
+    async with far(sized) as (pool, _, _):
+        await timed(pool)
+        down_s, size = await timed(pool, f"/?{16 * 2**20}")
+        up_s, _ = await timed(pool, body=b"x" * 16 * 2**20)
+
+    assert size == 16 * 2**20
+    assert down_s < RTT_S + 0.4  # a window of one socket buffer per round trip would take over a second
+    assert up_s < RTT_S + 0.4
+
+
+async def test_the_rate_is_a_cap():
+    async with far(sized, rtt_s=0.01, bytes_per_s=10 * 2**20) as (pool, _, _):
+        await timed(pool)
+        took_s, _ = await timed(pool, f"/?{2 * 2**20}")
+
+    assert 0.2 <= took_s < 0.4
+
+
+async def test_a_dead_far_end_is_an_error_and_its_return_is_seen():
+    async with far(sized) as (pool, _, server):
+        await timed(pool)
+        await server.close()
+        with pytest.raises(DialError) as error:
+            await timed(pool)
+
+        assert error.value.received == 0
+
+
+async def test_the_end_comes_after_the_bytes():
+    async def until_close(reader, writer):
+        writer.write(b"x" * 2**20)
+        writer.close()
+
+    server = await asyncio.start_server(until_close, "127.0.0.1", 0)
+    link = await WanLink.start("127.0.0.1", server.sockets[0].getsockname()[1], rtt_s=0.05)
+    reader, writer = await asyncio.open_connection("127.0.0.1", link.port)
+    assert len(await asyncio.wait_for(reader.read(-1), 2)) == 2**20
+    writer.close()
+    await link.close()
+    server.close()
+
+
+async def test_a_client_that_leaves_is_noticed_far_away():
+    gone = asyncio.Event()
+
+    async def handler(exchange):
+        try:
+            await asyncio.sleep(5)
+        finally:
+            gone.set()
+
+    async with far(handler) as (pool, _, _):
+        with pytest.raises(DialError):
+            await pool.request("GET", "/", head_s=3 * RTT_S)
+        await asyncio.wait_for(gone.wait(), 1)

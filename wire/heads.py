@@ -1,0 +1,159 @@
+"""Message heads of HTTP/1.1: the frozen values, their bytes, and what the two parsers share."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
+
+from wire.framing import FramingError
+
+Headers = tuple[tuple[str, str], ...]
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
+LENGTH = re.compile(r"[0-9]{1,15}")  # 15 digits: below 2**53, a petabyte
+TARGET = re.compile(r"/[\x21\x22\x24-\x7e]*")  # visible ASCII but '#': fragments are never sent
+HOP_HEADERS = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "expect",
+    }
+)
+_REASONS = {int(status): status.phrase for status in HTTPStatus}
+
+
+@dataclass(frozen=True, slots=True)
+class RequestHead:
+    """A request line and its headers, checked; names are lower-case, values Latin-1 as sent, in order.
+
+    `target` is exactly what was sent; `path` and `query` are its two sides of the first '?', still encoded.
+    """
+
+    method: str
+    target: str
+    path: str
+    query: str
+    headers: Headers
+    content_length: int | None
+    chunked: bool
+    keep_alive: bool
+    expect_continue: bool
+    minor: int = 1  # HTTP/1.minor
+
+    def get(self, name: str) -> str | None:
+        """The first value of header `name` (lower-case), or None."""
+        return next((value for key, value in self.headers if key == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHead:
+    """A status line and its headers, in the same form as RequestHead's."""
+
+    status: int
+    reason: str
+    headers: Headers
+    content_length: int | None
+    chunked: bool
+    keep_alive: bool
+
+    def get(self, name: str) -> str | None:
+        """The first value of header `name` (lower-case), or None."""
+        return next((value for key, value in self.headers if key == name), None)
+
+
+class HeadFields:
+    """What httptools calls while it parses one head."""
+
+    __slots__ = ("headers", "reason", "target")
+
+    def __init__(self) -> None:
+        self.target = b""
+        self.reason = b""
+        self.headers: list[tuple[str, str]] = []
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the target."""
+        self.target += url
+
+    def on_status(self, reason: bytes) -> None:
+        """A part of the reason phrase."""
+        self.reason += reason
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One whole header; llhttp leaves the white space after a value."""
+        self.headers.append((name.decode("latin-1").lower(), value.decode("latin-1").rstrip(" \t")))
+
+
+class HeadBuffer:
+    """Collects bytes up to the blank line; counts them before anything is parsed."""
+
+    __slots__ = ("_num_searched", "data", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.data = b""
+        self.limit = limit
+        self._num_searched = 0
+
+    def take(self, data: bytes) -> bytes | None:
+        """Add `data`; the whole head once it is there, the rest stays. Raises FramingError, OverflowError."""
+        seen = max(0, self._num_searched - 3)  # the blank line may have begun there
+        whole = self.data = self.data + data if self.data else data
+        if whole.startswith((b"\r", b"\n")):
+            raise FramingError("a blank line comes before the message")
+        end = whole.find(b"\r\n\r\n", seen, self.limit)
+        if end < 0:
+            if len(whole) >= self.limit:
+                raise OverflowError
+            fresh = whole[seen:]
+            if fresh.count(b"\n") > fresh.count(b"\r\n") + fresh.startswith(b"\n"):
+                raise FramingError("a line of the head does not end in CR LF")
+            self._num_searched = len(whole)
+            return None
+        self._num_searched = 0
+        self.data = whole[end + 4 :]
+        return whole[: end + 4]
+
+
+def connection_tokens(headers: Headers) -> set[str]:
+    """What the Connection headers name, lower-case."""
+    return {
+        token.strip().lower() for name, value in headers if name == "connection" for token in value.split(",")
+    }
+
+
+def says_close(headers: Headers) -> bool:
+    """True if the sender closes the connection after this message."""
+    return "close" in connection_tokens(headers)
+
+
+def without_hop_headers(headers: Headers, also: Iterable[str] = ()) -> Headers:
+    """`headers` without those that belong to one connection (RFC 9110 7.6.1), those it names, and `also`."""
+    dropped = HOP_HEADERS | connection_tokens(headers) | frozenset(also)
+    return tuple((name, value) for name, value in headers if name not in dropped)
+
+
+def request_head_bytes(method: str, target: str, headers: Headers) -> bytes:
+    """A request head as bytes. Raises ValueError if a part would break the framing."""
+    if not TARGET.fullmatch(target) or method not in METHODS:
+        raise ValueError("the method or target is not one we send")
+    return f"{method} {target} HTTP/1.1\r\n{_header_lines(headers)}\r\n".encode("latin-1")
+
+
+def response_head_bytes(status: int, headers: Headers) -> bytes:
+    """A response head as bytes. Raises ValueError if a part would break the framing."""
+    return f"HTTP/1.1 {status} {_REASONS.get(status, '')}\r\n{_header_lines(headers)}\r\n".encode("latin-1")
+
+
+def _header_lines(headers: Headers) -> str:
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
+    # One count for all values: a smuggled CR or LF makes the sums differ from the number of headers.
+    if lines.count("\r") != len(headers) or lines.count("\n") != len(headers) or "\0" in lines:
+        raise ValueError("a header holds a line end or NUL")
+    return lines

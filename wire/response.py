@@ -1,0 +1,117 @@
+"""The client side of HTTP/1.1 without I/O: bytes in, one answer's events or an error out."""
+
+import httptools
+
+from wire.framing import END, Body, ChunkedFraming, End, EofFraming, Framing, FramingError, LengthFraming
+from wire.heads import LENGTH, HeadBuffer, HeadFields, ResponseHead, says_close
+
+RESPONSE_HEAD_BYTES = 64 * 1024  # our own hops send under 4 KiB; S3 user metadata may add 8
+RESPONSE_NUM_HEADERS = 128
+
+
+class ResponseError(ValueError):
+    """An upstream's answer is malformed: nothing of it can be trusted, its connection is not used again."""
+
+
+class Unframed(Exception):
+    """The connection ended inside an answer."""
+
+
+class ResponseReader:
+    """The client side of one connection: `start(method)` before each request, then bytes in, events out."""
+
+    def __init__(self) -> None:
+        self._head = HeadBuffer(RESPONSE_HEAD_BYTES)
+        self._framing: Framing | None = None
+        self._method = ""
+        self.started = False  # a byte of the current answer was seen
+        self.continued = False  # 100 Continue was seen
+
+    def start(self, method: str) -> None:
+        """Expect the answer to a request of `method` next."""
+        self._framing, self._method = None, method
+        self.started = self.continued = False
+
+    @property
+    def reusable(self) -> bool:
+        """True if the answer is complete and not a byte came after it."""
+        return self._framing is not None and self._framing.done and not self._head.data
+
+    def receive(self, data: bytes) -> list[ResponseHead | Body | End]:
+        """The events that `data` completes; interim (1xx) answers are swallowed. Raises ResponseError."""
+        self.started = True
+        events: list[ResponseHead | Body | End] = []
+        try:
+            while self._framing is None:
+                head = self._take_head(data)
+                data = b""
+                if head is None:
+                    return events
+                if head.status >= 200:
+                    events.append(head)
+                    self._framing = self._frame(head)
+                    data, self._head.data = self._head.data, b""
+            self._take_body(data, events)
+        except (FramingError, OverflowError) as error:
+            raise ResponseError(f"the answer is malformed: {error}") from None
+        return events
+
+    def receive_eof(self) -> list[ResponseHead | Body | End]:
+        """The peer closed: the End of an answer framed so. Raises Unframed if it cuts an answer short."""
+        if isinstance(self._framing, EofFraming):
+            self._framing = LengthFraming(0)
+            return [END]
+        raise Unframed("the connection ended inside an answer")
+
+    def _take_body(self, data: bytes, events: list[ResponseHead | Body | End]) -> None:
+        framing = self._framing
+        if framing is None:
+            return
+        if framing.done and not events:
+            raise FramingError("bytes after the answer")
+        pieces, rest = ([], data) if framing.done else framing.feed(data)
+        events.extend(map(Body, pieces))
+        if framing.done:
+            self._head.data = rest
+            events.append(END)
+
+    def _take_head(self, data: bytes) -> ResponseHead | None:
+        raw = self._head.take(data)
+        if raw is None:
+            return None
+        fields = HeadFields()
+        parser = httptools.HttpResponseParser(fields)
+        try:
+            parser.feed_data(raw)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            raise FramingError(str(error)) from None
+        head = _checked_response(parser.get_status_code(), parser.get_http_version(), fields)
+        if head.status == 101:
+            raise FramingError("an upgrade nobody asked for")
+        self.continued = self.continued or head.status == 100
+        return head
+
+    def _frame(self, head: ResponseHead) -> Framing:
+        if self._method == "HEAD" or head.status in {204, 304}:
+            return LengthFraming(0)
+        if head.chunked:
+            return ChunkedFraming()
+        return EofFraming() if head.content_length is None else LengthFraming(head.content_length)
+
+
+def _checked_response(status: int, version: str, fields: HeadFields) -> ResponseHead:
+    headers = tuple(fields.headers)
+    lengths = [value for name, value in headers if name == "content-length"]
+    codings = [value for name, value in headers if name == "transfer-encoding"]
+    if (
+        len(lengths) + len(codings) > 1
+        or len(headers) > RESPONSE_NUM_HEADERS
+        or version not in {"1.0", "1.1"}
+    ):
+        raise FramingError("ambiguous length, or too many headers")
+    if (codings and codings[0].lower() != "chunked") or (lengths and not LENGTH.fullmatch(lengths[0])):
+        raise FramingError("unknown transfer coding or length")
+    framed = bool(lengths or codings) or status in {204, 304}
+    keep_alive = version == "1.1" and framed and not says_close(headers)
+    length = int(lengths[0]) if lengths else None
+    return ResponseHead(status, fields.reason.decode("latin-1"), headers, length, bool(codings), keep_alive)
