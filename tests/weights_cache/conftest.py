@@ -1,0 +1,20 @@
+import pytest
+
+from .samples import described, tiny_files
+from .store_script import ScriptedStore, objects_of
+
+
+class Model:
+    """A revision, its files, and a store that has them."""
+
+    def __init__(self, files):
+        self.files = files
+        self.revision = described(files)
+        self.store = ScriptedStore(objects_of(self.revision, files))
+
+
+@pytest.fixture
+def model():
+    found = Model(tiny_files())
+    yield found
+    found.store.close()

@@ -1,0 +1,144 @@
+"""A reader fills memory with exactly the bytes asked for, or says what went wrong and whether it may pass."""
+
+import pytest
+
+from storage.client import Endpoint
+from weights_cache.fetch import HttpReader, ReadError
+
+from .store_script import Cut, Raw, Reset, ScriptedStore, Short, Stall, Status
+
+DATA = bytes(range(256)) * 400
+PATH = "/nearfield-blobs/abc"
+
+
+@pytest.fixture
+def store():
+    found = ScriptedStore({PATH: DATA})
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def reader(store):
+    found = HttpReader(Endpoint(store.url, "AK", "secret"), stall_s=1.5)
+    yield found
+    found.close()
+
+
+def read(reader, offset, length):
+    data = bytearray(length)
+    reader.read_into(PATH, offset, memoryview(data))
+    return bytes(data)
+
+
+@pytest.mark.parametrize(("offset", "length"), [(0, 1), (0, len(DATA)), (7, 10_000), (len(DATA) - 1, 1)])
+def test_reads_a_range(reader, offset, length):
+    """Any range, whole object included."""
+    assert read(reader, offset, length) == DATA[offset : offset + length]
+
+
+def test_keeps_its_connection_and_says_if_match(store, reader):
+    """One connection serves all; the first answer's entity tag guards the rest."""
+    for offset in range(0, 50, 10):
+        read(reader, offset, 10)
+
+    assert store.num_connections == 1
+    assert [request[3] for request in store.requests] == [None, *['"tag-1"'] * 4]
+
+
+def test_requests_are_signed(store):
+    """What the signer says goes out; the signer sees method, path and range."""
+    seen = []
+
+    def signer(endpoint, method, path, query, headers):
+        seen.append((endpoint.access_key, method, path, query, dict(headers)))
+        return (*headers, ("host", "store"), ("authorization", "AWS4 x"))
+
+    reader = HttpReader(Endpoint(store.url, "AK", "secret"), signer=signer)
+    read(reader, 5, 10)
+    reader.close()
+
+    assert seen == [("AK", "GET", PATH, "", {"range": "bytes=5-14"})]
+
+
+def test_closed_idle_connection_is_replaced_at_once(store, reader):
+    """A store that dropped the idle connection costs no error."""
+    read(reader, 0, 10)
+    store.drop_connections()
+
+    assert read(reader, 10, 10) == DATA[10:20]
+    assert store.num_connections == 2
+
+
+BROKEN = [
+    (Cut(), "closed", True),
+    (Reset(), "closed", True),
+    (Short(), "wrong_length", True),
+    (Status(503), "status_503", True),
+    (Status(500), "status_500", True),
+    (Status(429), "status_429", True),
+    (Status(404), "status_404", False),
+    (Status(403), "status_403", False),
+    (Status(416), "status_416", False),
+    (Status(412), "changed", True),
+    (Status(200), "wrong_range", True),
+    (Raw(b"HTTP/1.1 206 P\r\ncontent-length: 10\r\n\r\n0123456789"), "wrong_range", True),
+    (
+        Raw(b"HTTP/1.1 206 P\r\ncontent-length: 10\r\ncontent-range: bytes 0-9/99\r\n\r\n"),
+        "wrong_range",
+        True,
+    ),
+    (
+        Raw(b"HTTP/1.1 206 P\r\ncontent-length: 9\r\ncontent-range: bytes 3-12/99\r\n\r\n"),
+        "wrong_length",
+        True,
+    ),
+    (
+        Raw(b"HTTP/1.1 206 P\r\ntransfer-encoding: chunked\r\ncontent-range: bytes 3-12/99\r\n\r\n"),
+        "wrong_length",
+        True,
+    ),
+    (
+        Raw(b"HTTP/1.1 206 P\r\ncontent-length: 10\r\ncontent-range: bytes 3-12/99\r\n\r\n0123456789more"),
+        "wrong_length",
+        True,
+    ),
+    (Raw(b"HTTP/1.1 206 P\r\ncontent-length: 10\r\ncontent-length: 11\r\n\r\n"), "not_http", False),
+    (Raw(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), "not_http", False),
+    (Raw(b"x" * 40_000), "not_http", False),
+    (Raw(b""), "closed", True),
+    (Stall(2.5), "timeout", True),
+]
+
+
+@pytest.mark.parametrize("case", range(len(BROKEN)))
+def test_broken_answers(store, reader, case):
+    """Each way to answer wrongly has its code, and the next read on the same reader is good again."""
+    fault, code, retryable = BROKEN[case]
+    store.faults.append(fault)
+    with pytest.raises(ReadError) as caught:
+        read(reader, 3, 10 if isinstance(fault, Raw) else 1_000)
+
+    assert (caught.value.code, caught.value.retryable) == (code, retryable)
+    assert read(reader, 3, 1_000) == DATA[3:1_003]
+
+
+def test_changed_object_is_noticed(store, reader):
+    """Another entity tag is an error once; the tag is read anew then."""
+    read(reader, 0, 10)
+    store.etag = "tag-2"
+    with pytest.raises(ReadError, match="changed"):
+        read(reader, 0, 10)
+
+    assert read(reader, 0, 10) == DATA[:10]
+    assert [request[3] for request in store.requests] == [None, '"tag-1"', None]
+
+
+def test_nobody_listens(store):
+    """A refused connection is retryable."""
+    store.close()
+    reader = HttpReader(Endpoint(store.url, "AK", "secret"))
+    with pytest.raises(ReadError) as caught:
+        read(reader, 0, 1)
+
+    assert caught.value.retryable

@@ -1,0 +1,342 @@
+"""The host tier: every byte verified, read once, one clear error for all, eviction that spares the used."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from storage.client import Endpoint
+from weights_cache.cache import HostTier
+from weights_cache.flight import blob_path
+from weights_cache.plan import layout
+from weights_cache.view import LandingError, open_landing
+
+from .conftest import Model
+from .samples import described, landed_bytes, tiny_files
+from .store_script import Cut, Flip, Reset, ScriptedStore, Short, Stall, Status, objects_of
+
+CAP = 64 << 20
+
+
+@pytest.fixture
+def tier(model):
+    found = HostTier(Endpoint(model.store.url, "AK", "secret"), CAP, retry_for_s=2.0)
+    yield found
+    found.close()
+
+
+def contents(landing, revision):
+    """What another process would see."""
+    view = open_landing(revision, landing.fd, landing.ready_fd, landing.event_fd)
+    view.wait_all(5.0)
+    data = bytes(view.buffer)
+    view.close()
+    return data
+
+
+def extent_requests(model, number):
+    extent = model.revision.extents[number]
+    path = blob_path(model.revision.files[extent.file].blake3)
+    return [each for each in model.store.requests if each[0] == path and each[1] == extent.offset]
+
+
+def test_lands_every_byte(model, tier):
+    """Region state: the landing holds the files' bytes, each read once, and says so."""
+    landing = tier.land(model.revision)
+    assert landing.wait(10)
+
+    assert contents(landing, model.revision) == landed_bytes(model.revision, model.files)
+    assert landing.source == "region"
+    assert landing.bytes_read == landing.total_bytes == sum(e.length for e in model.revision.extents)
+    assert landing.progress().percent == 100
+    assert landing.progress().eta_s == 0
+    assert set(landing.phases) == {"allocate", "fetch", "verify"}
+    assert len(model.store.requests) == len(model.revision.extents)
+
+
+def test_second_ask_reads_nothing(model, tier):
+    """Host state: the same bytes, no request."""
+    tier.land(model.revision).wait(10)
+    num_requests = len(model.store.requests)
+    again = tier.land(model.revision)
+
+    assert again.done
+    assert (again.source, again.bytes_read, again.phases) == ("host", 0, {})
+    assert contents(again, model.revision) == landed_bytes(model.revision, model.files)
+    assert len(model.store.requests) == num_requests
+
+
+@pytest.mark.parametrize("fault", [Flip, Cut, Reset, Short])
+def test_bad_extent_alone_is_refetched(model, tier, fault):
+    """A flipped bit, a cut, a reset, a short answer: that extent once more and nothing else."""
+    extent = model.revision.extents[4]
+    path = blob_path(model.revision.files[extent.file].blake3)
+    model.store.faults.append(fault(extent.offset + 100, path))
+    landing = tier.land(model.revision)
+    landing.wait(10)
+
+    assert contents(landing, model.revision) == landed_bytes(model.revision, model.files)
+    assert len(extent_requests(model, 4)) == 2
+    assert len(model.store.requests) == len(model.revision.extents) + 1
+
+
+def test_changed_blob_is_read_on_its_bytes(model, tier):
+    """412 in the middle of a load: the tag is read anew, and the verified bytes decide."""
+    tier.land(model.revision).wait(10)
+    tier.evict(model.revision.id)
+    model.store.etag = "tag-2"
+    landing = tier.land(model.revision)
+
+    assert landing.wait(10)
+    assert contents(landing, model.revision) == landed_bytes(model.revision, model.files)
+
+
+def test_store_that_is_busy_or_slow(model, tier):
+    """503s and a stuck answer are waited out within the deadline."""
+    model.store.faults += [Status(503), Status(503), Status(500), Stall(0.3)]
+
+    assert tier.land(model.revision).wait(10)
+
+
+def test_wrong_bytes_are_never_served(model, tier):
+    """An object that stays wrong fails the load, for good, with the file's name."""
+    extent = model.revision.extents[2]
+    path = blob_path(model.revision.files[extent.file].blake3)
+    wrong = bytearray(model.store.objects[path])
+    wrong[extent.offset] ^= 1
+    model.store.objects[path] = bytes(wrong)
+    landing = tier.land(model.revision)
+    with pytest.raises(LandingError, match="safetensors") as caught:
+        landing.wait(10)
+
+    assert caught.value.code == "weights_corrupt"
+    assert len(extent_requests(model, 2)) == 3
+
+
+def test_failure_is_told_to_all_and_then_forgotten(model, tier):
+    """Everyone who waited hears the same error; the next ask starts afresh and succeeds."""
+    path = blob_path(model.revision.files[model.revision.extents[0].file].blake3)
+    data = model.store.objects.pop(path)
+    model.store.delay_s = 0.05
+    landings = [tier.land(model.revision, pin=True) for _ in range(5)]
+    errors = []
+    for landing in landings:
+        with pytest.raises(LandingError) as caught:
+            landing.wait(10)
+        errors.append((caught.value.code, caught.value.message))
+    assert set(errors) == {errors[0]}
+    assert errors[0][0] == "store_status_404"
+    assert tier.entries() == ()
+
+    model.store.objects[path] = data
+    again = tier.land(model.revision)
+    assert again.wait(10)
+    for landing in landings:
+        landing.release()
+    assert contents(again, model.revision) == landed_bytes(model.revision, model.files)
+
+
+def test_failure_wakes_the_engine(model, tier):
+    """A process that waits for an extent which will never come is told at once."""
+    model.store.delay_s = 0.05
+    model.store.objects.clear()
+    landing = tier.land(model.revision)
+    view = open_landing(model.revision, landing.fd, landing.ready_fd, landing.event_fd)
+    started = time.monotonic()
+    with pytest.raises(LandingError):
+        view.wait_all(20)
+
+    assert time.monotonic() - started < 5
+    view.close()
+
+
+def test_dead_store_is_one_error_within_the_deadline(model, tier):
+    """Nobody listens: one clear error after the retry time, not before, not much after."""
+    model.store.close()
+    started = time.monotonic()
+    with pytest.raises(LandingError) as caught:
+        tier.land(model.revision).wait(20)
+
+    assert caught.value.code.startswith("store_")
+    assert 1.5 < time.monotonic() - started < 8
+
+
+def test_single_flight(model, tier):
+    """64 callers at once: each byte is read once, all see the same memory."""
+    model.store.delay_s = 0.01
+    barrier = threading.Barrier(64)
+
+    def ask(_):
+        barrier.wait()
+        landing = tier.land(model.revision)
+        landing.wait(20)
+        return landing.fd
+
+    with ThreadPoolExecutor(64) as pool:
+        fds = set(pool.map(ask, range(64)))
+
+    assert len(fds) == 1
+    for path, size in model.store.served.items():
+        number = next(n for n, e in enumerate(model.revision.files) if blob_path(e.blake3) == path)
+        wanted = sum(extent.length for extent in model.revision.extents if extent.file == number)
+        assert size == wanted
+    assert len(model.store.requests) == len(model.revision.extents)
+
+
+def test_progress_is_told(model, tier):
+    """Progress grows, ends at the whole, and every joiner hears it."""
+    model.store.delay_s = 0.03
+    mine, theirs = [], []
+    landing = tier.land(model.revision, mine.append)
+    tier.land(model.revision, theirs.append)
+    landing.wait(10)
+
+    done = [progress.done_bytes for progress in mine]
+    assert done == sorted(done)
+    assert done[-1] == landing.total_bytes
+    assert theirs[-1].percent == 100
+    assert mine[0].eta_s is not None
+
+
+def test_bandwidth_is_measured(tier, model):
+    """The tier knows what the store gives it; before the first load it knows nothing."""
+    assert tier.store_bytes_per_s is None
+    big = Model({"m.safetensors": tiny_files(3, 256)["model-00001-of-00002.safetensors"]})
+    model.store.objects |= objects_of(big.revision, big.files)
+    tier.land(big.revision).wait(10)
+    big.store.close()
+
+    assert tier.store_bytes_per_s > 1e6
+
+
+def test_small_files_are_verified_and_read_once(model, tier):
+    """Config and tokenizer come by digest; a flipped bit is refetched; the second ask reads nothing."""
+    config = next(e for e in model.revision.files if e.path == "config.json")
+    model.store.faults.append(Flip(path=blob_path(config.blake3)))
+    found = tier.small_files(model.revision)
+    num_requests = len(model.store.requests)
+
+    assert found == {path: model.files[path] for path in ("config.json", "tokenizer.json")}
+    assert tier.small_files(model.revision) is found
+    assert len(model.store.requests) == num_requests == 3
+
+
+def test_small_files_that_stay_wrong(model, tier):
+    """A wrong config is an error, and not remembered as one."""
+    path = blob_path(model.revision.files[0].blake3)
+    right = model.store.objects[path]
+    model.store.objects[path] = b"x" * len(right)
+    with pytest.raises(LandingError, match=r"config\.json"):
+        tier.small_files(model.revision)
+    model.store.objects[path] = right
+
+    assert tier.small_files(model.revision)["config.json"] == right
+
+
+def test_empty_small_file(model, tier):
+    """A file of no bytes needs no request."""
+    files = tiny_files() | {"empty.txt": b""}
+    revision = described(files)
+    model.store.objects |= objects_of(revision, files)
+
+    assert tier.small_files(revision)["empty.txt"] == b""
+
+
+def three_models(model):
+    models = [model.revision]
+    for seed in (11, 12):
+        files = tiny_files(seed=seed)
+        revision = described(files, f"acme/m{seed}")
+        model.store.objects |= objects_of(revision, files)
+        models.append(revision)
+    return models
+
+
+def test_eviction_is_least_recent_and_spares_the_pinned(model):
+    """Over the cap the oldest unpinned goes; a pinned one stays; when nothing can go it is said."""
+    first, second, third = three_models(model)
+    size = layout(first.files, first.tensors).total_bytes
+    tier = HostTier(Endpoint(model.store.url, "AK", "s"), 2 * size + 100)
+    pinned = tier.land(first, pin=True)
+    pinned.wait(10)
+    tier.land(second).wait(10)
+    tier.land(third).wait(10)
+    assert [entry.model for entry in tier.entries()] == ["acme/tiny", "acme/m12"]
+    assert tier.evict(first.id) == 0
+
+    third_pin = tier.land(third, pin=True)
+    with pytest.raises(LandingError) as caught:
+        tier.land(second)
+    assert caught.value.code == "host_full"
+
+    pinned.release()
+    pinned.release()
+    tier.land(second).wait(10)
+    assert [entry.model for entry in tier.entries()] == ["acme/m12", "acme/m11"]
+    assert tier.evict(second.id) == size
+    third_pin.release()
+    tier.close()
+
+
+def test_pins_by_id_count(model, tier):
+    """pin and unpin by id; what is not here cannot be pinned."""
+    assert not tier.pin(model.revision.id)
+    tier.land(model.revision).wait(10)
+    assert tier.pin(model.revision.id)
+    assert tier.pin(model.revision.id)
+    tier.unpin(model.revision.id)
+    assert tier.evict(model.revision.id) == 0
+    tier.unpin(model.revision.id)
+
+    assert tier.holds(model.revision.id)
+    assert tier.evict(model.revision.id) > 0
+    assert not tier.holds(model.revision.id)
+    tier.unpin("unknown")
+
+
+def test_running_load_is_not_evicted(model, tier):
+    """Neither asked for nor for room."""
+    model.store.delay_s = 0.05
+    landing = tier.land(model.revision)
+
+    assert tier.evict(model.revision.id) == 0
+    assert landing.wait(10)
+
+
+def test_model_larger_than_the_cap(model):
+    """It is refused before a byte is read."""
+    tier = HostTier(Endpoint(model.store.url, "AK", "s"), 1_000)
+    with pytest.raises(LandingError, match="1,000"):
+        tier.land(model.revision)
+    tier.close()
+
+    assert model.store.requests == []
+
+
+def test_close_stops_a_running_load(model):
+    """A shutdown does not wait for the store; who waited hears of it; nothing more is taken on."""
+    model.store.delay_s = 0.2
+    tier = HostTier(Endpoint(model.store.url, "AK", "s"), CAP, num_readers=1)
+    landing = tier.land(model.revision)
+    tier.close()
+
+    with pytest.raises(LandingError, match="stopped"):
+        landing.wait(5)
+    with pytest.raises(LandingError, match="shutting down"):
+        tier.land(model.revision)
+
+
+def test_revision_without_weights():
+    """Nothing to move: landed at once."""
+    files = {"config.json": b"{}"}
+    revision = described(files)
+    store = ScriptedStore(objects_of(revision, files))
+    tier = HostTier(Endpoint(store.url, "AK", "s"), CAP)
+    landing = tier.land(revision)
+
+    assert landing.wait(5)
+    assert landing.progress().percent == 100
+    assert contents(landing, revision) == b""
+    tier.close()
+    store.close()

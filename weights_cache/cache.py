@@ -1,0 +1,264 @@
+"""The host tier: one copy of a revision's weights in the memory of a host, for every process that maps it.
+
+Single flight: however many ask for a revision, each of its bytes is read once; who comes later shares the
+load that runs. Least recently used revisions make room under the cap, pinned ones and loads never. A load
+that failed tells everyone who waited and is forgotten, so the next ask starts afresh.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from storage.client import Endpoint
+from weights_cache.buffers import BufferPool
+from weights_cache.fetch import HttpReader, RangeReader
+from weights_cache.flight import RETRY_FOR_S, Flight, OnProgress
+from weights_cache.landing import Landing, Source
+from weights_cache.plan import Held, evictions, layout
+from weights_cache.rate import Rate
+from weights_cache.revision import Revision
+from weights_cache.small import Files, SmallFiles, read_small_files
+from weights_cache.view import LandingError
+
+NUM_READERS = 4  # connections a load; measured best on 2 cores, 2-8 are within noise
+CLOSE_S = 12.0  # a reader notices a stop at its next extent or after a stall
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One revision in the tier. `num_bytes` is the memory it holds; `done_bytes` what has landed of it."""
+
+    revision_id: str
+    model: str
+    num_bytes: int
+    done_bytes: int
+    landed: bool
+    num_pins: int
+    idle_s: float
+
+
+@dataclass(slots=True)
+class _Seat:
+    flight: Flight
+    num_bytes: int
+    used_s: float
+    num_pins: int = 0
+
+    @property
+    def landed(self) -> bool:
+        return self.flight.ended.is_set()
+
+
+class HostTier:
+    """The weights of this host. Threads may call anything at any time."""
+
+    def __init__(
+        self,
+        store: Endpoint,
+        cap_bytes: int,
+        num_readers: int = NUM_READERS,
+        pool_bytes: int = 0,
+        *,
+        make_reader: Callable[[], RangeReader] | None = None,
+        retry_for_s: float = RETRY_FOR_S,
+    ) -> None:
+        self._etags: dict[str, str] = {}
+        self._make_reader = make_reader or partial(HttpReader, store, self._etags)
+        self._cap_bytes, self._num_readers, self._retry_for_s = cap_bytes, num_readers, retry_for_s
+        self._lock = threading.Lock()
+        self._seats: dict[str, _Seat] = {}
+        self._readers: list[RangeReader] = []
+        self._pool, self._small, self._rate = BufferPool(pool_bytes), SmallFiles(), Rate()
+        self._closing = threading.Event()
+        self._refill()
+
+    def land(
+        self, revision: Revision, on_progress: OnProgress | None = None, *, pin: bool = False
+    ) -> Landing:
+        """The landing of a revision, at once; it fills in the background unless it is here already.
+
+        `on_progress` is called from reader threads, at most each 0.1 s and at the end; it must not raise.
+        With `pin` it is never evicted until `release`. Raises LandingError("host_full") when there is no
+        room.
+        """
+        with self._lock:
+            seat = self._seats.get(revision.id)
+            if seat is None or seat.flight.error:
+                seat = self._seats[revision.id] = self._new_seat(revision)
+            source: Source = "host" if seat.landed else "region"
+            seat.used_s = time.monotonic()
+            seat.num_pins += pin
+            if on_progress and not seat.landed:
+                seat.flight.watchers.append(on_progress)
+        return Landing(seat.flight, source, partial(self._unpin, seat) if pin else _nothing)
+
+    def small_files(self, revision: Revision) -> Files:
+        """{path: bytes} of the revision's other files, verified; read once, then from memory.
+
+        Raises LandingError. Blocks: call it in a thread.
+        """
+        return self._small.get(revision.id, partial(self._read_small, revision))
+
+    def evict(self, revision_id: str) -> int:
+        """Drop a revision that is landed and not pinned. The bytes freed, 0 if there was nothing to drop."""
+        with self._lock:
+            seat = self._seats.get(revision_id)
+            if seat is None or seat.num_pins or not seat.landed:
+                return 0
+            del self._seats[revision_id]
+        self._free([seat])
+        return seat.num_bytes
+
+    def pin(self, revision_id: str) -> bool:
+        """Keep a revision from eviction; False when it is not here. Pins count."""
+        with self._lock:
+            seat = self._seats.get(revision_id)
+            if seat:
+                seat.num_pins += 1
+            return seat is not None
+
+    def unpin(self, revision_id: str) -> None:
+        """Undo one `pin`; nothing happens when the revision is not here."""
+        with self._lock:
+            seat = self._seats.get(revision_id)
+        if seat:
+            self._unpin(seat)
+
+    def entries(self) -> tuple[Entry, ...]:
+        """What is here or on its way, least recently used first."""
+        now = time.monotonic()
+        with self._lock:
+            seats = sorted(self._seats.values(), key=lambda seat: seat.used_s)
+            return tuple(_entry(seat, now) for seat in seats)
+
+    def holds(self, revision_id: str) -> bool:
+        """Whether all of a revision's weights are here."""
+        with self._lock:
+            seat = self._seats.get(revision_id)
+            return seat is not None and seat.landed
+
+    @property
+    def store_bytes_per_s(self) -> float | None:
+        """Measured bandwidth from the region's store into this host, over the last loads; None before any."""
+        return self._rate.bytes_per_s
+
+    def close(self) -> None:
+        """Stop every load, free all memory. Landings are of no use afterwards."""
+        self._closing.set()
+        with self._lock:
+            seats = list(self._seats.values())
+        for seat in seats:
+            seat.flight.stop()
+        for seat in seats:
+            seat.flight.ended.wait(CLOSE_S)
+        with self._lock:
+            left, self._seats = list(self._seats.values()), {}
+            readers, self._readers = self._readers, []
+        self._free(left)
+        self._pool.close()
+        for reader in readers:
+            reader.close()
+
+    def _new_seat(self, revision: Revision) -> _Seat:
+        """Under the lock: make room and start a load. Raises LandingError."""
+        if self._closing.is_set():
+            raise LandingError("stopped", "this host is shutting down")
+        need_bytes = layout(revision.files, revision.tensors).total_bytes
+        # Freed first, so that the memory of what goes is the landing of what comes.
+        self._free([self._seats.pop(gone) for gone in self._room_for(revision.model, need_bytes)])
+        try:
+            flight = Flight(
+                revision,
+                self._pool.take(need_bytes),
+                self._take_reader,
+                self._give_reader,
+                self._ended,
+                retry_for_s=self._retry_for_s,
+            )
+        except OSError as error:
+            raise LandingError("host_memory_full", f"no room for {revision.model}: {error}") from error
+        flight.start(self._num_readers)
+        return _Seat(flight, need_bytes, time.monotonic())
+
+    def _room_for(self, model: str, need_bytes: int) -> tuple[str, ...]:
+        held = [
+            Held(revision_id, seat.num_bytes, seat.used_s, bool(seat.num_pins) or not seat.landed)
+            for revision_id, seat in self._seats.items()
+        ]
+        chosen = evictions(held, need_bytes, self._cap_bytes)
+        if chosen is None:
+            raise LandingError(
+                "host_full",
+                f"{model} needs {need_bytes:,} bytes of host memory; the cap is {self._cap_bytes:,} "
+                "and what is in use cannot go",
+            )
+        return chosen
+
+    def _ended(self, flight: Flight) -> None:
+        """Called by a load's last reader, before anyone who waits is woken."""
+        if flight.error:
+            with self._lock:
+                seat = self._seats.get(flight.revision.id)
+                if seat and seat.flight is flight:
+                    del self._seats[flight.revision.id]
+            flight.buffer.close()
+        else:
+            self._rate.observe(flight.total_bytes, flight.seconds())
+            self._refill()
+
+    def _unpin(self, seat: _Seat) -> None:
+        with self._lock:
+            seat.num_pins = max(0, seat.num_pins - 1)
+            seat.used_s = time.monotonic()
+
+    def _free(self, seats: list[_Seat]) -> None:
+        for seat in seats:
+            self._small.drop(seat.flight.revision.id)
+            self._pool.give(seat.flight.buffer)
+
+    def _refill(self) -> None:
+        if self._pool.pool_bytes and not self._closing.is_set():
+            run = partial(self._pool.refill, self._closing)
+            threading.Thread(target=run, name="prefault", daemon=True).start()
+
+    def _read_small(self, revision: Revision) -> Files:
+        reader = self._take_reader()
+        try:
+            files = read_small_files(revision, reader)
+        except LandingError:
+            reader.close()
+            raise
+        self._give_reader(reader)
+        return files
+
+    def _take_reader(self) -> RangeReader:
+        with self._lock:
+            if self._readers:
+                return self._readers.pop()
+        return self._make_reader()
+
+    def _give_reader(self, reader: RangeReader) -> None:
+        with self._lock:
+            if len(self._readers) < self._num_readers and not self._closing.is_set():
+                self._readers.append(reader)
+                return
+        reader.close()
+
+
+def _entry(seat: _Seat, now: float) -> Entry:
+    flight = seat.flight
+    return Entry(
+        flight.revision.id,
+        flight.revision.model,
+        seat.num_bytes,
+        flight.progress().done_bytes,
+        seat.landed,
+        seat.num_pins,
+        now - seat.used_s,
+    )
+
+
+def _nothing() -> None:
+    """A landing that was not pinned has nothing to release."""

@@ -1,0 +1,215 @@
+"""Ranged reads from an S3 store straight into the caller's memory.
+
+One reader is one keep-alive connection, used by one thread. The answer's body goes from the socket into the
+given view with `recv_into` and nothing in between: on a plain socket one system call fills a whole extent
+(MSG_WAITALL), which measured 1.3-1.9x the rate of reading piece by piece. Every range carries If-Match
+with the entity tag of the first answer, so an object that changes under a load is noticed; what the bytes
+are worth is the caller's check.
+"""
+
+import re
+import socket
+import ssl
+import struct
+import time
+from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from storage.client import Endpoint, sign
+
+Headers = tuple[tuple[str, str], ...]
+Signer = Callable[[Endpoint, str, str, str, Headers], Headers]
+
+CONNECT_S = 2.0  # a store of the own region answers in milliseconds or is down
+STALL_S = 10.0  # no byte for this long: the store is stuck, another connection may do better
+TICK_S = 1.0  # how long one receive may wait before the stall is looked at
+MAX_HEAD_BYTES = 16 << 10  # as wire's limit for a head
+FIRST_RECEIVE_BYTES = 4 << 10  # holds any S3 head; what follows the head in it is copied once
+RETRYABLE = frozenset({408, 412, 425, 429, 500, 502, 503, 504})  # 412: the tag is forgotten and read anew
+FRAMING = frozenset({"content-length", "content-range", "transfer-encoding"})  # never said twice differently
+
+_STATUS = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)(?: [^\r\n]*)?\Z")
+_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(?:\d{1,19}|\*)\Z")
+
+
+class ReadError(Exception):
+    """One read failed. `code` says how; `retryable` whether the same read may succeed a moment later."""
+
+    def __init__(self, code: str, message: str, *, retryable: bool) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retryable = retryable
+
+
+class RangeReader(Protocol):
+    """Fills memory from an object. One thread uses one reader."""
+
+    def read_into(self, path: str, offset: int, view: memoryview) -> None:
+        """Fill `view` with the bytes of `path` (`/bucket/key`) from `offset`.
+
+        Raises ReadError; what the view holds is then undefined.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let the connection go."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    status: int
+    fields: dict[str, str]
+    rest: bytes
+
+
+class HttpReader:
+    """A RangeReader over HTTP/1.1, plain or TLS, each request signed.
+
+    `etags` (path -> entity tag) is shared by the readers of one load; it is filled from the first answers.
+    """
+
+    def __init__(
+        self,
+        store: Endpoint,
+        etags: MutableMapping[str, str] | None = None,
+        *,
+        signer: Signer = sign,
+        stall_s: float = STALL_S,
+    ) -> None:
+        self._store, self._signer, self._stall_s = store, signer, stall_s
+        self._etags = {} if etags is None else etags
+        self._tls = ssl.create_default_context(cafile=store.ca) if store.url.startswith("https:") else None
+        self._socket: socket.socket | None = None
+
+    def read_into(self, path: str, offset: int, view: memoryview) -> None:
+        """Fill `view` from `offset` of `path`. Raises ReadError."""
+        reused = self._socket is not None
+        try:
+            self._exchange(path, offset, view)
+        except ReadError as error:
+            self.close()
+            if not (reused and error.code == "closed"):
+                raise
+            # The store had closed the idle connection: a fresh one, at once. This one is not `reused`.
+            self.read_into(path, offset, view)
+
+    def close(self) -> None:
+        """Let the connection go."""
+        if self._socket:
+            self._socket.close()
+            self._socket = None
+
+    def _exchange(self, path: str, offset: int, view: memoryview) -> None:
+        try:
+            connection = self._socket = self._socket or _dial(self._store, self._tls)
+            connection.sendall(self._request(path, offset, len(view)))
+            head = _read_head(connection, self._stall_s)
+            self._check(head, path, offset, len(view))
+            _read_body(connection, head.rest, view, self._stall_s)
+        except TimeoutError as error:
+            raise ReadError("timeout", f"{path}: {error or 'timed out'}", retryable=True) from error
+        except OSError as error:
+            code = "closed" if isinstance(error, ConnectionError) else "unreachable"
+            raise ReadError(code, f"{path}: {error}", retryable=True) from error
+        if head.fields.get("connection", "").lower() == "close":
+            self.close()
+
+    def _request(self, path: str, offset: int, length: int) -> bytes:
+        headers: Headers = (("range", f"bytes={offset}-{offset + length - 1}"),)
+        if path in self._etags:
+            headers += (("if-match", f'"{self._etags[path]}"'),)
+        signed = self._signer(self._store, "GET", path, "", headers)
+        lines = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in signed), "", ""]
+        return "\r\n".join(lines).encode("latin-1")
+
+    def _check(self, head: _Head, path: str, offset: int, length: int) -> None:
+        """The head answers exactly the range that was asked for. Raises ReadError."""
+        if head.status == 412:
+            self._etags.pop(path, None)
+            raise ReadError("changed", f"{path} changed while it was read", retryable=True)
+        if head.status not in {200, 206}:
+            retryable = head.status in RETRYABLE
+            raise ReadError(f"status_{head.status}", f"{path} answered {head.status}", retryable=retryable)
+        found = _RANGE.match(head.fields.get("content-range", ""))
+        begins = int(found[1]) if found else 0
+        ends = int(found[2]) if found else length - 1
+        whole = head.status == 200 and offset == 0
+        if (found is None and not whole) or (begins, ends) != (offset, offset + length - 1):
+            raise ReadError("wrong_range", f"{path} answered another range than asked", retryable=True)
+        if head.fields.get("content-length") != str(length) or "transfer-encoding" in head.fields:
+            raise ReadError("wrong_length", f"{path} answered another length than asked", retryable=True)
+        etag = head.fields.get("etag", "").strip('"')
+        if etag:
+            self._etags.setdefault(path, etag)
+
+
+def _dial(store: Endpoint, tls: ssl.SSLContext | None) -> socket.socket:
+    url = urlsplit(store.url)
+    address = (url.hostname or "", url.port or (443 if tls else 80))
+    connection = socket.create_connection(address, CONNECT_S)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if tls:
+        connection.settimeout(TICK_S)
+        return tls.wrap_socket(connection, server_hostname=url.hostname)
+    # Python's own timeout makes a socket non-blocking, which turns MSG_WAITALL off: the kernel keeps time.
+    connection.settimeout(None)
+    tick = struct.pack("ll", int(TICK_S), 0)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, tick)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, tick)
+    return connection
+
+
+def _read_head(connection: socket.socket, stall_s: float) -> _Head:
+    data = b""
+    while (end := data.find(b"\r\n\r\n")) < 0:
+        if len(data) > MAX_HEAD_BYTES:
+            raise ReadError("not_http", "the store's answer has no end of its head", retryable=False)
+        data += _receive(connection, stall_s)
+    return _Head(*_parsed(data[:end]), data[end + 4 :])
+
+
+def _receive(connection: socket.socket, stall_s: float) -> bytes:
+    received = bytearray(FIRST_RECEIVE_BYTES)
+    num_bytes = _fill_some(connection, memoryview(received), stall_s, 0)
+    return bytes(received[:num_bytes])
+
+
+def _parsed(head: bytes) -> tuple[int, dict[str, str]]:
+    first, *lines = head.split(b"\r\n")
+    status = _STATUS.match(first)
+    if not status:
+        raise ReadError("not_http", f"the store answered {first[:40]!r}", retryable=False)
+    fields: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.decode("latin-1").partition(":")
+        name, value = name.lower(), value.strip()
+        if not colon or (fields.setdefault(name, value) != value and name in FRAMING):
+            raise ReadError("not_http", "the store's answer has a broken head", retryable=False)
+    return int(status[1]), fields
+
+
+def _read_body(connection: socket.socket, rest: bytes, view: memoryview, stall_s: float) -> None:
+    if len(rest) > len(view):
+        raise ReadError("wrong_length", "more bytes came than were announced", retryable=True)
+    view[: len(rest)] = rest
+    reached, flags = len(rest), 0 if isinstance(connection, ssl.SSLSocket) else socket.MSG_WAITALL
+    while reached < len(view):
+        reached += _fill_some(connection, view[reached:], stall_s, flags)
+
+
+def _fill_some(connection: socket.socket, view: memoryview, stall_s: float, flags: int) -> int:
+    """At least one byte into `view`. TimeoutError after `stall_s` without one, ConnectionError at the end."""
+    deadline = time.monotonic() + stall_s
+    while True:
+        try:
+            num_bytes = connection.recv_into(view, 0, flags)
+        except (BlockingIOError, TimeoutError) as error:
+            if time.monotonic() >= deadline:
+                raise TimeoutError(f"no byte for {stall_s:g} s") from error
+            continue
+        if not num_bytes:
+            raise ConnectionResetError("the store closed the connection")
+        return num_bytes

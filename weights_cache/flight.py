@@ -1,0 +1,245 @@
+"""One load of one revision: threads that fill the landing in execution order and verify what they filled.
+
+Every extent is hashed as it lands and only then marked; a bad one alone is fetched again. The first error for
+good ends the load for everyone who waits: all extents that are not there yet are marked failed, so no process
+sleeps on.
+"""
+
+import mmap
+import os
+import random
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import xxhash
+
+from weights_cache.buffers import Buffer, HostMemoryError
+from weights_cache.fetch import RangeReader, ReadError
+from weights_cache.plan import layout
+from weights_cache.revision import Extent, Revision
+from weights_cache.view import FAILED, LANDED, WAITING, LandingError
+
+BLOB_BUCKET = "nearfield-blobs"  # in every region's store; the key is the BLAKE3 of the file
+NUM_BAD_TRIES = 3  # the same wrong bytes three times: the object itself is wrong
+RETRY_FOR_S = 15.0  # a store that is killed and restarted is back within seconds
+FIRST_PAUSE_S, LAST_PAUSE_S = 0.05, 1.0  # between tries, doubling, with jitter
+PROGRESS_EACH_S = 0.1  # the gateway shows at most four a second
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a load is. `eta_s` is None until something landed."""
+
+    done_bytes: int
+    total_bytes: int
+    eta_s: float | None
+
+    @property
+    def percent(self) -> float:
+        """0..100."""
+        return 100.0 * self.done_bytes / self.total_bytes if self.total_bytes else 100.0
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def blob_path(digest: str) -> str:
+    """The URL path of the file with this BLAKE3 in any region's store."""
+    return f"/{BLOB_BUCKET}/{digest}"
+
+
+def pause_s(attempt: int) -> float:
+    """How long to wait after failed try number `attempt` (from 0): doubling, between half and all of it."""
+    jitter = random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
+    return float(min(LAST_PAUSE_S, FIRST_PAUSE_S * 2**attempt) * jitter)
+
+
+class Flight:
+    """The load of one revision into one buffer. Made and started by the host tier, shared by all who wait."""
+
+    def __init__(
+        self,
+        revision: Revision,
+        buffer: Buffer,
+        take_reader: Callable[[], RangeReader],
+        give_reader: Callable[[RangeReader], None],
+        on_end: Callable[["Flight"], None],
+        *,
+        retry_for_s: float = RETRY_FOR_S,
+    ) -> None:
+        self.revision, self.buffer = revision, buffer
+        self.total_bytes = sum(extent.length for extent in revision.extents)
+        self.bytes_read = 0
+        self.error: LandingError | None = None
+        self.ended = threading.Event()
+        self.watchers: list[OnProgress] = []
+        self._layout = layout(revision.files, revision.tensors)
+        self._take_reader, self._give_reader, self._on_end = take_reader, give_reader, on_end
+        self._retry_for_s = retry_for_s
+        self._lock = threading.Lock()
+        self._next, self._running, self._done_bytes = 0, 0, 0
+        self._begun, self._elapsed_s, self._told = time.monotonic(), 0.0, 0.0
+        self._busy_s = {"allocate": 0.0, "fetch": 0.0, "verify": 0.0}
+        self.fd = buffer.read_only_fd()
+        self._ready, self.ready_fd = _states(len(revision.extents))
+        self.event_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        # Whoever still holds the flight may still send its descriptors: they close with the last holder.
+        weakref.finalize(self, _close, self.fd, self.ready_fd, self.event_fd)
+
+    def start(self, num_threads: int) -> None:
+        """Start the readers; they end by themselves."""
+        num_threads = max(1, min(num_threads, len(self.revision.extents)))
+        self._running = num_threads
+        for number in range(num_threads):
+            name = f"land-{self.revision.id[:8]}-{number}"
+            threading.Thread(target=self._read, name=name, daemon=True).start()
+
+    def stop(self) -> None:
+        """End the load: the readers stop at their next extent."""
+        self._fail(LandingError("stopped", "the load was stopped"))
+
+    def progress(self) -> Progress:
+        """Verified bytes so far; the estimate goes by this load's own rate."""
+        done_bytes = self._done_bytes
+        elapsed_s = self._elapsed_s or time.monotonic() - self._begun
+        left = self.total_bytes - done_bytes
+        eta_s = left * elapsed_s / done_bytes if done_bytes else (None if left else 0.0)
+        return Progress(done_bytes, self.total_bytes, eta_s)
+
+    def phases(self) -> dict[str, float]:
+        """Milliseconds of the load's wall time, shared out by what its threads did; they sum to the wall."""
+        wall_ms = 1000 * (self._elapsed_s or time.monotonic() - self._begun)
+        busy_s = sum(self._busy_s.values())
+        return {name: wall_ms * part / busy_s if busy_s else 0.0 for name, part in self._busy_s.items()}
+
+    def seconds(self) -> float:
+        """Wall time of the load so far."""
+        return self._elapsed_s or time.monotonic() - self._begun
+
+    def _read(self) -> None:
+        reader = self._take_reader()
+        try:
+            while (number := self._take_extent()) is not None:
+                self._land(reader, number)
+            self._give_reader(reader)
+        except LandingError as error:
+            reader.close()
+            self._fail(LandingError(error.code, error.message))  # a fresh one: no frames are kept alive
+        finally:
+            self._leave()
+
+    def _take_extent(self) -> int | None:
+        with self._lock:
+            if self.error or self._next >= len(self.revision.extents):
+                return None
+            self._next += 1
+            return self._next - 1
+
+    def _land(self, reader: RangeReader, number: int) -> None:
+        """Fetch, verify and mark one extent. Raises LandingError when it cannot be had."""
+        extent = self.revision.extents[number]
+        place, started = self._layout.place(extent), time.monotonic()
+        try:
+            self.buffer.populate(place, extent.length)
+        except HostMemoryError as error:
+            raise LandingError("host_memory_full", str(error)) from error
+        self._spend("allocate", started)
+        with self.buffer.view()[place : place + extent.length] as view:
+            for attempt in range(NUM_BAD_TRIES):
+                self._fetch(reader, extent, view)
+                if self._verified(extent, view):
+                    self._mark(number, extent)
+                    return
+                reader.close()  # whatever garbled it may sit on this connection
+                time.sleep(pause_s(attempt))
+        path = self.revision.files[extent.file].path
+        raise LandingError("weights_corrupt", f"{path} at byte {extent.offset:,} is not what was committed")
+
+    def _fetch(self, reader: RangeReader, extent: Extent, view: memoryview) -> None:
+        path = blob_path(self.revision.files[extent.file].blake3)
+        started, attempt = time.monotonic(), 0
+        while True:
+            try:
+                reader.read_into(path, extent.offset, view)
+            except ReadError as error:
+                late = time.monotonic() - started > self._retry_for_s
+                if late or not error.retryable or self.error:
+                    raise LandingError("store_" + error.code, f"reading weights: {error}") from error
+                time.sleep(pause_s(attempt))
+                attempt += 1
+            else:
+                self._spend("fetch", started)
+                return
+
+    def _verified(self, extent: Extent, view: memoryview) -> bool:
+        started = time.monotonic()
+        right = xxhash.xxh3_64_hexdigest(view) == extent.xxh3
+        self._spend("verify", started)
+        with self._lock:
+            self.bytes_read += extent.length
+        return right
+
+    def _spend(self, phase: str, started: float) -> None:
+        with self._lock:
+            self._busy_s[phase] += time.monotonic() - started
+
+    def _mark(self, number: int, extent: Extent) -> None:
+        now = time.monotonic()
+        with self._lock:
+            if self.error:
+                return
+            self._ready[number] = LANDED
+            self._done_bytes += extent.length
+            tell = now - self._told >= PROGRESS_EACH_S or self._done_bytes == self.total_bytes
+            self._told = now if tell else self._told
+        os.eventfd_write(self.event_fd, 1)
+        if tell:
+            self._tell()
+
+    def _tell(self) -> None:
+        progress = self.progress()
+        for watcher in tuple(self.watchers):
+            watcher(progress)
+
+    def _fail(self, error: LandingError) -> None:
+        """Remember the first error and mark what has not landed, so that every waiter wakes and knows."""
+        with self._lock:
+            if self.error or self.ended.is_set():
+                return
+            self.error = error
+            for number in range(len(self.revision.extents)):
+                if self._ready[number] == WAITING:
+                    self._ready[number] = FAILED
+        os.eventfd_write(self.event_fd, 1)
+
+    def _leave(self) -> None:
+        with self._lock:
+            self._running -= 1
+            if self._running:
+                return
+            self._elapsed_s = max(time.monotonic() - self._begun, 1e-9)
+            whole = self._done_bytes == self.total_bytes
+        if not whole:
+            self._fail(LandingError("reader_stopped", "a reader of the weights stopped unexpectedly"))
+        else:
+            self.buffer.populated_bytes = self.buffer.num_bytes
+        self._on_end(self)
+        self.ended.set()
+
+
+def _states(num_extents: int) -> tuple[mmap.mmap, int]:
+    """One byte an extent, all WAITING: our writable mapping and a descriptor that cannot write."""
+    fd = os.memfd_create("nearfield-ready", os.MFD_CLOEXEC)
+    os.ftruncate(fd, max(1, num_extents))
+    states = mmap.mmap(fd, max(1, num_extents))
+    read_only = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    os.close(fd)
+    return states, read_only
+
+
+def _close(*fds: int) -> None:
+    for fd in fds:
+        os.close(fd)

@@ -1,0 +1,71 @@
+"""What a caller of the host tier holds: one revision's weights in host memory, there or on their way."""
+
+from collections.abc import Callable
+from typing import Literal
+
+from weights_cache.flight import Flight, Progress
+from weights_cache.view import LandingError
+
+Source = Literal["region", "host"]
+
+
+class Landing:
+    """A handle on a load that is running, done or failed. Several handles may share one load.
+
+    `fd` (weights), `ready_fd` (one byte an extent) and `event_fd` (wake-ups) are for `weights_cache.view`
+    in another process; the first two cannot write. They stay valid until `release`, after which the
+    weights may be evicted and their memory used again: release only when every process that maps them has
+    exited.
+    """
+
+    def __init__(self, flight: Flight, source: Source, release: Callable[[], None]) -> None:
+        self._flight, self._release = flight, release
+        self.revision_id = flight.revision.id
+        self.source = source
+        self.fd, self.ready_fd, self.event_fd = flight.fd, flight.ready_fd, flight.event_fd
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of weights, as they count in progress and receipts."""
+        return self._flight.total_bytes
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes this load has read from the region's store, repeats included; 0 when they were here."""
+        return 0 if self.source == "host" else self._flight.bytes_read
+
+    @property
+    def phases(self) -> dict[str, float]:
+        """Milliseconds spent on allocate, fetch and verify; they sum to the load's wall. Empty on a hit."""
+        return {} if self.source == "host" else self._flight.phases()
+
+    @property
+    def done(self) -> bool:
+        """Whether the load has ended, well or not."""
+        return self._flight.ended.is_set()
+
+    @property
+    def error(self) -> LandingError | None:
+        """Why the load failed; None while it runs and when it is whole."""
+        return self._flight.error
+
+    def progress(self) -> Progress:
+        """Verified bytes and the estimate for the rest."""
+        return self._flight.progress()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for the whole; False when `timeout_s` passed. Raises LandingError, the same to everybody."""
+        if not self._flight.ended.wait(timeout_s):
+            return False
+        if self._flight.error:
+            raise LandingError(self._flight.error.code, self._flight.error.message)
+        return True
+
+    def release(self) -> None:
+        """Undo the pin that `land(pin=True)` gave. May be called twice."""
+        release, self._release = self._release, _nothing
+        release()
+
+
+def _nothing() -> None:
+    """A pin is given back once."""

@@ -1,0 +1,107 @@
+"""A landing seen from another process: the engine maps it and waits for what it needs.
+
+The weights are one memfd, the state of each extent is one byte of a second one, and an eventfd wakes who
+waits. The mapping is private and copy-on-write: the engine may even write to a tensor without changing
+what any other process sees, and torch gets the writable buffer it asks for. No torch, no threads, and it
+works on descriptors received over SCM_RIGHTS after a fork.
+"""
+
+import mmap
+import os
+import select
+import time
+from bisect import bisect_right
+
+from weights_cache.plan import Layout, copied_tensors, layout
+from weights_cache.revision import Revision
+
+WAITING, LANDED, FAILED = 0, 1, 2  # one byte an extent, written by the node after the extent was verified
+LOOK_AGAIN_S = 0.02  # a wake-up may be taken by another waiter of the same landing; nobody sleeps longer
+_MAP_NORESERVE = 0x4000  # private pages of weights are never written in practice: reserve no swap for them
+
+
+class LandingError(Exception):
+    """The weights will not land: `code` and a sentence. Every waiter of the same load gets the same one."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class LandingView:
+    """One process' view of a landing. `buffer` holds `layout.total_bytes` bytes; place(tensor) says where."""
+
+    def __init__(self, revision: Revision, fd: int, ready_fd: int, event_fd: int) -> None:
+        self.layout: Layout = layout(revision.files, revision.tensors)
+        self.copied: tuple[int, ...] = copied_tensors(revision.tensors, self.layout)
+        self._layers = [extent.layer for extent in revision.extents]
+        self._event_fd = event_fd
+        self._map = _mapped(fd, self.layout.total_bytes)
+        self._ready = mmap.mmap(ready_fd, max(1, len(self._layers)), mmap.MAP_SHARED, mmap.PROT_READ)
+        self._num_landed = 0
+        self.buffer = memoryview(self._map)[: self.layout.total_bytes]
+
+    def wait_extent(self, number: int, timeout_s: float | None = None) -> bool:
+        """Wait until extent `number` is verified; False when `timeout_s` passed. Raises LandingError."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while (state := self._ready[number]) == WAITING:
+            left_s = LOOK_AGAIN_S if deadline is None else min(LOOK_AGAIN_S, deadline - time.monotonic())
+            if left_s <= 0:
+                return False
+            self._sleep(left_s)
+        if state == FAILED:
+            raise LandingError("weights_failed", f"extent {number} of the weights could not be loaded")
+        return True
+
+    def wait_layer(self, layer: int, timeout_s: float | None = None) -> bool:
+        """Wait for everything that runs up to and including `layer` (-1: what comes before the layers)."""
+        return self._wait_first(bisect_right(self._layers, layer), timeout_s)
+
+    def wait_all(self, timeout_s: float | None = None) -> bool:
+        """Wait for every byte: before the last norm and the head, whatever number their layer has."""
+        return self._wait_first(len(self._layers), timeout_s)
+
+    @property
+    def num_landed(self) -> int:
+        """Extents that are verified, counted from the first one without a gap."""
+        while self._num_landed < len(self._layers) and self._ready[self._num_landed] == LANDED:
+            self._num_landed += 1
+        return self._num_landed
+
+    def close(self) -> None:
+        """Unmap. Fails with BufferError while a tensor or another view still uses `buffer`."""
+        self.buffer.release()
+        self._map.close()
+        self._ready.close()
+
+    def _wait_first(self, num_extents: int, timeout_s: float | None) -> bool:
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while (number := self.num_landed) < num_extents:
+            left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not self.wait_extent(number, left_s):
+                return False
+        return True
+
+    def _sleep(self, most_s: float) -> None:
+        poll = select.poll()
+        poll.register(self._event_fd, select.POLLIN)
+        if poll.poll(most_s * 1000):
+            try:
+                os.eventfd_read(self._event_fd)
+            except BlockingIOError:
+                return  # another waiter took it; the state byte is looked at in any case
+
+
+def _mapped(fd: int, num_bytes: int) -> mmap.mmap:
+    return mmap.mmap(
+        fd,
+        max(1, num_bytes),
+        mmap.MAP_PRIVATE | _MAP_NORESERVE,
+        mmap.PROT_READ | mmap.PROT_WRITE,
+    )
+
+
+def open_landing(revision: Revision, fd: int, ready_fd: int, event_fd: int) -> LandingView:
+    """Map the landing behind three descriptors. They may be closed afterwards, all but `event_fd`."""
+    return LandingView(revision, fd, ready_fd, event_fd)
