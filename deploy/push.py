@@ -3,13 +3,14 @@
 import asyncio
 import json
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deploy.credentials import Credentials
-from regions.commit import Complete, Refused, check_folder
+from regions.check import check_folder
+from regions.commit import Refused
 from storage.client import S3, Endpoint, NotFound, Uploaded, upload_folder
 
 BUCKET = "models"
@@ -44,7 +45,7 @@ class PushPlan:
         return sum(self.files.values())
 
 
-def plan(folder: Path, model: str) -> PushPlan:
+def plan(folder: Path, model: str, all_regions: Sequence[str]) -> PushPlan:
     """Look through `folder` and judge it by the rules that the platform will apply to the bucket.
 
     Raises:
@@ -57,11 +58,9 @@ def plan(folder: Path, model: str) -> PushPlan:
             file.seek(offset)
             return file.read(length)
 
-    verdict = check_folder(files, read)
+    verdict = check_folder(files, read, all_regions)
     if isinstance(verdict, Refused):
         raise PushRefused(verdict.code, verdict.message, verdict.next_step)
-    if not isinstance(verdict, Complete):
-        raise PushRefused("incomplete", verdict.reason, "Complete the folder and push again.")
     left_out = {entry.path: entry.reason for entry in verdict.left_out}
     kept = {path: num for path, num in files.items() if path not in left_out}
     return PushPlan(model, folder, kept, left_out)

@@ -73,7 +73,7 @@ async def _demo(state: Path, folder: Path, console: Console) -> int:
 
 def _push(console: Console, credentials: Credentials, folder: Path) -> None:
     for model, source in ((CHAT_MODEL, folder), (EMBEDDING_MODEL, minilm.folder())):
-        planned = push.plan(source, model)
+        planned = push.plan(source, model, tuple(credentials.regions))
         push.upload(planned, credentials, None, lambda _: None)
         console.print(f"pushed [bold]{model}[/]: {len(planned.files)} files, {show.size(planned.num_bytes)}")
     client = Client(credentials, admin=True)

@@ -38,7 +38,7 @@ def run(
     """
     console = Console(quiet=True) if as_json else show.console()
     _check(credentials, model, regions)
-    planned = push.plan(folder, model)
+    planned = push.plan(folder, model, tuple(credentials.regions))
     _say_plan(console, planned, regions or tuple(credentials.regions))
     with _bar(console, planned.num_bytes) as advance:
         push_id = push.upload(planned, credentials, regions, advance)

@@ -1,0 +1,75 @@
+"""The plan of a push: the platform's own rules, applied before a byte moves."""
+
+import json
+import struct
+from pathlib import Path
+
+import pytest
+
+from deploy import push
+
+REGIONS = ("iad", "fra")
+
+
+def _model(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    header = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 8)
+    (folder / "config.json").write_text(
+        json.dumps({"architectures": ["LlamaForCausalLM"], "model_type": "llama"})
+    )
+    (folder / "tokenizer.json").write_text("{}")
+    return folder
+
+
+def test_a_whole_folder_is_planned_with_its_sizes(tmp_path):
+    """What will be uploaded, and nothing hidden or of our own making."""
+    folder = _model(tmp_path / "m")
+    (folder / ".git").mkdir()
+    (folder / ".git" / "HEAD").write_text("x")
+    (folder / "nearfield-status.json").write_text("{}")
+
+    planned = push.plan(folder, "acme/m", REGIONS)
+
+    assert set(planned.files) == {"config.json", "model.safetensors", "tokenizer.json"}
+    assert planned.num_bytes == sum((folder / name).stat().st_size for name in planned.files)
+    assert not planned.left_out
+
+
+def test_what_is_left_out_is_said(tmp_path):
+    """A pickle and a script beside good weights stay behind, each with its reason."""
+    folder = _model(tmp_path / "m")
+    (folder / "pytorch_model.bin").write_bytes(b"x")
+    (folder / "model.py").write_text("x")
+
+    planned = push.plan(folder, "acme/m", REGIONS)
+
+    assert set(planned.left_out) == {"pytorch_model.bin", "model.py"}
+    assert not set(planned.left_out) & set(planned.files)
+
+
+@pytest.mark.parametrize("missing", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_an_incomplete_folder_is_refused_before_a_byte_moves(tmp_path, missing):
+    """The refusal names what is missing and what to do."""
+    folder = _model(tmp_path / "m")
+    (folder / missing).unlink()
+
+    with pytest.raises(push.PushRefused) as caught:
+        push.plan(folder, "acme/m", REGIONS)
+    assert caught.value.code
+    assert caught.value.next_step
+
+
+def test_a_folder_that_is_not_there_is_refused(tmp_path):
+    """A slip of the finger is told as such."""
+    with pytest.raises(push.PushRefused, match="not a folder"):
+        push.plan(tmp_path / "none", "acme/m", REGIONS)
+
+
+def test_a_model_toml_with_an_unknown_region_is_refused(tmp_path):
+    """The file in the folder is checked with everything else."""
+    folder = _model(tmp_path / "m")
+    (folder / "model.toml").write_text('regions = ["sfo"]\n')
+
+    with pytest.raises(push.PushRefused, match="sfo"):
+        push.plan(folder, "acme/m", REGIONS)

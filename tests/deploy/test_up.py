@@ -1,0 +1,63 @@
+"""One `up` a folder: the lock, who holds it, and a wipe that never takes a stranger's files."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from deploy import up
+
+
+def test_a_folder_is_held_by_one(tmp_path):
+    """A second `up` on the same folder is refused and told who has it."""
+    with up.hold(tmp_path), pytest.raises(up.StateInUse, match=str(os.getpid())):
+        up.hold(tmp_path)
+
+
+def test_the_lock_goes_with_its_process(tmp_path):
+    """After kill -9 there is nothing to clean up."""
+    code = (
+        "import sys, pathlib, deploy.up as u
+"
+        "held = u.hold(pathlib.Path(sys.argv[1]))
+"
+        "print('held', flush=True)
+"
+        "sys.stdin.read()
+"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    assert up.holder(tmp_path) == process.pid
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()
+
+    assert up.holder(tmp_path) is None
+    up.hold(tmp_path).close()
+
+
+def test_a_wipe_takes_only_what_up_made(tmp_path):
+    """`--fresh` on a folder of the user's own does nothing to it."""
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("x")
+    up.wipe(mine)
+    assert (mine / "thesis.tex").exists()
+
+    ours = tmp_path / "ours"
+    up.hold(ours).close()
+    up.wipe(ours)
+    assert not ours.exists()
+
+
+def test_a_wipe_of_a_running_platform_is_refused(tmp_path):
+    """Nobody's objects are deleted under a running store."""
+    with up.hold(tmp_path), pytest.raises(up.StateInUse, match="nearfield stop"):
+        up.wipe(tmp_path)

@@ -1,0 +1,94 @@
+"""What the regions say of a model, and when waiting for it ends."""
+
+import pytest
+
+from deploy import watch
+from deploy.chat import ask
+from deploy.client import ApiError
+
+
+class Scripted:
+    """A client whose answers are written down."""
+
+    def __init__(self, *statuses):
+        self.statuses = list(statuses)
+
+    def get(self, _path):
+        from deploy.client import Reply
+
+        body = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+        return Reply(200, {}, body)
+
+    def stream(self, _path, _body, region=None):
+        return {"x-nearfield-region": region or "iad"}, iter(self.statuses)
+
+
+def _status(**states):
+    def body(state):
+        row = {"state": state, "revision": "r1", "tier": "resident", "error": None, "progress": None}
+        if state == "failed":
+            row["error"] = {"code": "probe_failed", "message": "no token", "next": "look"}
+        return {"body": {"models": {"a/m": row}}} if state else {"body": None}
+
+    return {"regions": {region: body(state) for region, state in states.items()}}
+
+
+def test_it_ends_when_every_named_region_is_live():
+    """Regions that were not asked for do not matter."""
+    client = Scripted(_status(iad="warming", fra=None), _status(iad="live", fra=None))
+    seen = []
+
+    live = watch.until_live(client, "a/m", "r1", ("iad",), seen.append, 5)
+
+    assert set(live) == {"iad"}
+    assert [s["iad"].state for s in seen] == ["warming", "live"]
+
+
+def test_a_failed_region_ends_the_wait_with_its_reason():
+    """Nobody waits for a timeout when the answer is known."""
+    with pytest.raises(watch.NotLive, match="fra: no token") as caught:
+        watch.until_live(Scripted(_status(iad="live", fra="failed")), "a/m", "r1", None, lambda _: None, 5)
+    assert caught.value.next_step == "look"
+
+
+def test_a_wait_that_is_too_long_names_who_is_late():
+    """And the command that shows more."""
+    with pytest.raises(watch.NotLive, match="fra warming"):
+        watch.until_live(Scripted(_status(iad="live", fra="warming")), "a/m", "r1", None, lambda _: None, 0.3)
+
+
+def test_another_revision_does_not_count():
+    """The old one still serving is not the new one live."""
+    with pytest.raises(watch.NotLive) as caught:
+        watch.until_live(Scripted(_status(iad="live")), "a/m", "r2", None, lambda _: None, 0.3)
+    assert caught.value.code == "timeout"
+
+
+def test_a_stream_is_read_with_its_comments_and_receipts():
+    """Progress goes to one callback, text to another, receipts are kept by hop."""
+    client = Scripted(
+        ': nearfield {"phase":"fetch","percent":50,"eta_s":0.5}',
+        'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}',
+        'data: {"choices":[{"delta":{"content":"Par"}}]}',
+        'data: {"choices":[{"delta":{"content":"is"}}]}',
+        'data: {"choices":[],"usage":{"total_tokens":5}}',
+        "data: [DONE]",
+        ': nearfield {"hop":"node","total_ms":3.0,"phases":{"prefill":1.0}}',
+    )
+    pieces, waits = [], []
+
+    told = ask(client, "a/m", [], on_text=pieces.append, on_wait=waits.append)
+
+    assert told.text == "Paris"
+    assert pieces == ["Par", "is"]
+    assert waits[0]["percent"] == 50
+    assert told.usage == {"total_tokens": 5}
+    assert told.receipt("node")["phases"] == {"prefill": 1.0}
+
+
+def test_an_error_event_is_an_error():
+    """A stream that ends in one is never taken for a whole answer."""
+    client = Scripted('data: {"error":{"message":"the region went away","code":"upstream_failed"}}')
+
+    with pytest.raises(ApiError, match="went away"):
+        ask(client, "a/m", [])
