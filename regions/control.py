@@ -122,9 +122,9 @@ async def _order(exchange: Exchange) -> dict[str, Any]:
 
 
 def _cooler(to: object) -> Tier:
-    if to not in COOLER:
+    if not isinstance(to, str) or to not in COOLER:
         raise Refusal(400, "bad_request", 'Say "to": "host", "region" or "origin".', param="to")
-    return Tier(str(to))
+    return Tier(to)
 
 
 def _holds(view: NodeView, revision: str, to: Tier) -> bool:

@@ -1,4 +1,4 @@
-"""The region's row: what is deployed and what the nodes report; signed, numbered, said each second or sooner."""
+"""The region's row: what is deployed and what nodes report; signed, numbered, said each second or sooner."""
 
 from __future__ import annotations
 
@@ -75,16 +75,17 @@ class Publisher:
 
     async def _until_new(self, version: int) -> None:
         """Returns when what a row shows has changed; figures that only tick over wait for the period."""
-        loop = asyncio.get_running_loop()
-        earliest, row = loop.time() + GAP_S, self._last
-        while row == self._last:
-            version = await self._deployments.changed(version)
+        earliest, row = asyncio.get_running_loop().time() + GAP_S, self._last
+        while row == self._last or asyncio.get_running_loop().time() < earliest:
+            try:
+                async with asyncio.timeout_at(None if row == self._last else earliest):
+                    version = await self._deployments.changed(version)
+            except TimeoutError:
+                return
             await asyncio.sleep(SETTLE_S)
             if self._policy_moved():
                 return
             row = region_row(self._deployments, self._wakes, self._epoch, self.seq)
-        while loop.time() < earliest and not self._policy_moved():
-            await asyncio.sleep(SETTLE_S)
 
     def _policy_moved(self) -> bool:
         return self._deployments.policy_line != self._policy_line
