@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
 
-from wire.framing import LAST_CHUNK, chunk_parts
-from wire.http1 import Headers, ResponseHead, request_head_bytes
+from wire.http1 import Headers, ResponseHead
+from wire.outgoing import Outgoing
 from wire.upstream import DialError, Phase, Upstream
 
 __all__ = ["Answer", "DialError", "Phase", "Pool", "split_address"]
@@ -17,8 +17,6 @@ MIB = 1024 * 1024
 IDLE_S = 25.0  # our servers close after 30 s of idleness: never race them
 FRESH_S = 1.0  # a streamed body cannot be sent twice, so it only rides a connection idle for less
 STALE_S = 2.0  # a close that crossed our request shows within a round trip; later it is a dead upstream
-CONTINUE_S = 5.0  # an upstream that never says 100 Continue gets the body after this (RFC 9110 10.1.1)
-STALL_S = 30.0  # an upstream that takes no byte of a request body for so long is gone
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -36,8 +34,9 @@ class Answer:
     its end closes the connection.
     """
 
-    def __init__(self, pool: "Pool", upstream: Upstream, head: ResponseHead) -> None:
+    def __init__(self, pool: "Pool", upstream: Upstream, head: ResponseHead, connect_s: float) -> None:
         self.head = head
+        self.connect_s = connect_s  # 0 on a kept connection
         self._pool = pool
         self._upstream: Upstream | None = upstream
         self._received = upstream.received
@@ -183,28 +182,34 @@ class Pool:
 
         Raises DialError. Whatever ends the call early (also cancellation) closes the connection at once.
         """
-        head = self._head_bytes(method, target, headers, body, length, expect_continue=expect_continue)
+        outgoing = Outgoing(
+            method, target, headers, body, length, self._host_header, expect_continue=expect_continue
+        )
         started = asyncio.get_running_loop().time()
-        upstream = self._kept(IDLE_S if body is None or isinstance(body, bytes) else FRESH_S)
+        upstream = self._kept(FRESH_S if outgoing.streams and not outgoing.expects else IDLE_S)
         if upstream is not None:
             try:
-                return await self._exchange(
-                    upstream, method, head, body, length, head_s, expect=expect_continue
-                )
+                return await self._exchange(upstream, outgoing, head_s, 0.0)
             except DialError as error:
                 late = asyncio.get_running_loop().time() - started > STALE_S
-                if error.received or error.timed_out or late or not (body is None or isinstance(body, bytes)):
+                if error.received or error.timed_out or late or not outgoing.replayable:
                     raise
+        started = asyncio.get_running_loop().time()
         upstream = await self._connect(connect_s)
-        return await self._exchange(upstream, method, head, body, length, head_s, expect=expect_continue)
+        connecting_s = asyncio.get_running_loop().time() - started
+        return await self._exchange(upstream, outgoing, head_s, connecting_s)
 
-    async def close(self) -> None:
-        """Close every connection, also those in use."""
-        self._closed = True
+    def abort(self) -> None:
+        """Cut every connection, also those in use: their requests fail at once. The pool stays usable."""
         for upstream in (*self._idle, *self._busy):
             upstream.abort()
         self._idle.clear()
         self._busy.clear()
+
+    async def close(self) -> None:
+        """Close every connection, also those in use."""
+        self._closed = True
+        self.abort()
 
     def take_back(self, upstream: Upstream) -> None:
         """(Answer) a completely read answer: keep its connection if another request may follow."""
@@ -251,72 +256,14 @@ class Pool:
         return upstream
 
     async def _exchange(
-        self,
-        upstream: Upstream,
-        method: str,
-        head: bytes,
-        body: bytes | AsyncIterator[bytes] | None,
-        length: int | None,
-        head_s: float,
-        *,
-        expect: bool,
+        self, upstream: Upstream, outgoing: Outgoing, head_s: float, connect_s: float
     ) -> Answer:
         try:
-            upstream.begin(method, head_s)
-            if body is None or (isinstance(body, bytes) and not expect):
-                await upstream.send(head + body if body else head)
-            else:
-                await upstream.send(head)
-                if not expect or await upstream.continued(min(CONTINUE_S, head_s)):
-                    await _send_body(upstream, body, chunked=length is None)
-            answer_head = await upstream.answer(head_s)
+            upstream.begin(outgoing.method, head_s)
+            await outgoing.send(upstream, head_s)
+            head = await upstream.answer(head_s)
         except BaseException:
             upstream.abort()
             self._busy.discard(upstream)
             raise
-        return Answer(self, upstream, answer_head)
-
-    def _head_bytes(
-        self,
-        method: str,
-        target: str,
-        headers: Headers,
-        body: bytes | AsyncIterator[bytes] | None,
-        length: int | None,
-        *,
-        expect_continue: bool,
-    ) -> bytes:
-        framed = [
-            pair for pair in headers if pair[0] not in {"content-length", "transfer-encoding", "expect"}
-        ]
-        if not any(name == "host" for name, _ in headers):
-            framed.insert(0, ("host", self._host_header))
-        if isinstance(body, bytes):
-            framed.append(("content-length", str(len(body))))
-        elif body is not None:
-            framed.append(
-                ("transfer-encoding", "chunked") if length is None else ("content-length", str(length))
-            )
-        elif method in {"POST", "PUT"}:
-            framed.append(("content-length", "0"))
-        if expect_continue and body is not None:
-            framed.append(("expect", "100-continue"))
-        return request_head_bytes(method, target, tuple(framed))
-
-
-async def _send_body(upstream: Upstream, body: bytes | AsyncIterator[bytes] | None, *, chunked: bool) -> None:
-    """Send the body until it ends, or the upstream has already answered."""
-    if isinstance(body, bytes):
-        await upstream.send(body)
-        return
-    if body is None:
-        return
-    upstream.allow(None)
-    async for data in body:
-        if upstream.answered:
-            return
-        upstream.allow(STALL_S)
-        await upstream.send(*(chunk_parts(data) if chunked else (data,)))
-        upstream.allow(None)
-    if chunked:
-        await upstream.send(LAST_CHUNK)
+        return Answer(self, upstream, head, connect_s)

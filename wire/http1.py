@@ -178,7 +178,10 @@ def _checked_request(method: str, fields: HeadFields, minor: int, limits: Limits
 def _check_target(target: str, limits: Limits) -> None:
     if not TARGET.fullmatch(target):
         raise _bad("The request target must be a path of visible ASCII characters, such as /v1/models.")
-    if not limits.encoded_paths and _ODD_PATH.search(target.partition("?")[0]):
+    path = target.partition("?")[0]
+    if path.startswith(limits.slash_prefixes):
+        path = path.replace("%2F", "/").replace("%2f", "/")
+    if not limits.encoded_paths and _ODD_PATH.search(path):
         raise _bad("Encoded separators, empty segments and dot segments are not served in paths.")
 
 

@@ -20,6 +20,9 @@ class Limits:
     encoded_paths: bool = (
         False  # True: %00, %2e, %2f, '//' and '..' pass; the owner of the path decodes it once
     )
+    slash_prefixes: tuple[
+        str, ...
+    ] = ()  # under these paths %2F is a plain '/': openai encodes a model's name
     served_hosts: frozenset[str] | None = None  # lower-case names without port; None: any well-formed Host
     head_s: float = 10.0  # from the first byte (or the accept) to the blank line: drops slow heads
     idle_s: float = 30.0  # keep-alive between requests

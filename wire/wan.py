@@ -16,7 +16,7 @@ WINDOW_BYTES = 64 * 1024 * 1024  # in flight per direction at most: 160 ms at 3 
 class _Side(asyncio.Protocol):
     """One TCP connection of a relayed pair: reads here are delivered to `other` later."""
 
-    def __init__(self, link: "WanLink", opened: float) -> None:
+    def __init__(self, link: "WanRelay", opened: float) -> None:
         self._link = link
         self._loop = asyncio.get_running_loop()
         self.transport: asyncio.Transport | None = None
@@ -103,8 +103,8 @@ class _Side(asyncio.Protocol):
             (target.close if exc is None else target.abort)()
 
 
-class WanLink:
-    """A relay on `port` (127.0.0.1) to one address, `rtt_s` seconds away. Simulated."""
+class WanRelay:
+    """A relay on `port` to one address, `rtt_s` seconds away. Simulated."""
 
     def __init__(self, address: tuple[str, int], rtt_s: float, bytes_per_s: float | None) -> None:
         self.rtt_s = rtt_s
@@ -117,14 +117,17 @@ class WanLink:
 
     @classmethod
     async def start(
-        cls, host: str, port: int, *, rtt_s: float, bytes_per_s: float | None = None, listen: int = 0
-    ) -> "WanLink":
-        """Relay 127.0.0.1:`listen` (0: any) to `host`:`port`; at most `bytes_per_s` each way."""
-        link = cls((host, port), rtt_s, bytes_per_s)
-        listener = await asyncio.get_running_loop().create_server(link._accept, "127.0.0.1", listen)
-        link._listener = listener
-        link.port = listener.sockets[0].getsockname()[1]
-        return link
+        cls, host: str, port: int, *, target: tuple[str, int], rtt_ms: float, bytes_per_s: float | None = None
+    ) -> "WanRelay":
+        """Listen on `host`:`port` (0: any) for programs that are `rtt_ms` away from `target`.
+
+        At most `bytes_per_s` go each way. Raises OSError if the address cannot be bound.
+        """
+        relay = cls(target, rtt_ms / 1000, bytes_per_s)
+        listener = await asyncio.get_running_loop().create_server(relay._accept, host, port)
+        relay._listener = listener
+        relay.port = listener.sockets[0].getsockname()[1]
+        return relay
 
     async def close(self) -> None:
         """Stop relaying and reset every connection."""

@@ -227,6 +227,23 @@ def test_s3_listeners_take_any_path_byte():
     assert refusal_of([request(line="GET /a#b HTTP/1.1")], limits) == 400
 
 
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("/v1/models/a%2Fb", None),
+        ("/v1/models/a%2fb", None),
+        ("/v1/other/a%2Fb", 400),
+        ("/v1/models/%2Fa", 400),
+        ("/v1/models/a%2F..%2Fb", 400),
+        ("/v1/models/a%2F%2e%2e", 400),
+    ],
+)
+def test_an_encoded_slash_is_a_slash_where_it_is_allowed(target, status):
+    limits = Limits(slash_prefixes=("/v1/models/",))
+
+    assert refusal_of([request(line=f"GET {target} HTTP/1.1")], limits) == status
+
+
 def test_user_metadata_may_hold_underscores():
     assert refusal_of([request("x-amz-meta-my_key: 1")]) is None
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.wire.test_serve import serving
 from wire.dial import DialError, Pool
-from wire.wan import WanLink
+from wire.wan import WanRelay
 
 RTT_S = 0.08
 
@@ -16,7 +16,8 @@ RTT_S = 0.08
 @contextlib.asynccontextmanager
 async def far(handler, **options):
     async with serving(handler) as server:
-        link = await WanLink.start("127.0.0.1", server.port, **{"rtt_s": RTT_S, **options})
+        options = {"target": ("127.0.0.1", server.port), "rtt_ms": RTT_S * 1000, **options}
+        link = await WanRelay.start("127.0.0.1", 0, **options)
         pool = Pool("127.0.0.1", link.port)
         try:
             yield pool, link, server
@@ -59,7 +60,7 @@ async def test_delay_does_not_take_throughput():
 
 
 async def test_the_rate_is_a_cap():
-    async with far(sized, rtt_s=0.01, bytes_per_s=10 * 2**20) as (pool, _, _):
+    async with far(sized, rtt_ms=10, bytes_per_s=10 * 2**20) as (pool, _, _):
         await timed(pool)
         took_s, _ = await timed(pool, f"/?{2 * 2**20}")
 
@@ -82,7 +83,8 @@ async def test_the_end_comes_after_the_bytes():
         writer.close()
 
     server = await asyncio.start_server(until_close, "127.0.0.1", 0)
-    link = await WanLink.start("127.0.0.1", server.sockets[0].getsockname()[1], rtt_s=0.05)
+    target = server.sockets[0].getsockname()[:2]
+    link = await WanRelay.start("127.0.0.1", 0, target=target, rtt_ms=50)
     reader, writer = await asyncio.open_connection("127.0.0.1", link.port)
     assert len(await asyncio.wait_for(reader.read(-1), 2)) == 2**20
     writer.close()

@@ -1,0 +1,71 @@
+"""One request to an upstream: its head with the framing of its body, and how it is sent."""
+
+from collections.abc import AsyncIterator
+
+from wire.framing import LAST_CHUNK, chunk_parts
+from wire.heads import Headers, request_head_bytes
+from wire.upstream import Upstream
+
+CONTINUE_S = 5.0  # an upstream that never says 100 Continue gets the body after this (RFC 9110 10.1.1)
+STALL_S = 30.0  # an upstream that takes no byte of a request body for so long is gone
+_OURS = frozenset({"content-length", "transfer-encoding", "expect"})
+
+
+class Outgoing:
+    """A request that can be sent until a streamed body has been begun (`replayable`)."""
+
+    def __init__(
+        self,
+        method: str,
+        target: str,
+        headers: Headers,
+        body: bytes | AsyncIterator[bytes] | None,
+        length: int | None,
+        host: str,
+        *,
+        expect_continue: bool,
+    ) -> None:
+        self.method = method
+        self.replayable = True
+        self.expects = expect_continue and body is not None
+        self.streams = not (body is None or isinstance(body, bytes))
+        self._body = body
+        self._chunked = self.streams and length is None
+        framed = [pair for pair in headers if pair[0] not in _OURS]
+        if not any(name == "host" for name, _ in headers):
+            framed.insert(0, ("host", host))
+        if self._chunked:
+            framed.append(("transfer-encoding", "chunked"))
+        elif self.streams:
+            framed.append(("content-length", str(length)))
+        elif body is not None or method in {"POST", "PUT"}:
+            framed.append(("content-length", str(len(body) if isinstance(body, bytes) else 0)))
+        if self.expects:
+            framed.append(("expect", "100-continue"))
+        self._head = request_head_bytes(method, target, tuple(framed))
+
+    async def send(self, upstream: Upstream, head_s: float) -> None:
+        """Send all of it, or as much as the upstream wants before it answers. Raises DialError."""
+        body = self._body
+        if isinstance(body, bytes) and not self.expects:
+            await upstream.send(self._head + body)
+            return
+        await upstream.send(self._head)
+        if body is None or (self.expects and not await upstream.continued(min(CONTINUE_S, head_s))):
+            return
+        if isinstance(body, bytes):
+            await upstream.send(body)
+        else:
+            self.replayable = False
+            await self._stream(upstream, body)
+
+    async def _stream(self, upstream: Upstream, body: AsyncIterator[bytes]) -> None:
+        upstream.allow(None)
+        async for data in body:
+            if upstream.answered:
+                return
+            upstream.allow(STALL_S)
+            await upstream.send(*(chunk_parts(data) if self._chunked else (data,)))
+            upstream.allow(None)
+        if self._chunked:
+            await upstream.send(LAST_CHUNK)
