@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from regions.trip import Trip
     from wire.dial import Answer
+    from wire.timing import Phases
 
 CONNECT_S: Final = 2.0  # within a region; a node that takes longer is not there
 BETWEEN_S: Final = 120.0  # silence within an answer: the slowest CPU step of a large batch is far below
@@ -79,7 +80,7 @@ class Relay:
                 if answer.head.status == NOT_RESIDENT:
                     await answer.read(MAX_ERROR_BYTES)
                     return "not_resident"
-                trip.phases.mark("first_byte")
+                _mark_sent(trip.phases, answer.connect_s * 1000)
                 try:
                     await _pass_back(trip, answer)
                 except DialError as error:
@@ -146,6 +147,14 @@ async def _pass_stream(trip: Trip, answer: Answer) -> None:
     trip.phases.mark("stream")
     await exchange.write(trip.receipt())
     await exchange.finish()
+
+
+def _mark_sent(phases: Phases, connect_ms: float) -> None:
+    """Closes the span up to the node's head as two phases: a new connection's making, and the rest."""
+    phases.mark("first_byte")
+    if connect_ms:
+        phases.add("connect", connect_ms)
+        phases.add("first_byte", -connect_ms)
 
 
 def _lost(error: DialError) -> Refusal:

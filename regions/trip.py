@@ -64,8 +64,12 @@ class Trip:
         return max(0.0, self.deadline - asyncio.get_running_loop().time())
 
     def request_headers(self, hop_token: str) -> Headers:
-        """A new head for the node: nothing of the client's but what is named here."""
+        """A new head for the node: nothing of the client's but what is named here.
+
+        A request that was held says what it found, so that the node's figures name the same start state.
+        """
         head = self.exchange.head
+        start = ((START, str(self.found)),) if self.held else ()
         return (
             ("authorization", f"Bearer {hop_token}"),
             ("content-type", "application/json"),
@@ -74,6 +78,7 @@ class Trip:
             (TENANT, head.get(TENANT) or "default"),
             (DEADLINE_MS, str(math.ceil(self.left_s() * 1000))),
             (REVISION, self.revision.id),
+            *start,
         )
 
     def answer_headers(self, upstream: Headers = ()) -> Headers:

@@ -28,6 +28,7 @@ async def test_gateway_fifty_waiters_wake_a_model_once():
         assert fake.loads[0]["reason"] == "request"
         assert fake.loads[0]["idle_timeout_s"] == 9.0
         assert {head.get("x-nearfield-start") for head, _ in answers} == {"region"}
+        assert {head.get("x-nearfield-start") for head, _ in fake.requests} == {"region"}
         assert (r.gateway.seats.num_held, r.gateway.seats.num_bytes) == (0, 0)
 
 
