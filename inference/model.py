@@ -31,7 +31,7 @@ SLOT_FAMILIES = frozenset({
 
 
 LENGTH_DEPENDENT_ROPES = frozenset({"dynamic", "longrope"})
-"""Their angles follow the longest position of the whole pass: one row's length would change another's answer."""
+"""Their angles follow the longest position in the pass: one row's length would change another's answer."""
 
 
 class StepModel(Protocol):
@@ -78,6 +78,7 @@ class LoneModel:
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         self._caches: dict[int, Any] = {}
+        self._last: dict[int, tuple[Segment, torch.Tensor]] = {}
 
     def forward(self, step: Step) -> tuple[list[str], torch.Tensor]:
         """See `StepModel`."""
@@ -90,8 +91,15 @@ class LoneModel:
     def release(self, slot: int, *, scrub: bool) -> None:  # noqa: ARG002 - the cache goes, whatever is in it
         """See `StepModel`."""
         self._caches.pop(slot, None)
+        self._last.pop(slot, None)
 
     def _row(self, part: Segment) -> torch.Tensor:
+        """The logits after one segment; computing the same one twice (after a neighbour's fault) adds nothing."""
+        if part.slot not in self._last or self._last[part.slot][0] != part:
+            self._last[part.slot] = (part, self._computed(part))
+        return self._last[part.slot][1]
+
+    def _computed(self, part: Segment) -> torch.Tensor:
         if part.start == 0:
             self._caches[part.slot] = DynamicCache(config=self._model.config)
         with torch.inference_mode():

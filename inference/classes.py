@@ -1,0 +1,105 @@
+"""From a pushed `config.json` to transformers' own classes, and never to anything the push brought along.
+
+A config is data: it may choose among the classes that transformers ships, by `model_type`, and set their
+sizes. Fields that would make transformers fetch or run something (`auto_map`, kernels, fusions, attention
+by name) are dropped.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_MAPPING,
+    MODEL_MAPPING_NAMES,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+EMBED_FAMILIES = frozenset({
+    "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "ernie", "mpnet", "nomic_bert",
+    "modernbert", "roberta", "xlm-roberta",
+})  # fmt: skip
+"""Bidirectional text encoders whose last hidden states are pooled into a sentence vector."""
+DROPPED_FIELDS = frozenset({
+    "attn_implementation", "auto_map", "experts_implementation", "fusion_config", "kernel_config",
+    "name_or_path", "transformers_weights", "trust_remote_code", "use_kernels",
+})  # fmt: skip
+"""Fields of a config that name code, kernels or files."""
+
+
+class ConfigRefused(Exception):
+    """We do not serve such a model: `code`, a sentence, and what its owner can do."""
+
+    def __init__(self, code: str, message: str, next_step: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.next_step = next_step
+
+
+def dropped_fields(values: Mapping[str, Any]) -> list[str]:
+    """The fields of a config that are not followed; its owner is told."""
+    return sorted(name for name in values if name in DROPPED_FIELDS or name.startswith("_attn"))
+
+
+def config_of(values: Mapping[str, Any]) -> PreTrainedConfig:
+    """The config object for a parsed `config.json`.
+
+    Raises:
+        ConfigRefused: transformers has no such architecture, or the weights are quantised.
+    """
+    model_type = values.get("model_type")
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
+        raise ConfigRefused(
+            "unknown_architecture",
+            f"model_type {model_type!r:.80} is not one that transformers itself has",
+            "push a model of an architecture in transformers; code in a push is never run",
+        )
+    if "quantization_config" in values:
+        raise ConfigRefused(
+            "quantized_weights", "the weights are quantised", "push the float32, bfloat16 or float16 weights"
+        )
+    kept = {
+        name: value
+        for name, value in values.items()
+        if name not in DROPPED_FIELDS and not name.startswith("_")
+    }
+    config_class: Any = CONFIG_MAPPING[model_type]
+    return cast("PreTrainedConfig", config_class.from_dict(kept))
+
+
+def kind_of(config: PreTrainedConfig, *, has_pooling: bool) -> str:
+    """What transformers can do with such a config: "generate" or "embed".
+
+    Raises:
+        ConfigRefused: neither.
+    """
+    if config.model_type in EMBED_FAMILIES and config.model_type in MODEL_MAPPING_NAMES:
+        return "embed"
+    if has_pooling:
+        raise ConfigRefused(
+            "unknown_architecture",
+            f"sentence embeddings of {config.model_type} models are not served",
+            f"push an encoder: {', '.join(sorted(EMBED_FAMILIES))}",
+        )
+    if config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not config.is_encoder_decoder:
+        return "generate"
+    raise ConfigRefused(
+        "unknown_architecture",
+        f"transformers has no text generation for model_type {config.model_type}",
+        "push a causal language model or a sentence encoder",
+    )
+
+
+def class_of(config: PreTrainedConfig, kind: str) -> type[PreTrainedModel]:
+    """The class that serves a config of this kind."""
+    mapping: Any = MODEL_MAPPING if kind == "embed" else MODEL_FOR_CAUSAL_LM_MAPPING
+    found: type[PreTrainedModel] = mapping[type(config)]
+    return found

@@ -1,0 +1,310 @@
+"""The shell: everything imported, nothing computed, one thread; it forks engines that are ready at once.
+
+`python -m inference.shell --socket PATH` listens on a Unix socket (mode 0600) for one node. Messages are
+link frames; descriptors come with a frame's first bytes (SCM_RIGHTS).
+
+    {"op":"fork","seq":n,"spec":{..}} + landing, ready, event, link    ->
+    {"op":"forked","seq":n,"pid":p,"ms":t} {"op":"inspect","seq":n,"request":{..}} + answer
+    -> {"op":"forked",..}, the answer on its own fd or        -> {"op":"refused","seq":n,"message":".."}
+    first of all {"op":"hello","import_ms":t}; whenever a child ends {"op":"exited","pid":p,"status":s}
+
+A fork copies one thread only, so a second one (an OpenMP pool after one matrix product, measured) would
+leave its locks held for ever in the child. Hence: no thread, no tensor operation, a look at
+/proc/self/task before each fork. It ends when the node's connection ends or the node dies; its children
+die with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import importlib
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from inference.link import MAX_FRAME_BYTES, PREFIX_BYTES, LinkError, Message, frame_bytes, parse_body
+from inference.spec import EngineSpec, SpecError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ENVIRONMENT = {
+    "HF_DEACTIVATE_ASYNC_LOAD": "1",  # views need no loading threads
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",  # nothing is ever fetched
+    "OMP_WAIT_POLICY": "PASSIVE",  # spinning workers on shared cores made a pass 15 times slower (measured)
+    "OPENBLAS_NUM_THREADS": "1",  # numpy's and scipy's pools are threads, made at import
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_OFFLINE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+"""Set before torch is loaded; `inference.shell_link` starts us with it too."""
+ARCHITECTURES = (
+    "llama", "qwen2", "qwen3", "mistral", "gpt2", "gemma", "gemma2", "gemma3", "phi", "phi3", "gpt_neox", "bert",
+)  # fmt: skip
+"""Imported ahead; another one is imported by the child that needs it (about 0.1 s)."""
+OURS = ("inference.engine", "inference.inspect")
+INSPECT_DEADLINE_S = 20.0
+"""A throw-away child that takes longer is killed; a 1,000-layer config takes under 2 s."""
+INSPECT_MEMORY_BYTES = 4 << 30
+"""Address space an inspection may take beyond what the shell has mapped itself."""
+FORK_WAIT_S = 5.0
+"""Until a forked child says that it runs; a host that is slower than this is out of memory."""
+PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
+
+
+def prepare() -> float:
+    """Import all that an engine needs; the milliseconds it took."""
+    started = time.perf_counter()
+    os.environ.update(ENVIRONMENT)
+    import torch  # noqa: PLC0415 - after the environment, and not when this file is only looked at
+
+    torch.set_num_threads(1)
+    for name in ARCHITECTURES:
+        importlib.import_module(f"transformers.models.{name}.modeling_{name}")
+    for name in OURS:
+        importlib.import_module(name)
+    importlib.import_module("transformers.utils.logging").disable_progress_bar()
+    gc.collect()
+    gc.freeze()  # the children's collector never touches, and so never copies, the pages we share
+    return (time.perf_counter() - started) * 1000
+
+
+def num_threads() -> int:
+    """Threads of this process."""
+    return sum(1 for _ in Path("/proc/self/task").iterdir())
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Have the kernel kill this process when its parent ends; exit now if it has ended already."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:
+        sys.exit(1)
+
+
+@dataclass(slots=True)
+class Children:
+    """The processes we forked and when those that have a deadline must be gone."""
+
+    deadlines: dict[int, float | None] = field(default_factory=dict)
+
+    def next_deadline_s(self, now: float) -> float | None:
+        """Seconds to the earliest deadline, at least 0; None if there is none."""
+        ends = [end for end in self.deadlines.values() if end is not None]
+        return max(0.0, min(ends) - now) if ends else None
+
+    def kill_late(self, now: float) -> None:
+        """End those whose time is up."""
+        for pid, end in self.deadlines.items():
+            if end is not None and now >= end:
+                os.kill(pid, signal.SIGKILL)
+
+    def reap(self) -> list[tuple[int, int]]:
+        """The (pid, exit status; minus the signal's number) of the children that ended."""
+        ended = []
+        while self.deadlines:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                break
+            self.deadlines.pop(pid, None)
+            ended.append((pid, os.waitstatus_to_exitcode(status)))
+        return ended
+
+
+class Shell:
+    """One connection's loop. Everything happens in this one thread."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._children = Children()
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_read.setblocking(False)
+        self._wake_write.setblocking(False)
+
+    def serve(self, import_ms: float) -> None:
+        """Answer until the node closes the connection.
+
+        Raises:
+            LinkError: the node sent a bad frame.
+        """
+        signal.signal(signal.SIGCHLD, lambda *_: None)  # makes the kernel write to the wake-up socket
+        signal.set_wakeup_fd(self._wake_write.fileno(), warn_on_full_buffer=False)
+        self._send({"op": "hello", "import_ms": round(import_ms, 1), "threads": num_threads()})
+        while True:
+            self._wait()
+            self._children.kill_late(time.monotonic())
+            for pid, status in self._children.reap():
+                self._send({"op": "exited", "pid": pid, "status": status})
+            if self._readable() and not self._answer():
+                return
+
+    def _wait(self) -> None:
+        wait_s = self._children.next_deadline_s(time.monotonic())
+        poller = _poller(self._connection, self._wake_read)
+        poller.poll(None if wait_s is None else wait_s * 1000 + 1)
+        try:
+            self._wake_read.recv(4096)
+        except BlockingIOError:
+            return  # it was the node, or a deadline
+
+    def _readable(self) -> bool:
+        return bool(_poller(self._connection).poll(0))
+
+    def _answer(self) -> bool:
+        """Hear one message and answer it; False when the node is gone."""
+        message, fds = _receive(self._connection)
+        if message is None:
+            return False
+        try:
+            self._send({"seq": message.get("seq"), **self._done(message, fds)})
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return True
+
+    def _done(self, message: Message, fds: list[int]) -> Message:
+        if (threads := num_threads()) != 1:
+            return {"op": "refused", "message": f"the shell has {threads} threads and may not fork"}
+        match message.get("op"), len(fds):
+            case "fork", 4:
+                return self._fork_engine(message.get("spec"), fds)
+            case "inspect", 1:
+                return self._fork_inspection(message.get("request"), fds)
+            case op, count:
+                return {"op": "refused", "message": f"unknown operation {op!r} with {count} descriptors"}
+
+    def _fork_engine(self, value: object, fds: list[int]) -> Message:
+        try:
+            spec = EngineSpec.from_value(value)
+        except SpecError as fault:
+            return {"op": "refused", "message": str(fault)}
+        return self._fork("nf-engine", lambda: _be_engine(spec, fds), None)
+
+    def _fork_inspection(self, request: object, fds: list[int]) -> Message:
+        if not isinstance(request, dict):
+            return {"op": "refused", "message": "the request is not an object"}
+        return self._fork("nf-inspect", lambda: _be_inspection(request, fds[0]), INSPECT_DEADLINE_S)
+
+    def _fork(self, name: str, work: Callable[[], None], deadline_s: float | None) -> Message:
+        started = time.perf_counter()
+        shell_pid = os.getpid()
+        told_read, told_write = os.pipe()
+        pid = os.fork()
+        if not pid:
+            _be_child(
+                shell_pid, name, told_write, work, [self._connection, self._wake_read, self._wake_write]
+            )
+        os.close(told_write)
+        self._children.deadlines[pid] = None if deadline_s is None else time.monotonic() + deadline_s
+        _poller(told_read).poll(FORK_WAIT_S * 1000)
+        os.close(told_read)
+        return {"op": "forked", "pid": pid, "ms": round((time.perf_counter() - started) * 1000, 3)}
+
+    def _send(self, message: Message) -> None:
+        self._connection.sendall(frame_bytes(message))
+
+
+def _poller(*readable: socket.socket | int) -> Any:
+    poller = importlib.import_module("select").poll()
+    for each in readable:
+        poller.register(each, 1)
+    return poller
+
+
+def _receive(connection: socket.socket) -> tuple[Message | None, list[int]]:
+    """One frame and the descriptors that came with it; None at the end of the stream."""
+    prefix, fds, _, _ = socket.recv_fds(connection, PREFIX_BYTES, 4)
+    if not prefix:
+        return None, []
+    prefix += _exactly(connection, PREFIX_BYTES - len(prefix))
+    length = int.from_bytes(prefix, "big")
+    if length > MAX_FRAME_BYTES:
+        raise LinkError(f"a frame of {length} bytes is over the limit of {MAX_FRAME_BYTES}")
+    return parse_body(_exactly(connection, length)), list(fds)
+
+
+def _exactly(connection: socket.socket, count: int) -> bytes:
+    held = bytearray()
+    while len(held) < count:
+        data = connection.recv(count - len(held))
+        if not data:
+            raise LinkError("the node went away inside a frame")
+        held += data
+    return bytes(held)
+
+
+def _be_child(
+    shell_pid: int, name: str, told: int, work: Callable[[], None], inherited: list[socket.socket]
+) -> NoReturn:
+    status = 1
+    try:
+        die_with_parent(shell_pid)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        for each in inherited:
+            each.close()
+        ctypes.CDLL(None).prctl(PR_SET_NAME, name.encode())
+        os.write(told, b"1")
+        os.close(told)
+        work()
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def _be_engine(spec: EngineSpec, fds: list[int]) -> None:
+    from inference.engine import run  # noqa: PLC0415 - imported already, by `prepare`
+
+    landing, ready, event, link = fds
+    run(spec, (landing, ready, event), link)
+
+
+def _be_inspection(request: Message, answer_fd: int) -> None:
+    from inference.inspect import inspect  # noqa: PLC0415 - imported already, by `prepare`
+
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + INSPECT_MEMORY_BYTES,) * 2)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(INSPECT_DEADLINE_S),) * 2)
+    with os.fdopen(answer_fd, "wb") as answer:
+        answer.write(json.dumps(inspect(request)).encode())
+
+
+def listen(path: str) -> socket.socket:
+    """A listening Unix socket that only our own user may connect to."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(path)
+    finally:
+        os.umask(before)
+    listener.listen(1)
+    return listener
+
+
+def main() -> None:
+    """Listen, import, then serve the node that connects."""
+    parser = argparse.ArgumentParser(prog="python -m inference.shell", description=__doc__)
+    parser.add_argument("--socket", required=True, help="path of the Unix socket to listen on")
+    parser.add_argument("--parent", type=int, default=os.getppid(), help="pid that we die with")
+    settings = parser.parse_args()
+    die_with_parent(settings.parent)
+    with listen(settings.socket) as listener:
+        import_ms = prepare()
+        connection, _ = listener.accept()
+    with connection:
+        Shell(connection).serve(import_ms)
+
+
+if __name__ == "__main__":
+    main()

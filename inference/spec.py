@@ -1,0 +1,66 @@
+"""What a shell tells an engine to be: the checked form of the fork message's `spec`. No torch, no transformers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DTYPES = frozenset({"auto", "float32", "bfloat16", "float16"})
+
+
+class SpecError(ValueError):
+    """The node asked for an engine that cannot be."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """One engine.
+
+    Attributes:
+        revision: The revision, as `Revision.as_value()` gives it.
+        config: The parsed `config.json` of the model.
+        dtype: "auto" (as stored), "float32", "bfloat16" or "float16".
+        max_slots: Requests that run together at most.
+        max_len: Tokens of prompt and answer together; 0 means what the model itself allows.
+        num_threads: Threads of one matrix product.
+        kv_budget_bytes: Memory for keys and values of all slots.
+        gated: Start before every byte has landed, each layer waiting for its own.
+    """
+
+    revision: Mapping[str, Any]
+    config: Mapping[str, Any]
+    dtype: str = "auto"
+    max_slots: int = 8
+    max_len: int = 0
+    num_threads: int = 1
+    kv_budget_bytes: int = 1 << 30
+    gated: bool = True
+
+    @classmethod
+    def from_value(cls, value: object) -> EngineSpec:
+        """The spec in a parsed JSON object.
+
+        Raises:
+            SpecError: a field is unknown, missing or out of range.
+        """
+        if not isinstance(value, dict):
+            raise SpecError("the spec is not an object")
+        if unknown := value.keys() - cls.__dataclass_fields__.keys():
+            raise SpecError(f"unknown fields {sorted(unknown)}")
+        if not isinstance(value.get("revision"), dict) or not isinstance(value.get("config"), dict):
+            raise SpecError("revision and config must be objects")
+        spec = cls(**value)
+        if spec.dtype not in DTYPES:
+            raise SpecError(f"dtype must be one of {sorted(DTYPES)}")
+        spec._check_numbers()
+        return spec
+
+    def _check_numbers(self) -> None:
+        least = {"max_slots": 1, "max_len": 0, "num_threads": 1, "kv_budget_bytes": 1}
+        for name, low in least.items():
+            number = getattr(self, name)
+            if isinstance(number, bool) or not isinstance(number, int) or number < low:
+                raise SpecError(f"{name} must be a whole number of at least {low}")
