@@ -24,7 +24,7 @@ Signer = Callable[[Endpoint, str, str, str, Headers], Headers]
 
 CONNECT_S = 2.0  # a store of the own region answers in milliseconds or is down
 STALL_S = 10.0  # no byte for this long: the store is stuck, another connection may do better
-TICK_S = 1.0  # how long one receive may wait before the stall is looked at
+TICK_S = 0.25  # how long one receive may wait before the stall is looked at
 MAX_HEAD_BYTES = 16 << 10  # as wire's limit for a head
 FIRST_RECEIVE_BYTES = 4 << 10  # holds any S3 head; what follows the head in it is copied once
 RETRYABLE = frozenset({408, 412, 425, 429, 500, 502, 503, 504})  # 412: the tag is forgotten and read anew
@@ -156,7 +156,7 @@ def _dial(store: Endpoint, tls: ssl.SSLContext | None) -> socket.socket:
         return tls.wrap_socket(connection, server_hostname=url.hostname)
     # Python's own timeout makes a socket non-blocking, which turns MSG_WAITALL off: the kernel keeps time.
     connection.settimeout(None)
-    tick = struct.pack("ll", int(TICK_S), 0)
+    tick = struct.pack("ll", 0, int(TICK_S * 1e6))
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, tick)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, tick)
     return connection

@@ -20,7 +20,7 @@ def store():
 
 @pytest.fixture
 def reader(store):
-    found = HttpReader(Endpoint(store.url, "AK", "secret"), stall_s=1.5)
+    found = HttpReader(Endpoint(store.url, "AK", "secret"), stall_s=0.4)
     yield found
     found.close()
 
@@ -107,7 +107,7 @@ BROKEN = [
     (Raw(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), "not_http", False),
     (Raw(b"x" * 40_000), "not_http", False),
     (Raw(b""), "closed", True),
-    (Stall(2.5), "timeout", True),
+    (Stall(1.0), "timeout", True),
 ]
 
 

@@ -21,7 +21,7 @@ CAP = 64 << 20
 
 @pytest.fixture
 def tier(model):
-    found = HostTier(Endpoint(model.store.url, "AK", "secret"), CAP, retry_for_s=2.0)
+    found = HostTier(Endpoint(model.store.url, "AK", "secret"), CAP, retry_for_s=1.5)
     yield found
     found.close()
 
@@ -159,7 +159,7 @@ def test_dead_store_is_one_error_within_the_deadline(model, tier):
         tier.land(model.revision).wait(20)
 
     assert caught.value.code.startswith("store_")
-    assert 1.5 < time.monotonic() - started < 8
+    assert 1.0 < time.monotonic() - started < 8
 
 
 def test_single_flight(model, tier):
