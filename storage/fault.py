@@ -1,0 +1,69 @@
+"""The one family of errors a caller of the store can cause, with S3's own codes and statuses.
+
+Source: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+STATUS: Mapping[str, int] = MappingProxyType(
+    {
+        "AccessDenied": 403,
+        "AuthorizationHeaderMalformed": 400,
+        "AuthorizationQueryParametersError": 400,
+        "BadDigest": 400,
+        "BucketAlreadyOwnedByYou": 409,
+        "BucketNotEmpty": 409,
+        "ConditionalRequestConflict": 409,
+        "EntityTooLarge": 400,
+        "EntityTooSmall": 400,
+        "EventsExpired": 410,
+        "IncompleteBody": 400,
+        "InsufficientStorage": 507,
+        "InternalError": 500,
+        "InvalidAccessKeyId": 403,
+        "InvalidArgument": 400,
+        "InvalidBucketName": 400,
+        "InvalidChunkSizeError": 403,
+        "InvalidDigest": 400,
+        "InvalidPart": 400,
+        "InvalidPartOrder": 400,
+        "InvalidRange": 416,
+        "InvalidRequest": 400,
+        "InvalidURI": 400,
+        "KeyTooLongError": 400,
+        "MalformedTrailerError": 400,
+        "MalformedXML": 400,
+        "MaxMessageLengthExceeded": 400,
+        "MetadataTooLarge": 400,
+        "MethodNotAllowed": 405,
+        "MissingContentLength": 411,
+        "NoSuchBucket": 404,
+        "NoSuchKey": 404,
+        "NoSuchUpload": 404,
+        "NoSuchVersion": 404,
+        "NotImplemented": 501,
+        "NotModified": 304,
+        "PreconditionFailed": 412,
+        "RequestTimeTooSkewed": 403,
+        "RequestTimeout": 400,
+        "ServiceUnavailable": 503,
+        "SignatureDoesNotMatch": 403,
+        "XAmzContentSHA256Mismatch": 400,
+    }
+)
+
+
+class S3Error(Exception):
+    """A refusal in S3's words. `details` become elements of the error document; names are S3's."""
+
+    def __init__(self, code: str, message: str, **details: str) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+        self.status = STATUS[code]
+        self.details = details
+
+
+class StoreBroken(Exception):
+    """The disk or the index failed in a way that a retry would hide; the store must stop."""

@@ -1,0 +1,74 @@
+"""The store as a role: open the folder, listen, serve until told to stop."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage.fault import StoreBroken
+from storage.key import AccessKey
+from storage.s3 import S3Service
+from storage.sigv4 import Verifier, utc_now
+from storage.store import Store
+from wire.limits import Limits
+from wire.serve import Server
+
+MIN_PART_BYTES = 5 * 1024 * 1024  # S3's smallest part but the last
+DRAIN_S = 5.0  # uploads under way get this long to finish
+LIMITS = Limits(
+    target_bytes=8 * 1024,  # a key of 1,024 bytes, each escaped, is 3 KiB; a presigned query adds 1 KiB
+    num_headers=128,  # user metadata
+    encoded_paths=True,  # keys hold any character
+    max_connections=1024,  # each upload holds up to two batches of 512 KiB
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """One region's store. `root_key` derives every access key's secret."""
+
+    host: str
+    port: int
+    root: Path
+    root_key: bytes
+    access_keys: tuple[AccessKey, ...]
+    region: str = "us-east-1"
+    min_part_bytes: int = MIN_PART_BYTES
+
+
+async def run(settings: StoreSettings, ready: Callable[[int], None], stop: asyncio.Event) -> None:
+    """Serve until `stop` is set; `ready` gets the port once requests are taken.
+
+    Raises: OSError (the address or the folder is taken), sqlite3.Error, StoreBroken if the disk failed.
+    """
+    verifier = Verifier(settings.access_keys, settings.root_key)
+    store = Store(settings.root, verifier, settings.region, settings.min_part_bytes, utc_now)
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def broken() -> None:
+        loop.call_soon_threadsafe(ended.set)
+
+    store.index.on_broken = broken
+    try:
+        server = await Server.start(S3Service(store), settings.host, settings.port, limits=LIMITS)
+        ready(server.port)
+        tidying = loop.run_in_executor(store.pool, store.tidy)
+        await _first_of(stop, ended)
+        await server.drain(DRAIN_S if stop.is_set() else 0.0)
+        store.stop_tidying()
+        await tidying
+    finally:
+        store.index.on_broken = lambda: None
+        await store.close()
+    if ended.is_set():
+        raise StoreBroken("the index failed; see the log. Restart once the disk is well")
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

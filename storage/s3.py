@@ -1,0 +1,99 @@
+"""The store's front: verify, find the operation, run it, and answer every failure in S3's words."""
+
+import errno
+import logging
+import secrets
+import sqlite3
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+
+from storage import buckets, events, multipart, objects
+from storage.document import error_document
+from storage.fault import S3Error, StoreBroken
+from storage.reply import XML, Reply, send_reply
+from storage.request import S3Request, read_request, signable
+from storage.store import Store
+from wire.refusal import Refusal
+from wire.serve import Disconnected, Exchange
+
+log = logging.getLogger("nearfield.storage")
+
+Run = Callable[[Store, Exchange, S3Request], Awaitable[Reply]]
+
+HANDLERS: Mapping[str, Run] = MappingProxyType(
+    {
+        "ListBuckets": buckets.list_buckets,
+        "ListChanges": events.list_changes,
+        "CreateBucket": buckets.create,
+        "HeadBucket": buckets.head,
+        "DeleteBucket": buckets.delete,
+        "GetBucketLocation": buckets.location,
+        "ListObjects": buckets.list_v1,
+        "ListObjectsV2": buckets.list_v2,
+        "ListMultipartUploads": buckets.list_uploads,
+        "DeleteObjects": objects.delete_many,
+        "GetObject": objects.get,
+        "HeadObject": objects.head,
+        "PutObject": objects.put,
+        "CopyObject": objects.copy,
+        "DeleteObject": objects.delete,
+        "CreateMultipartUpload": multipart.create,
+        "UploadPart": multipart.put_one,
+        "ListParts": multipart.list_parts,
+        "CompleteMultipartUpload": multipart.complete,
+        "AbortMultipartUpload": multipart.abort,
+    }
+)
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class S3Service:
+    """wire's handler: one exchange in, one answer out."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def __call__(self, exchange: Exchange) -> None:
+        """Raises: Disconnected, and whatever broke an answer under way, which cuts the connection."""
+        headers = (("x-amz-request-id", secrets.token_hex(8).upper()), ("server", "nearfield"))
+        try:
+            reply = await self._answer(exchange)
+            await send_reply(exchange, reply, headers)
+        except (S3Error, Refusal, OSError, sqlite3.Error, StoreBroken) as error:
+            if exchange.status or isinstance(error, Disconnected):
+                raise
+            await send_reply(exchange, _error_reply(exchange, translate(error), headers[0][1]), headers)
+
+    async def _answer(self, exchange: Exchange) -> Reply:
+        """No handler runs, and no body is read, before the signature holds."""
+        store = self._store
+        verified = store.verifier.verify(signable(exchange.head), store.clock())
+        request = read_request(exchange.head, verified)
+        return await HANDLERS[request.operation](store, exchange, request)
+
+
+def translate(error: Exception) -> S3Error:
+    """Any failure of a request as the S3Error to answer with."""
+    if isinstance(error, S3Error):
+        return error
+    if isinstance(error, Refusal):
+        code = {408: "RequestTimeout", 413: "EntityTooLarge"}.get(error.status, "IncompleteBody")
+        return S3Error(code, error.message)
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return S3Error("InsufficientStorage", "The store's disk is full.")
+    if isinstance(error, StoreBroken):
+        return S3Error("ServiceUnavailable", "The store has stopped; it must be restarted.")
+    log.error("request failed", exc_info=error)
+    return S3Error("InternalError", "We encountered an internal error. Please try again.")
+
+
+def _error_reply(exchange: Exchange, error: S3Error, request_id: str) -> Reply:
+    if error.code == "NotModified":
+        return Reply(304, (("etag", f'"{error.details["ETag"]}"'),))
+    body = error_document(error, exchange.head.path, request_id)
+    if exchange.head.method == "HEAD":
+        return Reply(error.status, XML, length=len(body))
+    if error.code != "InvalidRange":
+        return Reply(error.status, XML, body)
+    unsatisfied = ("content-range", f"bytes */{error.details['ActualObjectSize']}")
+    return Reply(error.status, (*XML, unsatisfied), body)

@@ -1,0 +1,106 @@
+"""What the handlers of one store share: its index, blobs, threads and clock."""
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from storage.blobs import Blobs, lock_folder
+from storage.checksum import native
+from storage.fault import S3Error
+from storage.index import Index, Transaction
+from storage.ingest import Ingest
+from storage.sigv4 import Clock, Verifier
+from storage.slabs import Slabs
+
+NUM_THREADS = 8  # hashing and flushing release the GIL; more threads than this only fight for the disk
+MAX_KEPT_EVENTS = 1_000_000  # about 200 MB of outbox; a reader further behind must list
+
+T = TypeVar("T")
+
+
+class Store:
+    """One open store. Made on the event loop that serves it; `close` from there too."""
+
+    def __init__(
+        self, root: Path, verifier: Verifier, region: str, min_part_bytes: int, clock: Clock
+    ) -> None:
+        """Raises: BlockingIOError if another process has the folder, OSError, sqlite3.Error."""
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock_fd = lock_folder(root)
+        self.verifier = verifier
+        self.region = region
+        self.min_part_bytes = min_part_bytes
+        self.clock = clock
+        self.index = Index(root / "meta.db")
+        self.blobs = Blobs(root, self.index.epoch)
+        self.slabs = Slabs(self.index, self.blobs)
+        self.pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="store")
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+        self._stop_sweep = threading.Event()
+        self.index.on_dead = self.blobs.discard
+        self.index.on_commit = self._announce_from_thread
+
+    async def commit(self, apply: Callable[[Transaction], T]) -> T:
+        """Run one change and wait until it is durable. Raises: S3Error, StoreBroken."""
+        return await asyncio.wrap_future(self.index.commit(apply))
+
+    async def commit_body(self, ingest: Ingest, apply: Callable[[Transaction], T]) -> T:
+        """The same for a change that names what `ingest` published; if it is not applied, that is undone."""
+        future = self.index.commit(apply)
+        future.add_done_callback(lambda done: _undo_unless_applied(done, ingest))
+        return await asyncio.wrap_future(future)
+
+    async def in_thread(self, work: Callable[[], T]) -> T:
+        """Run reading work that may take a while off the loop."""
+        return await self._loop.run_in_executor(self.pool, work)
+
+    @property
+    def next_commit(self) -> asyncio.Event:
+        """Set at the next commit. Take it before looking, then wait: nothing is missed."""
+        return self._changed
+
+    def tidy(self) -> int:
+        """(A thread) load what the first PUT needs, cut the outbox, sweep after a crash; blobs deleted."""
+        native()
+        self.index.commit(_shorten_outbox)
+        return self.blobs.sweep(self._known_blobs, self._stop_sweep)
+
+    def stop_tidying(self) -> None:
+        """End `tidy` after its current batch."""
+        self._stop_sweep.set()
+
+    async def close(self) -> None:
+        """Finish what was begun and let go of the folder. No request may be running."""
+        self._stop_sweep.set()
+        await asyncio.to_thread(self.pool.shutdown, wait=True)
+        await asyncio.to_thread(self.index.close)
+        os.close(self._lock_fd)
+
+    def _known_blobs(self, blobs: list[str]) -> set[str]:
+        marks = ", ".join("?" * len(blobs))
+        rows = self.index.reader().execute(f"SELECT id FROM blobs WHERE id IN ({marks})", blobs)  # noqa: S608 - marks
+        return {row[0] for row in rows}
+
+    def _announce_from_thread(self) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._announce)
+
+    def _announce(self) -> None:
+        """Wake everybody who waits for a commit, and nobody who comes later."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+def _undo_unless_applied(done: "Future[T]", ingest: Ingest) -> None:
+    """After StoreBroken nobody knows what is on the disk, so nothing is deleted; the next start sweeps."""
+    if done.cancelled() or isinstance(done.exception(), S3Error):
+        ingest.abort()
+
+
+def _shorten_outbox(tx: Transaction) -> None:
+    tx.db.execute("DELETE FROM events WHERE seq <= (SELECT max(seq) FROM events) - ?", (MAX_KEPT_EVENTS,))
