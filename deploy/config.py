@@ -206,7 +206,7 @@ def _convert(value: object, kind: str, where: str, base: Path) -> object:
 
 def _type_name(annotation: str) -> str:
     name = annotation.removeprefix("<class '").removesuffix("'>").replace(" | None", "")
-    return name.rsplit(".", 1)[-1].split("[", 1)[0]
+    return name.split("[", 1)[0].rsplit(".", 1)[-1]
 
 
 def _as_str(value: object, _base: Path) -> str:

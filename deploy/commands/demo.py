@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import uvloop
 from rich.console import Console
@@ -72,7 +71,7 @@ async def _demo(state: Path, folder: Path, console: Console) -> int:
 
 
 def _push(console: Console, credentials: Credentials, folder: Path) -> None:
-    for model, source in ((CHAT_MODEL, folder), (EMBEDDING_MODEL, minilm.folder())):
+    for model, source in ((CHAT_MODEL, folder), (EMBEDDING_MODEL, minilm.model_folder())):
         planned = push.plan(source, model, tuple(credentials.regions))
         push.upload(planned, credentials, None, lambda _: None)
         console.print(f"pushed [bold]{model}[/]: {len(planned.files)} files, {show.size(planned.num_bytes)}")
@@ -128,12 +127,7 @@ def _dot(a: Sequence[float], b: Sequence[float]) -> float:
 
 async def _report(console: Console, credentials: Credentials) -> None:
     order = report_command.Order(CHAT_MODEL, None, NUM_COLD, NUM_WARM, 0, HTML, JSON)
-    document: Any = await report_command.run_report(
-        report_command.target(credentials, order), lambda text: console.print(f"[dim]{text}[/]")
-    )
-    report_command.write(document, order.html, order.json)
-    console.print(report_command.render(document))
-    console.print(f"wrote {HTML} and {JSON}")
+    await report_command.measured(console, credentials, order)
 
 
 def _farewell(console: Console, seconds: float, num_processes: int) -> None:

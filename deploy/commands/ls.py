@@ -32,7 +32,7 @@ def _heard(status: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]
 
 def _row(status: Mapping[str, Any], name: str) -> tuple[str, ...]:
     rows = [seen["body"]["models"].get(name) for _, seen in _heard(status)]
-    known = next((row for row in rows if row and row.get("bytes")), {})
+    known: Mapping[str, Any] = next((row for row in rows if row and row.get("bytes")), {})
     where = watch.standings(status, name)
     cells = [_cell(where[region]) for region in status["regions"]]
     return (name, str(known.get("kind") or "-"), show.size(known.get("bytes") or 0), *cells)

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from deploy import show
 from deploy.credentials import Credentials
-from deploy.report.document import as_json_document
+from deploy.report.document import Report, as_json_document
 from deploy.report.measure import ReportTarget, run_report
 from deploy.report.write import render, write
 

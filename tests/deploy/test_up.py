@@ -17,16 +17,13 @@ def test_a_folder_is_held_by_one(tmp_path):
 
 def test_the_lock_goes_with_its_process(tmp_path):
     """After kill -9 there is nothing to clean up."""
-    code = (
-        "import sys, pathlib, deploy.up as u
-"
-        "held = u.hold(pathlib.Path(sys.argv[1]))
-"
-        "print('held', flush=True)
-"
-        "sys.stdin.read()
-"
-    )
+    code = """
+import pathlib, sys
+import deploy.up as u
+held = u.hold(pathlib.Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )

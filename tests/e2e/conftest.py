@@ -17,7 +17,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPlatfo
     state = tmp_path_factory.mktemp("platform") / "state"
     with running.start(state) as up:
         up.nearfield("push", str(TINYCHAT), CHAT)
-        up.nearfield("push", str(minilm.folder()), EMBED)
+        up.nearfield("push", str(minilm.model_folder()), EMBED)
         yield up
 
 
