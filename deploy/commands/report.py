@@ -33,16 +33,20 @@ def run(credentials: Credentials, order: Order, *, as_json: bool) -> None:
         ApiError: the model is not served, or a key is not accepted.
     """
     console = Console(quiet=True) if as_json else show.console()
-    document = asyncio.run(
-        run_report(target(credentials, order), lambda text: console.print(f"[dim]{text}[/]"))
-    )
-    write(document, order.html, order.json)
-    console.print(render(document))
+    report = asyncio.run(measured(console, credentials, order))
+    if as_json:
+        show.emit_json(as_json_document(report))
+
+
+async def measured(console: Console, credentials: Credentials, order: Order) -> Report:
+    """Measure, print the table, write the files."""
+    report = await run_report(target(credentials, order), lambda text: console.print(f"[dim]{text}[/]"))
+    write(report, order.html, order.json)
+    console.print(render(report))
     for path in (order.html, order.json):
         if path is not None:
             console.print(f"wrote {path}")
-    if as_json:
-        show.emit_json(as_json_document(document))
+    return report
 
 
 def target(credentials: Credentials, order: Order) -> ReportTarget:
