@@ -41,9 +41,9 @@ class EventCut:
     def feed(self, data: bytes) -> bytes:
         """The bytes up to the last event that ended; the rest is kept for the next call."""
         whole = self._rest + data if self._rest else data
-        end = whole.rfind(b"\n\n") + 2
-        if end < 2:
-            end = len(whole) if len(whole) > MAX_EVENT_BYTES else 0
+        # An event ends with an empty line; external engines end their lines with CR LF.
+        ends = [at + len(mark) for mark in (b"\n\n", b"\n\r\n") if (at := whole.rfind(mark)) >= 0]
+        end = max(ends, default=len(whole) if len(whole) > MAX_EVENT_BYTES else 0)
         self._rest = whole[end:]
         return whole[:end] if self._rest else whole
 

@@ -96,7 +96,8 @@ class Trip:
     async def say(self, progress: Progress) -> None:
         """Tells a client that streams how far its model is; the first comment opens the stream."""
         if not self.exchange.status:
-            await self.exchange.start(200, (("content-type", SSE), *self.answer_headers()))
+            sse = (("content-type", SSE), ("cache-control", "no-cache"))
+            await self.exchange.start(200, (*sse, *self.answer_headers()))
         await self.exchange.write(comment(progress))
 
     def receipt(self) -> bytes:

@@ -273,9 +273,16 @@ def test_gateway_cutting_after_events_loses_and_reorders_nothing(pieces):
     cut = EventCut()
     out = [cut.feed(piece) for piece in pieces]
 
-    assert all(part == b"" or part.endswith(b"\n\n") for part in out)
+    assert all(part == b"" or part.endswith((b"\n\n", b"\n\r\n")) for part in out)
     assert b"".join(out) + cut.rest() == b"".join(pieces)
     assert cut.rest() == b""
+
+
+def test_gateway_events_of_engines_that_write_cr_lf_are_cut_too():
+    cut = EventCut()
+
+    assert cut.feed(b"data: 1\r\n\r\ndata: 2\r\n") == b"data: 1\r\n\r\n"
+    assert cut.feed(b"\r\n") == b"data: 2\r\n\r\n"
 
 
 def test_gateway_an_event_without_an_end_is_not_kept_for_ever():
