@@ -128,11 +128,7 @@ async def _pass_whole(trip: Trip, answer: Answer) -> None:
     body = await answer.read(MAX_ANSWER_BYTES, BETWEEN_S)
     trip.phases.mark("stream")
     upstream = without_hop_headers(answer.head.headers, {"content-length"})
-    timing = [value for name, value in upstream if name == "server-timing"]
-    headers = (
-        *trip.answer_headers(upstream),
-        ("server-timing", ", ".join([*timing, trip.phases.header()])),
-    )
+    headers = (*trip.answer_headers(upstream), ("server-timing", trip.timing(upstream)))
     await trip.exchange.respond(answer.head.status, headers, body)
 
 

@@ -104,13 +104,17 @@ class Trip:
         """The gateway's last line of a stream."""
         extra: dict[str, object] = {"region": self.region, "remote_bytes": self.remote_bytes}
         if self.held:
-            load = self.held.load
-            extra |= {
-                "start": str(self.found),
-                "start_phases": dict(load.phases or {}),
-                "bytes": dict(load.bytes or {}),
-            }
+            extra |= {"start": str(self.found), "start_phases": self.held.start_phases()}
+            extra |= {"bytes": dict(self.held.load.bytes or {})}
         return self.phases.comment(extra)
+
+    def timing(self, upstream: Headers) -> str:
+        """The whole `server-timing`: the node's, ours, and the pull from home that lies inside our wake."""
+        said = [value for name, value in upstream if name == "server-timing"]
+        pulled = (
+            [f"gateway.start.pull;dur={self.held.pull_ms:.3f}"] if self.held and self.remote_bytes else []
+        )
+        return ", ".join([*said, self.phases.header(), *pulled])
 
     async def fail(self, refusal: Refusal) -> None:
         """Ends a stream that was begun with one error event; raises the refusal where none was."""

@@ -7,6 +7,7 @@ request will want them.
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
@@ -34,11 +35,17 @@ RETRY_AFTER_S: Final = 2.0  # when a wake says nothing of the time it needs
 
 @dataclass(frozen=True, slots=True)
 class Woken:
-    """Resident at `address`: `remote_bytes` crossed from home for it, `load` is the node's last line."""
+    """Resident at `address`: `remote_bytes` crossed from home in `pull_ms`; `load` is the node's last line."""
 
     address: str
     remote_bytes: int
+    pull_ms: float
     load: LoadLine
+
+    def start_phases(self) -> dict[str, float]:
+        """What the start was made of, ms: the pull from home if there was one, then the node's phases."""
+        pull = {"pull": round(self.pull_ms, 3)} if self.remote_bytes else {}
+        return {**pull, **(self.load.phases or {})}
 
 
 @dataclass(slots=True)
@@ -95,7 +102,9 @@ class Wakes:
     async def _run(self, wake: Wake, reason: Reason) -> Woken:
         if wake.revision.id in self._resting:
             await asyncio.sleep(REST_S)
+        began = time.perf_counter()
         remote_bytes = await wake.deployment.ensure_in_region()
+        pull_ms = (time.perf_counter() - began) * 1e3
         if not self._deployments.nodes:
             await self._watch.refresh()
         tried: list[str] = []
@@ -107,7 +116,7 @@ class Wakes:
                 last = error
                 continue
             await self._watch.refresh(address)
-            return Woken(address, remote_bytes, load)
+            return Woken(address, remote_bytes, pull_ms, load)
         raise _refused(wake.revision.model, last) if tried else _no_node(self._deployments.region)
 
     async def _load(self, wake: Wake, address: str, reason: Reason) -> LoadLine:

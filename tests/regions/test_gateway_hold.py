@@ -263,6 +263,18 @@ async def test_gateway_a_model_only_at_home_is_pulled_once_and_its_remote_bytes_
         assert {h.get("x-nearfield-start") for h, _ in answers} == {"origin"}
         assert {h.get("x-nearfield-remote-bytes") for h, _ in answers} == {"16"}
         assert after.get("x-nearfield-remote-bytes") == "0"
+        assert all("gateway.start.pull;dur=" in h.get("server-timing") for h, _ in answers)
+        assert "gateway.start.pull" not in after.get("server-timing")
+
+
+async def test_gateway_a_streams_receipt_says_how_long_the_pull_from_home_took():
+    async with region() as r:
+        r.deployment.in_region = False
+        _, body = await r.answer(stream=True)
+
+    receipt = json.loads(body.decode().split("\n\n")[-2].removeprefix(": nearfield "))
+    assert set(receipt["start_phases"]) == {"pull", "fetch"}
+    assert (receipt["start"], receipt["remote_bytes"]) == ("origin", 16)
 
 
 async def test_gateway_a_pull_from_a_home_that_is_gone_is_503_for_all():
