@@ -1,0 +1,273 @@
+"""Every parameter of the official client is honoured, or refused by its name."""
+
+from typing import Any
+
+import openai.types.chat.completion_create_params as chat_params
+import openai.types.completion_create_params as completion_params
+import openai.types.embedding_create_params as embedding_params
+import pytest
+
+from inference import request
+from inference.request import REFUSED, ChatRequest, read_chat, read_completion, read_embedding
+from inference.sampling import Defaults, Sampling, engine_fields
+from wire.refusal import Refusal
+
+CHAT: dict[str, Any] = {"model": "a/m", "messages": [{"role": "user", "content": "hi"}]}
+COMPLETION: dict[str, Any] = {"model": "a/m", "prompt": "hi"}
+EMBEDDING: dict[str, Any] = {"model": "a/m", "input": "hi"}
+ROUTES = {
+    "chat": (CHAT, read_chat, request._CHAT),
+    "completion": (COMPLETION, read_completion, request._COMPLETION),
+    "embedding": (EMBEDDING, read_embedding, request._EMBEDDING),
+}
+
+
+def refusal(read: Any, body: dict[str, Any]) -> Refusal:
+    with pytest.raises(Refusal) as refused:
+        read(body)
+    assert refused.value.status == 400
+    assert refused.value.kind == "invalid_request_error"
+    return refused.value
+
+
+@pytest.mark.parametrize(
+    ("params", "route"),
+    [
+        (chat_params.CompletionCreateParamsBase, "chat"),
+        (completion_params.CompletionCreateParamsBase, "completion"),
+        (embedding_params.EmbeddingCreateParams, "embedding"),
+    ],
+)
+def test_no_parameter_of_the_official_client_is_unknown(params: Any, route: str) -> None:
+    """Each is in our table, or in the table of what we refuse with a reason."""
+    table = ROUTES[route][2]
+    official = set(params.__annotations__)
+
+    assert official - set(table) - set(REFUSED) == set()
+    assert {"model", "user"} <= set(table)
+
+
+@pytest.mark.parametrize("field", sorted(REFUSED))
+@pytest.mark.parametrize("route", ["chat", "completion"])
+def test_what_is_not_honoured_is_refused_by_name(field: str, route: str) -> None:
+    body, read, _ = ROUTES[route]
+    said = refusal(read, body | {field: {"some": "value"}})
+
+    assert (said.param, said.code) == (field, "unsupported_parameter")
+    assert field in said.message
+
+
+@pytest.mark.parametrize("field", sorted(REFUSED))
+def test_a_value_that_asks_for_nothing_is_taken(field: str) -> None:
+    for neutral in (None, *REFUSED[field][0]):
+        assert isinstance(read_chat(CHAT | {field: neutral}), ChatRequest)
+
+
+def test_false_is_not_zero_when_it_comes_to_asking_for_nothing() -> None:
+    assert refusal(read_chat, CHAT | {"store": 0}).param == "store"
+
+
+@pytest.mark.parametrize("route", list(ROUTES))
+def test_an_unknown_parameter_is_refused_with_a_hint(route: str) -> None:
+    body, read, _ = ROUTES[route]
+
+    assert refusal(read, body | {"modell": 1}).param == "modell"
+    assert "Did you mean 'model'" in refusal(read, body | {"modell": 1}).message
+    assert refusal(read, body | {"zzz": None}).code == "unknown_parameter"
+
+
+@pytest.mark.parametrize(
+    ("route", "field", "value"),
+    [
+        ("chat", "temperature", -0.1),
+        ("chat", "temperature", 2.01),
+        ("chat", "temperature", True),
+        ("chat", "temperature", "1"),
+        ("chat", "top_p", 1.1),
+        ("chat", "n", 0),
+        ("chat", "n", 5),
+        ("chat", "n", 1.0),
+        ("chat", "max_tokens", 0),
+        ("chat", "max_completion_tokens", 0),
+        ("chat", "stop", ["a"] * 5),
+        ("chat", "stop", ""),
+        ("chat", "stop", [1]),
+        ("chat", "seed", 2**63),
+        ("chat", "presence_penalty", 2.1),
+        ("chat", "logit_bias", {"x": 1}),
+        ("chat", "logit_bias", {"1": 101}),
+        ("chat", "logit_bias", {str(i): 1 for i in range(301)}),
+        ("chat", "top_logprobs", 21),
+        ("chat", "stream", "yes"),
+        ("chat", "messages", []),
+        ("chat", "messages", "hi"),
+        ("chat", "metadata", {"a": 1}),
+        ("chat", "user", "x" * 513),
+        ("chat", "repetition_penalty", 0),
+        ("chat", "min_p", -1),
+        ("chat", "top_k", -2),
+        ("completion", "logprobs", 6),
+        ("completion", "logprobs", True),
+        ("completion", "prompt", []),
+        ("completion", "prompt", [1, -1]),
+        ("completion", "prompt", [[1], []]),
+        ("completion", "prompt", ["a", 1]),
+        ("completion", "prompt", ["a"] * 33),
+        ("completion", "echo", 1),
+        ("embedding", "input", []),
+        ("embedding", "input", {"a": 1}),
+        ("embedding", "input", ["a"] * 2049),
+        ("embedding", "encoding_format", "int8"),
+        ("embedding", "dimensions", 0),
+    ],
+)
+def test_a_value_out_of_bounds_is_refused_by_name(route: str, field: str, value: Any) -> None:
+    body, read, _ = ROUTES[route]
+
+    assert (refusal(read, body | {field: value}).param or "").split("[")[0].split(".")[0] == field
+
+
+@pytest.mark.parametrize("route", list(ROUTES))
+@pytest.mark.parametrize("number", [0, 1])
+def test_what_is_required_is_named(route: str, number: int) -> None:
+    body, read, _ = ROUTES[route]
+    field = list(body)[number]
+    missing = {key: value for key, value in body.items() if key != field}
+
+    assert refusal(read, missing).param == field
+    assert refusal(read, body | {field: None}).param == field
+
+
+def test_chat_carries_everything_it_honours() -> None:
+    asked = read_chat(
+        CHAT
+        | {
+            "temperature": 0,
+            "top_p": 0.5,
+            "top_k": 5,
+            "min_p": 0.1,
+            "seed": -3,
+            "max_completion_tokens": 7,
+            "min_tokens": 2,
+            "stop": "END",
+            "stop_token_ids": [3],
+            "include_stop_str_in_output": True,
+            "ignore_eos": True,
+            "skip_special_tokens": False,
+            "presence_penalty": 1,
+            "frequency_penalty": -1,
+            "repetition_penalty": 1.5,
+            "logit_bias": {"5": -100},
+            "logprobs": True,
+            "top_logprobs": 2,
+            "n": 2,
+            "stream": True,
+            "stream_options": {"include_usage": True, "include_obfuscation": False},
+            "chat_template_kwargs": {"enable_thinking": False},
+            "add_generation_prompt": False,
+            "user": "u",
+            "metadata": {"a": "b"},
+        }
+    )
+
+    assert asked.sampling == Sampling(
+        temperature=0,
+        top_p=0.5,
+        top_k=5,
+        min_p=0.1,
+        repetition_penalty=1.5,
+        presence_penalty=1,
+        frequency_penalty=-1,
+        seed=-3,
+        max_tokens=7,
+        min_tokens=2,
+        stop=("END",),
+        stop_ids=(3,),
+        include_stop=True,
+        ignore_eos=True,
+        keep_special=True,
+        logit_bias=((5, -100.0),),
+    )
+    assert asked.delivery == request.Delivery(2, True, True, 2)
+    assert asked.template_kwargs == {"enable_thinking": False}
+    assert asked.add_generation_prompt is False
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        (CHAT | {"max_tokens": 3, "max_completion_tokens": 4}, "max_tokens"),
+        (CHAT | {"top_logprobs": 3}, "top_logprobs"),
+        (CHAT | {"stream_options": {"include_usage": True}}, "stream_options"),
+        (CHAT | {"stream": True, "stream_options": {"include_obfuscation": True}}, "stream_options.include_obfuscation"),
+        (CHAT | {"stream": True, "stream_options": {"x": 1}}, "stream_options.x"),
+        (CHAT | {"min_tokens": 5, "max_tokens": 4}, "min_tokens"),
+    ],
+)
+def test_parameters_that_contradict_each_other_are_refused(body: dict[str, Any], param: str) -> None:
+    assert refusal(read_chat, body).param == param
+
+
+def test_legacy_completions_keep_their_own_rules() -> None:
+    assert read_completion(COMPLETION).sampling.max_tokens == 16
+    assert read_completion(COMPLETION | {"prompt": [1, 2]}).prompts == ((1, 2),)
+    assert read_completion(COMPLETION | {"prompt": ["a", "b"]}).prompts == ("a", "b")
+    assert read_completion(COMPLETION | {"prompt": [[1], [2, 3]]}).prompts == ((1,), (2, 3))
+    assert read_completion(COMPLETION | {"best_of": 2, "n": 2}).delivery.num_choices == 2
+    assert refusal(read_completion, COMPLETION | {"best_of": 2}).param == "best_of"
+    assert refusal(read_completion, COMPLETION | {"echo": True, "logprobs": 0}).param == "logprobs"
+    assert refusal(read_completion, COMPLETION | {"suffix": "x"}).param == "suffix"
+
+
+@pytest.mark.parametrize(
+    ("message", "param"),
+    [
+        ("hi", "messages[0]"),
+        ({"role": "user"}, "messages[0].content"),
+        ({"role": "user", "content": None}, "messages[0].content"),
+        ({"role": "user", "content": 1}, "messages[0].content"),
+        ({"role": "user", "content": []}, "messages[0].content"),
+        ({"role": "robot", "content": "x"}, "messages[0].role"),
+        ({"role": "tool", "content": "x", "tool_call_id": "1"}, "messages[0].role"),
+        ({"role": "user", "content": "x", "nmae": "y"}, "messages[0].nmae"),
+        ({"role": "assistant", "content": "x", "tool_calls": [{"id": "1"}]}, "messages[0].tool_calls"),
+        ({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}, "messages[0].content[0].type"),
+        ({"role": "user", "content": [{"type": "text"}]}, "messages[0].content[0].text"),
+        ({"role": "user", "content": "x", "name": "y" * 65}, "messages[0].name"),
+    ],
+)
+def test_a_message_at_fault_is_named(message: Any, param: str) -> None:
+    assert refusal(read_chat, CHAT | {"messages": [message]}).param == param
+
+
+def test_messages_become_what_templates_read() -> None:
+    asked = read_chat(
+        CHAT
+        | {
+            "messages": [
+                {"role": "developer", "content": "be brief"},
+                {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "name": "Eve"},
+                {"role": "assistant", "content": "c", "refusal": None, "tool_calls": None, "annotations": []},
+            ]
+        }
+    )
+
+    assert asked.messages == (
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": "a\nb", "name": "Eve"},
+        {"role": "assistant", "content": "c"},
+    )
+
+
+def test_sampling_is_decided_by_the_request_then_the_model_then_openai() -> None:
+    plain = engine_fields(Sampling(), Defaults.from_config({}))
+    models = Defaults.from_config({"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": "wrong", "min_p": 7})
+
+    assert (plain["temperature"], plain["top_p"], plain["top_k"]) == (1.0, 1.0, 0)
+    assert engine_fields(Sampling(), models)["temperature"] == 0.6
+    assert engine_fields(Sampling(), models)["top_p"] == 1.0
+    assert engine_fields(Sampling(temperature=1.5, top_k=-1), models)["temperature"] == 1.5
+    assert engine_fields(Sampling(temperature=1.5, top_k=-1), models)["top_k"] == 0
+    assert engine_fields(Sampling(), Defaults.from_config({"do_sample": False}))["temperature"] == 0.0
+    assert engine_fields(Sampling(top_p=0.0), models)["top_k"] == 1
+    assert engine_fields(Sampling(top_p=0.0), models)["top_p"] == 1.0
