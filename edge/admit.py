@@ -1,0 +1,135 @@
+"""May this head go on? Pure: a request head and the policy in force in, an Admission or a Refusal out.
+
+Rule 1: default deny. A path and method that no row of ROUTES names is answered as if it did not exist, and
+only to holders of a key; without a good key every route but /healthz is the same 401.
+Rule 2: keys are known by their SHA-256 digest alone; a look-up by the whole digest takes no secret-dependent time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from wire.bearer import bearer
+from wire.refusal import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from regions.map import KeyGrant, PolicyRow
+    from wire.http1 import RequestHead
+
+MAX_KEY_CHARS: Final = 256  # ours have about 50; nothing longer is worth a hash
+RETRY_S: Final = 1.0  # a row, and with it the policy, comes each second
+
+
+class Action(StrEnum):
+    """What the edge can do for a caller."""
+
+    HEALTH = "health"
+    INFER = "infer"
+    MODELS = "models"
+    MODEL = "model"
+    STATUS = "status"
+    COOL = "cool"
+    PREWARM = "prewarm"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row of the table: who may do what. `scope` None means everybody."""
+
+    method: str
+    path: re.Pattern[str]
+    action: Action
+    scope: str | None
+
+
+def _route(method: str, path: str, action: Action, scope: str | None) -> Route:
+    return Route(method, re.compile(path), action, scope)
+
+
+_MODEL_PATH: Final = r"/v1/models/(?P<model>[^/%?]{1,64}(?:/|%2[Ff])[^/%?]{1,96})"
+_REGION_PATH: Final = r"/nearfield/regions/(?P<region>[a-z][a-z0-9-]{0,31})"
+ROUTES: Final = (
+    _route("GET", r"/healthz", Action.HEALTH, None),
+    _route("POST", r"/v1/chat/completions", Action.INFER, "infer"),
+    _route("POST", r"/v1/completions", Action.INFER, "infer"),
+    _route("POST", r"/v1/embeddings", Action.INFER, "infer"),
+    _route("GET", r"/v1/models", Action.MODELS, "infer"),
+    _route("GET", _MODEL_PATH, Action.MODEL, "infer"),
+    _route("GET", r"/nearfield/status", Action.STATUS, "admin"),
+    _route("POST", _REGION_PATH + "/cool", Action.COOL, "admin"),
+    _route("POST", _REGION_PATH + "/prewarm", Action.PREWARM, "admin"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """An admitted request: what it may do, for whom, and the parts of its path.
+
+    `digest` is the SHA-256 hex of the key, empty for /healthz.
+    """
+
+    action: Action
+    tenant: str = ""
+    digest: str = ""
+    values: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def admit(head: RequestHead, policy: PolicyRow | None) -> Admission:
+    """Admit `head` under `policy` (None: none was ever heard). Raises Refusal 401, 403, 404, 405, 415, 503."""
+    route, values = _find(head)
+    if route is not None and route.scope is None:
+        return Admission(route.action, values=values)
+    digest, grant = _grant(head, policy)
+    if route is None:
+        raise _unknown(head)
+    if route.scope not in grant.scopes:
+        text = f"This key may not do that; use one with the scope {route.scope!r}."
+        raise Refusal(403, "insufficient_scope", text)
+    _refuse_odd(head, route)
+    return Admission(route.action, grant.tenant, digest, values)
+
+
+def _find(head: RequestHead) -> tuple[Route | None, Mapping[str, str]]:
+    for route in ROUTES:
+        match = route.path.fullmatch(head.path)
+        if match is not None and route.method == head.method:
+            return route, MappingProxyType(match.groupdict())
+    return None, MappingProxyType({})
+
+
+def _grant(head: RequestHead, policy: PolicyRow | None) -> tuple[str, KeyGrant]:
+    """The digest of the shown key and what it grants. Raises Refusal 401, or 503 while no policy is known."""
+    key = bearer(head)
+    if key is None or len(key) > MAX_KEY_CHARS:
+        text = "Send your API key as `Authorization: Bearer KEY`; `nearfield keys` shows and makes keys."
+        raise Refusal(401, "invalid_api_key", text)
+    if policy is None:
+        text = "This edge has not heard of any keys yet; try again shortly."
+        raise Refusal(503, "region_unavailable", text, "server_error", retry_after_s=RETRY_S)
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    grant = policy.keys.get(digest)
+    if grant is None:
+        raise Refusal(
+            401, "invalid_api_key", "This API key is not known; `nearfield keys` lists those that are."
+        )
+    return digest, grant
+
+
+def _unknown(head: RequestHead) -> Refusal:
+    if any(route.path.fullmatch(head.path) for route in ROUTES):
+        return Refusal(405, "method_not_allowed", f"{head.method} is not served at this path.")
+    return Refusal(404, "not_found", "Nothing is served at this path; the API is under /v1.")
+
+
+def _refuse_odd(head: RequestHead, route: Route) -> None:
+    if (head.get("content-encoding") or "identity").lower() != "identity":
+        raise Refusal(415, "bad_request", "Send the body uncompressed.")
+    if route.scope == "admin" and head.get("origin") is not None:
+        raise Refusal(403, "forbidden", "Admin routes are not for pages in a browser.")

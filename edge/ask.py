@@ -1,0 +1,81 @@
+"""What the edge must know of an inference request to route it; the body's bytes go on untouched.
+
+The JSON is read strictly, because the region reads the same bytes again: a key given twice, NaN, or another
+encoding could mean one thing here and another there.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+from regions.map import BadNameError, ModelName
+from wire.refusal import Refusal
+
+MAX_BODY_BYTES: Final = 1 << 20  # replays need it in memory; a prompt of about 250,000 tokens
+MAX_OBJECTS: Final = 20_000  # each costs a call while the loop waits; 512 messages of 3 parts are 2,000
+BYTES_PER_TOKEN: Final = 4  # of English text and JSON; the choice needs the order of magnitude
+STREAMS: Final = frozenset({"/v1/chat/completions", "/v1/completions"})
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One inference request: its model, whether its answer streams, and about how long its prompt is."""
+
+    model: str
+    stream: bool
+    prompt_tokens: int
+
+
+def read_ask(path: str, body: bytes) -> Ask:
+    """The request in `body` to `path`. Raises Refusal 400, or 404 for a name that no model can have."""
+    document = _strict(body)
+    name = document.get("model")
+    if not isinstance(name, str):
+        raise Refusal(400, "bad_request", 'Name a model: {"model": "org/name", ...}.', param="model")
+    try:
+        model = str(ModelName.parse(name))
+    except BadNameError as error:
+        raise Refusal(404, "model_not_found", f"No such model: {error}.", param="model") from error
+    stream = path in STREAMS and document.get("stream") is True
+    return Ask(model, stream, max(1, len(body) // BYTES_PER_TOKEN))
+
+
+def _strict(body: bytes) -> dict[str, Any]:
+    """The one JSON object in `body`. Raises Refusal 400."""
+    try:
+        document = json.loads(body.decode(), object_pairs_hook=_Pairs().once, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        cause = str(error) if isinstance(error, _NotStrict) else "it is not JSON in UTF-8"
+        raise Refusal(
+            400, "bad_request", f"The body cannot be read: {cause}. Send one JSON object."
+        ) from error
+    if not isinstance(document, dict):
+        raise Refusal(400, "bad_request", "The body is not a JSON object.")
+    return document
+
+
+class _NotStrict(ValueError):
+    """JSON that two readers might understand differently, or that costs too much to read."""
+
+
+class _Pairs:
+    """Builds objects and counts them."""
+
+    def __init__(self) -> None:
+        self._num_objects = 0
+
+    def once(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """The object of `pairs`, each key once."""
+        self._num_objects += 1
+        if self._num_objects > MAX_OBJECTS:
+            raise _NotStrict(f"it has more than {MAX_OBJECTS} objects")
+        document = dict(pairs)
+        if len(document) != len(pairs):
+            raise _NotStrict("a key is given twice")
+        return document
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise _NotStrict(f"{name} is not a JSON number")

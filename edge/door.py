@@ -1,0 +1,100 @@
+"""The handler of the edge's listeners: admit, then do the one thing that was asked for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from typing import TYPE_CHECKING, Any, Final
+
+from edge import models
+from edge.admit import Action, Admission, admit
+from edge.ask import MAX_BODY_BYTES, read_ask
+from edge.relay import DEADLINE_S, Journey
+from regions.map import REGION, REQUEST_ID
+from wire.refusal import Refusal
+from wire.timing import Phases
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edge.feed import Feed
+    from edge.orders import Orders
+    from edge.rate import Buckets
+    from edge.relay import Relay
+    from edge.route import Chooser
+    from wire.exchange import Exchange
+
+JSON: Final = (("content-type", "application/json"),)
+ORDER_PATHS: Final[Mapping[Action, str]] = {Action.COOL: "/control/cool", Action.PREWARM: "/control/prewarm"}
+
+
+class Door:
+    """`serve` is the handler of one listener; with `pinned` it is the address of that region alone."""
+
+    def __init__(
+        self, feed: Feed, buckets: Buckets, chooser: Chooser, relay: Relay, orders: Orders, pinned: str | None
+    ) -> None:
+        self._feed = feed
+        self._buckets = buckets
+        self._chooser = chooser
+        self._relay = relay
+        self._orders = orders
+        self._pinned = pinned
+
+    async def serve(self, exchange: Exchange) -> None:
+        """Answer one request; a refusal carries the request id like every answer. Raises Refusal inside an answer."""
+        request_id = f"req_{secrets.token_hex(16)}"
+        try:
+            admission = admit(exchange.head, self._feed.snapshot.policy)
+            self._take_turn(admission)
+            await self._do(exchange, admission, request_id)
+        except Refusal as refusal:
+            if exchange.status:
+                raise
+            headers = (*refusal.headers(), (REQUEST_ID, request_id))
+            await exchange.respond(refusal.status, headers, refusal.body())
+
+    def _take_turn(self, admission: Admission) -> None:
+        if not admission.digest:
+            return
+        wait_s = self._buckets.take(admission.digest, asyncio.get_running_loop().time())
+        if wait_s is not None:
+            text = "This key asks too often; wait as Retry-After says."
+            raise Refusal(429, "rate_limited", text, "rate_limit_error", retry_after_s=wait_s)
+
+    async def _do(self, exchange: Exchange, admission: Admission, request_id: str) -> None:
+        snapshot, values, own = self._feed.snapshot, admission.values, (REQUEST_ID, request_id)
+        match admission.action:
+            case Action.INFER:
+                await self._infer(exchange, admission, request_id)
+            case Action.HEALTH:
+                await _say(exchange, {"status": "ok"}, own)
+            case Action.MODELS:
+                await _say(exchange, models.listing(snapshot, self._pinned), own)
+            case Action.MODEL:
+                name = values["model"].replace("%2F", "/").replace("%2f", "/")
+                await _say(exchange, models.one(snapshot, self._pinned, name), own)
+            case Action.STATUS:
+                await _say(exchange, self._orders.status(asyncio.get_running_loop().time()), own)
+            case Action.COOL | Action.PREWARM:
+                headers = (own, (REGION, values["region"]))
+                await self._orders.hand_on(exchange, values["region"], ORDER_PATHS[admission.action], headers)
+
+    async def _infer(self, exchange: Exchange, admission: Admission, request_id: str) -> None:
+        phases = Phases("edge", started=exchange.started)
+        now = asyncio.get_running_loop().time()
+        body = await exchange.read_body(MAX_BODY_BYTES)
+        ask = read_ask(exchange.head.path, body)
+        phases.mark("read")
+        decision = self._chooser.choose(ask, self._pinned, now)
+        if decision.prewarm is not None:
+            self._orders.prewarm(decision.prewarm, ask.model, now)
+        phases.mark("route")
+        deadline = now + DEADLINE_S
+        journey = Journey(exchange, admission, ask, body, decision, request_id, phases, deadline)
+        await self._relay.serve(journey)
+
+
+async def _say(exchange: Exchange, value: Any, request_id: tuple[str, str]) -> None:
+    await exchange.respond(200, (*JSON, request_id), json.dumps(value).encode())

@@ -1,0 +1,57 @@
+"""`/v1/models` from the rows: what is served, and where. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from wire.refusal import Refusal
+
+if TYPE_CHECKING:
+    from regions.map import ModelRow
+    from regions.rows import Snapshot
+
+
+def listing(snapshot: Snapshot, pinned: str | None) -> dict[str, Any]:
+    """OpenAI's list of the models that some region (or region `pinned`) serves, by name."""
+    names = sorted({name for each in _rows(snapshot, pinned).values() for name in each})
+    data = [_model(name, _where(snapshot, pinned, name)) for name in names]
+    return {"object": "list", "data": [each for each in data if each["nearfield"]["regions"]]}
+
+
+def one(snapshot: Snapshot, pinned: str | None, model: str) -> dict[str, Any]:
+    """OpenAI's model object. Raises Refusal 404 if no region serves it."""
+    found = _model(model, _where(snapshot, pinned, model))
+    if not found["nearfield"]["regions"]:
+        raise Refusal(404, "model_not_found", "No such model; GET /v1/models lists them.", param="model")
+    return found
+
+
+def _rows(snapshot: Snapshot, pinned: str | None) -> dict[str, dict[str, ModelRow]]:
+    return {
+        name: dict(heard.row.models)
+        for name, heard in snapshot.regions.items()
+        if pinned is None or name == pinned
+    }
+
+
+def _where(snapshot: Snapshot, pinned: str | None, model: str) -> dict[str, ModelRow]:
+    rows = {region: models.get(model) for region, models in _rows(snapshot, pinned).items()}
+    return {region: row for region, row in rows.items() if row is not None and row.serves}
+
+
+def _model(name: str, where: dict[str, ModelRow]) -> dict[str, Any]:
+    row = next(iter(where.values()), None)
+    return {
+        "id": name,
+        "object": "model",
+        "created": 0,  # rows carry no time of birth; clients want an int
+        "owned_by": name.partition("/")[0],
+        "nearfield": {
+            "kind": row.kind if row else None,
+            "max_len": row.max_len if row else None,
+            "regions": {
+                region: {"state": str(each.state), "tier": str(each.tier), "revision": each.revision}
+                for region, each in where.items()
+            },
+        },
+    }

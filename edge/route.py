@@ -1,0 +1,95 @@
+"""From an ask to regions in order, with every term of the decision; or the refusal that says why there is none."""
+
+from __future__ import annotations
+
+import random
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from regions.choose import prewarm, rank, route_header
+from wire.refusal import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edge.ask import Ask
+    from edge.feed import Feed
+    from edge.reach import Reach
+    from regions.choose import Choice
+    from regions.rows import Heard, Snapshot
+
+MAX_REMEMBERED: Final = 4096  # models whose last region is kept for hysteresis; a row holds about as many
+RETRY_S: Final = 2.0  # for a model that is on its way; a rollout step takes about that
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Where to send a request: `choices` best first, never empty; `prewarm` is the near cold region to wake."""
+
+    choices: tuple[Choice, ...]
+    terms: str
+    prewarm: str | None
+
+
+class Chooser:
+    """Applies `regions.choose` to what this edge knows; remembers only the last region of each model."""
+
+    def __init__(self, feed: Feed, reaches: Mapping[str, Reach], simulated_wan: str | None) -> None:
+        self._feed = feed
+        self._reaches = reaches
+        self._simulated_wan = simulated_wan
+        self._previous: OrderedDict[str, str] = OrderedDict()
+
+    def choose(self, ask: Ask, pinned: str | None, now: float) -> Decision:
+        """The regions for `ask` at `now` (loop time), only `pinned` if that is given. Raises Refusal 404 or 503."""
+        rows = self._rows(pinned)
+        choices = rank(
+            ask.model,
+            rows,
+            {name: reach.rtt_ms for name, reach in self._reaches.items() if reach.rtt_ms is not None},
+            {name: reach.health for name, reach in self._reaches.items()},
+            prompt_tokens=ask.prompt_tokens,
+            now=now,
+            previous=self._previous.get(ask.model),
+            draws=(random.random(), random.random(), random.random()),  # noqa: S311 - spreads load
+        )
+        if not choices:
+            raise not_served(ask.model, self._feed.snapshot, pinned)
+        if pinned is None:
+            self._remember(ask.model, choices[0].region)
+        return Decision(choices, route_header(choices, self._simulated_wan), prewarm(choices))
+
+    def _rows(self, pinned: str | None) -> Mapping[str, Heard]:
+        rows = self._feed.snapshot.regions
+        return {
+            name: heard
+            for name, heard in rows.items()
+            if name in self._reaches
+            and pinned in {None, name}  # a region taken out of the config is not asked
+        }
+
+    def _remember(self, model: str, region: str) -> None:
+        self._previous[model] = region
+        self._previous.move_to_end(model)
+        if len(self._previous) > MAX_REMEMBERED:
+            self._previous.popitem(last=False)
+
+
+def not_served(model: str, snapshot: Snapshot, pinned: str | None) -> Refusal:
+    """Why no region may be asked for `model`: unknown, refused, on its way, or nothing is known at all."""
+    rows = [heard.row for name, heard in snapshot.regions.items() if pinned in {None, name}]
+    if not rows:
+        text = "This edge has not heard from a region yet; try again shortly."
+        return Refusal(503, "region_unavailable", text, "server_error", retry_after_s=RETRY_S)
+    found = [row.models[model] for row in rows if model in row.models]
+    fault = next((row.error for row in found if row.error is not None), None)
+    if fault is not None:
+        text = f"{model} was refused: {fault.message} {fault.next}"
+        return Refusal(404, "model_not_found", text, param="model")
+    if found:
+        text = f"{model} is on its way ({found[0].state}); ask again shortly."
+        return Refusal(503, "model_not_ready", text, "server_error", retry_after_s=RETRY_S)
+    where = "here" if pinned is None else f"in {pinned}"
+    text = f"{model} is not served {where}; GET /v1/models lists what is."
+    return Refusal(404, "model_not_found", text, param="model")

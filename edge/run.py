@@ -1,0 +1,141 @@
+"""The edge process: listeners for users, for each region's own address and for S3; the only door to the internet."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from edge.door import Door
+from edge.feed import Feed
+from edge.orders import Orders
+from edge.rate import BURST, RATE_PER_S, Buckets
+from edge.reach import Reach
+from edge.relay import Relay
+from edge.route import Chooser
+from edge.s3 import LIMITS as S3_LIMITS
+from edge.s3 import S3Door
+from regions.rows import Signers
+from wire.dial import split_address
+from wire.limits import Limits
+from wire.serve import Server
+from wire.tls import server_context
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from wire.serve import Handler
+
+LIMITS: Final = Limits(slash_prefixes=("/v1/models/",))
+DRAIN_S: Final = 20.0  # running answers may end; most streams are shorter
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeSettings:
+    """One edge.
+
+    `regions` are the gateways by name, `pins` the extra listeners bound to one region each; `public_keys` are raw
+    Ed25519 keys; `s3_upstream` is the home store's address. `state` is a folder for the rows.
+    """
+
+    name: str
+    host: str
+    port: int
+    pins: Mapping[str, tuple[str, int]]
+    s3: tuple[str, int] | None
+    cert: Path
+    key: Path
+    regions: Mapping[str, str]
+    public_keys: Mapping[str, bytes]
+    home: str
+    s3_upstream: str
+    hop_token: str = field(repr=False)
+    state: Path
+    simulated_wan: str | None = None
+    rate_per_s: float = RATE_PER_S
+    burst: float = BURST
+    drain_s: float = DRAIN_S
+
+
+class _Edge:
+    """The parts of one edge, and the order in which they start and stop."""
+
+    def __init__(self, settings: EdgeSettings) -> None:
+        self._settings = settings
+        self.reaches = {
+            name: Reach(name, *split_address(address)) for name, address in settings.regions.items()
+        }
+        self.feed = Feed(Signers.of(settings.public_keys, settings.home), settings.state)
+        token = settings.hop_token
+        wan = settings.simulated_wan
+        self._headers = (("authorization", f"Bearer {token}"),)
+        self._chooser = Chooser(self.feed, self.reaches, wan)
+        self._relay = Relay(self.reaches, token)
+        self._orders = Orders(settings.name, self.feed, self.reaches, token, wan)
+        self._buckets = Buckets(settings.rate_per_s, settings.burst)
+
+    def door(self, pinned: str | None) -> Door:
+        """The handler of a listener."""
+        return Door(self.feed, self._buckets, self._chooser, self._relay, self._orders, pinned)
+
+    def begin(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+        """Start what runs for as long as the edge does."""
+        tasks = [group.create_task(self.feed.keep())]
+        for reach in self.reaches.values():
+            tasks.append(group.create_task(reach.watch()))
+            tasks.append(group.create_task(self.feed.follow(reach, self._headers)))
+        return tasks
+
+    async def close(self) -> None:
+        """Close every connection to the regions, and keep the rows."""
+        await self._orders.close()
+        for reach in self.reaches.values():
+            await reach.close()
+        await self.feed.save()
+
+
+async def run(settings: EdgeSettings, ready: Callable[[int], None], stop: asyncio.Event) -> None:
+    """Serve until `stop` is set, then drain; `ready(port)` is called once every listener listens.
+
+    Raises OSError (an address cannot be bound, a file not be read) or ssl.SSLError.
+    """
+    await asyncio.to_thread(settings.state.mkdir, parents=True, exist_ok=True)
+    tls = server_context(settings.cert, settings.key)
+    edge = _Edge(settings)
+    edge.feed.load()
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(edge.close)
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        tasks = edge.begin(group)
+        servers: list[Server] = []
+        try:
+            servers += await _listen(settings, edge, tls, stack)
+            ready(servers[0].port)
+            await stop.wait()
+        finally:
+            await asyncio.gather(*(server.drain(settings.drain_s) for server in servers))
+            for task in tasks:
+                task.cancel()
+
+
+async def _listen(
+    settings: EdgeSettings, edge: _Edge, tls: ssl.SSLContext, stack: AsyncExitStack
+) -> list[Server]:
+    """Every listener, the main one first; what was opened is closed if a later one cannot be bound."""
+    wanted: list[tuple[Handler, tuple[str, int], Limits]] = [
+        (edge.door(None).serve, (settings.host, settings.port), LIMITS)
+    ]
+    wanted += [(edge.door(region).serve, address, LIMITS) for region, address in settings.pins.items()]
+    if settings.s3 is not None:
+        s3 = S3Door(*split_address(settings.s3_upstream))
+        stack.push_async_callback(s3.close)
+        wanted.append((s3.serve, settings.s3, S3_LIMITS))
+    servers = []
+    for handler, (host, port), limits in wanted:
+        server = await Server.start(handler, host, port, tls=tls, limits=limits)
+        stack.push_async_callback(server.close)
+        servers.append(server)
+    return servers
