@@ -22,6 +22,11 @@ _MADV_POPULATE_WRITE = 23  # Linux 5.14; Python's mmap module does not name it
 _ADVICE_UNKNOWN = frozenset({errno.EINVAL, errno.ENOSYS})
 
 
+def whole_pages(num_bytes: int) -> int:
+    """The bytes of the pages that `num_bytes` take."""
+    return num_bytes + -num_bytes % PAGE_BYTES
+
+
 class HostMemoryError(OSError):
     """The host has no memory left for a landing."""
 
@@ -30,7 +35,7 @@ class Buffer:
     """One memfd, mapped writable while it lives. `num_bytes` is the memory it holds, whole pages."""
 
     def __init__(self, num_bytes: int) -> None:
-        self.num_bytes = max(PAGE_BYTES, num_bytes + -num_bytes % PAGE_BYTES)
+        self.num_bytes = max(PAGE_BYTES, whole_pages(num_bytes))
         self.populated_bytes = 0
         self.fd = os.memfd_create("nearfield-landing", os.MFD_CLOEXEC)
         os.ftruncate(self.fd, self.num_bytes)
@@ -60,7 +65,7 @@ class Buffer:
 
     def shrink(self, num_bytes: int) -> None:
         """Give back the pages past `num_bytes`. The mapping stays as long; its end is not touched again."""
-        self.num_bytes = max(PAGE_BYTES, num_bytes + -num_bytes % PAGE_BYTES)
+        self.num_bytes = max(PAGE_BYTES, whole_pages(num_bytes))
         os.ftruncate(self.fd, self.num_bytes)
         self.populated_bytes = min(self.populated_bytes, self.num_bytes)
 
@@ -85,7 +90,7 @@ class BufferPool:
     """Buffers of landings that are gone, and one populated ahead. At most `pool_bytes` are kept free."""
 
     def __init__(self, pool_bytes: int) -> None:
-        self.pool_bytes = pool_bytes
+        self.pool_bytes = whole_pages(pool_bytes)
         self._lock = threading.Lock()
         self._free: list[Buffer] = []
 

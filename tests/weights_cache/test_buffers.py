@@ -69,6 +69,17 @@ def test_pool_populates_ahead(stop):
     pool.close()
 
 
+def test_pool_of_odd_size_takes_its_own_buffer_back(stop):
+    """Buffers are whole pages; a cap that is not one must not lose them."""
+    pool = BufferPool(64 * MIB + 1)
+    pool.refill(stop)
+    taken = pool.take(64 * MIB + 1)
+    pool.give(taken)
+
+    assert pool.free_bytes == taken.num_bytes
+    pool.close()
+
+
 def test_pool_cuts_what_is_much_too_large(stop):
     """A landing holds at most 64 MiB more than it needs."""
     pool = BufferPool(160 * MIB)
