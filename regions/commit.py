@@ -1,9 +1,10 @@
 """Is this prefix a complete, safe model? Pure: a listing and some bytes in, one verdict out.
 
 Rule 1: with a manifest whose every file lies there as it says (size and etag), the push is whole: judged now.
-Rule 2: else an index and the shards it names, or one model.safetensors, once the prefix has been quiet.
-Rule 3: what may still arrive (a missing file, an index that disagrees) is waited for, then refused.
-Rule 4: a refusal is about these bytes only: any change of the prefix is judged anew.
+Rule 2: when some weights are as the manifest says and some are not, two pushes are mixed: never served.
+Rule 3: else an index and the shards it names, or one model.safetensors, once the prefix has been quiet.
+Rule 4: what may still arrive (a missing file, an index that disagrees) is waited for, then refused.
+Rule 5: a refusal is about these bytes only: any change of the prefix is judged anew.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ NOT_IN_MANIFEST_REASON = "not part of this push: manifest.json does not name it"
 SAVE_TOKENIZER = (
     "AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR) writes tokenizer.json; push DIR again"
 )
+MIXED_MESSAGE = "some weights belong to the push that manifest.json describes and some to another one"
+MIXED_NEXT = "push the whole folder once more, or delete manifest.json if the mix is meant"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +60,8 @@ class Patience:
     """
 
     quiet_s: float = 2.0
-    grace_s: float = 30.0
-    stale_s: float = 30.0
+    grace_s: float = 10.0
+    stale_s: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,23 +134,18 @@ def judge(
     """
     if sorted_folder(listing).is_empty:
         return Waiting("nothing has been pushed", None)
-    manifest, is_stale = _manifest(listing, found)
-    if manifest is None and unfinished:
+    manifest = read_manifest(found.small.get(MANIFEST, b""))
+    whole = manifest if manifest is not None and manifest.matches(listing) else None
+    if whole is None and unfinished:
         return Waiting(f"the upload of {unfinished[0]} has begun and not ended", patience.quiet_s)
-    outcome, may_pass = _examined(listing, found, manifest, all_regions)
-    needed_s = 0.0 if manifest else _needed_s(patience, may_pass=may_pass, is_stale=is_stale)
+    outcome, may_pass = _examined(listing, found, whole, all_regions)
+    if whole is None and manifest is not None and manifest.mixes(sorted_folder(listing).weights.values()):
+        outcome, may_pass = Refused("mixed_push", MIXED_MESSAGE, MIXED_NEXT), True
+    is_stale = whole is None and claims_schema(found.small.get(MANIFEST, b""))
+    needed_s = 0.0 if whole else _needed_s(patience, may_pass=may_pass, is_stale=is_stale)
     if needed_s > quiet_for_s:
         return Waiting(_reason(outcome), needed_s - quiet_for_s)
     return outcome
-
-
-def _manifest(listing: Sequence[Listed], found: Bytes) -> tuple[Manifest | None, bool]:
-    """The manifest if it describes this listing; and whether one of ours is here that does not."""
-    data = found.small.get(MANIFEST, b"")
-    manifest = read_manifest(data)
-    if manifest is not None and manifest.matches(listing):
-        return manifest, False
-    return None, claims_schema(data)
 
 
 def _needed_s(patience: Patience, *, may_pass: bool, is_stale: bool) -> float:

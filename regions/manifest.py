@@ -40,6 +40,12 @@ class Manifest:
         present = {each.path: (each.size, each.etag) for each in listing}
         return all(present.get(each.path) == (each.size, each.etag) for each in self.files)
 
+    def mixes(self, weights: Iterable[Listed]) -> bool:
+        """Whether some of these files are this push's and some are not: two pushes, neither of them whole."""
+        named = {each.path: each.etag for each in self.files}
+        same = {named.get(each.path) == each.etag for each in weights if each.path in named}
+        return same == {True, False}
+
     def only(self, listing: Iterable[Listed]) -> tuple[Listed, ...]:
         """The listed files that it names."""
         named = {each.path for each in self.files}

@@ -250,14 +250,30 @@ def test_an_unfinished_upload_of_the_next_push_does_not_hold_back_what_a_manifes
     assert isinstance(verdict(manifest_of(sharded()), unfinished=("x",), quiet_for_s=0.0), Complete)
 
 
+def overwritten(*names):
+    """A push with a manifest, some of whose files were then overwritten by another tool."""
+    newer = {name: data for name, data in sharded(fill=b"\x02").items() if name in names}
+    return {**manifest_of(sharded(fill=b"\x01")), **newer}
+
+
 def test_a_stale_manifest_makes_everything_wait_longer_and_is_then_ignored():
-    files = {
-        **manifest_of(sharded(fill=b"\x01")),
-        "model-00001-of-00002.safetensors": sharded(fill=b"\x02")["model-00001-of-00002.safetensors"],
-    }
+    files = overwritten(*shards_of(sharded()))
 
     assert isinstance(verdict(files, quiet_for_s=PATIENCE.stale_s - 1), Waiting)
     assert isinstance(verdict(files, quiet_for_s=PATIENCE.stale_s), Complete)
+
+
+def test_a_small_file_may_be_replaced_under_a_manifest():
+    files = {**manifest_of(sharded()), "tokenizer.json": b'{"version":"2.0"}'}
+
+    assert isinstance(verdict(files), Complete)
+
+
+def test_two_interleaved_pushes_are_never_served_mixed():
+    files = overwritten(shards_of(sharded())[0])
+
+    assert isinstance(verdict(files, quiet_for_s=PATIENCE.stale_s - 1), Waiting)
+    assert verdict(files).code == "mixed_push"
 
 
 def test_a_users_own_manifest_json_is_ignored():

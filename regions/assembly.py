@@ -1,0 +1,150 @@
+"""The parts of one region that follow objects, put together, and the loops that keep them going.
+
+Any Store will do: the tests run the whole of it on dictionaries and kill it between any two operations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from regions.blobs import Holdings
+from regions.changes import AnyFeed, follow
+from regions.controller import Controller
+from regions.deployments import Deployments
+from regions.ingest import Ingest
+from regions.ledger import KEYS, POLICY, Ledger
+from regions.loops import KeyedLoops
+from regions.map import BLOBS_BUCKET, MODELS_BUCKET, SYSTEM_BUCKET
+from regions.pointer import PointerError
+from regions.policy import CopiedPolicy, Policy, SignedPolicy
+from regions.replicate import Replicator
+from regions.residence import Residence
+from regions.seal import Sealer
+from regions.works import Works
+from storage.client import StoreError
+from weights_cache.revision import RevisionError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from regions.commit import Patience
+    from regions.nodes import Node
+    from regions.rows import Signers
+    from regions.store import Store
+
+log = logging.getLogger("nearfield.regions")
+
+RECOVER_RETRY_S = 0.5  # the region's own store may start after it
+FIRST_SWEEP_S = 600.0  # a restart has other things to do first
+SWEEP_PERIOD_S = 3600.0  # orphans are rare: a commit or a pull that was killed
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Who the region is. `home_name` signs the policy; `signing_key` is this region's own."""
+
+    name: str
+    is_home: bool
+    all_regions: tuple[str, ...]
+    idle_timeout_s: float
+    patience: Patience
+    signers: Signers
+    signing_key: Ed25519PrivateKey
+
+
+class Region:
+    """One region but for its gateway: deployments that follow the home region's objects."""
+
+    def __init__(self, plan: Plan, own: Store, home: Store, nodes: Mapping[str, Node]) -> None:
+        self._plan = plan
+        self._own = own
+        self._home = home
+        self.deployments = Deployments(plan.name)
+        ledger, home_ledger = Ledger(own), Ledger(home)
+        self.holdings = Holdings(own)
+        self.replicator = None if plan.is_home else Replicator(own, home, self.holdings)
+        works = Works(
+            ledger, home_ledger, self.holdings, self.replicator, nodes, self.deployments, is_home=plan.is_home
+        )
+        residence = Residence(works, self.holdings, self.deployments, is_home=plan.is_home)
+        self.controller = Controller(
+            plan.name,
+            ledger,
+            home_ledger,
+            self.holdings,
+            works,
+            residence,
+            self.deployments,
+            is_home=plan.is_home,
+            idle_timeout_s=plan.idle_timeout_s,
+        )
+        self.policy = Policy(ledger, plan.signers, self.deployments)
+        self._policy_source = (
+            SignedPolicy(own, ledger, self.policy, plan.signing_key)
+            if plan.is_home
+            else CopiedPolicy(home_ledger, self.policy)
+        )
+        self.ingest = Ingest(
+            own,
+            ledger,
+            Sealer(own, ledger, self.holdings),
+            tuple(nodes.values()),
+            self.controller,
+            all_regions=plan.all_regions,
+            patience=plan.patience,
+        )
+
+    async def recover(self) -> None:
+        """Brings back what was served, from the region's own store; waits for that store, and no other."""
+        while True:
+            try:
+                for bucket in self._buckets():
+                    await self._own.ensure_bucket(bucket)
+                await self.policy.recover()
+                await self.controller.recover()
+            except (StoreError, PointerError) as error:
+                log.warning("the region's own store does not serve yet: %s", error)
+                await asyncio.sleep(RECOVER_RETRY_S)
+                continue
+            return
+
+    async def run(self) -> None:
+        """Follows the home region until cancelled; then nothing of it is under way any more."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.controller.run(AnyFeed(self._home, SYSTEM_BUCKET)))
+                group.create_task(self._follow_policy())
+                group.create_task(self._sweep())
+                if self._plan.is_home:
+                    group.create_task(self.ingest.run(AnyFeed(self._own, MODELS_BUCKET)))
+        finally:
+            if self.replicator is not None:
+                await self.replicator.close()
+
+    def _buckets(self) -> tuple[str, ...]:
+        return (SYSTEM_BUCKET, BLOBS_BUCKET, *((MODELS_BUCKET,) if self._plan.is_home else ()))
+
+    async def _follow_policy(self) -> None:
+        loops = KeyedLoops("policy", self._policy_source.step)
+        loops.poke(POLICY)
+        watched = KEYS if self._plan.is_home else POLICY
+        try:
+            await follow(AnyFeed(self._home, SYSTEM_BUCKET), watched, lambda _key: loops.poke(POLICY))
+        finally:
+            await loops.close()
+
+    async def _sweep(self) -> None:
+        await asyncio.sleep(FIRST_SWEEP_S)
+        while True:
+            try:
+                num_deleted = await self.controller.sweep(time.time())
+                log.info("swept %d orphaned blobs", num_deleted)
+            except (StoreError, PointerError, RevisionError) as error:
+                log.warning("no sweep: %s", error)
+            await asyncio.sleep(SWEEP_PERIOD_S)

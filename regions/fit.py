@@ -1,0 +1,42 @@
+"""Does a model fit? Pure: what it needs at the least against what the nodes have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from regions.map import ModelFault
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from weights_cache.revision import ModelFacts
+
+MIN_CONTEXT_TOKENS = 512  # one short conversation; a model that cannot hold that much serves nobody
+GIB = 1 << 30
+MIB = 1 << 20
+
+
+def needed_bytes(facts: ModelFacts) -> int:
+    """The least memory to answer with: the weights, and the keys and values of one short sequence."""
+    return facts.weight_bytes + facts.kv_bytes_per_token * min(facts.max_len, MIN_CONTEXT_TOKENS)
+
+
+def misfit(facts: ModelFacts, budgets_bytes: Iterable[int]) -> ModelFault | None:
+    """Why no node can hold the model, with the figures; None if one can."""
+    largest = max(budgets_bytes, default=0)
+    needed = needed_bytes(facts)
+    if needed <= largest:
+        return None
+    message = (
+        f"the model needs {shown(needed)} ({shown(facts.weight_bytes)} of weights, the rest for one short "
+        f"conversation); the largest node may use {shown(largest)}"
+    )
+    next_step = (
+        "push a smaller model or save it in a smaller dtype, or give a node more memory and push again"
+    )
+    return ModelFault("does_not_fit", message, next_step)
+
+
+def shown(num_bytes: int) -> str:
+    """A size for people."""
+    return f"{num_bytes / GIB:.1f} GiB" if num_bytes >= GIB else f"{num_bytes / MIB:.1f} MiB"

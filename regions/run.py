@@ -1,0 +1,151 @@
+"""The role `region`: follows the home region's objects, serves requests, says rows. One process, one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from regions.assembly import Plan, Region
+from regions.commit import Patience
+from regions.deployments import DEFAULT_IDLE_TIMEOUT_S
+from regions.gateway import Gateway
+from regions.map import Tier
+from regions.nodes import Node
+from regions.publish import Publisher
+from regions.rows import Signers, public_bytes, signing_key
+from regions.wake import Wakes
+from regions.watch import NodeWatch
+from storage.client import S3
+from wire.serve import Server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from regions.deployments import Deployments
+    from storage.client import Endpoint
+
+log = logging.getLogger("nearfield.regions")
+
+DRAIN_S = 10.0  # for requests under way when the role is told to stop
+HOME = "home"  # a name for whoever signs the policy: only its key is known here
+KEEP_WARM_S = 2.0  # between two looks at models that want a worker at all times
+
+
+@dataclass(frozen=True, slots=True)
+class RegionSettings:
+    """One region.
+
+    `nodes` are addresses (host:port); `signing_key` is the region's raw Ed25519 key (32 bytes), `home_public_key`
+    the home region's public one. `quiet_s`: how long a prefix without a manifest must be quiet to be committed.
+    """
+
+    name: str
+    host: str
+    port: int
+    is_home: bool
+    store: Endpoint
+    home_store: Endpoint
+    nodes: tuple[str, ...]
+    hop_token: str = field(repr=False)
+    signing_key: bytes = field(repr=False)
+    home_public_key: bytes
+    all_regions: tuple[str, ...]
+    idle_timeout_s: float = DEFAULT_IDLE_TIMEOUT_S
+    quiet_s: float = 2.0
+
+
+async def run(settings: RegionSettings, ready: Callable[[int], None], stop: asyncio.Event) -> None:
+    """Runs the role until `stop` is set; calls `ready(port)` once it listens."""
+    async with AsyncExitStack() as stack:
+        own = await stack.enter_async_context(S3(settings.store))
+        home = own if settings.is_home else await stack.enter_async_context(S3(settings.home_store))
+        nodes = {address: Node(address, settings.hop_token) for address in settings.nodes}
+        for node in nodes.values():
+            stack.push_async_callback(node.close)
+        region = Region(_plan(settings), own, home, nodes)
+        if not await _unless_stopped(region.recover(), stop):
+            return
+        watch = NodeWatch(region.deployments, nodes)
+        wakes = Wakes(region.deployments, nodes, watch)
+        stack.push_async_callback(wakes.close)
+        publisher = Publisher(region.deployments, settings.signing_key, int(time.time() * 1000), wakes)
+        gateway = Gateway(region.deployments, nodes, watch, wakes, publisher, settings.hop_token)
+        stack.push_async_callback(gateway.close)
+        server = await Server.start(gateway.serve, settings.host, settings.port)
+        stack.push_async_callback(server.close)
+        loops = (region.run(), watch.run(), publisher.run(), _keep_warm(region.deployments, wakes))
+        tasks = [asyncio.create_task(each) for each in loops]
+        try:
+            ready(server.port)
+            await _first_end(tasks, stop)
+            await _drain(region.deployments, gateway, server)
+        finally:
+            await _cancel(tasks)
+
+
+def _plan(settings: RegionSettings) -> Plan:
+    key = signing_key(settings.signing_key)
+    keys = {settings.name: public_bytes(key)}
+    if not settings.is_home:
+        keys = {HOME: settings.home_public_key, **keys}
+    return Plan(
+        name=settings.name,
+        is_home=settings.is_home,
+        all_regions=settings.all_regions,
+        idle_timeout_s=settings.idle_timeout_s,
+        patience=Patience(quiet_s=settings.quiet_s),
+        signers=Signers.of(keys, settings.name if settings.is_home else HOME),
+        signing_key=key,
+    )
+
+
+async def _unless_stopped(work: Coroutine[None, None, None], stop: asyncio.Event) -> bool:
+    """Awaits `work` unless the role is told to stop first. Whether it ended."""
+    doing = asyncio.create_task(work)
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((doing, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not doing.done():
+        await _cancel([doing])
+        return False
+    doing.result()
+    return True
+
+
+async def _first_end(tasks: list[asyncio.Task[None]], stop: asyncio.Event) -> None:
+    """Waits for `stop`; a loop that ends by itself is a fault of ours and ends the role loudly."""
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        done, _ = await asyncio.wait((*tasks, stopping), return_when=asyncio.FIRST_COMPLETED)
+        for each in done:
+            each.result()
+    finally:
+        stopping.cancel()
+
+
+async def _drain(deployments: Deployments, gateway: Gateway, server: Server) -> None:
+    deployments.draining = True
+    deployments.touch()
+    gateway.end_rows()
+    await server.drain(DRAIN_S)
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    for each in tasks:
+        each.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _keep_warm(deployments: Deployments, wakes: Wakes) -> None:
+    """Wakes live models that want a replica at all times and have none, until cancelled."""
+    while True:
+        await asyncio.sleep(KEEP_WARM_S)
+        for each in tuple(deployments.models.values()):
+            if each.live is None or not each.min_replicas or not deployments.nodes:
+                continue
+            if deployments.tier(each) is not Tier.RESIDENT:
+                wakes.wake(each, each.live, "prewarm")
