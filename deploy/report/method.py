@@ -1,0 +1,34 @@
+"""How the report measures, in the words that are printed with every report."""
+
+from deploy.report.stats import MIN_SAMPLES_P50, MIN_SAMPLES_P90, MIN_SAMPLES_P99
+
+METHOD = (
+    (
+        "The clock is the client's, from the request's first byte sent to its first token received. "
+        "TCP and TLS are up before."
+    ),
+    (
+        "One request at a time, in an order shuffled by the seed. Nothing queues, so no slow request hides "
+        "behind another."
+    ),
+    (
+        "Each cold request has its start state set before it, and counts under the state that the platform "
+        "says it found."
+    ),
+    (
+        "Each hop reports its own wall time and phases on its own clock. A network share is one hop's time "
+        "upstream minus the next hop's total, there and back. What no hop accounts for is shown as unattributed."
+    ),
+    (
+        f"Quantiles are by nearest rank on raw samples: p50 from n = {MIN_SAMPLES_P50}, p90 from n = "
+        f"{MIN_SAMPLES_P90}, p99 from n = {MIN_SAMPLES_P99}; with fewer, the range is shown. Intervals are a "
+        "95 % bootstrap of the median."
+    ),
+    (
+        "Phases are those of a row's median request (of two, the slower), so they sum to a time that was measured."
+    ),
+    (
+        "A region's first request, if it was to be warm, is not counted: it only wakes the model. Requests that "
+        "fail are counted and listed."
+    ),
+)

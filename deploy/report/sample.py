@@ -1,0 +1,130 @@
+"""One request of the report: what was wanted, what was found, how long it took and where the time went."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from deploy.report.arms import Start, coldest
+from deploy.report.phases import Breakdown, Hop, first_token, hop_of, hops_of_timing, whole
+from deploy.report.reading import StreamReading
+from wire.timing import parse_server_timing
+
+SOURCES = ("remote", "region", "host")  # where a start's bytes came from, farthest first
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One request. `found` is what the platform says the request met; a `failure` has no figures."""
+
+    region: str
+    wanted: Start
+    found: Start | None = None
+    failure: str | None = None
+    ttft_ms: float | None = None
+    e2e_ms: float | None = None
+    num_tokens: int | None = None
+    num_prompt_tokens: int | None = None
+    tokens_per_s: float | None = None
+    before_first: Breakdown | None = None
+    whole: Breakdown | None = None
+    num_bytes: Mapping[str, int] = field(default_factory=dict)
+    revision: str | None = None
+    request_id: str | None = None
+
+    @property
+    def start(self) -> Start:
+        """The row it counts under: what it found; what was wanted if nothing is known."""
+        return self.found or self.wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The client's clock for one request, in seconds."""
+
+    asked_s: float
+    ended_s: float
+
+    def since(self, at_s: float | None) -> float:
+        """Milliseconds from asking to ``at_s``, or to the end."""
+        return ((self.ended_s if at_s is None else at_s) - self.asked_s) * 1000
+
+
+def failed(region: str, wanted: Start, why: str) -> Sample:
+    """A request that gave no figures; it is counted."""
+    return Sample(region, wanted, failure=why)
+
+
+def of_stream(
+    region: str, wanted: Start, headers: Mapping[str, str], reading: StreamReading, clock: Clock
+) -> Sample:
+    """The sample in a stream that was read to its end."""
+    if reading.error is not None or not reading.complete or reading.first_s is None:
+        return failed(region, wanted, reading.error or "the stream ended without an answer")
+    hops = [hop for receipt in reading.receipts if (hop := hop_of(receipt)) is not None]
+    num_tokens = _count(reading, "completion_tokens") or reading.num_events
+    span_s = (reading.last_s or 0.0) - reading.first_s
+    rate = (num_tokens - 1) / span_s if num_tokens > 1 and span_s > 0 else None
+    return Sample(
+        num_tokens=num_tokens,
+        num_prompt_tokens=_count(reading, "prompt_tokens"),
+        tokens_per_s=rate,
+        **_shared(region, wanted, headers, reading.receipts, hops, clock, clock.since(reading.first_s)),
+    )
+
+
+def of_answer(
+    region: str, wanted: Start, headers: Mapping[str, str], usage: Mapping[str, Any], clock: Clock
+) -> Sample:
+    """The sample in a whole answer (embeddings): its first token is its end."""
+    hops = hops_of_timing(parse_server_timing(headers.get("server-timing", "")))
+    prompt = usage.get("prompt_tokens")
+    return Sample(
+        num_prompt_tokens=prompt if isinstance(prompt, int) else None,
+        **_shared(region, wanted, headers, (), hops, clock, clock.since(None)),
+    )
+
+
+def _shared(
+    region: str,
+    wanted: Start,
+    headers: Mapping[str, str],
+    receipts: Sequence[Mapping[str, object]],
+    hops: Sequence[Hop],
+    clock: Clock,
+    ttft_ms: float,
+) -> dict[str, Any]:
+    e2e_ms = clock.since(None)
+    claims = [str(receipt.get("start")) for receipt in receipts] + [headers.get("x-nearfield-start")]
+    return {
+        "region": region,
+        "wanted": wanted,
+        "found": coldest(claims),
+        "ttft_ms": ttft_ms,
+        "e2e_ms": e2e_ms,
+        "before_first": first_token(hops, e2e_ms, ttft_ms),
+        "whole": whole(hops, e2e_ms),
+        "num_bytes": _num_bytes(headers, receipts),
+        "revision": headers.get("x-nearfield-revision"),
+        "request_id": headers.get("x-request-id"),
+    }
+
+
+def _count(reading: StreamReading, name: str) -> int | None:
+    """A count of tokens: of the usage, else of a receipt."""
+    claims = [reading.usage.get(name), *(receipt.get(name) for receipt in reading.receipts)]
+    return next((claim for claim in claims if isinstance(claim, int)), None)
+
+
+def _num_bytes(headers: Mapping[str, str], receipts: Sequence[Mapping[str, object]]) -> dict[str, int]:
+    """Bytes by source: the largest claim of any hop, so that no hop can hide another's remote read."""
+    found = dict.fromkeys(SOURCES, 0)
+    remote = headers.get("x-nearfield-remote-bytes", "")
+    claims: list[tuple[str, object]] = [("remote", int(remote) if remote.isdecimal() else 0)]
+    for receipt in receipts:
+        claims.append(("remote", receipt.get("remote_bytes")))
+        by_source = receipt.get("bytes")
+        claims += list(by_source.items()) if isinstance(by_source, Mapping) else []
+    for source, claim in claims:
+        if source in found and isinstance(claim, int) and claim >= 0:
+            found[source] = max(found[source], claim)
+    return found

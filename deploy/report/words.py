@@ -1,0 +1,64 @@
+"""Figures for people: durations, bytes, rates, and what a summary allows to be said."""
+
+from deploy.report.stats import Summary
+
+DASH = "\N{EN DASH}"
+NONE = "\N{EM DASH}"
+UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def ms(value: float | None) -> str:
+    """A duration given in ms, with three digits that count: 0.42 ms, 6.1 ms, 412 ms, 1.24 s."""
+    if value is None:
+        return NONE
+    if abs(value) >= 1000:
+        return f"{value / 1000:.3g} s" if abs(value) < 1e6 else f"{value / 1000:.0f} s"
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 1 else 2
+    return f"{value:.{digits}f} ms"
+
+
+def tick(value: float) -> str:
+    """A round duration on an axis, given in ms."""
+    return f"{value / 1000:g} s" if value >= 1000 else f"{value:g} ms"
+
+
+def num_bytes(value: float | None) -> str:
+    """A size in decimal units, as bandwidth is said: 6.3 MB."""
+    if value is None:
+        return NONE
+    size = float(value)
+    for unit in UNITS:
+        if size < 1000 or unit == UNITS[-1]:
+            break
+        size /= 1000
+    return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
+
+
+def share(value: float | None) -> str:
+    """A share in per cent; small ones keep a digit."""
+    if value is None:
+        return NONE
+    return f"{value:.0%}" if value >= 0.1 or value == 0 else f"{value:.1%}"
+
+
+def best(figure: Summary) -> float | None:
+    """The median if there are enough samples for one, else the slowest of the few."""
+    return figure.p50 if figure.p50 is not None else figure.most
+
+
+def spread(figure: Summary) -> str:
+    """The interval of the median where n allows one, else the range."""
+    if figure.least is None or figure.most is None:
+        return NONE
+    low, high = figure.interval or (figure.least, figure.most)
+    first, last = ms(low), ms(high)
+    same = first.partition(" ")[2] == last.partition(" ")[2]
+    return f"{first.partition(' ')[0] if same else first}{DASH}{last}"
+
+
+def times(cold: float | None, warm: float | None) -> str:
+    """How many times longer: 67x."""
+    if not cold or not warm:
+        return NONE
+    ratio = cold / warm
+    return f"{ratio:.0f}\N{MULTIPLICATION SIGN}" if ratio >= 10 else f"{ratio:.1f}\N{MULTIPLICATION SIGN}"
