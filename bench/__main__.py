@@ -1,0 +1,55 @@
+"""`python -m bench NAME [--json]`: measure, and print one JSON object as the last line, or a table."""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from types import MappingProxyType
+
+from bench.machine import describe
+from bench.rows import Outcome
+
+Say = Callable[[str], None]
+
+BENCHES: Mapping[str, str] = MappingProxyType(
+    {
+        "cold": "cold start, region state, against a fresh process with boto3 and from_pretrained",
+        "overhead": "what edge and gateway add to the time to first token of a warm model",
+    }
+)
+"""Name -> one line. Module `bench.NAME` has `add_options(parser)` and `measure(options, say) -> (rows, notes)`."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one benchmark. Exit status: 0 all targets hold, 1 one does not, 2 wrong usage."""
+    options = _parser().parse_args(arguments)
+    rows, notes = import_module(f"bench.{options.name}").measure(options, _progress)
+    outcome = Outcome(options.name, describe(), rows, notes)
+    if options.json:
+        print(outcome.to_json(), flush=True)
+    else:
+        from rich.console import Console
+
+        from bench.show import show
+
+        show(outcome, Console())
+    return 0 if outcome.holds else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("python -m bench", description="Measure ours against a peer.")
+    names = parser.add_subparsers(dest="name", required=True, metavar="NAME")
+    for name, line in BENCHES.items():
+        one = names.add_parser(name, help=line, description=line)
+        one.add_argument("--json", action="store_true", help="one JSON object as the last line of the output")
+        import_module(f"bench.{name}").add_options(one)
+    return parser
+
+
+def _progress(line: str) -> None:
+    """What is going on, on standard error: standard output is the outcome's."""
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,64 @@
+"""The physical limit of a load, measured: a bare socket reader that checks nothing and allocates nothing.
+
+It reads the same object from the same store with the same number of connections into memory that is there
+already. What a real load takes longer than this is its own doing.
+"""
+
+import itertools
+import socket
+import threading
+import time
+
+from storage.client import Endpoint, sign, url_path
+from wire.dial import split_address
+
+RANGE_BYTES = 16 << 20
+NUM_CONNECTIONS = 4
+HEAD_BYTES = 4096
+
+
+def bare_bytes_per_s(store: Endpoint, bucket: str, key: str, memory: memoryview) -> float:
+    """Bytes a second of reading the first `len(memory)` bytes of an object into `memory`."""
+    path = url_path(bucket, key)
+    turns = itertools.count(0, RANGE_BYTES)
+    errors: list[OSError] = []
+
+    def read() -> None:
+        try:
+            with socket.create_connection(split_address(store.netloc)) as connection:
+                while (start := next(turns)) < len(memory):
+                    _range(connection, store, path, start, memory[start : start + RANGE_BYTES])
+        except OSError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=read) for _ in range(NUM_CONNECTIONS)]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return len(memory) / (time.perf_counter() - started)
+
+
+def _range(connection: socket.socket, store: Endpoint, path: str, start: int, view: memoryview) -> None:
+    headers = (("range", f"bytes={start}-{start + len(view) - 1}"),)
+    lines = [f"{name}: {value}" for name, value in sign(store, "GET", path, "", headers)]
+    connection.sendall("\r\n".join([f"GET {path} HTTP/1.1", *lines, "", ""]).encode())
+    data = b""
+    while b"\r\n\r\n" not in data:
+        more = connection.recv(HEAD_BYTES)
+        if not more:
+            raise ConnectionResetError("the store closed the connection")
+        data += more
+    head, _, rest = data.partition(b"\r\n\r\n")
+    if b" 206 " not in head.partition(b"\r\n")[0]:
+        raise ConnectionAbortedError(f"the store answered {head[:60]!r}")
+    view[: len(rest)] = rest
+    reached = len(rest)
+    while reached < len(view):
+        num_bytes = connection.recv_into(view[reached:], 0, socket.MSG_WAITALL)
+        if not num_bytes:
+            raise ConnectionResetError("the store closed the connection")
+        reached += num_bytes

@@ -1,0 +1,167 @@
+"""The benchmarks' own instruments: the bare reader, the timing caller, the made model."""
+
+import http.server
+import json
+import threading
+import time
+
+import pytest
+
+from bench import cold, llama, overhead
+from bench.caller import Answer, Caller, CallFailed
+from bench.limit import bare_bytes_per_s
+from storage.client import Endpoint
+from tests.weights_cache.store_script import ScriptedStore
+from weights_cache.header import read_header
+
+DATA = bytes(range(256)) * (9 << 10)
+
+
+@pytest.fixture
+def small_ranges(monkeypatch):
+    monkeypatch.setattr("bench.limit.RANGE_BYTES", 100_000)
+
+
+def test_bare_reader_reads_it_all(small_ranges):
+    """The limit is of a reader that really moved every byte, in ranges, over its connections."""
+    store = ScriptedStore({"/b/k": DATA})
+    memory = bytearray(len(DATA))
+    rate = bare_bytes_per_s(Endpoint(store.url, "AKBENCH", "s"), "b", "k", memoryview(memory))
+    store.close()
+
+    assert bytes(memory) == DATA
+    assert rate > 0
+    assert len(store.requests) == -(-len(DATA) // 100_000)
+
+
+def test_bare_reader_says_what_failed(small_ranges):
+    """A missing object is an error, not a fast read."""
+    store = ScriptedStore({})
+    with pytest.raises(ConnectionAbortedError, match="404"):
+        bare_bytes_per_s(Endpoint(store.url, "AKBENCH", "s"), "b", "k", memoryview(bytearray(10)))
+    store.close()
+
+
+class Api(http.server.BaseHTTPRequestHandler):
+    """Streams what the class says, a pause before the first text."""
+
+    protocol_version = "HTTP/1.1"
+    lines = ()
+    status = 200
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        assert asked["stream"] is True
+        self.send_response(self.status)
+        self.send_header("transfer-encoding", "chunked")
+        self.send_header("X-Thing", "yes")
+        self.end_headers()
+        for line in self.lines:
+            if line is None:
+                time.sleep(0.1)
+                continue
+            data = line.encode() + b"\n\n"
+            self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+            self.wfile.flush()
+        self.wfile.write(b"0\r\n\r\n")
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def api():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Api)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    Api.status = 200
+    yield server.server_address
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def chat(content):
+    return "data: " + json.dumps({"choices": [{"delta": {"content": content}}]})
+
+
+def test_caller_times_the_first_text(api):
+    """Comments, role chunks and empty pieces are not the first token; receipts are read; the connection is kept."""
+    Api.lines = (
+        ': nearfield {"phase":"fetch","percent":3}',
+        chat(""),
+        None,
+        chat("Pa"),
+        chat("ris"),
+        "data: [DONE]",
+        ': nearfield {"hop":"node","start":"warm"}',
+    )
+    caller = Caller(api, {"authorization": "Bearer x"})
+    for _ in range(2):
+        answer = caller.stream("/v1/chat/completions", {"model": "m"})
+        assert answer.text == "Paris"
+        assert 0.1 <= answer.first_text_s <= answer.total_s
+        assert answer.headers["x-thing"] == "yes"
+        assert answer.receipts[-1]["start"] == "warm"
+    caller.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "lines", "match"),
+    [
+        (503, ("busy",), "503"),
+        (200, ("data: [DONE]",), "no text"),
+        (200, ('data: {"error": {"message": "broken"}}',), "broken"),
+    ],
+)
+def test_caller_never_times_a_failure(api, status, lines, match):
+    """A refusal, an empty stream and an error event are failures, not fast answers."""
+    Api.status, Api.lines = status, lines
+    caller = Caller(api, {})
+    with pytest.raises(CallFailed, match=match):
+        caller.stream("/v1/completions", {"model": "m"})
+    caller.close()
+
+
+def test_made_model_is_whole(tmp_path):
+    """The made folder passes our own header check, has the words it says, and is made once."""
+    folder = llama.model_folder(tmp_path, num_layers=1)
+    weights = folder / "model.safetensors"
+    header = read_header(weights.read_bytes()[: 1 << 20], weights.stat().st_size)
+
+    assert len(header.tensors) == 12
+    assert len(json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]) == llama.WORDS
+    assert len(llama.prompt(16).split()) == 16
+    made_at = weights.stat().st_mtime_ns
+    assert llama.model_folder(tmp_path, num_layers=1) == folder
+    assert weights.stat().st_mtime_ns == made_at
+
+
+def pair(ours_s, peer_s, limit_s):
+    receipts = (
+        {"hop": "node", "start": "region", "phases": {"prefill": 3.0}, "start_phases": {"fork": 8.0}},
+    )
+    return cold.Pair(Answer(ours_s, ours_s, "w5", {}, receipts), peer_s, {"import": 5.0}, limit_s)
+
+
+def test_cold_rows():
+    """The target row is medians against medians; the limit is printed beside it."""
+    pairs = [pair(1.0, 10.0, 0.4), pair(2.0, 9.0, 0.5), pair(1.5, 11.0, 0.6)]
+    rows = cold._rows(pairs, 977_000_000)
+
+    assert (rows[0].ours, rows[0].peer, rows[0].target) == (1.5, 10.0, 4.0)
+    assert rows[0].holds
+    assert (rows[1].ours, rows[1].peer) == (2.0, 9.0)
+    assert rows[2].peer == 0.5
+    assert rows[2].ratio < 1
+    assert any("fork 8" in note for note in cold._notes(pairs))
+
+
+def test_overhead_rows():
+    """What is added is the difference of the same quantile; nothing added is no division by zero."""
+    rows = overhead._rows([5.0, 5.0, 9.0], [4.0, 4.0, 4.0])
+    assert (rows[0].ours, rows[0].peer, rows[0].holds) == (1.0, 1.5, True)
+    assert rows[2].target is None
+
+    assert overhead._rows([4.0], [4.5])[0].holds
+    assert not overhead._rows([6.0], [4.0])[0].holds
