@@ -1,6 +1,7 @@
 """Each role of the fleet, made from the one configuration: where `nearfield run ROLE NAME` lands."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 
@@ -112,7 +113,7 @@ def _node(config: Config, name: str | None) -> Runner:
         memory_budget_bytes=entry.memory_budget_bytes,
         host_cache_bytes=entry.host_cache_bytes,
         landing_pool_bytes=entry.landing_pool_bytes,
-        num_threads=entry.num_threads,
+        num_threads=entry.num_threads or len(os.sched_getaffinity(0)),
         max_slots=entry.max_slots,
         idle_timeout_s=config.idle_timeout_s,
     )

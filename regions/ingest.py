@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from regions.changes import follow
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from regions.commit import Verdict
     from regions.folder import Listed
     from regions.ledger import Ledger
-    from regions.nodes import Node
+    from regions.nodes import Inspected, Node
     from regions.seal import Sealer
     from regions.store import Store
     from weights_cache.revision import LeftOut, ModelFacts, Revision
@@ -190,9 +190,10 @@ class Ingest:
         """Commits, or says why not. Raises ChangedError, NodeError when no node can answer, StoreError."""
         model = watched.prefix.model
         try:
-            facts = await self._inspect(model, complete)
-            await self._check_fit(facts)
-            revision = await self._sealer.commit(watched.prefix, listing, complete, facts)
+            inspected = await self._inspect(model, complete)
+            complete = replace(complete, left_out=complete.left_out + inspected.left_out)
+            await self._check_fit(inspected.facts)
+            revision = await self._sealer.commit(watched.prefix, listing, complete, inspected.facts)
         except NodeError as error:
             if error.passing:
                 raise
@@ -206,7 +207,7 @@ class Ingest:
         await self._ledger.keep_judged(Judged(model, watched.mark))
         return complete
 
-    async def _inspect(self, model: str, complete: Complete) -> ModelFacts:
+    async def _inspect(self, model: str, complete: Complete) -> Inspected:
         """What the first node that answers says. Raises NodeError."""
         files = [{"path": each.path, "size": each.size, "etag": each.etag} for each in complete.files]
         tensors = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from regions.map import REVISION, TENANT, ModelFault
-from weights_cache.revision import ModelFacts, RevisionError
+from weights_cache.revision import LeftOut, ModelFacts, RevisionError
 from wire.dial import DialError, Pool, split_address
 
 if TYPE_CHECKING:
@@ -104,6 +104,14 @@ class LoadLine:
     total_ms: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """What transformers says of a push: its facts, and what of it the model does not use."""
+
+    facts: ModelFacts
+    left_out: tuple[LeftOut, ...]
+
+
 class Node:
     """One node of the region, by address. Raises NodeError and nothing else."""
 
@@ -130,14 +138,15 @@ class Node:
         prefix: str,
         files: Sequence[Mapping[str, Any]],
         tensors: Sequence[Mapping[str, Any]],
-    ) -> ModelFacts:
+    ) -> Inspected:
         """What transformers says; `files` have path, size, etag, `tensors` name, dtype, shape."""
         question = {"bucket": bucket, "prefix": prefix, "files": list(files), "tensors": list(tensors)}
         answer = await self._ask("POST", "/inspect", question, head_s=INSPECT_S)
         try:
-            return ModelFacts.from_value(answer)
-        except RevisionError as error:
-            raise NodeError(_strange(self.address, str(error)), passing=False) from error
+            left_out = tuple(LeftOut(each["path"], each["reason"]) for each in answer["left_out"])
+            return Inspected(ModelFacts.from_value(answer["facts"]), left_out)
+        except (KeyError, TypeError, RevisionError) as error:
+            raise NodeError(_strange(self.address, f"an inspection without {error}"), passing=True) from error
 
     async def load(
         self,

@@ -1,7 +1,7 @@
 """A node that says what its script says: facts, budgets, loads, probes; and remembers what it was asked."""
 
 from regions.map import ModelFault
-from regions.nodes import LoadLine, NodeError, NodeView, WorkerView
+from regions.nodes import Inspected, LoadLine, NodeError, NodeView, WorkerView
 from weights_cache.revision import ModelFacts
 
 FACTS = ModelFacts(
@@ -57,7 +57,7 @@ class FakeNode:
         )
         if self.inspect_errors:
             raise self.inspect_errors.pop(0)
-        return self.facts
+        return Inspected(self.facts, ())
 
     async def load(self, revision, reason, idle_timeout_s, min_replicas):
         self._up()
