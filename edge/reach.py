@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 from typing import Final
 
 from regions.health import HEALTHY, Breaker, Outcome, RegionHealth, after
 from wire.dial import DialError, Pool
 
 PROBE_PERIOD_S: Final = 1.0
+PROBE_AGAIN_S: Final = 0.25  # after a failed one: two in a row are seen within the second
 PROBE_S: Final = 1.0  # three times the longest round trip on Earth, and a busy gateway's slowest step
-SILENT_PROBES: Final = (
-    5  # fewer would cut the streams of a region that is only short of processors for a while
-)
+DOWN_PROBES: Final = 2  # failed in a row: the region gets no more requests while another can take them
+SILENT_PROBES: Final = 5  # timed out in a row; fewer would cut the streams of a region short of processors
 RTT_WEIGHT: Final = 0.2  # of the newest round trip in the moving average: about the last five count
 MAX_IDLE: Final = 64  # connections kept to a region between requests
+
+DOWN: Final = RegionHealth(breaker=Breaker.OPEN, until=math.inf)
 
 log = logging.getLogger("nearfield.edge")
 
@@ -31,14 +35,24 @@ class Reach:
         self.name = name
         self.pool = Pool(host, port, max_idle=MAX_IDLE)
         self.rtt_ms: float | None = None
-        self.health: RegionHealth = HEALTHY
+        self._seen: RegionHealth = HEALTHY
         self._probes = Pool(host, port, max_idle=1)  # its own: a request in front would be measured too
+        self._num_failed = 0
         self._num_silent = 0
-        self._down = False
+
+    @property
+    def down(self) -> bool:
+        """True while the probe gets no answer."""
+        return self._num_failed >= DOWN_PROBES
+
+    @property
+    def health(self) -> RegionHealth:
+        """What requests saw of the region; while its probe gets no answer, that it is gone."""
+        return DOWN if self.down else self._seen
 
     def saw(self, outcome: Outcome) -> None:
         """Note what became of a request to the region."""
-        self.health = after(self.health, outcome, asyncio.get_running_loop().time())
+        self._seen = after(self._seen, outcome, asyncio.get_running_loop().time())
 
     async def close(self) -> None:
         """Close every connection."""
@@ -46,13 +60,13 @@ class Reach:
         await self._probes.close()
 
     async def watch(self) -> None:
-        """Probe each second until cancelled."""
+        """Probe until cancelled."""
         while True:
             await self.probe()
-            await asyncio.sleep(PROBE_PERIOD_S)
+            await asyncio.sleep(PROBE_AGAIN_S if self._num_failed else PROBE_PERIOD_S)
 
     async def probe(self) -> None:
-        """Measure one round trip; a failed one counts as a failure of the region."""
+        """Measure one round trip, or note that there is none."""
         try:
             if not self._probes.num_idle:
                 await self._round_trip_ms()  # a new connection costs a round trip of its own
@@ -61,34 +75,30 @@ class Reach:
             self._failed(error)
 
     async def _round_trip_ms(self) -> float:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = time.perf_counter()  # uvloop's own clock ticks in whole ms
         answer = await self._probes.request("GET", "/healthz", connect_s=PROBE_S, head_s=PROBE_S)
-        took_s = loop.time() - began
+        took_s = time.perf_counter() - began
         await answer.read(max_bytes=1024, between_s=PROBE_S)
         return took_s * 1000
 
     def _measured(self, rtt_ms: float) -> None:
         known = self.rtt_ms
         self.rtt_ms = rtt_ms if known is None else known + RTT_WEIGHT * (rtt_ms - known)
-        self._num_silent = 0
-        if self._down:
+        now = asyncio.get_running_loop().time()
+        if self.down:
             log.info("region %s answers again", self.name)
-            self._down = False
-            self._try_again()
-
-    def _try_again(self) -> None:
-        """What the probes ejected they may bring back; what requests ejected is for requests to try."""
-        if self.health.breaker is not Breaker.CLOSED:
-            self.saw(Outcome.SENT)
+            # What was seen of it belongs to a process or a path that is gone; it starts slowly.
+            self._seen = RegionHealth(recovered_at=now)
+        elif self._seen.breaker is not Breaker.CLOSED and self._seen.admits(now):
+            self.saw(Outcome.SENT)  # the trial: no request may ever choose a region that has just failed
             self.saw(Outcome.SUCCEEDED)
+        self._num_failed = self._num_silent = 0
 
     def _failed(self, error: DialError) -> None:
-        self.saw(Outcome.FAILED)
-        if not self._down:
-            log.warning("region %s does not answer its probe: %s", self.name, error)
-        self._down = True
+        self._num_failed += 1
         self._num_silent = self._num_silent + 1 if error.timed_out else 0
-        if self._num_silent == SILENT_PROBES:
+        if self._num_failed == DOWN_PROBES:
+            log.warning("region %s does not answer its probe: %s", self.name, error)
+        if self._num_silent >= SILENT_PROBES and self.pool.num_busy:
             log.warning("region %s is silent: %d requests to it are cut", self.name, self.pool.num_busy)
             self.pool.abort()

@@ -41,7 +41,8 @@ def of_error(region: str, error: DialError) -> Setback:
     if error.timed_out and error.phase != "connect":
         text = "The region did not answer in time."
         refusal = Refusal(504, "deadline_exceeded", text, "server_error")
-    elif error.received == 0 and error.phase in {"connect", "send", "head"}:
+        return of_refusal(region, error.phase, refusal, failed=False)  # a long answer is no sick region
+    if error.received == 0 and error.phase in {"connect", "send", "head"}:
         text = f"Region {region} cannot be reached and no other could answer; try again."
         refusal = Refusal(503, "region_unavailable", text, "server_error", retry_after_s=RETRY_S)
     else:
@@ -50,9 +51,9 @@ def of_error(region: str, error: DialError) -> Setback:
     return of_refusal(region, error.phase, refusal)
 
 
-def of_refusal(region: str, cause: str, refusal: Refusal) -> Setback:
+def of_refusal(region: str, cause: str, refusal: Refusal, *, failed: bool = True) -> Setback:
     """A failure that this edge puts in its own words."""
-    return Setback(region, cause, True, refusal.status, refusal.headers(), refusal.body())
+    return Setback(region, cause, failed, refusal.status, refusal.headers(), refusal.body())
 
 
 def of_answer(region: str, status: int, headers: Headers, body: bytes) -> Setback:

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 from types import TracebackType
@@ -192,12 +193,11 @@ class Pool:
                 return await self._exchange(upstream, outgoing, head_s, 0.0)
             except DialError as error:
                 late = asyncio.get_running_loop().time() - started > STALE_S
-                if error.received or error.timed_out or late or not outgoing.replayable:
+                if error.received or error.timed_out or late or upstream.given_up or not outgoing.replayable:
                     raise
-        started = asyncio.get_running_loop().time()
+        began = time.perf_counter()  # uvloop's own clock ticks in whole ms
         upstream = await self._connect(connect_s)
-        connecting_s = asyncio.get_running_loop().time() - started
-        return await self._exchange(upstream, outgoing, head_s, connecting_s)
+        return await self._exchange(upstream, outgoing, head_s, time.perf_counter() - began)
 
     def abort(self) -> None:
         """Cut every connection, also those in use: their requests fail at once. The pool stays usable."""

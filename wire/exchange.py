@@ -216,8 +216,8 @@ class Exchange:
         await self._line.drained()
 
     def check_finished(self) -> None:
-        """Raise RuntimeError if the answer is not whole: a handler must not return before."""
-        if not self.finished:
+        """Raise RuntimeError if the answer is neither whole nor aborted: a handler must not return before."""
+        if not self.finished and not self.disconnected.is_set():
             raise RuntimeError("the handler returned without finishing its answer")
 
     def abort(self) -> None:

@@ -49,6 +49,9 @@ class Upstream(asyncio.Protocol):
         self._drain: asyncio.Future[None] | None = None
         self._reading = True
         self.closed = False
+        self.given_up = (
+            False  # by us, while a request was on it: sending it again is not the dialler's choice
+        )
         self.idle_since = 0.0  # loop time, kept by the pool
 
     # asyncio.Protocol --------------------------------------------------------------------------------------
@@ -191,6 +194,7 @@ class Upstream(asyncio.Protocol):
         self.closed = True
         self._alarm.stop()
         if self._failure is None and not self._ended:
+            self.given_up = True
             self._failure = DialError(self._phase, self._received, "the request was given up")
         self._transport.abort()
         self._wake()

@@ -1,0 +1,340 @@
+"""The edge from outside: who gets in, where a request goes, and what its answer says."""
+
+import asyncio
+import json
+
+import pytest
+
+from edge.admit import ROUTES
+from regions.map import Tier
+from tests.edge.world import ADMIN, BODY, HOP, MODEL, STREAM_BODY, USER, code, served, streams
+from wire.timing import parse_receipt, parse_server_timing
+
+PATHS = [
+    "/healthz",
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/embeddings",
+    "/v1/models",
+    "/v1/models/acme/chat",
+    "/nearfield/status",
+    "/nearfield/regions/iad/cool",
+    "/nearfield/regions/iad/prewarm",
+    "/",
+    "/rows",
+    "/status",
+    "/control/cool",
+    "/v1",
+    "/v1/models/",
+    "/nearfield/regions/IAD/cool",
+]
+
+
+async def test_an_answer_comes_from_the_region_and_says_where_the_time_went(world):
+    edge = await world()
+    status, headers, body = await edge.ask()
+    region = headers["x-nearfield-region"]
+
+    assert (status, json.loads(body)) == (200, {"from": region})
+    assert headers["x-request-id"].startswith("req_")
+    assert len(headers["x-request-id"]) == 36
+    assert headers["x-nearfield-start"] == "warm"
+    assert f"{region} rtt=" in headers["x-nearfield-route"]
+    timing = parse_server_timing(headers["server-timing"])
+    assert {"node", "gateway", "edge", "edge.read", "edge.route", "edge.first_byte", "edge.stream"} <= set(
+        timing
+    )
+    parts = sum(ms for name, ms in timing.items() if name.startswith("edge."))
+    assert parts == pytest.approx(timing["edge"], abs=0.2)
+    assert "server" not in headers
+
+
+async def test_the_region_gets_a_new_head_and_the_exact_bytes(world):
+    edge = await world(names=("iad",))
+    odd = b'{ "model":"acme\\/chat" ,\r\n"messages":[{"role":"user","content":"\\u00e9"}]}'
+    sent = (
+        ("x-nearfield-tenant", "evil"),
+        ("x-nearfield-region", "x"),
+        ("x-forwarded-for", "1.2.3.4"),
+        ("x-request-id", "mine"),
+        ("x-nearfield-wait", "3"),
+        ("cookie", "a=b"),
+    )
+    _, headers, _ = await edge.ask(body=odd, headers=sent)
+    head, body = edge.regions["iad"].requests[-1]
+
+    assert body == odd
+    seen = dict(head.headers)
+    assert seen.pop("host")
+    assert 0 < int(seen.pop("x-nearfield-deadline-ms")) <= 600_000
+    assert seen == {
+        "authorization": f"Bearer {HOP}",
+        "content-type": "application/json",
+        "accept": "*/*",
+        "x-request-id": headers["x-request-id"],
+        "x-nearfield-tenant": "acme",
+        "x-nearfield-wait": "3",
+        "content-length": str(len(odd)),
+    }
+
+
+async def test_without_a_key_every_route_and_method_is_the_same_401(world):
+    edge = await world(names=("iad",))
+    bodies = set()
+    for path in PATHS:
+        for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
+            for key in (None, "nf-wrong", HOP):
+                answer = await edge.raw(method, path, b"{}" if method in {"POST", "PUT"} else None, key=key)
+                body = await answer.read()
+                if (method, path) == ("GET", "/healthz"):
+                    assert answer.head.status == 200
+                    continue
+                assert answer.head.status == 401, (method, path, key)
+                if method != "HEAD":
+                    assert code(body) == "invalid_api_key"
+                    bodies.add((key is None, body))
+    assert len(bodies) == 2  # one for a missing key, one for a wrong one
+    assert edge.regions["iad"].requests == []
+    assert edge.regions["iad"].orders == []
+
+
+async def test_what_no_route_names_is_denied_with_a_key_too(world):
+    edge = await world(names=("iad",))
+    for path in PATHS:
+        for method in ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
+            named = any(route.method == method and route.path.fullmatch(path) for route in ROUTES)
+            answer = await edge.raw(method, path, b"" if method in {"POST", "PUT"} else None, key=ADMIN)
+            await answer.read()
+            assert named or answer.head.status in {404, 405}, (method, path)
+
+
+async def test_admin_routes_want_the_admin_scope(world):
+    edge = await world(names=("iad",))
+    for method, path in (("GET", "/nearfield/status"), ("POST", "/nearfield/regions/iad/cool")):
+        answer = await edge.raw(method, path, b"{}" if method == "POST" else None, key=USER)
+        assert (answer.head.status, code(await answer.read())) == (403, "insufficient_scope")
+    status, _, body = await edge.get("/nearfield/status", key=ADMIN, headers=(("origin", "https://evil"),))
+    assert (status, code(body)) == (403, "forbidden")
+    assert edge.regions["iad"].orders == []
+
+
+async def test_status_shows_each_region(world):
+    edge = await world(simulated_wan="us-eu-jp")
+    status = await edge.status()
+
+    assert (status["edge"], status["simulated_wan"]) == ("test", "us-eu-jp")
+    assert set(status["regions"]) == {"iad", "fra"}
+    iad = status["regions"]["iad"]
+    assert 0 <= iad["heard_s"] < 3
+    assert 0 < iad["rtt_ms"] < 500
+    assert iad["breaker"] == "closed"
+    assert iad["body"]["models"][MODEL]["tier"] == "resident"
+    _, headers, _ = await edge.ask()
+    assert headers["x-nearfield-route"].endswith("; simulated-wan=us-eu-jp")
+
+
+async def test_orders_reach_their_region(world):
+    edge = await world()
+    for verb in ("cool", "prewarm"):
+        order = json.dumps({"model": MODEL, "to": "host"}).encode()
+        status, headers, body = await edge.ask(f"/nearfield/regions/fra/{verb}", order, key=ADMIN)
+        assert (status, json.loads(body)) == (200, {"freed_bytes": 1})
+        assert headers["x-nearfield-region"] == "fra"
+        assert edge.regions["fra"].orders[-1] == (f"/control/{verb}", {"model": MODEL, "to": "host"})
+    status, _, body = await edge.ask("/nearfield/regions/lhr/cool", b"{}", key=ADMIN)
+    assert (status, code(body)) == (404, "not_found")
+    status, _, _ = await edge.ask("/nearfield/regions/fra/cool", b"x" * 5000, key=ADMIN)
+    assert status == 413
+    assert edge.regions["iad"].orders == []
+
+
+async def test_models_are_listed_from_the_rows(world):
+    edge = await world()
+    edge.regions["fra"].say(
+        {MODEL: served(), "acme/embed": served(kind="embed"), "acme/new": served(revision="")}
+    )
+    await edge.until(lambda s: "acme/embed" in s["regions"]["fra"]["body"]["models"])
+    _, _, body = await edge.get("/v1/models")
+    listed = {each["id"]: each for each in json.loads(body)["data"]}
+
+    assert set(listed) == {MODEL, "acme/embed"}
+    assert set(listed[MODEL]["nearfield"]["regions"]) == {"iad", "fra"}
+    assert listed["acme/embed"]["object"] == "model"
+    for path in ("/v1/models/acme/embed", "/v1/models/acme%2Fembed", "/v1/models/acme%2fembed"):
+        status, _, body = await edge.get(path)
+        assert (status, json.loads(body)["id"]) == (200, "acme/embed")
+    status, _, body = await edge.get("/v1/models/acme/none")
+    assert (status, code(body)) == (404, "model_not_found")
+    _, _, body = await edge.get("/v1/models", at="iad")
+    assert [each["id"] for each in json.loads(body)["data"]] == [MODEL]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "expected"),
+    [
+        (b"{", 400, "bad_request"),
+        (b"[]", 400, "bad_request"),
+        (b"{}", 400, "bad_request"),
+        (b'{"model": 1}', 400, "bad_request"),
+        (b'{"model": "a/b", "model": "a/c"}', 400, "bad_request"),
+        (b'{"model": "acme/chat", "temperature": NaN}', 400, "bad_request"),
+        (b'{"model": "acme/chat", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", 400, "bad_request"),
+        ('{"model": "acme/chat"}'.encode("utf-16"), 400, "bad_request"),
+        (b'{"model": "acme/chat", "x": "\xff"}', 400, "bad_request"),
+        (b'{"model": "chat"}', 404, "model_not_found"),
+        (b'{"model": "../../etc"}', 404, "model_not_found"),
+        (b'{"model": "acme/none"}', 404, "model_not_found"),
+        (b'{"model": "acme/chat", "x": "' + b"x" * 2**20 + b'"}', 413, "body_too_large"),
+    ],
+)
+async def test_bad_asks_never_reach_a_region(world, body, status, expected):
+    edge = await world(names=("iad",))
+    told, headers, answer = await edge.ask(body=body)
+
+    assert (told, code(answer)) == (status, expected)
+    assert headers["x-request-id"].startswith("req_")
+    assert edge.regions["iad"].requests == []
+
+
+async def test_a_model_that_is_not_live_says_why(world):
+    edge = await world(names=("iad",))
+    from regions.map import ModelFault, RolloutState
+
+    fault = ModelFault("bad_header", "The header lies.", "Push it again.")
+    edge.regions["iad"].say(
+        {
+            "acme/soon": served(state=RolloutState.WARMING),
+            "acme/bad": served(state=RolloutState.FAILED, revision="", error=fault),
+        }
+    )
+    await edge.until(lambda s: "acme/soon" in s["regions"]["iad"]["body"]["models"])
+    status, headers, body = await edge.ask(body=b'{"model": "acme/soon"}')
+    assert (status, code(body), headers["retry-after"]) == (503, "model_not_ready", "2")
+    status, _, body = await edge.ask(body=b'{"model": "acme/bad"}')
+    assert (status, code(body)) == (404, "model_not_found")
+    assert "The header lies. Push it again." in json.loads(body)["error"]["message"]
+
+
+async def test_a_key_that_asks_too_often_waits(world):
+    edge = await world(names=("iad",), wait=False, rate_per_s=0.5, burst=3.0)
+    for _ in range(50):  # the policy comes within moments
+        status, _, _ = await edge.ask()
+        if status == 200:
+            break
+        await asyncio.sleep(0.05)
+    told = [await edge.ask() for _ in range(4)]
+
+    assert [status for status, _, _ in told][:2] == [200, 200]
+    status, headers, body = told[-1]
+    assert (status, code(body), json.loads(body)["error"]["type"]) == (
+        429,
+        "rate_limited",
+        "rate_limit_error",
+    )
+    assert headers["retry-after"] == "2"
+
+
+async def test_a_region_has_its_own_address(world):
+    edge = await world()
+    for name in ("iad", "fra"):
+        _, headers, body = await edge.ask(at=name)
+        assert headers["x-nearfield-region"] == name
+        assert json.loads(body) == {"from": name}
+    await edge.regions["fra"].kill()
+    status, headers, body = await edge.ask(at="fra")
+    assert (status, code(body)) == (503, "region_unavailable")
+    assert "x-nearfield-region" not in headers
+    edge.regions["iad"].say({})
+    await edge.until(lambda s: not s["regions"]["iad"]["body"]["models"])
+    status, _, body = await edge.ask(at="iad")
+    assert (status, code(body)) == (404, "model_not_found")
+
+
+async def test_a_far_warm_region_answers_and_the_near_one_is_woken(world):
+    edge = await world()
+    cold = served(tier=Tier.REGION, bytes=10**10)
+    edge.regions["iad"].say({MODEL: cold})
+    await edge.until(lambda s: s["regions"]["iad"]["body"]["models"][MODEL]["tier"] == "region")
+    edge.regions["fra"].say({MODEL: served(running=4, waiting=4, slots=4, step_ms=20.0)})
+    await edge.until(lambda s: s["regions"]["fra"]["body"]["models"][MODEL]["running"] == 4)
+    for _ in range(3):
+        _, headers, _ = await edge.ask()
+        assert headers["x-nearfield-region"] == "fra"
+    await asyncio.sleep(0.05)
+
+    assert edge.regions["iad"].orders == [("/control/prewarm", {"model": MODEL})]
+
+
+async def test_streams_pass_with_a_receipt_of_each_hop(world):
+    edge = await world(names=("iad",))
+    parts = [
+        b'data: {"a":1}\n\n',
+        b"data: [DONE]\n\n",
+        b': nearfield {"hop":"node"}\n\n: nearfield {"hop":"gateway"}\n\n',
+    ]
+    edge.regions["iad"].script = streams(*parts)
+    status, headers, body = await edge.ask("/v1/completions", STREAM_BODY)
+
+    assert status == 200
+    assert headers["content-type"] == "text/event-stream"
+    assert headers["x-nearfield-region"] == "iad"
+    *lines, last = body.decode().rstrip("\n").split("\n\n")
+    assert lines == [
+        'data: {"a":1}',
+        "data: [DONE]",
+        ': nearfield {"hop":"node"}',
+        ': nearfield {"hop":"gateway"}',
+    ]
+    receipt = parse_receipt(last)
+    assert (receipt["hop"], receipt["region"], receipt["request_id"]) == (
+        "edge",
+        "iad",
+        headers["x-request-id"],
+    )
+    assert sum(receipt["phases"].values()) == pytest.approx(receipt["total_ms"], abs=0.5)
+    assert receipt["replayed"] == []
+
+
+async def test_events_are_passed_on_as_they_come(world):
+    edge = await world(names=("iad",))
+    edge.regions["iad"].script = streams(b"data: 1\n\n", 0.3, b"data: 2\n\n")
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    async with await edge.raw("POST", "/v1/completions", STREAM_BODY) as answer:
+        assert await answer.next() == b"data: 1\n\n"
+        assert loop.time() - began < 0.2
+
+
+async def test_large_answers_stream(world):
+    edge = await world(names=("iad",))
+    large = b"x" * (3 * 2**20)
+
+    async def script(exchange, region):
+        await exchange.read_body(2**20)
+        await exchange.start(200, (("content-type", "application/json"),), len(large))
+        await exchange.write(large)
+        await exchange.finish()
+
+    edge.regions["iad"].script = script
+    status, headers, body = await edge.ask("/v1/embeddings", b'{"model": "acme/chat", "input": "a"}')
+
+    assert (status, body) == (200, large)
+    assert "edge" in parse_server_timing(headers["server-timing"])
+
+
+async def test_healthz_needs_no_key_and_says_nothing(world):
+    edge = await world(names=("iad",))
+    status, headers, body = await edge.get("/healthz", key=None)
+
+    assert (status, json.loads(body)) == (200, {"status": "ok"})
+    assert set(headers) == {"content-type", "content-length", "date", "x-request-id"}
+
+
+async def test_a_body_slightly_below_the_limit_passes(world):
+    edge = await world(names=("iad",))
+    body = BODY[:-1] + b', "x": "' + b"x" * (2**20 - len(BODY) - 9) + b'"}'
+    assert len(body) == 2**20
+    status, _, _ = await edge.ask(body=body)
+
+    assert status == 200
+    assert edge.regions["iad"].requests[-1][1] == body

@@ -1,0 +1,197 @@
+"""The pure parts of the edge: admission, buckets, asks, event cuts, setbacks."""
+
+import hashlib
+
+import pytest
+
+from edge.admit import ROUTES, Action, admit
+from edge.ask import MAX_OBJECTS, read_ask
+from edge.rate import Buckets
+from edge.setback import of_answer, of_error
+from edge.sse import EventCut, error_code, first_event
+from regions.map import KeyGrant, PolicyRow
+from wire.dial import DialError
+from wire.http1 import RequestHead
+from wire.refusal import Refusal
+
+KEYS = {"infer": "nf-infer", "admin": "nf-admin"}
+POLICY = PolicyRow(
+    1,
+    1,
+    {
+        hashlib.sha256(key.encode()).hexdigest(): KeyGrant("t-" + scope, frozenset({scope}))
+        for scope, key in KEYS.items()
+    },
+)
+EXAMPLES = {
+    Action.HEALTH: "/healthz",
+    Action.MODELS: "/v1/models",
+    Action.MODEL: "/v1/models/a/b",
+    Action.STATUS: "/nearfield/status",
+    Action.COOL: "/nearfield/regions/iad/cool",
+    Action.PREWARM: "/nearfield/regions/iad/prewarm",
+}
+
+
+def head(method, path, *, authorization=None, **headers):
+    pairs = [("host", "h"), *((name.replace("_", "-"), value) for name, value in headers.items())]
+    if authorization is not None:
+        pairs.append(("authorization", authorization))
+    return RequestHead(method, path, path, "", tuple(pairs), None, False, True, False)
+
+
+def refused(*args, **kwargs):
+    with pytest.raises(Refusal) as refusal:
+        admit(*args, **kwargs)
+    return refusal.value.status, refusal.value.code
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path.pattern}")
+def test_every_route_for_every_key(route):
+    path = EXAMPLES.get(route.action, route.path.pattern)
+    for scope, key in KEYS.items():
+        asked = head(route.method, path, authorization=f"Bearer {key}")
+        if route.scope in {None, scope}:
+            admission = admit(asked, POLICY)
+            assert admission.action is route.action
+            if route.scope is not None:
+                assert admission.tenant == "t-" + scope
+                assert admission.digest == hashlib.sha256(key.encode()).hexdigest()
+        else:
+            assert refused(asked, POLICY) == (403, "insufficient_scope")
+    if route.scope is not None:
+        for authorization in (
+            None,
+            "",
+            "Bearer",
+            "Bearer ",
+            "Bearer x",
+            f"Basic {KEYS['admin']}",
+            "Bearer " + "k" * 300,
+        ):
+            assert refused(head(route.method, path, authorization=authorization), POLICY) == (
+                401,
+                "invalid_api_key",
+            )
+        assert refused(head(route.method, path, authorization="Bearer x"), None) == (
+            503,
+            "region_unavailable",
+        )
+        assert refused(head(route.method, path), None) == (401, "invalid_api_key")
+        for method in {"GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"} - {route.method}:
+            asked = head(method, path, authorization=f"Bearer {KEYS['admin']}")
+            assert refused(asked, POLICY) == (405, "method_not_allowed")
+
+
+def test_a_digest_is_no_key():
+    digest = next(iter(POLICY.keys))
+
+    assert refused(head("GET", "/v1/models", authorization=f"Bearer {digest}"), POLICY) == (
+        401,
+        "invalid_api_key",
+    )
+
+
+def test_the_parts_of_a_path_are_handed_on():
+    key = f"Bearer {KEYS['admin']}"
+
+    assert admit(head("POST", "/nearfield/regions/iad/cool", authorization=key), POLICY).values == {
+        "region": "iad"
+    }
+
+
+def test_compressed_bodies_are_refused():
+    asked = head("POST", "/v1/completions", authorization=f"Bearer {KEYS['infer']}", content_encoding="gzip")
+
+    assert refused(asked, POLICY) == (415, "bad_request")
+
+
+def test_buckets_refill_and_are_bounded():
+    buckets = Buckets(rate_per_s=2.0, burst=3.0, max_keys=2)
+
+    assert [buckets.take("a", 0.0) for _ in range(4)] == [None, None, None, 0.5]
+    assert buckets.take("a", 0.25) == 0.25
+    assert buckets.take("a", 0.5) is None
+    assert buckets.take("b", 0.5) is None
+    assert [buckets.take("a", 100.0) for _ in range(4)][-1] == 0.5  # never more than the burst
+    buckets.take("c", 100.0)
+    assert len(buckets) == 2
+
+
+def test_an_ask_is_read_strictly():
+    ask = read_ask("/v1/chat/completions", b'{"model": "a/b", "stream": true, "messages": []}')
+    assert (ask.model, ask.stream, ask.prompt_tokens) == ("a/b", True, 12)
+    assert not read_ask("/v1/embeddings", b'{"model": "a/b", "stream": true}').stream
+    assert not read_ask("/v1/completions", b'{"model": "a/b", "stream": "true"}').stream
+    for body in (
+        b'{"model": "a/b", "x": {"y": 1, "y": 2}}',
+        b'{"model": "a/b", "x": -Infinity}',
+        b'\xef\xbb\xbf{"model": "a/b"}',
+        b'{"model": "a/b"} {}',
+        b'{"model": "a/b", "x": [' + b"{}," * MAX_OBJECTS + b"{}]}",
+        b'{"model": "a/b", "x": ' + b"1" * 5000 + b"}",
+        b"",
+    ):
+        with pytest.raises(Refusal) as refusal:
+            read_ask("/v1/completions", body)
+        assert (refusal.value.status, refusal.value.code) == (400, "bad_request")
+
+
+STREAM = b': a\n\ndata: {"x":1}\n\n: b\n\ndata: [DONE]\r\n\r\ndata: rest'
+
+
+def test_events_are_whole_wherever_bytes_end():
+    for cut in range(len(STREAM)):
+        events = EventCut()
+        blocks = [events.feed(STREAM[:cut]), events.feed(STREAM[cut:])]
+        assert all(block == b"" or block.endswith((b"\n\n", b"\r\n\r\n")) for block in blocks)
+        assert b"".join(blocks) + events.rest() == STREAM
+        assert events.rest() == b""
+
+
+def test_a_monstrous_event_is_not_held(monkeypatch):
+    monkeypatch.setattr("edge.sse.MAX_EVENT_BYTES", 10)
+    events = EventCut()
+
+    assert events.feed(b"data: 1234567") == b"data: 1234567"
+
+
+def test_first_events():
+    assert first_event(b": a\n\n: b\n\n") is None
+    assert first_event(b'\n: a\n\ndata: {"x":1}\n\ndata: 2\n\n') == b'{"x":1}'
+    assert first_event(b"event: x\ndata: 1\n\n") == b"event: x"
+    assert error_code(b'{"error": {"code": "worker_lost"}}') == "worker_lost"
+    for data in (b'{"error": 1}', b'{"error"', b'{"x": {"error": 1}}', b"[DONE]"):
+        assert error_code(data) is None
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code", "failed"),
+    [
+        (DialError("connect", 0, "x"), 503, "region_unavailable", True),
+        (DialError("connect", 0, "x", timed_out=True), 503, "region_unavailable", True),
+        (DialError("head", 0, "x"), 503, "region_unavailable", True),
+        (DialError("head", 9, "x"), 502, "upstream_failed", True),
+        (DialError("body", 0, "x"), 502, "upstream_failed", True),
+        (DialError("head", 0, "x", timed_out=True), 504, "deadline_exceeded", False),
+    ],
+)
+def test_dial_errors_become_statuses(error, status, code, failed):
+    back = of_error("iad", error)
+
+    assert (back.status, back.failed, back.answered) == (status, failed, False)
+    assert f'"code": "{code}"'.encode() in back.body
+
+
+def test_overload_is_no_sickness():
+    for code, failed in (
+        ("overloaded", False),
+        ("model_not_ready", False),
+        ("worker_lost", True),
+        ("x", True),
+    ):
+        body = b'{"error": {"code": "%b"}}' % code.encode()
+        assert of_answer("iad", 503, (), body).failed is failed
+    assert of_answer("iad", 502, (("content-type", "a"), ("x", "y")), b"<html>").headers == (
+        ("content-type", "a"),
+    )
