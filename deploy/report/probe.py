@@ -170,7 +170,7 @@ class Probe:
                 return await self._asked(wanted)
         except TimeoutError:
             return failed(self.region, wanted, f"no answer within {REQUEST_S:.0f} s")
-        except (DialError, ValueError) as error:
+        except (DialError, ValueError, RecursionError) as error:  # the latter: JSON nested too deeply
             return failed(self.region, wanted, str(error)[:MAX_ERROR_CHARS])
 
     async def _connect(self) -> None:

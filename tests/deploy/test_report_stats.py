@@ -1,0 +1,136 @@
+"""Figures: only what the number of samples allows, from samples that were measured."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.report.arms import COLD, Arm, Start, arms, coldest
+from deploy.report.scale import Linear, Logarithmic
+from deploy.report.stats import Summary, ecdf, middle, quantile, summary
+from deploy.report.words import best, ms, num_bytes, share, spread, tick, times
+
+SAMPLES = st.lists(st.floats(0.001, 1e6), min_size=1, max_size=200)
+
+
+def test_percentiles_need_enough_samples():
+    """p50 from 3, p90 from 20, p99 from 100; below, nothing is said."""
+    assert summary([1.0, 2.0]).p50 is None
+    assert summary([1.0, 2.0, 9.0]).p50 == 2.0
+    assert summary([1.0] * 19).p90 is None
+    assert summary([1.0] * 20).p90 == 1.0
+    assert summary([1.0] * 99).p99 is None
+    assert summary([float(i) for i in range(1, 101)]).p99 == 99.0
+    assert summary([]) == Summary(0)
+
+
+@given(SAMPLES)
+def test_every_quantile_was_measured(samples):
+    """Nearest rank: no figure lies between two samples."""
+    figure = summary(samples)
+
+    for value in (figure.least, figure.most, figure.p50, figure.p90, figure.p99, *(figure.interval or ())):
+        assert value is None or value in samples
+    if figure.interval and figure.p50 is not None:
+        assert figure.interval[0] <= figure.interval[1]
+
+
+def test_the_interval_is_the_seeds():
+    """The same samples and seed give the same interval; it holds the median of a clean distribution."""
+    samples = [float(i) for i in range(1, 42)]
+    low, high = summary(samples, seed=1).interval or (0.0, 0.0)
+
+    assert summary(samples, seed=1).interval == (low, high)
+    assert low < 21.0 < high
+
+
+def test_quantile_refuses_nothing():
+    """There is no quantile of no samples."""
+    with pytest.raises(ValueError, match="no samples"):
+        quantile([], 0.5)
+
+
+def test_of_two_the_middle_is_the_slower():
+    """A report does not flatter itself."""
+    assert [middle(n) for n in (1, 2, 3, 4)] == [0, 1, 1, 2]
+
+
+@given(st.lists(st.floats(0.001, 1e6), min_size=1, max_size=1000))
+def test_a_thinned_distribution_keeps_its_ends(samples):
+    """However many samples, the curve has at most 200 points, rises, and ends at 1."""
+    points = ecdf(samples)
+
+    assert len(points) <= 200
+    assert points[0][0] == min(samples)
+    assert points[-1] == (max(samples), 1.0)
+    assert points == sorted(points)
+
+
+def test_arms_are_complete_and_shuffled_by_the_seed():
+    """Every region has every start state as often as asked, whatever the order."""
+    made = arms(("iad", "fra"), num_cold=2, num_warm=12, seed=1)
+
+    assert made == arms(("iad", "fra"), num_cold=2, num_warm=12, seed=1)
+    assert made != arms(("iad", "fra"), num_cold=2, num_warm=12, seed=2)
+    assert sum(arm.num_requests for arm in made if arm.start is Start.WARM and arm.region == "fra") == 12
+    assert all(made.count(Arm(region, start)) == 2 for region in ("iad", "fra") for start in COLD)
+
+
+def test_the_coldest_claim_counts():
+    """A worker that was woken for a request may call itself warm; its gateway knows better."""
+    assert coldest(["warm", None, "region"]) is Start.REGION
+    assert coldest([None, "moon"]) is None
+
+
+@given(st.floats(0.01, 1e6))
+def test_linear_ticks_are_round_and_inside(most):
+    """Two to six ticks from zero, none beyond the axis."""
+    ticks = Linear(most).ticks()
+
+    assert 2 <= len(ticks) <= 6
+    assert ticks[0] == 0.0
+    assert ticks[-1] <= most * 1.0001
+
+
+@given(st.floats(0.01, 1e5), st.floats(1.0, 1e4))
+def test_logarithmic_axes_hold_their_values(least, factor):
+    """The axis covers the values, in at least a decade, with at least two ticks."""
+    axis = Logarithmic.over(least, least * factor)
+
+    assert axis.most / axis.least >= 9.99
+    assert axis.at(least) >= 0.0
+    assert math.isclose(axis.at(axis.most), 1.0)
+    assert len(axis.ticks()) >= 2
+
+
+def test_axes_of_nothing():
+    """No samples, no division by zero."""
+    assert Linear(0.0).ticks() == [0.0]
+    assert Linear(0.0).at(5.0) == 0.0
+
+
+def test_words():
+    """Three digits that count, the unit a person would use."""
+    assert [ms(v) for v in (None, 0.042, 6.13, 41.26, 412.4, 1234.5)] == [
+        "—",
+        "0.04 ms",
+        "6.1 ms",
+        "41.3 ms",
+        "412 ms",
+        "1.23 s",
+    ]
+    assert [num_bytes(v) for v in (None, 0, 999, 6_888_000, 123_456_789)] == [
+        "—",
+        "0 B",
+        "999 B",
+        "6.9 MB",
+        "123 MB",
+    ]
+    assert [tick(v) for v in (0.0, 2.5, 100.0, 2000.0)] == ["0 ms", "2.5 ms", "100 ms", "2 s"]
+    assert [share(v) for v in (None, 0.0, 0.012, 0.5)] == ["—", "0%", "1.2%", "50%"]
+    assert times(100.0, 4.0) == "25\N{MULTIPLICATION SIGN}"
+    assert times(None, 4.0) == "—"
+    assert spread(summary([1.0, 2.0])) == "1.0\N{EN DASH}2.0 ms"
+    assert spread(summary([900.0, 2000.0])) == "900 ms\N{EN DASH}2 s"
+    assert best(summary([1.0, 2.0])) == 2.0
