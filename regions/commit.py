@@ -9,7 +9,7 @@ Rule 5: a refusal is about these bytes only: any change of the prefix is judged 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from regions.folder import (
@@ -66,12 +66,16 @@ class Patience:
 
 @dataclass(frozen=True, slots=True)
 class Complete:
-    """A whole model: what to commit. `weights` are the weight files with their headers, in name order."""
+    """A whole model: what to commit. `weights` are the weight files with their headers, in name order.
+
+    `regions`: a flag of the push, no part of the model; None when it had none.
+    """
 
     files: tuple[Listed, ...]
     weights: tuple[tuple[Listed, Header], ...]
     spec: Spec
     left_out: tuple[LeftOut, ...]
+    regions: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +199,7 @@ def _complete(
         weights=tuple(zip(weights.files, weights.headers, strict=True)),
         spec=spec,
         left_out=left_out((*folder.others, *unnamed), told),
+        regions=manifest.regions if manifest else None,
     )
 
 
@@ -212,15 +217,13 @@ def _check_sizes(folder: Folder) -> None:
 
 
 def _spec(folder: Folder, found: Bytes, manifest: Manifest | None, all_regions: Sequence[str]) -> Spec:
-    """The wishes of model.toml; the manifest's regions (a flag of the push) go first."""
+    """The wishes of model.toml; the regions that the push itself names are checked too."""
     try:
-        spec = read_spec(found.small[SPEC], all_regions) if folder.spec else Spec()
-        if manifest is None or manifest.regions is None:
-            return spec
-        check_regions(manifest.regions, all_regions, "the push")
+        if manifest is not None and manifest.regions is not None:
+            check_regions(manifest.regions, all_regions, "the push")
+        return read_spec(found.small[SPEC], all_regions) if folder.spec else Spec()
     except SpecError as error:
         raise ProblemError("bad_model_toml", error.message, error.next_step) from error
-    return replace(spec, regions=manifest.regions)
 
 
 def _check_config(folder: Folder, found: Bytes) -> list[LeftOut]:

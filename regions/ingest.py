@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from regions.changes import follow
 from regions.commit import Complete, Patience, Refused, Waiting, judge
 from regions.fit import misfit
-from regions.folder import MANIFEST, STATUS
+from regions.folder import MANIFEST, STATUS, left_out
 from regions.ledger import model_below
 from regions.loops import KeyedLoops
 from regions.map import ModelFault
@@ -191,7 +191,7 @@ class Ingest:
         model = watched.prefix.model
         try:
             inspected = await self._inspect(model, complete)
-            complete = replace(complete, left_out=complete.left_out + inspected.left_out)
+            complete = replace(complete, left_out=left_out((), complete.left_out + inspected.left_out))
             await self._check_fit(inspected.facts)
             revision = await self._sealer.commit(watched.prefix, listing, complete, inspected.facts)
         except NodeError as error:

@@ -58,16 +58,20 @@ class Pointer:
         """Whether the model is to be served in that region."""
         return self.regions is None or region in self.regions
 
-    def moved(self, revision: Revision, fingerprint: str) -> Pointer:
-        """The pointer after a push: what the push says goes, what it leaves open stays as it was."""
+    def moved(self, revision: Revision, fingerprint: str, regions: tuple[str, ...] | None = None) -> Pointer:
+        """The pointer after a push: what the push says goes, what it leaves open stays as it was.
+
+        `regions` are those of the push itself; they go before those of its model.toml.
+        """
         spec = revision.spec
+        named = spec.regions if regions is None else regions
         before = () if revision.id == self.revision else (self.revision,)
         previous = tuple(each for each in (*before, *self.previous) if each != revision.id)
         return replace(
             self,
             revision=revision.id,
             previous=previous[:MAX_PREVIOUS],
-            regions=self.regions if spec.regions is None else spec.regions,
+            regions=self.regions if named is None else named,
             idle_timeout_s=self.idle_timeout_s if spec.idle_timeout_s is None else spec.idle_timeout_s,
             min_replicas=self.min_replicas if spec.min_replicas is None else spec.min_replicas,
             max_replicas=self.max_replicas if spec.max_replicas is None else spec.max_replicas,
@@ -91,10 +95,9 @@ class Pointer:
         return cls(**_read(value, _POINTER, "pointer", defaults))
 
 
-def first_pointer(revision: Revision, fingerprint: str) -> Pointer:
+def first_pointer(revision: Revision, fingerprint: str, regions: tuple[str, ...] | None = None) -> Pointer:
     """The pointer of a model that had none."""
-    empty = Pointer(revision.model, revision.id, serial=0)
-    return empty.moved(revision, fingerprint)
+    return Pointer(revision.model, revision.id, serial=0).moved(revision, fingerprint, regions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from regions.store import Store
     from weights_cache.revision import FileEntry, Revision
 
+    OnProgress = Callable[[float, float | None], None]  # percent, seconds left
+
 PULLS_AT_ONCE = 4  # blobs in flight from home: fills a long link without taking it from the requests
 RESUMES = 5  # cuts of one blob that are survived in a row without a byte of progress in between
 RESUME_PAUSE_S = 0.2  # between a cut and going on, times the number of cuts in a row
@@ -46,16 +48,26 @@ class Replicator:
         self._home = home
         self._holdings = holdings
         self._clock = clock
-        self._flights: dict[str, asyncio.Task[int]] = {}
+        self._bringing: dict[str, asyncio.Task[int]] = {}  # by revision
+        self._flights: dict[str, asyncio.Task[int]] = {}  # by blob: revisions share blobs
         self._gate = asyncio.Semaphore(PULLS_AT_ONCE)
         self._received: dict[str, int] = {}
         self.bytes_per_s: float | None = None  # measured, running; None before the first real pull
 
-    async def bring(self, revision: Revision, on_progress: Callable[[float, float | None], None]) -> int:
-        """Makes every blob of a revision local. Returns the bytes that crossed from home for it.
+    async def bring(self, revision: Revision, on_progress: OnProgress) -> int:
+        """Makes every blob of a revision local; who asks while that is under way waits for the same.
 
-        `on_progress` gets percent and seconds left. Raises StoreError; what was brought by then stays.
+        Returns the bytes that crossed from home for it. `on_progress` gets percent and seconds left. Raises
+        StoreError; what was brought by then stays.
         """
+        bringing = self._bringing.get(revision.id)
+        if bringing is None:
+            bringing = asyncio.create_task(self._bring(revision, on_progress))
+            self._bringing[revision.id] = bringing
+            bringing.add_done_callback(lambda _: self._bringing.pop(revision.id, None))
+        return await asyncio.shield(bringing)
+
+    async def _bring(self, revision: Revision, on_progress: OnProgress) -> int:
         entries = {each.blake3: each for each in revision.files}
         with self._holdings.pinned(entries):
             missing = [
@@ -66,9 +78,7 @@ class Replicator:
             began = self._clock()
             watch = asyncio.create_task(self._report(missing, began, on_progress))
             try:
-                ends = await asyncio.gather(
-                    *(asyncio.shield(self._flight(each)) for each in missing), return_exceptions=True
-                )
+                ends = await asyncio.gather(*map(self._flight, missing), return_exceptions=True)
             finally:
                 watch.cancel()
             moved = _total(ends)
@@ -77,7 +87,7 @@ class Replicator:
 
     async def close(self) -> None:
         """Ends the flights under way; nothing of them is visible."""
-        flights = tuple(self._flights.values())
+        flights = (*self._bringing.values(), *self._flights.values())
         for each in flights:
             each.cancel()
         await asyncio.gather(*flights, return_exceptions=True)
@@ -128,9 +138,7 @@ class Replicator:
             if at < entry.size:
                 await asyncio.sleep(RESUME_PAUSE_S * cuts)
 
-    async def _report(
-        self, missing: list[FileEntry], began: float, on_progress: Callable[[float, float | None], None]
-    ) -> None:
+    async def _report(self, missing: list[FileEntry], began: float, on_progress: OnProgress) -> None:
         """Says four times a second how far it is, until it is cancelled."""
         total = sum(each.size for each in missing)
         while True:

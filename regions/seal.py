@@ -58,7 +58,7 @@ class Sealer:
             with self._holdings.pinned(blob_keys(revision)):
                 await self._copy(prefix.model, revision)
                 await self._ledger.keep_revision(revision)
-                await self._move(prefix, listing, revision)
+                await self._move(prefix, listing, revision, complete.regions)
                 self._holdings.hold(revision)
         except (PreconditionFailed, NotFound) as error:
             raise ChangedError(prefix.model) from error
@@ -96,14 +96,17 @@ class Sealer:
             if isinstance(end, BaseException):
                 raise end
 
-    async def _move(self, prefix: Prefix, listing: Sequence[Listed], revision: Revision) -> None:
+    async def _move(
+        self, prefix: Prefix, listing: Sequence[Listed], revision: Revision, regions: tuple[str, ...] | None
+    ) -> None:
         """Moves the model's pointer, over whatever it is at, if the prefix is still what was read."""
         mark = fingerprint(listing)
         for _ in range(MOVE_TRIES):
             if fingerprint(await prefix.listing()) != mark:
                 raise ChangedError(prefix.model)
             found = await self._ledger.pointer(prefix.model)
-            pointer = first_pointer(revision, mark) if found is None else found[0].moved(revision, mark)
+            given = (revision, mark, regions)
+            pointer = first_pointer(*given) if found is None else found[0].moved(*given)
             try:
                 await self._ledger.move(pointer, None if found is None else found[1])
             except PreconditionFailed:

@@ -34,6 +34,14 @@ class Disk:
     ticks: int = 0
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
+    def copied(self):
+        """The same disk in another world."""
+        return Disk(
+            {name: dict(objects) for name, objects in self.buckets.items()},
+            list(self.events),
+            ticks=self.ticks,
+        )
+
     def objects(self, bucket):
         if bucket not in self.buckets:
             raise NotFound("NoSuchBucket", bucket, 404)
@@ -66,21 +74,34 @@ class Disk:
             self.put("models", f"{model}/{path}", data)
 
 
+class Life:
+    """One process: after `die_at` operations every further one hangs, as if it had been killed there."""
+
+    def __init__(self):
+        self.num_ops = 0
+        self.die_at = None
+        self.dead = asyncio.Event()
+
+    async def spend(self):
+        if self.die_at is not None and self.num_ops >= self.die_at:
+            self.dead.set()
+            await asyncio.Event().wait()
+        self.num_ops += 1
+
+
 class FakeStore:
-    """One client of a disk. `die_at`: after so many operations every further one hangs, as in a killed process.
+    """One process's client of a disk.
 
     `before(op, bucket, key)` runs ahead of each operation and may change the disk or raise.
     """
 
-    def __init__(self, disk, *, feed=True, chunk_bytes=7):
+    def __init__(self, disk, *, feed=True, chunk_bytes=7, life=None):
         self.disk = disk
+        self.life = life or Life()
         self.feed = feed
         self.chunk_bytes = chunk_bytes
         self.offline = False
         self.before = lambda op, bucket, key: None
-        self.num_ops = 0
-        self.die_at = None
-        self.dead = asyncio.Event()
         self.log = []
         self.bytes_out = 0
 
@@ -88,11 +109,8 @@ class FakeStore:
         await asyncio.sleep(0)
         if self.offline:
             raise Unreachable("Unreachable", "the store is offline")
-        self.num_ops += 1
+        await self.life.spend()
         self.log.append((op, bucket, key))
-        if self.die_at is not None and self.num_ops > self.die_at:
-            self.dead.set()
-            await asyncio.Event().wait()
         self.before(op, bucket, key)
 
     def _object(self, bucket, key, if_match=None):
@@ -171,7 +189,7 @@ class FakeStore:
         await asyncio.sleep(0)
         if self.offline:
             raise Unreachable("Unreachable", "the store is offline")
-        if self.dead.is_set():
+        if self.life.dead.is_set():
             await asyncio.Event().wait()
         if not self.feed:
             raise StoreError("NotImplemented", "no such operation", 501)

@@ -11,7 +11,7 @@ from regions.commit import Patience
 from regions.map import RolloutState
 from regions.rows import Signers, public_bytes
 from tests.regions.fake_node import FakeNode
-from tests.regions.fake_store import Disk, FakeStore
+from tests.regions.fake_store import Disk, FakeStore, Life
 
 HOME_KEY = Ed25519PrivateKey.from_private_bytes(b"h" * 32)
 PATIENCE = Patience(quiet_s=0.03, grace_s=0.06, stale_s=0.06)
@@ -43,8 +43,9 @@ class Made:
         self.name = name
         self.disk = disk or Disk()
         self.node = node or FakeNode()
-        self.own = FakeStore(self.disk, feed=feed)
-        self.home = self.own if name == "iad" else FakeStore(home.disk, feed=feed)
+        self.life = Life()
+        self.own = FakeStore(self.disk, feed=feed, life=self.life)
+        self.home = self.own if name == "iad" else FakeStore(home.disk, feed=feed, life=self.life)
         self.region = Region(plan_of(name), self.own, self.home, {self.node.address: self.node})
         self.deployments = self.region.deployments
         if name == "iad":

@@ -93,7 +93,8 @@ def test_model_toml_becomes_the_spec_and_the_manifest_regions_go_first():
 
     assert verdict(files).spec.regions == ("fra",)
     assert verdict(files).spec.idle_timeout_s == 9.0
-    assert verdict(manifest_of(files, ("iad", "nrt"))).spec.regions == ("iad", "nrt")
+    assert verdict(manifest_of(files, ("iad", "nrt"))).regions == ("iad", "nrt")
+    assert verdict(files).regions is None
     assert verdict(manifest_of(files, ("mars",))).code == "bad_model_toml"
 
 

@@ -1,0 +1,410 @@
+"""The small parts under the controller: feeds, loops, pointers, the check before an upload, a node's answers."""
+
+import asyncio
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regions.changes import START, AnyFeed, ListFeed, StoreFeed, follow
+from regions.check import check_folder
+from regions.commit import Complete, Refused
+from regions.fit import misfit, needed_bytes
+from regions.ledger import Ledger, model_below, model_of
+from regions.loops import KeyedLoops
+from regions.map import ModelFault
+from regions.nodes import Node, NodeError
+from regions.pointer import Judged, LocalRecord, Pointer, PointerError, first_pointer
+from storage.client import StoreError, Unreachable
+from tests.regions.fake_node import FACTS
+from tests.regions.fake_store import Disk, FakeStore
+from tests.regions.folders import REGIONS, sharded, whole
+from tests.regions.made_revision import revision_of
+from tests.regions.test_commit_verdicts import REFUSALS
+from weights_cache.revision import LeftOut, Revision, RevisionError, Spec
+from wire.serve import Server
+
+# ---- changes
+
+
+def disk_with(*keys):
+    disk = Disk({"b": {}})
+    for key in keys:
+        disk.put("b", key, key.encode())
+    return disk
+
+
+@pytest.mark.parametrize("kind", [StoreFeed, ListFeed])
+async def test_a_feed_begins_with_everything_and_goes_on_with_what_changes(kind):
+    disk = disk_with("m/1", "m/2", "other")
+    feed = kind(FakeStore(disk), "b", 0.001)
+    first = await feed.changes("m/", START)
+    assert set(first.keys) == {"m/1", "m/2"}
+
+    disk.put("b", "m/2", b"new")
+    disk.put("b", "m/3", b"new")
+    disk.delete("b", "m/1")
+    disk.put("b", "other", b"new")
+    second = await feed.changes("m/", first.cursor)
+    assert set(second.keys) == {"m/1", "m/2", "m/3"}
+    assert second.cursor > first.cursor
+    assert (await feed.changes("m/", second.cursor)).keys == ()
+
+
+async def test_a_store_that_began_anew_is_read_from_the_start():
+    disk = disk_with("m/1", "m/2", "m/3")
+    feed = StoreFeed(FakeStore(disk), "b", 0.001)
+    first = await feed.changes("", START)
+    fresh = StoreFeed(FakeStore(disk_with("m/9")), "b", 0.001)
+
+    assert (await fresh.changes("", first.cursor)).keys == ("m/9",)
+
+
+async def test_lines_that_are_gone_from_the_feed_are_made_up_for_by_a_listing():
+    store = FakeStore(disk_with("m/1"))
+    real = store.changes
+
+    async def expired(bucket, since, **kwargs):
+        if since == 0:
+            raise StoreError("EventsExpired", "list the bucket", 400)
+        return await real(bucket, since, **kwargs)
+
+    store.changes = expired
+    assert (await StoreFeed(store, "b", 0.001).changes("", 0)).keys == ("m/1",)
+
+
+async def test_the_kind_of_feed_is_found_out_when_the_store_first_answers():
+    ours, other = FakeStore(disk_with("m/1")), FakeStore(disk_with("m/1"), feed=False)
+    for store, kind in ((ours, StoreFeed), (other, ListFeed)):
+        feed = AnyFeed(store, "b")
+        store.offline = True
+        with pytest.raises(Unreachable):
+            await feed.changes("", START)
+        store.offline = False
+        assert (await feed.changes("", START)).keys == ("m/1",)
+        assert isinstance(feed._found, kind)
+
+
+async def until(true):
+    while not true():  # noqa: ASYNC110 - a list has no event
+        await asyncio.sleep(0.001)
+
+
+async def test_following_outlives_the_store(monkeypatch):
+    monkeypatch.setattr("regions.changes.PAUSE_S", 0.001)
+    store, seen = FakeStore(disk_with("m/1")), []
+    task = asyncio.create_task(follow(StoreFeed(store, "b", 0.001), "m/", seen.append))
+    await until(lambda: seen)
+    store.offline = True
+    await asyncio.sleep(0.01)
+    store.disk.put("b", "m/2", b"x")
+    store.offline = False
+    await until(lambda: "m/2" in seen)
+    task.cancel()
+
+
+# ---- loops
+
+
+async def test_pokes_while_a_step_runs_lead_to_one_more_step():
+    runs, gate = [], asyncio.Event()
+
+    async def step(key):
+        runs.append(key)
+        await gate.wait()
+
+    loops = KeyedLoops("test", step)
+    loops.poke("a")
+    await asyncio.sleep(0)
+    for _ in range(10):
+        loops.poke("a")
+    gate.set()
+    await asyncio.sleep(0.01)
+    assert runs == ["a", "a"]
+    await loops.close()
+
+
+async def test_a_step_that_wants_to_run_again_does_and_a_poke_hurries_it():
+    runs = []
+
+    async def step(key):
+        runs.append(key)
+        return [0.001, 60.0, None][min(len(runs) - 1, 2)]
+
+    loops = KeyedLoops("test", step)
+    loops.poke("a")
+    await asyncio.sleep(0.05)
+    assert len(runs) == 2
+    loops.poke("a")
+    await asyncio.sleep(0.01)
+    assert len(runs) == 3
+    loops.poke("a")
+    await asyncio.sleep(0.01)
+    assert len(runs) == 4
+    await loops.close()
+
+
+async def test_a_bug_in_one_key_ends_that_loop_alone_and_is_logged(caplog):
+    async def step(key):
+        if key == "bad":
+            raise ZeroDivisionError(key)
+
+    loops = KeyedLoops("test", step)
+    loops.poke("bad")
+    loops.poke("good")
+    await asyncio.sleep(0.01)
+    assert "test bad stopped" in caplog.text
+    loops.poke("bad")
+    await asyncio.sleep(0.01)
+    await loops.close()
+
+
+# ---- pointers and records
+
+
+def test_a_pointer_keeps_what_a_push_leaves_open_and_takes_what_it_says():
+    revision = revision_of()
+    first = first_pointer(revision, "f1", ("iad",))
+    assert (first.serial, first.previous, first.regions) == (1, (), ("iad",))
+
+    scaled = Pointer(**{**{name: getattr(first, name) for name in Pointer.__slots__}, "min_replicas": 3})
+    said = Spec(idle_timeout_s=9.0, regions=("fra",))
+    newer = Revision(revision.model, revision.files, revision.tensors, revision.extents, FACTS, said)
+    moved = scaled.moved(newer, "f2")
+    assert (moved.min_replicas, moved.idle_timeout_s, moved.regions) == (3, 9.0, ("fra",))
+    assert moved.previous == (revision.id,)
+    assert moved.moved(revision, "f3", ("nrt",)).previous == (newer.id,)
+    assert moved.moved(revision, "f3", ("nrt",)).regions == ("nrt",)
+
+
+def test_what_is_written_is_read_back():
+    pointer = first_pointer(revision_of(), "f1")
+    fault = ModelFault("code", "message", "next")
+    record = LocalRecord(pointer, pointer.revision, fault)
+    judged = Judged("acme/m", "f", fault, (LeftOut("a", "b"),))
+
+    assert Pointer.from_json(pointer.to_json()) == pointer
+    assert LocalRecord.from_json(record.to_json()) == record
+    assert Judged.from_json(judged.to_json()) == judged
+
+
+def test_a_pointer_by_another_hand_may_leave_fields_out_and_have_others():
+    value = {"schema": "nearfield.pointer/1", "model": "acme/m", "revision": "a" * 64, "note": "mine"}
+
+    assert Pointer.from_json(json.dumps(value).encode()) == Pointer("acme/m", "a" * 64)
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=200),
+        st.recursive(
+            st.none() | st.text() | st.integers(),
+            lambda each: st.lists(each) | st.dictionaries(st.text(), each),
+        ).map(lambda value: json.dumps(value).encode()),
+    )
+)
+def test_no_bytes_raise_anything_but_their_own_error(data):
+    for kind in (Pointer, LocalRecord, Judged):
+        with pytest.raises(PointerError):
+            kind.from_json(data)
+
+
+def test_keys_become_models_only_by_the_pattern():
+    assert model_below("acme/m/config.json") == ("acme/m", "config.json")
+    assert model_below("acme/m/1_Pooling/config.json") == ("acme/m", "1_Pooling/config.json")
+    for key in ("acme/m", "acme", "acme/m/", "../x/y", "a b/c/d", "/a/b/c"):
+        assert model_below(key)[0] is None
+    assert model_of("models/acme/m.json", "models/", ".json") == "acme/m"
+    assert model_of("models/../m.json", "models/", ".json") is None
+
+
+async def test_a_revision_under_another_ones_name_is_an_error():
+    disk = Disk({"nearfield-system": {}})
+    ledger, revision = Ledger(FakeStore(disk)), revision_of()
+    await ledger.keep_revision(revision)
+    await ledger.keep_revision(revision)
+    assert await ledger.revision(revision.id) == revision
+    disk.put("nearfield-system", f"revisions/{'b' * 64}.json", revision.to_json())
+
+    with pytest.raises(RevisionError):
+        await ledger.revision("b" * 64)
+    assert await ledger.revision("c" * 64) is None
+
+
+# ---- before an upload
+
+
+@pytest.mark.parametrize("files", [whole(), sharded(3)], ids=["single", "sharded"])
+def test_a_good_folder_passes_the_check_before_its_upload(files):
+    assert isinstance(checked(files), Complete)
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+def test_a_bad_folder_is_refused_before_its_upload_as_after_it(code):
+    found = checked(REFUSALS[code])
+
+    assert isinstance(found, Refused)
+    assert found.code == code
+
+
+def test_an_empty_folder_is_refused():
+    assert checked({}).code == "empty_folder"
+
+
+def checked(files):
+    sizes = {path: len(data) for path, data in files.items()}
+    return check_folder(sizes, lambda path, offset, length: files[path][offset : offset + length], REGIONS)
+
+
+# ---- fit
+
+
+def test_what_fits_and_what_does_not():
+    assert needed_bytes(FACTS) == 16 + 16 * 512
+    assert misfit(FACTS, [needed_bytes(FACTS)]) is None
+    assert misfit(FACTS, [1, 2, needed_bytes(FACTS) - 1]).code == "does_not_fit"
+    assert misfit(FACTS, []).code == "does_not_fit"
+
+
+# ---- a node over HTTP
+
+
+class Answers:
+    """A node that answers each path with what it was given."""
+
+    def __init__(self, **answers):
+        self.answers = answers
+        self.seen = []
+
+    async def serve(self, exchange):
+        body = await exchange.read_body(1 << 20)
+        self.seen.append((exchange.head.path, exchange.head.get("authorization"), body))
+        status, data = self.answers[exchange.head.path.rpartition("/")[2]]
+        await exchange.respond(status, (("content-type", "application/json"),), data)
+
+
+async def asked(answers, ask):
+    fake = Answers(**answers)
+    server = await Server.start(fake.serve, "127.0.0.1", 0)
+    node = Node(f"127.0.0.1:{server.port}", "token")
+    try:
+        return await ask(node), fake
+    finally:
+        await node.close()
+        await server.close()
+
+
+STATUS = {
+    "region": "iad",
+    "memory": {"budget_bytes": 100, "used_bytes": 1},
+    "workers": [
+        {
+            "model": "acme/m", "revision": "r", "state": "resident", "pid": 1, "running": 1, "waiting": 0, "slots": 4,
+            "idle_s": 0.5, "prefill_ms_per_token": None, "step_ms": 2.0, "phases": {},
+        }
+    ],
+    "cache": [{"revision": "r", "bytes": 5}],
+    "store_bytes_per_s": None, "host_bytes_per_s": 3.5, "attach_s": 0.1,
+}  # fmt: skip
+
+
+async def test_a_nodes_status_is_read():
+    view, fake = await asked({"status": (200, json.dumps(STATUS).encode())}, lambda node: node.status())
+
+    assert view.budget_bytes == 100
+    assert view.workers[0].holds("r")
+    assert view.cached == frozenset({"r"})
+    assert fake.seen[0][1] == "Bearer token"
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b"[]", b"nonsense", b'{"memory": 3}', b'{"memory":{"budget_bytes":"x"}}']
+)
+async def test_a_strange_status_is_a_passing_error(body):
+    with pytest.raises(NodeError) as caught:
+        await asked({"status": (200, body)}, lambda node: node.status())
+    assert caught.value.passing
+
+
+async def load(node):
+    return [line async for line in node.load(revision_of(), "probe", 3.0, 0)]
+
+
+async def test_a_load_is_followed_to_its_end():
+    ready = b'{"phase":"ready","start":"region","bytes":{"region":9},"phases":{},"total_ms":5}\n'
+    lines = b'{"phase":"fetch","percent":50,"eta_s":0.5}\n' + ready
+    found, fake = await asked({"load": (200, lines)}, load)
+
+    assert [line.phase for line in found] == ["fetch", "ready"]
+    assert found[-1].bytes == {"region": 9}
+    asked_for = json.loads(fake.seen[0][2])
+    assert asked_for["revision"] == revision_of().as_value()
+    assert (asked_for["reason"], asked_for["idle_timeout_s"]) == ("probe", 3.0)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code", "passing"),
+    [
+        (200, b'{"phase":"failed","code":"does_not_fit","message":"m","next":"n"}\n', "does_not_fit", False),
+        (200, b'{"phase":"failed","code":"memory_short","message":"m","next":"n"}\n', "memory_short", True),
+        (200, b'{"phase":"fetch"}\n', "node_unreachable", True),
+        (200, b"what\n", "node_failed", True),
+        (401, b'{"error":{"code":"invalid_api_key","message":"m"}}', "invalid_api_key", True),
+        (500, b"oops", "node_failed", True),
+        (503, b'{"error":{"code":"overloaded","message":"m"}}', "overloaded", True),
+    ],
+)
+async def test_a_load_that_fails_says_why_and_whether_it_may_pass(status, body, code, passing):
+    with pytest.raises(NodeError) as caught:
+        await asked({"load": (status, body)}, load)
+    assert (caught.value.fault.code, caught.value.passing) == (code, passing)
+
+
+async def inspect(node):
+    return await node.inspect("models", "acme/m/", [], [])
+
+
+async def test_an_inspection_gives_facts_or_the_refusal():
+    said = {"facts": FACTS.as_value(), "left_out": [{"path": "x", "reason": "y"}]}
+    found, _ = await asked({"inspect": (200, json.dumps(said).encode())}, inspect)
+    assert (found.facts, found.left_out) == (FACTS, (LeftOut("x", "y"),))
+    refused = b'{"refused":{"code":"unknown_architecture","message":"m","next":"n"}}'
+    with pytest.raises(NodeError) as caught:
+        await asked({"inspect": (422, refused)}, inspect)
+    assert caught.value.fault == ModelFault("unknown_architecture", "m", "n")
+    assert not caught.value.passing
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "good", "bad"),
+    [
+        (
+            "generate",
+            "completions",
+            {"choices": [{"text": "a"}], "usage": {"completion_tokens": 1}},
+            {"choices": []},
+        ),
+        ("embed", "embeddings", {"data": [{"embedding": [0.5, 1.0]}]}, {"data": [{"embedding": []}]}),
+    ],
+)
+async def test_a_probe_wants_one_token_or_one_finite_vector(kind, path, good, bad):
+    facts = FACTS.__class__.from_value({**FACTS.as_value(), "kind": kind})
+    base = revision_of()
+    revision = Revision(base.model, base.files, base.tensors, base.extents, facts)
+    _, fake = await asked({path: (200, json.dumps(good).encode())}, lambda node: node.probe(revision))
+    assert json.loads(fake.seen[0][2])["model"] == "acme/m"
+
+    for body in (bad, {}, {"data": [{"embedding": [float("nan")]}], "choices": [1], "usage": {}}):
+        with pytest.raises(NodeError) as caught:
+            await asked({path: (200, json.dumps(body).encode())}, lambda node: node.probe(revision))
+        assert caught.value.fault.code == "probe_failed"
+        assert not caught.value.passing
+
+
+async def test_a_node_that_is_not_there_is_a_passing_error():
+    node = Node("127.0.0.1:1", "token")
+    with pytest.raises(NodeError) as caught:
+        await node.status()
+    assert caught.value.passing
+    assert caught.value.fault.code == "node_unreachable"
