@@ -7,7 +7,16 @@ import pytest
 from openai.types import Completion, CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from inference.answer import DONE, ChatShape, CompletionShape, Finished, Heading, Usage, error_event, token_text
+from inference.answer import (
+    DONE,
+    ChatShape,
+    CompletionShape,
+    Finished,
+    Heading,
+    Usage,
+    error_event,
+    token_text,
+)
 from inference.choice import Delta, TokenScore
 from inference.tokens import Vocabulary
 from inference.vectors import VectorError, batches, cut, embedding_body, read_vectors
@@ -32,7 +41,9 @@ def values(events: bytes) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("scored", [True, False])
 def test_chat_chunks(with_usage: bool, scored: bool) -> None:
     shape = ChatShape(HEADING, VOCABULARY, scored=scored, with_usage=with_usage)
-    events = shape.opening(1) + shape.event(1, Delta('"é"\n', SCORES)) + shape.event(1, Delta("", (), "length"))
+    events = (
+        shape.opening(1) + shape.event(1, Delta('"é"\n', SCORES)) + shape.event(1, Delta("", (), "length"))
+    )
     raw = values(events + shape.usage_event(USAGE))
     role, text, end, last = (ChatCompletionChunk.model_validate(value, strict=True) for value in raw)
 
@@ -120,7 +131,9 @@ def test_vectors_there_and_back() -> None:
     made = np.array([[3.0, 4.0, 12.0], [1.0, 0.0, 0.0]], dtype="<f4")
     data = base64.b64encode(made.tobytes()).decode()
     found = read_vectors(data, 3, 2)
-    answer = CreateEmbeddingResponse.model_validate(json.loads(embedding_body(found, "a/m", 5, as_base64=False)))
+    answer = CreateEmbeddingResponse.model_validate(
+        json.loads(embedding_body(found, "a/m", 5, as_base64=False))
+    )
     written = json.loads(embedding_body(found, "a/m", 5, as_base64=True))["data"][0]["embedding"]
 
     assert [item.embedding for item in answer.data] == made.tolist()
@@ -132,7 +145,9 @@ def test_vectors_there_and_back() -> None:
     assert cut(np.zeros((1, 3), dtype="<f4"), 2, normalize=True).tolist() == [[0.0, 0.0]]
 
 
-@pytest.mark.parametrize(("data", "dim"), [("!!!", 1), ("AAAA", 1), ("AACAfw==", 1), ("AADAfw==", 1), ("AAAAAA==", 2)])
+@pytest.mark.parametrize(
+    ("data", "dim"), [("!!!", 1), ("AAAA", 1), ("AACAfw==", 1), ("AADAfw==", 1), ("AAAAAA==", 2)]
+)
 def test_vectors_that_are_none(data: str, dim: int) -> None:
     """Not base64, a torn float, infinity, NaN, too few numbers."""
     with pytest.raises(VectorError):

@@ -199,7 +199,10 @@ def test_chat_carries_everything_it_honours() -> None:
         (CHAT | {"max_tokens": 3, "max_completion_tokens": 4}, "max_tokens"),
         (CHAT | {"top_logprobs": 3}, "top_logprobs"),
         (CHAT | {"stream_options": {"include_usage": True}}, "stream_options"),
-        (CHAT | {"stream": True, "stream_options": {"include_obfuscation": True}}, "stream_options.include_obfuscation"),
+        (
+            CHAT | {"stream": True, "stream_options": {"include_obfuscation": True}},
+            "stream_options.include_obfuscation",
+        ),
         (CHAT | {"stream": True, "stream_options": {"x": 1}}, "stream_options.x"),
         (CHAT | {"min_tokens": 5, "max_tokens": 4}, "min_tokens"),
     ],
@@ -231,7 +234,10 @@ def test_legacy_completions_keep_their_own_rules() -> None:
         ({"role": "tool", "content": "x", "tool_call_id": "1"}, "messages[0].role"),
         ({"role": "user", "content": "x", "nmae": "y"}, "messages[0].nmae"),
         ({"role": "assistant", "content": "x", "tool_calls": [{"id": "1"}]}, "messages[0].tool_calls"),
-        ({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}, "messages[0].content[0].type"),
+        (
+            {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]},
+            "messages[0].content[0].type",
+        ),
         ({"role": "user", "content": [{"type": "text"}]}, "messages[0].content[0].text"),
         ({"role": "user", "content": "x", "name": "y" * 65}, "messages[0].name"),
     ],
@@ -246,7 +252,11 @@ def test_messages_become_what_templates_read() -> None:
         | {
             "messages": [
                 {"role": "developer", "content": "be brief"},
-                {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "name": "Eve"},
+                {
+                    "role": "user",
+                    "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}],
+                    "name": "Eve",
+                },
                 {"role": "assistant", "content": "c", "refusal": None, "tool_calls": None, "annotations": []},
             ]
         }
@@ -261,7 +271,9 @@ def test_messages_become_what_templates_read() -> None:
 
 def test_sampling_is_decided_by_the_request_then_the_model_then_openai() -> None:
     plain = engine_fields(Sampling(), Defaults.from_config({}))
-    models = Defaults.from_config({"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": "wrong", "min_p": 7})
+    models = Defaults.from_config(
+        {"do_sample": True, "temperature": 0.6, "top_k": 20, "top_p": "wrong", "min_p": 7}
+    )
 
     assert (plain["temperature"], plain["top_p"], plain["top_k"]) == (1.0, 1.0, 0)
     assert engine_fields(Sampling(), models)["temperature"] == 0.6

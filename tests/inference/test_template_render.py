@@ -64,7 +64,9 @@ def theirs(source: str, variables: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("name", list(TEMPLATES))
 @pytest.mark.parametrize("add_generation_prompt", [True, False])
-async def test_renders_as_transformers_does(child: TemplateChild, name: str, add_generation_prompt: bool) -> None:
+async def test_renders_as_transformers_does(
+    child: TemplateChild, name: str, add_generation_prompt: bool
+) -> None:
     special = {"bos_token": "<s>", "eos_token": "</s>"}
     variables = {"add_generation_prompt": add_generation_prompt, "enable_thinking": False}
     ours = await child.render(ChatTemplate(TEMPLATES[name], special), MESSAGES, variables)
@@ -97,7 +99,11 @@ async def test_a_template_that_fails_says_why(child: TemplateChild, source: str,
     with pytest.raises(Refusal) as refused:
         await child.render(ChatTemplate(source, {}), MESSAGES, {})
 
-    assert (refused.value.status, refused.value.code, refused.value.param) == (400, "chat_template_failed", "messages")
+    assert (refused.value.status, refused.value.code, refused.value.param) == (
+        400,
+        "chat_template_failed",
+        "messages",
+    )
     assert why in refused.value.message
 
 
@@ -167,7 +173,10 @@ def test_where_a_template_is_found() -> None:
     assert find_template({}) is None
     assert find_template({"tokenizer_config.json": b"{}"}) is None
     assert find_template({"tokenizer_config.json": b"not json"}) is None
-    assert find_template({"tokenizer_config.json": b'{"chat_template": [{"name": "rag", "template": "r"}]}'}) is None
+    assert (
+        find_template({"tokenizer_config.json": b'{"chat_template": [{"name": "rag", "template": "r"}]}'})
+        is None
+    )
     found = find_template({"tokenizer_config.json": config, "special_tokens_map.json": marks})
     assert found == ChatTemplate("from config", {"eos_token": "</s>", "bos_token": "<s>"})
     own = find_template({"tokenizer_config.json": config, "chat_template.jinja": "é".encode()})

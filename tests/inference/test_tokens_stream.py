@@ -34,7 +34,11 @@ def streamed(family: str, ids: list[int]) -> list[str]:
 
 @pytest.mark.parametrize("family", list(FAMILIES))
 @settings(max_examples=150, deadline=None)
-@given(text=st.text(max_size=40) | st.sampled_from(TEXTS) | st.lists(st.sampled_from(TEXTS), max_size=2).map(" ".join))
+@given(
+    text=st.text(max_size=40)
+    | st.sampled_from(TEXTS)
+    | st.lists(st.sampled_from(TEXTS), max_size=2).map(" ".join)
+)
 def test_a_text_comes_back_as_tokenizers_would_decode_it(family: str, text: str) -> None:
     ids = vocabulary(family).encode(text, add_special=False)
 
@@ -72,7 +76,9 @@ def test_no_piece_holds_half_a_character(family: str, text: str) -> None:
 def test_half_a_character_at_the_end_is_dropped(family: str, num_left_out: int) -> None:
     ids = vocabulary(family).encode("ok 🛸", add_special=False)
 
-    assert "".join(streamed(family, ids[:-num_left_out])).rstrip(" ") == "ok"  # the space may be in the lost token
+    assert (
+        "".join(streamed(family, ids[:-num_left_out])).rstrip(" ") == "ok"
+    )  # the space may be in the lost token
 
 
 def test_bytes_that_are_no_character_show_as_such_and_harm_no_neighbour() -> None:
@@ -126,8 +132,16 @@ def test_the_known_families_are_known(family: str) -> None:
 def test_other_decoder_chains_are_not_guessed_at() -> None:
     assert piece_reader(None) is None
     assert piece_reader({"type": "CTC"}) is None
-    assert piece_reader({"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"Regex": "x"}}]}) is None
-    assert piece_reader({"type": "Sequence", "decoders": [{"type": "Strip", "content": " ", "start": 1, "stop": 0}]}) is None
+    assert (
+        piece_reader({"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"Regex": "x"}}]})
+        is None
+    )
+    assert (
+        piece_reader(
+            {"type": "Sequence", "decoders": [{"type": "Strip", "content": " ", "start": 1, "stop": 0}]}
+        )
+        is None
+    )
     assert piece_reader({"type": "Sequence", "decoders": [{"type": "ByteLevel"}]}) is not None
 
 
@@ -138,7 +152,10 @@ def test_the_byte_alphabet_is_one_to_one() -> None:
     assert (alphabet["A"], alphabet["Ġ"], alphabet["Ċ"]) == (0x41, 0x20, 0x0A)
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"\xff\xfe", b'{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a", "b"]]}}'])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"{}", b"\xff\xfe", b'{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a", "b"]]}}'],
+)
 def test_what_is_no_tokenizer_is_said_to_be_none(data: bytes) -> None:
     with pytest.raises(TokenizerError):
         Vocabulary.from_bytes(data)

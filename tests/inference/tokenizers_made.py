@@ -2,7 +2,16 @@
 
 from functools import cache
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog, and the dog does not mind it at all.",
@@ -70,7 +79,9 @@ def metaspace() -> bytes:
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(vocab_size=300, show_progress=False, unk_token="<unk>", special_tokens=["<unk>"])
+    trainer = trainers.UnigramTrainer(
+        vocab_size=300, show_progress=False, unk_token="<unk>", special_tokens=["<unk>"]
+    )
     tokenizer.train_from_iterator(TEXTS, trainer)
     tokenizer.add_special_tokens(_added())
     return tokenizer.to_str().encode()

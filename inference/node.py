@@ -1,0 +1,194 @@
+"""A GPU or CPU host's API process: owns the shell, the template child, the weights and the workers.
+
+`run` is the role's entry: it calls `ready` with the port once requests can come, and returns when everything
+it started has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from inference.app import make_app
+from inference.host import Host, Means
+from inference.inspection import look_at
+from inference.shell_link import ShellLink
+from inference.standing import StandingShell, socket_path
+from inference.template import RENDER_CPU_MS, TemplateChild
+from weights_cache.cache import HostTier
+from weights_cache.fetch import HttpReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+    from pathlib import Path
+
+    from starlette.types import ASGIApp
+
+    from inference.seams import Shell, Tier
+    from storage.client import Endpoint
+
+BACKLOG = 1_024
+"""Connections the kernel holds for us; the gateway pools its own."""
+KEEP_ALIVE_S = 75
+"""Longer than any pool of ours keeps an idle connection (30 s), so that we never close one in use."""
+GRACE_S = 10
+"""Open answers may finish for so long once the node is to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """One node. `port` 0 takes a free one; `state` is a folder of its own, for its socket."""
+
+    region: str
+    host: str
+    port: int
+    store: Endpoint
+    hop_token: str
+    state: Path
+    memory_budget_bytes: int
+    host_cache_bytes: int
+    landing_pool_bytes: int = 0
+    num_threads: int = 1
+    max_slots: int = 16
+    idle_timeout_s: float = 300.0
+    template_cpu_ms: float = RENDER_CPU_MS
+
+
+class QuietServer(uvicorn.Server):
+    """uvicorn without its own signal handlers: the process that composes the roles owns the signals."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Leave the signals alone."""
+        yield
+
+
+class Node:
+    """What the routes work on (`inference.app.Rooms`)."""
+
+    def __init__(self, settings: NodeSettings, tier: Tier, shell: Shell, child: TemplateChild) -> None:
+        self._settings = settings
+        self._tier, self._shell = tier, shell
+        means = Means(
+            settings.memory_budget_bytes, settings.host_cache_bytes, settings.max_slots, settings.num_threads
+        )
+        self.host = Host(means, tier, shell)
+        self.child = child
+        self.is_stopping = False
+
+    @property
+    def idle_timeout_s(self) -> float:
+        """See `Rooms`."""
+        return self._settings.idle_timeout_s
+
+    @property
+    def is_healthy(self) -> bool:
+        """See `Rooms`."""
+        return self._shell.is_up and not self.is_stopping
+
+    async def inspect(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """See `Rooms`."""
+        return await look_at(question, self._shell, partial(HttpReader, self._settings.store))
+
+    def status(self) -> dict[str, Any]:
+        """See `Rooms`."""
+        return {
+            "region": self._settings.region,
+            "memory": {
+                "budget_bytes": self._settings.memory_budget_bytes,
+                "used_bytes": self.host.used_bytes,
+            },
+            "workers": self.host.status_workers(),
+            "cache": [
+                {"revision": entry.revision_id, "model": entry.model, "bytes": entry.num_bytes}
+                for entry in self._tier.entries()
+                if entry.landed
+            ],
+            "store_bytes_per_s": self._tier.store_bytes_per_s,
+            "host_bytes_per_s": self.host.host_bytes_per_s,
+            "attach_s": self.host.attach_s,
+            "template_kills": self.child.num_killed,
+        }
+
+    async def close(self) -> None:
+        """End every worker; requests that run may finish for a while."""
+        self.is_stopping = True
+        await self.host.close()
+
+
+async def run(settings: NodeSettings, ready: Callable[[int], None], stop: asyncio.Event) -> None:
+    """Be a node until `stop` is set; returns when all it started has ended.
+
+    `ready` gets the port as soon as requests are taken; the shell still imports then, and the first load waits
+    for it.
+
+    Raises:
+        OSError: the address cannot be bound.
+    """
+    settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path = socket_path(settings.state)
+    async with AsyncExitStack() as stack:
+        shell = StandingShell(partial(ShellLink.start, path))
+        stack.push_async_callback(shell.close)
+        tier = HostTier(settings.store, settings.host_cache_bytes, pool_bytes=settings.landing_pool_bytes)
+        stack.push_async_callback(asyncio.to_thread, tier.close)
+        child = TemplateChild(settings.template_cpu_ms)
+        stack.push_async_callback(child.close)
+        await child.start()
+        await serve_node(settings, Node(settings, tier, shell, child), ready, stop)
+
+
+async def serve_node(
+    settings: NodeSettings, node: Node, ready: Callable[[int], None], stop: asyncio.Event
+) -> None:
+    """Serve a node whose parts are there, until `stop`; open answers and workers end side by side."""
+    tending = asyncio.create_task(node.host.tend())
+    app = make_app(node, settings.hop_token)
+    ending = asyncio.create_task(_close_at(stop, node))
+    try:
+        await serve(app, settings.host, settings.port, ready, stop)
+    finally:
+        stop.set()
+        tending.cancel()
+        await asyncio.wait({tending, ending})
+    ending.result()
+
+
+async def _close_at(stop: asyncio.Event, node: Node) -> None:
+    await stop.wait()
+    await node.close()
+
+
+async def serve(
+    app: ASGIApp, host: str, port: int, ready: Callable[[int], None], stop: asyncio.Event
+) -> None:
+    """Serve `app` until `stop` is set, then let open answers finish."""
+    listener = socket.create_server((host, port), backlog=BACKLOG)
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        loop="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GRACE_S,
+        backlog=BACKLOG,
+    )
+    server = QuietServer(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    stopped = asyncio.create_task(stop.wait())
+    ready(listener.getsockname()[1])
+    await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    server.should_exit = True
+    await serving
