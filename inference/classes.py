@@ -7,6 +7,7 @@ by name) are dropped.
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import TYPE_CHECKING, Any, cast
 
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -103,3 +104,10 @@ def class_of(config: PreTrainedConfig, kind: str) -> type[PreTrainedModel]:
     mapping: Any = MODEL_MAPPING if kind == "embed" else MODEL_FOR_CAUSAL_LM_MAPPING
     found: type[PreTrainedModel] = mapping[type(config)]
     return found
+
+
+def init_arguments(model_class: type[PreTrainedModel]) -> dict[str, Any]:
+    """What the class is made with: encoders without the pooler that we do not use, and many folders lack."""
+    if "add_pooling_layer" in signature(model_class.__init__).parameters:
+        return {"add_pooling_layer": False}
+    return {}

@@ -5,7 +5,7 @@ link frames; descriptors come with a frame's first bytes (SCM_RIGHTS).
 
     {"op":"fork","seq":n,"spec":{..}} + landing, ready, event, link    ->
     {"op":"forked","seq":n,"pid":p,"ms":t} {"op":"inspect","seq":n,"request":{..}} + answer
-    -> {"op":"forked",..}, the answer on its own fd or        -> {"op":"refused","seq":n,"message":".."}
+    -> {"op":"inspecting",..}, the answer on its own fd or        -> {"op":"refused","seq":n,"message":".."}
     first of all {"op":"hello","import_ms":t}; whenever a child ends {"op":"exited","pid":p,"status":s}
 
 A fork copies one thread only, so a second one (an OpenMP pool after one matrix product, measured) would
@@ -193,7 +193,8 @@ class Shell:
     def _fork_inspection(self, request: object, fds: list[int]) -> Message:
         if not isinstance(request, dict):
             return {"op": "refused", "message": "the request is not an object"}
-        return self._fork("nf-inspect", lambda: _be_inspection(request, fds[0]), INSPECT_DEADLINE_S)
+        forked = self._fork("nf-inspect", lambda: _be_inspection(request, fds[0]), INSPECT_DEADLINE_S)
+        return {**forked, "op": "inspecting"}
 
     def _fork(self, name: str, work: Callable[[], None], deadline_s: float | None) -> Message:
         started = time.perf_counter()
@@ -282,6 +283,7 @@ def _be_inspection(request: Message, answer_fd: int) -> None:
 
 def listen(path: str) -> socket.socket:
     """A listening Unix socket that only our own user may connect to."""
+    Path(path).unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
@@ -302,6 +304,7 @@ def main() -> None:
     with listen(settings.socket) as listener:
         import_ms = prepare()
         connection, _ = listener.accept()
+    Path(settings.socket).unlink(missing_ok=True)  # one node, one connection
     with connection:
         Shell(connection).serve(import_ms)
 

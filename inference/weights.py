@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch.nn import ModuleList
 
+from inference.classes import init_arguments
 from weights_cache.plan import layout
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def attach(
         LandingError: the bytes do not land.
     """
     target = NAMED.get(dtype) or stored_dtype(revision.tensors)
-    if gated and not _reads_bytes(revision, model_class, target):
+    if gated and not _reads_bytes(revision, model_class, config, target):
         model = _filled(model_class, config, _views(revision, landed.buffer), target)
         spans = _spans(model, landed.buffer)
         if all(span is not None for span in spans.values()):
@@ -120,10 +121,13 @@ def stored_dtype(tensors: tuple[TensorEntry, ...]) -> torch.dtype:
     return COMPUTED[max(totals, key=lambda name: totals[name])]
 
 
-def _reads_bytes(revision: Revision, model_class: type[PreTrainedModel], target: torch.dtype) -> bool:
+def _reads_bytes(
+    revision: Revision, model_class: type[PreTrainedModel], config: PreTrainedConfig, target: torch.dtype
+) -> bool:
     """True if attaching looks at values: to convert, to align, or to compare a tied pair stored twice."""
     places = layout(revision.files, revision.tensors)
-    tied = tuple(getattr(model_class, "_tied_weights_keys", None) or ())
+    ties = getattr(config.get_text_config(), "tie_word_embeddings", True)
+    tied = tuple(getattr(model_class, "_tied_weights_keys", None) or ()) if ties else ()
     return any(
         (tensor.dtype in COMPUTED and DTYPES[tensor.dtype] != target)
         or places.place(tensor) % DTYPES[tensor.dtype].itemsize
@@ -164,6 +168,7 @@ def _filled(
             dtype=dtype,
             output_loading_info=True,
             local_files_only=True,
+            **init_arguments(model_class),
         )
     except RuntimeError as cause:
         raise AttachError("bad_weights", f"the weights do not fit {model_class.__name__}: {cause}") from cause
