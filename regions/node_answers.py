@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
     from weights_cache.revision import LeftOut, ModelFacts
 
-BUSY_CODES = frozenset({"overloaded", "not_resident", "memory_short", "model_not_ready", "draining"})
+BUSY_CODES = frozenset(  # what a node says of its own moment, or of its store's, not of the model
+    {"overloaded", "not_resident", "memory_short", "model_not_ready", "draining", "weights_unreadable", "changed"}
+)
+CRASH_CODES = frozenset({"engine_failed", "load_timeout"})  # may be a kill: worth another try, not any number
 PASSING_STATUSES = frozenset({401, 403, 429, 503})  # a node of another configuration, or a busy one
 
 
@@ -137,7 +140,7 @@ def _said(address: str, value: Mapping[str, Any]) -> NodeError:
     fault = ModelFault(
         code, str(value.get("message") or f"node {address} failed"), str(value.get("next") or "")
     )
-    return NodeError(fault, passing=code in BUSY_CODES)
+    return NodeError(fault, passing=code in BUSY_CODES | CRASH_CODES)
 
 
 def refusal(address: str, status: int, body: bytes) -> NodeError:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from regions import pick
 from regions.map import ModelFault, Progress
-from regions.nodes import NodeError
+from regions.node_answers import BUSY_CODES, NodeError
 from regions.rollout import Event, Work
 from storage.client import StoreError
 from weights_cache.revision import RevisionError
@@ -38,9 +38,7 @@ DRAIN_LOOK_S = 0.1  # between two looks at the leases
 MAX_PROBES = 3  # a model that takes its node's process down at its first token is not tried for ever
 PUSH_AGAIN = "push the model again"
 
-NOBODYS_FAULT = frozenset(
-    {"node_unreachable", "overloaded", "memory_short", "draining"}
-)  # not counted as tries
+NOBODYS_FAULT = BUSY_CODES | {"node_unreachable"}  # not counted as tries
 
 
 @dataclass(frozen=True, slots=True)
