@@ -96,7 +96,7 @@ class S3:
         """An object, or `length` bytes from `start`. Raises: StoreError TooLarge above `max_bytes`."""
         client = await self._client()
         asked = given(IfMatch=quoted(if_match), Range=byte_range(start, length))
-        with _translated():
+        with _translated(), _cut_short():
             answer = await client.get_object(Bucket=bucket, Key=key, **asked)
             async with answer["Body"] as body:
                 if answer["ContentLength"] > max_bytes:
@@ -117,7 +117,7 @@ class S3:
         """The bytes as they come; a cut raises Unreachable, go on from there with `start` and `if_match`."""
         client = await self._client()
         span = byte_range(start, length) if start or length is not None else None
-        with _translated():
+        with _translated(), _cut_short():
             asked = given(IfMatch=quoted(if_match), Range=span)
             answer = await client.get_object(Bucket=bucket, Key=key, **asked)
             async with answer["Body"] as body:
@@ -379,4 +379,15 @@ def _translated() -> Iterator[None]:
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         raise error_of(str(fields.get("Code", status)), str(fields.get("Message", "")), status) from error
     except BotoCoreError as error:
+        raise Unreachable("Unreachable", str(error)) from error
+
+
+@contextmanager
+def _cut_short() -> Iterator[None]:
+    """A body that breaks off is told by the HTTP client under the SDK."""
+    from aiohttp import ClientError  # noqa: PLC0415 - loaded by then
+
+    try:
+        yield
+    except ClientError as error:
         raise Unreachable("Unreachable", str(error)) from error

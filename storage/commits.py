@@ -81,12 +81,17 @@ def demand_object(db: sqlite3.Connection, bucket: BucketName, key: ObjectKey) ->
     return found
 
 
-def put_object(tx: Transaction, row: ObjectRow, conditions: Conditions = ANY) -> ObjectRow:
-    """Make `row` the object of its key; returns it with its time and sequence number. Raises: S3Error."""
+def put_object(
+    tx: Transaction, row: ObjectRow, conditions: Conditions = ANY, freed: Iterable[Extent] = ()
+) -> ObjectRow:
+    """Make `row` the object of its key; returns it with its time and sequence number. Raises: S3Error.
+
+    `freed`: extents whose rows this transaction has deleted, so that what only changes hands is not counted twice.
+    """
     demand_bucket(tx.db, row.bucket)
     old = find_object(tx.db, row.bucket, row.key)
     conditions.check(None if old is None else old.etag)
-    _count(tx, added=row.extents, removed=old.extents if old else ())
+    _count(tx, added=row.extents, removed=(*(old.extents if old else ()), *freed))
     seq = _record(tx, row, "put")
     row = replace(row, modified_ms=tx.now_ms, seq=seq)
     marks = ", ".join("?" * len(object_columns(row)))
@@ -246,9 +251,9 @@ def complete_upload(tx: Transaction, asked: Completion) -> ObjectRow:
         return current
     upload = demand_upload(tx.db, asked.bucket, asked.key, asked.upload)
     parts = _named_parts(asked, read_parts(tx.db, upload.id))
-    row = _assembled(upload, asked, parts)
-    done = put_object(tx, row, asked.conditions)
-    _forget_upload(tx, upload)
+    freed = _delete_upload(tx, upload)
+    done = put_object(tx, _assembled(upload, asked, parts), asked.conditions, freed)
+    _adjust(tx, upload.slab, -1)
     return done
 
 
@@ -322,11 +327,16 @@ def _checksum_of(upload: UploadRow, parts: Sequence[PartRow]) -> Checksum | None
 
 def _forget_upload(tx: Transaction, upload: UploadRow) -> None:
     """Drop an upload, its parts and their references."""
+    _count(tx, added=(), removed=_delete_upload(tx, upload))
+    _adjust(tx, upload.slab, -1)
+
+
+def _delete_upload(tx: Transaction, upload: UploadRow) -> list[Extent]:
+    """Delete the rows of an upload and its parts; returns the extents they named, still counted."""
     rows = tx.db.execute("SELECT extents FROM parts WHERE upload = ?", (upload.id,)).fetchall()
-    _count(tx, added=(), removed=[extent for row in rows for extent in unpack_extents(row[0])])
     tx.db.execute("DELETE FROM parts WHERE upload = ?", (upload.id,))
     tx.db.execute("DELETE FROM uploads WHERE id = ?", (upload.id,))
-    _adjust(tx, upload.slab, -1)
+    return [extent for row in rows for extent in unpack_extents(row[0])]
 
 
 def _count(tx: Transaction, *, added: Iterable[Extent], removed: Iterable[Extent]) -> None:

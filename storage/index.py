@@ -162,9 +162,9 @@ class Index:
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             return self._survives(error, batch)
-        self.on_dead(dead)
         for job in batch:
             job.settle()
+        self.on_dead(dead)
         self.on_commit()
         return True
 

@@ -42,7 +42,7 @@ class Store:
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._stop_sweep = threading.Event()
-        self.index.on_dead = self.blobs.discard
+        self.index.on_dead = self._discard
         self.index.on_commit = self._announce_from_thread
 
     async def commit(self, apply: Callable[[Transaction], T]) -> T:
@@ -80,6 +80,15 @@ class Store:
         await asyncio.to_thread(self.pool.shutdown, wait=True)
         await asyncio.to_thread(self.index.close)
         os.close(self._lock_fd)
+
+    def _discard(self, blobs: set[str]) -> None:
+        """Delete off the writer's thread: unlinking a large file takes long, and commits wait behind it."""
+        if not blobs:
+            return
+        try:
+            self.pool.submit(self.blobs.discard, blobs)
+        except RuntimeError:  # the pool is shut down: the store is closing
+            self.blobs.discard(blobs)
 
     def _known_blobs(self, blobs: list[str]) -> set[str]:
         marks = ", ".join("?" * len(blobs))

@@ -1,0 +1,178 @@
+"""The store against a dictionary: any sequence of operations, with restarts in between, gives the same answers."""
+
+import hashlib
+import re
+import shutil
+import sqlite3
+import tempfile
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from urllib.parse import quote
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
+
+from storage.client import url_path
+from tests.storage.stores import Raw, StoreThread
+from tests.storage.test_index import check_references
+
+KEYS = st.sampled_from(["a", "a/b", "a/b/c", "a0", "é/x y", "z+%", "\U0001f600"])
+BODIES = st.binary(max_size=40) | st.integers(0, 255).map(lambda n: bytes([n]) * 70_000)
+NAMESPACE = "{http://s3.amazonaws.com/doc/2006-03-01/}"
+
+
+def md5(data: bytes) -> str:
+    return hashlib.md5(data).hexdigest()
+
+
+class StoreModel(RuleBasedStateMachine):
+    uploads = Bundle("uploads")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.objects: dict[str, tuple[bytes, str]] = {}
+        self.parts: dict[str, dict[int, bytes]] = {}
+        self.changes: list[tuple[str, str]] = []
+        self.num_steps = 0
+        self.open()
+        assert self.raw.send("PUT", "/models").status == 200
+
+    def open(self) -> None:
+        self.store = StoreThread(self.folder, min_part_bytes=1)
+        self.raw = Raw(self.store.endpoint())
+
+    def close(self) -> None:
+        self.raw.__exit__()
+        self.store.stop()
+
+    def teardown(self) -> None:
+        self.check_everything()
+        self.close()
+        db = sqlite3.connect(self.folder / "meta.db")
+        check_references(db)
+        named = {row[0] for row in db.execute("SELECT id FROM blobs")}
+        lines = [
+            (key.decode(), kind) for key, kind in db.execute("SELECT key, kind FROM events ORDER BY seq")
+        ]
+        db.close()
+        assert {path.name for path in self.folder.glob("blobs/*/*")} <= named
+        assert lines == self.changes
+        shutil.rmtree(self.folder)
+
+    def stored(self, key: str, data: bytes, etag: str) -> None:
+        self.objects[key] = (data, etag)
+        self.changes.append((key, "put"))
+
+    @invariant()
+    def count(self) -> None:
+        self.num_steps += 1
+
+    @precondition(lambda self: self.num_steps % 9 == 8)
+    @rule()
+    def restart(self) -> None:
+        self.close()
+        self.open()
+
+    @rule(key=KEYS, body=BODIES)
+    def put(self, key: str, body: bytes) -> None:
+        assert self.raw.put("models", key, body).status == 200
+        self.stored(key, body, md5(body))
+
+    @rule(key=KEYS, body=BODIES)
+    def create(self, key: str, body: bytes) -> None:
+        status = self.raw.put("models", key, body, if_none_match="*").status
+        assert status == (412 if key in self.objects else 200)
+        if status == 200:
+            self.stored(key, body, md5(body))
+
+    @rule(key=KEYS, other=KEYS, body=BODIES)
+    def swap(self, key: str, other: str, body: bytes) -> None:
+        """If-Match with the ETag of some object, often the right one."""
+        etag = self.objects.get(other, (b"", "none"))[1]
+        status = self.raw.put("models", key, body, if_match=f'"{etag}"').status
+        now = self.objects.get(key)
+        assert status == (404 if now is None else 200 if now[1] == etag else 412)
+        if status == 200:
+            self.stored(key, body, md5(body))
+
+    @rule(key=KEYS)
+    def delete(self, key: str) -> None:
+        assert self.raw.delete("models", key).status == 204
+        if self.objects.pop(key, None) is not None:
+            self.changes.append((key, "delete"))
+
+    @rule(key=KEYS, source=KEYS)
+    def copy(self, key: str, source: str) -> None:
+        headers = {"x-amz-copy-source": url_path("models", source), "x-amz-metadata-directive": "REPLACE"}
+        status = self.raw.send("PUT", url_path("models", key), "", headers).status
+        assert status == (200 if source in self.objects else 404)
+        if status == 200:
+            self.stored(key, *self.objects[source])
+
+    @rule(target=uploads, key=KEYS)
+    def begin(self, key: str) -> tuple[str, str]:
+        upload = self.raw.create_upload("models", key)
+        self.parts[upload] = {}
+        return key, upload
+
+    @rule(upload=uploads, number=st.integers(1, 4), body=BODIES)
+    def send_part(self, upload: tuple[str, str], number: int, body: bytes) -> None:
+        answer = self.raw.put_part("models", upload[0], upload[1], number, body)
+        assert answer.status == 200
+        assert answer.headers["etag"] == f'"{md5(body)}"'
+        self.parts[upload[1]][number] = body
+
+    @rule(upload=consumes(uploads), leave_out=st.integers(1, 8))
+    def complete(self, upload: tuple[str, str], leave_out: int) -> None:
+        key, upload_id = upload
+        parts = sorted((n, body) for n, body in self.parts.pop(upload_id).items() if n != leave_out)
+        answer = self.raw.complete("models", key, upload_id, [(n, md5(body)) for n, body in parts])
+        assert answer.status == (200 if parts else 400)
+        if parts:
+            digests = b"".join(hashlib.md5(body).digest() for _, body in parts)
+            self.stored(key, b"".join(body for _, body in parts), f"{md5(digests)}-{len(parts)}")
+        else:
+            assert self.raw.send("DELETE", url_path("models", key), f"uploadId={upload_id}").status == 204
+
+    @rule(upload=consumes(uploads))
+    def abort(self, upload: tuple[str, str]) -> None:
+        assert self.raw.send("DELETE", url_path("models", upload[0]), f"uploadId={upload[1]}").status == 204
+        del self.parts[upload[1]]
+
+    @rule(key=KEYS, first=st.integers(0, 80_000), length=st.integers(1, 80_000))
+    def read_range(self, key: str, first: int, length: int) -> None:
+        answer = self.raw.get("models", key, range=f"bytes={first}-{first + length - 1}")
+        data = self.objects.get(key, (None, ""))[0]
+        if data is None:
+            assert answer.status == 404
+        elif first >= len(data):
+            assert answer.status == 416
+        else:
+            assert (answer.status, answer.body) == (206, data[first : first + length])
+
+    @rule(prefix=st.sampled_from(["", "a", "a/", "é/", "none"]), delimiter=st.sampled_from(["", "/"]))
+    def list(self, prefix: str, delimiter: str) -> None:
+        query = f"delimiter={quote(delimiter, safe='')}&list-type=2&prefix={quote(prefix, safe='')}"
+        root = ET.fromstring(self.raw.send("GET", "/models", query).body)
+        keys = [node.findtext(f"{NAMESPACE}Key") for node in root.iter(f"{NAMESPACE}Contents")]
+        common = [node.findtext(f"{NAMESPACE}Prefix") for node in root.iter(f"{NAMESPACE}CommonPrefixes")]
+        under = sorted((key for key in self.objects if key.startswith(prefix)), key=str.encode)
+        rolled = [key for key in under if delimiter and delimiter in key[len(prefix) :]]
+        folders = {prefix + key[len(prefix) :].partition("/")[0] + "/" for key in rolled}
+        assert keys == [key for key in under if key not in rolled]
+        assert common == sorted(folders, key=str.encode)
+
+    def check_everything(self) -> None:
+        for key, (data, etag) in self.objects.items():
+            answer = self.raw.get("models", key)
+            assert (answer.status, answer.body, answer.headers["etag"]) == (200, data, f'"{etag}"')
+        listed = self.raw.send("GET", "/models", "list-type=2&encoding-type=url").body.decode()
+        assert len(re.findall("<Contents>", listed)) == len(self.objects)
+
+
+StoreModel.TestCase.settings = settings(
+    max_examples=8, stateful_step_count=35, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestStoreModel = StoreModel.TestCase
