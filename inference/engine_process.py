@@ -53,7 +53,8 @@ class EngineProcess:
 
     async def until_silent(self) -> None:
         """Wait until nothing more will be heard: its link ended, or its process did and what it said was read."""
-        await asyncio.wait({self._reader, self.exited}, return_when=asyncio.FIRST_COMPLETED)
+        ends: set[asyncio.Future[Any]] = {self._reader, self.exited}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.wait({self._reader}, timeout=LAST_WORDS_S)
 
     def kill(self) -> None:

@@ -62,12 +62,20 @@ class NodeSettings:
 
 
 class QuietServer(uvicorn.Server):
-    """uvicorn without its own signal handlers: the process that composes the roles owns the signals."""
+    """uvicorn without its own signal handlers and ticks: whoever composes the roles owns the signals."""
+
+    def __init__(self, config: uvicorn.Config, stop: asyncio.Event) -> None:
+        super().__init__(config)
+        self._stop = stop
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         """Leave the signals alone."""
         yield
+
+    async def main_loop(self) -> None:
+        """Wait to be stopped; uvicorn's own looks ten times a second."""
+        await self._stop.wait()
 
 
 class Node:
@@ -184,11 +192,5 @@ async def serve(
         timeout_graceful_shutdown=GRACE_S,
         backlog=BACKLOG,
     )
-    server = QuietServer(config)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    stopped = asyncio.create_task(stop.wait())
     ready(listener.getsockname()[1])
-    await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    server.should_exit = True
-    await serving
+    await QuietServer(config, stop).serve(sockets=[listener])

@@ -70,6 +70,7 @@ class Worker:
         self._engine: EngineProcess | None = None
         self._heard_ready = asyncio.Event()
         self._fatal: str | None = None
+        self._failure = stopped()
         self._num_requests = 0
         self._rested_at = now()
 
@@ -136,7 +137,7 @@ class Worker:
             self._happen(Event.READY)
             await self._until_lost()
         except LoadFailure as failure:
-            self.board.finish(failure.line())
+            self._failure = failure  # told once the room it took is free again
         finally:
             self._happen(Event.FAILED)
             await self._end()
@@ -274,7 +275,7 @@ class Worker:
                 self._engine.calls.fail_all()
             case Act.RELEASE:
                 self._model = None
-                self.board.finish(stopped().line())
+                self.board.finish(self._failure.line())
                 self.gone.set()
             case _:
                 pass  # there is no process yet: the load sees the state at its next step

