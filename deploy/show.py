@@ -10,14 +10,20 @@ from rich.table import Table
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
+PIPE_COLUMNS = 160
+"""Off a terminal nothing is folded for a screen that is not there."""
+
+
 def console() -> Console:
-    """Where people read: honours NO_COLOR and a pipe by itself."""
-    return Console(highlight=False)
+    """Where people read: honours NO_COLOR; lines stay whole, so that commands can be pasted."""
+    width = None if sys.stdout.isatty() else PIPE_COLUMNS
+    return Console(highlight=False, soft_wrap=True, width=width)
 
 
 def problems() -> Console:
     """Where errors go."""
-    return Console(stderr=True, highlight=False)
+    width = None if sys.stderr.isatty() else PIPE_COLUMNS
+    return Console(stderr=True, highlight=False, soft_wrap=True, width=width)
 
 
 def emit_json(value: object) -> None:

@@ -114,7 +114,7 @@ def _unknown_architecture(folder: Path) -> None:
 
 
 def _too_large(folder: Path) -> None:
-    _edit_config(folder, num_hidden_layers=5000)
+    _edit_config(folder, num_hidden_layers=64)
 
 
 def _edit_config(folder: Path, **changes) -> None:
@@ -128,7 +128,7 @@ BAD = {
     "truncated": (_truncate, "model.safetensors"),
     "lying-header": (_lie, "model.safetensors"),
     "pickle-only": (_pickle_only, "safetensors"),
-    "unknown-architecture": (_unknown_architecture, "FooForCausalLM"),
+    "unknown-architecture": (_unknown_architecture, "foo"),
     "layers-missing": (_too_large, "tensor"),
 }
 
