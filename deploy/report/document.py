@@ -160,8 +160,13 @@ def _figures(values: Iterable[float | None], seed: int) -> Summary:
 
 
 def _floor_ms(sample: Sample | None, tiers: Tiers) -> float | None:
-    """The bytes that moved over the bandwidth of where they came from; None if a bandwidth is not known."""
-    moved = {source: n for source, n in (sample.num_bytes if sample else {}).items() if n}
+    """The bytes that moved over the bandwidth of where they came from; None if a bandwidth is not known.
+
+    What is in the host's memory is mapped, not moved.
+    """
+    moved = {
+        source: n for source, n in (sample.num_bytes if sample else {}).items() if n and source != "host"
+    }
     if not moved or any(source not in tiers.bytes_per_s for source in moved):
         return None
     return sum(n / tiers.bytes_per_s[source] for source, n in moved.items()) * 1000

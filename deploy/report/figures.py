@@ -135,10 +135,10 @@ def _source_bar(name: str, sample: Sample) -> Bar:
 FLOOR_HEADS = (
     "region",
     "start state",
-    "bytes",
+    "bytes read",
     "bytes \N{DIVISION SIGN} bandwidth",
-    "time moving",
-    "of the time moving",
+    "waited for bytes",
+    "of measured bandwidth",
     "first token",
 )
 
@@ -150,8 +150,16 @@ def _floors(report: Report) -> Html | None:
     made = []
     for row in rows:
         ratio = row.floor_ms / row.moving_ms if row.floor_ms and row.moving_ms else None
+        hidden = (
+            ratio is not None and ratio > 1
+        )  # bytes landed while other work went on, so nobody waited for them
         moved = sum(row.typical.num_bytes.values()) if row.typical else 0
-        cells = (num_bytes(moved), ms(row.floor_ms), ms(row.moving_ms), share(ratio))
+        cells = (
+            num_bytes(moved),
+            ms(row.floor_ms),
+            ms(row.moving_ms),
+            "overlapped" if hidden else share(ratio),
+        )
         ttft = row.typical.ttft_ms if row.typical else None
         figure = f"{ms(ttft)} ({times(ttft, row.floor_ms)} the floor)"
         made.append((row, (*cells, figure)))

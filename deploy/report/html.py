@@ -90,7 +90,8 @@ def _rung(row: Row) -> Html:
         "div",
         tag("div", row.start.value, tag("small", f" in {row.region}"), class_="name"),
         tag("div", number, tag("small", f" {unit}"), class_="figure"),
-        tag("p", f"{what} of {figure.n}; {spread(figure)}"),
+        tag("p", f"{what} of {figure.n}"),
+        tag("p", spread(figure)),
         class_="rung",
         style=colour(row.start.value),
     )

@@ -18,7 +18,7 @@ from deploy.report.sample import Sample, failed
 from wire.tls import client_context
 
 PROMPT = "What is Nearfield?"
-MAX_TOKENS = 32  # long enough for a rate of tokens, short enough for a quick run
+MAX_TOKENS = 16  # long enough for a rate of tokens, short enough for a quick run
 BANDWIDTHS = {"remote": "origin_bytes_per_s", "region": "store_bytes_per_s", "host": "host_bytes_per_s"}
 
 

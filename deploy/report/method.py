@@ -17,7 +17,8 @@ METHOD = (
     ),
     (
         "Each hop reports its own wall time and phases on its own clock. A network share is one hop's time "
-        "upstream minus the next hop's total, there and back. What no hop accounts for is shown as unattributed."
+        "upstream minus the next hop's own, there and back: the wire, and waiting for a processor on either side. "
+        "What no hop accounts for is shown as unattributed."
     ),
     (
         f"Quantiles are by nearest rank on raw samples: p50 from n = {MIN_SAMPLES_P50}, p90 from n = "

@@ -8,14 +8,14 @@ hops claim more than the client saw.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 UNATTRIBUTED = "unattributed"
 TOLERANCE = 0.05  # of the wall time: more than this unattributed, and the request is marked
 HOPS = ("edge", "gateway", "node")
 UPSTREAM = frozenset({"connect", "first_byte", "stream"})  # a hop's time in the hands of the next one
-AFTER_FIRST_TOKEN = frozenset({"node.decode"})
+AFTER_FIRST_TOKEN = frozenset({"stream", "decode"})
 WAKE = "gateway.wake"
 
 
@@ -95,12 +95,16 @@ def in_order(names: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """What one hop said: its wall time and its phases, in ms; `start_ms` is what a wake was spent on."""
+    """What one hop said: its wall time and its phases, in ms; `start_ms` is what a wake was spent on.
+
+    `first_ms` is its own clock at the first token, where it says so.
+    """
 
     name: str
     total_ms: float
     phases_ms: Mapping[str, float]
     start_ms: Mapping[str, float] = field(default_factory=dict)
+    first_ms: float | None = None
 
     @property
     def own_ms(self) -> dict[str, float]:
@@ -111,6 +115,12 @@ class Hop:
     def upstream_ms(self) -> float:
         """Wall time in the hands of the next hop."""
         return sum(ms for name, ms in self.phases_ms.items() if name in UPSTREAM)
+
+    def until_first(self) -> "Hop":
+        """The same hop as if it had ended with the first token."""
+        before = {name: ms for name, ms in self.phases_ms.items() if name not in AFTER_FIRST_TOKEN}
+        total_ms = sum(before.values()) if self.first_ms is None else self.first_ms
+        return replace(self, total_ms=total_ms, phases_ms=before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,15 +163,16 @@ def _figures(value: object) -> dict[str, float]:
 
 def hop_of(receipt: Mapping[str, object]) -> Hop | None:
     """The hop in a stream's receipt, or None if it is not one: receipts come over the wire and may hold anything."""
-    name, total = receipt.get("hop"), _figures(receipt).get("total_ms")
-    if name not in HOPS or total is None:
+    name, figures = receipt.get("hop"), _figures(receipt)
+    if name not in HOPS or "total_ms" not in figures:
         return None
     start = _figures(receipt.get("start_phases"))
     return Hop(
         str(name),
-        total,
+        figures["total_ms"],
         _figures(receipt.get("phases")),
-        {n.removeprefix("start."): ms for n, ms in start.items()},
+        {part.removeprefix("start."): ms for part, ms in start.items()},
+        figures.get("time_to_first_token_ms"),
     )
 
 
@@ -234,13 +245,6 @@ def whole(hops: Sequence[Hop], wall_ms: float) -> Breakdown:
     return _balanced(spent, wall_ms, scaled=scaled)
 
 
-def first_token(hops: Sequence[Hop], wall_ms: float, ttft_ms: float) -> Breakdown:
-    """The phases before the first token.
-
-    The network shares are those of the whole exchange: a stream's last byte travels while nothing else happens,
-    so there and back is counted once for either wall. They are not fitted to ``ttft_ms``, so `unattributed` is a
-    true check of the receipts against the client's clock.
-    """
-    spent, scaled = _spent(hops, wall_ms)
-    before = {name: ms for name, ms in spent.items() if name not in AFTER_FIRST_TOKEN}
-    return _balanced(before, ttft_ms, scaled=scaled)
+def first_token(hops: Sequence[Hop], ttft_ms: float) -> Breakdown:
+    """The phases before the first token, by what each hop's clock said when the first token passed it."""
+    return whole([hop.until_first() for hop in hops], ttft_ms)

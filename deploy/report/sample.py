@@ -62,7 +62,10 @@ def of_stream(
         return failed(region, wanted, reading.error or "the stream ended without an answer")
     hops = [hop for receipt in reading.receipts if (hop := hop_of(receipt)) is not None]
     num_tokens = _count(reading, "completion_tokens") or reading.num_events
-    span_s = (reading.last_s or 0.0) - reading.first_s
+    decode_ms = max((hop.phases_ms.get("decode", 0.0) for hop in hops), default=0.0)
+    span_s = max(
+        (reading.last_s or 0.0) - reading.first_s, decode_ms / 1000
+    )  # a late reader sees tokens in bursts
     rate = (num_tokens - 1) / span_s if num_tokens > 1 and span_s > 0 else None
     return Sample(
         num_tokens=num_tokens,
@@ -101,7 +104,7 @@ def _shared(
         "found": coldest(claims),
         "ttft_ms": ttft_ms,
         "e2e_ms": e2e_ms,
-        "before_first": first_token(hops, e2e_ms, ttft_ms),
+        "before_first": first_token(hops, ttft_ms),
         "whole": whole(hops, e2e_ms),
         "num_bytes": _num_bytes(headers, receipts),
         "revision": headers.get("x-nearfield-revision"),

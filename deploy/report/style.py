@@ -60,7 +60,7 @@ figure { margin: 0; }
 .rung .figure { font-size: 1.85rem; font-weight: 680; letter-spacing: -.03em; line-height: 1.25;
   white-space: nowrap; }
 .rung .figure small { font-size: 1rem; font-weight: 500; letter-spacing: 0; color: var(--soft); }
-.rung p { margin: 4px 0 0; font-size: .82rem; line-height: 1.4; color: var(--soft); }
+.rung p { margin: 2px 0 0; font-size: .82rem; line-height: 1.4; color: var(--soft); }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 10px 0 4px; padding: 0; list-style: none;
   font-size: .85rem;
   color: var(--soft); }

@@ -59,12 +59,8 @@ def receipts(start: Start, rng: random.Random, net_ms: float) -> tuple[list[dict
     gateway |= {"wake": wake_ms} if parts else {}
     gateway |= {"first_byte": before_ms + 0.25, "stream": upstream_ms - before_ms - 0.25}
     gateway_ms = sum(gateway.values()) + 0.02
-    edge = {
-        "read": 0.09,
-        "route": 0.06,
-        "first_byte": wake_ms + before_ms,
-        "stream": gateway_ms - wake_ms - before_ms + net_ms,
-    }
+    first_byte_ms = sum(gateway.values()) - gateway["stream"] + net_ms
+    edge = {"read": 0.09, "route": 0.06, "first_byte": first_byte_ms, "stream": gateway["stream"] + 0.02}
     edge_ms = sum(edge.values()) + 0.02
     wall_ms = edge_ms + 0.4
     first_ms = wall_ms - node["decode"] + rng.uniform(-0.05, 0.05)
@@ -78,6 +74,7 @@ def receipts(start: Start, rng: random.Random, net_ms: float) -> tuple[list[dict
             "start_phases": {name: ms for name, ms in parts.items() if name != "pull"},
             "prompt_tokens": 9,
             "completion_tokens": 24,
+            "time_to_first_token_ms": before_ms,
         },
         {
             "hop": "gateway",
