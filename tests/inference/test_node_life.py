@@ -6,14 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
 import openai
 import pytest
 
-from inference.standing import StandingShell, socket_path
 from inference.shell_link import ShellError
+from inference.standing import StandingShell, socket_path
 from tests.inference.fake_engine import (
     ANSWER,
     TEXT,
@@ -38,8 +39,12 @@ async def status(node: RunningNode) -> dict[str, Any]:
 
 async def until(condition: Any, deadline_s: float = 5.0) -> None:
     async with asyncio.timeout(deadline_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.005)
+
+
+async def rest_of(stream: Any) -> list[Any]:
+    return [chunk async for chunk in stream]
 
 
 def body(**more: Any) -> dict[str, Any]:
@@ -152,7 +157,7 @@ async def test_a_lost_worker_fails_each_request_once_and_is_replaced(tmp_path: A
         await load(node)
         engine = node.shell.engines[0]
         stream = await asked.chat.completions.create(model="acme/m", messages=HI, stream=True)
-        chunks = [await anext(aiter(stream))]
+        first = await anext(aiter(stream))
         engine.script = Script(gap_s=5)
         waiting = asyncio.create_task(post(node, "/v1/chat/completions", body()))
         waiting_stream = asyncio.create_task(post(node, "/v1/chat/completions", body(stream=True)))
@@ -162,8 +167,7 @@ async def test_a_lost_worker_fails_each_request_once_and_is_replaced(tmp_path: A
         else:
             await engine.link.close()
         with pytest.raises(openai.APIError) as lost:
-            async for chunk in stream:
-                chunks.append(chunk)
+            await rest_of(stream)
         answers = [await waiting, await waiting_stream]
         await until(lambda: not node.node.host.workers)
         node.shell.script = Script()
@@ -174,7 +178,7 @@ async def test_a_lost_worker_fails_each_request_once_and_is_replaced(tmp_path: A
     for answer in answers:
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "worker_lost")
         assert answer.headers["retry-after"] == "1"
-    assert chunks[0].choices[0].delta.role == "assistant"
+    assert first.choices[0].delta.role == "assistant"
     assert lines[-1]["start"] == "host"
     assert served.json()["choices"][0]["message"]["content"] == TEXT
     assert node.tier.landings[0].released
@@ -386,7 +390,7 @@ def test_the_api_process_imports_neither_torch_nor_transformers() -> None:
         "import sys, inference.node, inference.app, inference.template_child;"
         "bad = {'torch', 'transformers', 'boto3', 'botocore', 'aiobotocore'} & set(sys.modules); assert not bad, bad"
     )
-    root = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+    root = Path(__file__).parents[2]
 
     subprocess.run([sys.executable, "-c", code], check=True, cwd=root, timeout=60)
 
@@ -437,7 +441,5 @@ async def test_a_shell_that_dies_is_replaced_and_its_engines_are_told_dead() -> 
 
 
 def test_a_socket_path_fits_the_kernels_limit(tmp_path: Any) -> None:
-    from pathlib import Path
-
     assert socket_path(Path("/short")) == Path("/short/shell.sock")
     assert len(str(socket_path(tmp_path / ("deep" * 30)))) <= 100

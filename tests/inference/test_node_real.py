@@ -1,0 +1,315 @@
+"""The whole of a node with nothing faked but the network: shell, landing, engine, and transformers as the oracle."""
+
+import asyncio
+import base64
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import numpy as np
+import pytest
+import torch
+from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
+
+from inference.inspection import look_at
+from inference.node import Node, NodeSettings, serve_node
+from inference.shell_link import ShellLink
+from inference.standing import StandingShell
+from inference.template import TemplateChild
+from tests.inference.fake_engine import HOP_TOKEN, TEMPLATE, VOCABULARY
+from tests.inference.test_node_serving import AUTH
+from tests.inference.tokenizers_made import byte_level
+from weights_cache.cache import HostTier
+from weights_cache.describe import Draft, Source, build_revision, draft
+from weights_cache.header import read_header
+from weights_cache.revision import ModelFacts, Revision, Spec
+
+PROMPT = "The quick brown fox"
+
+
+class FolderReader:
+    """A store that is a folder: `/bucket/key` is a file of it, a blob is found by its digest."""
+
+    def __init__(self, paths: dict[str, Path]) -> None:
+        self.paths = paths
+
+    def read_into(self, path: str, offset: int, view: memoryview) -> None:
+        view[:] = self.paths[path].read_bytes()[offset : offset + len(view)]
+
+    def close(self) -> None:
+        pass
+
+
+def spread(model: Any) -> Any:
+    """Weights so far apart that no logits are close to each other."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.copy_(torch.randn_like(parameter) * 0.3)
+    return model.eval()
+
+
+def make_folder(folder: Path) -> Any:
+    torch.manual_seed(3)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY.num_ids,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        eos_token_id=VOCABULARY.token_of("<|end|>"),
+        bos_token_id=None,
+        pad_token_id=None,
+    )
+    model = spread(LlamaForCausalLM(config))
+    model.save_pretrained(folder)
+    (folder / "tokenizer.json").write_bytes(byte_level())
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|end|>"}))
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    return model
+
+
+def make_encoder(folder: Path) -> Any:
+    torch.manual_seed(4)
+    config = BertConfig(
+        vocab_size=VOCABULARY.num_ids,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+    )
+    model = spread(BertModel(config, add_pooling_layer=False))
+    model.save_pretrained(folder)
+    (folder / "tokenizer.json").write_bytes(byte_level())
+    return model
+
+
+def drafted(folder: Path, name: str) -> Draft:
+    sources = []
+    for file in sorted(folder.iterdir()):
+        data = file.read_bytes()
+        header = read_header(data, len(data)) if file.suffix == ".safetensors" else None
+        sources.append(Source(file.name, len(data), "etag", header))
+    return draft(name, sources)
+
+
+async def inspected(shell: Any, folder: Path, plan: Draft) -> dict[str, Any]:
+    """What `POST /inspect` answers for the folder."""
+    files = [{"path": one.path, "size": one.size, "etag": one.etag} for one in plan.sources]
+    tensors = [{"name": one.name, "dtype": one.dtype, "shape": list(one.shape)} for one in plan.tensors]
+    question = {"bucket": "models", "prefix": "acme/m/", "files": files, "tensors": tensors}
+    paths = {f"/models/acme/m/{one.path}": folder / one.path for one in plan.sources}
+    return await look_at(question, shell, lambda _etags: FolderReader(paths))
+
+
+def committed(plan: Draft, folder: Path, facts: ModelFacts) -> Revision:
+    digests = {}
+    for source in plan.sources:
+        scan = plan.scan(source.path)
+        scan.update((folder / source.path).read_bytes())
+        digests[source.path] = scan.finish()
+    return build_revision(plan, digests, facts, Spec())
+
+
+class RealNode:
+    def __init__(self, url: str, node: Node, shell: StandingShell, blobs: dict[str, Path]) -> None:
+        self.url, self.node, self.shell, self.blobs = url, node, shell, blobs
+        self.http = httpx.AsyncClient(verify=False, headers=AUTH, timeout=60)
+
+    async def commit(self, folder: Path, name: str) -> Revision:
+        plan = drafted(folder, name)
+        answer = await inspected(self.shell, folder, plan)
+        assert "refused" not in answer, answer
+        made = committed(plan, folder, ModelFacts.from_value(answer["facts"]))
+        self.blobs |= {f"/nearfield-blobs/{file.blake3}": folder / file.path for file in made.files}
+        return made
+
+    async def load(self, revision: Revision) -> dict[str, Any]:
+        answer = await self.http.post(f"{self.url}/load", json={"revision": revision.as_value()})
+        return dict(json.loads(answer.text.splitlines()[-1]))
+
+    async def post(self, path: str, **body: Any) -> httpx.Response:
+        return await self.http.post(f"{self.url}/v1/{path}", json=body)
+
+
+@asynccontextmanager
+async def real_node(tmp_path: Path) -> AsyncIterator[RealNode]:
+    async with AsyncExitStack() as stack:
+        blobs: dict[str, Path] = {}
+        shell = StandingShell(lambda: ShellLink.start(tmp_path / "shell.sock"))
+        stack.push_async_callback(shell.close)
+        tier = HostTier(None, 1 << 30, make_reader=lambda: FolderReader(blobs))  # type: ignore[arg-type]
+        stack.push_async_callback(asyncio.to_thread, tier.close)
+        child = TemplateChild()
+        stack.push_async_callback(child.close)
+        settings = NodeSettings(
+            region="iad",
+            host="127.0.0.1",
+            port=0,
+            store=None,  # type: ignore[arg-type]
+            hop_token=HOP_TOKEN,
+            state=tmp_path,
+            memory_budget_bytes=1 << 30,
+            host_cache_bytes=1 << 30,
+            max_slots=4,
+        )
+        node = Node(settings, tier, shell, child)
+        stop, port = asyncio.Event(), asyncio.get_running_loop().create_future()
+        serving = asyncio.create_task(serve_node(settings, node, port.set_result, stop))
+        try:
+            real = RealNode(f"http://127.0.0.1:{await port}", node, shell, blobs)
+            stack.push_async_callback(real.http.aclose)
+            yield real
+        finally:
+            stop.set()
+            await serving
+
+
+def greedy(model: Any, prompt: str, num: int) -> str:
+    ids = torch.tensor([VOCABULARY.encode(prompt, add_special=True)])
+    made = model.generate(ids, max_new_tokens=num, do_sample=False, pad_token_id=0)[
+        0, ids.shape[1] :
+    ].tolist()
+    return VOCABULARY.decode(made)
+
+
+async def streamed(node: RealNode, **body: Any) -> tuple[str, dict[str, Any]]:
+    answer = await node.post("completions", stream=True, stream_options={"include_usage": True}, **body)
+    events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+    return "".join(event["choices"][0]["text"] for event in events if event["choices"]), events[-1]["usage"]
+
+
+async def test_real_models_answer_as_transformers_does(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    model = make_folder(folder)
+    async with real_node(tmp_path) as node:
+        await check_embeddings(node, tmp_path / "encoder")
+        revision = await node.commit(folder, "acme/m")
+        line = await node.load(revision)
+        assert (line["phase"], line["start"]) == ("ready", "region"), line
+        await check_completions(node, model)
+        await check_chat(node, model)
+        await check_refusals(node)
+        await check_loss_and_return(node, revision, model)
+
+
+async def check_completions(node: RealNode, model: Any) -> None:
+    """Greedy text equals `generate`, streamed and whole, alone and in a crowd; usage is exact."""
+    wanted = greedy(model, PROMPT, 24)
+    body: dict[str, Any] = {"model": "acme/m", "prompt": PROMPT, "max_tokens": 24, "temperature": 0}
+    whole = (await node.post("completions", **body)).json()
+    crowd = await asyncio.gather(*(streamed(node, **body) for _ in range(6)))
+    noise = [
+        node.post("completions", **(body | {"temperature": 1.5, "seed": n, "prompt": "x" * n}))
+        for n in range(1, 4)
+    ]
+    sampled = [one.json() for one in await asyncio.gather(*noise)]
+    again = (
+        await node.post("completions", **(body | {"temperature": 1.5, "seed": 2, "prompt": "xx"}))
+    ).json()
+
+    assert whole["choices"][0]["text"] == wanted
+    assert {text for text, _ in crowd} == {wanted}
+    assert [usage for _, usage in crowd] == [whole["usage"]] * 6
+    assert whole["usage"]["prompt_tokens"] == len(VOCABULARY.encode(PROMPT, add_special=True))
+    assert again["choices"][0]["text"] == sampled[1]["choices"][0]["text"]
+
+
+async def check_chat(node: RealNode, model: Any) -> None:
+    body: dict[str, Any] = {
+        "model": "acme/m",
+        "messages": [{"role": "user", "content": PROMPT}],
+        "temperature": 0,
+    }
+    answer = (await node.post("chat/completions", **body, max_tokens=8, logprobs=True, top_logprobs=2)).json()
+    content = answer["choices"][0]["logprobs"]["content"]
+    ended = answer["choices"][0]["finish_reason"] == "stop"  # then its end token is counted, and no text
+    stop = answer["choices"][0]["message"]["content"][1:4]
+    stopped = (await node.post("chat/completions", **body, max_tokens=8, stop=stop)).json()
+
+    assert answer["choices"][0]["message"]["content"] == greedy(
+        model, f"<|user|>user: {PROMPT}\n<|assistant|>", 8
+    )
+    assert len(content) + ended == answer["usage"]["completion_tokens"]
+    assert all(one["logprob"] == one["top_logprobs"][0]["logprob"] <= 0 for one in content)
+    assert stopped["choices"][0]["finish_reason"] == "stop"
+    assert stop not in stopped["choices"][0]["message"]["content"]
+    assert stopped["usage"]["completion_tokens"] <= 8
+
+
+async def check_refusals(node: RealNode) -> None:
+    long = await node.post("completions", model="acme/m", prompt="x " * 400)
+    vectors = await node.post("embeddings", model="acme/m", input="x")
+
+    assert long.json()["error"]["code"] == "context_length_exceeded"
+    assert vectors.json()["error"]["code"] == "wrong_model_kind"
+
+
+async def check_loss_and_return(node: RealNode, revision: Revision, model: Any) -> None:
+    """kill -9 of the engine: one clean error, and the next load starts from the host within seconds."""
+    asking = asyncio.create_task(
+        node.post("completions", model="acme/m", prompt=PROMPT, max_tokens=200, ignore_eos=True)
+    )
+    worker = node.node.host.find(revision.id, "acme/m")
+    while not worker.stats.get("running") and not worker.num_requests:  # noqa: ASYNC110 - no event tells it
+        await asyncio.sleep(0.001)
+    os.kill(worker.pid or 0, signal.SIGKILL)
+    answer = await asking
+    await worker.gone.wait()
+    line = await node.load(revision)
+    text, _ = await streamed(node, model="acme/m", prompt=PROMPT, max_tokens=24, temperature=0)
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "worker_lost")
+    assert (line["phase"], line["start"], line["bytes"]["region"]) == ("ready", "host", 0)
+    assert line["total_ms"] < 10_000
+    assert text == greedy(model, PROMPT, 24)
+
+
+async def check_embeddings(node: RealNode, folder: Path) -> None:
+    model = make_encoder(folder)
+    texts = ["the lazy dog", "fox", "a quick brown fox jumps " * 2]
+    line = await node.load(await node.commit(folder, "acme/e"))
+    answer = (await node.post("embeddings", model="acme/e", input=texts, encoding_format="base64")).json()
+    chat = await node.post("chat/completions", model="acme/e", messages=[{"role": "user", "content": "x"}])
+    found = [np.frombuffer(base64.b64decode(one["embedding"]), "<f4") for one in answer["data"]]
+
+    assert line["phase"] == "ready", line
+    assert chat.json()["error"]["code"] == "wrong_model_kind"
+    for text, vector in zip(texts, found, strict=True):
+        with torch.no_grad():
+            states = model(torch.tensor([VOCABULARY.encode(text, add_special=True)])).last_hidden_state[0]
+        mean = states.mean(0)
+        np.testing.assert_allclose(vector, (mean / mean.norm()).numpy(), atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"config.json": b"{"}, "bad_config"),
+        ({"config.json": b"[]"}, "missing_config"),
+        ({"config.json": None}, "missing_config"),
+        ({"tokenizer.json": None}, "tokenizer_missing"),
+        ({"tokenizer.json": b"{}"}, "tokenizer_bad"),
+    ],
+)
+async def test_a_folder_that_cannot_be_served_is_refused(
+    tmp_path: Path, change: dict[str, Any], code: str
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name, data in ({"config.json": b"{}", "tokenizer.json": byte_level()} | change).items():
+        if data is not None:
+            (folder / name).write_bytes(data)
+
+    answer = await inspected(None, folder, drafted(folder, "acme/m"))
+
+    assert answer["refused"]["code"] == code
+    assert answer["refused"]["next"]
