@@ -169,7 +169,10 @@ def test_only_the_storage_client_imports_the_sdks():
         if module.partition(".")[0] in SDKS
     }
 
-    assert users <= {"storage/client.py"}
+    assert users <= {
+        "storage/client.py",
+        "bench/fresh.py",
+    }  # bench/fresh.py is the peer that we measure against
 
 
 LOADED = "import sys, json, {module}; print(json.dumps(sorted({{name.partition('.')[0] for name in sys.modules}})))"
