@@ -23,7 +23,7 @@ from weights_cache.small import Files, SmallFiles, read_small_files
 from weights_cache.view import LandingError
 
 NUM_READERS = 4  # connections a load; measured best on 2 cores, 2-8 are within noise
-CLOSE_S = 12.0  # a reader notices a stop at its next extent or after a stall
+CLOSE_S = 2.0  # a reader notices a stop at its next extent; one that is stuck dies with the process
 
 
 @dataclass(frozen=True, slots=True)

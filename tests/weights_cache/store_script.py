@@ -12,8 +12,9 @@ class ScriptedStore:
     """Serves `objects` {path: bytes}. `faults` is a list of callables; each is asked once per request and the
     first that takes the request (returns True) is used up."""
 
-    def __init__(self, objects):
+    def __init__(self, objects, tls=None):
         self.objects = dict(objects)
+        self._tls = tls
         self.faults = []
         self.requests = []  # (path, first, last, if_match)
         self.served = Counter()  # path -> bytes of bodies sent whole
@@ -28,7 +29,7 @@ class ScriptedStore:
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     def close(self):
         if self._listener.fileno() < 0:
@@ -58,6 +59,11 @@ class ScriptedStore:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection):
+        if self._tls:
+            try:
+                connection = self._tls.wrap_socket(connection, server_side=True)
+            except OSError:
+                return
         with connection:
             data = b""
             while True:

@@ -1,7 +1,11 @@
 """A reader fills memory with exactly the bytes asked for, or says what went wrong and whether it may pass."""
 
+import datetime as dt
+import ssl
+
 import pytest
 
+from deploy import pki
 from storage.client import Endpoint
 from weights_cache.fetch import HttpReader, ReadError
 
@@ -142,3 +146,40 @@ def test_nobody_listens(store):
         read(reader, 0, 1)
 
     assert caught.value.retryable
+
+
+@pytest.fixture
+def authority(tmp_path):
+    return pki.ensure(tmp_path, dt.datetime.now(dt.UTC))
+
+
+@pytest.fixture
+def tls_store(authority):
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(authority.cert, authority.key)
+    found = ScriptedStore({PATH: DATA}, context)
+    yield found
+    found.close()
+
+
+def test_reads_over_tls(tls_store, authority):
+    """The same bytes through TLS, on one connection, checked against the given authority."""
+    reader = HttpReader(Endpoint(tls_store.url, "AK", "secret", ca=str(authority.ca)), stall_s=0.4)
+    assert read(reader, 0, len(DATA)) == DATA
+    assert read(reader, 9, 10) == DATA[9:19]
+    tls_store.faults.append(Stall(1.0))
+    with pytest.raises(ReadError) as caught:
+        read(reader, 0, 10)
+    reader.close()
+
+    assert caught.value.code == "timeout"
+    assert tls_store.num_connections == 1
+
+
+def test_stranger_with_tls_is_not_trusted(tls_store):
+    """Without its authority the store is not believed, and no request is sent."""
+    reader = HttpReader(Endpoint(tls_store.url, "AK", "secret"))
+    with pytest.raises(ReadError):
+        read(reader, 0, 10)
+
+    assert tls_store.requests == []
