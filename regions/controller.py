@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("nearfield.regions")
 
-RETRY_S = 0.5  # after the home store or the own one did not answer
+RETRY_S = 0.25  # after the home store or the own one did not answer; doubles
+MAX_RETRY_S = 10.0  # a home that comes back is noticed within this, and by its feed at once
 
 
 class Controller:
@@ -133,19 +134,17 @@ class Controller:
     async def step(self, model: str) -> float | None:
         """Looks where a model stands and starts what that calls for. Seconds until the next look, or None."""
         tracked = self._follow(model)
-        again_s = await self._look(tracked)
-        try:
-            tasks = await self._write_down(tracked)
-            self._start(tracked, tasks)
-            await self._tell(tracked)
-        except StoreError as error:
-            log.warning("%s is not written down: %s", model, error)
-            again_s = RETRY_S
+        looked = await self._look(tracked)
+        settled = await self._settle(tracked)
         self._show(tracked)
+        if looked and settled:
+            tracked.retry_s = RETRY_S
+            return None
+        again_s, tracked.retry_s = tracked.retry_s, min(2 * tracked.retry_s, MAX_RETRY_S)
         return again_s
 
-    async def _look(self, tracked: Tracked) -> float | None:
-        """Takes in the pointer as the home region has it now, if it says."""
+    async def _look(self, tracked: Tracked) -> bool:
+        """Takes in the pointer as the home region has it now. Whether it said."""
         try:
             pointer = await self._pointer(tracked)
             tracked.take(pointer, self._region, self._idle_timeout_s)
@@ -153,8 +152,20 @@ class Controller:
                 await self._hold_needed(tracked)
         except (StoreError, PointerError, RevisionError) as error:
             log.warning("the pointer of %s is not known: %s", tracked.model, error)
-            return RETRY_S
-        return None
+            return False
+        return True
+
+    async def _settle(self, tracked: Tracked) -> bool:
+        """Writes the record, starts the work that is due, tells the pusher. Whether all was written."""
+        try:
+            self._start(tracked, await self._write_down(tracked))
+            if not tracked.rollouts:
+                await self._works.release(tracked)
+            await self._tell(tracked)
+        except StoreError as error:
+            log.warning("%s is not written down: %s", tracked.model, error)
+            return False
+        return True
 
     async def _pointer(self, tracked: Tracked) -> Pointer | None:
         """What the home says now. Raises StoreError also when a home that lost its data knows nothing."""

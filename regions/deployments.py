@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from regions.folder import NOT_NEEDED
 from regions.map import Progress, RolloutState, Tier
 
 if TYPE_CHECKING:
@@ -68,9 +69,10 @@ class Deployment:
 
     @property
     def left_out(self) -> tuple[LeftOut, ...]:
-        """The files of the newest push that are not part of what is served, each with its reason."""
+        """Files of the newest push that somebody may miss, each with its reason; no read-me among them."""
         newest = self.candidate or self.live
-        return self.refused_left_out or (newest.left_out if newest else ())
+        told = self.refused_left_out or (newest.left_out if newest else ())
+        return tuple(each for each in told if each.reason != NOT_NEEDED)
 
     @contextmanager
     def lease(self, revision: Revision) -> Iterator[None]:

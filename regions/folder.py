@@ -147,7 +147,8 @@ def reason_for(path: str) -> str:
 
 def left_out(files: Sequence[Listed], more: Sequence[LeftOut] = ()) -> tuple[LeftOut, ...]:
     """What the owner is told: first what matters, by path; a line with the count of what is not named."""
-    told = [*more, *(LeftOut(printable(each.path), reason_for(each.path)) for each in files)]
+    named = [*more, *(LeftOut(printable(each.path), reason_for(each.path)) for each in files)]
+    told = list({each.path: each for each in reversed(named)}.values())  # the first reason for each path
     told.sort(key=lambda each: (each.reason == NOT_NEEDED, each.path))
     if len(told) <= MAX_LEFT_OUT:
         return tuple(told)

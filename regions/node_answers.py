@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from weights_cache.revision import LeftOut, ModelFacts
 
 BUSY_CODES = frozenset(  # what a node says of its own moment, or of its store's, not of the model
-    {"overloaded", "not_resident", "memory_short", "model_not_ready", "draining", "weights_unreadable", "changed"}
+    {
+        "overloaded",
+        "not_resident",
+        "memory_short",
+        "model_not_ready",
+        "draining",
+        "weights_unreadable",
+        "changed",
+    }
 )
 CRASH_CODES = frozenset({"engine_failed", "load_timeout"})  # may be a kill: worth another try, not any number
 PASSING_STATUSES = frozenset({401, 403, 429, 503})  # a node of another configuration, or a busy one

@@ -10,6 +10,7 @@ from blake3 import blake3
 from regions.commit import Bytes, wanted
 from regions.folder import MAX_LISTED_FILES, STATUS, Listed
 from regions.map import MODELS_BUCKET
+from storage.client import StoreError
 from weights_cache.header import FIRST_READ_BYTES, Header, HeaderError, header_end, read_header
 from weights_cache.revision import canonical_json
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from regions.store import Store
 
 READS_AT_ONCE = 8  # small ranged reads of one prefix; hundreds of shards at ~5 ms each stay under a second
+CANNOT_SAY = frozenset({"NotImplemented", "AccessDenied"})  # an S3 that keeps its uploads to itself
 UPLOAD_PATIENCE_S = 6 * 3600.0  # an upload that began longer ago was given up by its client
 
 Known = bytes | Header | HeaderError
@@ -57,7 +59,12 @@ class Prefix:
         """
         written = {each.path: each.modified for each in listing}
         start = len(self.model) + 1
-        uploads = await self._store.uploads(MODELS_BUCKET, f"{self.model}/")
+        try:
+            uploads = await self._store.uploads(MODELS_BUCKET, f"{self.model}/")
+        except StoreError as error:
+            if error.code not in CANNOT_SAY:
+                raise
+            return ()
         recent = [each for each in uploads if now_s - each.initiated_s < UPLOAD_PATIENCE_S]
         begun = {
             each.key[start:]: each.initiated_s for each in sorted(recent, key=lambda each: each.initiated_s)

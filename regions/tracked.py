@@ -35,6 +35,7 @@ class Tracked:
     trouble: ModelFault | None = None  # what the work under way is waiting for
     refusal: ModelFault | None = None  # of the newest push, which never became a revision
     written: bytes | None = None  # the local record as it is in the store
+    retry_s: float = 0.25  # until the next look when a store did not answer; doubles
     told: bytes | None = None  # the status as it was last written beside the pushed files
 
     def take(self, pointer: Pointer | None, region: str, idle_timeout_s: float) -> None:

@@ -120,6 +120,12 @@ class Works:
                 return False
         return True
 
+    async def release(self, tracked: Tracked) -> None:
+        """Deletes the blobs and revision objects that the model no longer needs here. Raises StoreError."""
+        for each in self._holdings.held(tracked.model) - tracked.needed(is_home=self._is_home):
+            await self._holdings.let_go(tracked.model, each)
+            await self._ledger.drop_revision(each)
+
     async def known(self, revision: str) -> Revision | None:
         """A revision from the region's own copy, else from home. Raises RevisionError, StoreError."""
         return await self._ledger.revision(revision) or await self._home.revision(revision)
@@ -207,10 +213,7 @@ class Works:
         return Outcome(Event.DRAINED)
 
     async def _forget(self, tracked: Tracked, revision: str) -> Outcome:
-        """Deletes what only retired revisions of this model needed."""
+        """Deletes what only this retired revision and others like it needed."""
         del revision
-        needed = tracked.needed(is_home=self._is_home)
-        for each in self._holdings.held(tracked.model) - needed:
-            await self._holdings.let_go(tracked.model, each)
-            await self._ledger.drop_revision(each)
+        await self.release(tracked)
         return Outcome(None)

@@ -10,8 +10,8 @@ from regions.assembly import Plan, Region
 from regions.commit import Patience
 from regions.map import RolloutState
 from regions.rows import Signers, public_bytes
-from tests.regions.fake_node import FakeNode
 from tests.regions.fake_store import Disk, FakeStore, Life
+from tests.regions.pretend_node import FakeNode
 
 HOME_KEY = Ed25519PrivateKey.from_private_bytes(b"h" * 32)
 PATIENCE = Patience(quiet_s=0.03, grace_s=0.06, stale_s=0.06)

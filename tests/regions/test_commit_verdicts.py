@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regions.commit import Bytes, Complete, Patience, Refused, Waiting, judge, wanted
-from regions.folder import Listed
+from regions.folder import Listed, left_out
 from regions.manifest import Manifest, ManifestFile
 from tests.regions.folders import INDEX, REGIONS, etag_of, listed, safetensors, sharded, whole
 from weights_cache.header import HeaderError, read_header
+from weights_cache.revision import LeftOut
 
 LONG_S = 10_000.0
 PATIENCE = Patience(quiet_s=2.0, grace_s=30.0, stale_s=60.0)
@@ -348,6 +349,12 @@ def test_a_sentence_embedding_folder_keeps_its_pooling():
     }
 
     assert {each.path for each in verdict(files).files} == set(files)
+
+
+def test_a_path_is_told_once_with_its_first_reason():
+    told = left_out([Listed("x.py", 1, "e")], (LeftOut("x.py", "first"), LeftOut("x.py", "second")))
+
+    assert told == (LeftOut("x.py", "first"),)
 
 
 def test_the_list_of_left_out_files_is_bounded_and_says_how_many_more():

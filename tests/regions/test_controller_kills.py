@@ -7,9 +7,9 @@ import asyncio
 
 from blake3 import blake3
 
-from tests.regions.fake_node import FakeNode
 from tests.regions.folders import whole
 from tests.regions.made_region import MODEL, Made
+from tests.regions.pretend_node import FakeNode
 from tests.regions.test_ingest_pushes import with_manifest
 
 V1, V2 = whole(fill=b"\x01"), whole(fill=b"\x02")

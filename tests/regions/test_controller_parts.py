@@ -17,10 +17,10 @@ from regions.map import ModelFault
 from regions.nodes import Node, NodeError
 from regions.pointer import Judged, LocalRecord, Pointer, PointerError, first_pointer
 from storage.client import StoreError, Unreachable
-from tests.regions.fake_node import FACTS
 from tests.regions.fake_store import Disk, FakeStore
 from tests.regions.folders import REGIONS, sharded, whole
 from tests.regions.made_revision import revision_of
+from tests.regions.pretend_node import FACTS
 from tests.regions.test_commit_verdicts import REFUSALS
 from weights_cache.revision import LeftOut, Revision, RevisionError, Spec
 from wire.serve import Server

@@ -12,9 +12,9 @@ from regions.map import Tier
 from storage.client import S3, Endpoint, NotFound, upload_folder
 from storage.key import AccessKey, Grant
 from storage.run import StoreSettings, run
-from tests.regions.fake_node import FakeNode
 from tests.regions.folders import whole
 from tests.regions.made_region import MODEL, Made, plan_of
+from tests.regions.pretend_node import FakeNode
 
 ROOT_KEY = b"r" * 32
 ADMIN = AccessKey("platform", 1, (Grant.parse("*::admin"),))

@@ -7,9 +7,9 @@ import pytest
 from regions.deployments import DEFAULT_IDLE_TIMEOUT_S
 from regions.map import KeyGrant, PolicyRow, RolloutState, Tier
 from regions.rows import encode
-from tests.regions.fake_node import failure
 from tests.regions.folders import sharded, whole
 from tests.regions.made_region import HOME_KEY, MODEL, Made, put_key
+from tests.regions.pretend_node import failure
 from tests.regions.test_ingest_pushes import with_manifest
 from wire.refusal import Refusal
 
@@ -162,6 +162,16 @@ async def test_rm_takes_it_out_everywhere_and_frees_the_blobs():
 
         await asyncio.sleep(0.1)
         assert home.pointer() is None, "the unchanged prefix is not committed again"
+
+
+async def test_rm_of_a_model_that_the_home_itself_does_not_serve_frees_its_blobs_too():
+    home, fra = pair()
+    async with home.running(), fra.running():
+        with_manifest(home.disk, V1, regions=("fra",))
+        await fra.until_live()
+        home.disk.delete("nearfield-system", f"models/{MODEL}.json")
+        for made in (home, fra):
+            await made.until(lambda made=made: not made.blobs(), "no blob left")
 
 
 async def test_a_removed_model_can_be_pushed_again():
