@@ -131,6 +131,10 @@ class Exchange:
         too_large = Refusal(413, "body_too_large", f"The body exceeds {max_bytes} bytes; send a smaller one.")
         if (self.head.content_length or 0) > max_bytes:
             raise too_large
+        if self._ended and len(self._pieces) == 1 and len(self._pieces[0]) <= max_bytes:
+            whole = self._pieces.popleft()  # the usual case: it came with the head
+            self._line.body_taken(len(whole))
+            return whole
         pieces = []
         size = 0
         async for piece in self.body():

@@ -1,7 +1,7 @@
 """Message heads of HTTP/1.1: the frozen values, their bytes, and what the two parsers share."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -121,21 +121,39 @@ class HeadBuffer:
         return whole[: end + 4]
 
 
-def connection_tokens(headers: Headers) -> set[str]:
-    """What the Connection headers name, lower-case."""
-    return {
-        token.strip().lower() for name, value in headers if name == "connection" for token in value.split(",")
-    }
+_CONTROL = frozenset({"host", "content-length", "transfer-encoding", "connection", "expect", "upgrade"})
 
 
-def says_close(headers: Headers) -> bool:
-    """True if the sender closes the connection after this message."""
-    return "close" in connection_tokens(headers)
+def control_fields(headers: Headers) -> dict[str, str]:
+    """The headers that decide about framing and the connection, each once; Connection may be a list.
+
+    Raises FramingError for one that is repeated: two readers could choose differently.
+    """
+    control: dict[str, str] = {}
+    for name, value in headers:
+        if name in _CONTROL:
+            if name not in control:
+                control[name] = value
+            elif name == "connection":
+                control[name] += "," + value
+            else:
+                raise FramingError(f"The header {name} must not be repeated")
+    return control
+
+
+def _tokens(connection: str) -> set[str]:
+    return {token.strip().lower() for token in connection.split(",")}
+
+
+def says_close(control: Mapping[str, str]) -> bool:
+    """True if the sender (these are its control fields) closes the connection after this message."""
+    return "connection" in control and "close" in _tokens(control["connection"])
 
 
 def without_hop_headers(headers: Headers, also: Iterable[str] = ()) -> Headers:
     """`headers` without those that belong to one connection (RFC 9110 7.6.1), those it names, and `also`."""
-    dropped = HOP_HEADERS | connection_tokens(headers) | frozenset(also)
+    named = [value for name, value in headers if name == "connection"]
+    dropped = HOP_HEADERS.union(also, *map(_tokens, named)) if named or also else HOP_HEADERS
     return tuple((name, value) for name, value in headers if name not in dropped)
 
 

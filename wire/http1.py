@@ -7,6 +7,7 @@ is odd is refused, never repaired: a proxy that repairs is how requests are smug
 """
 
 import re
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import httptools
@@ -21,6 +22,7 @@ from wire.heads import (
     HeadFields,
     RequestHead,
     ResponseHead,
+    control_fields,
     request_head_bytes,
     response_head_bytes,
     says_close,
@@ -49,7 +51,7 @@ NEVER = frozenset({"CONNECT", "TRACE"})  # tunnels and echoes have no place here
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _REQUEST_LINE = re.compile(rb"[A-Z]+ [^ ]+ HTTP/([0-9]\.[0-9])")
 _ODD_PATH = re.compile(r"%(?:00|2f|2e|5c)|\\|//|/\.\.?(?:/|$)", re.IGNORECASE)
-_VALUE = re.compile(r"[\t\x20-\x7e]*")
+_ODD_BYTE = re.compile(rb"[^\t\r\n\x20-\x7e]")
 
 
 class RequestGate:
@@ -118,6 +120,8 @@ def _bad(message: str) -> Refusal:
 def _request_head(raw: bytes, limits: Limits) -> RequestHead:
     """Parse and check one whole head (blank line included). Raises Refusal."""
     _check_request_line(raw, limits)
+    if _ODD_BYTE.search(raw):
+        raise _bad("Header names and values must be visible ASCII.")
     fields = HeadFields()
     parser = httptools.HttpRequestParser(fields)
     try:
@@ -152,14 +156,18 @@ def _checked_request(method: str, fields: HeadFields, minor: int, limits: Limits
     headers = tuple(fields.headers)
     target = fields.target.decode("latin-1")
     _check_target(target, limits)
-    _check_headers(headers, limits)
-    _check_host(headers, limits)
-    length, chunked = _request_framing(headers, minor)
-    expect = _single(headers, "expect")
+    _check_names(headers, limits)
+    try:
+        control = control_fields(headers)
+    except FramingError as error:
+        raise _bad(f"{error}.") from None
+    _check_host(control.get("host", ""), limits)
+    if "upgrade" in control:
+        raise Refusal(405, "method_not_allowed", "This server does not upgrade connections.")
+    length, chunked = _request_framing(control, minor)
+    expect = control.get("expect")
     if expect is not None and expect.lower() != "100-continue":
         raise Refusal(417, "bad_request", "The only expectation served is 100-continue.")
-    if any(name == "upgrade" for name, _ in headers):
-        raise Refusal(405, "method_not_allowed", "This server does not upgrade connections.")
     path, _, query = target.partition("?")
     return RequestHead(
         method=method,
@@ -169,7 +177,7 @@ def _checked_request(method: str, fields: HeadFields, minor: int, limits: Limits
         headers=headers,
         content_length=length,
         chunked=chunked,
-        keep_alive=minor == 1 and not says_close(headers),
+        keep_alive=minor == 1 and not says_close(control),
         expect_continue=expect is not None and minor == 1 and (chunked or bool(length)),
         minor=minor,
     )
@@ -185,40 +193,29 @@ def _check_target(target: str, limits: Limits) -> None:
         raise _bad("Encoded separators, empty segments and dot segments are not served in paths.")
 
 
-def _check_headers(headers: Headers, limits: Limits) -> None:
+def _check_names(headers: Headers, limits: Limits) -> None:
     if len(headers) > limits.num_headers:
         raise Refusal(431, "head_too_large", f"More than {limits.num_headers} headers; send fewer.")
-    for name, value in headers:
+    for name, _ in headers:
         if "_" in name and not name.startswith("x-amz-meta-"):
             # CGI and WSGI fold '_' into '-': content_length would be read as content-length behind us.
             raise _bad("Header names with an underscore are not accepted.")
-        if not _VALUE.fullmatch(value):
-            raise _bad("Header values must be visible ASCII.")
 
 
-def _check_host(headers: Headers, limits: Limits) -> None:
-    hosts = [value for name, value in headers if name == "host"]
-    if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
+def _check_host(host: str, limits: Limits) -> None:
+    if not _HOST.fullmatch(host):
         raise _bad("Exactly one well-formed Host header is needed.")
-    if limits.served_hosts is not None and urlsplit("//" + hosts[0]).hostname not in limits.served_hosts:
+    if limits.served_hosts is not None and urlsplit("//" + host).hostname not in limits.served_hosts:
         raise _bad("This Host is not served here.")
 
 
-def _request_framing(headers: Headers, minor: int) -> tuple[int | None, bool]:
+def _request_framing(control: Mapping[str, str], minor: int) -> tuple[int | None, bool]:
     """(content length or None, chunked). Raises Refusal for every ambiguous combination."""
-    codings = [value for name, value in headers if name == "transfer-encoding"]
-    length = _single(headers, "content-length")
-    if codings:
-        if minor == 0 or length is not None or len(codings) > 1 or codings[0].lower() != "chunked":
+    coding, length = control.get("transfer-encoding"), control.get("content-length")
+    if coding is not None:
+        if minor == 0 or length is not None or coding.lower() != "chunked":
             raise _bad("Transfer-Encoding must be just 'chunked', on HTTP/1.1, without Content-Length.")
         return None, True
     if length is not None and not LENGTH.fullmatch(length):
         raise _bad("Content-Length must be one plain number.")
     return (None if length is None else int(length)), False
-
-
-def _single(headers: Headers, name: str) -> str | None:
-    values = [value for key, value in headers if key == name]
-    if len(values) > 1:
-        raise _bad(f"The header {name} must not be repeated.")
-    return values[0] if values else None

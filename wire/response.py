@@ -3,7 +3,7 @@
 import httptools
 
 from wire.framing import END, Body, ChunkedFraming, End, EofFraming, Framing, FramingError, LengthFraming
-from wire.heads import LENGTH, HeadBuffer, HeadFields, ResponseHead, says_close
+from wire.heads import LENGTH, HeadBuffer, HeadFields, ResponseHead, control_fields, says_close
 
 RESPONSE_HEAD_BYTES = 64 * 1024  # our own hops send under 4 KiB; S3 user metadata may add 8
 RESPONSE_NUM_HEADERS = 128
@@ -101,17 +101,20 @@ class ResponseReader:
 
 def _checked_response(status: int, version: str, fields: HeadFields) -> ResponseHead:
     headers = tuple(fields.headers)
-    lengths = [value for name, value in headers if name == "content-length"]
-    codings = [value for name, value in headers if name == "transfer-encoding"]
-    if (
-        len(lengths) + len(codings) > 1
-        or len(headers) > RESPONSE_NUM_HEADERS
-        or version not in {"1.0", "1.1"}
-    ):
+    control = control_fields(headers)
+    coding, length = control.get("transfer-encoding"), control.get("content-length")
+    if (coding is not None and length is not None) or len(headers) > RESPONSE_NUM_HEADERS:
         raise FramingError("ambiguous length, or too many headers")
-    if (codings and codings[0].lower() != "chunked") or (lengths and not LENGTH.fullmatch(lengths[0])):
+    if version not in {"1.0", "1.1"}:
+        raise FramingError("not HTTP/1")
+    if (coding or "chunked").lower() != "chunked" or (length is not None and not LENGTH.fullmatch(length)):
         raise FramingError("unknown transfer coding or length")
-    framed = bool(lengths or codings) or status in {204, 304}
-    keep_alive = version == "1.1" and framed and not says_close(headers)
-    length = int(lengths[0]) if lengths else None
-    return ResponseHead(status, fields.reason.decode("latin-1"), headers, length, bool(codings), keep_alive)
+    framed = coding is not None or length is not None or status in {204, 304}
+    return ResponseHead(
+        status=status,
+        reason=fields.reason.decode("latin-1"),
+        headers=headers,
+        content_length=None if length is None else int(length),
+        chunked=coding is not None,
+        keep_alive=version == "1.1" and framed and not says_close(control),
+    )
