@@ -61,16 +61,15 @@ class StepLayout:
         self.ids = torch.tensor([[token for part in ordered for token in part.tokens]])
         self.positions = torch.tensor([[part.start + i for part in ordered for i in range(len(part.tokens))]])
         ends = list(itertools.accumulate(len(part.tokens) for part in ordered))
-        self.sampled = torch.tensor(
-            [end - 1 for part, end in zip(ordered, ends, strict=True) if part.samples]
-        )
+        sampled = [end - 1 for part, end in zip(ordered, ends, strict=True) if part.samples]
+        self.sampled = torch.tensor(sampled, dtype=torch.long)
         self.sampled_ids = [part.id for part in ordered if part.samples]
         self.runs = _runs(singles)
         self.chunks = [
             Chunk(part.slot, part.start, len(part.tokens), end - len(part.tokens))
             for part, end in zip(chunks, ends[len(singles) :], strict=True)
         ]
-        self.single_slots = torch.tensor([part.slot for part in singles])
+        self.single_slots = torch.tensor([part.slot for part in singles], dtype=torch.long)
         self.single_positions = self.positions[0, : len(singles)]
         self._masks: dict[tuple[Run | Chunk, int], torch.Tensor | None] = {}
 
@@ -132,9 +131,10 @@ class SlotCache:
 
     def scrub(self, slot: int) -> None:
         """Overwrite a slot: a poisoned row's NaN would reach a neighbour through a zero weight (0 x NaN)."""
-        for keys, values in self._layers.values():
-            keys[slot].zero_()
-            values[slot].zero_()
+        with torch.inference_mode():  # as the pass that made them
+            for keys, values in self._layers.values():
+                keys[slot].zero_()
+                values[slot].zero_()
 
     def get_seq_length(self, _layer_idx: int = 0) -> int:
         """Never used to place a token: positions are always given."""

@@ -16,6 +16,7 @@ from weights_cache.revision import Extent, FileEntry, ModelFacts, Revision, Tens
 from weights_cache.view import FAILED, LANDED, LandingError
 
 disable_progress_bar()
+torch.set_num_threads(1)  # spinning OpenMP workers on shared cores made a pass 15 times slower
 
 VOCABULARY = 97
 SIZES = {
@@ -39,6 +40,7 @@ WINDOW = {"sliding_window": 9}
 HEAD = {"head_dim": 8}
 OWN_SIZES = {
     "bloom": {"vocab_size": VOCABULARY, "hidden_size": 32, "n_layer": 2, "n_head": 4, "eos_token_id": 2},
+    "codegen": GPT2 | {"rotary_dim": 4, "n_ctx": 128},
     "cohere2": SIZES | WINDOW,
     "exaone4": SIZES | WINDOW | {"sliding_window_pattern": 4, "num_hidden_layers": 4},
     "gemma": SIZES | HEAD,
@@ -48,7 +50,11 @@ OWN_SIZES = {
     "glm4": SIZES | HEAD,
     "gpt2": GPT2,
     "gpt_bigcode": GPT2,
+    "gpt_neo": GPT2
+    | {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "max_position_embeddings": 128}
+    | {"attention_types": [[["global", "local"], 1]], "window_size": 9},
     "gpt_oss": SIZES | HEAD | WINDOW | {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "gptj": GPT2 | {"rotary_dim": 4},
     "helium": SIZES | HEAD,
     "llama": SIZES | {"tie_word_embeddings": True},
     "mistral": SIZES | HEAD | WINDOW,

@@ -1,0 +1,126 @@
+"""Greedy output is `generate`'s, token for token in fp32: alone, in a crowd, in chunks, past sliding windows."""
+
+import random
+
+import pytest
+import torch
+
+from inference.model import SLOT_FAMILIES, LoneModel, SlotModel, shares_a_pass, step_model
+from inference.orders import Generate, Sampling
+from inference.pace import Pace
+from inference.scheduler import Emitted, Scheduler
+from tests.inference.tiny import VOCABULARY, made
+
+NUM_TOKENS = 24
+PROMPT_LENGTHS = (5, 1, 30, 17, 2, 40)
+GREEDY = Sampling(temperature=0.0)
+
+
+class SmallChunks(Pace):
+    def prefill_tokens(self, num_decoding):
+        return 13
+
+
+def prompts():
+    draws = random.Random(0)
+    return [tuple(draws.randrange(3, VOCABULARY) for _ in range(length)) for length in PROMPT_LENGTHS]
+
+
+def reference(model, prompt, num_tokens):
+    out = model.generate(
+        torch.tensor([prompt]),
+        attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+        max_new_tokens=num_tokens,
+        min_new_tokens=num_tokens,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    return out[0, len(prompt) :].tolist()
+
+
+def answers(rows, orders, *, num_slots=4, arrive_every=0):
+    """What comes out when `orders` run together; one more arrives each `arrive_every` steps."""
+    scheduler, out, todo, steps = Scheduler(num_slots, frozenset(), pace=SmallChunks()), {}, list(orders), 0
+    while todo or not scheduler.is_idle:
+        while todo and (not arrive_every or steps % arrive_every == 0 or scheduler.is_idle):
+            out[todo[0].id] = []
+            assert scheduler.add(todo.pop(0), 0.0) == []
+            if arrive_every:
+                break
+        step = scheduler.plan(0.0)
+        ids, logits = rows.forward(step)
+        tokens = dict(zip(ids, logits.argmax(-1).tolist(), strict=True)) if ids else {}
+        for event in scheduler.commit(step, tokens, 0.0, 0.01):
+            if isinstance(event, Emitted):
+                out[event.id].append(event.token)
+            else:
+                rows.release(event.slot, scrub=False)
+        scheduler.check()
+        steps += 1
+    return out
+
+
+def orders_of(some_prompts):
+    return [Generate(str(i), prompt, NUM_TOKENS + i, GREEDY) for i, prompt in enumerate(some_prompts)]
+
+
+@pytest.mark.parametrize("family", sorted(SLOT_FAMILIES))
+def test_a_crowd_in_chunks_is_generate(family):
+    model = made(family)
+    expected = {str(i): reference(model, prompt, NUM_TOKENS + i) for i, prompt in enumerate(prompts())}
+    assert isinstance(step_model(model, 4, 128), SlotModel)
+    assert answers(SlotModel(model, 4, 128), orders_of(prompts())) == expected
+
+
+@pytest.mark.parametrize(
+    "family", ["llama", "qwen2", "qwen3", "mistral", "gpt2", "gemma", "gemma2", "gemma3_text"]
+)
+def test_alone_and_arriving_late_are_the_same(family):
+    model = made(family, seed=1)
+    rows = SlotModel(model, 6, 128)
+    alone = {}
+    for order in orders_of(prompts()):
+        alone |= answers(rows, [order])
+    assert answers(rows, orders_of(prompts()), num_slots=6, arrive_every=3) == alone
+    assert alone["2"] == reference(made(family, seed=1), prompts()[2], NUM_TOKENS + 2)
+
+
+@pytest.mark.parametrize("family", ["bloom", "gpt_neo", "gptj", "falcon", "codegen"])
+def test_any_other_family_goes_alone_and_is_generate(family):
+    model = made(family)
+    rows = step_model(model, 4, 128)
+    assert isinstance(rows, LoneModel)
+    expected = {str(i): reference(model, prompt, NUM_TOKENS + i) for i, prompt in enumerate(prompts()[:4])}
+    assert answers(rows, orders_of(prompts()[:4])) == expected
+
+
+def test_a_rope_that_looks_at_the_longest_row_does_not_share_a_pass():
+    dynamic = made("llama", rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10_000.0})
+    assert not shares_a_pass(dynamic.config)
+    assert shares_a_pass(made("llama").config)
+
+
+def test_a_poisoned_slot_does_not_reach_the_next_row_or_its_neighbour():
+    model = made("llama")
+    rows = SlotModel(model, 3, 128)
+    expected = answers(rows, orders_of(prompts()[:3]), num_slots=3)
+    with torch.inference_mode():
+        for keys, values in rows._cache._layers.values():
+            keys[1] = torch.nan
+            values[1] = torch.nan
+    rows.release(1, scrub=True)
+    assert answers(rows, orders_of(prompts()[:3]), num_slots=3) == expected
+
+
+def test_bf16_alone_is_generate_up_to_a_near_tie():
+    model = made("llama", dtype=torch.bfloat16)
+    prompt = prompts()[2]
+    expected = reference(model, prompt, NUM_TOKENS)
+    found = answers(SlotModel(model, 2, 128), [Generate("0", prompt, NUM_TOKENS, GREEDY)])["0"]
+    first = next((i for i, (a, b) in enumerate(zip(found, expected, strict=True)) if a != b), None)
+    if first is not None:
+        fresh = made("llama", dtype=torch.bfloat16)
+        logits = fresh(torch.tensor([[*prompt, *expected[:first]]])).logits[0, -1].float()
+        best = logits.topk(2).values
+        assert float(best[0] - best[1]) <= 0.02 * float(best[0].abs())
