@@ -9,10 +9,11 @@ import asyncio
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import median
 from urllib.parse import urlsplit
 
 from bench import stage
-from bench.caller import Caller
+from bench.caller import Answer, Caller
 from bench.rows import Row, compare, quantile
 from deploy import secrets
 from deploy.up import Running
@@ -34,35 +35,36 @@ def measure(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[li
     """Rows and notes."""
     folder = options.model or Path(__file__).parents[1] / "examples" / "tinychat" / "model"
     with tempfile.TemporaryDirectory(prefix="nearfield-bench-") as scratch:
-        through_ms, straight_ms = asyncio.run(_run(folder, Path(scratch), options.requests, say))
-    return _rows(through_ms, straight_ms), [
+        through, straight = asyncio.run(_run(folder, Path(scratch), options.requests, say))
+    rows = _rows(*([1000 * answer.first_text_s for answer in way] for way in (through, straight)))
+    return rows, [
         f"{options.requests} requests each way, interleaved, one kept connection each, max_tokens 1",
         "one machine: edge, gateway, node, engine and this client share its cores",
+        f"through the edge, medians in ms: {_where(through)}",
+        f"straight to the node, medians in ms: {_where(straight)}",
     ]
 
 
 async def _run(
     folder: Path, scratch: Path, num_requests: int, say: stage.Say
-) -> tuple[list[float], list[float]]:
+) -> tuple[list[Answer], list[Answer]]:
     async with stage.platform(scratch, say) as running:
         return await asyncio.to_thread(_interleave, running, folder, num_requests, say)
 
 
 def _interleave(
     running: Running, folder: Path, num_requests: int, say: stage.Say
-) -> tuple[list[float], list[float]]:
+) -> tuple[list[Answer], list[Answer]]:
     revision = stage.push_until_live(running.credentials, folder, MODEL, say)
-    through, straight = _through(running), _straight(running, revision)
-    through_ms, straight_ms = list[float](), list[float]()
+    ways = (_through(running), list[Answer]()), (_straight(running, revision), list[Answer]())
     for number in range(NUM_WARM_UP + num_requests):
-        turns = ((through, through_ms), (straight, straight_ms))
-        for caller, found in turns if number % 2 else reversed(turns):
-            first_ms = 1000 * caller.stream("/v1/chat/completions", _body()).first_text_s
+        for caller, answers in ways if number % 2 else reversed(ways):
+            answer = caller.stream("/v1/chat/completions", _body())
             if number >= NUM_WARM_UP:
-                found.append(first_ms)
-    through.close()
-    straight.close()
-    return through_ms, straight_ms
+                answers.append(answer)
+    for caller, _ in ways:
+        caller.close()
+    return ways[0][1], ways[1][1]
 
 
 def _body() -> dict[str, object]:
@@ -93,3 +95,13 @@ def _rows(through_ms: Sequence[float], straight_ms: Sequence[float]) -> list[Row
         what = f"first token, {name}: through the edge against straight to the node"
         rows.append(compare(what, through, straight, "ms", better="lower"))
     return rows
+
+
+def _where(answers: Sequence[Answer]) -> str:
+    """The median of every hop's phases, as the receipts of the answers say them."""
+    found: dict[str, list[float]] = {}
+    for answer in answers:
+        for receipt in answer.receipts:
+            for phase, ms in receipt.get("phases", {}).items():
+                found.setdefault(f"{receipt['hop']}.{phase}", []).append(ms)
+    return ", ".join(f"{name} {median(ms):.2f}" for name, ms in found.items())
