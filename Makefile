@@ -36,7 +36,7 @@ types: setup
 	$(BIN)/mypy
 
 unit: setup
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 evidence: setup
 	NEARFIELD_EVIDENCE=1 $(BIN)/pytest --timeout 1800
