@@ -1,7 +1,11 @@
 import pytest
+from hypothesis import settings
 
 from .samples import described, tiny_files
 from .store_script import ScriptedStore, objects_of
+
+settings.register_profile("weights_cache", deadline=None)  # a busy machine is slow, not wrong
+settings.load_profile("weights_cache")
 
 
 class Model:
