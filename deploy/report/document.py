@@ -214,7 +214,7 @@ def _row_value(row: Row) -> dict[str, Any]:
         "unattributed_share": row.unattributed_share,
         "typical_before_first_token": _breakdown_value(typical.before_first if typical else None),
         "typical_whole": _breakdown_value(typical.whole if typical else None),
-        "bytes": {source: typical.num_bytes.get(source, 0) if typical else 0 for source in SOURCES},
+        "bytes": {source: typical.num_bytes.get(source) if typical else None for source in SOURCES},
         "most_remote_bytes": row.most_remote_bytes,
         "bytes_over_bandwidth_ms": row.floor_ms,
         "bytes_moving_ms": row.moving_ms,

@@ -129,7 +129,9 @@ def _source_bar(name: str, sample: Sample) -> Bar:
             if (n := sample.num_bytes.get(source, 0))
         ]
     )
-    return Bar(name, parts, num_bytes(sum(sample.num_bytes.values())))
+    known = len(sample.num_bytes) == len(SOURCES)  # else only what came from another region was said
+    said = num_bytes(sum(sample.num_bytes.values()))
+    return Bar(name, parts, said if known else f"{said} remote")
 
 
 FLOOR_HEADS = (

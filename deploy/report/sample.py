@@ -119,14 +119,17 @@ def _count(reading: StreamReading, name: str) -> int | None:
 
 
 def _num_bytes(headers: Mapping[str, str], receipts: Sequence[Mapping[str, object]]) -> dict[str, int]:
-    """Bytes by source: the largest claim of any hop, so that no hop can hide another's remote read."""
-    found = dict.fromkeys(SOURCES, 0)
+    """Bytes by source: the largest claim of any hop, so that no hop can hide another's remote read.
+
+    An answer without receipts says its remote bytes in a header and nothing of the others: they are left out.
+    """
     remote = headers.get("x-nearfield-remote-bytes", "")
     claims: list[tuple[str, object]] = [("remote", int(remote) if remote.isdecimal() else 0)]
     for receipt in receipts:
         claims.append(("remote", receipt.get("remote_bytes")))
         by_source = receipt.get("bytes")
         claims += list(by_source.items()) if isinstance(by_source, Mapping) else []
+    found = dict.fromkeys(SOURCES if receipts else SOURCES[:1], 0)
     for source, claim in claims:
         if source in found and isinstance(claim, int) and claim >= 0:
             found[source] = max(found[source], claim)

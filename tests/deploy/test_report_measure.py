@@ -125,6 +125,10 @@ async def test_embeddings_are_measured_by_their_whole_answer(tmp_path):
     assert row.typical.ttft_ms == row.typical.e2e_ms
     assert "node.prefill" in row.typical.before_first.phases_ms
     assert report.settings.kind == "embed"
+    assert row.typical.num_bytes == {"remote": 0}  # of the others nothing is said, so nothing is claimed
+    region = report.row("fra", Start.REGION)
+    assert region is not None
+    assert region.floor_ms is None
 
 
 async def test_the_order_is_the_seeds(edge):
