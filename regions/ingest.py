@@ -16,7 +16,7 @@ from regions.changes import follow
 from regions.commit import Complete, Patience, Refused, Waiting, judge
 from regions.fit import misfit
 from regions.folder import MANIFEST, STATUS, left_out
-from regions.ledger import model_below
+from regions.ledger import misplaced_folder, model_below
 from regions.loops import KeyedLoops
 from regions.map import ModelFault
 from regions.nodes import NodeError
@@ -44,6 +44,11 @@ RETRY_S = 0.5  # after a store or a node did not answer
 MAX_RETRY_S = 30.0  # the pause doubles up to this
 TELL_WAITING_S = 20.0  # a push that waits for less is simply under way
 COMMITS_AT_ONCE = 2  # verified reads share the home store's disk and the hashing cores
+MISPLACED = ModelFault(
+    "bad_prefix",
+    "a model lies at org/name/ in this bucket, these files lie at name/",
+    "push them to models/ORG/NAME/",
+)
 
 
 class Audience(Protocol):
@@ -107,9 +112,14 @@ class Ingest:
         model, path = model_below(key)
         if model is not None and path != STATUS:
             self.loops.poke(model)
+        elif (folder := misplaced_folder(key)) is not None:
+            self.loops.poke(folder)
 
     async def step(self, model: str) -> float | None:
         """Looks at one prefix and does what it calls for. Seconds until the next look, or None."""
+        if "/" not in model:
+            await self._tell(model, Status("refused", fault=MISPLACED))
+            return None
         watched = self._watched.setdefault(model, Watched(Prefix(self._store, model)))
         try:
             again_s = await self._look(watched)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from regions.folder import STATUS
+from regions.folder import CONFIG, STATUS
 from regions.map import MODELS_BUCKET, SYSTEM_BUCKET, BadNameError, ModelName
 from regions.pointer import MAX_POINTER_BYTES, Judged, LocalRecord, Pointer
 from storage.client import NotFound, PreconditionFailed
@@ -48,6 +48,14 @@ def model_below(key: str) -> tuple[str | None, str]:
         return str(ModelName.parse(f"{org}/{name}")) if path else None, path
     except BadNameError:
         return None, path
+
+
+def misplaced_folder(key: str) -> str | None:
+    """The folder of a model's file that lies a level too high in the bucket: `m/config.json`."""
+    folder, _, name = key.partition("/")
+    return (
+        folder if folder and (name == CONFIG or name.endswith(".safetensors")) and "/" not in name else None
+    )
 
 
 class Ledger:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 READS_AT_ONCE = 8  # small ranged reads of one prefix; hundreds of shards at ~5 ms each stay under a second
 CANNOT_SAY = frozenset({"NotImplemented", "AccessDenied"})  # an S3 that keeps its uploads to itself
+PARSED_INLINE_BYTES = 64 << 10  # a larger header is parsed in a thread: 16 MiB take a second
 UPLOAD_PATIENCE_S = 6 * 3600.0  # an upload that began longer ago was given up by its client
 
 Known = bytes | Header | HeaderError
@@ -105,7 +106,10 @@ class Prefix:
         first = await self._range(file, min(file.size, FIRST_READ_BYTES))
         try:
             end = header_end(first, file.size)
-            return read_header(first if end <= len(first) else await self._range(file, end), file.size)
+            data = first if end <= len(first) else await self._range(file, end)
+            if end < PARSED_INLINE_BYTES:
+                return read_header(data, file.size)
+            return await asyncio.to_thread(read_header, data, file.size)
         except HeaderError as error:
             return error
 

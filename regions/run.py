@@ -77,7 +77,8 @@ async def run(settings: RegionSettings, ready: Callable[[int], None], stop: asyn
         stack.push_async_callback(gateway.close)
         server = await Server.start(gateway.serve, settings.host, settings.port)
         stack.push_async_callback(server.close)
-        loops = (region.run(), watch.run(), publisher.run(), _keep_warm(region.deployments, wakes))
+        loops = [region.run(), publisher.run(), _keep_warm(region.deployments, wakes)]
+        loops += [watch.run()] if nodes else []
         tasks = [asyncio.create_task(each) for each in loops]
         try:
             ready(server.port)
@@ -121,8 +122,9 @@ async def _first_end(tasks: list[asyncio.Task[None]], stop: asyncio.Event) -> No
     stopping = asyncio.create_task(stop.wait())
     try:
         done, _ = await asyncio.wait((*tasks, stopping), return_when=asyncio.FIRST_COMPLETED)
-        for each in done:
+        for each in done - {stopping}:
             each.result()
+            raise RuntimeError(f"{each.get_coro()} ended by itself")
     finally:
         stopping.cancel()
 

@@ -67,9 +67,10 @@ class Sealer:
     async def _read(self, model: str, complete: Complete, facts: ModelFacts) -> Revision:
         headers = {file.path: header for file, header in complete.weights}
         sources = [Source(each.path, each.size, each.etag, headers.get(each.path)) for each in complete.files]
-        plan = draft(model, sources)
+        plan = await asyncio.to_thread(draft, model, sources)  # 65,536 tensors take a second
         digests = {source.path: await self._scan(model, plan, source) for source in plan.sources}
-        return build_revision(plan, digests, facts, complete.spec, complete.left_out)
+        given = (plan, digests, facts, complete.spec, complete.left_out)
+        return await asyncio.to_thread(build_revision, *given)
 
     async def _scan(self, model: str, plan: Draft, source: Source) -> FileDigests:
         scan = plan.scan(source.path)

@@ -275,7 +275,8 @@ async def test_a_region_cooled_to_origin_pulls_its_blobs_again():
         assert home.deployments.tier(home.find()) is Tier.REGION
 
 
-async def test_a_restart_after_cooling_knows_that_the_bytes_are_at_the_origin():
+async def test_a_restart_after_cooling_knows_that_the_bytes_are_at_the_origin(monkeypatch):
+    monkeypatch.setattr("regions.replicate.RESUME_PAUSE_S", 0.001)
     home, fra = pair()
     async with home.running(), fra.running():
         with_manifest(home.disk, V1)

@@ -351,3 +351,14 @@ async def test_many_models_are_followed_at_once():
             await made.until_live(model=model)
 
     assert len(made.blobs()) == 3
+
+
+async def test_a_folder_pushed_a_level_too_high_is_told_where_it_belongs():
+    made = Made()
+    async with made.running():
+        made.disk.push("justname", whole())
+        await made.until(lambda: made.status("justname"), "told")
+
+        assert made.status("justname")["code"] == "bad_prefix"
+        assert "ORG/NAME" in made.status("justname")["next"]
+        assert made.find("justname") is None
