@@ -120,13 +120,15 @@ class Flight:
         return self._elapsed_s or time.monotonic() - self._begun
 
     def _read(self) -> None:
-        reader = self._take_reader()
+        reader: RangeReader | None = None
         try:
+            reader = self._take_reader()
             while (number := self._take_extent()) is not None:
                 self._land(reader, number)
             self._give_reader(reader)
         except LandingError as error:
-            reader.close()
+            if reader:
+                reader.close()
             self._fail(LandingError(error.code, error.message))  # a fresh one: no frames are kept alive
         finally:
             self._leave()
