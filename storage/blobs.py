@@ -1,6 +1,6 @@
 """Immutable content files, and the only code that calls fsync.
 
-A blob is written under `tmp/`, flushed, renamed to `blobs/<2 hex>/<id>`, and its directory flushed, before a
+A blob is written under `tmp/`, flushed, renamed to `blobs/<hex>/<id>`, and its directory flushed, before a
 row may name it. Ids are random and begin with the number of the start that made them, so a sweep can tell
 what a crash left behind from what is being written now. A slab is one sparse blob that the equal parts of an
 upload share.
@@ -13,6 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from string import hexdigits
 
 PREALLOCATE_BYTES = (
     1024 * 1024
@@ -48,7 +49,6 @@ class BlobWriter:
         path = self._blobs.path(self.blob)
         try:
             os.fsync(self._fd)
-            self._blobs.ensure_folder(path.parent)
             self._tmp.rename(path)
             fsync_folder(path.parent)
         except OSError:
@@ -127,22 +127,22 @@ class Blobs:
         self.root = root
         self.epoch = epoch
         self._lock = threading.Lock()
-        self._folders: set[Path] = set()
         self._pins: Counter[str] = Counter()
         self._doomed: set[str] = set()
         self._prepare()
 
     def _prepare(self) -> None:
         """Make the folders and drop what a crash left half-written."""
-        for name in ("tmp", "blobs"):
+        for name in ("tmp", "blobs", *(f"blobs/{digit}" for digit in hexdigits.lower()[:16])):
             (self.root / name).mkdir(mode=0o700, exist_ok=True)
         for left in (self.root / "tmp").iterdir():
             left.unlink()
+        fsync_folder(self.root / "blobs")
         fsync_folder(self.root)
 
     def path(self, blob: str) -> Path:
         """Where a blob lies. Ids are ours, never a caller's text."""
-        return self.root / "blobs" / blob[-2:] / blob
+        return self.root / "blobs" / blob[-1] / blob
 
     def tmp_path(self, blob: str) -> Path:
         """Where a blob lies until it is published."""
@@ -159,7 +159,6 @@ class Blobs:
     def open_slab(self, blob: str) -> int:
         """A descriptor for writing parts into a slab, made if it is not there. Raises: OSError."""
         path = self.path(blob)
-        self.ensure_folder(path.parent)
         try:
             return os.open(path, os.O_WRONLY | _FLAGS)
         except FileNotFoundError:
@@ -173,14 +172,6 @@ class Blobs:
             return os.open(self.path(blob), os.O_RDONLY | _FLAGS)
         except FileNotFoundError as error:
             raise BlobMissing(blob) from error
-
-    def ensure_folder(self, folder: Path) -> None:
-        """Make a folder of blobs durable before the first blob goes in."""
-        with self._lock:
-            if folder not in self._folders:
-                folder.mkdir(mode=0o700, exist_ok=True)
-                fsync_folder(folder.parent)
-                self._folders.add(folder)
 
     def pin(self, blobs: Iterable[str]) -> None:
         """Keep these files while they are being read, even if their last row goes; `unpin` each once."""

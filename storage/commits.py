@@ -16,6 +16,7 @@ from storage.fault import S3Error
 from storage.index import Transaction
 from storage.key import BucketName, ObjectKey
 from storage.rows import (
+    INLINE,
     OBJECT_COLUMNS,
     PART_COLUMNS,
     UPLOAD_COLUMNS,
@@ -72,6 +73,12 @@ def find_object(db: sqlite3.Connection, bucket: BucketName, key: ObjectKey) -> O
     return None if row is None else object_of(row)
 
 
+def read_inline(db: sqlite3.Connection, extent: Extent) -> bytes | None:
+    """The bytes of an inline extent; None if an overwrite was quicker."""
+    row = db.execute("SELECT data FROM inline WHERE id = ?", (extent.blob,)).fetchone()
+    return None if row is None else row[0][extent.offset : extent.offset + extent.length]
+
+
 def demand_object(db: sqlite3.Connection, bucket: BucketName, key: ObjectKey) -> ObjectRow:
     """Raises: S3Error NoSuchBucket, NoSuchKey."""
     found = find_object(db, bucket, key)
@@ -82,15 +89,22 @@ def demand_object(db: sqlite3.Connection, bucket: BucketName, key: ObjectKey) ->
 
 
 def put_object(
-    tx: Transaction, row: ObjectRow, conditions: Conditions = ANY, freed: Iterable[Extent] = ()
+    tx: Transaction,
+    row: ObjectRow,
+    conditions: Conditions = ANY,
+    freed: Iterable[Extent] = (),
+    inline: bytes = b"",
 ) -> ObjectRow:
     """Make `row` the object of its key; returns it with its time and sequence number. Raises: S3Error.
 
     `freed`: extents whose rows this transaction has deleted, so that what only changes hands is not counted twice.
+    `inline`: the bytes of the row's only extent, if it is an inline one.
     """
     demand_bucket(tx.db, row.bucket)
     old = find_object(tx.db, row.bucket, row.key)
     conditions.check(None if old is None else old.etag)
+    if inline:
+        tx.db.execute("INSERT INTO inline VALUES (?, ?)", (row.extents[0].blob, inline))
     _count(tx, added=row.extents, removed=(*(old.extents if old else ()), *freed))
     seq = _record(tx, row, "put")
     row = replace(row, modified_ms=tx.now_ms, seq=seq)
@@ -353,7 +367,10 @@ def _adjust(tx: Transaction, blob: str, delta: int) -> None:
     (refs,) = tx.db.execute(f"{query} RETURNING refs", (blob, delta)).fetchone()
     if refs <= 0:
         tx.db.execute("DELETE FROM blobs WHERE id = ?", (blob,))
-        tx.dead.add(blob)
+        if blob.startswith(INLINE):
+            tx.db.execute("DELETE FROM inline WHERE id = ?", (blob,))
+        else:
+            tx.dead.add(blob)
     elif blob in tx.dead:
         tx.dead.remove(blob)
 

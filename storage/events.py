@@ -105,7 +105,7 @@ async def list_changes(store: Store, exchange: Exchange, request: S3Request) -> 
         commit = store.next_commit
         feed = await store.in_thread(lambda: read_feed(store.index.reader(), ask))
         left_s = deadline - loop.time()
-        if feed.changes or left_s <= 0 or ask.since < 0 or feed.seq < ask.since:
+        if feed.changes or left_s <= 0 or ask.since < 0 or feed.seq < ask.since or store.draining:
             return Reply(200, JSON, feed.as_json())
         try:
             await asyncio.wait_for(commit.wait(), left_s)

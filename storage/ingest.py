@@ -48,12 +48,12 @@ class Sink(Protocol):
 
 
 class MemorySink:
-    """A small body kept in memory: the XML that some operations take."""
+    """A small body kept in memory: a document, or an object that goes into the index."""
 
-    blob = ""
     offset = 0
 
-    def __init__(self) -> None:
+    def __init__(self, blob: str = "") -> None:
+        self.blob = blob
         self.data = bytearray()
 
     def write(self, data: bytes | memoryview) -> None:

@@ -1,7 +1,6 @@
 """Operations on one object, and DeleteObjects."""
 
-from functools import partial
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 from storage.blobs import BlobMissing
 from storage.checksum import ALGORITHMS, FULL_OBJECT, Checksum, combine_crc64nvme, encode_digest
@@ -14,20 +13,22 @@ from storage.commits import (
     demand_object,
     find_object,
     put_object,
+    read_inline,
 )
 from storage.conditions import ReadAsk, http_date, iso_date, parse_date_ms
 from storage.document import MAX_DOCUMENT_BYTES, Element, Node, parse, write
 from storage.fault import S3Error
 from storage.index import Transaction
-from storage.ingest import MAX_PUT_BYTES, Ingest, plan_body, read_document, receive
+from storage.ingest import MAX_PUT_BYTES, Ingest, MemorySink, plan_body, read_document, receive
 from storage.key import Right, parse_bucket, parse_key
-from storage.reply import XML, ManySlices, OneSlice, Reply, Slice
+from storage.reply import XML, ManySlices, OneSlice, Reply
 from storage.request import S3Request
-from storage.rows import Conditions, Extent, Headers, ObjectRow, parse_etags
+from storage.rows import INLINE, Conditions, Extent, Headers, ObjectRow, parse_etags
 from storage.store import Store
 from wire.serve import Exchange
 
 MAX_LOOKS = 4  # times a read looks again when an overwrite deleted what it was about to open
+MAX_INLINE_BYTES = 16 * 1024  # pointers, configs, manifests: a few pages of the index
 MAX_META_BYTES = 2048  # S3's limit on the names and values of x-amz-meta-*
 MAX_DELETES = 1000  # S3's limit for one DeleteObjects
 
@@ -100,7 +101,8 @@ async def put(store: Store, exchange: Exchange, request: S3Request) -> Reply:
     conditions = write_conditions(request)
     plan = plan_body(request, MAX_PUT_BYTES)
     _refuse_early(store, request, conditions)
-    ingest = Ingest(plan, request, partial(store.blobs.create, plan.size))
+    inline = MemorySink(INLINE + store.blobs.new_id()) if plan.size <= MAX_INLINE_BYTES else None
+    ingest = Ingest(plan, request, lambda: inline or store.blobs.create(plan.size))
     received = await receive(exchange, ingest, store.pool)
     row = ObjectRow(
         request.bucket,
@@ -112,7 +114,8 @@ async def put(store: Store, exchange: Exchange, request: S3Request) -> Reply:
         received.extents,
         received.checksum,
     )
-    done = await store.commit_body(ingest, lambda tx: put_object(tx, row, conditions))
+    data = bytes(inline.data) if inline else b""
+    done = await store.commit_body(ingest, lambda tx: put_object(tx, row, conditions, inline=data))
     return Reply(200, (("etag", f'"{done.etag}"'), *checksum_headers(done.checksum)))
 
 
@@ -196,10 +199,12 @@ async def get(store: Store, exchange: Exchange, request: S3Request) -> Reply:
     raise S3Error("InternalError", "The object changes too fast to be read; try again.")
 
 
-def _open(store: Store, row: ObjectRow, pieces: list[Slice]) -> "OneSlice | ManySlices | bytes | None":
+def _open(store: Store, row: ObjectRow, pieces: list[Extent]) -> "OneSlice | ManySlices | bytes | None":
     """The body, held against deletion; None if an overwrite was quicker."""
     if not pieces:
         return b""
+    if pieces[0].inline:
+        return read_inline(store.index.reader(), pieces[0])
     if len(pieces) == 1:
         try:
             return OneSlice(store.blobs, pieces[0])
@@ -215,15 +220,15 @@ def _open(store: Store, row: ObjectRow, pieces: list[Slice]) -> "OneSlice | Many
     return None
 
 
-def slices_of(extents: tuple[Extent, ...], first: int, length: int) -> list[Slice]:
-    """Where bytes first..first+length of an object lie."""
+def slices_of(extents: tuple[Extent, ...], first: int, length: int) -> list[Extent]:
+    """Where bytes first..first+length of an object lie; the CRCs are of the whole extents still."""
     pieces = []
     start = 0
     for extent in extents:
         low = max(first, start)
         high = min(first + length, start + extent.length)
         if low < high:
-            pieces.append(Slice(extent.blob, extent.offset + low - start, high - low))
+            pieces.append(Extent(extent.blob, extent.offset + low - start, high - low, extent.crc64))
         start += extent.length
     return pieces
 
@@ -255,8 +260,8 @@ def _copy_source(request: S3Request) -> CopySource:
     """What to copy, with the right to read it checked. Raises: S3Error."""
     raw, _, version = (request.get("x-amz-copy-source") or "").partition("?versionId=")
     demand_current(version)
-    raw_bucket, _, raw_key = unquote(raw, errors="strict").removeprefix("/").partition("/")
-    bucket, key = parse_bucket(raw_bucket), parse_key(raw_key.encode())
+    raw_bucket, _, raw_key = unquote_to_bytes(raw).removeprefix(b"/").partition(b"/")
+    bucket, key = parse_bucket(raw_bucket.decode("utf-8", "replace")), parse_key(raw_key)
     request.identity.demand(Right.READ, bucket, key)
 
     def get(name: str) -> str | None:

@@ -6,20 +6,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from storage.blobs import Blobs
-from storage.rows import Headers
+from storage.rows import Extent, Headers
 from wire.serve import Exchange
 
 SMALL_BYTES = 64 * 1024  # up to here one read and one write beat a thread and sendfile
 XML = (("content-type", "application/xml"),)
-
-
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """A run of bytes of a blob to send."""
-
-    blob: str
-    offset: int
-    length: int
 
 
 class Body(Protocol):
@@ -37,7 +28,7 @@ class Body(Protocol):
 class OneSlice:
     """A body that lies in one blob, opened: deleting the blob does not disturb it."""
 
-    def __init__(self, blobs: Blobs, piece: Slice) -> None:
+    def __init__(self, blobs: Blobs, piece: Extent) -> None:
         """Raises: BlobMissing, OSError."""
         self.length = piece.length
         self._offset = piece.offset
@@ -63,7 +54,7 @@ class OneSlice:
 class ManySlices:
     """A body over several blobs, pinned so that none is deleted before it was sent."""
 
-    def __init__(self, blobs: Blobs, pieces: Sequence[Slice]) -> None:
+    def __init__(self, blobs: Blobs, pieces: Sequence[Extent]) -> None:
         self.length = sum(piece.length for piece in pieces)
         self._blobs = blobs
         self._pieces = pieces

@@ -28,6 +28,7 @@ CREATE TABLE IF NOT EXISTS parts (
     upload TEXT, number INTEGER, size INTEGER NOT NULL, etag TEXT NOT NULL, modified_ms INTEGER NOT NULL,
     checksum TEXT, extents TEXT NOT NULL, PRIMARY KEY (upload, number)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS blobs (id TEXT PRIMARY KEY, refs INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS inline (id TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, bucket TEXT NOT NULL, key BLOB NOT NULL, kind TEXT NOT NULL,
     size INTEGER NOT NULL, etag TEXT NOT NULL, at_ms INTEGER NOT NULL);
@@ -35,14 +36,25 @@ CREATE INDEX IF NOT EXISTS events_by_bucket ON events (bucket, seq);
 """
 
 
+INLINE = "in-"
+
+
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """A run of bytes of one blob, and the CRC64NVME of exactly those bytes."""
+    """A run of bytes of one blob, and the CRC64NVME of exactly those bytes.
+
+    A blob whose id begins with INLINE is a row of the index instead of a file: one flush makes it durable, not four.
+    """
 
     blob: str
     offset: int
     length: int
     crc64: int
+
+    @property
+    def inline(self) -> bool:
+        """True if the bytes are in the index."""
+        return self.blob.startswith(INLINE)
 
 
 @dataclass(frozen=True, slots=True)

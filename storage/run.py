@@ -55,8 +55,8 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
         ready(server.port)
         tidying = loop.run_in_executor(store.pool, store.tidy)
         await _first_of(stop, ended)
+        store.begin_close()
         await server.drain(DRAIN_S if stop.is_set() else 0.0)
-        store.stop_tidying()
         await tidying
     finally:
         store.index.on_broken = lambda: None

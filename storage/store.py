@@ -23,7 +23,11 @@ T = TypeVar("T")
 
 
 class Store:
-    """One open store. Made on the event loop that serves it; `close` from there too."""
+    """One open store. Made on the event loop that serves it; `close` from there too.
+
+    Attributes:
+        draining: set once no new work is taken: nobody should wait for commits any more.
+    """
 
     def __init__(
         self, root: Path, verifier: Verifier, region: str, min_part_bytes: int, clock: Clock
@@ -41,6 +45,7 @@ class Store:
         self.pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="store")
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
+        self.draining = False
         self._stop_sweep = threading.Event()
         self.index.on_dead = self._discard
         self.index.on_commit = self._announce_from_thread
@@ -70,9 +75,11 @@ class Store:
         self.index.commit(_shorten_outbox)
         return self.blobs.sweep(self._known_blobs, self._stop_sweep)
 
-    def stop_tidying(self) -> None:
-        """End `tidy` after its current batch."""
+    def begin_close(self) -> None:
+        """End `tidy` after its current batch, and the waits for a commit at once."""
+        self.draining = True
         self._stop_sweep.set()
+        self._announce()
 
     async def close(self) -> None:
         """Finish what was begun and let go of the folder. No request may be running."""

@@ -1,28 +1,31 @@
+import shutil
 from collections.abc import Iterator
 
 import pytest
 
-from tests.storage.stores import Raw, StoreThread, boto
+from tests.storage.stores import Raw, StoreThread, boto, memory_folder
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreThread]:
+def store() -> Iterator[StoreThread]:
     """One store for the whole room; each test makes its own buckets or keys."""
-    thread = StoreThread(tmp_path_factory.mktemp("store"))
+    thread = StoreThread(memory_folder())
     with Raw(thread.endpoint()) as raw:
         assert raw.send("PUT", "/models").status == 200
     yield thread
     thread.stop()
+    shutil.rmtree(thread.settings.root)
 
 
 @pytest.fixture(scope="session")
-def small_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreThread]:
+def small_store() -> Iterator[StoreThread]:
     """A store without the 5 MiB minimum, so that multipart tests are quick."""
-    thread = StoreThread(tmp_path_factory.mktemp("store"), min_part_bytes=1)
+    thread = StoreThread(memory_folder(), min_part_bytes=1)
     with Raw(thread.endpoint()) as raw:
         assert raw.send("PUT", "/models").status == 200
     yield thread
     thread.stop()
+    shutil.rmtree(thread.settings.root)
 
 
 @pytest.fixture

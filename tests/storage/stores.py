@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import http.client
+import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,12 @@ ADMIN = AccessKey("NFADMIN", 1, (Grant.parse("*::admin"),))
 TENANT = AccessKey("NFTENANT", 1, (Grant.parse("models:acme/:write"),))
 READER = AccessKey("NFREADER", 1, (Grant.parse("models:acme/:read"),))
 KEYS = (ADMIN, TENANT, READER)
+
+
+def memory_folder() -> Path:
+    """A folder without a disk under it, for tests that are not about flushing; the caller removes it."""
+    shared = Path("/dev/shm")
+    return Path(tempfile.mkdtemp(dir=shared if shared.is_dir() else None))
 
 
 class StoreThread:

@@ -3,6 +3,7 @@
 import http.client
 import random
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -133,11 +134,12 @@ def check_folder(root: Path) -> None:
     db = sqlite3.connect(root / "meta.db")
     check_references(db)
     named = {row[0] for row in db.execute("SELECT id FROM blobs")}
+    inline = {row[0] for row in db.execute("SELECT id FROM inline")}
+    assert {name for name in named if name.startswith("in-")} == inline
     for (extents,) in db.execute("SELECT extents FROM objects UNION ALL SELECT extents FROM parts"):
         for extent in unpack_extents(extents):
-            assert (
-                root / "blobs" / extent.blob[-2:] / extent.blob
-            ).stat().st_size >= extent.offset + extent.length
+            file = root / "blobs" / extent.blob[-1] / extent.blob
+            assert extent.inline or file.stat().st_size >= extent.offset + extent.length
     db.close()
     on_disk = {path.name for path in root.glob("blobs/*/*")}
     assert on_disk <= named
@@ -208,8 +210,8 @@ def test_a_start_removes_what_a_crash_left(tmp_path):
         raw.put("models", "k", b"kept")
     store.kill()
     root = tmp_path / "store"
-    (root / "blobs/ff").mkdir(exist_ok=True)
-    orphan = root / "blobs/ff" / f"00000001{'a' * 22}ff"
+    (root / "blobs/f").mkdir(exist_ok=True)
+    orphan = root / "blobs/f" / f"00000001{'a' * 22}ff"
     orphan.write_bytes(b"orphan")
     (root / "tmp/half").write_bytes(b"half")
 
@@ -223,6 +225,30 @@ def test_a_start_removes_what_a_crash_left(tmp_path):
     assert store.stop() == 0
     assert not orphan.exists()
     check_folder(root)
+
+
+def test_a_full_disk_refuses_and_recovers(tmp_path):
+    """The file size limit stands in for the disk: the same refusal from the same calls, without root."""
+    store = StoreProcess(tmp_path)
+    limit = resource.prlimit(store.process.pid, resource.RLIMIT_FSIZE)
+    with Raw(store.endpoint) as raw:
+        raw.send("PUT", "/models")
+        upload = raw.create_upload("models", "k")
+        resource.prlimit(store.process.pid, resource.RLIMIT_FSIZE, (1_000_000, limit[1]))
+        refused = [
+            raw.put("models", "k", bytes(3_000_000)),
+            raw.put_part("models", "k", upload, 1, bytes(3_000_000)),
+        ]
+        small = raw.put("models", "small", b"fits")
+        resource.prlimit(store.process.pid, resource.RLIMIT_FSIZE, limit)
+        after = raw.put("models", "k", bytes(3_000_000))
+        part = raw.put_part("models", "k", upload, 1, bytes(3_000_000))
+        done = raw.complete("models", "k", upload, [(1, part.headers["etag"])])
+    assert store.stop() == 0
+
+    assert [(answer.status, answer.code) for answer in refused] == [(507, "InsufficientStorage")] * 2
+    assert [answer.status for answer in (small, after, part, done)] == [200] * 4
+    check_folder(tmp_path / "store")
 
 
 def test_the_process_is_ready_soon(tmp_path):

@@ -4,7 +4,7 @@ import time
 import pytest
 
 from storage.client import S3, StoreError
-from tests.storage.stores import TENANT, Raw
+from tests.storage.stores import TENANT, Raw, StoreThread
 
 
 def test_every_change_has_its_line_in_order(store, raw, bucket):
@@ -79,6 +79,24 @@ def test_an_empty_wait_ends_in_time(store, bucket):
 
     assert feed.changes == ()
     assert 0.25 < time.perf_counter() - start < 5
+
+
+def test_a_store_that_stops_lets_its_readers_go(tmp_path):
+    store = StoreThread(tmp_path)
+
+    async def scene():
+        async with S3(store.endpoint()) as s3:
+            await s3.ensure_bucket("models")
+            waiting = asyncio.create_task(s3.changes("models", 0, wait_s=30.0))
+            await asyncio.sleep(0.2)
+            start = time.perf_counter()
+            await asyncio.to_thread(store.stop)
+            return await waiting, time.perf_counter() - start
+
+    feed, took_s = asyncio.run(scene())
+
+    assert feed.changes == ()
+    assert took_s < 3
 
 
 def test_a_since_from_the_future_gets_the_head(store, bucket):

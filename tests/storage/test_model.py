@@ -4,17 +4,15 @@ import hashlib
 import re
 import shutil
 import sqlite3
-import tempfile
 import xml.etree.ElementTree as ET
-from pathlib import Path
 from urllib.parse import quote
 
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
 from storage.client import url_path
-from tests.storage.stores import Raw, StoreThread
+from tests.storage.stores import Raw, StoreThread, memory_folder
 from tests.storage.test_index import check_references
 
 KEYS = st.sampled_from(["a", "a/b", "a/b/c", "a0", "é/x y", "z+%", "\U0001f600"])
@@ -31,7 +29,7 @@ class StoreModel(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp())
+        self.folder = memory_folder()
         self.objects: dict[str, tuple[bytes, str]] = {}
         self.parts: dict[str, dict[int, bytes]] = {}
         self.changes: list[tuple[str, str]] = []
@@ -40,7 +38,7 @@ class StoreModel(RuleBasedStateMachine):
         assert self.raw.send("PUT", "/models").status == 200
 
     def open(self) -> None:
-        self.store = StoreThread(self.folder, min_part_bytes=1)
+        self.store = StoreThread(self.folder, min_part_bytes=0)
         self.raw = Raw(self.store.endpoint())
 
     def close(self) -> None:
@@ -173,6 +171,14 @@ class StoreModel(RuleBasedStateMachine):
 
 
 StoreModel.TestCase.settings = settings(
-    max_examples=8, stateful_step_count=35, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=8,
+    stateful_step_count=35,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=(
+        Phase.explicit,
+        Phase.reuse,
+        Phase.generate,
+    ),  # shrinking with restarts outlives the test's time limit
 )
 TestStoreModel = StoreModel.TestCase

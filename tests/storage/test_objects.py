@@ -172,7 +172,7 @@ def test_copies_move_no_bytes(s3, store):
     assert (replaced["Metadata"], replaced["ContentType"]) == ({"c": "d"}, "binary/octet-stream")
 
 
-def test_conditional_copies(s3):
+def test_conditional_copies(s3, raw):
     etag = s3.put_object(Bucket="models", Key="src", Body=b"1")["ETag"]
     source = {"Bucket": "models", "Key": "src"}
 
@@ -187,6 +187,7 @@ def test_conditional_copies(s3):
     with pytest.raises(ClientError) as error:
         s3.copy_object(Bucket="models", Key="x", CopySource={"Bucket": "models", "Key": "none"})
     assert code(error) == "NoSuchKey"
+    assert raw.send("PUT", "/models/x", "", {"x-amz-copy-source": "/models/%ff"}).code == "InvalidURI"
 
 
 def test_deleting_many(s3, bucket):
