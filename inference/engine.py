@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn
 
 import torch
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
     from inference.spec import EngineSpec
 
+MAX_MESSAGE_CHARS = 2000
+"""Of a fatal message: torch quotes whole lists of names."""
 PROGRESS_S = 0.25
 """Between two `progress` messages: the node passes them on at most four times a second."""
 
@@ -48,13 +51,16 @@ def run(spec: EngineSpec, landing_fds: Sequence[int], link_fd: int) -> NoReturn:
         with FatalReport(link):
             torch.set_num_threads(spec.num_threads)
             _serve(spec, landing_fds, link)
-            status = 0
+        status = 0
     finally:
         os._exit(status)
 
 
 class FatalReport:
-    """Whatever ends the engine is told to the node first, as one `fatal` message; nothing is swallowed."""
+    """Whatever ends the engine is told to the node first, as one `fatal` message, and then raised on.
+
+    Only a node that went away is no fault: there is nobody left to serve.
+    """
 
     def __init__(self, link: EngineLink) -> None:
         self._link = link
@@ -64,15 +70,13 @@ class FatalReport:
 
     def __exit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if fault is not None and not self._link.closed:
-            code = getattr(fault, "code", "engine_failed")
-            try:
-                self._link.send(
-                    [{"op": "fatal", "code": str(code), "message": f"{type(fault).__name__}: {fault}"[:2000]}]
-                )
-            except LinkError:
-                return  # the node is gone, and with it everyone who could be told
+    ) -> bool:
+        if fault is None or self._link.closed:
+            return isinstance(fault, LinkError)
+        code, message = str(getattr(fault, "code", "engine_failed")), f"{type(fault).__name__}: {fault}"
+        with suppress(LinkError):
+            self._link.send([{"op": "fatal", "code": code, "message": message[:MAX_MESSAGE_CHARS]}])
+        return False
 
 
 def _serve(spec: EngineSpec, landing_fds: Sequence[int], link: EngineLink) -> None:

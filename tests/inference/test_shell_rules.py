@@ -1,0 +1,104 @@
+"""The shell's own rules, without a fork: who may connect, what it refuses, whom it kills."""
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+import time
+
+import pytest
+
+from inference.link import EngineLink
+from inference.shell import Children, Shell, listen
+from inference.spec import EngineSpec, SpecError
+
+
+def test_the_listening_socket_is_ours_alone(tmp_path):
+    with listen(str(tmp_path / "s")) as listener:
+        assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o600
+        assert listener.family == socket.AF_UNIX
+
+
+def test_a_process_with_a_second_thread_does_not_fork():
+    code = (
+        "import socket, threading, time\n"
+        "from inference.shell import Shell\n"
+        "threading.Thread(target=time.sleep, args=(5,), daemon=True).start()\n"
+        "a, b = socket.socketpair()\n"
+        "print(Shell(a)._done({'op': 'inspect', 'request': {}}, [0]))\n"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert "2 threads and may not fork" in out.stdout
+
+
+@pytest.mark.parametrize(
+    ("message", "num_fds", "reason"),
+    [
+        ({"op": "dance"}, 0, "unknown operation"),
+        ({"op": "fork", "spec": {}}, 3, "unknown operation"),
+        ({"op": "inspect", "request": []}, 1, "not an object"),
+        ({"op": "fork", "spec": {"revision": {}, "config": {}, "dtype": "int1"}}, 4, "dtype"),
+        ({"op": "fork", "spec": 5}, 4, "not an object"),
+    ],
+)
+def test_what_it_does_not_know_is_refused(monkeypatch, message, num_fds, reason):
+    monkeypatch.setattr("inference.shell.num_threads", lambda: 1)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        answer = Shell(theirs)._done(message, [0] * num_fds)
+    assert answer["op"] == "refused"
+    assert reason in answer["message"]
+
+
+def test_late_children_are_killed_and_every_end_is_heard():
+    children = Children()
+    for deadline in (time.monotonic() - 1, None):
+        pid = os.fork()
+        if not pid:
+            time.sleep(0.0 if deadline is None else 60.0)
+            os._exit(3)
+        children.deadlines[pid] = deadline
+    assert children.next_deadline_s(time.monotonic()) == 0
+    children.kill_late(time.monotonic())
+    ended = {}
+    while children.deadlines:
+        ended |= dict(children.reap())
+        time.sleep(0.01)
+    assert sorted(ended.values()) == [-9, 3]
+    assert children.next_deadline_s(0.0) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"max_slots": 0},
+        {"max_slots": True},
+        {"num_threads": "2"},
+        {"kv_budget_bytes": -1},
+        {"max_len": -1},
+        {"dtype": "float64"},
+        {"revision": None},
+        {"colour": "red"},
+    ],
+)
+def test_a_spec_is_checked(change):
+    with pytest.raises(SpecError):
+        EngineSpec.from_value({"revision": {}, "config": {}} | change)
+
+
+def test_importing_the_nodes_side_loads_no_torch():
+    code = (
+        "import sys, inference.shell_link, inference.link, inference.spec, inference.slots, inference.orders\n"
+        "print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert out.stdout.strip() == "[]"
+
+
+def test_an_engine_link_waits_no_longer_than_told():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        started = time.perf_counter()
+        assert EngineLink(theirs).poll(0.05) == []
+        assert 0.04 < time.perf_counter() - started < 1.0
