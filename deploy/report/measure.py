@@ -107,7 +107,21 @@ async def run_report(target: ReportTarget, on_progress: Callable[[str], None] = 
         for arm in arms(target.regions, target.num_cold, target.num_warm, target.seed):
             await run.arm(arm)
         status = await admin.status()
-    settings = Settings(
+    took_s = round(time.perf_counter() - began_s, 3)
+    settings = _settings(target, question, status, made_at, took_s, run.homes)
+    tiers = {region: _tiers(status, region, target.model) for region in target.regions}
+    return document(settings, tiers, run.samples)
+
+
+def _settings(
+    target: ReportTarget,
+    question: Question,
+    status: Mapping[str, Any],
+    made_at: datetime,
+    took_s: float,
+    homes: set[str],
+) -> Settings:
+    return Settings(
         model=target.model,
         kind=question.kind,
         regions=target.regions,
@@ -117,13 +131,11 @@ async def run_report(target: ReportTarget, on_progress: Callable[[str], None] = 
         prompt=target.prompt,
         max_tokens=target.max_tokens,
         made_at=made_at.isoformat(timespec="seconds"),
-        took_s=round(time.perf_counter() - began_s, 3),
+        took_s=took_s,
         machine=_machine(),
         simulated=_simulated(status),
-        home_regions=tuple(sorted(run.homes)),
+        home_regions=tuple(sorted(homes)),
     )
-    tiers = {region: _tiers(status, region, target.model) for region in target.regions}
-    return document(settings, tiers, run.samples)
 
 
 def _kind(status: Mapping[str, Any], target: ReportTarget) -> Any:

@@ -3,6 +3,11 @@
 import math
 from dataclasses import dataclass
 
+BETWEEN: tuple[tuple[float, tuple[int, ...]], ...] = (  # up to so many decades, these steps in each
+    (1.2, (1, 2, 5)),
+    (2.2, (1, 3)),
+    (math.inf, (1,)),
+)
 STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 
 
@@ -47,9 +52,10 @@ class Logarithmic:
         return min(1.0, max(0.0, math.log(max(value, self.least) / self.least) / span))
 
     def ticks(self) -> list[float]:
-        """The powers of ten in it, with 2 and 5 between them where there are few."""
+        """The powers of ten in it, and steps between them where there is room for their words."""
         first, last = math.floor(math.log10(self.least)), math.ceil(math.log10(self.most))
-        factors = (1, 2, 5) if last - first <= 2 else (1,)
+        decades = math.log10(self.most / self.least)
+        factors = next(factors for most, factors in BETWEEN if decades <= most)
         made = [factor * 10.0**power for power in range(first, last + 1) for factor in factors]
         return [tick for tick in made if self.least * 0.999 <= tick <= self.most * 1.001]
 

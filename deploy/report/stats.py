@@ -41,8 +41,8 @@ def quantile(ordered: Sequence[float], share: float) -> float:
 
 
 def middle(count: int) -> int:
-    """The place of the upper median among ``count`` ordered samples: of two, the slower."""
-    return count // 2
+    """The place of the median among ``count`` ordered samples, by nearest rank; of two, the slower."""
+    return 1 if count == 2 else max(0, math.ceil(count / 2) - 1)
 
 
 def bootstrap(ordered: Sequence[float], seed: int) -> tuple[float, float]:

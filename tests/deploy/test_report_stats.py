@@ -53,7 +53,9 @@ def test_quantile_refuses_nothing():
 
 def test_of_two_the_middle_is_the_slower():
     """A report does not flatter itself."""
-    assert [middle(n) for n in (1, 2, 3, 4)] == [0, 1, 1, 2]
+    assert [middle(n) for n in (1, 2, 3, 4, 5)] == [0, 1, 1, 1, 2]
+    ordered = [1.0, 2.0, 3.0, 4.0]
+    assert ordered[middle(4)] == summary(ordered).p50
 
 
 @given(st.lists(st.floats(0.001, 1e6), min_size=1, max_size=1000))
