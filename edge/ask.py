@@ -15,7 +15,8 @@ from wire.refusal import Refusal
 
 MAX_BODY_BYTES: Final = 1 << 20  # replays need it in memory; a prompt of about 250,000 tokens
 MAX_OBJECTS: Final = 200_000  # each costs a call of 0.3 us while the loop waits; 512 messages are 2,000
-BYTES_PER_TOKEN: Final = 4  # of English text and JSON; the choice needs the order of magnitude
+CHARS_PER_TOKEN: Final = 4  # of English text; the choice needs the order of magnitude
+MAX_PROMPT_DEPTH: Final = 3  # messages of parts, or a batch of token lists
 STREAMS: Final = frozenset({"/v1/chat/completions", "/v1/completions"})
 
 
@@ -39,7 +40,29 @@ def read_ask(path: str, body: bytes) -> Ask:
     except BadNameError as error:
         raise Refusal(404, "model_not_found", f"No such model: {error}.", param="model") from error
     stream = path in STREAMS and document.get("stream") is True
-    return Ask(model, stream, max(1, len(body) // BYTES_PER_TOKEN))
+    return Ask(model, stream, _prompt_tokens(document))
+
+
+def _prompt_tokens(document: dict[str, Any]) -> int:
+    """About how many tokens the prompt has: text by its length, ids by their number."""
+    messages = document.get("messages")
+    if isinstance(messages, list):
+        prompt: object = [each.get("content") for each in messages if isinstance(each, dict)]
+    else:
+        prompt = document.get("prompt", document.get("input"))
+    return max(1, _tokens_of(prompt, MAX_PROMPT_DEPTH))
+
+
+def _tokens_of(prompt: object, depth: int) -> int:
+    """Of a text, a list of token ids, a batch of either, or the parts of a message; nothing below `depth` lists."""
+    if isinstance(prompt, str):
+        return len(prompt) // CHARS_PER_TOKEN
+    if isinstance(prompt, dict):
+        text = prompt.get("text")
+        return len(text) // CHARS_PER_TOKEN if isinstance(text, str) else 0
+    if not isinstance(prompt, list) or depth == 0:
+        return 0
+    return sum(1 if isinstance(each, int) else _tokens_of(each, depth - 1) for each in prompt)
 
 
 def _strict(body: bytes) -> dict[str, Any]:

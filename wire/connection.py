@@ -5,23 +5,17 @@ deadlines are checked by the server's sweep, so an ordinary request starts no ti
 """
 
 import asyncio
-import email.utils
 import logging
-import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import cast
 
 from wire import filesend
 from wire.exchange import Disconnected, Exchange
 from wire.http1 import Body, End, RequestGate, RequestHead, response_head_bytes
-from wire.limits import Limits
 from wire.refusal import Refusal
+from wire.roster import Roster
 
-Handler = Callable[[Exchange], Awaitable[None]]
-
-LINGER_S = 2.0  # how long a refused client may go on sending before the reset that could hide our answer
-LINGER_BYTES = 4 * 1024 * 1024  # and how much
+LINGER_S = 5.0  # how long a refused client may go on sending before the reset that could hide our answer
+LINGER_BYTES = 64 * 1024 * 1024  # and how much: many clients read only when they have sent everything
 FULL = "Too many connections; try again shortly."
 SLOW_HEAD = "The request head took too long to arrive."
 SLOW_BODY = "The request body arrives too slowly."
@@ -30,47 +24,14 @@ BROKEN = "The server failed on this request; try again."
 log = logging.getLogger("nearfield.wire")
 
 
-@dataclass(slots=True)
-class Shared:
-    """What the connections of one listener have in common."""
-
-    handler: Handler
-    limits: Limits
-    connections: set["Connection"] = field(default_factory=set)
-    num_by_address: dict[str, int] = field(default_factory=dict)
-    draining: bool = False
-    emptied: asyncio.Event = field(default_factory=asyncio.Event)
-    date: str = ""
-
-    def tick(self) -> None:
-        """Refresh the Date header: once a sweep instead of once a request."""
-        self.date = email.utils.formatdate(time.time(), usegmt=True)
-
-    def admit(self, connection: "Connection", address: str) -> bool:
-        """Count a new connection in; False if a cap is reached (it is counted all the same)."""
-        num = self.num_by_address[address] = self.num_by_address.get(address, 0) + 1
-        self.connections.add(connection)
-        fits = len(self.connections) <= self.limits.max_connections and num <= self.limits.max_per_address
-        return fits and not self.draining
-
-    def leave(self, connection: "Connection", address: str) -> None:
-        """Count a lost connection out."""
-        self.connections.discard(connection)
-        left = self.num_by_address.pop(address, 1) - 1
-        if left:
-            self.num_by_address[address] = left
-        if not self.connections:
-            self.emptied.set()
-
-
 class Connection(asyncio.Protocol):
     """See the file's docstring. Implements `exchange.Line`."""
 
-    def __init__(self, shared: Shared) -> None:
-        self._shared = shared
-        self._limits = shared.limits
+    def __init__(self, roster: Roster) -> None:
+        self._roster = roster
+        self._limits = roster.limits
         self._loop = asyncio.get_running_loop()
-        self._gate = RequestGate(shared.limits)
+        self._gate = RequestGate(roster.limits)
         self._transport: asyncio.Transport
         self._address = ""
         self._exchange: Exchange | None = None
@@ -96,8 +57,9 @@ class Connection(asyncio.Protocol):
         peername = transport.get_extra_info("peername")
         self._address = str(peername[0]) if peername else ""
         self._deadline = self._loop.time() + self._limits.head_s
-        if not self._shared.admit(self, self._address):
-            self._refuse(Refusal(503, "overloaded", FULL, "server_error", retry_after_s=1))
+        if not self._roster.admit(self, self._address):
+            self._say(Refusal(503, "overloaded", FULL, "server_error", retry_after_s=1))
+            self._close()
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a head, of a body, or of a request that must wait."""
@@ -124,7 +86,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the handler, and wake whoever waits."""
         del exc
-        self._shared.leave(self, self._address)
+        self._roster.leave(self, self._address)
         self._gone()
 
     def pause_writing(self) -> None:
@@ -143,11 +105,11 @@ class Connection(asyncio.Protocol):
     @property
     def stays_open(self) -> bool:
         """False once the server drains."""
-        return not self._shared.draining
+        return not self._roster.draining
 
     def date(self) -> str:
         """Now, as HTTP writes it, at most a sweep old."""
-        return self._shared.date
+        return self._roster.date
 
     def send(self, *parts: bytes) -> None:
         """Queue bytes."""
@@ -255,7 +217,7 @@ class Connection(asyncio.Protocol):
     async def _serve(self, exchange: Exchange) -> None:
         """Run the handler; whatever it raises ends in one clean answer or one cut connection."""
         try:
-            await self._shared.handler(exchange)
+            await self._roster.handler(exchange)
             exchange.check_finished()
         except Refusal as refusal:
             await self._fail(exchange, refusal)
@@ -287,7 +249,7 @@ class Connection(asyncio.Protocol):
         """The exchange is over: take the next request, or close."""
         if self._lost:
             return
-        if not exchange.keep_alive or self._shared.draining:
+        if not exchange.keep_alive or self._roster.draining:
             if exchange.body_complete and not self._gate.num_waiting_bytes:
                 self._close()
             else:
@@ -320,10 +282,13 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer without a handler, and close."""
+        self._say(refusal)
+        self._linger()
+
+    def _say(self, refusal: Refusal) -> None:
         body = refusal.body()
         framing = (("content-length", str(len(body))), ("connection", "close"))
         self._transport.write(response_head_bytes(refusal.status, refusal.headers() + framing) + body)
-        self._linger()
 
     def _linger(self) -> None:
         """Close so that the answer arrives: with unread bytes in our buffer the kernel would send a reset."""

@@ -155,7 +155,7 @@ class Pool:
     @property
     def num_idle(self) -> int:
         """Connections that wait for a request."""
-        return len(self._idle)
+        return sum(upstream.usable for upstream in self._idle)
 
     @property
     def num_busy(self) -> int:

@@ -11,6 +11,7 @@ from wire.http1 import Headers, RequestHead, response_head_bytes
 from wire.refusal import Refusal
 
 JOIN_BYTES = 16 * 1024  # below this one copy is cheaper than three writes
+SKIP_BYTES = 1024 * 1024  # of an unwanted body; for more the connection is closed instead
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _OURS = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive"})
 _BODYLESS = frozenset({204, 304})
@@ -258,9 +259,11 @@ class Exchange:
             self.keep_alive = False
 
     def _body_will_be_read(self) -> bool:
-        """False if the client may wait for a 100 that will not come, or its body is broken."""
-        waits = self.head.expect_continue and not self._asked
-        return self._ended or (self._failure is None and not waits)
+        """False if the client may wait for a 100 that will not come, or its body is broken or too long to skip."""
+        if self._ended or self._asked:
+            return self._failure is None
+        left = (self.head.content_length or 0) - self._received_bytes
+        return self._failure is None and not self.head.expect_continue and left <= SKIP_BYTES
 
     def _send_body(self, data: bytes) -> None:
         head = self._take_head()

@@ -3,9 +3,10 @@
 import asyncio
 import ssl
 
-from wire.connection import Connection, Handler, Shared
+from wire.connection import Connection
 from wire.exchange import Disconnected, Exchange
 from wire.limits import DEFAULT_LIMITS, Limits
+from wire.roster import Handler, Roster
 
 __all__ = ["DEFAULT_LIMITS", "Disconnected", "Exchange", "Handler", "Limits", "Server"]
 
@@ -16,9 +17,9 @@ BACKLOG = 1024  # connections the kernel holds while the loop is busy
 class Server:
     """One listener. `await Server.start(...)`; `port` is the bound one (useful when 0 was asked for)."""
 
-    def __init__(self, shared: Shared, listener: asyncio.Server, port: int) -> None:
+    def __init__(self, roster: Roster, listener: asyncio.Server, port: int) -> None:
         self.port = port
-        self._shared = shared
+        self._roster = roster
         self._listener = listener
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
 
@@ -37,28 +38,28 @@ class Server:
         A Refusal the handler raises before `start` becomes its response, any other exception a plain 500 (and
         is logged); after `start` the connection is cut. Raises OSError if the address cannot be bound.
         """
-        shared = Shared(handler, limits)
-        shared.tick()
+        roster = Roster(handler, limits)
+        roster.tick()
         listener = await asyncio.get_running_loop().create_server(
-            lambda: Connection(shared),
+            lambda: Connection(roster),
             host,
             port,
             ssl=tls,
             ssl_handshake_timeout=None if tls is None else limits.handshake_s,
             backlog=BACKLOG,
         )
-        return cls(shared, listener, listener.sockets[0].getsockname()[1])
+        return cls(roster, listener, listener.sockets[0].getsockname()[1])
 
     @property
     def num_connections(self) -> int:
         """Open client connections."""
-        return len(self._shared.connections)
+        return len(self._roster.members)
 
     async def drain(self, deadline_s: float) -> None:
         """Stop listening, let running exchanges finish within `deadline_s` seconds, cut the rest."""
         self._listener.close()
-        self._shared.draining = True
-        for connection in tuple(self._shared.connections):
+        self._roster.draining = True
+        for connection in tuple(self._roster.members):
             connection.close_if_idle()
         try:
             async with asyncio.timeout(deadline_s):
@@ -70,28 +71,28 @@ class Server:
     async def close(self) -> None:
         """Stop listening and cut every connection; returns when the last handler has ended."""
         self._listener.close()
-        self._shared.draining = True
+        self._roster.draining = True
         self._sweeper.cancel()
-        tasks = [c.task for c in self._shared.connections if c.task is not None]
-        for connection in tuple(self._shared.connections):
+        tasks = [c.task for c in self._roster.members if c.task is not None]
+        for connection in tuple(self._roster.members):
             connection.cut()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._emptied()
 
     async def _emptied(self) -> None:
-        while self._shared.connections:
-            self._shared.emptied.clear()
-            await self._shared.emptied.wait()
+        while self._roster.members:
+            self._roster.emptied.clear()
+            await self._roster.emptied.wait()
 
     async def _sweep(self) -> None:
         """Enforce all deadlines: one timer for the listener instead of several per request."""
-        limits = self._shared.limits
+        limits = self._roster.limits
         shortest = min(limits.head_s, limits.idle_s, limits.body_grace_s, limits.write_stall_s)
         pause = min(SWEEP_S, max(shortest / 4, 0.01))
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(pause)
-            self._shared.tick()
+            self._roster.tick()
             now = loop.time()
-            for connection in tuple(self._shared.connections):
+            for connection in tuple(self._roster.members):
                 connection.check(now)

@@ -8,9 +8,18 @@ loss and no jitter, and every figure taken through it must be labelled simulated
 
 import asyncio
 from collections import deque
+from enum import Enum, auto
 from typing import cast
 
 WINDOW_BYTES = 64 * 1024 * 1024  # in flight per direction at most: 160 ms at 3 Gbit/s
+
+
+class _Ending(Enum):
+    """How one side ended; it travels behind the bytes that came before it."""
+
+    HALF = auto()  # no more bytes from here
+    WHOLE = auto()
+    RESET = auto()
 
 
 class _Side(asyncio.Protocol):
@@ -21,9 +30,8 @@ class _Side(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self.transport: asyncio.Transport | None = None
         self.other: _Side | None = None
-        self._queue: deque[tuple[float, bytes | None]] = (
-            deque()
-        )  # (due in loop time, bytes or None for the end)
+        self._queue: deque[tuple[float, bytes | _Ending]] = deque()  # (due in loop time, what)
+        self.ended = False  # the near program sends no more
         self._num_queued_bytes = 0
         self._free_at = opened  # when the link's rate lets the next byte in
         self._timer: asyncio.TimerHandle | None = None
@@ -43,13 +51,13 @@ class _Side(asyncio.Protocol):
         self._deliver_at(self._free_at + self._link.rtt_s / 2, data)
 
     def eof_received(self) -> bool:
-        self._deliver_at(max(self._loop.time(), self._free_at) + self._link.rtt_s / 2, None)
+        self.ended = True
+        self._end_at(_Ending.HALF)
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._link.sides.discard(self)
-        due = max(self._loop.time(), self._free_at) + self._link.rtt_s / 2
-        self._loop.call_at(due, self._close_other, exc)
+        self._end_at(_Ending.WHOLE if exc is None else _Ending.RESET)
 
     def pause_writing(self) -> None:
         if self.other is not None:
@@ -75,8 +83,8 @@ class _Side(asyncio.Protocol):
             _, data = self._queue.popleft()
             if target.is_closing():
                 continue
-            if data is None:
-                target.write_eof()
+            if isinstance(data, _Ending):
+                self._end(target, data)
             else:
                 target.write(data)
                 self._taken(len(data))
@@ -89,18 +97,22 @@ class _Side(asyncio.Protocol):
         if was_full and self._num_queued_bytes <= WINDOW_BYTES and self.transport is not None:
             self.transport.resume_reading()
 
-    def _deliver_at(self, due: float, data: bytes | None) -> None:
+    def _end(self, target: asyncio.Transport, ending: _Ending) -> None:
+        """End the far connection as this one ended; after two half ends it is whole, and must be closed."""
+        if ending is _Ending.RESET:
+            target.abort()
+        elif ending is _Ending.WHOLE or (self.other is not None and self.other.ended):
+            target.close()
+        else:
+            target.write_eof()
+
+    def _end_at(self, ending: _Ending) -> None:
+        self._deliver_at(max(self._loop.time(), self._free_at) + self._link.rtt_s / 2, ending)
+
+    def _deliver_at(self, due: float, data: bytes | _Ending) -> None:
         self._queue.append((due, data))
         if self._timer is None:
             self._timer = self._loop.call_at(due, self.deliver)
-
-    def _close_other(self, exc: Exception | None) -> None:
-        """This side is gone and its last bytes are delivered: so is the other, as abruptly."""
-        if self._queue and not self._blocked:
-            self.deliver()
-        target = self.other.transport if self.other is not None else None
-        if target is not None and not target.is_closing():
-            (target.close if exc is None else target.abort)()
 
 
 class WanRelay:

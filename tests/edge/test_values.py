@@ -1,6 +1,7 @@
 """The pure parts of the edge: admission, buckets, asks, event cuts, setbacks."""
 
 import hashlib
+import json
 
 import pytest
 
@@ -120,7 +121,7 @@ def test_buckets_refill_and_are_bounded():
 
 def test_an_ask_is_read_strictly():
     ask = read_ask("/v1/chat/completions", b'{"model": "a/b", "stream": true, "messages": []}')
-    assert (ask.model, ask.stream, ask.prompt_tokens) == ("a/b", True, 12)
+    assert (ask.model, ask.stream, ask.prompt_tokens) == ("a/b", True, 1)
     assert not read_ask("/v1/embeddings", b'{"model": "a/b", "stream": true}').stream
     assert not read_ask("/v1/completions", b'{"model": "a/b", "stream": "true"}').stream
     for body in (
@@ -135,6 +136,39 @@ def test_an_ask_is_read_strictly():
         with pytest.raises(Refusal) as refusal:
             read_ask("/v1/completions", body)
         assert (refusal.value.status, refusal.value.code) == (400, "bad_request")
+
+
+@pytest.mark.parametrize(
+    ("document", "prompt_tokens"),
+    [
+        ({"prompt": "x" * 400}, 100),
+        ({"prompt": [1] * 50}, 50),
+        ({"input": ["x" * 40, "y" * 40]}, 20),
+        ({"input": [[1, 2], [3]]}, 3),
+        (
+            {
+                "messages": [
+                    {"role": "user", "content": "x" * 40},
+                    {"content": [{"type": "text", "text": "y" * 8}]},
+                ]
+            },
+            12,
+        ),
+        ({"messages": [1, {"content": None}, {"content": {"text": 1}}]}, 1),
+        ({"prompt": None}, 1),
+        ({}, 1),
+    ],
+)
+def test_prompts_are_estimated(document, prompt_tokens):
+    body = json.dumps({"model": "a/b", **document}).encode()
+
+    assert read_ask("/v1/completions", body).prompt_tokens == prompt_tokens
+
+
+def test_a_deep_prompt_is_no_fault_of_ours():
+    body = b'{"model": "a/b", "prompt": ' + b"[" * 900 + b"]" * 900 + b"}"
+
+    assert read_ask("/v1/completions", body).prompt_tokens == 1
 
 
 STREAM = b': a\n\ndata: {"x":1}\n\n: b\n\ndata: [DONE]\r\n\r\ndata: rest'

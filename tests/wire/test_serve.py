@@ -268,6 +268,23 @@ async def test_a_refused_request_closes_after_its_answer():
         assert await client.rest() == b""
 
 
+@pytest.mark.parametrize("secure", [False, True])
+async def test_a_client_that_sends_before_it_reads_still_gets_its_refusal(tls, secure):
+    async def handler(exchange):
+        raise Refusal(403, "forbidden", "No.")
+
+    options = {"ssl": tls[1], "server_hostname": "localhost"} if secure else {}
+    async with serving(handler, tls=tls[0] if secure else None) as server:
+        client = await Client.open(server, **options)
+        total = 16 * 2**20
+        client.send(b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % total)
+        await send_slowly(client, total)
+        status, headers, _ = await client.answer()
+
+        assert (status, headers["connection"]) == (403, "close")
+        await client.close()
+
+
 async def test_expect_continue_is_sent_when_the_body_is_wanted():
     async def handler(exchange):
         if exchange.head.path == "/no":
