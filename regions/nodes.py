@@ -39,7 +39,7 @@ INSPECT_S = 60.0  # a forked child builds the architecture on the meta device
 PROBE_S = 60.0  # one token of a model that is already resident, on a busy CPU
 UNLOAD_S = 30.0
 BETWEEN_LINES_S = 120.0  # a load that says nothing for so long has hung
-PROBE_TEXT = "Hello"  # any text has a first token
+PROBE_TEXT = "hello world " * 32  # 64 words: long enough that the first prefill figure means something
 
 JSON_HEADERS = (("content-type", "application/json"),)
 
@@ -111,9 +111,10 @@ class Node:
     async def probe(self, revision: Revision) -> None:
         """One greedy token, or one embedding, through the node's own API; returns if it is well-formed."""
         generates = revision.facts.kind == "generate"
-        question: dict[str, Any] = {"model": revision.model, "input": PROBE_TEXT}
+        text = PROBE_TEXT[: max(5, revision.facts.max_len // 2)]  # a character is a token at the most
+        question: dict[str, Any] = {"model": revision.model, "input": text}
         if generates:
-            question = {"model": revision.model, "prompt": PROBE_TEXT, "max_tokens": 1, "temperature": 0}
+            question = {"model": revision.model, "prompt": text, "max_tokens": 1, "temperature": 0}
         path = "/v1/completions" if generates else "/v1/embeddings"
         extra = ((REVISION, revision.id), (TENANT, "nearfield"))
         answer = await self._ask("POST", path, question, head_s=PROBE_S, extra=extra)

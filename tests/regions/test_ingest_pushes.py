@@ -10,7 +10,7 @@ from regions.manifest import Manifest, ManifestFile
 from regions.map import RolloutState
 from storage.client import StoreError
 from tests.regions.folders import sharded, whole
-from tests.regions.made_region import MODEL, PATIENCE, Made
+from tests.regions.made_region import MODEL, PATIENCE, STRIDE, Made
 from tests.regions.pretend_node import FACTS, failure
 from tests.regions.test_commit_verdicts import REFUSALS
 
@@ -156,7 +156,7 @@ async def test_an_overwrite_during_the_commit_is_never_mixed():
     """At every read and copy of the commit, once: one shard is overwritten. Old or new, never both."""
     old, new = sharded(2, fill=b"\x01"), sharded(2, fill=b"\x02")
     shards = sorted(path for path in old if path.endswith(".safetensors"))
-    for moment in range(1, 40):
+    for moment in range(1, 60, STRIDE):
         made, seen, fired = Made(), 0, False
 
         def overwrite(op, bucket, key, moment=moment, made=made):
