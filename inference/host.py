@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING, Any
 from inference.board import Board, LoadFailure
 from inference.loading import Room
 from inference.modeltext import context_tokens
-from inference.worker import Worker, not_resident
+from inference.worker import Parts, Worker, not_resident
 from inference.workers import State, idle_too_long, stops_for_room
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from inference.seams import Shell, Tier
     from weights_cache.revision import Revision
 
 WORKER_BYTES = 96 * 1024 * 1024
 """What a forked engine takes beside weights and slots: private pages of Python and torch, activations."""
 KV_SHARE = 0.25
 """Of the memory budget, for one model's slots at most: two models and their slots fit a small node."""
+LEAST_WAIT_MS = 1.0
+"""Mapped memory is there at once: a shorter wait says nothing of bandwidth."""
 TEND_S = 0.25
 """Between two looks for idle workers; idle timeouts are seconds."""
 CLOSE_S = 10.0
@@ -54,10 +55,8 @@ class Tenure:
 class Host:
     """The workers of one node. `tend` runs beside it; `close` ends them all."""
 
-    def __init__(
-        self, means: Means, tier: Tier, shell: Shell, *, now: Callable[[], float] = time.perf_counter
-    ) -> None:
-        self._means, self._tier, self._shell, self._now = means, tier, shell, now
+    def __init__(self, means: Means, parts: Parts, *, now: Callable[[], float] = time.perf_counter) -> None:
+        self._means, self._parts, self._now = means, parts, now
         self._workers: dict[str, Worker] = {}
         self._tenures: dict[str, Tenure] = {}
         self._loads: dict[str, Board] = {}
@@ -66,7 +65,7 @@ class Host:
         self._attach_s: float | None = None
         self._closing = False
         self.host_bytes_per_s: float | None = None
-        """Measured: bytes of weights by the seconds from host memory to a worker that answers."""
+        """Measured: bytes of weights that were here by the time an engine waited for them."""
 
     @property
     def workers(self) -> tuple[Worker, ...]:
@@ -80,7 +79,7 @@ class Host:
 
     @property
     def attach_s(self) -> float | None:
-        """Measured: from weights on this host to a worker that can answer; None before the first."""
+        """Measured: a load without its wait for bytes, to a worker that can answer; None before the first."""
         return self._attach_s
 
     def find(self, revision_id: str | None, model: str) -> Worker:
@@ -126,7 +125,7 @@ class Host:
             await worker.drain()
             freed_bytes = worker.room.num_bytes
         if to_region:
-            await asyncio.to_thread(self._tier.evict, revision_id)
+            await asyncio.to_thread(self._parts.tier.evict, revision_id)
         return freed_bytes
 
     async def tend(self) -> None:
@@ -180,9 +179,12 @@ class Host:
         line = await worker.board.outcome()
         if line["phase"] == "failed":
             log.warning("load of %s failed: %s: %s", worker.revision.model, line["code"], line["message"])
-        elif worker.report.start == "host":
-            self._attach_s = line["total_ms"] / 1000
-            self.host_bytes_per_s = worker.report.bytes["host"] / max(self._attach_s, 1e-3)
+            return
+        report = worker.report
+        waited_ms = report.phases.get("fetch", 0.0) + report.phases.get("verify", 0.0)
+        self._attach_s = (report.total_ms - waited_ms) / 1000
+        if report.start == "host":
+            self.host_bytes_per_s = report.bytes["host"] / max(waited_ms, LEAST_WAIT_MS) * 1000
 
     async def _seat(self, revision: Revision, board: Board) -> Worker:
         """Make room, one load at a time, and take it."""
@@ -194,7 +196,7 @@ class Host:
             await self._make_room(revision, room)
             if self._closing:
                 raise LoadFailure("draining", "this node is stopping", "ask another one")
-            worker = Worker(revision, room, board, self._tier, self._shell, now=self._now)
+            worker = Worker(revision, room, board, self._parts, now=self._now)
             self._workers[revision.id] = worker
             return worker
 

@@ -1,7 +1,7 @@
 """Looking at a pushed folder before it is committed: its small files are read here, judged in a throw-away child.
 
-The child (`inference.inspect`, forked by the shell) knows transformers. Whether the tokenizer and the chat
-template can be used is the API process' own business, so it is tried here.
+The child (`inference.inspect`, forked by the shell) knows transformers. Whether the tokenizer
+can be read is tried in a child as well: that costs time and memory.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from inference.board import LoadFailure
 from inference.body import MAX_BODY_BYTES
-from inference.modeltext import ModelText
+from inference.modeltext import NEWER_TOKENIZER, TOKENIZER_BAD, TOKENIZER_MISSING
 from inference.shell_link import ShellError
+from inference.tokenizer_check import tokenizer_fault
 from weights_cache.fetch import ReadError
 from wire.refusal import Refusal
 
@@ -60,7 +60,7 @@ async def look_at(
     """
     try:
         files = await asyncio.to_thread(_read, question, make_reader)
-        await asyncio.to_thread(_try_text, files)
+        await _try_tokenizer(files)
         request = _request(question, files)
         return await shell.inspect(request, INSPECT_S)
     except FolderRefused as refused:
@@ -101,11 +101,11 @@ def _one(reader: RangeReader, url: str, size: int) -> bytes:
     return bytes(data)
 
 
-def _try_text(files: Files) -> None:
-    try:
-        ModelText.read(files)
-    except LoadFailure as cause:
-        raise FolderRefused(cause.code, cause.message, cause.next_step) from cause
+async def _try_tokenizer(files: Files) -> None:
+    if "tokenizer.json" not in files:
+        raise FolderRefused(*TOKENIZER_MISSING)
+    if (fault := await tokenizer_fault(files["tokenizer.json"])) is not None:
+        raise FolderRefused(TOKENIZER_BAD, fault, NEWER_TOKENIZER)
 
 
 def _request(question: Mapping[str, Any], files: Files) -> dict[str, Any]:

@@ -19,9 +19,11 @@ import uvicorn
 from inference.app import make_app
 from inference.host import Host, Means
 from inference.inspection import look_at
+from inference.modeltext import TextShelf
 from inference.shell_link import ShellLink
 from inference.standing import StandingShell, socket_path
 from inference.template import RENDER_CPU_MS, TemplateChild
+from inference.worker import Parts
 from weights_cache.cache import HostTier
 from weights_cache.fetch import HttpReader
 
@@ -87,7 +89,7 @@ class Node:
         means = Means(
             settings.memory_budget_bytes, settings.host_cache_bytes, settings.max_slots, settings.num_threads
         )
-        self.host = Host(means, tier, shell)
+        self.host = Host(means, Parts(tier, shell, TextShelf(child)))
         self.child = child
         self.is_stopping = False
 

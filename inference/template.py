@@ -128,6 +128,14 @@ class TemplateChild:
         task.add_done_callback(_taken)
         return await asyncio.shield(task)  # a caller who goes away must not leave half an exchange behind
 
+    async def compile(self, template: ChatTemplate) -> None:
+        """Have the child know the template before its first request; what is wrong with it shows then."""
+        if len(template.source) <= MAX_TEMPLATE_CHARS:
+            question = {"digest": template.digest, "source": template.source, "variables": None}
+            async with self._turn:
+                with contextlib.suppress(Refusal):
+                    await self._ask(question)
+
     async def _render(self, question: dict[str, Any], source: str) -> str:
         async with self._turn:
             answer = await self._ask(question)

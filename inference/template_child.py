@@ -124,13 +124,15 @@ class Renderer:
     def answer(self, message: dict[str, Any]) -> dict[str, Any]:
         """{"text"} or {"error"} or, for a digest that is not compiled and came without source, {"unknown"}.
 
-        `message`: {"digest", "source" or null, "variables": {...}}.
+        `message`: {"digest", "source" or null, "variables": {...}}; without variables it is only compiled.
         """
         digest, source = message["digest"], message.get("source")
         if digest not in self._compiled and source is None:
             return {"unknown": True}
         try:
-            return {"text": self._render(self._template(digest, source), message["variables"])}
+            template = self._template(digest, source)
+            variables = message["variables"]
+            return {"text": "" if variables is None else self._render(template, variables)}
         except MemoryError:
             return {"error": f"it needs more than {MAX_MEMORY_BYTES >> 20} MiB of memory"}
         except RecursionError:

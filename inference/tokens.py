@@ -40,12 +40,11 @@ class Vocabulary:
     __slots__ = ("_added", "_pieces", "_read_piece", "_special", "_tokenizer", "num_ids")
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        config = json.loads(tokenizer.to_str())
         self._tokenizer = tokenizer
         added = tokenizer.get_added_tokens_decoder()
         self._added = frozenset(added)
         self._special = frozenset(token for token, entry in added.items() if entry.special)
-        self._read_piece: PieceReader | None = piece_reader(config["decoder"])
+        self._read_piece: PieceReader | None = piece_reader(_decoder_config(tokenizer))
         self._pieces: dict[tuple[int, bool], bytes] = {}
         self.num_ids: int = tokenizer.get_vocab_size(with_added_tokens=True)
 
@@ -113,6 +112,14 @@ class Vocabulary:
         """The text of a whole sequence, by the same rules as a stream of it."""
         stream = self.text_stream(keep_special=keep_special)
         return "".join(map(stream.receive, tokens)) + stream.finish()
+
+
+def _decoder_config(tokenizer: Tokenizer) -> dict[str, Any] | None:
+    """The decoder chain as `tokenizer.json` has it; writing the whole tokenizer out takes half a second."""
+    if tokenizer.decoder is None:
+        return None
+    config: dict[str, Any] = json.loads(tokenizer.decoder.__getstate__())
+    return config
 
 
 class _Pieced:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from inference.board import Board, LoadFailure
 from inference.engine_process import EngineProcess
 from inference.loading import LoadReport, Room, stopped, unreadable
-from inference.modeltext import ModelText, context_tokens
+from inference.modeltext import context_tokens
 from inference.sequences import ModelLimits
 from inference.shell_link import ShellError
 from inference.template import json_file
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from inference.calls import EngineCalls
     from inference.link import Message
+    from inference.modeltext import ModelText, TextShelf
     from inference.seams import Landing, Shell, Tier
     from weights_cache.revision import Revision
 
@@ -31,6 +32,15 @@ DRAIN_DEADLINE_S = 60.0
 """Running requests may finish for so long once their worker is to go."""
 POLL_S = 0.1
 """Between two looks at how far a landing is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What every worker of a host is made with."""
+
+    tier: Tier
+    shell: Shell
+    texts: TextShelf
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +61,7 @@ class Worker:
         revision: Revision,
         room: Room,
         board: Board,
-        tier: Tier,
-        shell: Shell,
+        parts: Parts,
         *,
         now: Callable[[], float],
     ) -> None:
@@ -64,7 +73,7 @@ class Worker:
         self.ready: Message = {}
         self.report = LoadReport()
         self.gone = asyncio.Event()
-        self._tier, self._shell, self._now = tier, shell, now
+        self._parts, self._now = parts, now
         self._model: ResidentModel | None = None
         self._landing: Landing | None = None
         self._engine: EngineProcess | None = None
@@ -161,9 +170,9 @@ class Worker:
     async def _prepare(self) -> Mapping[str, bytes]:
         """Start the landing and read the small files, side by side."""
         self.board.post("fork", 0, 1)
-        files = asyncio.create_task(asyncio.to_thread(self._tier.small_files, self.revision))
+        files = asyncio.create_task(asyncio.to_thread(self._parts.tier.small_files, self.revision))
         try:
-            self._landing = await asyncio.to_thread(self._tier.land, self.revision, pin=True)
+            self._landing = await asyncio.to_thread(self._parts.tier.land, self.revision, pin=True)
             return await files
         except LandingError as cause:
             raise unreadable(cause) from cause
@@ -175,7 +184,7 @@ class Worker:
             raise stopped()
         spec = self._spec(json_file(files, "config.json"))
         try:
-            self._engine = await EngineProcess.fork(self._shell, spec, self._landing, self._hear)
+            self._engine = await EngineProcess.fork(self._parts.shell, spec, self._landing, self._hear)
         except (ShellError, OSError) as cause:
             raise LoadFailure(
                 "fork_failed", f"no engine could be forked: {cause}", "it is tried again"
@@ -197,7 +206,7 @@ class Worker:
         """Wait for the engine; read the tokenizer meanwhile and say how far the landing is."""
         if self._engine is None:
             raise stopped()
-        text = asyncio.create_task(asyncio.to_thread(ModelText.read, files))
+        text = asyncio.create_task(self._parts.texts.text_of(self.revision.id, files))
         ready = asyncio.create_task(self._heard_ready.wait())
         silent = asyncio.create_task(self._engine.until_silent())
         try:
