@@ -113,6 +113,7 @@ def _inspected(pushed: _Pushed) -> dict[str, Any]:
     config = config_of(pushed.config)
     kind = kind_of(config, has_pooling=has_pooling(pushed.files))
     pooling = pooling_of(pushed.files) if kind == "embed" else None
+    _check_depth(config, pushed)
     dtype = NAMED.get(pushed.dtype) or _stored_dtype(pushed)
     model_class = class_of(config, kind)
     with torch.device("meta"):
@@ -128,6 +129,21 @@ def _inspected(pushed: _Pushed) -> dict[str, Any]:
         **_ends(config, pushed, pooling),
     }
     return {"facts": facts, "left_out": _left_out(pushed, unexpected)}
+
+
+def _check_depth(config: PreTrainedConfig, pushed: _Pushed) -> None:
+    """A config may say any number of layers, and each costs time to make: there is a tensor for each.
+
+    Raises:
+        ConfigRefused: there are fewer tensors than layers.
+    """
+    num_layers = getattr(config.get_text_config(), "num_hidden_layers", 0)
+    if isinstance(num_layers, int) and num_layers > len(pushed.tensors):
+        raise ConfigRefused(
+            "missing_tensors",
+            f"config.json says {num_layers} layers, and the weights have {len(pushed.tensors)} tensors",
+            "push all shards, and the config.json that belongs to them",
+        )
 
 
 def _stored_dtype(pushed: _Pushed) -> torch.dtype:
@@ -175,8 +191,9 @@ def _check_tensors(model: PreTrainedModel, pushed: _Pushed, dtype: torch.dtype) 
 
 def _sizes(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, Any]:
     config = model.config.get_text_config()
+    tied = model.all_tied_weights_keys  # named_parameters() gives a tie once, but nothing is tied on meta
     return {
-        "num_params": sum({id(part): part.numel() for part in model.parameters()}.values()),
+        "num_params": sum(part.numel() for name, part in model.named_parameters() if name not in tied),
         "num_layers": int(config.num_hidden_layers),
         "vocab_size": int(config.vocab_size),
         "kv_bytes_per_token": _kv_elements(model) * dtype.itemsize if model.can_generate() else 0,

@@ -72,11 +72,10 @@ def _pooling_config(files: Mapping[str, Any]) -> Mapping[str, Any]:
     raise PoolingRefused("modules.json names no pooling whose config.json is here")
 
 
-def _mode(config: Mapping[str, Any]) -> object:
+def _mode(config: Mapping[str, Any]) -> str:
     if "pooling_mode" in config:
-        return config["pooling_mode"]
-    modes = [mode for flag, mode in LEGACY_MODES.items() if config.get(flag) is True]
-    return modes[0] if len(modes) == 1 else modes
+        return str(config["pooling_mode"])
+    return "+".join(mode for flag, mode in LEGACY_MODES.items() if config.get(flag) is True)
 
 
 def _max_seq_len(files: Mapping[str, Any]) -> int | None:

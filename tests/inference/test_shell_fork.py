@@ -337,6 +337,20 @@ async def test_wrong_weights_are_fatal_with_a_code(shell):
     await engine.close()
 
 
+async def test_a_model_is_inspected_in_a_child(shell):
+    tensors = [{"name": "model.norm.weight", "dtype": "F32", "shape": [32]}]
+    answer = await shell.inspect(
+        {"config": config_values("llama", num_hidden_layers=1), "tensors": tensors}, 30.0
+    )
+    assert answer["refused"]["code"] == "missing_tensors"
+    assert threads_of(shell.pid) == 1
+
+
+async def test_an_inspection_that_says_nothing_in_time_is_refused(shell):
+    answer = await shell.inspect({"config": config_values("llama"), "tensors": []}, 0.0)
+    assert answer["refused"]["code"] == "inspection_failed"
+
+
 async def test_a_shell_dies_with_its_node(tmp_path):
     node = await asyncio.create_subprocess_exec(
         sys.executable, "-c", NODE, str(tmp_path / "s"), stdout=asyncio.subprocess.PIPE
