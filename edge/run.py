@@ -108,17 +108,16 @@ async def run(settings: EdgeSettings, ready: Callable[[int], None], stop: asynci
     edge.feed.load()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(edge.close)
-        group = await stack.enter_async_context(asyncio.TaskGroup())
-        tasks = edge.begin(group)
-        servers: list[Server] = []
-        try:
-            servers += await _listen(settings, edge, tls, stack)
-            ready(servers[0].port)
-            await stop.wait()
-        finally:
-            await asyncio.gather(*(server.drain(settings.drain_s) for server in servers))
-            for task in tasks:
-                task.cancel()
+        servers = await _listen(settings, edge, tls, stack)
+        async with asyncio.TaskGroup() as group:
+            tasks = edge.begin(group)
+            try:
+                ready(servers[0].port)
+                await stop.wait()
+            finally:
+                await asyncio.gather(*(server.drain(settings.drain_s) for server in servers))
+                for task in tasks:
+                    task.cancel()
 
 
 async def _listen(

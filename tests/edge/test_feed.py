@@ -119,7 +119,7 @@ async def test_an_edge_boots_and_routes_with_every_control_plane_dead(world):
 
     assert status == 200
     assert "state=away" in headers["x-nearfield-route"]  # rows of before, and it says so
-    assert time.perf_counter() - began < 1.0
+    assert time.perf_counter() - began < 3
 
 
 async def test_rows_survive_a_kill_of_the_edge_within_moments(world):

@@ -340,7 +340,7 @@ async def test_slow_heads_idle_connections_and_slow_bodies_are_dropped():
         assert await idle.rest() == b""
         assert (await slow_head.answer())[0] == 408
         assert (await slow_body.answer())[0] == 408
-        assert time.perf_counter() - began < 1
+        assert time.perf_counter() - began < 4
         for client in (silent, slow_head, idle, slow_body):
             await client.close()
 
@@ -475,7 +475,7 @@ async def test_a_client_that_goes_away_cancels_the_handler(how):
         told, late_s = await asyncio.wait_for(seen, 2)
 
         assert told
-        assert late_s < 0.2
+        assert late_s < 1
         await client.close()
         await asyncio.sleep(0.02)
         assert server.num_connections == 0
