@@ -1,0 +1,175 @@
+"""The step loop over a stand-in model: whose fault is whose, and what the node hears."""
+
+import threading
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+
+from inference.generation import MAX_BAD_STEPS, EngineBroken, GenerateLoop
+from inference.link import EngineLink, FrameReader, frame_bytes, link_pair
+from inference.orders import Bounds
+from inference.scheduler import Scheduler
+from inference.slots import SlotPlan
+
+VOCABULARY = 50
+
+
+@dataclass
+class Counting:
+    """Says the last token plus one; a row that holds a `bad` token makes the whole pass fail."""
+
+    bad: frozenset = frozenset()
+    broken: bool = False
+    passes: list = field(default_factory=list)
+    released: list = field(default_factory=list)
+    rows: dict = field(default_factory=dict)
+
+    def forward(self, step):
+        self.passes.append([part.id for part in step])
+        if self.broken or any(self.bad & set(part.tokens) for part in step):
+            raise RuntimeError("this row cannot be computed")
+        logits = torch.zeros(len(step), VOCABULARY)
+        for row, part in enumerate(step):
+            logits[row, (part.tokens[-1] + 1) % VOCABULARY] = 9.0
+        kept = [row for row, part in enumerate(step) if part.samples]
+        return [step[row].id for row in kept], logits[kept]
+
+    def release(self, slot, *, scrub):
+        self.released.append((slot, scrub))
+
+
+def serve(model, *messages, stop=True, num_slots=4):
+    """Everything the node hears from one loop that was sent `messages` (and then stop)."""
+    node, ours = link_pair()
+    loop = GenerateLoop(
+        EngineLink(ours),
+        Scheduler(num_slots, frozenset({0})),
+        model,
+        None,
+        Bounds(VOCABULARY, 40),
+        SlotPlan(num_slots, 40, 0),
+    )
+    for message in (*messages, *([{"op": "stop"}] if stop else [])):
+        node.sendall(frame_bytes(message))
+    heard, fault = [], []
+
+    def run():
+        try:
+            loop.serve({"op": "ready"})
+        except EngineBroken as broken:
+            fault.append(broken)
+        ours.close()
+
+    running = threading.Thread(target=run)
+    running.start()
+    frames = FrameReader()
+    while data := node.recv(1 << 16):
+        heard += frames.receive(data)
+    running.join()
+    node.close()
+    return heard, fault
+
+
+def add(name, *tokens, **fields):
+    return {"op": "add", "id": name, "tokens": list(tokens), "temperature": 0, "max_tokens": 4} | fields
+
+
+def tokens(heard, name):
+    return [token for m in heard if m["op"] == "tokens" and m["id"] == name for token in m["tokens"]]
+
+
+def test_orders_in_answers_out():
+    heard, _ = serve(Counting(), add("a", 10), add("b", 20, 21), add("c", 47))
+    assert heard[0] == {"op": "ready", "slots": 4, "kv_bytes": 0, "max_len": 40}
+    assert [tokens(heard, name) for name in "abc"] == [[11, 12, 13, 14], [22, 23, 24, 25], [48, 49]]
+    ends = {m["id"]: (m["reason"], m["completion_tokens"], m["stop_id"]) for m in heard if m["op"] == "done"}
+    assert ends == {"a": ("length", 4, None), "b": ("length", 4, None), "c": ("stop", 3, 0)}
+
+
+def test_a_row_that_cannot_be_computed_fails_alone():
+    model = Counting(bad=frozenset({30}))
+    heard, fault = serve(model, add("a", 10), add("bad", 30), add("b", 20))
+    assert fault == []
+    assert [tokens(heard, name) for name in ("a", "b", "bad")] == [[11, 12, 13, 14], [21, 22, 23, 24], []]
+    failed = [m for m in heard if m["op"] == "failed"]
+    assert [(m["id"], m["code"]) for m in failed] == [("bad", "engine_error")]
+    assert (1, True) in model.released
+    assert (0, False) in model.released
+
+
+def test_a_row_that_fails_later_keeps_what_it_said():
+    heard, _ = serve(Counting(bad=frozenset({12})), add("a", 10), add("b", 20))
+    assert tokens(heard, "a") == [11, 12]
+    assert tokens(heard, "b") == [21, 22, 23, 24]
+
+
+def test_an_engine_that_computes_nothing_at_all_ends():
+    heard, fault = serve(Counting(broken=True), *(add(str(n), 10) for n in range(30)), stop=False)
+    assert len(fault) == 1
+    assert len([m for m in heard if m["op"] == "failed"]) == (MAX_BAD_STEPS - 1) * 4
+
+
+def test_single_bad_requests_in_a_row_do_not_end_the_engine_while_others_work():
+    messages = [add(str(n), 30 if n % 2 else 10, max_tokens=1) for n in range(20)]
+    heard, fault = serve(Counting(bad=frozenset({30})), *messages, num_slots=2)
+    assert fault == []
+    assert len([m for m in heard if m["op"] == "done"]) == 10
+
+
+def test_a_sampler_fault_is_its_rows_own(monkeypatch):
+    def broken(self, logits):
+        raise ValueError("sampler")
+
+    monkeypatch.setattr("inference.sample.Sampler.choose", broken)
+    heard, _ = serve(Counting(), add("a", 10), add("b", 20, temperature=1.0))
+    assert tokens(heard, "a") == [11, 12, 13, 14]
+    assert [(m["id"], m["code"]) for m in heard if m["op"] == "failed"] == [("b", "engine_error")]
+
+
+def test_nothing_new_after_stop_and_what_runs_is_finished():
+    heard, _ = serve(Counting(), add("a", 10), {"op": "stop"}, add("late", 10), stop=False)
+    assert tokens(heard, "a") == [11, 12, 13, 14]
+    assert [(m["id"], m["code"]) for m in heard if m["op"] == "failed"] == [("late", "stopping")]
+
+
+def test_a_cancel_is_one_done_and_scrubs():
+    model = Counting()
+    heard, _ = serve(
+        model, add("a", 10, max_tokens=30), {"op": "cancel", "id": "a"}, {"op": "cancel", "id": "b"}
+    )
+    done = [m for m in heard if m["op"] == "done"]
+    assert [(m["id"], m["reason"], m["completion_tokens"]) for m in done] == [("a", "cancelled", 0)]
+
+
+def test_a_node_that_goes_away_ends_the_loop():
+    node, ours = link_pair()
+    loop = GenerateLoop(
+        EngineLink(ours),
+        Scheduler(2, frozenset()),
+        Counting(),
+        None,
+        Bounds(VOCABULARY, 40),
+        SlotPlan(2, 40, 0),
+    )
+    running = threading.Thread(target=loop.serve, args=({"op": "ready"},))
+    running.start()
+    node.recv(1 << 16)
+    node.close()
+    running.join(5)
+    assert not running.is_alive()
+
+
+def test_times_are_told_with_the_first_token_only():
+    heard, _ = serve(Counting(), add("a", 10))
+    with_times = [m for m in heard if m["op"] == "tokens" and "prefill_ms" in m]
+    assert len(with_times) == 1
+    assert with_times[0]["wait_ms"] == 0.0
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_logprobs_are_told_when_asked(count):
+    heard, _ = serve(Counting(), add("a", 10, logprobs=count, max_tokens=1))
+    one = next(m for m in heard if m["op"] == "tokens")
+    assert one["logprobs"][0]["token"] == 11
+    assert len(one["logprobs"][0]["top"]) == count
