@@ -9,7 +9,7 @@ from typing import Any
 from deploy import push
 from deploy.client import Client
 from deploy.credentials import Credentials
-from storage.client import S3
+from storage.client import S3, StoreError
 
 POLL_S = 0.25
 
@@ -69,13 +69,23 @@ async def committed(credentials: Credentials, model: str, deadline_s: float) -> 
     end = time.monotonic() + deadline_s
     async with S3(push.endpoint(credentials)) as store:
         while time.monotonic() < end:
-            status = await push.read_status(store, model)
+            status = await _said(store, model)
             if status is not None and status["state"] == "refused":
                 raise NotLive(status["code"], status["message"], status["next"])
             if status is not None and status.get("revision"):
                 return str(status["revision"])
             await asyncio.sleep(POLL_S)
     raise NotLive("timeout", f"no word on {model} after {deadline_s:.0f} s", "Run `nearfield doctor`.")
+
+
+async def _said(store: S3, model: str) -> Mapping[str, Any] | None:
+    """The status object; none yet too while the store is being started again."""
+    try:
+        return await push.read_status(store, model)
+    except StoreError as error:
+        if 400 <= error.status < 500:
+            raise
+        return None
 
 
 def until_live(

@@ -56,18 +56,22 @@ async def _demo(state: Path, folder: Path, console: Console) -> int:
     try:
         running = await platform.start()
         announce(console, running)
-        console.rule("push")
+        _title(console, "push")
         await asyncio.to_thread(_push, console, running.credentials, folder)
-        console.rule("three questions, over HTTPS, through the edge")
+        _title(console, "three questions, over HTTPS, through the edge")
         right = await asyncio.to_thread(_ask, console, running.credentials, folder)
         right &= await asyncio.to_thread(_embed, console, running.credentials)
-        console.rule("cold against warm")
+        _title(console, "cold against warm")
         await _report(console, running.credentials)
     finally:
         await platform.stop()
         shutil.rmtree(state, ignore_errors=True)
     _farewell(console, time.perf_counter() - started, len(platform.roles))
     return Exit.OK if right else Exit.FAILED
+
+
+def _title(console: Console, words: str) -> None:
+    console.print(f"\n[bold]── {words} ──[/]")
 
 
 def _push(console: Console, credentials: Credentials, folder: Path) -> None:
@@ -131,7 +135,7 @@ async def _report(console: Console, credentials: Credentials) -> None:
 
 
 def _farewell(console: Console, seconds: float, num_processes: int) -> None:
-    console.rule()
+    console.print()
     console.print(f"done in {seconds:.0f} s; {num_processes} processes started, all stopped. Try next:\n")
     console.print("  . .venv/bin/activate")
     console.print("  nearfield up                                  # the same platform, left running")

@@ -40,7 +40,10 @@ def run(credentials: Credentials, order: Order, *, as_json: bool) -> None:
 
 async def measured(console: Console, credentials: Credentials, order: Order) -> Report:
     """Measure, print the table, write the files."""
-    report = await run_report(target(credentials, order), lambda text: console.print(f"[dim]{text}[/]"))
+    with console.status("measuring") as status:
+        report = await run_report(
+            target(credentials, order), lambda text: status.update(f"measuring: {text}")
+        )
     write(report, order.html, order.json)
     console.print(render(report))
     for path in (order.html, order.json):
