@@ -104,15 +104,17 @@ class GenerateLoop:
         self._tell(refused)
 
     def _step(self) -> None:
-        started = time.perf_counter()
-        waited_ms = self._gates.waited_ms if self._gates else 0.0
+        started, waited_before_ms = time.perf_counter(), self._waited_ms
         step = self._scheduler.plan(started)
         chosen, failed = self._compute(step)
-        now = time.perf_counter()
+        now, waited_ms = time.perf_counter(), self._waited_ms - waited_before_ms
         tokens = {order_id: sampled.token for order_id, sampled in chosen.items()}
-        events = [*failed, *self._scheduler.commit(step, tokens, now, now - started)]
-        waited_ms = (self._gates.waited_ms if self._gates else 0.0) - waited_ms
+        events = [*failed, *self._scheduler.commit(step, tokens, now, now - started - waited_ms / 1000)]
         self._tell(events, chosen, waited_ms)
+
+    @property
+    def _waited_ms(self) -> float:
+        return self._gates.waited_ms if self._gates else 0.0
 
     def _compute(self, step: Step) -> tuple[dict[str, Sampled], list[Event]]:
         """The step's tokens, and the rows that failed. A fault in the whole makes each row go alone."""

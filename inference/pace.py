@@ -38,12 +38,17 @@ class Pace:
         return max(MIN_PREFILL_TOKENS, min(MAX_PREFILL_TOKENS, fitting))
 
     def observe(self, num_prefill: int, num_decode: int, seconds: float) -> None:
-        """One step took `seconds` with that many prompt and decode tokens in it."""
+        """One step took `seconds` with that many prompt and decode tokens in it.
+
+        What a plain step takes is the fixed cost of any step; a prompt token costs what comes on top.
+        Until a plain step was seen, only a long prompt says anything about its tokens.
+        """
         if not num_prefill:
-            self.decode_s = _average(self.decode_s, seconds)
-            return
-        own_s = seconds - (self.decode_s or 0.0) if num_decode else seconds
-        self.prefill_s_per_token = _average(self.prefill_s_per_token, max(own_s, 0.0) / num_prefill)
+            if num_decode:
+                self.decode_s = _average(self.decode_s, seconds)
+        elif self.decode_s is not None or num_prefill >= FIRST_PREFILL_TOKENS:
+            own_s = max(0.0, seconds - (self.decode_s or 0.0))
+            self.prefill_s_per_token = _average(self.prefill_s_per_token, own_s / num_prefill)
 
 
 def _average(old: float | None, new: float) -> float:

@@ -154,9 +154,10 @@ def test_a_node_that_goes_away_ends_the_loop():
     )
     running = threading.Thread(target=loop.serve, args=({"op": "ready"},))
     running.start()
-    node.recv(1 << 16)
-    node.close()
+    assert node.recv(1 << 16)
+    node.shutdown(2)
     running.join(5)
+    node.close()
     assert not running.is_alive()
 
 

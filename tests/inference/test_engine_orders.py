@@ -49,12 +49,7 @@ def test_the_other_orders():
 
 
 def test_nulls_are_the_defaults():
-    names = [field for field in Sampling.__dataclass_fields__] + [
-        "stop_ids",
-        "min_tokens",
-        "max_tokens",
-        "ignore_eos",
-    ]
+    names = [*Sampling.__dataclass_fields__, "stop_ids", "min_tokens", "max_tokens", "ignore_eos"]
     assert parse_order(PLAIN | dict.fromkeys(names), BOUNDS) == parse_order(PLAIN, BOUNDS)
 
 

@@ -217,7 +217,7 @@ class TestPace:
         pace = Pace()
         assert pace.prefill_tokens(3) == FIRST_PREFILL_TOKENS
         pace.observe(0, 3, 0.100)
-        pace.observe(50, 0, 0.100)
+        pace.observe(50, 0, 0.200)
         assert pace.prefill_tokens(3) == 50
         pace.observe(0, 3, 10.0)
         assert pace.prefill_tokens(3) == MAX_PREFILL_TOKENS
@@ -226,13 +226,20 @@ class TestPace:
             pace.observe(0, 3, 0.001)
         assert pace.prefill_tokens(3) == MIN_PREFILL_TOKENS
 
-    def test_a_mixed_step_counts_for_the_prompt_what_a_plain_one_does_not_take(self):
+    def test_the_fixed_cost_of_a_step_is_not_the_prompts(self):
         pace = Pace()
-        pace.observe(0, 4, 0.1)
-        pace.observe(10, 4, 0.3)
+        pace.observe(2, 0, 0.5)
+        assert pace.prefill_s_per_token is None
+        pace.observe(0, 1, 0.1)
+        pace.observe(10, 0, 0.3)
         assert pace.prefill_s_per_token == pytest.approx(0.02)
         pace.observe(10, 4, 0.05)
         assert 0 <= pace.prefill_s_per_token < 0.02
+
+    def test_a_long_prompt_teaches_before_any_plain_step(self):
+        pace = Pace()
+        pace.observe(100, 0, 1.0)
+        assert pace.prefill_s_per_token == pytest.approx(0.01)
 
 
 class TestSlots:
