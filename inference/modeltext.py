@@ -59,16 +59,19 @@ class TextShelf:
     def __init__(self, child: TemplateChild) -> None:
         self.child = child
         self._texts: OrderedDict[str, ModelText] = OrderedDict()
+        self._compiling: set[asyncio.Task[None]] = set()
 
     async def text_of(self, revision_id: str, files: Mapping[str, bytes]) -> ModelText:
-        """The revision's text, its template compiled in the child as well. Raises LoadFailure."""
+        """The revision's text; its template is compiled in the child meanwhile. Raises LoadFailure."""
         if (text := self._texts.get(revision_id)) is None:
             text = self._texts[revision_id] = await asyncio.to_thread(ModelText.read, files)
         self._texts.move_to_end(revision_id)
         while len(self._texts) > MAX_TEXTS:
             self._texts.popitem(last=False)
         if text.template is not None:
-            await self.child.compile(text.template)
+            task = asyncio.create_task(self.child.compile(text.template))
+            self._compiling.add(task)
+            task.add_done_callback(self._compiling.discard)
         return text
 
 

@@ -99,6 +99,7 @@ class TemplateChild:
         self._cpu_ms = cpu_ms
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
+        self._is_closed = False
         self.num_killed = 0
         """Children that a template cost us."""
 
@@ -108,8 +109,9 @@ class TemplateChild:
             await self._child()
 
     async def close(self) -> None:
-        """End the child and wait for it."""
+        """End the child and wait for it; nothing is rendered any more."""
         async with self._turn:
+            self._is_closed = True
             await self._end()
 
     async def render(
@@ -147,6 +149,8 @@ class TemplateChild:
 
     async def _ask(self, question: dict[str, Any]) -> dict[str, Any]:
         """One frame there and back; any sign of trouble costs the child its life."""
+        if self._is_closed:
+            raise Refusal(503, "overloaded", "This node is stopping.", "server_error", retry_after_s=1)
         process = await self._child()
         body = json.dumps(question).encode()
         try:

@@ -74,7 +74,7 @@ class Visit:
         self.phases.add("queue", -spent_ms)
         self.phases.add("prefill", spent_ms - waited_ms)
         if waited_ms:
-            self.phases.add("start.fetch", waited_ms)
+            self.phases.add("weights", waited_ms)
         self.first_ms = self.phases.total_ms()
 
     def headers(self) -> Headers:

@@ -215,7 +215,9 @@ class Worker:
                 await asyncio.wait({ready, silent}, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
             if silent.done() and not ready.done():
                 raise self._why_lost()
+            since = self._now()
             self._admit(await text, self._engine)
+            self.report.phases["text"] = (self._now() - since) * 1000
         finally:
             await _settled(ready, silent, text)
 

@@ -169,6 +169,29 @@ async def test_the_child_ends_with_its_input() -> None:
     assert process.returncode == 0
 
 
+async def test_a_closed_child_stays_closed() -> None:
+    made = TemplateChild()
+    await made.close()
+    with pytest.raises(Refusal):
+        await made.render(ChatTemplate("x", {}), MESSAGES, {})
+    await made.compile(ChatTemplate("x", {}))
+
+    assert made._process is None
+
+
+async def test_a_template_compiled_ahead_needs_no_source(child: TemplateChild) -> None:
+    for source in ("ahead {{ messages[0].role }}", "{% for"):
+        await child.compile(ChatTemplate(source, {}))
+
+    assert await child._ask(
+        {
+            "digest": ChatTemplate("ahead {{ messages[0].role }}", {}).digest,
+            "variables": {"messages": MESSAGES},
+        }
+    ) == {"text": "ahead system"}
+    assert await child.render(ChatTemplate("{{ 1 }}", {}), MESSAGES, {}) == "1"
+
+
 def test_where_a_template_is_found() -> None:
     config = b'{"chat_template": "from config", "eos_token": {"content": "</s>"}, "bos_token": null}'
     named = b'{"chat_template": [{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}]}'
