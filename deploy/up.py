@@ -6,13 +6,15 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from deploy import credentials as saved
 from deploy import fleet, pki, secrets
+from deploy.client import ApiError, Client, Unreachable
 from deploy.config import Config, load
 from deploy.credentials import Credentials
 from deploy.process import RoleFailed, RoleProcess
@@ -21,6 +23,8 @@ from storage.client import S3, PreconditionFailed
 
 READY_S = 60.0
 """Imports of a node's shell take 5-15 s on two busy cores; a role that needs a minute is broken."""
+HEARD_S = 3.0
+"""Regions speak every second; one that was silent for three is not up."""
 STOP_GRACE_S = 10.0
 RESTART_PAUSE_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Waits before the first, second, ... restart of one role: quick after one kill, slow for a crash loop."""
@@ -74,6 +78,7 @@ class Platform:
         for role in ("node", "region", "wan", "edge"):
             await self._wait_ready(role)
         self._watchers = [asyncio.create_task(self._keep_up(role)) for role in self._roles]
+        await asyncio.to_thread(until_heard, Client(credentials, admin=True))
         return Running(config, credentials)
 
     async def stop(self) -> None:
@@ -108,6 +113,31 @@ class Platform:
                 await role.wait_ready(READY_S)
             except RoleFailed as error:
                 self._say(str(error))
+
+
+def until_heard(client: Client) -> None:
+    """Wait until the edge hears every region: before that it would route by what it remembers from last time.
+
+    Raises:
+        RoleFailed: one was still silent after `READY_S`.
+    """
+    end, silent = time.monotonic() + READY_S, ["the edge"]
+    while time.monotonic() < end:
+        try:
+            regions = client.get("/nearfield/status").body["regions"]
+        except (ApiError, Unreachable) as error:
+            silent = [str(error)]
+        else:
+            silent = [region for region, seen in regions.items() if not _is_heard(seen)]
+        if not silent:
+            return
+        time.sleep(0.1)
+    raise RoleFailed(f"the edge does not hear {', '.join(silent)}; look into the logs of region and node")
+
+
+def _is_heard(seen: Mapping[str, Any]) -> bool:
+    heard = seen["heard_s"]
+    return heard is not None and heard < HEARD_S and seen["breaker"] == "closed"
 
 
 def hold(state: Path) -> IO[str]:

@@ -137,9 +137,13 @@ def wait_live(platform: RunningPlatform, model: str, *regions: str, revision: st
     """Wait until `model` is live; returns its revision."""
 
     def live() -> str | None:
-        rows = [platform.row(r, model) for r in regions or tuple(platform.credentials.regions)]
+        status = platform.status()["regions"]
+        seen = [status[region] for region in regions or tuple(platform.credentials.regions)]
+        if not all(s["body"] and s["breaker"] == "closed" and (s["heard_s"] or 9) < 3 for s in seen):
+            return None
+        rows = [s["body"]["models"].get(model) for s in seen]
         good = all(r and r["state"] == "live" and revision in (None, r["revision"]) for r in rows)
-        return rows[0]["revision"] if good and rows[0] else None
+        return str(rows[0]["revision"]) if good else None
 
     return str(wait_for(live, LIVE_S, f"{model} live", poll_s=0.25))
 
@@ -178,11 +182,17 @@ def _up(platform: RunningPlatform, log: Any) -> bool:
     if platform.process.poll() is not None:
         log.seek(0)
         raise AssertionError(f"`nearfield up` ended with {platform.process.returncode}:\n{log.read()}")
+    log.seek(0)
+    return "Nearfield is up" in log.read() and hears_every_region(platform)
+
+
+def hears_every_region(platform: RunningPlatform) -> bool:
+    """Whether the edge answers, and has just heard each region say something."""
     try:
-        heard = platform.status()["regions"].values()
+        seen = platform.status()["regions"].values()
     except (saved.NoPlatform, Unreachable, ApiError, OSError):
         return False
-    return all(seen["body"] is not None for seen in heard)
+    return all(region["body"] is not None for region in seen)
 
 
 def questions() -> list[dict[str, str]]:

@@ -9,7 +9,16 @@ from pathlib import Path
 
 from deploy import fleet, pki, up
 from deploy.config import load
-from tests.e2e.platform import CHAT, ROOT, TINYCHAT, RunningPlatform, questions, wait_for, wait_live
+from tests.e2e.platform import (
+    CHAT,
+    ROOT,
+    TINYCHAT,
+    RunningPlatform,
+    hears_every_region,
+    questions,
+    wait_for,
+    wait_live,
+)
 
 HOSTS = {
     "store-host": (("store", "iad"),),
@@ -34,8 +43,8 @@ def _host(folder: Path, name: str, original: Path) -> Path:
 
 def _start(config: Path, role: str, name: str) -> subprocess.Popen[str]:
     words = [sys.executable, "-m", "deploy", "run", role, name, "--config", str(config)]
-    log = (config.parent / f"{role}.log").open("w")
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT)
+    with (config.parent / f"{role}.log").open("w") as log:
+        return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT)
 
 
 def test_roles_on_machines_of_their_own_make_one_platform(tmp_path):
@@ -55,7 +64,7 @@ def test_roles_on_machines_of_their_own_make_one_platform(tmp_path):
             if host == "store-host":
                 credentials = asyncio.run(up.bootstrap(load(original), tmp_path))
         platform = RunningPlatform(tmp_path, processes[-1])
-        wait_for(lambda: platform.status()["regions"]["iad"]["body"], 30, "the edge hears the region")
+        wait_for(lambda: hears_every_region(platform), 30, "the edge hears the region")
         platform.nearfield("push", str(TINYCHAT), CHAT)
         wait_live(platform, CHAT)
         entry = questions()[0]
@@ -72,3 +81,4 @@ def test_roles_on_machines_of_their_own_make_one_platform(tmp_path):
             process.terminate()
         for process in processes:
             process.wait(30)
+            process.stdout.close()

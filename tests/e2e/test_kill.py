@@ -82,7 +82,7 @@ def test_a_stream_whose_region_dies_ends_in_one_error_event(fragile: RunningPlat
     """Never a silent cut: after the first token a death is an explicit error, before it a replay."""
     client = fragile.openai("iad", timeout=30.0)
     stream = client.completions.create(
-        model=CHAT, prompt="Hello", max_tokens=900, temperature=1.5, seed=3, stream=True, logit_bias={}
+        model=CHAT, prompt="Hello", max_tokens=400, temperature=1.5, seed=3, stream=True, logit_bias={}
     )
     iterator = iter(stream)
     next(iterator)
