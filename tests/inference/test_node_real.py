@@ -19,7 +19,7 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 from inference.inspection import look_at
 from inference.node import Node, NodeSettings, serve_node
 from inference.shell_link import ShellLink
-from inference.standing import StandingShell
+from inference.standing import StandingShell, socket_path
 from inference.template import TemplateChild
 from tests.inference.fake_engine import HOP_TOKEN, TEMPLATE, VOCABULARY
 from tests.inference.test_node_serving import AUTH
@@ -144,7 +144,7 @@ class RealNode:
 async def real_node(tmp_path: Path) -> AsyncIterator[RealNode]:
     async with AsyncExitStack() as stack:
         blobs: dict[str, Path] = {}
-        shell = StandingShell(lambda: ShellLink.start(tmp_path / "shell.sock"))
+        shell = StandingShell(lambda: ShellLink.start(socket_path(tmp_path)))
         stack.push_async_callback(shell.close)
         tier = HostTier(None, 1 << 30, make_reader=lambda: FolderReader(blobs))  # type: ignore[arg-type]
         stack.push_async_callback(asyncio.to_thread, tier.close)
@@ -261,7 +261,8 @@ async def check_loss_and_return(node: RealNode, revision: Revision, model: Any) 
     worker = node.node.host.find(revision.id, "acme/m")
     while not worker.stats.get("running") and not worker.num_requests:  # noqa: ASYNC110 - no event tells it
         await asyncio.sleep(0.001)
-    os.kill(worker.pid or 0, signal.SIGKILL)
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
     answer = await asking
     await worker.gone.wait()
     line = await node.load(revision)
