@@ -17,7 +17,7 @@ from inference.shell_link import LOST, ShellError, ShellLink
 from tests.inference.tiny import config_values, extent_bytes, landed_model, made
 
 PROMPT = [5, 9, 3, 44, 17]
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("shell")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
