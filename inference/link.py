@@ -206,6 +206,8 @@ class NodeLink:
             LinkError: the engine is gone, or the message is not JSON.
         """
         data = frame_bytes(message)
+        if self._writer.transport.is_closing():  # uvloop raises RuntimeError for a write after that
+            raise LinkError("the engine is gone")
         try:
             self._writer.write(data)
             await self._writer.drain()

@@ -143,6 +143,17 @@ async def test_a_child_that_died_is_replaced(child: TemplateChild) -> None:
     assert await child.render(ChatTemplate("b", {}), MESSAGES, {}) == "b"
 
 
+async def test_a_child_killed_from_outside_costs_no_request(child: TemplateChild) -> None:
+    """The template is not to blame for somebody's kill -9: the rendering is done again, and nobody is told off."""
+    await child.start()
+    process = child._process
+    assert process is not None
+    process.kill()
+
+    assert await child.render(ChatTemplate("{{ 6 * 7 }}", {}), [], {}) == "42"
+    assert child.num_killed == 0
+
+
 async def test_a_caller_who_leaves_does_not_upset_the_next(child: TemplateChild) -> None:
     slow = ChatTemplate("{% for i in range(99999) %}{% endfor %}slow", {})
     leaving = asyncio.create_task(child.render(slow, MESSAGES, {}))
