@@ -1,12 +1,15 @@
 """Cold starts as clients see them: a regional read, one wake for all, and a wait that talks."""
 
 import asyncio
+import os
+import signal
+import threading
 
 import httpx2
 import openai
 import pytest
 
-from tests.e2e.platform import CHAT, RunningPlatform, questions, tls, wait_for, wait_live
+from tests.e2e.platform import CHAT, RunningPlatform, children_commands, questions, tls, wait_for, wait_live
 
 PROMPT = questions()[0]
 
@@ -54,8 +57,15 @@ async def test_one_wake_for_any_number_of_waiters(platform: RunningPlatform):
 
 
 def test_a_waiting_stream_hears_phase_percent_and_eta(platform: RunningPlatform):
-    """A stream that meets a cold model gets comments first, which every SSE client may ignore."""
+    """A stream that meets a slow wake gets comments first, which every SSE client may ignore."""
     platform.cool("nrt", CHAT, "region")
+    shell = next(
+        pid for pid, command in children_commands(platform.role_pids()["node-nrt-0"]) if "shell" in command
+    )
+    os.kill(
+        shell, signal.SIGSTOP
+    )  # a wake of this small model takes 0.2 s; a stopped shell makes it a long one
+    threading.Timer(1.5, os.kill, (shell, signal.SIGCONT)).start()
     c = platform.credentials
     url = c.regions["nrt"] + "/chat/completions"
     headers = {"authorization": f"Bearer {c.api_key}"}
