@@ -1,13 +1,10 @@
-"""Do the extents of a model cover its tensors? Pure; `revision` asks it about every Revision that is made."""
+"""The parts of a revision: files, tensors, extents; and whether the extents cover the tensors. Pure."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from weights_cache.strict import StrictError
-
-if TYPE_CHECKING:
-    from weights_cache.revision import Extent, FileEntry, TensorEntry
 
 DTYPE_BYTES = {
     "BOOL": 1,
@@ -26,6 +23,45 @@ DTYPE_BYTES = {
     "U64": 8,
     "F64": 8,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """One file of the model: `path` relative to the prefix, `size` in bytes, `blake3` of the whole file."""
+
+    path: str
+    size: int
+    blake3: str
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class TensorEntry:
+    """One tensor: `offset` (bytes) is absolute in file number `file`; `dtype` is safetensors' name for it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    file: int
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """One verified piece, at most 16 MiB: neighbouring tensors of one layer, or a slice of a large tensor.
+
+    `layer` is -1 for what runs before the first layer, 0..n-1 for the layers, n for what runs after the last.
+    `tensors` are indices into the revision's tensors; tensors of no bytes are in no extent.
+    """
+
+    file: int
+    offset: int
+    length: int
+    xxh3: str
+    blake3: str
+    layer: int
+    tensors: tuple[int, ...]
 
 
 def num_elements(shape: Sequence[int]) -> int:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from blake3 import blake3
 
-from weights_cache.coverage import DTYPE_BYTES, check_extents, check_tensors
+from weights_cache.coverage import DTYPE_BYTES, Extent, FileEntry, TensorEntry, check_extents, check_tensors
 from weights_cache.strict import (
     StrictError,
     boolean,
@@ -27,6 +27,26 @@ from weights_cache.strict import (
     text,
 )
 from weights_cache.strict import fields as read_fields
+
+__all__ = [
+    "MAX_DIMS",
+    "MAX_EXTENT_BYTES",
+    "MAX_FILES",
+    "MAX_PATH_CHARS",
+    "MAX_REVISION_BYTES",
+    "MAX_TENSORS",
+    "MODEL_NAME",
+    "TENSOR_NAME",
+    "Extent",
+    "FileEntry",
+    "LeftOut",
+    "ModelFacts",
+    "Revision",
+    "RevisionError",
+    "Spec",
+    "TensorEntry",
+    "canonical_json",
+]
 
 SCHEMA = "nearfield.revision/1"
 MAX_REVISION_BYTES = 64 << 20  # 65,536 tensors and their extents at ~350 bytes each are 46 MiB
@@ -46,45 +66,6 @@ FILE_PATH = r"[A-Za-z0-9_][A-Za-z0-9._ +=@,()-]*(/[A-Za-z0-9_][A-Za-z0-9._ +=@,(
 
 class RevisionError(ValueError):
     """These bytes are not a revision; the message says where."""
-
-
-@dataclass(frozen=True, slots=True)
-class FileEntry:
-    """One file of the model: `path` relative to the prefix, `size` in bytes, `blake3` of the whole file."""
-
-    path: str
-    size: int
-    blake3: str
-    etag: str
-
-
-@dataclass(frozen=True, slots=True)
-class TensorEntry:
-    """One tensor: `offset` (bytes) is absolute in file number `file`; `dtype` is safetensors' name for it."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    file: int
-    offset: int
-    length: int
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """One verified piece, at most 16 MiB: neighbouring tensors of one layer, or a slice of a large tensor.
-
-    `layer` is -1 for what runs before the first layer, 0..n-1 for the layers, n for what runs after the last.
-    `tensors` are indices into the revision's tensors; tensors of no bytes are in no extent.
-    """
-
-    file: int
-    offset: int
-    length: int
-    xxh3: str
-    blake3: str
-    layer: int
-    tensors: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
