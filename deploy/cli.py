@@ -55,14 +55,15 @@ def up_command(
     ] = 300.0,
     *,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what the state folder holds first.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Start the whole platform on this machine and keep it up until Ctrl-C."""
     from deploy.commands import up as command  # noqa: PLC0415 - each command loads only what it needs
 
-    with _errors(as_json=False):
+    with _errors(as_json=as_json):
         if fresh:
             up.wipe(state)
-        command.run(state, tuple(regions.split(",")), profile, idle_timeout_s)
+        command.run(state, tuple(regions.split(",")), profile, idle_timeout_s, as_json=as_json)
 
 
 @app.command("run")

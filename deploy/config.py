@@ -102,6 +102,19 @@ class Config:
     wan: Mapping[str, WanLink]
 
 
+def listeners(config: Config) -> dict[str, str]:
+    """Every address that this machine would listen on if it ran all roles, by the key that names it."""
+    found = {f"stores.{name}.listen": entry.listen for name, entry in config.stores.items()}
+    found |= {f"nodes.{name}.listen": entry.listen for name, entry in config.nodes.items()}
+    found |= {f"regions.{name}.gateway": entry.gateway for name, entry in config.regions.items()}
+    found |= {f"wan.{name}.listen": entry.listen for name, entry in config.wan.items()}
+    for name, entry in config.edges.items():
+        found[f"edges.{name}.listen"] = entry.listen
+        found |= {f"edges.{name}.pins.{region}": address for region, address in entry.pins.items()}
+        found |= {f"edges.{name}.s3": entry.s3} if entry.s3 else {}
+    return found
+
+
 def load(path: Path) -> Config:
     """Read and check `path`.
 

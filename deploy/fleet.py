@@ -10,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from deploy import pki, secrets
+from wire.dial import split_address
 
 LOOPBACK = "127.0.0.1"
 DEFAULT_REGIONS = ("iad", "fra", "nrt")
@@ -79,6 +80,21 @@ def free_ports(count: int, preferred: Iterable[int] = ()) -> list[int]:
     for s in sockets:
         s.close()
     return ports
+
+
+def taken(addresses: Iterable[str]) -> list[str]:
+    """Those loopback addresses that somebody else listens on just now."""
+    return [address for address in addresses if not _is_free(*split_address(address))]
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket() as candidate:
+        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            candidate.bind((host, port))
+        except OSError:
+            return False
+    return True
 
 
 def memory_share(num_nodes: int) -> int:

@@ -15,7 +15,7 @@ from typing import IO, Any
 from deploy import credentials as saved
 from deploy import fleet, pki, secrets
 from deploy.client import ApiError, Client, Unreachable
-from deploy.config import Config, load
+from deploy.config import Config, ConfigError, listeners, load
 from deploy.credentials import Credentials
 from deploy.process import RoleFailed, RoleProcess
 from deploy.roles import access_key, endpoint
@@ -96,7 +96,9 @@ class Platform:
         authority = pki.ensure(self._plan.state / "tls", dt.datetime.now(dt.UTC))
         if not path.exists():
             fleet.write(self._plan, authority)
-        return load(path)
+        config = load(path)
+        _check_free(config)
+        return config
 
     async def _wait_ready(self, kind: str) -> None:
         await asyncio.gather(*(r.wait_ready(READY_S) for r in self._roles if r.role == kind))
@@ -186,6 +188,18 @@ def wipe(state: Path) -> None:
         raise StateInUse(f"{state} is in use; stop the platform first: nearfield stop --state {state}")
     if (state / "nearfield.toml").exists() or (state / "up.lock").exists():
         shutil.rmtree(state)
+
+
+def _check_free(config: Config) -> None:
+    """Raises ConfigError: somebody else listens where a role of this fleet should."""
+    addresses = listeners(config)
+    busy = set(fleet.taken(addresses.values()))
+    if busy:
+        key = next(key for key, address in addresses.items() if address in busy)
+        raise ConfigError(
+            f"{addresses[key]} is taken by another process (is another platform up?). "
+            f"Stop that one, or change `{key}` in {config.path}."
+        )
 
 
 def _order(config: Config) -> Iterable[tuple[str, str]]:

@@ -13,7 +13,7 @@ from deploy.fleet import PROFILES, FleetPlan
 from deploy.up import Platform, Running
 
 
-def run(state: Path, regions: tuple[str, ...], profile: str, idle_timeout_s: float) -> None:
+def run(state: Path, regions: tuple[str, ...], profile: str, idle_timeout_s: float, *, as_json: bool) -> None:
     """Serve until Ctrl-C or SIGTERM, then stop every process.
 
     Raises:
@@ -21,7 +21,7 @@ def run(state: Path, regions: tuple[str, ...], profile: str, idle_timeout_s: flo
         StateInUse: another platform holds the folder.
         RoleFailed: a process did not come up.
     """
-    uvloop.run(_serve(plan(state, regions, profile, idle_timeout_s)))
+    uvloop.run(_serve(plan(state, regions, profile, idle_timeout_s), as_json=as_json))
 
 
 def plan(state: Path, regions: tuple[str, ...], profile: str, idle_timeout_s: float) -> FleetPlan:
@@ -33,24 +33,39 @@ def plan(state: Path, regions: tuple[str, ...], profile: str, idle_timeout_s: fl
     return FleetPlan(state.absolute(), regions, profile, idle_timeout_s)
 
 
-async def _serve(fleet_plan: FleetPlan) -> None:
+async def _serve(fleet_plan: FleetPlan, *, as_json: bool) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    console = show.console()
+    console = Console(quiet=True) if as_json else show.console()
     platform = Platform(fleet_plan, lambda text: console.print(f"[dim]{text}[/]"))
     starting = asyncio.create_task(platform.start())
     stopped = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
         if not stop.is_set():
-            announce(console, await starting)
+            running = await starting
+            announce(console, running)
+            if as_json:
+                show.emit_json(_addresses(running))
             await stopped
             console.print("\nstopping")
     finally:
         starting.cancel()
         stopped.cancel()
         await platform.stop()
+
+
+def _addresses(running: Running) -> dict[str, object]:
+    c = running.credentials
+    return {
+        "base_url": c.base_url,
+        "regions": dict(c.regions),
+        "s3_url": c.s3_url,
+        "ca": c.ca,
+        "state": c.state,
+        "simulated_wan": c.simulated_wan or None,
+    }
 
 
 def announce(console: Console, running: Running) -> None:

@@ -1,12 +1,16 @@
 """One `up` a folder: the lock, who holds it, and a wipe that never takes a stranger's files."""
 
+import asyncio
+import datetime as dt
 import os
+import socket
 import subprocess
 import sys
 
 import pytest
 
-from deploy import up
+from deploy import fleet, pki, up
+from deploy.config import ConfigError, load
 
 
 def test_a_folder_is_held_by_one(tmp_path):
@@ -58,3 +62,16 @@ def test_a_wipe_of_a_running_platform_is_refused(tmp_path):
     """Nobody's objects are deleted under a running store."""
     with up.hold(tmp_path), pytest.raises(up.StateInUse, match="nearfield stop"):
         up.wipe(tmp_path)
+
+
+def test_a_taken_port_is_named_with_its_key(tmp_path):
+    """Another program on a port of the fleet: which key of which file to change, before anything starts."""
+    plan = fleet.FleetPlan(tmp_path, regions=("iad",))
+    path = fleet.write(plan, pki.ensure(tmp_path / "tls", dt.datetime.now(dt.UTC)))
+    host, port = load(path).regions["iad"].gateway.split(":")
+    with socket.socket() as stranger:
+        stranger.bind((host, int(port)))
+        stranger.listen()
+
+        with pytest.raises(ConfigError, match=r"regions\.iad\.gateway"):
+            asyncio.run(up.Platform(plan, lambda _: None).start())

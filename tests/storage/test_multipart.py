@@ -7,6 +7,7 @@ import time
 import pytest
 from botocore.exceptions import ClientError
 
+from storage.checksum import crc64nvme, encode_digest
 from tests.storage.stores import Raw, StoreThread, boto
 
 PART = os.urandom(100_000)
@@ -46,6 +47,19 @@ def test_parts_out_of_order_make_one_piece(small, small_store):
     assert (got.headers["content-type"], got.headers["x-amz-meta-a"]) == ("x/y", "b")
     assert len(extents(small_store, "ooo")) == 1
     assert small.get("models", "ooo", range="bytes=99990-100009").body == whole[99_990:100_010]
+
+
+def test_parts_without_a_checksum_of_their_own_are_read_back_with_the_whole_ones(small):
+    """The official SDKs check what they read; a wrong CRC64NVME makes good bytes unreadable to them."""
+    upload = small.create_upload("models", "plain")
+    etags = [(n, small.put_part("models", "plain", upload, n, part(n)).headers["etag"]) for n in (1, 2, 3)]
+    small.complete("models", "plain", upload, etags)
+    whole = crc64nvme()
+    whole.update(part(1) + part(2) + part(3))
+
+    got = small.get("models", "plain", x_amz_checksum_mode="ENABLED")
+
+    assert got.headers["x-amz-checksum-crc64nvme"] == encode_digest(whole.digest())
 
 
 def test_a_part_that_comes_again_replaces_the_first(small):

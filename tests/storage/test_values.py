@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage.checksum import ALGORITHMS, COMPOSITE, FULL_OBJECT, crc64nvme, of_parts
+from storage.checksum import (
+    ALGORITHMS,
+    COMPOSITE,
+    FULL_OBJECT,
+    combine_crc64nvme,
+    crc64nvme,
+    of_parts,
+)
 from storage.conditions import ReadAsk
 from storage.document import MAX_DEPTH, MAX_ELEMENTS, escape_text, parse, write
 from storage.fault import S3Error
@@ -130,6 +137,16 @@ def test_crcs_of_parts_make_the_crc_of_the_whole(parts, name):
     whole = of_parts(algorithm, FULL_OBJECT, [(digest(part), len(part)) for part in parts])
 
     assert whole.value == digest(b"".join(parts))
+
+
+@given(st.binary(), st.binary())
+def test_two_crc64nvme_make_the_one_of_both(first, second):
+    both, left, right = (crc64nvme() for _ in range(3))
+    both.update(first + second)
+    left.update(first)
+    right.update(second)
+
+    assert combine_crc64nvme(left.value, right.value, len(second)) == both.value
 
 
 def test_a_composite_checksum_is_of_the_parts_digests():
