@@ -65,7 +65,8 @@ def crc64nvme() -> Crc:
 
 def combine_crc64nvme(first: int, second: int, second_bytes: int) -> int:
     """The CRC of two runs of bytes put together, from theirs and the length of the second."""
-    return int.from_bytes(_combine("CRC64NVME", [(first, 0), (second, second_bytes)]), "big")
+    joined: int = native().combine_crc64nvme(first, second, second_bytes)
+    return joined
 
 
 @dataclass(frozen=True, slots=True)
