@@ -18,6 +18,7 @@ from inference.pace import (
 )
 from inference.scheduler import Emitted, Ended, Failed, Scheduler, State
 from inference.slots import SlotPlan, SlotPool, plan_slots, side_by_side
+from tests.evidence import count
 
 EOS = 2
 
@@ -160,7 +161,7 @@ def test_the_queue_is_bounded_and_ids_are_unique():
     assert one.add(order("6"), 0.0)[0].code == "overloaded"
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=count(150, 5_000), deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 5), st.integers(1, 12))
 def test_no_slot_is_lost_or_shared_and_everyone_ends(seed, num_slots, budget):
     draws = random.Random(seed)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 from contextlib import asynccontextmanager
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -11,6 +10,7 @@ from regions.assembly import Plan, Region
 from regions.commit import Patience
 from regions.map import RolloutState
 from regions.rows import Signers, public_bytes
+from tests.evidence import count
 from tests.regions.fake_store import Disk, FakeStore, Life
 from tests.regions.pretend_node import FakeNode
 
@@ -18,9 +18,7 @@ HOME_KEY = Ed25519PrivateKey.from_private_bytes(b"h" * 32)
 PATIENCE = Patience(quiet_s=0.03, grace_s=0.06, stale_s=0.06)
 ALL = ("iad", "fra", "nrt")
 MODEL = "acme/m"
-STRIDE = (
-    1 if os.environ.get("NEARFIELD_EVIDENCE") else 4
-)  # of "every N" tests: all, or every fourth each time
+STRIDE = count(4, 1)  # of "every N" tests: every fourth each time, or all
 
 
 def plan_of(name):

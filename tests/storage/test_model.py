@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
 from storage.client import url_path
+from tests.evidence import count
 from tests.storage.stores import Raw, StoreThread, memory_folder
 from tests.storage.test_index import check_references
 
@@ -171,7 +172,7 @@ class StoreModel(RuleBasedStateMachine):
 
 
 StoreModel.TestCase.settings = settings(
-    max_examples=8,
+    max_examples=count(8, 400),
     stateful_step_count=35,
     deadline=None,
     suppress_health_check=list(HealthCheck),

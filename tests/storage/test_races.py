@@ -3,11 +3,12 @@ import asyncio
 import pytest
 
 from storage.client import sign
+from tests.evidence import count
 from tests.storage.stores import Raw, StoreThread
 from wire.dial import Pool
 
 NUM_WRITERS = 64
-NUM_ROUNDS = 12
+NUM_ROUNDS = count(12, 300)
 
 
 async def put(

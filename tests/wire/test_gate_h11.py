@@ -4,6 +4,7 @@ import h11
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.evidence import count
 from tests.wire.test_gate import CHUNKED, GET, POST, drive
 from wire.http1 import RequestGate
 from wire.refusal import Refusal
@@ -92,13 +93,13 @@ def check(stream: bytes) -> None:
     assert (body, ended) == (other_body, other_ended)
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=count(250, 20_000), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(REQUEST)
 def test_h11_agrees_on_what_we_accept(stream):
     check(stream)
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=count(250, 20_000), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(mutated())
 def test_h11_agrees_on_mutations(stream):
     check(stream)
