@@ -108,7 +108,7 @@ def _grant(head: RequestHead, policy: PolicyRow | None) -> tuple[str, KeyGrant]:
     """The digest of the shown key and what it grants. Raises Refusal 401, or 503 while no policy is known."""
     key = bearer(head)
     if key is None or len(key) > MAX_KEY_CHARS:
-        text = "Send your API key as `Authorization: Bearer KEY`; `nearfield keys` shows and makes keys."
+        text = "Send your API key as `Authorization: Bearer KEY`; `nearfield env` shows yours."
         raise Refusal(401, "invalid_api_key", text)
     if policy is None:
         text = "This edge has not heard of any keys yet; try again shortly."
@@ -117,7 +117,7 @@ def _grant(head: RequestHead, policy: PolicyRow | None) -> tuple[str, KeyGrant]:
     grant = policy.keys.get(digest)
     if grant is None:
         raise Refusal(
-            401, "invalid_api_key", "This API key is not known; `nearfield keys` lists those that are."
+            401, "invalid_api_key", "This API key is not known; `nearfield env` shows the one that is."
         )
     return digest, grant
 

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 MAX_BODY_BYTES: Final = 1 << 20  # as at the edge: a prompt of about 250,000 tokens
 MAX_TOKEN_BYTES: Final = 128  # longest token of the vocabularies in use (GPT-2 has 128 spaces in one)
+PROMPT_FIELDS: Final = {
+    "/v1/chat/completions": "messages",
+    "/v1/completions": "prompt",
+    "/v1/embeddings": "input",
+}
 KINDS: Final[dict[str, Kind]] = {
     "/v1/chat/completions": "generate",
     "/v1/completions": "generate",
@@ -29,13 +34,14 @@ class Ask:
     """One inference request as the gateway sees it.
 
     `least_tokens` is a bound from below on the prompt: what exceeds the model's length by this bound is
-    refused at once; the exact count is the node's.
+    refused at once; the exact count is the node's. `prompt_field` is where the prompt stands in the body.
     """
 
     model: str
     kind: Kind
     stream: bool
     least_tokens: int
+    prompt_field: str = "messages"
 
 
 def read_ask(path: str, body: bytes) -> Ask:
@@ -54,7 +60,7 @@ def read_ask(path: str, body: bytes) -> Ask:
         raise Refusal(404, "model_not_found", f"No such model: {error}.", param="model") from error
     kind = KINDS[path]
     stream = kind == "generate" and document.get("stream") is True
-    return Ask(model, kind, stream, _least_tokens(document))
+    return Ask(model, kind, stream, _least_tokens(document), PROMPT_FIELDS[path])
 
 
 def refuse_misfit(ask: Ask, kind: Kind, max_len: int) -> None:
@@ -64,7 +70,7 @@ def refuse_misfit(ask: Ask, kind: Kind, max_len: int) -> None:
         raise Refusal(400, "bad_request", f"{ask.model} is served at {path}.", param="model")
     if ask.least_tokens > max_len:
         text = f"The prompt has at least {ask.least_tokens} tokens; {ask.model} takes {max_len}. Shorten it."
-        raise Refusal(400, "context_length_exceeded", text, param="messages")
+        raise Refusal(400, "context_length_exceeded", text, param=ask.prompt_field)
 
 
 def _least_tokens(document: dict[str, Any]) -> int:

@@ -1,6 +1,8 @@
 """The command line's manners: help for everything, errors with cause and next step, documented exit statuses."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -10,6 +12,7 @@ from deploy.credentials import Credentials
 from deploy.exits import Exit
 
 COMMANDS = ["up", "run", "push", "ls", "status", "chat", "report", "stop", "rm", "env", "doctor", "demo"]
+ROOT = Path(__file__).resolve().parents[2]
 runner = CliRunner()
 
 
@@ -34,6 +37,16 @@ def dead(tmp_path):
         regions={"iad": "https://localhost:9/v1"},
     ).save(tmp_path)
     return tmp_path
+
+
+def test_every_command_that_a_message_names_is_there():
+    """A next step that does not exist is worse than none: `nearfield keys` was told to all without a key."""
+    rooms = ("deploy", "edge", "inference", "regions", "storage", "weights_cache", "wire")
+    sources = [path.read_text() for room in rooms for path in (ROOT / room).rglob("*.py")]
+    named = {word for source in sources for word in re.findall(r"`nearfield ([a-z]+)", source)}
+
+    assert "env" in named
+    assert named <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

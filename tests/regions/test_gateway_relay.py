@@ -5,10 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from regions.ask import read_ask, refuse_misfit
 from regions.map import ModelFault, RolloutState
 from regions.relay import MAX_EVENT_BYTES, EventCut
 from tests.regions.fake_node import CHAT, SSE, event, region, revision, until
 from wire.dial import DialError
+from wire.refusal import Refusal
 from wire.timing import parse_receipt, parse_server_timing
 
 
@@ -116,6 +118,23 @@ async def test_gateway_what_is_wrong_is_a_status_code_and_never_wakes_a_model(st
 
         assert (head.status, code(body)) == (status, expected)
         assert r.fakes[0].loads == []
+
+
+@pytest.mark.parametrize(
+    ("path", "param", "kind"),
+    [
+        ("/v1/chat/completions", "messages", "generate"),
+        ("/v1/completions", "prompt", "generate"),
+        ("/v1/embeddings", "input", "embed"),
+    ],
+)
+def test_a_prompt_that_cannot_fit_is_named_by_its_routes_own_field(path, param, kind):
+    body = {"model": "acme/m", param: [{"content": "a" * 128 * 65}] if param == "messages" else [5] * 65}
+
+    with pytest.raises(Refusal) as raised:
+        refuse_misfit(read_ask(path, json.dumps(body).encode()), kind, 64)
+
+    assert (raised.value.code, raised.value.param) == ("context_length_exceeded", param)
 
 
 async def test_gateway_a_model_on_its_way_is_503_and_a_refused_one_says_why():
