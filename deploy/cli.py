@@ -1,6 +1,7 @@
 """The command `nearfield`: the words of each command; the work is in `deploy/commands/`, one file each."""
 
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,8 +143,8 @@ def report_command(
         Path | None, typer.Option("--json-file", help="Write the measured document.")
     ] = None,
     regions: Annotated[str | None, typer.Option(help="Only these regions.")] = None,
-    cold: Annotated[int, typer.Option(help="Cold starts for each region and start state.")] = 3,
-    warm: Annotated[int, typer.Option(help="Warm requests for each region.")] = 20,
+    cold: Annotated[int, typer.Option(min=1, help="Cold starts for each region and start state.")] = 3,
+    warm: Annotated[int, typer.Option(min=1, help="Warm requests for each region.")] = 20,
     seed: Annotated[int, typer.Option(help="Order of the arms.")] = 0,
     state: StateOption = DEFAULT_STATE,
     *,
@@ -155,7 +156,7 @@ def report_command(
     with _errors(as_json=as_json):
         where = tuple(regions.split(",")) if regions else None
         order = command.Order(model, where, cold, warm, seed, html, json_file)
-        command.run(saved.load(state), order, as_json=as_json)
+        raise typer.Exit(command.run(saved.load(state), order, as_json=as_json))
 
 
 @app.command("stop")
@@ -190,6 +191,7 @@ def rm_command(
 
     with _errors(as_json=as_json):
         if not yes and not typer.confirm(f"Delete {model} and everything under models/{model}/ ?"):
+            show.console().print("nothing was deleted")
             raise typer.Exit(Exit.FAILED)
         command.remove(saved.load(state), model, as_json=as_json)
 
@@ -233,6 +235,8 @@ def demo_command(
 
 def main() -> None:
     """The entry point of `nearfield`."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # an interrupted command must not end in a developer's warning
     app()
 
 
@@ -247,13 +251,16 @@ _CAUSES: tuple[tuple[type[Exception], Exit, str], ...] = (
 )
 
 
+_STATUS_BY_CODE = {"timeout": Exit.TIMEOUT, "not_found": Exit.NOT_FOUND, "unknown_region": Exit.NOT_FOUND}
+
+
 @contextmanager
 def _errors(*, as_json: bool) -> Iterator[None]:
     """Turn every error that a user can cause or mend into its words and its exit status."""
     try:
         yield
     except (PushRefused, NotLive) as error:
-        status = Exit.TIMEOUT if error.code == "timeout" else Exit.REFUSED
+        status = _STATUS_BY_CODE.get(error.code, Exit.REFUSED)
         _fail(as_json, status, error.code, str(error), error.next_step)
     except ApiError as error:
         status = Exit.NOT_FOUND if error.status == 404 else Exit.FAILED

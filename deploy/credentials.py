@@ -50,6 +50,8 @@ class Credentials:
             "OPENAI_BASE_URL": self.base_url,
             "OPENAI_API_KEY": self.api_key,
             "SSL_CERT_FILE": self.ca,
+            "CURL_CA_BUNDLE": self.ca,
+            "REQUESTS_CA_BUNDLE": self.ca,
         }
 
 

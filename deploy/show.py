@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.table import Table
 
-UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 PIPE_COLUMNS = 160
@@ -32,12 +32,12 @@ def emit_json(value: object) -> None:
 
 
 def size(num_bytes: float) -> str:
-    """Bytes for people: 86.7 MiB."""
+    """Bytes for people: 86.7 MB, in thousands as links and disks are sold."""
     value = float(num_bytes)
     for unit in UNITS:
-        if value < 1024 or unit == UNITS[-1]:
+        if value < 1000 or unit == UNITS[-1]:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
+        value /= 1000
     raise AssertionError("unreachable: the last unit always returns")
 
 

@@ -3,12 +3,14 @@
 import asyncio
 import datetime as dt
 import fcntl
+import http.client
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,11 +22,14 @@ from deploy.credentials import Credentials
 from deploy.process import RoleFailed, RoleProcess
 from deploy.roles import access_key, endpoint
 from storage.client import S3, PreconditionFailed
+from wire.dial import split_address
 
 READY_S = 60.0
 """Imports of a node's shell take 5-15 s on two busy cores; a role that needs a minute is broken."""
 HEARD_S = 3.0
 """Regions speak every second; one that was silent for three is not up."""
+POLL_S = 0.1
+POLL_DEADLINE_S = 2.0
 STOP_GRACE_S = 10.0
 RESTART_PAUSE_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Waits before the first, second, ... restart of one role: quick after one kill, slow for a crash loop."""
@@ -79,6 +84,7 @@ class Platform:
             await self._wait_ready(role)
         self._watchers = [asyncio.create_task(self._keep_up(role)) for role in self._roles]
         await asyncio.to_thread(until_heard, Client(credentials, admin=True))
+        await asyncio.gather(*(asyncio.to_thread(until_able, node.listen) for node in config.nodes.values()))
         return Running(config, credentials)
 
     async def stop(self) -> None:
@@ -96,9 +102,17 @@ class Platform:
         authority = pki.ensure(self._plan.state / "tls", dt.datetime.now(dt.UTC))
         if not path.exists():
             fleet.write(self._plan, authority)
+            self._say_moved(load(path))
         config = load(path)
         _check_free(config)
         return config
+
+    def _say_moved(self, config: Config) -> None:
+        """The well-known ports were taken: say so, since these will stay."""
+        edge = next(iter(config.edges.values()))
+        for address, usual in ((edge.listen, fleet.EDGE_PORT), (edge.s3 or "", fleet.S3_PORT)):
+            if not address.endswith(f":{usual}"):
+                self._say(f"port {usual} is taken: using {address} from now on")
 
     async def _wait_ready(self, kind: str) -> None:
         await asyncio.gather(*(r.wait_ready(READY_S) for r in self._roles if r.role == kind))
@@ -133,8 +147,29 @@ def until_heard(client: Client) -> None:
             silent = [region for region, seen in regions.items() if not _is_heard(seen)]
         if not silent:
             return
-        time.sleep(0.1)
+        time.sleep(POLL_S)
     raise RoleFailed(f"the edge does not hear {', '.join(silent)}; look into the logs of region and node")
+
+
+def until_able(address: str) -> None:
+    """Wait until a node can fork workers: its shell imports torch and transformers first, for some seconds.
+
+    Raises:
+        RoleFailed: it could not after `READY_S`.
+    """
+    end = time.monotonic() + READY_S
+    while time.monotonic() < end:
+        connection = http.client.HTTPConnection(*split_address(address), timeout=POLL_DEADLINE_S)
+        try:
+            connection.request("GET", "/healthz")
+            if connection.getresponse().status == HTTPStatus.OK:
+                return
+        except (OSError, http.client.HTTPException):
+            pass  # not listening yet, or too busy importing: it is asked again
+        finally:
+            connection.close()
+        time.sleep(POLL_S)
+    raise RoleFailed(f"the node at {address} cannot fork workers after {READY_S:.0f} s; look into its log")
 
 
 def _is_heard(seen: Mapping[str, Any]) -> bool:

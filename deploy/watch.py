@@ -40,14 +40,14 @@ class NotLive(Exception):
 
 
 def standings(status: Mapping[str, Any], model: str) -> dict[str, Standing]:
-    """What each region that the edge hears says of `model`; a region that says nothing is `unknown`."""
+    """What each region that the edge hears says of `model`; one that says nothing of it is `absent`."""
     return {region: _standing(region, seen, model) for region, seen in status["regions"].items()}
 
 
 def _standing(region: str, seen: Mapping[str, Any], model: str) -> Standing:
     row = ((seen.get("body") or {}).get("models") or {}).get(model)
     if row is None:
-        return Standing(region, "unknown", None, None, None, None)
+        return Standing(region, "absent", None, None, None, None)
     progress = row.get("progress") or {}
     return Standing(
         region, row["state"], row.get("revision"), row.get("tier"), progress.get("percent"), row.get("error")

@@ -203,7 +203,7 @@ def _no_route(path: str, paths: set[str]) -> Refusal:
 def _not_live(deployment: Deployment) -> Refusal:
     fault = deployment.error
     if fault is not None:
-        text = f"{deployment.model} was refused: {fault.message} {fault.next}"
+        text = f"{deployment.model} was refused: {fault.message}. Next: {fault.next}"
         return Refusal(404, "model_not_found", text, param="model")
     text = f"{deployment.model} is on its way to this region ({deployment.state}); ask again shortly."
     return Refusal(503, "model_not_ready", text, "server_error", retry_after_s=RETRY_S)

@@ -8,6 +8,7 @@ from typing import Any
 from deploy import chat, show
 from deploy.client import Client
 from deploy.credentials import Credentials
+from deploy.watch import NotLive
 
 MAX_TURNS = 64
 
@@ -23,7 +24,8 @@ def run(
 ) -> None:
     """Ask `prompt`, or read questions from the terminal until it closes."""
     if region is not None and region not in credentials.regions:
-        raise SystemExit(f"no region {region!r}; there are: {', '.join(credentials.regions)}")
+        known = ", ".join(credentials.regions)
+        raise NotLive("unknown_region", f"no region {region!r}", f"There are: {known}.")
     client = Client(credentials)
     if prompt is not None:
         told = _turn(client, model, [{"role": "user", "content": prompt}], region, max_tokens, quiet=as_json)
@@ -53,7 +55,7 @@ def _turn(
     *,
     quiet: bool,
 ) -> chat.Told:
-    console, started, first = show.problems(), time.perf_counter(), [0.0]
+    console, started, first, said = show.problems(), time.perf_counter(), [0.0], [""]
 
     def text(piece: str) -> None:
         first[0] = first[0] or time.perf_counter()
@@ -64,8 +66,10 @@ def _turn(
     def waiting(note: Mapping[str, Any]) -> None:
         eta = "" if note.get("eta_s") is None else f", {note['eta_s']:.1f} s to go"
         percent = "" if note.get("percent") is None else f" {note['percent']:.0f}%"
-        if not quiet:
-            console.print(f"[dim]waking: {note.get('phase')}{percent}{eta}[/]")
+        line = f"waking: {note.get('phase')}{percent}{eta}"
+        if not quiet and line != said[0]:
+            console.print(f"[dim]{line}[/]")
+        said[0] = line
 
     told = chat.ask(
         client, model, messages, max_tokens=max_tokens, region=region, on_text=text, on_wait=waiting
@@ -77,14 +81,26 @@ def _turn(
     return told
 
 
+BEFORE_FIRST = {
+    "edge": ("read", "route"),
+    "gateway": ("read", "pick", "wake"),
+    "node": ("read", "template", "tokenize", "queue", "weights", "prefill"),
+}
+"""The phases of each hop that end before the first token; `report` has them all, with their parts."""
+
+
 def where_time_went(told: chat.Told, first_token_ms: float) -> str:
-    """One line: region, start state, first token at the client, the node's share of it, bytes from afar."""
-    node = told.receipt("node")
-    phases = node.get("phases") or {}
-    parts = [f"{name} {show.millis(ms)}" for name, ms in phases.items() if ms >= 0.05]
-    headers = told.headers
+    """One line: region, start state, the first token's time and what it was spent on, bytes from afar."""
+    spent: dict[str, float] = {}
+    for hop, names in BEFORE_FIRST.items():
+        phases = told.receipt(hop).get("phases") or {}
+        for name in names:
+            spent[name] = spent.get(name, 0.0) + float(phases.get(name, 0.0))
+    spent["network"] = max(0.0, first_token_ms - sum(spent.values()))
+    parts = ", ".join(f"{name} {show.millis(ms)}" for name, ms in spent.items() if ms >= 0.1)
+    headers, node = told.headers, told.receipt("node")
     return (
         f"{headers.get('x-nearfield-region')} · {headers.get('x-nearfield-start')} start · "
-        f"first token {show.millis(first_token_ms)} · node: {', '.join(parts) or 'no receipt'} · "
+        f"first token {show.millis(first_token_ms)}: {parts} · "
         f"{node.get('remote_bytes', headers.get('x-nearfield-remote-bytes'))} B from afar"
     )

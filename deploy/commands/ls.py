@@ -39,6 +39,8 @@ def _row(status: Mapping[str, Any], name: str) -> tuple[str, ...]:
 
 
 def _cell(standing: watch.Standing) -> str:
+    if standing.state == "absent":
+        return "-"
     if standing.live:
         return f"[green]live[/] ({standing.tier})"
     return f"[red]{standing.state}[/]" if standing.error else standing.state
@@ -52,7 +54,7 @@ def _explain(status: Mapping[str, Any], name: str) -> None:
         if error and error["message"] not in said:
             said.add(error["message"])
             console.print(f"  {name} in {region}: [red]{error['code']}[/]: {error['message']}")
-            console.print(f"    next: {error['next']}")
+            console.print(f"    next: {error['next']}; or take it away: nearfield rm {name}")
         for entry in row.get("left_out") or ():
             line = f"  {name}: left out {entry['path']} ({entry['reason']})"
             if line not in said:

@@ -45,6 +45,8 @@ def run(
     result: dict[str, object] = {"model": model, "push_id": push_id, "bytes": planned.num_bytes}
     if wait_s > 0:
         result |= _wait(console, credentials, model, regions, wait_s)
+    else:
+        console.print("  uploaded; see it go live: nearfield ls")
     if as_json:
         show.emit_json(result)
 
@@ -96,9 +98,12 @@ def _wait(
     client = Client(credentials, admin=True)
     live = watch.until_live(client, model, revision, regions, changed, wait_s)
     console.print(f"[bold green]live[/] in {', '.join(live)}: {credentials.base_url}  model={model}")
+    console.print(f"  try: nearfield chat {model} 'Hello'")
     return {"revision": revision, "live": sorted(live)}
 
 
 def _words(standing: watch.Standing) -> str:
+    if standing.state == "absent":
+        return "waiting"
     percent = "" if standing.percent is None or standing.live else f" {standing.percent:.0f}%"
     return f"{standing.state}{percent}"

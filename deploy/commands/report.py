@@ -1,16 +1,19 @@
 """`nearfield report`: measures, prints the table, writes the page and the document."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
-from deploy import show
+from deploy import show, watch
+from deploy.client import Client
 from deploy.credentials import Credentials
+from deploy.exits import Exit
 from deploy.report.document import Report, as_json_document
 from deploy.report.measure import ReportTarget, run_report
 from deploy.report.write import render, write
+from deploy.watch import NotLive
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,16 +29,31 @@ class Order:
     json: Path | None
 
 
-def run(credentials: Credentials, order: Order, *, as_json: bool) -> None:
-    """Measure and show.
+def run(credentials: Credentials, order: Order, *, as_json: bool) -> int:
+    """Measure and show; returns the exit status: 1 if a request failed.
 
     Raises:
-        ApiError: the model is not served, or a key is not accepted.
+        NotLive: the model is not live where it should be measured, or a file cannot be written where it was asked for.
     """
     console = Console(quiet=True) if as_json else show.console()
-    report = asyncio.run(measured(console, credentials, order))
+    report = asyncio.run(measured(console, credentials, settled(credentials, order)))
     if as_json:
         show.emit_json(as_json_document(report))
+    return Exit.FAILED if report.num_failed else Exit.OK
+
+
+def settled(credentials: Credentials, order: Order) -> Order:
+    """The order with its regions named (where the model is live, if none were), checked before anything is measured."""
+    for path in (order.html, order.json):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise NotLive("not_found", f"{path.parent} is not a folder", "Name a file in one that is there.")
+    status = Client(credentials, admin=True).get("/nearfield/status").body
+    live = [region for region, standing in watch.standings(status, order.model).items() if standing.live]
+    missing = [region for region in order.regions or () if region not in live]
+    if missing or not live:
+        where = f"in {missing[0]}" if missing else "anywhere"
+        raise NotLive("not_found", f"{order.model} is not live {where}", "See where it is: nearfield ls")
+    return replace(order, regions=order.regions or tuple(live))
 
 
 async def measured(console: Console, credentials: Credentials, order: Order) -> Report:
@@ -44,8 +62,8 @@ async def measured(console: Console, credentials: Credentials, order: Order) -> 
         report = await run_report(
             target(credentials, order), lambda text: status.update(f"measuring: {text}")
         )
-    write(report, order.html, order.json)
     console.print(render(report))
+    write(report, order.html, order.json)
     for path in (order.html, order.json):
         if path is not None:
             console.print(f"wrote {path}")

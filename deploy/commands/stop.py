@@ -49,8 +49,11 @@ def workers(credentials: Credentials, model: str, *, as_json: bool) -> None:
 
 def remove(credentials: Credentials, model: str, *, as_json: bool) -> None:
     """Delete pointer and objects, and wait until no region speaks of the model."""
-    num = push.remove(credentials, model)
     client = Client(credentials, admin=True)
+    is_known = model in watch.models(client.get("/nearfield/status").body)
+    num = push.remove(credentials, model)
+    if not num and not is_known:
+        raise NotLive("not_found", f"there is no model {model}", "See what there is: nearfield ls")
 
     def gone() -> bool:
         return model not in watch.models(client.get("/nearfield/status").body)
