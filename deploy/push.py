@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from deploy.credentials import Credentials
-from regions.check import check_folder
-from regions.commit import Refused
+from regions.push.check import check_folder
+from regions.push.commit import Refused
 from storage.client import S3, Endpoint, NotFound, Uploaded, upload_folder
 
 BUCKET = "models"

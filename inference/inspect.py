@@ -22,9 +22,16 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import convert_and_load_state_dict_in_model
 from transformers.modeling_utils import LoadStateDictConfig
 
-from inference.classes import ConfigRefused, class_of, config_of, dropped_fields, init_arguments, kind_of
-from inference.pooling import Pooling, PoolingRefused, has_pooling, pooling_of
-from inference.weights import COMPUTED, DTYPES, NAMED
+from inference.engine.classes import (
+    ConfigRefused,
+    class_of,
+    config_of,
+    dropped_fields,
+    init_arguments,
+    kind_of,
+)
+from inference.engine.pooling import Pooling, PoolingRefused, has_pooling, pooling_of
+from inference.engine.weights import COMPUTED, DTYPES, NAMED
 from weights_cache.coverage import DTYPE_BYTES
 
 if TYPE_CHECKING:

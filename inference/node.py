@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from inference.app import make_app
-from inference.host import Host, Means
-from inference.inspection import look_at
-from inference.modeltext import TextShelf
-from inference.shell_link import ShellLink
-from inference.standing import StandingShell, socket_path
-from inference.template import RENDER_CPU_MS, TemplateChild
-from inference.worker import Parts
+from inference.api.app import make_app
+from inference.api.modeltext import TextShelf
+from inference.api.template import RENDER_CPU_MS, TemplateChild
+from inference.workers.host import Host, Means
+from inference.workers.inspection import look_at
+from inference.workers.shell_link import ShellLink
+from inference.workers.standing import StandingShell, socket_path
+from inference.workers.worker import Parts
 from weights_cache.cache import HostTier
 from weights_cache.fetch import HttpReader
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
-    from inference.seams import Shell, Tier
+    from inference.workers.seams import Shell, Tier
     from storage.client import Endpoint
 
 BACKLOG = 1_024
@@ -81,7 +81,7 @@ class QuietServer(uvicorn.Server):
 
 
 class Node:
-    """What the routes work on (`inference.app.Rooms`)."""
+    """What the routes work on (`inference.api.app.Rooms`)."""
 
     def __init__(self, settings: NodeSettings, tier: Tier, shell: Shell, child: TemplateChild) -> None:
         self._settings = settings

@@ -47,12 +47,12 @@ ENVIRONMENT = {
     "TRANSFORMERS_OFFLINE": "1",
     "TRANSFORMERS_VERBOSITY": "error",
 }
-"""Set before torch is loaded; `inference.shell_link` starts us with it too."""
+"""Set before torch is loaded; `inference.workers.shell_link` starts us with it too."""
 ARCHITECTURES = (
     "llama", "qwen2", "qwen3", "mistral", "gpt2", "gemma", "gemma2", "gemma3", "phi", "phi3", "gpt_neox", "bert",
 )  # fmt: skip
 """Imported ahead; another one is imported by the child that needs it (about 0.1 s)."""
-OURS = ("inference.engine", "inference.inspect")
+OURS = ("inference.engine.process", "inference.inspect")
 INSPECT_DEADLINE_S = 20.0
 """A throw-away child that takes longer is killed; a 1,000-layer config takes under 2 s."""
 INSPECT_MEMORY_BYTES = 4 << 30
@@ -267,7 +267,7 @@ def _be_child(
 
 
 def _be_engine(spec: EngineSpec, fds: list[int]) -> None:
-    from inference.engine import run  # noqa: PLC0415 - imported already, by `prepare`
+    from inference.engine.process import run  # noqa: PLC0415 - imported already, by `prepare`
 
     landing, ready, event, link = fds
     run(spec, (landing, ready, event), link)

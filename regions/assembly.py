@@ -11,20 +11,20 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from regions.blobs import Holdings
-from regions.changes import AnyFeed, follow
-from regions.controller import Controller
 from regions.deployments import Deployments
-from regions.ingest import Ingest
-from regions.ledger import KEYS, POLICY, Ledger
-from regions.loops import KeyedLoops
 from regions.map import BLOBS_BUCKET, MODELS_BUCKET, SYSTEM_BUCKET
-from regions.pointer import PointerError
-from regions.policy import CopiedPolicy, Policy, SignedPolicy
-from regions.replicate import Replicator
-from regions.residence import Residence
-from regions.seal import Sealer
-from regions.works import Works
+from regions.objects.blobs import Holdings
+from regions.objects.changes import AnyFeed, follow
+from regions.objects.ledger import KEYS, POLICY, Ledger
+from regions.objects.pointer import PointerError
+from regions.push.ingest import Ingest
+from regions.push.seal import Sealer
+from regions.rollout.controller import Controller
+from regions.rollout.loops import KeyedLoops
+from regions.rollout.policy import CopiedPolicy, Policy, SignedPolicy
+from regions.rollout.replicate import Replicator
+from regions.rollout.residence import Residence
+from regions.rollout.works import Works
 from storage.client import StoreError
 from weights_cache.revision import RevisionError
 
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from regions.commit import Patience
-    from regions.nodes import Node
+    from regions.nodes.client import Node
+    from regions.objects.store import Store
+    from regions.push.commit import Patience
     from regions.rows import Signers
-    from regions.store import Store
 
 log = logging.getLogger("nearfield.regions")
 

@@ -12,14 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from regions.folder import NOT_NEEDED
 from regions.map import Progress, RolloutState, Tier
+from regions.push.folder import NOT_NEEDED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from regions.map import ModelFault
-    from regions.nodes import NodeView
+    from regions.nodes.client import NodeView
     from weights_cache.revision import LeftOut, ModelFacts, Revision
 
 DEFAULT_IDLE_TIMEOUT_S = 300.0  # an idle worker gives its memory back after this, unless told otherwise

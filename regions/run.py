@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from regions.assembly import Plan, Region
-from regions.commit import Patience
 from regions.deployments import DEFAULT_IDLE_TIMEOUT_S
-from regions.gateway import Gateway
+from regions.gateway.front import Gateway
+from regions.gateway.publish import Publisher
+from regions.gateway.wake import Wakes
 from regions.map import Tier
-from regions.nodes import Node
-from regions.publish import Publisher
+from regions.nodes.client import Node
+from regions.nodes.watch import NodeWatch
+from regions.push.commit import Patience
 from regions.rows import Signers, public_bytes, signing_key
-from regions.wake import Wakes
-from regions.watch import NodeWatch
 from storage.client import S3
 from wire.serve import Server
 

@@ -195,7 +195,7 @@ def loaded_by(module):
         ("edge.run", (*HEAVY, *SDKS, "storage", "weights_cache", "inference")),
         ("storage.run", HEAVY),
         ("regions.run", HEAVY),
-        ("inference.app", HEAVY),
+        ("inference.api.app", HEAVY),
         ("inference.node", HEAVY),
         ("weights_cache.cache", HEAVY),
     ],

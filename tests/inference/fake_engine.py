@@ -9,10 +9,10 @@ import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from inference.api.template import TemplateChild
+from inference.api.tokens import Vocabulary
 from inference.link import LinkError, Message, NodeLink
 from inference.node import Node, NodeSettings, serve_node
-from inference.template import TemplateChild
-from inference.tokens import Vocabulary
 from tests.inference.tokenizers_made import byte_level
 from weights_cache.revision import ModelFacts, Revision
 

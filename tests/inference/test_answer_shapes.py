@@ -7,7 +7,7 @@ import pytest
 from openai.types import Completion, CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from inference.answer import (
+from inference.api.answer import (
     DONE,
     ChatShape,
     CompletionShape,
@@ -17,9 +17,9 @@ from inference.answer import (
     error_event,
     token_text,
 )
-from inference.choice import Delta, TokenScore
-from inference.tokens import Vocabulary
-from inference.vectors import VectorError, batches, cut, embedding_body, read_vectors
+from inference.api.choice import Delta, TokenScore
+from inference.api.tokens import Vocabulary
+from inference.api.vectors import VectorError, batches, cut, embedding_body, read_vectors
 from tests.inference.tokenizers_made import byte_level
 from wire.refusal import Refusal
 

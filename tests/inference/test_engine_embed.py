@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import BertConfig, BertModel
 
-from inference.embed import Batcher, Encoder, Place
-from inference.embedding import EmbedLoop
+from inference.engine.embed import Batcher, Encoder, Place
+from inference.engine.embedding import EmbedLoop
+from inference.engine.orders import Bounds, Embed
+from inference.engine.weights import attach
 from inference.inspect import inspect
 from inference.link import EngineLink, FrameReader, frame_bytes, link_pair
-from inference.orders import Bounds, Embed
-from inference.weights import attach
 from tests.inference.tiny import landing_of, made, revision_of
 from weights_cache.revision import ModelFacts
 

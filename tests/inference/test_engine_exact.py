@@ -5,10 +5,10 @@ import random
 import pytest
 import torch
 
-from inference.model import SLOT_FAMILIES, LoneModel, SlotModel, shares_a_pass, step_model
-from inference.orders import Generate, Sampling
-from inference.pace import Pace
-from inference.scheduler import Emitted, Scheduler
+from inference.engine.model import SLOT_FAMILIES, LoneModel, SlotModel, shares_a_pass, step_model
+from inference.engine.orders import Generate, Sampling
+from inference.engine.pace import Pace
+from inference.engine.scheduler import Emitted, Scheduler
 from tests.inference.tiny import VOCABULARY, made
 
 NUM_TOKENS = 24

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-from inference.generation import MAX_BAD_STEPS, EngineBroken, GenerateLoop
+from inference.engine.generation import MAX_BAD_STEPS, EngineBroken, GenerateLoop
+from inference.engine.orders import Bounds
+from inference.engine.scheduler import Scheduler
+from inference.engine.slots import SlotPlan
 from inference.link import EngineLink, FrameReader, LinkError, frame_bytes, link_pair
-from inference.orders import Bounds
-from inference.scheduler import Scheduler
-from inference.slots import SlotPlan
 
 VOCABULARY = 50
 
@@ -122,7 +122,7 @@ def test_a_sampler_fault_is_its_rows_own(monkeypatch):
     def broken(self, logits):
         raise ValueError("sampler")
 
-    monkeypatch.setattr("inference.sample.Sampler.choose", broken)
+    monkeypatch.setattr("inference.engine.sample.Sampler.choose", broken)
     heard, _ = serve(Counting(), add("a", 10), add("b", 20, temperature=1.0))
     assert tokens(heard, "a") == [11, 12, 13, 14]
     assert [(m["id"], m["code"]) for m in heard if m["op"] == "failed"] == [("b", "engine_error")]

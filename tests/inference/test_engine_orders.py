@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.orders import Bounds, Cancel, Embed, Generate, OrderRefused, Sampling, Stop, parse_order
+from inference.engine.orders import Bounds, Cancel, Embed, Generate, OrderRefused, Sampling, Stop, parse_order
 
 BOUNDS = Bounds(vocab_size=100, max_len=16)
 PLAIN = {"op": "add", "id": "a", "tokens": [1, 2, 3]}

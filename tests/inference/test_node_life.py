@@ -13,8 +13,8 @@ import httpx2 as httpx
 import openai
 import pytest
 
-from inference.shell_link import ShellError
-from inference.standing import StandingShell, socket_path
+from inference.workers.shell_link import ShellError
+from inference.workers.standing import StandingShell, socket_path
 from tests.inference.fake_engine import (
     ANSWER,
     TEXT,
@@ -387,7 +387,7 @@ async def test_many_streams_at_once_do_not_mix(tmp_path: Any) -> None:
 
 def test_the_api_process_imports_neither_torch_nor_transformers() -> None:
     code = (
-        "import sys, inference.node, inference.app, inference.template_child;"
+        "import sys, inference.node, inference.api.app, inference.api.template_child;"
         "bad = {'torch', 'transformers', 'boto3', 'botocore', 'aiobotocore'} & set(sys.modules); assert not bad, bad"
     )
     root = Path(__file__).parents[2]

@@ -16,11 +16,11 @@ import pytest
 import torch
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
-from inference.inspection import look_at
+from inference.api.template import TemplateChild
 from inference.node import Node, NodeSettings, serve_node
-from inference.shell_link import ShellLink
-from inference.standing import StandingShell, socket_path
-from inference.template import TemplateChild
+from inference.workers.inspection import look_at
+from inference.workers.shell_link import ShellLink
+from inference.workers.standing import StandingShell, socket_path
 from tests.inference.fake_engine import HOP_TOKEN, TEMPLATE, VOCABULARY
 from tests.inference.test_node_serving import AUTH
 from tests.inference.tokenizers_made import byte_level

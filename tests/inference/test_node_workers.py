@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.workers import Act, Event, State, Tenancy, idle_too_long, move, stops_for_room
+from inference.workers.life import Act, Event, State, Tenancy, idle_too_long, move, stops_for_room
 
 pairs = [(state, event) for state in State for event in Event]
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.body import MAX_BODY_BYTES, MAX_DEPTH, read_object
+from inference.api.body import MAX_BODY_BYTES, MAX_DEPTH, read_object
 from wire.refusal import Refusal
 
 

@@ -7,9 +7,9 @@ import openai.types.completion_create_params as completion_params
 import openai.types.embedding_create_params as embedding_params
 import pytest
 
-from inference import request
-from inference.request import REFUSED, ChatRequest, read_chat, read_completion, read_embedding
-from inference.sampling import Defaults, Sampling, engine_fields
+from inference.api import request
+from inference.api.request import REFUSED, ChatRequest, read_chat, read_completion, read_embedding
+from inference.api.sampling import Defaults, Sampling, engine_fields
 from wire.refusal import Refusal
 
 CHAT: dict[str, Any] = {"model": "a/m", "messages": [{"role": "user", "content": "hi"}]}

@@ -8,16 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.orders import Generate, Sampling
-from inference.pace import (
+from inference.engine.orders import Generate, Sampling
+from inference.engine.pace import (
     FIRST_PREFILL_TOKENS,
     MAX_LONELY_TOKENS,
     MAX_PREFILL_TOKENS,
     MIN_PREFILL_TOKENS,
     Pace,
 )
-from inference.scheduler import Emitted, Ended, Failed, Scheduler, State
-from inference.slots import SlotPlan, SlotPool, plan_slots, side_by_side
+from inference.engine.scheduler import Emitted, Ended, Failed, Scheduler, State
+from inference.engine.slots import SlotPlan, SlotPool, plan_slots, side_by_side
 from tests.evidence import count
 
 EOS = 2
@@ -295,6 +295,7 @@ class TestSlots:
 
 
 def test_no_torch_is_loaded():
-    code = "import sys, inference.scheduler, inference.orders, inference.slots; print('torch' in sys.modules)"
+    names = ", ".join(f"inference.engine.{name}" for name in ("scheduler", "orders", "slots"))
+    code = f"import sys, {names}; print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert out.stdout.strip() == "False"

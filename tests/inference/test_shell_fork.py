@@ -13,7 +13,7 @@ import pytest_asyncio
 import torch
 
 from inference.link import NodeLink, link_pair
-from inference.shell_link import LOST, ShellError, ShellLink
+from inference.workers.shell_link import LOST, ShellError, ShellLink
 from tests.inference.tiny import config_values, extent_bytes, landed_model, made
 
 PROMPT = [5, 9, 3, 44, 17]
@@ -82,7 +82,7 @@ class Engine:
 NODE = """
 import asyncio, sys
 from pathlib import Path
-from inference.shell_link import ShellLink
+from inference.workers.shell_link import ShellLink
 async def main():
     link = await ShellLink.start(Path(sys.argv[1]))
     print(link.pid, flush=True)

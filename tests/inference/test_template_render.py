@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from inference.template import ChatTemplate, TemplateChild, find_template
+from inference.api.template import ChatTemplate, TemplateChild, find_template
 from wire.refusal import Refusal
 
 MESSAGES = [

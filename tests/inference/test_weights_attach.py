@@ -6,8 +6,8 @@ import time
 import pytest
 import torch
 
-from inference.classes import class_of, config_of
-from inference.weights import AttachError, attach
+from inference.engine.classes import class_of, config_of
+from inference.engine.weights import AttachError, attach
 from tests.inference.tiny import (
     config_values,
     extent_bytes,

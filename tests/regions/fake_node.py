@@ -5,13 +5,13 @@ import contextlib
 import json
 
 from regions.deployments import Deployment, Deployments
-from regions.gateway import Gateway
-from regions.hold import Seats
+from regions.gateway.front import Gateway
+from regions.gateway.hold import Seats
+from regions.gateway.publish import Publisher
+from regions.gateway.wake import Wakes
 from regions.map import REVISION, RolloutState
-from regions.nodes import Node
-from regions.publish import Publisher
-from regions.wake import Wakes
-from regions.watch import NodeWatch
+from regions.nodes.client import Node
+from regions.nodes.watch import NodeWatch
 from weights_cache.revision import Extent, FileEntry, ModelFacts, Revision, TensorEntry
 from wire.dial import Pool
 from wire.refusal import Refusal

@@ -3,7 +3,7 @@
 import json
 import struct
 
-from regions.folder import Listed
+from regions.push.folder import Listed
 
 CONFIG = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}
 INDEX = "model.safetensors.index.json"

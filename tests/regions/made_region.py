@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from regions.assembly import Plan, Region
-from regions.commit import Patience
 from regions.map import RolloutState
+from regions.push.commit import Patience
 from regions.rows import Signers, public_bytes
 from tests.evidence import count
 from tests.regions.fake_store import Disk, FakeStore, Life

@@ -1,6 +1,6 @@
 """A revision from a small folder, made without a store."""
 
-from regions.commit import Complete, judge
+from regions.push.commit import Complete, judge
 from tests.regions.folders import listed, whole
 from tests.regions.pretend_node import FACTS
 from tests.regions.test_commit_verdicts import LONG_S, PATIENCE, REGIONS, seen

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regions.commit import Bytes, Complete, Patience, Refused, Waiting, judge, wanted
-from regions.folder import Listed, left_out
-from regions.manifest import Manifest, ManifestFile
+from regions.push.commit import Bytes, Complete, Patience, Refused, Waiting, judge, wanted
+from regions.push.folder import Listed, left_out
+from regions.push.manifest import Manifest, ManifestFile
 from tests.regions.folders import INDEX, REGIONS, etag_of, listed, safetensors, sharded, whole
 from weights_cache.header import HeaderError, read_header
 from weights_cache.revision import LeftOut

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regions.changes import START, AnyFeed, ListFeed, StoreFeed, follow
-from regions.check import check_folder
-from regions.commit import Complete, Refused
-from regions.fit import misfit, needed_bytes
-from regions.ledger import Ledger, model_below, model_of
-from regions.loops import KeyedLoops
 from regions.map import ModelFault
-from regions.nodes import Node, NodeError
-from regions.pointer import Judged, LocalRecord, Pointer, PointerError, first_pointer
+from regions.nodes.client import Node, NodeError
+from regions.objects.changes import START, AnyFeed, ListFeed, StoreFeed, follow
+from regions.objects.ledger import Ledger, model_below, model_of
+from regions.objects.pointer import Judged, LocalRecord, Pointer, PointerError, first_pointer
+from regions.push.check import check_folder
+from regions.push.commit import Complete, Refused
+from regions.push.fit import misfit, needed_bytes
+from regions.rollout.loops import KeyedLoops
 from storage.client import StoreError, Unreachable
 from tests.regions.fake_store import Disk, FakeStore
 from tests.regions.folders import REGIONS, sharded, whole
@@ -92,7 +92,7 @@ async def until(true):
 
 
 async def test_following_outlives_the_store(monkeypatch):
-    monkeypatch.setattr("regions.changes.PAUSE_S", 0.001)
+    monkeypatch.setattr("regions.objects.changes.PAUSE_S", 0.001)
     store, seen = FakeStore(disk_with("m/1")), []
     task = asyncio.create_task(follow(StoreFeed(store, "b", 0.001), "m/", seen.append))
     await until(lambda: seen)

@@ -133,7 +133,7 @@ async def test_a_node_that_is_away_or_busy_is_waited_for():
 
 
 async def test_a_model_that_kills_its_engine_is_not_tried_for_ever(monkeypatch):
-    monkeypatch.setattr("regions.works.PAUSE_S", 0.001)
+    monkeypatch.setattr("regions.rollout.works.PAUSE_S", 0.001)
     made = Made()
     made.node.probe_errors += [failure("engine_died", passing=True) for _ in range(9)]
     async with made.running():
@@ -276,7 +276,7 @@ async def test_a_region_cooled_to_origin_pulls_its_blobs_again():
 
 
 async def test_a_restart_after_cooling_knows_that_the_bytes_are_at_the_origin(monkeypatch):
-    monkeypatch.setattr("regions.replicate.RESUME_PAUSE_S", 0.001)
+    monkeypatch.setattr("regions.rollout.replicate.RESUME_PAUSE_S", 0.001)
     home, fra = pair()
     async with home.running(), fra.running():
         with_manifest(home.disk, V1)

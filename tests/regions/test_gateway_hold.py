@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from regions.hold import Pace, Seats, comment
+from regions.gateway.hold import Pace, Seats, comment
 from regions.map import Progress
 from tests.regions.fake_node import event, region, revision, until
 from wire.refusal import Refusal

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regions.ask import read_ask, refuse_misfit
+from regions.gateway.ask import read_ask, refuse_misfit
+from regions.gateway.relay import MAX_EVENT_BYTES, EventCut
 from regions.map import ModelFault, RolloutState
-from regions.relay import MAX_EVENT_BYTES, EventCut
 from tests.regions.fake_node import CHAT, SSE, event, region, revision, until
 from wire.dial import DialError
 from wire.refusal import Refusal

@@ -4,8 +4,8 @@ import json
 import pytest
 
 from regions.map import ModelFault, RolloutState, Tier
-from regions.nodes import NodeView
-from regions.pick import answering, waking
+from regions.nodes.client import NodeView
+from regions.nodes.pick import answering, waking
 from regions.rows import Signers, Snapshot, decode, encode, fold, public_bytes, signing_key
 from tests.regions.fake_node import region, revision, until
 from tests.regions.made import policy_row

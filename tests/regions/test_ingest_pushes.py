@@ -6,8 +6,8 @@ import json
 import pytest
 from blake3 import blake3
 
-from regions.manifest import Manifest, ManifestFile
 from regions.map import RolloutState
+from regions.push.manifest import Manifest, ManifestFile
 from storage.client import StoreError
 from tests.regions.folders import sharded, whole
 from tests.regions.made_region import MODEL, PATIENCE, STRIDE, Made

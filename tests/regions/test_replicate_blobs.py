@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from blake3 import blake3
 
-from regions.blobs import Holdings
-from regions.replicate import PULLS_AT_ONCE, CorruptError, Replicator
+from regions.objects.blobs import Holdings
+from regions.rollout.replicate import PULLS_AT_ONCE, CorruptError, Replicator
 from storage.client import StoreError, Unreachable
 from tests.regions.fake_store import Disk, FakeStore
 from tests.regions.folders import safetensors, sharded, whole
@@ -17,7 +17,7 @@ BLOBS = "nearfield-blobs"
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch):
-    monkeypatch.setattr("regions.replicate.RESUME_PAUSE_S", 0.001)
+    monkeypatch.setattr("regions.rollout.replicate.RESUME_PAUSE_S", 0.001)
 
 
 class Link:

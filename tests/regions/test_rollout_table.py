@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regions.map import ModelFault, RolloutState
-from regions.rollout import TABLE, WORK, Event, ForbiddenMoveError, Move, Rollout, Task, Work, decide
+from regions.rollout.life import TABLE, WORK, Event, ForbiddenMoveError, Move, Rollout, Task, Work, decide
 
 S, E = RolloutState, Event
 

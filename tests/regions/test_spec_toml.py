@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regions.spec import MAX_SPEC_BYTES, SpecError, read_spec
+from regions.push.spec import MAX_SPEC_BYTES, SpecError, read_spec
 from weights_cache.revision import Spec
 
 REGIONS = ("iad", "fra", "nrt")

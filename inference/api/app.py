@@ -1,0 +1,211 @@
+"""The node's HTTP: OpenAI's routes for the gateway, and the region's own.
+
+Private; every route but /healthz needs the hop token. Imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import logging
+from typing import TYPE_CHECKING, Any, Protocol
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from inference.api.body import MAX_BODY_BYTES, read_object
+from inference.api.embedding_reply import EmbeddingReply
+from inference.api.request import read_chat, read_completion, read_embedding
+from inference.api.serving import ChatReply, CompletionReply
+from inference.api.visit import Visit
+from inference.workers.control import MAX_CONTROL_BYTES, LoadReply, read_inspect, read_load, read_unload
+from wire.refusal import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from inference.api.template import TemplateChild
+    from inference.workers.host import Host
+
+OPEN_PATH = "/healthz"
+REVISION = "x-nearfield-revision"
+
+log = logging.getLogger("nearfield.node")
+
+
+class Rooms(Protocol):
+    """What the routes use; made and owned by `inference.node`."""
+
+    @property
+    def host(self) -> Host:
+        """The workers."""
+
+    @property
+    def child(self) -> TemplateChild:
+        """The renderer of chat templates."""
+
+    @property
+    def idle_timeout_s(self) -> float:
+        """How long a model stays without requests, where nobody says otherwise."""
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether this node can do its work: its shell lives and it is not stopping."""
+
+    async def inspect(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """{"facts", "left_out"} of a pushed folder, or {"refused": {"code", "message", "next"}}."""
+
+    def status(self) -> dict[str, Any]:
+        """The body of `/status`."""
+
+
+def make_app(rooms: Rooms, hop_token: str) -> ASGIApp:
+    """The ASGI application, guarded."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    app.add_exception_handler(Refusal, _refused)
+    app.add_exception_handler(HTTPException, _no_route)
+    app.add_exception_handler(Exception, _broken)
+    _add_openai_routes(app, rooms)
+    _add_control_routes(app, rooms)
+    return HopGuard(app, hop_token)
+
+
+class HopGuard:
+    """Lets nobody past without the hop token, whatever the route or method; compares in constant time."""
+
+    def __init__(self, app: ASGIApp, hop_token: str) -> None:
+        self._app = app
+        self._expected = f"Bearer {hop_token}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http" or scope["path"] == OPEN_PATH or self._shown(scope):
+            await self._app(scope, receive, send)
+            return
+        message = "This port is for Nearfield's own hops; use the edge's address."
+        refusal = Refusal(401, "invalid_api_key", message)
+        await _response(refusal)(scope, receive, send)
+
+    def _shown(self, scope: Scope) -> bool:
+        values = [value for name, value in scope["headers"] if name == b"authorization"]
+        return len(values) == 1 and hmac.compare_digest(values[0], self._expected)
+
+
+def _add_openai_routes(app: FastAPI, rooms: Rooms) -> None:
+    @app.post("/v1/chat/completions")
+    async def chat(request: Request) -> Response:
+        visit = _visit(request)
+        asked = read_chat(await _body(request, visit))
+        return ChatReply(rooms.host, visit, request.headers.get(REVISION), asked, rooms.child)
+
+    @app.post("/v1/completions")
+    async def complete(request: Request) -> Response:
+        visit = _visit(request)
+        asked = read_completion(await _body(request, visit))
+        return CompletionReply(rooms.host, visit, request.headers.get(REVISION), asked, rooms.child)
+
+    @app.post("/v1/embeddings")
+    async def embed(request: Request) -> Response:
+        visit = _visit(request)
+        asked = read_embedding(await _body(request, visit))
+        return EmbeddingReply(rooms.host, visit, request.headers.get(REVISION), asked)
+
+
+def _add_control_routes(app: FastAPI, rooms: Rooms) -> None:
+    @app.post("/load")
+    async def load(request: Request) -> Response:
+        revision, tenure = read_load(await _object(request, MAX_CONTROL_BYTES), rooms.idle_timeout_s)
+        return LoadReply(rooms.host, revision, tenure)
+
+    @app.post("/unload")
+    async def unload(request: Request) -> Response:
+        revision_id, to_region = read_unload(await _object(request, MAX_BODY_BYTES))
+        return _json(200, {"freed_bytes": await rooms.host.unload(revision_id, to_region=to_region)})
+
+    @app.post("/inspect")
+    async def inspect(request: Request) -> Response:
+        question = read_inspect(await _object(request, MAX_CONTROL_BYTES))
+        answer = await rooms.inspect(question)
+        if "refused" in answer:
+            return _json(422, answer)
+        return _json(200, answer)
+
+    @app.get("/status")
+    async def status() -> Response:
+        return _json(200, rooms.status())
+
+    @app.get(OPEN_PATH)
+    async def healthz() -> Response:
+        return _json(200, {"status": "ok"}) if rooms.is_healthy else _json(503, {"status": "stopping"})
+
+
+def _visit(request: Request) -> Visit:
+    visit = Visit.of(request.headers.get("x-request-id"), request.headers.get("x-nearfield-start"))
+    request.state.request_id = visit.request_id
+    return visit
+
+
+def _request_id(request: Request) -> str | None:
+    """The id of a request that failed before it had a reply of its own."""
+    known: str | None = getattr(request.state, "request_id", None)
+    return known
+
+
+async def _body(request: Request, visit: Visit) -> dict[str, Any]:
+    found = await _object(request, MAX_BODY_BYTES)
+    visit.phases.mark("read")
+    return found
+
+
+async def _object(request: Request, max_bytes: int) -> dict[str, Any]:
+    """The body as a strict JSON object; reading ends at the limit. Raises Refusal."""
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise Refusal(415, "bad_request", "Compressed bodies are not read; send it without content-encoding.")
+    chunks, num_bytes = [], 0
+    async for chunk in request.stream():
+        chunks.append(chunk)
+        num_bytes += len(chunk)
+        if num_bytes > max_bytes:
+            break
+    return read_object(b"".join(chunks), max_bytes)
+
+
+def _json(status: int, value: Any) -> Response:
+    return JSONBody(value, status)
+
+
+class JSONBody(Response):
+    """A small JSON answer."""
+
+    media_type = "application/json"
+
+    def __init__(self, value: Any, status: int) -> None:
+        super().__init__(json.dumps(value).encode(), status)
+
+
+def _response(refusal: Refusal, request_id: str | None = None) -> Response:
+    named = {"x-request-id": request_id} if request_id else {}
+    return Response(refusal.body(), refusal.status, {**dict(refusal.headers()), **named})
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    if not isinstance(error, Refusal):
+        raise error
+    return _response(error, _request_id(request))
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 404
+    code = "method_not_allowed" if status == 405 else "not_found"
+    return _response(Refusal(status, code, f"There is no {request.method} {request.url.path} here."))
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    request_id = _request_id(request)
+    log.error("request %s failed", request_id, exc_info=error)
+    refusal = Refusal(
+        500, "internal_error", "The node failed at this request; its log has more.", "server_error"
+    )
+    return _response(refusal, request_id)

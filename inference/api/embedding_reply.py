@@ -1,0 +1,90 @@
+"""Embeddings, from a parsed request to the last byte."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from inference.api.sequences import check_ids
+from inference.api.serving import JSON_HEADERS, THREAD_CHARS, ModelReply, check_prompt
+from inference.api.vectors import VectorError, batches, cut, embedding_body, read_vectors
+from wire.refusal import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from inference.api.reply import Outlet
+    from inference.api.request import EmbeddingRequest
+    from inference.api.visit import Visit
+    from inference.workers.host import Host
+    from inference.workers.worker import ResidentModel
+
+
+class EmbeddingReply(ModelReply):
+    """`/v1/embeddings`."""
+
+    kind = "embed"
+
+    def __init__(self, host: Host, visit: Visit, revision_id: str | None, request: EmbeddingRequest) -> None:
+        super().__init__(host, visit, revision_id, request.model)
+        self._request = request
+
+    async def answer(self, outlet: Outlet) -> None:
+        """See `Reply`."""
+        visit, request = self._visit, self._request
+        with self._resident() as model:
+            rows = await self._rows(model)
+            visit.phases.mark("tokenize")
+            vectors = await _embed(model, rows)
+            visit.note_first(visit.phases.total_ms())
+            vectors = cut(vectors, request.dimensions, normalize=model.revision.facts.normalize)
+            body = embedding_body(vectors, request.model, sum(map(len, rows)), as_base64=request.base64)
+            visit.phases.mark("decode")
+            headers = {**JSON_HEADERS, **visit.headers(), "server-timing": visit.server_timing()}
+        await outlet.whole(200, headers, body)
+
+    async def _rows(self, model: ResidentModel) -> list[list[int]]:
+        """The inputs as token ids; ids that a client made itself are taken as they are."""
+        texts = [one for one in self._request.inputs if isinstance(one, str)]
+        encode = model.text.vocabulary.encode_all
+        if sum(map(len, texts)) > THREAD_CHARS:
+            encoded = iter(await asyncio.to_thread(encode, texts, add_special=True))
+        else:
+            encoded = iter(encode(texts, add_special=True))
+        rows = [next(encoded) if isinstance(one, str) else list(one) for one in self._request.inputs]
+        for row in rows:
+            check_prompt(row, "input")
+            check_ids(row, model.limits, "input")
+            if len(row) > model.limits.max_len:
+                raise _input_too_long(len(row), model.limits.max_len)
+        return rows
+
+
+async def _embed(model: ResidentModel, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    """The vectors of `rows`, in their order."""
+    groups = list(batches(rows))
+    found: dict[int, NDArray[np.float32]] = {}
+    orders = [{"op": "embed", "batch": [rows[index] for index in group]} for group in groups]
+    with await model.calls.open(orders) as call:
+        num_left = len(groups)
+        while num_left:
+            for number, message in await call.take():
+                found.update(zip(groups[number], _read(message, len(groups[number])), strict=True))
+                num_left -= 1
+    return np.stack([found[index] for index in range(len(rows))])
+
+
+def _read(message: dict[str, object], num_rows: int) -> NDArray[np.float32]:
+    try:
+        return read_vectors(str(message["data"]), int(str(message["dim"])), num_rows)
+    except VectorError as cause:
+        raise Refusal(500, "engine_failed", f"The engine gave {cause}.", "server_error") from cause
+
+
+def _input_too_long(num_tokens: int, max_len: int) -> Refusal:
+    message = f"This model takes inputs of at most {max_len:,} tokens; one has {num_tokens:,}. Split it."
+    return Refusal(400, "context_length_exceeded", message, param="input")

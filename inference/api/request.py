@@ -1,0 +1,289 @@
+"""The three kinds of request: every parameter of the official client is honoured or refused by its name.
+
+Each route has one table of the fields it reads. A field that is OpenAI's but not ours is refused unless its
+value asks for nothing (`tools: null`, `store: false`); anything else is unknown, and refused with a suggestion.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import Any
+
+from inference.api.fields import (
+    Reader,
+    array,
+    bad,
+    boolean,
+    integer,
+    mapping,
+    one_of,
+    string,
+    token_ids,
+    unsupported,
+)
+from inference.api.messages import read_messages
+from inference.api.sampling import MAX_TOKENS, SAMPLING_FIELDS, Sampling
+
+MAX_CHOICES = 4
+"""`n`: each choice is a whole generation, and clients that want more can ask again."""
+MAX_PROMPTS = 32
+"""Prompts in one completions request; with `n` at most 128 generations from one body."""
+MAX_PROMPT_TOKENS = 1_000_000
+"""Token ids in one prompt: a body of 1 MiB cannot hold more."""
+MAX_PROMPT_CHARS = 1024 * 1024
+"""Characters in one prompt: no more than the body has bytes."""
+MAX_INPUTS = 2_048
+"""OpenAI's own bound on one embeddings request."""
+MAX_DIMENSIONS = 65_536
+"""Above any model's width; the model's own is checked where it is known."""
+MAX_TOP_LOGPROBS = 20
+"""OpenAI's own bound for chat."""
+MAX_LEGACY_LOGPROBS = 5
+"""OpenAI's own bound for completions."""
+MAX_LABEL_CHARS = 512
+"""`user`, `safety_identifier`, `prompt_cache_key` and each metadata value, as OpenAI bounds them."""
+MAX_MODEL_CHARS = 161
+"""org/name: 64 + 1 + 96 characters (contract of the model name)."""
+DEFAULT_COMPLETION_TOKENS = 16
+"""OpenAI's own default of `max_tokens` for the legacy route."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How the answer is to be handed over. `logprobs` is the number of alternatives per token, None for none."""
+
+    num_choices: int = 1
+    stream: bool = False
+    include_usage: bool = False
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """`messages` are plain dicts that the model's chat template may read; `template_kwargs` go to it as well."""
+
+    model: str
+    messages: tuple[dict[str, Any], ...]
+    sampling: Sampling
+    delivery: Delivery
+    template_kwargs: dict[str, Any]
+    add_generation_prompt: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRequest:
+    """One or more prompts, each a text or its token ids. `echo` puts the prompt's text before each answer."""
+
+    model: str
+    prompts: tuple[str | tuple[int, ...], ...]
+    sampling: Sampling
+    delivery: Delivery
+    echo: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingRequest:
+    """One or more inputs, each a text or its token ids. `base64` is how the vectors are written."""
+
+    model: str
+    inputs: tuple[str | tuple[int, ...], ...]
+    base64: bool = False
+    dimensions: int | None = None
+
+
+_label = string(MAX_LABEL_CHARS)
+_model = string(MAX_MODEL_CHARS, 1)
+_prompt_text = string(MAX_PROMPT_CHARS)
+_prompt_ids = token_ids(MAX_PROMPT_TOKENS)
+
+
+def _metadata(value: Any, param: str) -> None:
+    """Labels for stored answers; nothing is stored here, so a checked value asks for nothing."""
+    if len(mapping(value, param)) > 16:
+        raise bad(param, f"{param!r} must have at most 16 entries.")
+    for key, label in value.items():
+        _label(label, f"{param}.{key[:64]}")
+
+
+def _stream_options(value: Any, param: str) -> bool:
+    for key, option in mapping(value, param).items():
+        if key == "include_obfuscation" and option in (False, None):
+            continue
+        if key == "include_obfuscation":
+            raise unsupported(f"{param}.{key}", "streams are not padded.")
+        if key != "include_usage":
+            raise bad(f"{param}.{key[:64]}", f"Unknown field {key[:64]!r} in {param!r}.", "unknown_parameter")
+    return boolean(value.get("include_usage") or False, f"{param}.include_usage")
+
+
+_SHARED: dict[str, Reader[Any]] = {
+    "model": _model,
+    "n": integer(1, MAX_CHOICES),
+    "stream": boolean,
+    "stream_options": _stream_options,
+    "user": _label,
+    **{field: reader for field, (_, reader) in SAMPLING_FIELDS.items()},
+}
+_CHAT: dict[str, Reader[Any]] = {
+    **_SHARED,
+    "messages": read_messages,
+    "max_completion_tokens": integer(1, MAX_TOKENS),
+    "logprobs": boolean,
+    "top_logprobs": integer(0, MAX_TOP_LOGPROBS),
+    "metadata": _metadata,
+    "safety_identifier": _label,
+    "prompt_cache_key": _label,
+    "chat_template_kwargs": mapping,
+    "add_generation_prompt": boolean,
+}
+_COMPLETION: dict[str, Reader[Any]] = {
+    **_SHARED,
+    "prompt": lambda value, param: _texts(value, param, MAX_PROMPTS),
+    "best_of": integer(1, MAX_CHOICES),
+    "echo": boolean,
+    "logprobs": integer(0, MAX_LEGACY_LOGPROBS),
+}
+_EMBEDDING: dict[str, Reader[Any]] = {
+    "model": _model,
+    "input": lambda value, param: _texts(value, param, MAX_INPUTS),
+    "encoding_format": one_of("float", "base64"),
+    "dimensions": integer(1, MAX_DIMENSIONS),
+    "user": _label,
+}
+
+_TOOLS = "tool calls are not offered yet; describe the tools in a message instead."
+_REASONING = (
+    "the models served here have no such setting; use chat_template_kwargs if the model's template has."
+)
+REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "tools": (([],), _TOOLS),
+    "tool_choice": (("none",), _TOOLS),
+    "parallel_tool_calls": ((), _TOOLS),
+    "functions": (([],), _TOOLS),
+    "function_call": (("none",), _TOOLS),
+    "response_format": (({"type": "text"},), "answers are plain text; ask for JSON in a message."),
+    "store": ((False,), "answers are not kept."),
+    "service_tier": (("auto", "default"), "there is one tier."),
+    "modalities": ((["text"],), "models answer in text only."),
+    "audio": ((), "models answer in text only."),
+    "prediction": ((), "there is no speculative decoding."),
+    "reasoning_effort": (("none",), _REASONING),
+    "verbosity": ((), _REASONING),
+    "web_search_options": ((), "no request reaches the network."),
+    "moderation": ((), "no moderation model runs beside the answer."),
+    "prompt_cache_retention": ((), "prompts are not kept between requests."),
+    "prompt_cache_options": ((), "prompts are not kept between requests."),
+    "continue_final_message": ((False,), "use /v1/completions with the rendered prompt."),
+    "suffix": (("",), "the model writes on from the prompt only."),
+}
+"""OpenAI's fields that are not honoured -> (values that ask for nothing, why not)."""
+
+
+def read_chat(body: dict[str, Any]) -> ChatRequest:
+    """A body of `/v1/chat/completions`. Raises Refusal (400, `param` set)."""
+    found = _read(body, _CHAT, ("model", "messages"))
+    wanted = found.get("max_completion_tokens")
+    if wanted is not None and found.get("max_tokens", wanted) != wanted:
+        raise bad("max_tokens", "'max_tokens' and 'max_completion_tokens' differ; give one of them.")
+    if wanted is not None:
+        found["max_tokens"] = wanted
+    return ChatRequest(
+        model=found["model"],
+        messages=found["messages"],
+        sampling=_sampling(found),
+        delivery=_delivery(found, _chat_logprobs(found)),
+        template_kwargs=found.get("chat_template_kwargs", {}),
+        add_generation_prompt=found.get("add_generation_prompt", True),
+    )
+
+
+def read_completion(body: dict[str, Any]) -> CompletionRequest:
+    """A body of `/v1/completions`. Raises Refusal (400, `param` set)."""
+    found = _read(body, _COMPLETION, ("model", "prompt"))
+    if found.get("best_of", found.get("n", 1)) != found.get("n", 1):
+        raise unsupported("best_of", "every choice that is made is returned; give 'n' alone.")
+    if found.get("echo") and "logprobs" in found:
+        raise unsupported("logprobs", "with 'echo' it would need the prompt's own probabilities.")
+    found.setdefault("max_tokens", DEFAULT_COMPLETION_TOKENS)
+    return CompletionRequest(
+        model=found["model"],
+        prompts=found["prompt"],
+        sampling=_sampling(found),
+        delivery=_delivery(found, found.get("logprobs")),
+        echo=found.get("echo", False),
+    )
+
+
+def read_embedding(body: dict[str, Any]) -> EmbeddingRequest:
+    """A body of `/v1/embeddings`. Raises Refusal (400, `param` set)."""
+    found = _read(body, _EMBEDDING, ("model", "input"))
+    return EmbeddingRequest(
+        model=found["model"],
+        inputs=found["input"],
+        base64=found.get("encoding_format") == "base64",
+        dimensions=found.get("dimensions"),
+    )
+
+
+def _read(body: dict[str, Any], table: dict[str, Reader[Any]], required: tuple[str, ...]) -> dict[str, Any]:
+    """The fields that are there and not null, each one read; null is what the client sends for 'not given'."""
+    found: dict[str, Any] = {}
+    for field, value in body.items():
+        if field in table:
+            if value is not None:
+                found[field] = table[field](value, field)
+        else:
+            _check_neutral(field, value, table)
+    for field in required:
+        if field not in found:
+            raise bad(field, f"Missing required parameter: {field!r}.", "missing_required_parameter")
+    return found
+
+
+def _check_neutral(field: str, value: Any, table: dict[str, Reader[Any]]) -> None:
+    if field in REFUSED:
+        neutral, why = REFUSED[field]
+        if value is not None and not any(type(value) is type(idle) and value == idle for idle in neutral):
+            raise unsupported(field, why)
+        return
+    shown = field[:64]
+    close = difflib.get_close_matches(shown, table, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise bad(shown, f"Unknown parameter: {shown!r}.{hint}", "unknown_parameter")
+
+
+def _sampling(found: dict[str, Any]) -> Sampling:
+    values = {name: found[field] for field, (name, _) in SAMPLING_FIELDS.items() if field in found}
+    sampling = Sampling(**values)
+    if sampling.max_tokens is not None and sampling.min_tokens > sampling.max_tokens:
+        raise bad("min_tokens", "'min_tokens' is above 'max_tokens'.")
+    return sampling
+
+
+def _delivery(found: dict[str, Any], logprobs: int | None) -> Delivery:
+    stream = found.get("stream", False)
+    if "stream_options" in found and not stream:
+        raise bad("stream_options", "'stream_options' needs 'stream': true.")
+    return Delivery(found.get("n", 1), stream, found.get("stream_options", False), logprobs)
+
+
+def _chat_logprobs(found: dict[str, Any]) -> int | None:
+    top: int | None = found.get("top_logprobs")
+    if found.get("logprobs"):
+        return top or 0
+    if top is not None:
+        raise bad("top_logprobs", "'top_logprobs' needs 'logprobs': true.")
+    return None
+
+
+def _texts(value: Any, param: str, most: int) -> tuple[str | tuple[int, ...], ...]:
+    """A text, a list of texts, a list of token ids, or a list of such lists."""
+    if type(value) is str:
+        return (_prompt_text(value, param),)
+    if type(value) is not list or not value:
+        raise bad(param, f"{param!r} must be a string, an array of strings, or (an array of) token ids.")
+    if type(value[0]) is int:
+        return (_prompt_ids(value, param),)
+    each: Reader[Any] = _prompt_text if type(value[0]) is str else _prompt_ids
+    return array(each, most, 1)(value, param)

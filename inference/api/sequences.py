@@ -1,0 +1,183 @@
+"""From prompts of token ids to text as it is made: orders for the engine, deltas for the answer, exact usage.
+
+A sequence is one of `n` choices of one prompt; sequences are numbered prompt by prompt, as OpenAI numbers them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from inference.api.answer import Usage
+from inference.api.choice import Delta, TokenScore, make_choice
+from inference.api.sampling import engine_fields
+from wire.refusal import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from inference.api.request import Delivery
+    from inference.api.sampling import Defaults, Sampling
+    from inference.api.tokens import Vocabulary
+    from inference.link import Message
+    from inference.workers.calls import Call
+
+SEED_BITS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLimits:
+    """What a resident model takes: ids below `vocab_size`, `max_len` tokens of prompt and answer together."""
+
+    max_len: int
+    vocab_size: int
+    eos_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One request, ready for the engine. `follows_text`: the answer goes on from the prompt's text."""
+
+    prompts: tuple[list[int], ...]
+    sampling: Sampling
+    delivery: Delivery
+    follows_text: bool
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Each prompt once, however many choices it has."""
+        return sum(map(len, self.prompts))
+
+
+def check_length(num_tokens: int, max_tokens: int | None, limits: ModelLimits, param: str) -> None:
+    """Refuse what the model's context cannot hold, before the engine sees it.
+
+    Raises:
+        Refusal: 400 `context_length_exceeded`.
+    """
+    wanted = 1 if max_tokens is None else max_tokens
+    if num_tokens + wanted <= limits.max_len:
+        return
+    asked = "" if max_tokens is None else f" and {max_tokens:,} more were asked for"
+    message = (
+        f"This model's context holds {limits.max_len:,} tokens, prompt and answer together; "
+        f"the prompt has {num_tokens:,}{asked}. Shorten the prompt or lower max_tokens."
+    )
+    raise Refusal(400, "context_length_exceeded", message, param=param)
+
+
+def check_ids(tokens: Sequence[int], limits: ModelLimits, param: str) -> None:
+    """Refuse token ids the model does not have. Raises Refusal (400)."""
+    if tokens and max(tokens) >= limits.vocab_size:
+        message = (
+            f"{param!r} holds the token id {max(tokens)}, and this model's ids end at {limits.vocab_size - 1}. "
+            "Were the ids made by another model's tokenizer?"
+        )
+        raise Refusal(400, "invalid_value", message, param=param)
+
+
+def check_sampling(sampling: Sampling, limits: ModelLimits) -> None:
+    """Refuse ids in the sampling fields that the model does not have. Raises Refusal (400)."""
+    check_ids(sampling.stop_ids, limits, "stop_token_ids")
+    check_ids([token for token, _ in sampling.logit_bias], limits, "logit_bias")
+
+
+def orders(job: Job, limits: ModelLimits, defaults: Defaults) -> list[Message]:
+    """The engine's `add` messages, without ids: for each prompt its `n` choices.
+
+    With a seed, choice k has the seed + k: all differ, and the first is what `n = 1` gives.
+    """
+    sampling = job.sampling
+    fixed = engine_fields(sampling, defaults) | {
+        "stop_ids": list(sampling.stop_ids),
+        "ignore_eos": sampling.ignore_eos,
+        "logprobs": job.delivery.logprobs,
+    }
+    made = []
+    for prompt in job.prompts:
+        max_tokens = sampling.max_tokens or limits.max_len - len(prompt)
+        own = {"op": "add", "tokens": prompt, "max_tokens": max_tokens}
+        for number in range(job.delivery.num_choices):
+            seed = None if sampling.seed is None else (sampling.seed + number) % 2**SEED_BITS
+            made.append(fixed | own | {"seed": seed})
+    return made
+
+
+class Generation:
+    """A request that runs. `deltas` yields what each wake brings; the counts are exact at any moment."""
+
+    def __init__(self, call: Call, job: Job, vocabulary: Vocabulary, limits: ModelLimits) -> None:
+        num = len(job.prompts) * job.delivery.num_choices
+        self._call = call
+        self._choices = [
+            make_choice(vocabulary, job.sampling, limits.eos_ids, follows_text=job.follows_text)
+            for _ in range(num)
+        ]
+        self._num_tokens = [0] * num
+        self._job = job
+        self.num_cached = 0
+        self.prefill_ms: float | None = None
+        """The engine's own figure of the first sequence to begin; None until then."""
+        self.wait_ms = 0.0
+        """Of `prefill_ms`, what was spent waiting for weights that had not landed yet."""
+
+    @property
+    def num_choices(self) -> int:
+        """Sequences of this request."""
+        return len(self._choices)
+
+    def usage(self) -> Usage:
+        """The tokens so far."""
+        return Usage(self._job.num_prompt_tokens, sum(self._num_tokens), self.num_cached)
+
+    async def deltas(self) -> AsyncIterator[list[tuple[int, Delta]]]:
+        """What has come, as (number of the choice, delta), until every choice has finished.
+
+        Raises:
+            Refusal: the engine refused or was lost.
+        """
+        while any(choice.finish is None for choice in self._choices):
+            yield [(index, self._receive(index, message)) for index, message in await self._call.take()]
+
+    def _receive(self, index: int, message: Message) -> Delta:
+        choice = self._choices[index]
+        if choice.finish is not None:
+            return Delta("")
+        if message["op"] == "tokens":
+            self._note_times(message)
+            delta = choice.receive(message["tokens"], _scores(message.get("logprobs")))
+            self._num_tokens[index] = choice.num_tokens
+            if choice.finish is not None:
+                self._call.drop(index)
+            return delta
+        delta = choice.end(_finish(message))
+        self._num_tokens[index] = int(message["completion_tokens"])  # with the end token, which is never sent
+        self.num_cached += int(message.get("cached_tokens") or 0)
+        return delta
+
+    def _note_times(self, message: Message) -> None:
+        if self.prefill_ms is None and message.get("prefill_ms") is not None:
+            self.prefill_ms = float(message["prefill_ms"])
+            self.wait_ms = float(message.get("wait_ms") or 0.0)
+
+
+def _finish(message: Message) -> str:
+    """The engine's reason as OpenAI's; a cancel that was not ours means that the engine is closing down."""
+    reason = str(message["reason"])
+    if reason not in {"stop", "length"}:
+        raise Refusal(
+            503, "worker_lost", "The worker ended this request early; send it again.", "server_error"
+        )
+    return reason
+
+
+def _scores(logprobs: Any) -> list[TokenScore] | None:
+    """The engine's scores, one per token: {"token", "logprob", "top": [[id, logprob], ...]}."""
+    if logprobs is None:
+        return None
+    return [
+        TokenScore(
+            int(one["token"]), float(one["logprob"]), tuple((int(t), float(p)) for t, p in one["top"]), 0
+        )
+        for one in logprobs
+    ]

@@ -1,0 +1,233 @@
+"""Chats and completions, from a parsed request to the last byte."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from inference.api.answer import DONE, ChatShape, CompletionShape, Finished, Heading, Shape, error_event
+from inference.api.reply import STREAM_HEADERS, Outlet, Reply
+from inference.api.sequences import Generation, Job, check_ids, check_length, check_sampling, orders
+from inference.api.visit import now_unix
+from wire.refusal import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from inference.api.choice import Delta
+    from inference.api.request import ChatRequest, CompletionRequest
+    from inference.api.template import TemplateChild
+    from inference.api.visit import Visit
+    from inference.workers.host import Host
+    from inference.workers.worker import ResidentModel
+
+THREAD_CHARS = 4096
+"""Longer texts are tokenized in a thread: about a millisecond of the loop's time."""
+JSON_HEADERS = {"content-type": "application/json"}
+
+
+class ModelReply(Reply):
+    """An answer of a resident model: enters its worker, and leaves it whatever happens."""
+
+    kind = "generate"
+
+    def __init__(self, host: Host, visit: Visit, revision_id: str | None, model: str) -> None:
+        super().__init__()
+        self._host, self._visit = host, visit
+        self._revision_id, self._model = revision_id, model
+
+    def refusal_headers(self) -> dict[str, str]:
+        """See `Reply`."""
+        return {"x-request-id": self._visit.request_id}
+
+    @contextmanager
+    def _resident(self) -> Iterator[ResidentModel]:
+        worker = self._host.find(self._revision_id, self._model)
+        model = self._visit.arrive(worker, self._host.reason(worker.revision.id))
+        try:
+            if model.revision.facts.kind != self.kind:
+                raise _wrong_kind(model)
+            yield model
+        finally:
+            worker.leave()
+
+
+class GenerationReply(ModelReply):
+    """A chat or a completion, streamed or whole."""
+
+    def __init__(
+        self,
+        host: Host,
+        visit: Visit,
+        revision_id: str | None,
+        request: ChatRequest | CompletionRequest,
+        child: TemplateChild,
+    ) -> None:
+        super().__init__(host, visit, revision_id, request.model)
+        self._request, self._child = request, child
+
+    async def answer(self, outlet: Outlet) -> None:
+        """See `Reply`."""
+        with self._resident() as model:
+            check_sampling(self._request.sampling, model.limits)
+            job = await self._job(model)
+            shape = self._shape(model, job)
+            with await model.calls.open(orders(job, model.limits, model.text.defaults)) as call:
+                generation = Generation(call, job, model.text.vocabulary, model.limits)
+                send = self._stream if job.delivery.stream else self._whole
+                await send(outlet, generation, shape)
+
+    async def _job(self, model: ResidentModel) -> Job:
+        raise NotImplementedError
+
+    def _shape(self, model: ResidentModel, job: Job) -> Shape:
+        raise NotImplementedError
+
+    async def _stream(self, outlet: Outlet, generation: Generation, shape: Shape) -> None:
+        """Nothing is sent before the first token, so that failures until then keep their status."""
+        visit = self._visit
+        try:
+            async for batch in generation.deltas():
+                events = b"".join([shape.event(index, delta) for index, delta in batch])
+                if not outlet.started:
+                    visit.note_first(generation.prefill_ms or 0.0, generation.wait_ms)
+                    await outlet.start(200, {**STREAM_HEADERS, **visit.headers()})
+                    events = b"".join(map(shape.opening, range(generation.num_choices))) + events
+                if events:
+                    await outlet.write(events)
+            closing = shape.usage_event(generation.usage()) if self._request.delivery.include_usage else b""
+            closing += DONE
+        except Refusal as refusal:
+            if not outlet.started:
+                raise
+            closing = error_event(refusal)
+        visit.phases.mark("decode")
+        usage = generation.usage()
+        receipt = visit.receipt(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
+        await outlet.write(closing + receipt, last=True)
+
+    async def _whole(self, outlet: Outlet, generation: Generation, shape: Shape) -> None:
+        visit = self._visit
+        parts: list[list[Delta]] = [[] for _ in range(generation.num_choices)]
+        async for batch in generation.deltas():
+            if visit.first_ms is None:
+                visit.note_first(generation.prefill_ms or 0.0, generation.wait_ms)
+            for index, delta in batch:
+                parts[index].append(delta)
+        scored = self._request.delivery.logprobs is not None
+        body = shape.whole([_finished(deltas, scored=scored) for deltas in parts], generation.usage())
+        visit.phases.mark("decode")
+        await outlet.whole(
+            200, {**JSON_HEADERS, **visit.headers(), "server-timing": visit.server_timing()}, body
+        )
+
+
+class ChatReply(GenerationReply):
+    """`/v1/chat/completions`."""
+
+    _request: ChatRequest
+
+    async def _job(self, model: ResidentModel) -> Job:
+        request, visit = self._request, self._visit
+        if model.text.template is None:
+            raise _no_template(model)
+        variables = {"add_generation_prompt": request.add_generation_prompt, **request.template_kwargs}
+        text = await self._child.render(model.text.template, request.messages, variables)
+        visit.phases.mark("template")
+        tokens = await _encode(model, text, add_special=False)
+        visit.phases.mark("tokenize")
+        check_prompt(tokens, "messages")
+        check_length(len(tokens), request.sampling.max_tokens, model.limits, "messages")
+        return Job((tokens,), request.sampling, request.delivery, follows_text=False)
+
+    def _shape(self, model: ResidentModel, job: Job) -> Shape:
+        return ChatShape(
+            _heading("chatcmpl", model, self._model),
+            model.text.vocabulary,
+            scored=job.delivery.logprobs is not None,
+            with_usage=job.delivery.include_usage,
+        )
+
+
+class CompletionReply(GenerationReply):
+    """`/v1/completions`."""
+
+    _request: CompletionRequest
+
+    async def _job(self, model: ResidentModel) -> Job:
+        request = self._request
+        prompts = []
+        for prompt in request.prompts:
+            if isinstance(prompt, str):
+                tokens = await _encode(model, prompt, add_special=True)
+            else:
+                tokens = list(prompt)
+                check_ids(tokens, model.limits, "prompt")
+            check_prompt(tokens, "prompt")
+            check_length(len(tokens), request.sampling.max_tokens, model.limits, "prompt")
+            prompts.append(tokens)
+        self._visit.phases.mark("tokenize")
+        return Job(tuple(prompts), request.sampling, request.delivery, follows_text=True)
+
+    def _shape(self, model: ResidentModel, job: Job) -> Shape:
+        return CompletionShape(
+            _heading("cmpl", model, self._model),
+            model.text.vocabulary,
+            scored=job.delivery.logprobs is not None,
+            with_usage=job.delivery.include_usage,
+            echoes=self._echoes(model) if self._request.echo else (),
+        )
+
+    def _echoes(self, model: ResidentModel) -> list[str]:
+        """Each prompt's text, once for each of its choices."""
+        vocabulary = model.text.vocabulary
+        texts = [
+            one if isinstance(one, str) else vocabulary.decode(list(one)) for one in self._request.prompts
+        ]
+        return [text for text in texts for _ in range(self._request.delivery.num_choices)]
+
+
+async def _encode(model: ResidentModel, text: str, *, add_special: bool) -> list[int]:
+    encode = model.text.vocabulary.encode
+    if len(text) > THREAD_CHARS:
+        return await asyncio.to_thread(encode, text, add_special=add_special)
+    return encode(text, add_special=add_special)
+
+
+def _finished(deltas: Sequence[Delta], *, scored: bool) -> Finished:
+    scores = tuple(score for delta in deltas for score in delta.scores)
+    finish = next((delta.finish for delta in deltas if delta.finish), "stop")
+    return Finished("".join(delta.text for delta in deltas), scores if scored else None, finish)
+
+
+def _heading(prefix: str, model: ResidentModel, name: str) -> Heading:
+    return Heading(f"{prefix}-{secrets.token_hex(12)}", now_unix(), name, f"fp_{model.revision.id[:12]}")
+
+
+def check_prompt(tokens: Sequence[int], param: str) -> None:
+    """Refuse a prompt without tokens. Raises Refusal (400)."""
+    if not tokens:
+        raise Refusal(
+            400, "invalid_value", f"{param!r} is empty: the model needs at least one token.", param=param
+        )
+
+
+def _wrong_kind(model: ResidentModel) -> Refusal:
+    name = model.revision.model
+    if model.revision.facts.kind == "embed":
+        message = f"{name} makes embeddings and no text; use /v1/embeddings."
+    else:
+        message = (
+            f"{name} generates text and makes no embeddings; use /v1/chat/completions or /v1/completions."
+        )
+    return Refusal(400, "wrong_model_kind", message, param="model")
+
+
+def _no_template(model: ResidentModel) -> Refusal:
+    message = (
+        f"{model.revision.model} has no chat template. Push one (chat_template.jinja, or chat_template in "
+        "tokenizer_config.json), or use /v1/completions."
+    )
+    return Refusal(400, "no_chat_template", message, param="messages")

@@ -1,0 +1,118 @@
+"""One request's stay on a worker: what it found, where its time went, and what its answer says about both."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from wire.timing import Phases
+
+if TYPE_CHECKING:
+    from inference.workers.loading import LoadReport
+    from inference.workers.worker import ResidentModel, Worker
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}\Z")
+COLD = frozenset({"origin", "region", "host"})
+"""Start states that the gateway may report for a request which waited for a load."""
+
+Headers = dict[str, str]
+
+
+@dataclass(slots=True)
+class Visit:
+    """Made when the request's head is in; `arrive` when its worker is known.
+
+    Attributes:
+        request_id: The edge's id, or one of ours.
+        start: The start state this request found.
+        report: The load that it waited for or was the first to use; None when the worker was warm.
+    """
+
+    request_id: str
+    asked_start: str | None
+    phases: Phases = field(default_factory=lambda: Phases("node"))
+    start: str = "warm"
+    report: LoadReport | None = None
+    revision_id: str = ""
+    first_ms: float | None = None
+
+    @classmethod
+    def of(cls, request_id: str | None, asked_start: str | None) -> Visit:
+        """From the request's headers `x-request-id` and `x-nearfield-start`."""
+        known = request_id is not None and REQUEST_ID.match(request_id)
+        made = request_id if known and request_id else f"req_{secrets.token_hex(16)}"
+        return cls(made, asked_start if asked_start in COLD else None)
+
+    def arrive(self, worker: Worker, load_reason: str) -> ResidentModel:
+        """Enter the worker; its `leave` is the caller's to call.
+
+        Raises:
+            Refusal: 409 `not_resident`.
+        """
+        model = worker.enter()
+        is_first, worker.num_served = worker.num_served == 0, worker.num_served + 1
+        self.revision_id = worker.revision.id
+        if self.asked_start is not None:
+            self.start, self.report = self.asked_start, worker.found()
+        elif is_first and load_reason == "request":
+            self.start, self.report = worker.report.start, worker.found()
+        elif is_first:
+            self.start = "resident"
+        return model
+
+    def note_first(self, prefill_ms: float, wait_ms: float = 0.0) -> None:
+        """The first token is here: what the engine did not spend on the prompt was waiting for its turn.
+
+        Of `prefill_ms` it spent `wait_ms` on weights that had not landed yet.
+        """
+        self.phases.mark("queue")
+        spent_ms = min(prefill_ms, self.phases.items["queue"])
+        waited_ms = min(wait_ms, spent_ms)
+        self.phases.add("queue", -spent_ms)
+        self.phases.add("prefill", spent_ms - waited_ms)
+        if waited_ms:
+            self.phases.add("weights", waited_ms)
+        self.first_ms = self.phases.total_ms()
+
+    def headers(self) -> Headers:
+        """What every answer says, streamed or not."""
+        remote_bytes = self.report.bytes.get("remote", 0) if self.report else 0
+        return {
+            "x-request-id": self.request_id,
+            "x-nearfield-start": self.start,
+            "x-nearfield-remote-bytes": str(remote_bytes),
+            "x-nearfield-revision": self.revision_id,
+        }
+
+    def server_timing(self) -> str:
+        """The node's part of `Server-Timing`; `node.start.*` lie before this request and are in no total."""
+        start = self.report.phases if self.report else {}
+        return ", ".join(
+            [self.phases.header(), *(f"node.start.{name};dur={ms:.3f}" for name, ms in start.items())]
+        )
+
+    def receipt(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> bytes:
+        """The node's last line of a stream."""
+        report = self.report
+        extra: dict[str, Any] = {
+            "start": self.start,
+            "remote_bytes": report.bytes.get("remote", 0) if report else 0,
+            "bytes": dict(report.bytes) if report else {"remote": 0, "region": 0, "host": 0},
+            "start_phases": {name: round(ms, 3) for name, ms in report.phases.items()} if report else {},
+            "copied_bytes": report.copied_bytes if report else 0,
+            "cached": cached_tokens,
+            "revision": self.revision_id,
+            "request_id": self.request_id,
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "time_to_first_token_ms": None if self.first_ms is None else round(self.first_ms, 3),
+        }
+        return self.phases.comment(extra)
+
+
+def now_unix() -> int:
+    """Seconds since 1970, for `created`."""
+    return int(time.time())

@@ -1,0 +1,132 @@
+"""Sentence vectors: rows of many requests share a pass, under a budget of padded tokens.
+
+`Batcher` (plain Python) chooses which rows of which orders go next; `Encoder` computes them with the
+class' own forward pass and pools. Rows are padded to the longest of their pass and masked.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from transformers import PreTrainedModel
+
+    from inference.engine.orders import Embed
+
+MAX_PASS_TOKENS = 4096
+"""Rows times the longest of them, in one pass: about 0.3 s for a 110 M encoder on one core, and a cancel
+waits for no more than one pass."""
+MAX_WAITING_ROWS = 16_384
+"""Rows of all orders together; the node refuses earlier by its own limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One row of one order."""
+
+    id: str
+    row: int
+    tokens: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class _Asked:
+    order: Embed
+    vectors: dict[int, bytes] = field(default_factory=dict)
+
+
+class Batcher:
+    """Which rows the next pass computes: orders in the order they came, rows of like length together."""
+
+    def __init__(self, max_pass_tokens: int = MAX_PASS_TOKENS) -> None:
+        self._max_pass_tokens = max_pass_tokens
+        self._asked: dict[str, _Asked] = {}
+        self._rows: deque[Place] = deque()
+
+    @property
+    def num_orders(self) -> int:
+        """Orders not yet answered."""
+        return len(self._asked)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows not yet computed."""
+        return len(self._rows)
+
+    def add(self, order: Embed) -> bool:
+        """Take an order in; False if its id is in use or too many rows wait."""
+        if order.id in self._asked or self.num_rows + len(order.rows) > MAX_WAITING_ROWS:
+            return False
+        self._asked[order.id] = _Asked(order)
+        places = [Place(order.id, number, row) for number, row in enumerate(order.rows)]
+        self._rows.extend(sorted(places, key=lambda place: len(place.tokens)))
+        return True
+
+    def drop(self, order_id: str) -> bool:
+        """Forget an order; False if it is not here."""
+        if self._asked.pop(order_id, None) is None:
+            return False
+        self._rows = deque(place for place in self._rows if place.id != order_id)
+        return True
+
+    def plan(self) -> list[Place]:
+        """The rows of the next pass; at least one if any waits."""
+        chosen: list[Place] = []
+        longest = 0
+        while self._rows:
+            longest = max(longest, len(self._rows[0].tokens))
+            if chosen and longest * (len(chosen) + 1) > self._max_pass_tokens:
+                break
+            chosen.append(self._rows.popleft())
+        return chosen
+
+    def commit(self, places: Sequence[Place], vectors: Sequence[bytes]) -> list[tuple[Embed, bytes]]:
+        """Keep the computed rows; gives the orders that are complete, with all their rows in order."""
+        for place, vector in zip(places, vectors, strict=True):
+            if place.id in self._asked:
+                self._asked[place.id].vectors[place.row] = vector
+        complete = [asked for asked in self._asked.values() if len(asked.vectors) == len(asked.order.rows)]
+        for asked in complete:
+            del self._asked[asked.order.id]
+        return [
+            (asked.order, b"".join(asked.vectors[row] for row in range(len(asked.order.rows))))
+            for asked in complete
+        ]
+
+
+class Encoder:
+    """A bidirectional model and its pooling: "mean" over the tokens, or "cls", the first one."""
+
+    def __init__(self, model: PreTrainedModel, pooling: str, *, normalize: bool) -> None:
+        self._model = model
+        self._pooling = pooling
+        self._normalize = normalize
+        self._pad_id = model.config.pad_token_id or 0
+
+    def encode(self, rows: Sequence[tuple[int, ...]]) -> torch.Tensor:
+        """The vectors of token rows: [rows, size] float32."""
+        longest = max(map(len, rows))
+        ids = torch.tensor([[*row, *[self._pad_id] * (longest - len(row))] for row in rows])
+        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+        with torch.inference_mode():
+            states = self._model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
+        return self._finished(self._pooled(states, mask[:, :, None].float()))
+
+    def _pooled(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        if self._pooling == "cls":
+            return states[:, 0]
+        return (states * mask).sum(1) / mask.sum(1)
+
+    def _finished(self, vectors: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.normalize(vectors, dim=-1) if self._normalize else vectors
+
+
+def little_endian(vectors: torch.Tensor) -> list[bytes]:
+    """Each row of [rows, size] float32 as little-endian bytes, the form OpenAI's base64 has."""
+    return [row.numpy().astype("<f4").tobytes() for row in vectors]

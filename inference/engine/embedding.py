@@ -1,0 +1,133 @@
+"""The loop of an embedding engine: orders in, one pass at a time, vectors out."""
+
+from __future__ import annotations
+
+import base64
+import time
+from typing import TYPE_CHECKING
+
+import torch
+
+from inference.engine.embed import Batcher, Encoder, Place, little_endian
+from inference.engine.orders import Cancel, Embed, Generate, OrderRefused, Stop, parse_order
+from inference.engine.sample import ROW_FAULTS
+
+if TYPE_CHECKING:
+    from inference.engine.orders import Bounds
+    from inference.link import EngineLink, Message
+
+STATS_S = 1.0
+"""Between two `stats` messages while there is something to tell."""
+EMBED_SLOTS = 64
+"""Orders we say we take at once; rows, not orders, fill a pass."""
+
+
+class EmbedLoop:
+    """Serves embedding orders of one link until it is told to stop."""
+
+    def __init__(self, link: EngineLink, encoder: Encoder, bounds: Bounds) -> None:
+        self._link = link
+        self._encoder = encoder
+        self._bounds = bounds
+        self._batcher = Batcher()
+        self._stopping = False
+        self._ms_per_token: float | None = None
+        self._pass_ms: float | None = None
+        self._stats_at_s = 0.0
+        self._told: Message = {}
+
+    def serve(self, ready: Message) -> None:
+        """Say ready, then compute until stopped and idle, or until the node is gone."""
+        room = {"slots": EMBED_SLOTS, "kv_bytes": 0, "max_len": self._bounds.max_len}
+        self._link.send([{**ready, **room}])
+        while not self._link.closed and not (self._stopping and not self._batcher.num_orders):
+            for message in self._link.poll(self._patience_s()):
+                self._hear(message)
+            if self._batcher.num_rows:
+                self._pass()
+            self._tell_stats()
+
+    def _patience_s(self) -> float | None:
+        if self._batcher.num_rows:
+            return 0.0
+        return STATS_S if self._stats() != self._told else None
+
+    def _hear(self, message: Message) -> None:
+        try:
+            order = parse_order(message, self._bounds)
+        except OrderRefused as refused:
+            self._fail(refused.id, refused.code, refused.message)
+            return
+        match order:
+            case Embed():
+                self._add(order)
+            case Cancel():
+                if self._batcher.drop(order.id):
+                    self._fail(order.id, "cancelled", "cancelled")
+            case Stop():
+                self._stopping = True
+            case Generate():
+                self._fail(order.id, "bad_request", "this model gives embeddings; it does not generate text")
+
+    def _add(self, order: Embed) -> None:
+        if self._stopping:
+            self._fail(order.id, "stopping", "this engine is stopping")
+        elif not self._batcher.add(order):
+            self._fail(order.id, "overloaded", f"{self._batcher.num_rows} rows are waiting already")
+
+    def _pass(self) -> None:
+        started = time.perf_counter()
+        places = self._batcher.plan()
+        computed = self._encoded(places)
+        took_ms = (time.perf_counter() - started) * 1000
+        self._pass_ms, self._ms_per_token = took_ms, took_ms / sum(len(place.tokens) for place in places)
+        done = self._batcher.commit(list(computed), list(computed.values()))
+        if done:
+            self._link.send([_vectors_message(order, data) for order, data in done])
+
+    def _encoded(self, places: list[Place]) -> dict[Place, bytes]:
+        """The vectors of the rows that could be computed; the orders of the others fail."""
+        try:
+            vectors = self._encoder.encode([place.tokens for place in places])
+        except ROW_FAULTS as fault:
+            if len(places) > 1:
+                return {place: vector for one in places for place, vector in self._encoded([one]).items()}
+            self._drop(places[0].id, "engine_error", f"{type(fault).__name__}: {fault}"[:500])
+            return {}
+        sane = torch.isfinite(vectors).all(dim=-1).tolist()
+        for place in (place for place, ok in zip(places, sane, strict=True) if not ok):
+            self._drop(place.id, "poisoned", "the model gave no finite numbers for this request")
+        kept = zip(places, little_endian(vectors), sane, strict=True)
+        return {place: vector for place, vector, ok in kept if ok}
+
+    def _drop(self, order_id: str, code: str, message: str) -> None:
+        if self._batcher.drop(order_id):
+            self._fail(order_id, code, message)
+
+    def _fail(self, order_id: str, code: str, message: str) -> None:
+        self._link.send([{"op": "failed", "id": order_id, "code": code, "message": message}])
+
+    def _stats(self) -> Message:
+        return {
+            "op": "stats",
+            "running": self._batcher.num_orders,
+            "waiting": 0,
+            "step_ms": None if self._pass_ms is None else round(self._pass_ms, 4),
+            "prefill_ms_per_token": None if self._ms_per_token is None else round(self._ms_per_token, 4),
+        }
+
+    def _tell_stats(self) -> None:
+        now = time.perf_counter()
+        if now >= self._stats_at_s + STATS_S and (stats := self._stats()) != self._told:
+            self._link.send([stats])
+            self._told, self._stats_at_s = stats, now
+
+
+def _vectors_message(order: Embed, data: bytes) -> Message:
+    return {
+        "op": "vectors",
+        "id": order.id,
+        "dim": len(data) // 4 // len(order.rows),
+        "data": base64.b64encode(data).decode(),
+        "tokens": sum(map(len, order.rows)),
+    }

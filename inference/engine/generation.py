@@ -1,0 +1,226 @@
+"""The step loop of a generating engine: orders, one step, messages; and which fault is whose."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from inference.engine.orders import Cancel, Embed, Generate, OrderRefused, Stop, parse_order
+from inference.engine.sample import ROW_FAULTS, Broken, Sampler, choose_all
+from inference.engine.scheduler import Emitted, Ended, Event, Failed
+
+if TYPE_CHECKING:
+    import torch
+
+    from inference.engine.model import StepModel
+    from inference.engine.orders import Bounds
+    from inference.engine.sample import Sampled
+    from inference.engine.scheduler import Scheduler, Step
+    from inference.engine.slots import SlotPlan
+    from inference.engine.weights import Gates
+    from inference.link import EngineLink, Message
+
+STATS_S = 1.0
+"""Between two `stats` messages while there is something to tell."""
+MAX_BAD_STEPS = 3
+"""Steps in a row in which every single row failed: then it is the engine that is broken, not the requests."""
+
+
+class EngineBroken(Exception):
+    """No request can be computed any more."""
+
+
+class GenerateLoop:
+    """Serves generation orders of one link until it is told to stop."""
+
+    def __init__(
+        self,
+        link: EngineLink,
+        scheduler: Scheduler,
+        model: StepModel,
+        gates: Gates | None,
+        bounds: Bounds,
+        room: SlotPlan,
+    ) -> None:
+        self._link = link
+        self._scheduler = scheduler
+        self._model = model
+        self._gates = gates
+        self._bounds = bounds
+        self._room = room
+        self._samplers: dict[str, Sampler] = {}
+        self._stopping = False
+        self._num_bad_steps = 0
+        self._stats_at_s = 0.0
+        self._told: Message = {}
+
+    def serve(self, ready: Message) -> None:
+        """Say ready, then step until stopped and idle, or until the node is gone.
+
+        Raises:
+            EngineBroken: no request can be computed any more.
+            LandingError: bytes of the weights will not land.
+        """
+        room = {"slots": self._room.num_slots, "kv_bytes": self._room.kv_bytes, "max_len": self._room.max_len}
+        self._link.send([{**ready, **room}])
+        while not self._link.closed and not (self._stopping and self._scheduler.is_idle):
+            for message in self._link.poll(self._patience_s()):
+                self._hear(message)
+            if not self._scheduler.is_idle:
+                self._step()
+            self._tell_stats()
+
+    def _patience_s(self) -> float | None:
+        if not self._scheduler.is_idle:
+            return 0.0
+        self._scheduler.check()
+        return STATS_S if self._stats() != self._told else None
+
+    def _hear(self, message: Message) -> None:
+        try:
+            order = parse_order(message, self._bounds)
+        except OrderRefused as refused:
+            self._tell([Failed(refused.id, refused.code, refused.message)])
+            return
+        match order:
+            case Generate():
+                self._add(order)
+            case Cancel():
+                self._tell(self._scheduler.cancel(order.id, time.perf_counter()))
+            case Stop():
+                self._stopping = True
+            case Embed():
+                self._tell(
+                    [Failed(order.id, "bad_request", "this model generates text; it has no embeddings")]
+                )
+
+    def _add(self, order: Generate) -> None:
+        if self._stopping:
+            self._tell([Failed(order.id, "stopping", "this engine is stopping")])
+            return
+        refused = self._scheduler.add(order, time.perf_counter())
+        if not refused:
+            self._samplers[order.id] = Sampler.of(order, self._scheduler.stop_ids(order.id))
+        self._tell(refused)
+
+    def _step(self) -> None:
+        started, waited_before_ms = time.perf_counter(), self._waited_ms
+        step = self._scheduler.plan(started)
+        chosen, failed = self._compute(step)
+        now, waited_ms = time.perf_counter(), self._waited_ms - waited_before_ms
+        tokens = {order_id: sampled.token for order_id, sampled in chosen.items()}
+        events = [*failed, *self._scheduler.commit(step, tokens, now, now - started - waited_ms / 1000)]
+        self._tell(events, chosen, waited_ms)
+
+    @property
+    def _waited_ms(self) -> float:
+        return self._gates.waited_ms if self._gates else 0.0
+
+    def _compute(self, step: Step) -> tuple[dict[str, Sampled], list[Event]]:
+        """The step's tokens, and the rows that failed. A fault in the whole makes each row go alone."""
+        try:
+            ids, logits = self._model.forward(step)
+        except ROW_FAULTS as fault:
+            return self._one_by_one(step, fault)
+        self._num_bad_steps = 0
+        return self._chosen(ids, logits)
+
+    def _one_by_one(self, step: Step, fault: Exception) -> tuple[dict[str, Sampled], list[Event]]:
+        """Computing a row again is safe: it writes the same keys and values to the same places."""
+        chosen: dict[str, Sampled] = {}
+        failed: list[Event] = []
+        for part in step:
+            try:
+                ids, logits = self._model.forward((part,))
+            except ROW_FAULTS as caught:
+                failed += self._fail(part.id, "engine_error", f"{type(caught).__name__}: {caught}")
+                continue
+            found, broken = self._chosen(ids, logits)
+            chosen |= found
+            failed += broken
+        self._num_bad_steps = self._num_bad_steps + 1 if len(failed) == len(step) else 0
+        if self._num_bad_steps >= MAX_BAD_STEPS:
+            raise EngineBroken(f"{self._num_bad_steps} steps in a row failed for every request") from fault
+        return chosen, failed
+
+    def _chosen(self, ids: list[str], logits: torch.Tensor) -> tuple[dict[str, Sampled], list[Event]]:
+        chosen: dict[str, Sampled] = {}
+        failed: list[Event] = []
+        samplers = [self._samplers[order_id] for order_id in ids]
+        for order_id, found in zip(ids, choose_all(logits, samplers) if ids else (), strict=True):
+            if isinstance(found, Broken):
+                failed += self._fail(order_id, found.code, found.message)
+            else:
+                chosen[order_id] = found
+        return chosen, failed
+
+    def _fail(self, order_id: str, code: str, message: str) -> list[Event]:
+        return self._scheduler.fail(order_id, code, message[:500])
+
+    def _tell(
+        self, events: list[Event], chosen: dict[str, Sampled] | None = None, waited_ms: float = 0.0
+    ) -> None:
+        messages = []
+        for event in events:
+            match event:
+                case Emitted():
+                    messages.append(_token_message(event, (chosen or {})[event.id], waited_ms))
+                case Ended():
+                    self._forget(event.id, event.slot, scrub=event.reason == "cancelled")
+                    messages.append(_done_message(event))
+                case Failed():
+                    self._forget(event.id, event.slot, scrub=True)
+                    messages.append(
+                        {"op": "failed", "id": event.id, "code": event.code, "message": event.message}
+                    )
+        if messages:
+            self._link.send(messages)
+
+    def _forget(self, order_id: str, slot: int | None, *, scrub: bool) -> None:
+        if slot is not None:
+            self._model.release(slot, scrub=scrub)
+        self._samplers.pop(order_id, None)
+
+    def _stats(self) -> Message:
+        pace = self._scheduler.pace
+        return {
+            "op": "stats",
+            "running": self._scheduler.num_running,
+            "waiting": self._scheduler.num_waiting,
+            "step_ms": _ms(pace.decode_s),
+            "prefill_ms_per_token": _ms(pace.prefill_s_per_token),
+        }
+
+    def _tell_stats(self) -> None:
+        now = time.perf_counter()
+        if now >= self._stats_at_s + STATS_S and (stats := self._stats()) != self._told:
+            self._link.send([stats])
+            self._told, self._stats_at_s = stats, now
+
+
+def _token_message(event: Emitted, sampled: Sampled, waited_ms: float) -> Message:
+    message: Message = {"op": "tokens", "id": event.id, "tokens": [event.token], "logprobs": None}
+    if sampled.logprob is not None:
+        message["logprobs"] = [
+            {"token": sampled.token, "logprob": sampled.logprob, "top": [list(t) for t in sampled.top]}
+        ]
+    if event.queue_ms is not None and event.prefill_ms is not None:
+        message |= {"queue_ms": round(event.queue_ms, 3), "prefill_ms": round(event.prefill_ms, 3)}
+        message["wait_ms"] = round(min(waited_ms, event.prefill_ms), 3)
+    return message
+
+
+def _done_message(event: Ended) -> Message:
+    return {
+        "op": "done",
+        "id": event.id,
+        "reason": event.reason,
+        "prompt_tokens": event.num_prompt,
+        "completion_tokens": event.num_output,
+        "decode_ms": round(event.decode_ms, 3),
+        "stop_id": event.stop_id,
+    }
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 4)

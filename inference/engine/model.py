@@ -1,0 +1,128 @@
+"""A model that computes steps: transformers' own class, our rows.
+
+`SlotModel` computes a whole step in one forward pass over our slots and attention; it serves the families
+whose classes keep no state but keys and values and call the attention interface with everything it needs,
+each held to `generate` token for token by a test. `LoneModel` serves every other causal language model:
+each row has the class' own cache and its own forward pass, so it is exact by construction, and slower in
+a crowd.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from transformers import DynamicCache
+
+from inference.engine.attention import SlotAttention, SlotCache, StepLayout
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    from inference.engine.scheduler import Segment, Step
+
+SLOT_FAMILIES = frozenset({
+    "cohere", "cohere2", "exaone4", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "gpt2",
+    "gpt_bigcode", "gpt_neox", "gpt_oss", "granite", "helium", "llama", "mistral", "mixtral",
+    "nemotron", "olmo", "olmo2", "olmo3", "opt", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3",
+    "qwen3_moe", "smollm3", "stablelm", "starcoder2",
+})  # fmt: skip
+"""`model_type` of the families that share a forward pass."""
+
+
+LENGTH_DEPENDENT_ROPES = frozenset({"dynamic", "longrope"})
+"""Their angles follow the longest position in the pass: one row's length would change another's answer."""
+
+
+class StepModel(Protocol):
+    """Computes steps and keeps the rows' state between them."""
+
+    def forward(self, step: Step) -> tuple[list[str], torch.Tensor]:
+        """Compute and store the step; the ids that sample and their logits [ids, vocabulary] in float32."""
+
+    def release(self, slot: int, *, scrub: bool) -> None:
+        """The row of this slot ended; `scrub` if what it left may not be finite."""
+
+
+class SlotModel:
+    """All rows of a step in one forward pass."""
+
+    def __init__(self, model: PreTrainedModel, num_slots: int, max_len: int) -> None:
+        self._model = model
+        self._cache = SlotCache(num_slots, max_len)
+        model.set_attn_implementation(SlotAttention(self._cache).name)
+
+    def forward(self, step: Step) -> tuple[list[str], torch.Tensor]:
+        """See `StepModel`."""
+        layout = StepLayout(step)
+        self._cache.layout = layout
+        with torch.inference_mode():
+            out = self._model(
+                input_ids=layout.ids,
+                position_ids=layout.positions,
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=layout.sampled,
+            )
+        return layout.sampled_ids, out.logits[0].float()
+
+    def release(self, slot: int, *, scrub: bool) -> None:
+        """See `StepModel`."""
+        if scrub:
+            self._cache.scrub(slot)
+
+
+class LoneModel:
+    """One forward pass and one cache of the class' own for each row."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self._caches: dict[int, Any] = {}
+        self._last: dict[int, tuple[Segment, torch.Tensor]] = {}
+
+    def forward(self, step: Step) -> tuple[list[str], torch.Tensor]:
+        """See `StepModel`."""
+        logits = [(part.id, self._row(part)) for part in step]
+        sampled = [row for part, row in zip(step, logits, strict=True) if part.samples]
+        if not sampled:
+            return [], torch.empty(0, 0)
+        return [order_id for order_id, _ in sampled], torch.stack([row for _, row in sampled])
+
+    def release(self, slot: int, *, scrub: bool) -> None:  # noqa: ARG002 - the cache goes, whatever is in it
+        """See `StepModel`."""
+        self._caches.pop(slot, None)
+        self._last.pop(slot, None)
+
+    def _row(self, part: Segment) -> torch.Tensor:
+        """The logits after one segment; computing the same one twice (after a neighbour's fault) adds nothing."""
+        if part.slot not in self._last or self._last[part.slot][0] != part:
+            self._last[part.slot] = (part, self._computed(part))
+        return self._last[part.slot][1]
+
+    def _computed(self, part: Segment) -> torch.Tensor:
+        if part.start == 0:
+            self._caches[part.slot] = DynamicCache(config=self._model.config)
+        with torch.inference_mode():
+            out = self._model(
+                input_ids=torch.tensor([part.tokens]), past_key_values=self._caches[part.slot], use_cache=True
+            )
+        last: torch.Tensor = out.logits[0, -1].float()
+        return last
+
+
+def step_model(model: PreTrainedModel, num_slots: int, max_len: int) -> StepModel:
+    """The way this model's steps are computed."""
+    if shares_a_pass(model.config):
+        return SlotModel(model, num_slots, max_len)
+    return LoneModel(model)
+
+
+def shares_a_pass(config: PreTrainedConfig) -> bool:
+    """True if rows of such a model can go through one forward pass without touching each other."""
+    return config.model_type in SLOT_FAMILIES and LENGTH_DEPENDENT_ROPES.isdisjoint(_rope_types(config))
+
+
+def _rope_types(config: PreTrainedConfig) -> set[str]:
+    ropes = getattr(config, "rope_parameters", None) or {}
+    by_layer_type = [value for value in ropes.values() if isinstance(value, dict)]
+    return {str(rope.get("rope_type", "default")) for rope in (by_layer_type or [ropes])}

@@ -1,0 +1,154 @@
+"""The engine process: one model, one thread of control, orders in and tokens out over the link.
+
+`run` is what the shell calls in a freshly forked child. It attaches the weights, says `ready` and then
+steps: hear every order that is here, compute one step, send what happened. Orders may be sent at once,
+they wait in the link until the engine is ready. A fault in one request's work fails that request; any
+other ends the process with a last `fatal` message.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, NoReturn
+
+import torch
+
+from inference.engine.classes import class_of, config_of
+from inference.engine.embed import Encoder
+from inference.engine.embedding import EmbedLoop
+from inference.engine.generation import GenerateLoop
+from inference.engine.model import shares_a_pass, step_model
+from inference.engine.orders import Bounds
+from inference.engine.scheduler import Scheduler
+from inference.engine.slots import plan_slots
+from inference.engine.weights import Attached, attach
+from inference.link import EngineLink, LinkError
+from weights_cache.revision import Revision
+from weights_cache.view import LandingView, open_landing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from transformers import PreTrainedConfig
+
+    from inference.spec import EngineSpec
+
+MAX_MESSAGE_CHARS = 2000
+"""Of a fatal message: torch quotes whole lists of names."""
+PROGRESS_S = 0.25
+"""Between two `progress` messages: the node passes them on at most four times a second."""
+
+
+def run(spec: EngineSpec, landing_fds: Sequence[int], link_fd: int) -> NoReturn:
+    """Be an engine until the node says stop or goes away. Owns the descriptors. Never returns."""
+    link = EngineLink(socket.socket(fileno=link_fd))
+    status = 1
+    try:
+        with FatalReport(link):
+            torch.set_num_threads(spec.num_threads)
+            _serve(spec, landing_fds, link)
+        status = 0
+    finally:
+        os._exit(status)
+
+
+class FatalReport:
+    """Whatever ends the engine is told to the node first, as one `fatal` message, and then raised on.
+
+    Only a node that went away is no fault: there is nobody left to serve.
+    """
+
+    def __init__(self, link: EngineLink) -> None:
+        self._link = link
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if fault is None or self._link.closed:
+            return isinstance(fault, LinkError)
+        code, message = str(getattr(fault, "code", "engine_failed")), f"{type(fault).__name__}: {fault}"
+        with suppress(LinkError):
+            self._link.send([{"op": "fatal", "code": code, "message": message[:MAX_MESSAGE_CHARS]}])
+        return False
+
+
+def _serve(spec: EngineSpec, landing_fds: Sequence[int], link: EngineLink) -> None:
+    started = time.perf_counter()
+    revision = Revision.from_value(dict(spec.revision))
+    landed = ToldLanding(open_landing(revision, *landing_fds), link, len(revision.extents))
+    config = config_of(spec.config)
+    may_gate = spec.gated and revision.facts.kind == "generate" and shares_a_pass(config)
+    model_class = class_of(config, revision.facts.kind)
+    attached = attach(revision, landed, model_class, config, dtype=spec.dtype, gated=may_gate)
+    attach_ms = (time.perf_counter() - started) * 1000 - landed.waited_ms
+    loop = _loop(spec, revision, attached, config, link)
+    warm_ms = (time.perf_counter() - started) * 1000 - landed.waited_ms - attach_ms
+    phases = {"attach": round(attach_ms, 3), "wait": round(landed.waited_ms, 3), "warm": round(warm_ms, 3)}
+    loop.serve(
+        {
+            "op": "ready",
+            "phases": phases,
+            "copied_bytes": attached.copied_bytes,
+            "gated": attached.gates is not None,
+        }
+    )
+
+
+def _loop(
+    spec: EngineSpec, revision: Revision, attached: Attached, config: PreTrainedConfig, link: EngineLink
+) -> GenerateLoop | EmbedLoop:
+    facts = revision.facts
+    most = facts.max_len if not spec.max_len else min(spec.max_len, facts.max_len)
+    if facts.kind == "embed":
+        encoder = Encoder(attached.model, facts.pooling or "mean", normalize=facts.normalize)
+        return EmbedLoop(link, encoder, Bounds(config.vocab_size, min(most, facts.max_seq_len or most)))
+    room = plan_slots(
+        max_slots=spec.max_slots,
+        max_len=most,
+        kv_bytes_per_token=facts.kv_bytes_per_token,
+        budget_bytes=spec.kv_budget_bytes,
+    )
+    return GenerateLoop(
+        link,
+        Scheduler(room.num_slots, frozenset(facts.eos_token_ids)),
+        step_model(attached.model, room.num_slots, room.max_len),
+        attached.gates,
+        Bounds(facts.vocab_size, room.max_len),
+        room,
+    )
+
+
+class ToldLanding:
+    """A landing whose long waits are told to the node as `progress`."""
+
+    def __init__(self, view: LandingView, link: EngineLink, num_extents: int) -> None:
+        self._view = view
+        self._link = link
+        self._num_extents = num_extents
+        self.waited_ms = 0.0
+        """Time spent in `wait_all`."""
+
+    @property
+    def buffer(self) -> memoryview:
+        """The landing's bytes."""
+        return self._view.buffer
+
+    def wait_extent(self, number: int) -> bool:
+        """Wait for one extent; raises LandingError."""
+        return self._view.wait_extent(number)
+
+    def wait_all(self) -> bool:
+        """Wait for every extent, telling how many have landed; raises LandingError."""
+        started = time.perf_counter()
+        while not self._view.wait_all(PROGRESS_S):
+            done = self._view.num_landed
+            self._link.send([{"op": "progress", "phase": "wait", "done": done, "total": self._num_extents}])
+        self.waited_ms += (time.perf_counter() - started) * 1000
+        return True

@@ -1,0 +1,185 @@
+"""Logits to tokens, row by row: no row's settings, randomness or broken numbers reach another.
+
+Order of the steps (as vLLM's and transformers' own): penalties, biases, bans, temperature, then the cuts
+top_k, top_p and min_p on the probabilities, then one draw from the request's own generator.
+Log-probabilities are those of the model's raw logits.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from inference.engine.orders import Generate, Sampling
+
+LEAST_LOGPROB = -9999.0
+"""What OpenAI sends for a token that is out of the question; JSON has no minus infinity."""
+HEAD_TOKENS = 512
+"""`top_p` looks at this many likely tokens first; sorting a whole vocabulary of 150,000 takes 10 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """One chosen token; `logprob` and `top` (id, logprob) only if the request asks for them."""
+
+    token: int
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A row that has no next token, and why."""
+
+    code: str
+    message: str
+
+
+POISONED = Broken("poisoned", "the model gave no finite numbers for this request")
+ROW_FAULTS = (RuntimeError, ValueError, TypeError, IndexError, KeyError, ArithmeticError, AttributeError)
+"""What a forward pass or a sampler can raise over one row's data."""
+
+
+@dataclass(slots=True)
+class Sampler:
+    """One request's way of choosing, and what it has seen so far."""
+
+    sampling: Sampling
+    prompt: frozenset[int]
+    banned_early: tuple[int, ...]
+    """Ids that may not come before `min_tokens`."""
+    min_tokens: int
+    draws: random.Random
+    seen: Counter[int] = field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, order: Generate, stop_ids: Iterable[int]) -> Sampler:
+        """The sampler of one order; an order without a seed gets one of its own."""
+        sampling = order.sampling
+        prompt = frozenset(order.tokens) if sampling.repetition_penalty != 1.0 else frozenset()
+        draws = random.Random(sampling.seed)  # noqa: S311 - a choice of words, not a secret
+        return cls(sampling, prompt, tuple(stop_ids) if order.min_tokens else (), order.min_tokens, draws)
+
+    @property
+    def is_plain(self) -> bool:
+        """True if the largest logit is the answer and nothing else is asked."""
+        settings = self.sampling
+        return settings.temperature == 0 and settings.logprobs is None and not self._changes_logits()
+
+    def choose(self, logits: torch.Tensor) -> Sampled:
+        """The next token of [vocabulary] finite-maximum float32 logits, which are not changed."""
+        changed = self._changed(logits) if self._changes_logits() else logits
+        token = int(changed.argmax()) if self.sampling.temperature == 0 else self._draw(changed)
+        self.take(token)
+        if self.sampling.logprobs is None:
+            return Sampled(token)
+        return _with_logprobs(token, logits, self.sampling.logprobs)
+
+    def take(self, token: int) -> None:
+        """Count a token that was chosen."""
+        self.seen[token] += 1
+
+    def _changes_logits(self) -> bool:
+        settings = self.sampling
+        return bool(
+            settings.presence_penalty
+            or settings.frequency_penalty
+            or settings.repetition_penalty != 1.0
+            or settings.logit_bias
+            or (self.banned_early and self.seen.total() < self.min_tokens)
+        )
+
+    def _changed(self, logits: torch.Tensor) -> torch.Tensor:
+        changed = logits.clone()
+        self._penalise(changed)
+        if self.sampling.logit_bias:
+            ids, biases = zip(*self.sampling.logit_bias, strict=True)
+            changed.index_add_(0, torch.tensor(ids), torch.tensor(biases, dtype=changed.dtype))
+        if self.banned_early and self.seen.total() < self.min_tokens:
+            changed[list(self.banned_early)] = -math.inf
+        return changed
+
+    def _penalise(self, logits: torch.Tensor) -> None:
+        settings = self.sampling
+        if settings.repetition_penalty != 1.0 and (known := self.prompt | self.seen.keys()):
+            ids = torch.tensor(sorted(known))
+            scores = logits[ids]
+            penalty = settings.repetition_penalty
+            logits[ids] = torch.where(scores < 0, scores * penalty, scores / penalty)
+        if self.seen and (settings.presence_penalty or settings.frequency_penalty):
+            ids = torch.tensor(list(self.seen.keys()))
+            counts = torch.tensor(list(self.seen.values()), dtype=logits.dtype)
+            logits[ids] -= settings.presence_penalty + settings.frequency_penalty * counts
+
+    def _draw(self, logits: torch.Tensor) -> int:
+        """One draw, in the order of the vocabulary."""
+        settings = self.sampling
+        probs = torch.softmax(logits / settings.temperature, dim=-1, dtype=torch.float32)
+        if 0 < settings.top_k < len(probs):
+            probs = _only(probs, *probs.topk(settings.top_k))
+        if settings.top_p < 1.0:
+            probs = _only(probs, *_nucleus(probs, settings.top_p))
+        if settings.min_p:
+            probs = probs.where(probs >= settings.min_p * probs.max(), 0.0)
+        sums = probs.cumsum(0, dtype=torch.float64)
+        drawn = self.draws.random() * float(sums[-1])
+        return int(torch.searchsorted(sums, drawn, right=True).clamp(max=int(probs.nonzero()[-1])))
+
+
+def _only(probs: torch.Tensor, values: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Those ids' values, and zero elsewhere."""
+    return torch.zeros_like(probs).scatter_(0, ids, values)
+
+
+def _nucleus(probs: torch.Tensor, top_p: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The fewest likeliest tokens that hold the share `top_p` of all probability; at least one."""
+    wanted = top_p * float(probs.sum())
+    head, ids = probs.topk(min(HEAD_TOKENS, len(probs)))
+    if float(head.sum()) < wanted:
+        head, ids = probs.sort(descending=True)
+    before = head.cumsum(0) - head
+    num_kept = max(1, int((before < wanted).sum()))
+    return head[:num_kept], ids[:num_kept]
+
+
+def choose_all(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[Sampled | Broken]:
+    """The next token of each row of [rows, vocabulary] float32 logits; `Broken` where there is none.
+
+    Nothing can be said about a row whose largest logit is NaN or infinite. No row is ever the reason that
+    another one is not sampled, or is sampled twice.
+    """
+    best, ids = logits.max(dim=-1)
+    sane, firsts = torch.isfinite(best).tolist(), ids.tolist()
+    return [
+        _choose(sampler, row, first) if ok else POISONED
+        for sampler, row, first, ok in zip(samplers, logits, firsts, sane, strict=True)
+    ]
+
+
+def _choose(sampler: Sampler, logits: torch.Tensor, first: int) -> Sampled | Broken:
+    if sampler.is_plain:
+        sampler.take(first)
+        return Sampled(first)
+    try:
+        return sampler.choose(logits)
+    except ROW_FAULTS as fault:
+        return Broken("engine_error", f"{type(fault).__name__}: {fault}")
+
+
+def _with_logprobs(token: int, logits: torch.Tensor, num_top: int) -> Sampled:
+    logprobs = torch.log_softmax(logits, dim=-1)
+    values, ids = logprobs.topk(min(num_top, len(logprobs)))
+    top = tuple(zip(ids.tolist(), map(_sendable, values.tolist()), strict=True))
+    return Sampled(token, _sendable(float(logprobs[token])), top)
+
+
+def _sendable(logprob: float) -> float:
+    return max(logprob, LEAST_LOGPROB)

@@ -1,0 +1,282 @@
+"""From landed bytes to a model: views without copies, attached before the bytes are there where that is safe.
+
+`attach` hands transformers a state dict of views into the landing, so that its own rules for names, ties and
+buffers hold. If every weight ends up as a view at its tensor's own place, the model may run while bytes still
+land: `Gate`s make each module wait for its own extents. If anything was copied or converted (another dtype,
+merged experts, unaligned tensors), the bytes are waited for first.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch.nn import ModuleList
+
+from inference.engine.classes import init_arguments
+from weights_cache.plan import layout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+    from weights_cache.revision import Revision, TensorEntry
+
+DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I16": torch.int16,
+    "U16": torch.uint16,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I32": torch.int32,
+    "U32": torch.uint32,
+    "F32": torch.float32,
+    "I64": torch.int64,
+    "U64": torch.uint64,
+    "F64": torch.float64,
+}
+COMPUTED = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+"""The dtypes a model computes in; measured here, bf16 and fp16 need no conversion on a CPU (AMX, AVX-512)."""
+NAMED = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""The dtypes a model's spec may name, beside "auto"."""
+
+
+class Landed(Protocol):
+    """What `weights_cache.view.LandingView` offers: bytes, and waiting for them."""
+
+    @property
+    def buffer(self) -> memoryview:
+        """The landing, laid out as `weights_cache.plan.layout` says."""
+
+    def wait_extent(self, number: int) -> bool:
+        """Wait for one extent; raises LandingError."""
+
+    def wait_all(self) -> bool:
+        """Wait for every extent; raises LandingError."""
+
+
+class AttachError(Exception):
+    """These weights do not fill this model; `code` and a sentence."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A model whose every weight is filled, now or when its gate opens."""
+
+    model: PreTrainedModel
+    copied_bytes: int
+    """Bytes of weights that are not views of the landing."""
+    gates: Gates | None
+    """None if every byte is here."""
+
+
+def attach(
+    revision: Revision,
+    landed: Landed,
+    model_class: type[PreTrainedModel],
+    config: PreTrainedConfig,
+    *,
+    dtype: str,
+    gated: bool,
+) -> Attached:
+    """Fill a model with the revision's weights, in `dtype` ("auto" keeps the one most bytes are stored in).
+
+    `gated` allows a start before the bytes are here, for classes that call their layers as modules.
+
+    Raises:
+        AttachError: a weight is missing or has another shape.
+        LandingError: the bytes do not land.
+    """
+    target = NAMED.get(dtype) or stored_dtype(revision.tensors)
+    if gated and not _reads_bytes(revision, model_class, config, target):
+        model = _filled(model_class, config, _views(revision, landed.buffer), target)
+        spans = _spans(model, landed.buffer)
+        if all(span is not None for span in spans.values()):
+            return Attached(model, 0, Gates(model, revision, landed))
+    landed.wait_all()
+    model = _filled(model_class, config, _views(revision, landed.buffer), target)
+    return Attached(model, _copied_bytes(model, landed.buffer), None)
+
+
+def stored_dtype(tensors: tuple[TensorEntry, ...]) -> torch.dtype:
+    """The computing dtype that most bytes of these tensors are stored in; float32 if none is."""
+    totals = dict.fromkeys(COMPUTED, 0)
+    for tensor in tensors:
+        if tensor.dtype in totals:
+            totals[tensor.dtype] += tensor.length
+    return COMPUTED[max(totals, key=lambda name: totals[name])]
+
+
+def _reads_bytes(
+    revision: Revision, model_class: type[PreTrainedModel], config: PreTrainedConfig, target: torch.dtype
+) -> bool:
+    """True if attaching looks at values: to convert, to align, or to compare a tied pair stored twice."""
+    places = layout(revision.files, revision.tensors)
+    ties = getattr(config.get_text_config(), "tie_word_embeddings", True)
+    tied = tuple(getattr(model_class, "_tied_weights_keys", None) or ()) if ties else ()
+    return any(
+        (tensor.dtype in COMPUTED and DTYPES[tensor.dtype] != target)
+        or places.place(tensor) % DTYPES[tensor.dtype].itemsize
+        or any(tensor.name.endswith(name) for name in tied)
+        for tensor in revision.tensors
+    )
+
+
+def _views(revision: Revision, buffer: memoryview) -> dict[str, torch.Tensor]:
+    """Every tensor where it landed; copied only if it is not aligned to its own element."""
+    places = layout(revision.files, revision.tensors)
+    flat = torch.frombuffer(buffer, dtype=torch.uint8) if len(buffer) else torch.empty(0, dtype=torch.uint8)
+    return {tensor.name: _view(flat, places.place(tensor), tensor) for tensor in revision.tensors}
+
+
+def _view(flat: torch.Tensor, start: int, tensor: TensorEntry) -> torch.Tensor:
+    dtype = DTYPES[tensor.dtype]
+    if not tensor.length:
+        return torch.empty(tensor.shape, dtype=dtype)
+    own = flat[start : start + tensor.length]
+    if start % dtype.itemsize:
+        own = own.clone()
+    return own.view(dtype).view(tensor.shape)
+
+
+def _filled(
+    model_class: type[PreTrainedModel],
+    config: PreTrainedConfig,
+    views: dict[str, torch.Tensor],
+    dtype: torch.dtype,
+) -> PreTrainedModel:
+    load: Any = model_class.from_pretrained
+    try:
+        model, report = load(
+            None,
+            config=config,
+            state_dict=views,
+            dtype=dtype,
+            output_loading_info=True,
+            local_files_only=True,
+            **init_arguments(model_class),
+        )
+    except RuntimeError as cause:
+        raise AttachError("bad_weights", f"the weights do not fit {model_class.__name__}: {cause}") from cause
+    _check_filled(model, report)
+    filled: PreTrainedModel = model.eval()
+    return filled
+
+
+def _check_filled(model: PreTrainedModel, report: dict[str, Any]) -> None:
+    """Every expected weight came from the landing; nothing is left on the meta device."""
+    if missing := sorted(report["missing_keys"]):
+        raise AttachError("missing_tensors", f"{len(missing)} tensors are missing, among them {missing[:5]}")
+    if wrong := [*report["mismatched_keys"], *report["error_msgs"]]:
+        raise AttachError("bad_weights", f"{len(wrong)} tensors do not fit, among them {wrong[:3]}")
+    unfilled = [name for name, tensor in _tensors(model) if tensor.is_meta]
+    if unfilled:
+        raise AttachError(
+            "bad_weights", f"{len(unfilled)} tensors were not filled, among them {unfilled[:5]}"
+        )
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from model.named_parameters(remove_duplicate=False)
+    yield from model.named_buffers(remove_duplicate=False)
+
+
+def _spans(model: PreTrainedModel, buffer: memoryview) -> dict[str, range | None]:
+    """For each weight the bytes of the landing that it views; None for one that is elsewhere."""
+    if not len(buffer):
+        return {}
+    base = torch.frombuffer(buffer, dtype=torch.uint8).data_ptr()
+    spans: dict[str, range | None] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        start = tensor.data_ptr() - base
+        inside = start >= 0 and start + tensor.nbytes <= len(buffer)
+        spans[name] = range(start, start + tensor.nbytes) if inside else None
+    return spans
+
+
+def _copied_bytes(model: PreTrainedModel, buffer: memoryview) -> int:
+    outside = {name for name, span in _spans(model, buffer).items() if span is None}
+    weights = model.state_dict(keep_vars=True)
+    return sum({weights[name].data_ptr(): weights[name].nbytes for name in outside}.values())
+
+
+def _units(model: nn.Module) -> Iterator[tuple[nn.Module, list[str]]]:
+    """The modules that wait, and the names of the weights each waits for."""
+    inside: tuple[str, ...] = ()
+    names = set(model.state_dict())
+    for path, module in model.named_modules():
+        if path.startswith(inside):
+            continue
+        prefix = f"{path}." if path else ""
+        if isinstance(module, ModuleList):
+            for number, layer in enumerate(module):
+                entry = f"{prefix}{number}."
+                yield layer, [name for name in names if name.startswith(entry)]
+            inside = (*inside, prefix)
+        else:
+            own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+            yield module, [f"{prefix}{part}" for part, _ in own if f"{prefix}{part}" in names]
+
+
+class Gates:
+    """Makes a model wait for its bytes where it needs them, once.
+
+    A layer (an entry of an outermost module list) waits for all its weights before anything in it runs,
+    any other module for those it owns itself.
+    """
+
+    def __init__(self, model: PreTrainedModel, revision: Revision, landed: Landed) -> None:
+        self._landed = landed
+        self._spans = _spans(model, landed.buffer)
+        places = layout(revision.files, revision.tensors)
+        order = sorted((places.place(extent), number) for number, extent in enumerate(revision.extents))
+        self._starts, self._numbers = [start for start, _ in order], [number for _, number in order]
+        self._closed: dict[nn.Module, Any] = {}
+        self.waited_ms = 0.0
+        """Time that forward passes spent waiting for bytes."""
+        for module, names in _units(model):
+            numbers = {
+                number for name in names if (span := self._spans[name]) for number in self._extents_of(span)
+            }
+            if numbers:
+                self._closed[module] = module.register_forward_pre_hook(self._hook(sorted(numbers)))
+
+    @property
+    def num_closed(self) -> int:
+        """Modules that have not run yet."""
+        return len(self._closed)
+
+    def open_all(self) -> None:
+        """Wait for every byte and take all gates away."""
+        self._landed.wait_all()
+        for handle in self._closed.values():
+            handle.remove()
+        self._closed.clear()
+
+    def _extents_of(self, span: range) -> list[int]:
+        first = bisect_right(self._starts, span.start) - 1
+        return self._numbers[max(0, first) : bisect_right(self._starts, span.stop - 1)]
+
+    def _hook(self, numbers: list[int]) -> Any:
+        def wait(module: nn.Module, _args: Any) -> None:
+            started = time.perf_counter()
+            for number in numbers:
+                self._landed.wait_extent(number)
+            self.waited_ms += (time.perf_counter() - started) * 1000
+            self._closed.pop(module).remove()
+
+        return wait

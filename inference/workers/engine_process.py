@@ -1,0 +1,77 @@
+"""One forked engine as the node holds it: its process, its link, its requests, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from inference.link import NodeLink, link_pair
+from inference.workers.calls import EngineCalls
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from inference.link import Message
+    from inference.workers.seams import Landing, Shell
+
+
+LAST_WORDS_S = 1.0
+"""For reading what a process wrote before it ended; it is in the socket's buffer."""
+
+
+class EngineProcess:
+    """Made by `fork`; `kill` or a `stop` on its link ends it, `ended` waits for that, `close` lets go."""
+
+    def __init__(self, pid: int, exited: asyncio.Future[int], calls: EngineCalls, fork_ms: float) -> None:
+        self.pid = pid
+        self.exited = exited
+        self.calls = calls
+        self.fork_ms = fork_ms
+        self._reader = asyncio.create_task(calls.read())
+        self._pidfd: int | None = None
+        with suppress(ProcessLookupError):  # it has ended already; `exited` says so
+            self._pidfd = os.pidfd_open(pid)
+
+    @classmethod
+    async def fork(
+        cls, shell: Shell, spec: Mapping[str, Any], landing: Landing, on_other: Callable[[Message], None]
+    ) -> EngineProcess:
+        """Fork an engine that maps `landing`. Raises what the shell raises, and holds nothing then."""
+        node_end, engine_end = link_pair()
+        with engine_end:
+            try:
+                fds = (landing.fd, landing.ready_fd, landing.event_fd, engine_end.fileno())
+                pid, fork_ms = await shell.fork(spec, fds)
+            except BaseException:
+                node_end.close()
+                raise
+        calls = EngineCalls(await NodeLink.open(node_end), on_other)
+        return cls(pid, shell.exited(pid), calls, fork_ms)
+
+    async def until_silent(self) -> None:
+        """Wait until nothing more will be heard: its link ended, or its process did and what it said was read."""
+        ends: set[asyncio.Future[Any]] = {self._reader, self.exited}
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({self._reader}, timeout=LAST_WORDS_S)
+
+    def kill(self) -> None:
+        """End the process now, by a descriptor that cannot mean another process."""
+        if self._pidfd is not None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+    async def ended(self) -> None:
+        """Wait until the process is gone. A shell that dies takes its engines with it."""
+        await asyncio.wait({self.exited})
+
+    async def close(self) -> None:
+        """Let go of the link and the descriptor."""
+        self._reader.cancel()
+        await asyncio.wait({self._reader})
+        await self.calls.close()
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None

@@ -1,0 +1,82 @@
+"""What a load may take, what it found and took, and why it failed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from inference.workers.board import LoadFailure
+
+if TYPE_CHECKING:
+    from inference.link import Message
+    from inference.workers.seams import Landing
+    from weights_cache.view import LandingError
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a worker may take: all of it in `num_bytes`, of which its slots `kv_bytes`."""
+
+    num_bytes: int
+    kv_bytes: int
+    max_slots: int
+    num_threads: int
+
+
+@dataclass(slots=True)
+class LoadReport:
+    """What a load found and took. `phases` are milliseconds, exclusive; what they leave of `total_ms` is ours."""
+
+    start: str = "resident"
+    phases: dict[str, float] = field(default_factory=dict)
+    bytes: dict[str, int] = field(default_factory=lambda: {"remote": 0, "region": 0, "host": 0})
+    total_ms: float = 0.0
+    copied_bytes: int = 0
+
+    def note_ready(self, ready: Message, landing: Landing, total_ms: float) -> None:
+        """Take the engine's and the landing's figures, once the engine can answer.
+
+        What the engine waited for is shared out as the landing's own work was. An engine that starts before
+        all bytes are here (`gated`) leaves the rest of the wait to the first request's prompt.
+        """
+        phases = {str(name): float(ms) for name, ms in dict(ready.get("phases") or {}).items()}
+        waited_ms = phases.pop("wait", 0.0)
+        work = landing.phases
+        whole_ms = sum(work.values())
+        verify_ms = waited_ms * work.get("verify", 0.0) / whole_ms if whole_ms else 0.0
+        self.phases |= {"fetch": waited_ms - verify_ms, "verify": verify_ms} | phases
+        self.start = landing.source
+        self.copied_bytes = int(ready.get("copied_bytes") or 0)
+        self.total_ms = total_ms
+        self.note_bytes(landing)
+
+    def note_bytes(self, landing: Landing) -> None:
+        """Bytes by source; what a load still reads counts already, a part read twice counts twice."""
+        progress = landing.progress()
+        if landing.source == "host":
+            self.bytes["host"] = progress.total_bytes
+        else:
+            self.bytes["region"] = max(landing.bytes_read, progress.total_bytes)
+
+    def line(self) -> dict[str, Any]:
+        """The last line of a load that succeeded."""
+        return {
+            "phase": "ready",
+            "start": self.start,
+            "phases": {name: round(ms, 3) for name, ms in self.phases.items()},
+            "bytes": dict(self.bytes),
+            "total_ms": round(self.total_ms, 3),
+            "copied_bytes": self.copied_bytes,
+        }
+
+
+def stopped() -> LoadFailure:
+    """The worker is to go while it loads."""
+    return LoadFailure("model_not_ready", "the load was stopped", "ask again")
+
+
+def unreadable(cause: LandingError) -> LoadFailure:
+    """The weights or files could not be brought into host memory."""
+    short = cause.code in {"host_full", "host_memory_full"}
+    step = "stop another model or give the node more memory" if short else "it is tried again by itself"
+    return LoadFailure("memory_short" if short else "weights_unreadable", cause.message, step)

@@ -1,0 +1,244 @@
+"""The node's side of the shell: start it, have it fork engines and inspect models, hear of every exit.
+
+Standard library only: the API process imports this file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inference.link import PREFIX_BYTES, READ_BYTES, FrameReader, LinkError, Message, frame_bytes, parse_body
+from inference.shell import ENVIRONMENT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+START_DEADLINE_S = 120.0
+"""Importing torch and transformers takes 5 s on a quiet host, and half a minute on a crowded one."""
+CONNECT_RETRY_S = 0.02
+CLOSE_DEADLINE_S = 5.0
+"""A shell ends at once when its connection does; one that does not is killed."""
+MAX_ANSWER_BYTES = 1 << 20
+"""Facts about a model are a few hundred bytes; a refusal names a few tensors."""
+LOST = -9
+"""The status given for a child whose shell died: the kernel killed it with the shell."""
+
+
+PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
+"""Where `inference` is found, whatever folder the node was started in."""
+
+
+class ShellError(Exception):
+    """The shell is gone, did not start, or refused."""
+
+
+class ShellLink:
+    """One running shell. Made by `start`; `close` ends it and every engine it forked."""
+
+    def __init__(self, process: asyncio.subprocess.Process, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        self._process = process
+        self._socket = sock
+        self._sending = asyncio.Lock()
+        self._num_asked = 0
+        self._answers: dict[int, asyncio.Future[Message]] = {}
+        self._exits: dict[int, asyncio.Future[int]] = {}
+        self._hello: asyncio.Future[Message] = loop.create_future()
+        self._reader = loop.create_task(self._read())
+        self.gone: asyncio.Future[None] = loop.create_future()
+        """Done once the shell has ended or broken its connection; every engine of it is dead then."""
+        self.import_ms = 0.0
+
+    @classmethod
+    async def start(cls, path: Path, deadline_s: float = START_DEADLINE_S) -> ShellLink:
+        """Start a shell that listens at `path` (at most 107 bytes; made anew), and wait until it can fork.
+
+        Raises:
+            ShellError: it ended, or is not ready in `deadline_s`.
+        """
+        process = await _spawn(path)
+        try:
+            async with asyncio.timeout(deadline_s):
+                link = cls(process, await _connected(path, process))
+                link.import_ms = (await link._hello)["import_ms"]
+                return link
+        except TimeoutError as cause:
+            process.kill()
+            raise ShellError(f"the shell was not ready in {deadline_s:g} s") from cause
+
+    @property
+    def pid(self) -> int:
+        """The shell's process."""
+        return self._process.pid
+
+    async def fork(self, spec: Mapping[str, Any], fds: Sequence[int]) -> tuple[int, float]:
+        """Fork an engine with (landing, ready, event, link); its pid and the milliseconds until it ran.
+
+        The caller keeps its own descriptors and closes them.
+
+        Raises:
+            ShellError: refused, or the shell is gone.
+        """
+        answer = await self._ask({"op": "fork", "spec": spec}, fds)
+        return answer["pid"], answer["ms"]
+
+    async def inspect(self, request: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
+        """What transformers says about a model (`inference.inspect`), from a throw-away child.
+
+        A child that dies over it, by time or memory, is the model's fault: that is an answer, a refusal.
+
+        Raises:
+            ShellError: the shell refused, or is gone.
+        """
+        ours, childs = socket.socketpair()
+        with ours:
+            with childs:
+                await self._ask({"op": "inspect", "request": request}, (childs.fileno(),))
+            data = await _read_all(ours, deadline_s)
+        try:
+            return parse_body(data)
+        except LinkError:
+            return {"refused": INSPECTION_DIED}
+
+    def exited(self, pid: int) -> asyncio.Future[int]:
+        """The exit status of an engine this shell forked (minus the signal's number; `LOST` with its shell)."""
+        return self._exits[pid]
+
+    async def close(self) -> None:
+        """End the shell and with it every engine. Safe to call twice."""
+        self._reader.cancel()
+        await asyncio.wait({self._reader})
+        self._lose()
+        self._socket.close()
+        try:
+            async with asyncio.timeout(CLOSE_DEADLINE_S):
+                await self._process.wait()
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+
+    async def _ask(self, message: Message, fds: Sequence[int]) -> Message:
+        if self.gone.done():
+            raise ShellError("the shell is gone")
+        self._num_asked += 1
+        seq = self._num_asked
+        answer = self._answers[seq] = asyncio.get_running_loop().create_future()
+        try:
+            async with self._sending:
+                await self._send(frame_bytes({**message, "seq": seq}), fds)
+            found: Message = await answer
+        except OSError as cause:
+            raise ShellError(f"the shell is gone: {cause}") from cause
+        finally:
+            self._answers.pop(seq, None)
+        if found["op"] == "refused":
+            raise ShellError(found["message"])
+        return found
+
+    async def _send(self, data: bytes, fds: Sequence[int]) -> None:
+        """The descriptors go with the frame's prefix; the rest may be longer than the socket's buffer."""
+        while True:
+            try:
+                num_sent = socket.send_fds(self._socket, [data[:PREFIX_BYTES]], list(fds))
+                break
+            except BlockingIOError:
+                await asyncio.sleep(CONNECT_RETRY_S)
+        await asyncio.get_running_loop().sock_sendall(self._socket, data[num_sent:])
+
+    async def _read(self) -> None:
+        frames = FrameReader()
+        loop = asyncio.get_running_loop()
+        try:
+            while data := await loop.sock_recv(self._socket, READ_BYTES):
+                for message in frames.receive(data):
+                    self._hear(message)
+        except (OSError, LinkError):
+            return  # told below, by `gone`
+        finally:
+            self._lose()
+
+    def _hear(self, message: Message) -> None:
+        match message["op"]:
+            case "hello":
+                self._hello.set_result(message)
+            case "exited":
+                if message["pid"] in self._exits:
+                    self._exits[message["pid"]].set_result(message["status"])
+            case _:
+                self._settle(message)
+
+    def _settle(self, message: Message) -> None:
+        """An answer; a forked engine's exit may be waited for from now on, and may come before anyone asks."""
+        if message["op"] == "forked":
+            self._exits[message["pid"]] = asyncio.get_running_loop().create_future()
+        answer = self._answers.get(message["seq"])
+        if answer is not None and not answer.done():
+            answer.set_result(message)
+
+    def _lose(self) -> None:
+        """The shell is gone: whoever waits for it is told."""
+        fault = ShellError("the shell is gone")
+        for waiting in (*self._answers.values(), self._hello):
+            if not waiting.done():
+                waiting.set_exception(fault)
+                waiting.exception()  # somebody may wait for it or not
+        for exit_status in self._exits.values():
+            if not exit_status.done():
+                exit_status.set_result(LOST)
+        if not self.gone.done():
+            self.gone.set_result(None)
+
+
+INSPECTION_DIED = {
+    "code": "inspection_failed",
+    "message": "looking at this model's config took too long or too much memory",
+    "next": "check the sizes in config.json",
+}
+
+
+async def _spawn(path: Path) -> asyncio.subprocess.Process:
+    """The shell in a session of its own: a Ctrl-C is the node's to handle."""
+    search = os.pathsep.join(filter(None, (PACKAGE_ROOT, os.environ.get("PYTHONPATH"))))
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "inference.shell", "--socket", str(path), "--parent", str(os.getpid())),
+        env={**os.environ, **ENVIRONMENT, "PYTHONPATH": search},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+async def _connected(path: Path, process: asyncio.subprocess.Process) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    while process.returncode is None:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        try:
+            await loop.sock_connect(sock, str(path))
+        except OSError:
+            sock.close()
+            await asyncio.sleep(CONNECT_RETRY_S)
+        else:
+            return sock
+    raise ShellError(f"the shell ended with status {process.returncode} before it listened")
+
+
+async def _read_all(sock: socket.socket, deadline_s: float) -> bytes:
+    """All bytes until the end; what came so far when the deadline passes."""
+    sock.setblocking(False)
+    data = bytearray()
+    try:
+        async with asyncio.timeout(deadline_s):
+            while len(data) <= MAX_ANSWER_BYTES:
+                more = await asyncio.get_running_loop().sock_recv(sock, READ_BYTES)
+                if not more:
+                    break
+                data += more
+    except (TimeoutError, ConnectionError):
+        return b""
+    return bytes(data)

@@ -1,0 +1,98 @@
+"""A shell that is always there: started early, waited for only by who needs it, and replaced when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inference.workers.shell_link import ShellError, ShellLink
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+RESTART_S = (0.2, 1.0, 5.0)
+"""Before starting again a shell that did not start: at once, then slower; a host out of memory needs time."""
+MAX_SOCKET_PATH_BYTES = 100
+"""The kernel takes 107 bytes; a deeper state folder gets a short one of its own."""
+
+log = logging.getLogger("nearfield.node")
+
+
+class StandingShell:
+    """A `Shell` over shells that come and go. Engines of one that died are gone with it, and told so."""
+
+    def __init__(self, start: Callable[[], Awaitable[ShellLink]]) -> None:
+        self._start = start
+        self._shell: ShellLink | None = None
+        self._up = asyncio.Event()
+        self._exits: dict[int, asyncio.Future[int]] = {}
+        self._task = asyncio.create_task(self._stand())
+
+    @property
+    def is_up(self) -> bool:
+        """Whether a fork would be done at once."""
+        return self._up.is_set()
+
+    async def fork(self, spec: Mapping[str, Any], fds: Sequence[int]) -> tuple[int, float]:
+        """See `Shell`. Waits for the shell; raises ShellError when it refuses or dies over it."""
+        shell = await self._living()
+        pid, fork_ms = await shell.fork(spec, fds)
+        self._exits[pid] = exited = shell.exited(pid)
+        exited.add_done_callback(lambda _: self._exits.pop(pid, None))
+        return pid, fork_ms
+
+    async def inspect(self, request: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
+        """See `Shell`. Raises ShellError."""
+        shell = await self._living()
+        return await shell.inspect(request, deadline_s)
+
+    def exited(self, pid: int) -> asyncio.Future[int]:
+        """See `Shell`; for a pid that `fork` gave. Of one that has ended already: done."""
+        known = self._exits.get(pid)
+        if known is None:
+            known = asyncio.get_running_loop().create_future()
+            known.set_result(0)
+        return known
+
+    async def close(self) -> None:
+        """End the shell, and every engine of it."""
+        self._task.cancel()
+        await asyncio.wait({self._task})
+        if self._shell is not None:
+            await self._shell.close()
+
+    async def _living(self) -> ShellLink:
+        await self._up.wait()
+        if self._shell is None:
+            raise ShellError("the shell is gone")
+        return self._shell
+
+    async def _stand(self) -> None:
+        """Start it; when it dies, start the next."""
+        num_failures = 0
+        while True:
+            try:
+                self._shell = await self._start()
+            except (ShellError, OSError) as cause:
+                log.error("the shell did not start: %s", cause)  # noqa: TRY400 - a cause, not a bug
+                await asyncio.sleep(RESTART_S[min(num_failures, len(RESTART_S) - 1)])
+                num_failures += 1
+                continue
+            num_failures = 0
+            self._up.set()
+            await asyncio.wait({self._shell.gone})
+            self._up.clear()
+            log.warning("the shell died with its engines; starting another")
+            shell, self._shell = self._shell, None
+            await shell.close()
+
+
+def socket_path(state: Path) -> Path:
+    """Where a shell listens: in the node's own folder, or a short one if that is too deep."""
+    path = state / "shell.sock"
+    if len(bytes(path)) <= MAX_SOCKET_PATH_BYTES:
+        return path
+    return Path(tempfile.mkdtemp(prefix="nf-")) / "shell.sock"

@@ -1,0 +1,308 @@
+"""One worker: a revision's engine process from its load to its end, moved only by the table in `workers.py`."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from inference.api.modeltext import context_tokens
+from inference.api.sequences import ModelLimits
+from inference.api.template import json_file
+from inference.workers.board import Board, LoadFailure
+from inference.workers.engine_process import EngineProcess
+from inference.workers.life import Act, Event, State, Tenancy, move
+from inference.workers.loading import LoadReport, Room, stopped, unreadable
+from inference.workers.shell_link import ShellError
+from weights_cache.view import LandingError
+from wire.refusal import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from inference.api.modeltext import ModelText, TextShelf
+    from inference.link import Message
+    from inference.workers.calls import EngineCalls
+    from inference.workers.seams import Landing, Shell, Tier
+    from weights_cache.revision import Revision
+
+LOAD_DEADLINE_S = 600.0
+"""A load that takes longer has hung: 100 GB at 1 GB/s take under two minutes."""
+DRAIN_DEADLINE_S = 60.0
+"""Running requests may finish for so long once their worker is to go."""
+POLL_S = 0.1
+"""Between two looks at how far a landing is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What every worker of a host is made with."""
+
+    tier: Tier
+    shell: Shell
+    texts: TextShelf
+
+
+@dataclass(frozen=True, slots=True)
+class ResidentModel:
+    """What a request uses of a worker."""
+
+    revision: Revision
+    text: ModelText
+    limits: ModelLimits
+    calls: EngineCalls
+
+
+class Worker:
+    """One engine process and its requests. `run` is its whole life."""
+
+    def __init__(
+        self,
+        revision: Revision,
+        room: Room,
+        board: Board,
+        parts: Parts,
+        *,
+        now: Callable[[], float],
+    ) -> None:
+        self.revision = revision
+        self.room = room
+        self.board = board
+        self.state = State.LOADING
+        self.num_served = 0
+        self.ready: Message = {}
+        self.report = LoadReport()
+        self.gone = asyncio.Event()
+        self._parts, self._now = parts, now
+        self._model: ResidentModel | None = None
+        self._landing: Landing | None = None
+        self._engine: EngineProcess | None = None
+        self._heard_ready = asyncio.Event()
+        self._fatal: str | None = None
+        self._failure = stopped()
+        self._num_requests = 0
+        self._rested_at = now()
+
+    @property
+    def pid(self) -> int | None:
+        """The engine's process, once there is one."""
+        return self._engine.pid if self._engine else None
+
+    @property
+    def stats(self) -> Message:
+        """The engine's latest figures."""
+        return self._engine.calls.stats if self._engine else {}
+
+    @property
+    def num_requests(self) -> int:
+        """Requests between `enter` and `leave`."""
+        return self._num_requests
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds without a request; 0 while one runs."""
+        return 0.0 if self._num_requests else self._now() - self._rested_at
+
+    def tenancy(self) -> Tenancy:
+        """This worker as the choice of whom to stop sees it."""
+        return Tenancy(self.revision.id, self.state, self.room.num_bytes, self.idle_s, self._num_requests)
+
+    def enter(self) -> ResidentModel:
+        """A request begins; leave it again with `leave`.
+
+        Raises:
+            Refusal: 409 `not_resident`, when requests cannot be taken (any more).
+        """
+        if self.state is not State.RESIDENT or self._model is None:
+            raise not_resident(self.revision.model)
+        self._num_requests += 1
+        return self._model
+
+    def found(self) -> LoadReport:
+        """The load's report, its bytes as they stand now."""
+        if self._landing is not None:
+            self.report.note_bytes(self._landing)
+        return self.report
+
+    def leave(self) -> None:
+        """A request has ended, one way or another."""
+        self._num_requests -= 1
+        self._rested_at = self._now()
+
+    async def drain(self, deadline_s: float = DRAIN_DEADLINE_S) -> None:
+        """End it: running requests may finish within the deadline. Returns when it is gone."""
+        self._happen(Event.DRAIN)
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self.gone.wait()
+        except TimeoutError:
+            self._happen(Event.OVERDUE)
+            await self.gone.wait()
+
+    async def run(self) -> None:
+        """Load, serve, end. The board has its last line by then, and nothing is held."""
+        try:
+            await self._load()
+            self._happen(Event.READY)
+            await self._until_lost()
+        except LoadFailure as failure:
+            self._failure = failure  # told once the room it took is free again
+        finally:
+            self._happen(Event.FAILED)
+            await self._end()
+            self._happen(Event.EXITED)
+
+    async def _load(self) -> None:
+        started = self._now()
+        try:
+            async with asyncio.timeout(LOAD_DEADLINE_S):
+                files = await self._prepare()
+                self.report.phases["prepare"] = (self._now() - started) * 1000
+                await self._fork(files)
+                await self._until_ready(files)
+        except TimeoutError as cause:
+            message = f"the model was not ready within {LOAD_DEADLINE_S:g} s"
+            raise LoadFailure("load_timeout", message, "look at the node's log") from cause
+        if self._landing is None:
+            raise stopped()
+        self.report.note_ready(self.ready, self._landing, (self._now() - started) * 1000)
+
+    async def _prepare(self) -> Mapping[str, bytes]:
+        """Start the landing and read the small files, side by side."""
+        self.board.post("fork", 0, 1)
+        files = asyncio.create_task(asyncio.to_thread(self._parts.tier.small_files, self.revision))
+        try:
+            self._landing = await asyncio.to_thread(self._parts.tier.land, self.revision, pin=True)
+            return await files
+        except LandingError as cause:
+            raise unreadable(cause) from cause
+        finally:
+            await _settled(files)
+
+    async def _fork(self, files: Mapping[str, bytes]) -> None:
+        if self._landing is None or self.state is not State.LOADING:
+            raise stopped()
+        spec = self._spec(json_file(files, "config.json"))
+        try:
+            self._engine = await EngineProcess.fork(self._parts.shell, spec, self._landing, self._hear)
+        except (ShellError, OSError) as cause:
+            raise LoadFailure(
+                "fork_failed", f"no engine could be forked: {cause}", "it is tried again"
+            ) from cause
+        self.report.phases["fork"] = self._engine.fork_ms
+
+    def _spec(self, config: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "revision": self.revision.as_value(),
+            "config": config,
+            "dtype": self.revision.spec.dtype,
+            "max_slots": self.room.max_slots,
+            "max_len": context_tokens(self.revision.facts),
+            "num_threads": self.room.num_threads,
+            "kv_budget_bytes": max(1, self.room.kv_bytes),
+        }
+
+    async def _until_ready(self, files: Mapping[str, bytes]) -> None:
+        """Wait for the engine; read the tokenizer meanwhile and say how far the landing is."""
+        if self._engine is None:
+            raise stopped()
+        text = asyncio.create_task(self._parts.texts.text_of(self.revision.id, files))
+        ready = asyncio.create_task(self._heard_ready.wait())
+        silent = asyncio.create_task(self._engine.until_silent())
+        try:
+            while not (ready.done() or silent.done() or (text.done() and text.exception())):
+                self._post_landing()
+                await asyncio.wait({ready, silent}, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
+            if silent.done() and not ready.done():
+                raise self._why_lost()
+            since = self._now()
+            self._admit(await text, self._engine)
+            self.report.phases["text"] = (self._now() - since) * 1000
+        finally:
+            await _settled(ready, silent, text)
+
+    def _admit(self, text: ModelText, engine: EngineProcess) -> None:
+        facts = self.revision.facts
+        max_len = min(context_tokens(facts), int(self.ready.get("max_len") or facts.max_len))
+        limits = ModelLimits(max_len, facts.vocab_size or text.vocabulary.num_ids, facts.eos_token_ids)
+        self._model = ResidentModel(self.revision, text, limits, engine.calls)
+
+    def _post_landing(self) -> None:
+        progress = self._landing.progress() if self._landing else None
+        if progress is not None and progress.done_bytes < progress.total_bytes:
+            self.board.post("fetch", progress.done_bytes, progress.total_bytes, progress.eta_s)
+
+    async def _until_lost(self) -> None:
+        if self._engine is not None:
+            await self._engine.until_silent()
+
+    async def _end(self) -> None:
+        """Wait for the process, then give everything back."""
+        if self._engine is not None:
+            await self._engine.ended()
+            await self._engine.close()
+        if self._landing is not None:
+            await asyncio.to_thread(self._landing.release)
+
+    def _hear(self, message: Message) -> None:
+        """What the engine says of itself."""
+        match message.get("op"):
+            case "ready":
+                self.ready = message
+                self._heard_ready.set()
+            case "progress":
+                self.board.post(
+                    str(message.get("phase")), int(message.get("done") or 0), int(message.get("total") or 0)
+                )
+            case "fatal":
+                self._fatal = str(message.get("message") or "")
+            case _:
+                pass  # stats are kept by the calls
+
+    def _why_lost(self) -> LoadFailure:
+        error = self._landing.error if self._landing else None
+        if isinstance(error, LandingError):
+            return unreadable(error)
+        if self.state is not State.LOADING:
+            return stopped()
+        why = self._fatal or "its process ended before it was ready"
+        return LoadFailure("engine_failed", f"the engine did not start: {why}", "look at the node's log")
+
+    def _happen(self, event: Event) -> None:
+        self.state, acts = move(self.state, event)
+        for act in acts:
+            self._act(act)
+
+    def _act(self, act: Act) -> None:
+        match act:
+            case Act.ANNOUNCE:
+                self._rested_at = self._now()
+                self.board.finish(self.report.line())
+            case Act.STOP if self._engine is not None:
+                self._engine.calls.tell({"op": "stop"})
+            case Act.KILL if self._engine is not None:
+                self._engine.kill()
+            case Act.FAIL_CALLS if self._engine is not None:
+                self._engine.calls.fail_all()
+            case Act.RELEASE:
+                self._model = None
+                self.board.finish(self._failure.line())
+                self.gone.set()
+            case _:
+                pass  # there is no process yet: the load sees the state at its next step
+
+
+async def _settled(*tasks: asyncio.Task[Any]) -> None:
+    """End tasks whose outcome is not wanted any more, without leaving one unlooked at."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()
+
+
+def not_resident(model: str) -> Refusal:
+    """What the gateway hears when it is to load the revision (again) first."""
+    message = f"No worker of this node holds {model} now. Load it and send the request again."
+    return Refusal(409, "not_resident", message, "server_error", retry_after_s=1)

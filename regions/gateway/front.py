@@ -1,0 +1,209 @@
+"""The region's private front: an inference request finds the node that answers, waking its model if need be.
+
+Also the region's rows as a stream, its status, and the two control actions. Every route but /healthz wants
+the cluster's hop token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from regions.gateway.ask import KINDS, MAX_BODY_BYTES, read_ask, refuse_misfit
+from regions.gateway.control import Control
+from regions.gateway.hold import Seats, wait_awake
+from regions.gateway.relay import Relay
+from regions.gateway.trip import Trip, deadline_s, hold_s, request_id
+from regions.map import ROW_PERIOD_S, Tier
+from regions.nodes import pick
+from wire.bearer import require_token
+from wire.refusal import Refusal
+from wire.timing import Phases
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from regions.deployments import Deployment, Deployments
+    from regions.gateway.ask import Ask
+    from regions.gateway.publish import Publisher
+    from regions.gateway.wake import Wakes
+    from regions.nodes.client import Node
+    from regions.nodes.watch import NodeWatch
+    from weights_cache.revision import Revision
+    from wire.exchange import Exchange
+
+    Route = Callable[[Exchange], Awaitable[None]]
+
+SLACK_S: Final = 0.1  # a held request is told 503 before its deadline makes it a 504
+RETRY_S: Final = 2.0  # for a model that is on its way; a rollout step takes about that
+
+
+class Gateway:
+    """`serve` is the handler of the region's listener."""
+
+    def __init__(
+        self,
+        deployments: Deployments,
+        nodes: Mapping[str, Node],
+        watch: NodeWatch,
+        wakes: Wakes,
+        publisher: Publisher,
+        hop_token: str,
+        seats: Seats | None = None,
+    ) -> None:
+        self._deployments = deployments
+        self._watch = watch
+        self._wakes = wakes
+        self._publisher = publisher
+        self._hop_token = hop_token
+        self._rows_ended = False
+        self.relay = Relay(nodes, hop_token)
+        self.seats = seats or Seats()
+        control = Control(deployments, nodes, watch, wakes, publisher)
+        self._routes: Mapping[tuple[str, str], Route] = {
+            **{("POST", path): self._infer for path in KINDS},
+            ("GET", "/healthz"): _healthz,
+            ("GET", "/rows"): self._rows,
+            ("GET", "/status"): control.status,
+            ("POST", "/control/cool"): control.cool,
+            ("POST", "/control/prewarm"): control.prewarm,
+        }
+
+    def end_rows(self) -> None:
+        """Says a last row and ends the row streams: they would outlast any drain."""
+        self._rows_ended = True
+        self._publisher.publish()
+
+    async def close(self) -> None:
+        """Closes the connections to the nodes."""
+        await self.relay.close()
+
+    async def serve(self, exchange: Exchange) -> None:
+        """Answers one request. Raises Refusal for what is not served."""
+        head = exchange.head
+        if head.path != "/healthz":
+            require_token(head, self._hop_token)
+        route = self._routes.get((head.method, head.path))
+        if route is None:
+            raise _no_route(head.path, {path for _method, path in self._routes})
+        await route(exchange)
+
+    async def _rows(self, exchange: Exchange) -> None:
+        """Signed lines for as long as the edge listens; the policy first, so that a new edge can admit."""
+        await exchange.start(200, (("content-type", "application/x-ndjson"),))
+        policy, seen = None, 0
+        while True:
+            if self._deployments.policy_line is not None and self._deployments.policy_line != policy:
+                policy = self._deployments.policy_line
+                await exchange.write(policy + b"\n")
+            if self._publisher.seq > seen:
+                seen = self._publisher.seq
+                await exchange.write(self._publisher.line + b"\n")
+            if self._rows_ended:
+                return await exchange.finish()
+            await self._publisher.changed(seen, ROW_PERIOD_S)
+
+    async def _infer(self, exchange: Exchange) -> None:
+        phases = Phases("gateway", started=exchange.started)
+        body = await exchange.read_body(MAX_BODY_BYTES)
+        ask = read_ask(exchange.head.path, body)
+        deployment, revision = self._find(ask)
+        trip = self._trip(exchange, ask, body, deployment, revision, phases)
+        phases.mark("read")
+        try:
+            with deployment.lease(revision):
+                async with asyncio.timeout_at(trip.deadline):
+                    await self._answer(trip)
+        except TimeoutError:
+            text = "The deadline passed before the answer was complete."
+            await trip.fail(Refusal(504, "deadline_exceeded", text, "server_error"))
+        except Refusal as refusal:
+            await trip.fail(refusal)
+
+    def _find(self, ask: Ask) -> tuple[Deployment, Revision]:
+        """The model's deployment and the revision that answers. Raises Refusal 404, 400 or 503."""
+        deployment = self._deployments.find(ask.model)
+        if deployment is None:
+            text = f"{ask.model} is not in this region; push it, or name a model of /v1/models."
+            raise Refusal(404, "model_not_found", text, param="model")
+        if deployment.live is None:
+            raise _not_live(deployment)
+        facts = deployment.live.facts
+        refuse_misfit(ask, facts.kind, facts.max_len)
+        return deployment, deployment.live
+
+    def _trip(
+        self,
+        exchange: Exchange,
+        ask: Ask,
+        body: bytes,
+        deployment: Deployment,
+        revision: Revision,
+        phases: Phases,
+    ) -> Trip:
+        now = asyncio.get_running_loop().time()
+        deadline = now + deadline_s(exchange.head)
+        return Trip(
+            exchange=exchange,
+            ask=ask,
+            body=body,
+            deployment=deployment,
+            revision=revision,
+            region=self._deployments.region,
+            phases=phases,
+            found=self._deployments.tier(deployment),
+            deadline=deadline,
+            hold_until=min(deadline - SLACK_S, now + hold_s(exchange.head, stream=ask.stream)),
+            request_id=request_id(exchange.head),
+        )
+
+    async def _answer(self, trip: Trip) -> None:
+        """Twice at most: a node that did not start the request makes it wake once more, and be sent again."""
+        address = pick.answering(trip.revision.id, self._deployments.nodes, self.relay.inflight)
+        trip.phases.mark("pick")
+        for _ in range(2):
+            if address is None:
+                address = await self._awake(trip)
+            result = await self.relay.try_node(trip, address)
+            if result == "answered":
+                return
+            await self._doubt(trip, address, gone=result == "unreachable")
+            address = None
+        text = f"{trip.ask.model} left its worker again while it was asked for; try again."
+        raise Refusal(503, "model_not_ready", text, "server_error", retry_after_s=RETRY_S)
+
+    async def _awake(self, trip: Trip) -> str:
+        """Holds the request until its revision is resident; returns the node that has it."""
+        with self.seats.seat(len(trip.body)):
+            wake = self._wakes.wake(trip.deployment, trip.revision, "request")
+            trip.held = await wait_awake(wake, trip.hold_until, trip.say if trip.ask.stream else None)
+        trip.phases.mark("wake")
+        return trip.held.address
+
+    async def _doubt(self, trip: Trip, address: str, *, gone: bool) -> None:
+        """Our picture of a node was wrong: look again before the request is held."""
+        if gone:
+            self._watch.lost(address)
+        else:
+            await self._watch.refresh(address)
+        if trip.found is Tier.RESIDENT:
+            trip.found = self._deployments.tier(trip.deployment)
+
+
+async def _healthz(exchange: Exchange) -> None:
+    await exchange.respond(200, (("content-type", "text/plain"),), b"ok\n")
+
+
+def _no_route(path: str, paths: set[str]) -> Refusal:
+    if path in paths:
+        return Refusal(405, "method_not_allowed", f"{path} is not served by this method.")
+    return Refusal(404, "not_found", f"Nothing is served at {path[:64]}.")
+
+
+def _not_live(deployment: Deployment) -> Refusal:
+    fault = deployment.error
+    if fault is not None:
+        text = f"{deployment.model} was refused: {fault.message}. Next: {fault.next}"
+        return Refusal(404, "model_not_found", text, param="model")
+    text = f"{deployment.model} is on its way to this region ({deployment.state}); ask again shortly."
+    return Refusal(503, "model_not_ready", text, "server_error", retry_after_s=RETRY_S)

@@ -1,0 +1,160 @@
+"""The node's answer on its way back, as bytes: whole events only, and one clear end whatever happens.
+
+An answer is committed by its first event. Before that a lost node is a status code, so that the edge may ask
+another region; after it, one error event. Nothing is ever sent to a node twice that may have started it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, Literal
+
+from regions.gateway.trip import SSE, said_refusal
+from wire.dial import DialError, Pool, split_address
+from wire.http1 import without_hop_headers
+from wire.refusal import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from regions.gateway.trip import Trip
+    from wire.dial import Answer
+    from wire.timing import Phases
+
+CONNECT_S: Final = 2.0  # within a region; a node that takes longer is not there
+BETWEEN_S: Final = 120.0  # silence within an answer: the slowest CPU step of a large batch is far below
+MAX_ANSWER_BYTES: Final = (
+    64 << 20
+)  # an answer that does not stream; 2,000 embeddings of 4,096 in JSON are 60 MB
+MAX_ERROR_BYTES: Final = 64 << 10
+MAX_EVENT_BYTES: Final = 4 << 20  # one event of a stream; longer ones are passed on in pieces
+NOT_RESIDENT: Final = 409  # the node says that it did not start the request
+
+
+class EventCut:
+    """Cuts a byte stream after whole events, so that an error event never lands inside another one. Pure."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """The bytes up to the last event that ended; the rest is kept for the next call."""
+        whole = self._rest + data if self._rest else data
+        # An event ends with an empty line; external engines end their lines with CR LF.
+        ends = [at + len(mark) for mark in (b"\n\n", b"\n\r\n") if (at := whole.rfind(mark)) >= 0]
+        end = max(ends, default=len(whole) if len(whole) > MAX_EVENT_BYTES else 0)
+        self._rest = whole[end:]
+        return whole[:end] if self._rest else whole
+
+    def rest(self) -> bytes:
+        """What came after the last whole event."""
+        rest, self._rest = self._rest, b""
+        return rest
+
+
+class Relay:
+    """Connections to the nodes of one region, and what is under way on each."""
+
+    def __init__(self, addresses: Iterable[str], hop_token: str) -> None:
+        self._pools = {address: Pool(*split_address(address)) for address in addresses}
+        self._hop_token = hop_token
+        self.inflight: Counter[tuple[str, str]] = Counter()  # requests by (address, revision)
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        for pool in self._pools.values():
+            await pool.close()
+
+    async def try_node(self, trip: Trip, address: str) -> Literal["answered", "not_resident", "unreachable"]:
+        """Sends the request and relays the answer; the other two results mean that it was never started.
+
+        Raises:
+            Refusal: the node was lost or the deadline passed, before or after the client saw a first byte.
+        """
+        with self._counted(address, trip.revision.id):
+            answer = await self._send(trip, address)
+            if answer is None:
+                return "unreachable"
+            async with answer:
+                if answer.head.status == NOT_RESIDENT:
+                    await answer.read(MAX_ERROR_BYTES)
+                    return "not_resident"
+                _mark_sent(trip.phases, answer.connect_s * 1000)
+                try:
+                    await _pass_back(trip, answer)
+                except DialError as error:
+                    raise _lost(error) from error
+        return "answered"
+
+    async def _send(self, trip: Trip, address: str) -> Answer | None:
+        try:
+            return await self._pools[address].request(
+                "POST",
+                trip.exchange.head.path,
+                trip.request_headers(self._hop_token),
+                trip.body,
+                connect_s=CONNECT_S,
+                head_s=max(trip.left_s(), 0.001),
+            )
+        except DialError as error:
+            if error.phase == "connect":
+                return None
+            raise _lost(error) from error
+
+    @contextmanager
+    def _counted(self, address: str, revision: str) -> Iterator[None]:
+        self.inflight[address, revision] += 1
+        try:
+            yield
+        finally:
+            self.inflight[address, revision] -= 1
+            if not self.inflight[address, revision]:
+                del self.inflight[address, revision]
+
+
+async def _pass_back(trip: Trip, answer: Answer) -> None:
+    streams = (answer.head.get("content-type") or "").startswith(SSE) and answer.head.status == 200
+    if streams:
+        await _pass_stream(trip, answer)
+    elif trip.exchange.status:
+        raise said_refusal(answer.head.status, await answer.read(MAX_ERROR_BYTES))
+    else:
+        await _pass_whole(trip, answer)
+
+
+async def _pass_whole(trip: Trip, answer: Answer) -> None:
+    """Read to its end before a byte goes out: a node lost meanwhile is a status, and the times are whole."""
+    body = await answer.read(MAX_ANSWER_BYTES, BETWEEN_S)
+    trip.phases.mark("stream")
+    upstream = without_hop_headers(answer.head.headers, {"content-length"})
+    headers = (*trip.answer_headers(upstream), ("server-timing", trip.timing(upstream)))
+    await trip.exchange.respond(answer.head.status, headers, body)
+
+
+async def _pass_stream(trip: Trip, answer: Answer) -> None:
+    exchange, cut = trip.exchange, EventCut()
+    if not exchange.status:
+        upstream = without_hop_headers(answer.head.headers, {"content-length"})
+        await exchange.start(200, trip.answer_headers(upstream))
+    async for data in answer.chunks(BETWEEN_S):
+        await exchange.write(cut.feed(data))
+    await exchange.write(cut.rest())
+    trip.phases.mark("stream")
+    await exchange.write(trip.receipt())
+    await exchange.finish()
+
+
+def _mark_sent(phases: Phases, connect_ms: float) -> None:
+    """Closes the span up to the node's head as two phases: a new connection's making, and the rest."""
+    phases.mark("first_byte")
+    if connect_ms:
+        phases.add("connect", connect_ms)
+        phases.add("first_byte", -connect_ms)
+
+
+def _lost(error: DialError) -> Refusal:
+    if error.timed_out:
+        return Refusal(504, "deadline_exceeded", "The model did not answer in time.", "server_error")
+    text = "The worker was lost while it answered; ask again."
+    return Refusal(503, "worker_lost", text, "server_error", retry_after_s=1.0)

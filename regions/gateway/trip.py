@@ -1,0 +1,161 @@
+"""One inference request on its way through the gateway: its facts, its clock, and the one answer it gets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from uuid import uuid4
+
+from regions.gateway.hold import comment
+from regions.map import DEADLINE_MS, REGION, REMOTE_BYTES, REQUEST_ID, REVISION, START, TENANT, WAIT_S, Tier
+from wire.refusal import Refusal
+
+if TYPE_CHECKING:
+    from regions.deployments import Deployment
+    from regions.gateway.ask import Ask
+    from regions.gateway.wake import Woken
+    from regions.map import Progress
+    from weights_cache.revision import Revision
+    from wire.exchange import Exchange
+    from wire.http1 import Headers, RequestHead
+    from wire.timing import Phases
+
+DEFAULT_DEADLINE_S: Final = 600.0  # as the openai client's own
+MAX_DEADLINE_S: Final = 3600.0  # a day-long answer is a job, not a request
+DEFAULT_WAIT_S: Final = (
+    60.0  # a client that sees no comments is not held longer than most proxies would allow
+)
+SSE: Final = "text/event-stream"
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_OWN = frozenset({"server", "server-timing", REQUEST_ID, REGION, START, REMOTE_BYTES, REVISION})
+
+
+@dataclass(slots=True)
+class Trip:
+    """What one request is about; `held` and `found` change when it has to wait.
+
+    `deadline` and `hold_until` are loop time. `found` is the tier that the request found its model in.
+    """
+
+    exchange: Exchange
+    ask: Ask
+    body: bytes
+    deployment: Deployment
+    revision: Revision
+    region: str
+    phases: Phases
+    found: Tier
+    deadline: float
+    hold_until: float
+    request_id: str
+    held: Woken | None = None
+
+    @property
+    def remote_bytes(self) -> int:
+        """Bytes that crossed from another region so that this request could be answered."""
+        return self.held.remote_bytes if self.held else 0
+
+    def left_s(self) -> float:
+        """Seconds until the deadline, 0 when it is past."""
+        return max(0.0, self.deadline - asyncio.get_running_loop().time())
+
+    def request_headers(self, hop_token: str) -> Headers:
+        """A new head for the node: nothing of the client's but what is named here.
+
+        A request that was held says what it found, so that the node's figures name the same start state.
+        """
+        head = self.exchange.head
+        start = ((START, str(self.found)),) if self.held else ()
+        return (
+            ("authorization", f"Bearer {hop_token}"),
+            ("content-type", "application/json"),
+            ("accept", head.get("accept") or "*/*"),
+            (REQUEST_ID, self.request_id),
+            (TENANT, head.get(TENANT) or "default"),
+            (DEADLINE_MS, str(math.ceil(self.left_s() * 1000))),
+            (REVISION, self.revision.id),
+            *start,
+        )
+
+    def answer_headers(self, upstream: Headers = ()) -> Headers:
+        """The node's headers with ours in place of those of the same name."""
+        said = dict(upstream).get(START, str(self.found))
+        ours = (
+            (REQUEST_ID, self.request_id),
+            (REGION, self.region),
+            (REVISION, self.revision.id),
+            (START, str(self.found) if self.held else said),
+            (REMOTE_BYTES, str(self.remote_bytes)),
+        )
+        return (*((name, value) for name, value in upstream if name not in _OWN), *ours)
+
+    async def say(self, progress: Progress) -> None:
+        """Tells a client that streams how far its model is; the first comment opens the stream."""
+        if not self.exchange.status:
+            sse = (("content-type", SSE), ("cache-control", "no-cache"))
+            await self.exchange.start(200, (*sse, *self.answer_headers()))
+        await self.exchange.write(comment(progress))
+
+    def receipt(self) -> bytes:
+        """The gateway's last line of a stream."""
+        extra: dict[str, object] = {"region": self.region, "remote_bytes": self.remote_bytes}
+        if self.held:
+            extra |= {"start": str(self.found), "start_phases": self.held.start_phases()}
+            extra |= {"bytes": dict(self.held.load.bytes or {})}
+        return self.phases.comment(extra)
+
+    def timing(self, upstream: Headers) -> str:
+        """The whole `server-timing`: the node's, ours, and the pull from home that lies inside our wake."""
+        said = [value for name, value in upstream if name == "server-timing"]
+        pulled = (
+            [f"gateway.start.pull;dur={self.held.pull_ms:.3f}"] if self.held and self.remote_bytes else []
+        )
+        return ", ".join([*said, self.phases.header(), *pulled])
+
+    async def fail(self, refusal: Refusal) -> None:
+        """Ends a stream that was begun with one error event; raises the refusal where none was."""
+        if not self.exchange.status:
+            raise refusal
+        await self.exchange.write(b"data: " + refusal.body() + b"\n\n" + self.receipt())
+        await self.exchange.finish()
+
+
+def request_id(head: RequestHead) -> str:
+    """The edge's request id, or a new one where it is missing or odd."""
+    said = head.get(REQUEST_ID) or ""
+    return said if _REQUEST_ID.fullmatch(said) else f"req_{uuid4().hex}"
+
+
+def deadline_s(head: RequestHead) -> float:
+    """Seconds that the caller gives. Raises Refusal 400 for what is no number."""
+    return min(MAX_DEADLINE_S, _number(head, DEADLINE_MS, DEFAULT_DEADLINE_S * 1000) / 1000)
+
+
+def hold_s(head: RequestHead, *, stream: bool) -> float:
+    """Seconds it may be held: what the caller says, else DEFAULT_WAIT_S, a stream up to its deadline."""
+    return _number(head, WAIT_S, MAX_DEADLINE_S if stream else DEFAULT_WAIT_S)
+
+
+def _number(head: RequestHead, name: str, default: float) -> float:
+    text = head.get(name)
+    if text is None:
+        return default
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", text) is None:
+        raise Refusal(400, "bad_request", f"The header {name} must be a plain number.")
+    return float(text)
+
+
+def said_refusal(status: int, body: bytes) -> Refusal:
+    """A node's error answer as a refusal: to be told in a stream that was begun."""
+    try:
+        error = json.loads(body)["error"]
+        return Refusal(
+            status, str(error["code"]), str(error["message"]), str(error["type"]), error.get("param")
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        text = f"The node answered {status} without saying why; try again."
+        return Refusal(502, "upstream_failed", text, "server_error")

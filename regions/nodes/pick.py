@@ -1,0 +1,43 @@
+"""Which node answers, and which one wakes: pure, from the nodes' last reports and what was sent since."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from regions.nodes.client import NodeView, WorkerView
+
+
+def answering(
+    revision: str, nodes: Mapping[str, NodeView], inflight: Mapping[tuple[str, str], int]
+) -> str | None:
+    """The node with the shortest queue for its slots, of those that hold the revision; None if none does.
+
+    Args:
+        revision: its id.
+        nodes: last report of each node that answers, by address.
+        inflight: requests of ours under way, by (address, revision): newer than the reports.
+    """
+    loads = {
+        address: inflight.get((address, revision), 0) / max(1, worker.slots)
+        for address, view in nodes.items()
+        if (worker := _holder(revision, view)) is not None
+    }
+    return min(loads, key=lambda address: (loads[address], address), default=None)
+
+
+def waking(revision: str, nodes: Mapping[str, NodeView], tried: Collection[str]) -> str | None:
+    """The node to load it: bytes in memory first, then most memory free; None if all were tried."""
+    left = {address: view for address, view in nodes.items() if address not in tried}
+    return min(left, key=lambda address: _wake_order(revision, left[address]), default=None)
+
+
+def _holder(revision: str, view: NodeView) -> WorkerView | None:
+    return next((worker for worker in view.workers if worker.holds(revision)), None)
+
+
+def _wake_order(revision: str, view: NodeView) -> tuple[bool, bool, int, str]:
+    loading = any(worker.revision == revision for worker in view.workers)
+    return not loading, revision not in view.cached, view.used_bytes - view.budget_bytes, view.address

@@ -1,0 +1,102 @@
+"""The blobs of one region's store: which revisions need them, and how those that none needs go away.
+
+A blob's key is the BLAKE3 of its bytes, so it is written once and never changed; revisions share blobs.
+Rule: whoever is about to rely on a blob pins its key first; the collector looks at pins under the lock that
+also covers *is it there?*, so no blob goes between the look and the use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from regions.map import BLOBS_BUCKET
+from storage.client import NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from regions.objects.store import Store
+    from weights_cache.revision import Revision
+
+ORPHAN_AGE_S = 3600.0  # a blob that no revision names may belong to a commit that is being made elsewhere
+
+
+def blob_keys(revision: Revision) -> frozenset[str]:
+    """The keys of a revision's blobs."""
+    return frozenset(each.blake3 for each in revision.files)
+
+
+class Holdings:
+    """Who needs which blobs of one store. Raises StoreError when the store fails."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._held: dict[str, dict[str, frozenset[str]]] = {}  # model -> revision id -> keys
+        self._pins: Counter[str] = Counter()
+        self._lock = asyncio.Lock()
+
+    def hold(self, revision: Revision) -> None:
+        """Keeps a revision's blobs until it is let go. Again is no change."""
+        self._held.setdefault(revision.model, {})[revision.id] = blob_keys(revision)
+
+    def held(self, model: str) -> frozenset[str]:
+        """The revisions of a model that are held."""
+        return frozenset(self._held.get(model, {}))
+
+    @contextmanager
+    def pinned(self, keys: Iterable[str]) -> Iterator[None]:
+        """Keeps blobs while they are being written or relied upon."""
+        pins = Counter(set(keys))
+        self._pins += pins
+        try:
+            yield
+        finally:
+            self._pins -= pins
+
+    async def has(self, key: str, size: int) -> bool:
+        """Whether a whole blob is there; what is there stays while it is pinned or held."""
+        async with self._lock:
+            try:
+                return (await self._store.head(BLOBS_BUCKET, key)).size == size
+            except NotFound:
+                return False
+
+    async def let_go(self, model: str, revision: str) -> int:
+        """Lets a revision go and deletes the blobs that nobody else needs. Returns how many."""
+        return await self._delete(self._held.get(model, {}).pop(revision, frozenset()))
+
+    async def drop(self, revision: Revision) -> int:
+        """Deletes the blobs of a held revision, but for those another one needs. Returns bytes freed."""
+        others = self._needed(besides=revision.id)
+        sizes = {each.blake3: each.size for each in revision.files if each.blake3 not in others}
+        for key in sizes:
+            async with self._lock:
+                if key not in self._pins:
+                    await self._store.delete(BLOBS_BUCKET, key)
+        return sum(sizes.values())
+
+    async def sweep(self, now_s: float) -> int:
+        """Deletes old blobs that no revision names, left by a commit or a pull that was killed. How many."""
+        listed = self._store.list(BLOBS_BUCKET)
+        return await self._delete(
+            [each.key async for each in listed if now_s - each.modified_s > ORPHAN_AGE_S]
+        )
+
+    async def _delete(self, keys: Iterable[str]) -> int:
+        num_deleted = 0
+        for key in keys:
+            async with self._lock:
+                if key in self._needed():
+                    continue
+                await self._store.delete(BLOBS_BUCKET, key)
+                num_deleted += 1
+        return num_deleted
+
+    def _needed(self, besides: str = "") -> set[str]:
+        held = (
+            keys for each in self._held.values() for revision, keys in each.items() if revision != besides
+        )
+        return set(self._pins).union(*held)

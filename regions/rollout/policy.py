@@ -1,0 +1,213 @@
+"""The policy row: who may call. The home region signs it when keys change; every region keeps the signed bytes.
+
+The row is an object of the home's `nearfield-system`, moved by conditional writes, so its (epoch, seq) only
+grow, whoever signs and however often that process restarts.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from regions.map import MAX_KEYS, MAX_ROW_BYTES, SYSTEM_BUCKET, KeyGrant, PolicyRow
+from regions.objects.ledger import KEYS, LOCAL_POLICY, POLICY
+from regions.row_fields import RowRefused
+from regions.rows import decode, encode
+from storage.client import NotFound, StoreError
+from weights_cache.strict import StrictError, fields, hexadecimal, one_of, parse, several, text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from regions.deployments import Deployments
+    from regions.objects.ledger import Ledger
+    from regions.objects.store import Store
+    from regions.rows import Signers
+
+log = logging.getLogger("nearfield.regions")
+
+KEY_SCHEMA = "nearfield.key/1"
+MAX_KEY_BYTES = 16 << 10  # a digest, a tenant and a name
+RETRY_S = 1.0  # after the store did not answer, or another signer was first
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The policy row in force and its signed line."""
+
+    row: PolicyRow
+    line: bytes
+
+
+class Policy:
+    """The policy row of one region: the newest one seen, kept in its own store and in the deployments."""
+
+    def __init__(self, ledger: Ledger, signers: Signers, deployments: Deployments) -> None:
+        self._ledger = ledger
+        self._signers = signers
+        self._deployments = deployments
+        self._held: Held | None = None
+
+    @property
+    def row(self) -> PolicyRow | None:
+        """The row in force; None before the first one."""
+        return self._held.row if self._held else None
+
+    async def recover(self) -> None:
+        """Takes up the region's own copy. Raises StoreError."""
+        found = await self._ledger.read(LOCAL_POLICY, MAX_ROW_BYTES)
+        held = None if found is None else self.checked(found[0])
+        if held is not None:
+            self._use(held)
+
+    async def take(self, line: bytes) -> None:
+        """Takes a signed line if it is a policy row newer than the one in force. Raises StoreError."""
+        held = self.checked(line)
+        if held is None or (self._held is not None and _age(held.row) <= _age(self._held.row)):
+            return
+        await self._ledger.write(LOCAL_POLICY, line)
+        self._use(held)
+
+    def checked(self, line: bytes) -> Held | None:
+        """The policy row in a line; None, and a word in the log, when it is not to be believed."""
+        try:
+            row = decode(line, self._signers)
+        except RowRefused as error:
+            log.warning("a policy row was not taken: %s", error)
+            return None
+        return Held(row, line) if isinstance(row, PolicyRow) else None
+
+    def _use(self, held: Held) -> None:
+        self._held = held
+        self._deployments.policy_line = held.line
+        self._deployments.touch()
+
+
+class PolicySource(Protocol):
+    """Where a region's policy row comes from; `step` is run when something there has changed."""
+
+    async def step(self, key: str) -> float | None:
+        """Looks, and says after how many seconds to look again; None: when it changes."""
+
+
+class CopiedPolicy:
+    """Any region but home: the home's row, byte for byte."""
+
+    def __init__(self, home: Ledger, policy: Policy) -> None:
+        self._home = home
+        self._policy = policy
+
+    async def step(self, key: str) -> float | None:
+        """See PolicySource."""
+        del key
+        try:
+            found = await self._home.read(POLICY, MAX_ROW_BYTES)
+            if found is not None:
+                await self._policy.take(found[0])
+        except StoreError as error:
+            log.warning("the policy waits: %s", error)
+            return RETRY_S
+        return None
+
+
+class SignedPolicy:
+    """The home region: reads the keys and signs a new row when they grant something else than the last one."""
+
+    def __init__(
+        self,
+        store: Store,
+        home: Ledger,
+        policy: Policy,
+        key: Ed25519PrivateKey,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._home = home
+        self._policy = policy
+        self._key = key
+        self._wall = wall
+        self._read: dict[
+            str, tuple[str, tuple[str, KeyGrant] | None]
+        ] = {}  # object key -> etag, what it grants
+
+    async def step(self, key: str) -> float | None:
+        """See PolicySource."""
+        del key
+        try:
+            await self._sign(await self._grants())
+        except (StoreError, RowRefused) as error:
+            log.warning("the policy waits: %s", error)
+            return RETRY_S
+        return None
+
+    async def _sign(self, grants: dict[str, KeyGrant]) -> None:
+        if not grants:
+            log.warning("there is no key: the policy stays as it is, so that nobody is locked out by a slip")
+            return
+        found = await self._home.read(POLICY, MAX_ROW_BYTES)
+        last = None if found is None else self._policy.checked(found[0])
+        if found is not None and last is not None and last.row.keys == grants:
+            await self._policy.take(found[0])
+            return
+        row = self._next(last.row if last else self._policy.row, grants)
+        line = encode(row, self._key)
+        etag = None if found is None else found[1]
+        await self._store.put(SYSTEM_BUCKET, POLICY, line, if_match=etag, if_none_match=etag is None)
+        await self._policy.take(line)
+
+    def _next(self, last: PolicyRow | None, grants: dict[str, KeyGrant]) -> PolicyRow:
+        """Newer than any row before: the last one's successor, or the first of an epoch that begins now."""
+        if last is None:
+            return PolicyRow(int(self._wall() * 1000), 1, grants)
+        return PolicyRow(last.epoch, last.seq + 1, grants)
+
+    async def _grants(self) -> dict[str, KeyGrant]:
+        """Digest -> grant of every well-formed key object. Raises StoreError."""
+        read: dict[str, tuple[str, tuple[str, KeyGrant] | None]] = {}
+        async for entry in self._store.list(SYSTEM_BUCKET, KEYS):
+            known = self._read.get(entry.key)
+            read[entry.key] = (
+                known if known and known[0] == entry.etag else (entry.etag, await self._grant(entry.key))
+            )
+            if len(read) > MAX_KEYS:
+                raise StoreError("too_many_keys", f"more than {MAX_KEYS:,} keys: the policy stays as it is")
+        self._read = read
+        return dict(grant for _, grant in read.values() if grant is not None)
+
+    async def _grant(self, key: str) -> tuple[str, KeyGrant] | None:
+        """What one key object grants; None, and a word in the log, for one that is malformed or gone."""
+        try:
+            got = await self._store.get(SYSTEM_BUCKET, key, max_bytes=MAX_KEY_BYTES)
+            digest, grant = read_key(got.data)
+        except NotFound:
+            return None
+        except StrictError as error:
+            log.warning("%s grants nothing: %s", key, error)
+            return None
+        if key != f"{KEYS}{digest}.json":
+            log.warning("%s grants nothing: it is about another digest", key)
+            return None
+        return digest, grant
+
+
+def read_key(data: bytes) -> tuple[str, KeyGrant]:
+    """The digest and grant of a key object. Raises StrictError."""
+    value = fields(parse(data, MAX_KEY_BYTES), _KEY, "key")
+    return value["digest"], KeyGrant(value["tenant"], frozenset(value["scopes"]))
+
+
+def _age(row: PolicyRow) -> tuple[int, int]:
+    return row.epoch, row.seq
+
+
+_KEY = {
+    "schema": one_of(KEY_SCHEMA),
+    "digest": hexadecimal(64),
+    "tenant": text(100, r"[A-Za-z0-9][A-Za-z0-9._-]*"),
+    "scopes": several(one_of("infer", "admin"), 8),
+    "name": text(200),
+}

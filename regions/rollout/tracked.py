@@ -1,0 +1,140 @@
+"""One model as the controller follows it, and what that means for the row, the record and the pusher. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from regions.map import RolloutState
+from regions.objects.pointer import KEPT_PREVIOUS, LocalRecord, Status
+from regions.rollout.life import Event, Rollout, decide
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from regions.deployments import Deployment
+    from regions.map import ModelFault
+    from regions.objects.pointer import Pointer
+    from regions.rollout.life import Task, Work
+    from weights_cache.revision import Revision
+
+
+@dataclass(slots=True)
+class Tracked:
+    """One model: what is desired here, where each revision stands, what is being done about it."""
+
+    model: str
+    deployment: Deployment
+    pointer: Pointer | None = None
+    desired: str | None = None
+    rollouts: dict[str, Rollout] = field(default_factory=dict)
+    revisions: dict[str, Revision] = field(default_factory=dict)
+    running: dict[str, tuple[Work, asyncio.Task[None]]] = field(default_factory=dict)
+    nodes: dict[str, str] = field(default_factory=dict)  # revision -> the node that was chosen to probe it
+    num_probes: dict[str, int] = field(default_factory=dict)
+    trouble: ModelFault | None = None  # what the work under way is waiting for
+    refusal: ModelFault | None = None  # of the newest push, which never became a revision
+    written: bytes | None = None  # the local record as it is in the store
+    retry_s: float = 0.25  # until the next look when a store did not answer; doubles
+    told: bytes | None = None  # the status as it was last written beside the pushed files
+
+    def take(self, pointer: Pointer | None, region: str, idle_timeout_s: float) -> None:
+        """Takes in what the pointer says now; `idle_timeout_s` is the region's default."""
+        before, self.pointer = self.pointer, pointer
+        self.desired = pointer.revision if pointer is not None and pointer.names(region) else None
+        if pointer is None:
+            return
+        own = pointer.idle_timeout_s
+        self.deployment.idle_timeout_s = idle_timeout_s if own is None else own
+        self.deployment.min_replicas = pointer.min_replicas or 0
+        self.deployment.max_replicas = pointer.max_replicas
+        if before is not None and before.serial != pointer.serial:
+            self.told = None
+            if self.is_in(pointer.revision, RolloutState.FAILED):
+                self.apply(pointer.revision, Event.AGAIN)
+
+    def settle(self) -> tuple[Task, ...]:
+        """Applies every event that the pointer alone causes; returns the work that is left."""
+        if self.desired is not None:
+            self.rollouts.setdefault(self.desired, Rollout(self.desired))
+        while True:
+            moves, tasks = decide(self.desired, tuple(self.rollouts.values()))
+            if not moves:
+                return tasks
+            for move in moves:
+                self.apply(move.revision, move.event)
+
+    def apply(self, revision: str, event: Event, fault: ModelFault | None = None) -> None:
+        """Moves one revision. Raises ForbiddenMoveError."""
+        self.rollouts[revision] = self.rollouts[revision].after(event, fault)
+        self.trouble = None
+
+    def forget(self, revision: str) -> None:
+        """Drops a retired revision."""
+        for each in (self.rollouts, self.revisions, self.nodes, self.num_probes):
+            each.pop(revision, None)
+
+    def is_in(self, revision: str | None, *states: RolloutState) -> bool:
+        """Whether a revision stands in one of these states."""
+        found = self.rollouts.get(revision or "")
+        return found is not None and found.state in states
+
+    def serving(self) -> str | None:
+        """The revision that answers: the live one, else the one that drains."""
+        states = (RolloutState.LIVE, RolloutState.DRAINING)
+        by_state = {each.state: each.revision for each in self.rollouts.values() if each.state in states}
+        return by_state.get(RolloutState.LIVE) or by_state.get(RolloutState.DRAINING)
+
+    def is_over(self) -> bool:
+        """Whether nothing is left to follow or to tell."""
+        return self.desired is None and not self.rollouts and self.refusal is None and self.written is None
+
+    def needed(self, *, is_home: bool) -> frozenset[str]:
+        """The revisions whose blobs must stay in the region's store.
+
+        The home region is every other region's origin, and keeps what a roll back may name.
+        """
+        here = {each.revision for each in self.rollouts.values() if each.state is not RolloutState.RETIRED}
+        if is_home and self.pointer is not None:
+            here |= {self.pointer.revision, *self.pointer.previous[:KEPT_PREVIOUS]}
+        return frozenset(here)
+
+    def record(self) -> bytes | None:
+        """The local record to keep; None when there is none to keep."""
+        if self.desired is None or self.pointer is None:
+            return None
+        live = next(
+            (each.revision for each in self.rollouts.values() if each.state is RolloutState.LIVE), None
+        )
+        desired = self.rollouts.get(self.desired)
+        return LocalRecord(self.pointer, live, desired.fault if desired else None).to_json()
+
+    def status(self) -> Status | None:
+        """What the pusher is told; None when that is the ingest's to say, or nothing."""
+        if self.pointer is None or self.refusal is not None:
+            return None
+        known = self.revisions.get(self.pointer.revision)
+        left_out = known.left_out if known else ()
+        if self.is_in(self.pointer.revision, RolloutState.FAILED):
+            return Status(
+                "failed", self.pointer.revision, self.rollouts[self.pointer.revision].fault, left_out
+            )
+        is_live = self.is_in(self.pointer.revision, RolloutState.LIVE)
+        return Status("live" if is_live else "committed", self.pointer.revision, left_out=left_out)
+
+    def show(self) -> None:
+        """Writes what is known into the deployment."""
+        deployment, serving = self.deployment, self.serving()
+        if serving is not None and (deployment.live is None or deployment.live.id != serving):
+            deployment.in_region = True  # whatever comes to serve had all its blobs here a moment ago
+        deployment.live = self.revisions[serving] if serving else None
+        ongoing = not self.is_in(self.desired, RolloutState.LIVE, RolloutState.FAILED, RolloutState.RETIRED)
+        deployment.candidate = self.revisions.get(self.desired or "") if ongoing else None
+        shown = self.rollouts.get(serving or self.desired or "")
+        deployment.state = shown.state if shown else self._bare_state()
+        desired = self.rollouts.get(self.desired or "")
+        waiting = self.trouble if serving is None else None
+        deployment.error = self.refusal or (desired.fault if desired else None) or waiting
+
+    def _bare_state(self) -> RolloutState:
+        return RolloutState.FAILED if self.refusal else RolloutState.PUSHED
