@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import threading
+import time
 
 import httpx2
 import openai
@@ -89,6 +90,7 @@ def test_an_idle_model_stops_and_the_next_request_wakes_it(platform: RunningPlat
     (tiny_copy / "model.toml").write_text("idle_timeout_s = 1\n")
     platform.nearfield("push", str(tiny_copy), name, "--regions", "iad")
     wait_live(platform, name, "iad")
+    time.sleep(3)  # the row hears of its node twice a second: until then it may not know of the worker yet
     wait_for(lambda: (platform.row("iad", name) or {}).get("tier") == "host", 20, "idle worker stopped")
 
     raw = platform.openai("iad").chat.completions.with_raw_response.create(**(_body() | {"model": name}))
