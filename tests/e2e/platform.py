@@ -1,11 +1,13 @@
 """A real platform for the tests: `nearfield up` in a process of its own, everything in one scratch folder."""
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -151,6 +153,8 @@ def wait_live(platform: RunningPlatform, model: str, *regions: str, revision: st
 @contextlib.contextmanager
 def start(state: Path, *words: str) -> Iterator[RunningPlatform]:
     """`nearfield up` until the block ends; then it must stop by itself and leave no process."""
+    turn = (Path(tempfile.gettempdir()) / "nearfield-tests.lock").open("w")
+    fcntl.flock(turn, fcntl.LOCK_EX)  # two platforms that start at once could pick the same free port
     log = (state.parent / f"{state.name}.log").open("w+")
     process = subprocess.Popen(
         [sys.executable, "-m", "deploy", "up", "--state", str(state), *words],
@@ -163,6 +167,7 @@ def start(state: Path, *words: str) -> Iterator[RunningPlatform]:
     platform = RunningPlatform(state, process)
     try:
         wait_for(lambda: _up(platform, log), START_S, "platform up")
+        turn.close()  # its ports are bound: another may look for free ones
         yield platform
     finally:
         below = descendants(process.pid)
@@ -174,6 +179,7 @@ def start(state: Path, *words: str) -> Iterator[RunningPlatform]:
             raise
         finally:
             log.close()
+            turn.close()
     left = {pid for pid in below if Path(f"/proc/{pid}").exists()}
     wait_for(lambda: not {p for p in left if Path(f"/proc/{p}").exists()}, 10, f"processes gone: {left}")
 
