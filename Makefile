@@ -37,7 +37,7 @@ types: setup
 
 unit: setup
 	$(BIN)/pytest -n 2 --ignore tests/e2e
-	$(BIN)/pytest -n 2 --dist loadgroup tests/e2e
+	$(BIN)/pytest -n 2 --dist loadfile tests/e2e
 
 evidence: setup
 	NEARFIELD_EVIDENCE=1 $(BIN)/pytest --timeout 1800

@@ -12,8 +12,6 @@ import pytest
 
 from tests.e2e.platform import CHAT, RunningPlatform, children_commands, questions, tls, wait_for, wait_live
 
-pytestmark = pytest.mark.xdist_group("platform")
-
 PROMPT = questions()[0]
 
 

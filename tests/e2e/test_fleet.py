@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from deploy import fleet, pki, up
 from deploy.config import load
 from tests.e2e.platform import (
@@ -21,8 +19,6 @@ from tests.e2e.platform import (
     wait_for,
     wait_live,
 )
-
-pytestmark = pytest.mark.xdist_group("own-platform")
 
 HOSTS = {
     "store-host": (("store", "iad"),),

@@ -12,8 +12,6 @@ import pytest
 from tests.e2e import platform as running
 from tests.e2e.platform import CHAT, TINYCHAT, RunningPlatform, descendants, questions, wait_for, wait_live
 
-pytestmark = pytest.mark.xdist_group("own-platform")
-
 PROMPT = questions()[0]
 
 

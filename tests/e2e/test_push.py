@@ -13,8 +13,6 @@ from safetensors.torch import load_file, save_file
 
 from tests.e2e.platform import CHAT, TINYCHAT, RunningPlatform, questions, wait_for, wait_live
 
-pytestmark = pytest.mark.xdist_group("platform")
-
 PROMPT = questions()[0]
 
 

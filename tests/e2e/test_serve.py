@@ -12,8 +12,6 @@ import pytest
 from tests.e2e.conftest import EMBED
 from tests.e2e.platform import CHAT, RunningPlatform, questions, tls, wait_for
 
-pytestmark = pytest.mark.xdist_group("platform")
-
 REGIONS = ("iad", "fra", "nrt")
 
 

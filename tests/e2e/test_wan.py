@@ -1,11 +1,7 @@
 """The simulated long distance: injected, measured, said wherever it shows, obeyed by the choice."""
 
-import pytest
-
 from tests.e2e import platform as running
 from tests.e2e.platform import CHAT, TINYCHAT, questions, wait_for
-
-pytestmark = pytest.mark.xdist_group("own-platform")
 
 
 def test_a_profile_delays_and_the_choice_obeys(tmp_path):
