@@ -24,6 +24,7 @@ from inference.engine.model import shares_a_pass, step_model
 from inference.engine.orders import Bounds
 from inference.engine.scheduler import Scheduler
 from inference.engine.slots import plan_slots
+from inference.engine.threads import fit_each_pass
 from inference.engine.weights import Attached, attach
 from inference.link import EngineLink, LinkError
 from weights_cache.revision import Revision
@@ -87,6 +88,7 @@ def _serve(spec: EngineSpec, landing_fds: Sequence[int], link: EngineLink) -> No
     may_gate = spec.gated and revision.facts.kind == "generate" and shares_a_pass(config)
     model_class = class_of(config, revision.facts.kind)
     attached = attach(revision, landed, model_class, config, dtype=spec.dtype, gated=may_gate)
+    fit_each_pass(attached.model, spec.num_threads)
     attach_ms = (time.perf_counter() - started) * 1000 - landed.waited_ms
     loop = _loop(spec, revision, attached, config, link)
     warm_ms = (time.perf_counter() - started) * 1000 - landed.waited_ms - attach_ms
