@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from wire.bearer import bearer
 from wire.refusal import Refusal
@@ -68,8 +68,14 @@ ROUTES: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+_NO_VALUES: Final[Mapping[str, str]] = MappingProxyType({})
+# Most requests go to a path that is spelled out in its row: one look-up finds it.
+_PLAIN: Final = {
+    (route.method, route.path.pattern): route for route in ROUTES if "(" not in route.path.pattern
+}
+
+
+class Admission(NamedTuple):
     """An admitted request: what it may do, for whom, and the parts of its path.
 
     `digest` is the SHA-256 hex of the key, empty for /healthz.
@@ -78,7 +84,7 @@ class Admission:
     action: Action
     tenant: str = ""
     digest: str = ""
-    values: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    values: Mapping[str, str] = _NO_VALUES
 
 
 def admit(head: RequestHead, policy: PolicyRow | None) -> Admission:
@@ -97,11 +103,14 @@ def admit(head: RequestHead, policy: PolicyRow | None) -> Admission:
 
 
 def _find(head: RequestHead) -> tuple[Route | None, Mapping[str, str]]:
+    plain = _PLAIN.get((head.method, head.path))
+    if plain is not None:
+        return plain, _NO_VALUES
     for route in ROUTES:
         match = route.path.fullmatch(head.path)
         if match is not None and route.method == head.method:
             return route, MappingProxyType(match.groupdict())
-    return None, MappingProxyType({})
+    return None, _NO_VALUES
 
 
 def _grant(head: RequestHead, policy: PolicyRow | None) -> tuple[str, KeyGrant]:
@@ -129,7 +138,8 @@ def _unknown(head: RequestHead) -> Refusal:
 
 
 def _refuse_odd(head: RequestHead, route: Route) -> None:
-    if (head.get("content-encoding") or "identity").lower() != "identity":
+    coding = head.get("content-encoding")
+    if coding is not None and coding.lower() != "identity":
         raise Refusal(415, "bad_request", "Send the body uncompressed.")
     if route.scope == "admin" and head.get("origin") is not None:
         raise Refusal(403, "forbidden", "Admin routes are not for pages in a browser.")

@@ -7,8 +7,7 @@ encoding could mean one thing here and another there.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from regions.map import BadNameError, ModelName
 from wire.refusal import Refusal
@@ -20,8 +19,7 @@ MAX_PROMPT_DEPTH: Final = 3  # messages of parts, or a batch of token lists
 STREAMS: Final = frozenset({"/v1/chat/completions", "/v1/completions"})
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """One inference request: its model, whether its answer streams, and about how long its prompt is."""
 
     model: str
@@ -62,7 +60,7 @@ def _tokens_of(prompt: object, depth: int) -> int:
         return len(text) // CHARS_PER_TOKEN if isinstance(text, str) else 0
     if not isinstance(prompt, list) or depth == 0:
         return 0
-    return sum(1 if isinstance(each, int) else _tokens_of(each, depth - 1) for each in prompt)
+    return sum([1 if isinstance(each, int) else _tokens_of(each, depth - 1) for each in prompt])
 
 
 def _strict(body: bytes) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 from edge import models
@@ -44,7 +44,7 @@ class Door:
 
     async def serve(self, exchange: Exchange) -> None:
         """Answer one request; a refusal carries the request id like every answer. Raises Refusal inside an answer."""
-        request_id = f"req_{secrets.token_hex(16)}"
+        request_id = f"req_{os.urandom(16).hex()}"
         try:
             admission = admit(exchange.head, self._feed.snapshot.policy)
             self._take_turn(admission)
@@ -88,12 +88,15 @@ class Door:
         ask = read_ask(exchange.head.path, body)
         phases.mark("read")
         decision = self._chooser.choose(ask, self._pinned, now)
-        if decision.prewarm is not None:
-            self._orders.prewarm(decision.prewarm, ask.model, now)
         phases.mark("route")
         deadline = now + DEADLINE_S
         journey = Journey(exchange, admission, ask, body, decision, request_id, phases, deadline)
-        await self._relay.serve(journey)
+
+        def aside() -> None:
+            if (region := decision.prewarm()) is not None:
+                self._orders.prewarm(region, ask.model, now)
+
+        await self._relay.serve(journey, aside)
 
 
 async def _say(exchange: Exchange, value: Any, request_id: tuple[str, str]) -> None:

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Final
 
 from edge import setback
 from edge.setback import REPLAYABLE, REPLAYABLE_CODES, Setback
-from edge.sse import CONTENT_TYPE, EventCut, error_code, event, first_event
+from edge.sse import CONTENT_TYPE, error_code, event, first_event
 from regions.health import Outcome
 from regions.map import DEADLINE_MS, REGION, REQUEST_ID, ROUTE, TENANT, WAIT_S
 from wire.dial import Answer, DialError
+from wire.eventcut import EventCut
 from wire.exchange import Disconnected
 from wire.http1 import without_hop_headers
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from edge.admit import Admission
     from edge.ask import Ask
@@ -56,6 +57,12 @@ class Journey:
     phases: Phases
     deadline: float
     setbacks: list[Setback] = field(default_factory=list)
+    _terms: str = ""
+
+    def terms(self) -> str:
+        """The decision as the answer tells it; asked for while the request is on its way, and kept."""
+        self._terms = self._terms or self.decision.terms()
+        return self._terms
 
     def left_s(self) -> float:
         """Seconds until the deadline, 0 when it is past."""
@@ -84,15 +91,16 @@ class Journey:
         self, region: str | None, upstream: Headers = (), timing: str | None = None
     ) -> Headers:
         """The region's headers with ours in place of those of the same name."""
-        replayed = "".join(f"; replayed={each.region}({each.cause})" for each in self.setbacks)
-        said = [value for name, value in upstream if name == "server-timing"]
-        return (
-            *((name, value) for name, value in without_hop_headers(upstream) if name not in _OWN),
-            (REQUEST_ID, self.request_id),
-            *(((REGION, region),) if region is not None else ()),
-            (ROUTE, self.decision.terms + replayed),
-            *((("server-timing", ", ".join([*said, timing])),) if timing is not None else ()),
-        )
+        headers = [pair for pair in without_hop_headers(upstream) if pair[0] not in _OWN]
+        headers.append((REQUEST_ID, self.request_id))
+        if region is not None:
+            headers.append((REGION, region))
+        replayed = [f"; replayed={each.region}({each.cause})" for each in self.setbacks]
+        headers.append((ROUTE, "".join([self.terms(), *replayed])))
+        if timing is not None:
+            said = [value for name, value in upstream if name == "server-timing"]
+            headers.append(("server-timing", ", ".join([*said, timing])))
+        return tuple(headers)
 
     def receipt(self, region: str | None) -> bytes:
         """The edge's last line of a stream."""
@@ -108,34 +116,42 @@ class Relay:
         self._reaches = reaches
         self._hop_token = hop_token
 
-    async def serve(self, journey: Journey) -> None:
-        """Answer one request. Raises Refusal if its deadline passes before anything was sent."""
+    async def serve(self, journey: Journey, aside: Callable[[], None]) -> None:
+        """Answer one request; `aside` is done while it is on its way, where it costs the first token nothing.
+
+        Raises Refusal if its deadline passes before anything was sent.
+        """
+
+        def meanwhile() -> None:
+            journey.terms()
+            aside()
+
         for choice in journey.decision.choices[: MAX_REPLAYS + 1]:
             if not journey.left_s():
                 break
-            back = await self._try(journey, choice.region)
+            back = await self._try(journey, choice.region, meanwhile)
             if back is None:
                 return
             journey.setbacks.append(back)
             journey.phases.mark("replay")
         await _give_up(journey)
 
-    async def _try(self, journey: Journey, region: str) -> Setback | None:
+    async def _try(self, journey: Journey, region: str, meanwhile: Callable[[], None]) -> Setback | None:
         """Ask one region; None once the client has its answer, else why it has not."""
         reach = self._reaches[region]
         reach.saw(Outcome.SENT)
         try:
-            answer = await self._ask(journey, reach)
+            answer = await self._ask(journey, reach, meanwhile)
             async with answer:
                 back = await _pass_back(journey, region, answer)
         except DialError as error:
             back = setback.of_error(region, error)
         reach.saw(Outcome.FAILED if back is not None and back.failed else Outcome.SUCCEEDED)
-        if journey.exchange.disconnected.is_set():
+        if journey.exchange.disconnected:
             raise Disconnected("the client is gone, or was cut off from an answer that broke")
         return None if journey.exchange.finished else back  # finished: an error event told the client already
 
-    async def _ask(self, journey: Journey, reach: Reach) -> Answer:
+    async def _ask(self, journey: Journey, reach: Reach, meanwhile: Callable[[], None]) -> Answer:
         answer = await reach.pool.request(
             "POST",
             journey.exchange.head.path,
@@ -143,6 +159,7 @@ class Relay:
             journey.body,
             connect_s=CONNECT_S,
             head_s=max(journey.left_s(), 0.001),
+            meanwhile=meanwhile,
         )
         journey.phases.mark("first_byte")
         journey.phases.add("connect", answer.connect_s * 1000)
@@ -203,7 +220,7 @@ class _Stream:
         """Pass events on until the end. Raises DialError if the region dies before the first one."""
         cut = EventCut()
         try:
-            async for data in self._answer.chunks(BETWEEN_S):
+            while data := await self._answer.next(BETWEEN_S):
                 back = await self._pass(cut.feed(data))
                 if back is not None:
                     return back
@@ -214,8 +231,7 @@ class _Stream:
         await self._pass(cut.rest())
         await self._open()
         self._journey.phases.mark("stream")
-        await self._exchange.write(self._journey.receipt(self._region))
-        await self._exchange.finish()
+        await self._exchange.finish(self._journey.receipt(self._region))
         return None
 
     async def _pass(self, block: bytes) -> Setback | None:
@@ -249,8 +265,7 @@ class _Stream:
 async def _end_with(journey: Journey, region: str | None, error: bytes) -> None:
     """End a stream that was begun with one error event, and the receipt."""
     journey.phases.mark("stream")
-    await journey.exchange.write(event(error.replace(b"\n", b" ")) + journey.receipt(region))
-    await journey.exchange.finish()
+    await journey.exchange.finish(event(error.replace(b"\n", b" ")) + journey.receipt(region))
 
 
 async def _give_up(journey: Journey) -> None:

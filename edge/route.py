@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from regions.choose import prewarm, rank, route_header
 from wire.refusal import Refusal
@@ -23,13 +22,19 @@ MAX_REMEMBERED: Final = 4096  # models whose last region is kept for hysteresis;
 RETRY_S: Final = 2.0  # for a model that is on its way; a rollout step takes about that
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """Where to send a request: `choices` best first, never empty; `prewarm` is the near cold region to wake."""
+class Decision(NamedTuple):
+    """Where to send a request: `choices` best first, never empty; `simulated_wan` names the profile, if one."""
 
     choices: tuple[Choice, ...]
-    terms: str
-    prewarm: str | None
+    simulated_wan: str | None = None
+
+    def terms(self) -> str:
+        """Every term of the decision, as the header `x-nearfield-route` says them."""
+        return route_header(self.choices, self.simulated_wan)
+
+    def prewarm(self) -> str | None:
+        """The near cold region to wake, if one is worth it."""
+        return prewarm(self.choices)
 
 
 class Chooser:
@@ -58,7 +63,7 @@ class Chooser:
             raise not_served(ask.model, self._feed.snapshot, pinned)
         if pinned is None:
             self._remember(ask.model, choices[0].region)
-        return Decision(choices, route_header(choices, self._simulated_wan), prewarm(choices))
+        return Decision(choices, self._simulated_wan)
 
     def _rows(self, pinned: str | None) -> Mapping[str, Heard]:
         rows = self._feed.snapshot.regions

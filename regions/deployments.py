@@ -8,7 +8,6 @@ the controller writes revisions, states, errors and progress; the gateway writes
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -16,8 +15,6 @@ from regions.map import Progress, RolloutState, Tier
 from regions.push.folder import NOT_NEEDED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from regions.map import ModelFault
     from regions.nodes.client import NodeView
     from weights_cache.revision import LeftOut, ModelFacts, Revision
@@ -74,16 +71,15 @@ class Deployment:
         told = self.refused_left_out or (newest.left_out if newest else ())
         return tuple(each for each in told if each.reason != NOT_NEEDED)
 
-    @contextmanager
-    def lease(self, revision: Revision) -> Iterator[None]:
-        """Held around every request sent to a node: a draining revision waits for its leases to end."""
+    def lease(self, revision: Revision) -> None:
+        """A request is sent to a node: a draining revision waits until each lease was released."""
         self.leases[revision.id] = self.leases.get(revision.id, 0) + 1
-        try:
-            yield
-        finally:
-            self.leases[revision.id] -= 1
-            if not self.leases[revision.id]:
-                del self.leases[revision.id]
+
+    def release(self, revision: Revision) -> None:
+        """The request of one `lease` has ended."""
+        self.leases[revision.id] -= 1
+        if not self.leases[revision.id]:
+            del self.leases[revision.id]
 
     async def ensure_in_region(self) -> int:
         """Brings the live revision's blobs back when its tier is `origin`. Returns the bytes from home."""

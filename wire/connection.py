@@ -10,6 +10,7 @@ from typing import cast
 
 from wire import filesend
 from wire.exchange import Disconnected, Exchange
+from wire.flow import Flow
 from wire.http1 import Body, End, RequestGate, RequestHead, response_head_bytes
 from wire.refusal import Refusal
 from wire.roster import Roster
@@ -35,7 +36,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._address = ""
         self._exchange: Exchange | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._flow: Flow | None = None
         self._deadline = 0.0  # loop time; for the head, the idle time or the lingering close
         self._in_head = True
         self._linger_bytes_left: int | None = None  # set while what the client still sends is dropped
@@ -181,15 +182,17 @@ class Connection(asyncio.Protocol):
 
     @property
     def task(self) -> asyncio.Task[None] | None:
-        """The running handler's task, if one runs."""
-        return self._task
+        """The running handler's task, if it runs in one."""
+        return None if self._flow is None else self._flow.task
 
     # inside -------------------------------------------------------------------------------------------------
 
     def _dispatch(self, events: list[RequestHead | Body | End]) -> None:
+        begun: Exchange | None = None
         for event in events:
             if isinstance(event, RequestHead):
-                self._begin(event)
+                self._in_head = False
+                begun = self._exchange = Exchange(event, self._address, self)
             elif self._exchange is not None:
                 self._pass_on(self._exchange, event)
         if self._exchange is None and not self._in_head and self._gate.num_waiting_bytes:
@@ -199,6 +202,9 @@ class Connection(asyncio.Protocol):
         if self._reading and self._exchange is not None and held > self._limits.read_buffer_bytes:
             self._reading = False
             self._transport.pause_reading()
+        if begun is not None:  # last: the handler runs now, with all that is here already fed to it
+            self._flow = Flow(self._serve(begun))
+            self._flow.resume()
 
     def _pass_on(self, exchange: Exchange, event: Body | End) -> None:
         if isinstance(event, End):
@@ -208,11 +214,6 @@ class Connection(asyncio.Protocol):
         elif not self._skipping:
             self._num_unread_bytes += len(event.data)
             exchange.feed(event.data)
-
-    def _begin(self, head: RequestHead) -> None:
-        self._in_head = False
-        exchange = self._exchange = Exchange(head, self._address, self)
-        self._task = self._loop.create_task(self._serve(exchange))
 
     async def _serve(self, exchange: Exchange) -> None:
         """Run the handler; whatever it raises ends in one clean answer or one cut connection."""
@@ -230,7 +231,7 @@ class Connection(asyncio.Protocol):
             log.exception("handler failed: %s %s", exchange.head.method, exchange.head.path)
             await self._fail(exchange, Refusal(500, "internal_error", BROKEN, "server_error"))
         finally:
-            self._task = None
+            self._flow = None
             self._after(exchange)
 
     async def _fail(self, exchange: Exchange, refusal: Refusal) -> None:
@@ -260,12 +261,19 @@ class Connection(asyncio.Protocol):
             self._num_unread_bytes = 0
             self._deadline = self._loop.time() + self._limits.idle_s
             self._read_on()
-            self._next_request()
+            if self._gate.num_waiting_bytes:
+                self._loop.call_soon(
+                    self._next_request
+                )  # not from here: a thousand of them would be a deep stack
+            else:
+                self._gate.next_message()
         else:
             self._skipping = True
             self._drop_input()
 
     def _next_request(self) -> None:
+        if self._exchange is not None or self._lost:
+            return
         try:
             events = self._gate.next_message()
         except Refusal as refusal:
@@ -340,9 +348,9 @@ class Connection(asyncio.Protocol):
             return
         self._lost = True
         self.resume_writing()
-        exchange, task = self._exchange, self._task
+        exchange, flow = self._exchange, self._flow
         if exchange is None:
             return
-        exchange.disconnected.set()
-        if task is not None and not exchange.finished and task is not asyncio.current_task():
-            task.cancel()
+        exchange.disconnected = True
+        if flow is not None and not exchange.finished:
+            flow.cancel()

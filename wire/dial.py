@@ -4,10 +4,11 @@ import asyncio
 import ssl
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Self
 
+from wire.flow import in_task
 from wire.http1 import Headers, ResponseHead
 from wire.outgoing import Outgoing
 from wire.upstream import DialError, Phase, Upstream
@@ -173,13 +174,15 @@ class Pool:
         connect_s: float = 2.0,
         head_s: float = 30.0,
         expect_continue: bool = False,
+        meanwhile: Callable[[], None] | None = None,
     ) -> Answer:
         """Send a request and return its answer once the head is here.
 
         `headers` go as they are; `host` is added where missing, framing is added from `body` (an iterator
         without `length` is chunked). With `expect_continue` the body is pulled only once the upstream asks.
         `head_s` counts from the last byte sent. A request on a kept connection that turns out closed is
-        sent once more.
+        sent once more. `meanwhile` is called when the request was sent, before its answer is waited for: what can
+        wait until then costs the answer nothing.
 
         Raises DialError. Whatever ends the call early (also cancellation) closes the connection at once.
         """
@@ -190,14 +193,14 @@ class Pool:
         upstream = self._kept(FRESH_S if outgoing.streams and not outgoing.expects else IDLE_S)
         if upstream is not None:
             try:
-                return await self._exchange(upstream, outgoing, head_s, 0.0)
+                return await self._exchange(upstream, outgoing, head_s, 0.0, meanwhile)
             except DialError as error:
                 late = asyncio.get_running_loop().time() - started > STALE_S
                 if error.received or error.timed_out or late or upstream.given_up or not outgoing.replayable:
                     raise
         began = time.perf_counter()  # uvloop's own clock ticks in whole ms
         upstream = await self._connect(connect_s)
-        return await self._exchange(upstream, outgoing, head_s, time.perf_counter() - began)
+        return await self._exchange(upstream, outgoing, head_s, time.perf_counter() - began, meanwhile)
 
     def abort(self) -> None:
         """Cut every connection, also those in use: their requests fail at once. The pool stays usable."""
@@ -243,6 +246,7 @@ class Pool:
         if self._closed:
             raise DialError("connect", 0, "the pool is closed")
         loop = asyncio.get_running_loop()
+        await in_task()
         try:
             async with asyncio.timeout(connect_s):
                 _, upstream = await loop.create_connection(
@@ -256,11 +260,18 @@ class Pool:
         return upstream
 
     async def _exchange(
-        self, upstream: Upstream, outgoing: Outgoing, head_s: float, connect_s: float
+        self,
+        upstream: Upstream,
+        outgoing: Outgoing,
+        head_s: float,
+        connect_s: float,
+        meanwhile: Callable[[], None] | None,
     ) -> Answer:
         try:
             upstream.begin(outgoing.method, head_s)
             await outgoing.send(upstream, head_s)
+            if meanwhile is not None:
+                meanwhile()
             head = await upstream.answer(head_s)
         except BaseException:
             upstream.abort()

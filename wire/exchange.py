@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+from wire.flow import Signal
 from wire.framing import LAST_CHUNK, chunk_parts
 from wire.http1 import Headers, RequestHead, response_head_bytes
 from wire.refusal import Refusal
@@ -54,7 +55,7 @@ class Exchange:
         head: the checked request head.
         peer: the client's IP address.
         started: perf_counter seconds when the head was complete.
-        disconnected: set when the client goes away; the handler's task is also cancelled then, unless its
+        disconnected: the client went away; the handler's task is also cancelled then, unless its
             answer is already finished. Every write after that raises Disconnected.
         status: the answer's status once `start` or `respond` was called, else 0.
         finished: the whole answer is queued.
@@ -64,7 +65,7 @@ class Exchange:
         self.head = head
         self.peer = peer
         self.started = time.perf_counter()
-        self.disconnected = asyncio.Event()
+        self.disconnected = False
         self.status = 0
         self.finished = False
         self.keep_alive = head.keep_alive
@@ -73,7 +74,7 @@ class Exchange:
         self._ended = False
         self._asked = False  # the handler wants the body, so a client that waits for 100 has been told
         self._failure: Refusal | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._fed = Signal()
         self._waiting_since: float | None = None
         self._waited_s = 0.0
         self._received_bytes = 0
@@ -93,13 +94,13 @@ class Exchange:
         """(The connection) one more piece of the request's body."""
         self._pieces.append(data)
         self._received_bytes += len(data)
-        self._wake()
+        self._fed.set()
 
     def feed_end(self, failure: Refusal | None = None) -> None:
         """(The connection) the body is complete, or cannot be completed because of `failure`."""
         self._ended = failure is None
         self._failure = failure
-        self._wake()
+        self._fed.set()
 
     def body_rate_missed(self, bytes_per_s: float, grace_s: float) -> bool:
         """True if a handler has waited over `grace_s` for the body, and less than `bytes_per_s` came."""
@@ -129,9 +130,8 @@ class Exchange:
 
     async def read_body(self, max_bytes: int) -> bytes:
         """The whole body. Raises Refusal 413 `body_too_large` above `max_bytes`, before reading if it can."""
-        too_large = Refusal(413, "body_too_large", f"The body exceeds {max_bytes} bytes; send a smaller one.")
         if (self.head.content_length or 0) > max_bytes:
-            raise too_large
+            raise _too_large(max_bytes)
         if self._ended and len(self._pieces) == 1 and len(self._pieces[0]) <= max_bytes:
             whole = self._pieces.popleft()  # the usual case: it came with the head
             self._line.body_taken(len(whole))
@@ -141,25 +141,20 @@ class Exchange:
         async for piece in self.body():
             size += len(piece)
             if size > max_bytes:
-                raise too_large
+                raise _too_large(max_bytes)
             pieces.append(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def _more(self) -> None:
         """Wait for the next piece, the end or a failure."""
         self._check_connected()
-        self._waiter = asyncio.get_running_loop().create_future()
         self._waiting_since = time.perf_counter()
         try:
-            await self._waiter
+            await self._fed
         finally:
             self._waited_s += time.perf_counter() - self._waiting_since
-            self._waiter = self._waiting_since = None
+            self._waiting_since = None
         self._check_connected()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
     # The answer --------------------------------------------------------------------------------------------
 
@@ -194,16 +189,22 @@ class Exchange:
         if count and not self._mute:
             await self._line.send_file(fd, offset, count)
 
-    async def finish(self) -> None:
-        """End the answer. Fewer bytes than promised cut the connection and raise ValueError."""
+    async def finish(self, data: bytes = b"") -> None:
+        """End the answer, with its last bytes in the same write.
+
+        Fewer bytes than promised cut the connection and raise ValueError.
+        """
         self._check_writable()
+        self._owe(len(data))
         if self._left and not self._mute:
             self.abort()
             raise ValueError("the answer is shorter than its announced length")
         if self._chunked and not self._mute:
-            self._line.send(self._take_head(), LAST_CHUNK)
+            self._line.send(self._take_head(), *(chunk_parts(data) if data else ()), LAST_CHUNK)
         else:
             self._flush_head()
+            if data and not self._mute:
+                self._line.send(data)
         self.finished = True
 
     async def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
@@ -222,7 +223,7 @@ class Exchange:
 
     def check_finished(self) -> None:
         """Raise RuntimeError if the answer is neither whole nor aborted: a handler must not return before."""
-        if not self.finished and not self.disconnected.is_set():
+        if not self.finished and not self.disconnected:
             raise RuntimeError("the handler returned without finishing its answer")
 
     def abort(self) -> None:
@@ -287,14 +288,18 @@ class Exchange:
         return head
 
     def _flush_head(self) -> None:
-        if self._pending_head and not self.disconnected.is_set():
+        if self._pending_head and not self.disconnected:
             self._line.send(self._take_head())
 
     def _check_connected(self) -> None:
-        if self.disconnected.is_set():
+        if self.disconnected:
             raise Disconnected("the client is gone")
 
     def _check_writable(self) -> None:
         self._check_connected()
         if not self.status or self.finished:
             raise RuntimeError("the answer is not open")
+
+
+def _too_large(max_bytes: int) -> Refusal:
+    return Refusal(413, "body_too_large", f"The body exceeds {max_bytes} bytes; send a smaller one.")

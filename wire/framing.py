@@ -7,7 +7,7 @@ framing is an error.
 
 import re
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 CHUNK_LINE_BYTES = 256  # a size and, at most, a short extension; nobody sends longer ones in good faith
 TRAILER_BYTES = 4096  # all trailers together; they are dropped, so this only bounds work
@@ -22,8 +22,7 @@ class FramingError(ValueError):
     """The body's framing is not what it must be; the connection cannot be used any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(NamedTuple):
     """One piece of a message body, never empty."""
 
     data: bytes

@@ -1,17 +1,18 @@
-"""Message heads of HTTP/1.1: the frozen values, their bytes, and what the two parsers share."""
+"""Message heads of HTTP/1.1: the frozen values, their bytes, and what the two readers share."""
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Final, NamedTuple
 
 from wire.framing import FramingError
 
 Headers = tuple[tuple[str, str], ...]
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
-LENGTH = re.compile(r"[0-9]{1,15}")  # 15 digits: below 2**53, a petabyte
+LENGTH_DIGITS = 15  # below 2**53, a petabyte
 TARGET = re.compile(r"/[\x21\x22\x24-\x7e]*")  # visible ASCII but '#': fragments are never sent
+NAME_CHARS: Final = rb"!#$%&'*+.^`|~0-9A-Za-z-"  # RFC 9110's token, without '_'
 HOP_HEADERS = frozenset(
     {
         "connection",
@@ -29,8 +30,7 @@ HOP_HEADERS = frozenset(
 _REASONS = {int(status): status.phrase for status in HTTPStatus}
 
 
-@dataclass(frozen=True, slots=True)
-class RequestHead:
+class RequestHead(NamedTuple):
     """A request line and its headers, checked; names are lower-case, values Latin-1 as sent, in order.
 
     `target` is exactly what was sent; `path` and `query` are its two sides of the first '?', still encoded.
@@ -49,15 +49,13 @@ class RequestHead:
 
     def get(self, name: str) -> str | None:
         """The first value of header `name` (lower-case), or None."""
-        return next((value for key, value in self.headers if key == name), None)
+        return first_value(self.headers, name)
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseHead:
+class ResponseHead(NamedTuple):
     """A status line and its headers, in the same form as RequestHead's."""
 
     status: int
-    reason: str
     headers: Headers
     content_length: int | None
     chunked: bool
@@ -65,30 +63,15 @@ class ResponseHead:
 
     def get(self, name: str) -> str | None:
         """The first value of header `name` (lower-case), or None."""
-        return next((value for key, value in self.headers if key == name), None)
+        return first_value(self.headers, name)
 
 
-class HeadFields:
-    """What httptools calls while it parses one head."""
-
-    __slots__ = ("headers", "reason", "target")
-
-    def __init__(self) -> None:
-        self.target = b""
-        self.reason = b""
-        self.headers: list[tuple[str, str]] = []
-
-    def on_url(self, url: bytes) -> None:
-        """A part of the target."""
-        self.target += url
-
-    def on_status(self, reason: bytes) -> None:
-        """A part of the reason phrase."""
-        self.reason += reason
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One whole header; llhttp leaves the white space after a value."""
-        self.headers.append((name.decode("latin-1").lower(), value.decode("latin-1").rstrip(" \t")))
+def first_value(headers: Headers, name: str) -> str | None:
+    """The first value of header `name` (lower-case), or None."""
+    for key, value in headers:
+        if key == name:
+            return value
+    return None
 
 
 class HeadBuffer:
@@ -103,34 +86,47 @@ class HeadBuffer:
 
     def take(self, data: bytes) -> bytes | None:
         """Add `data`; the whole head once it is there, the rest stays. Raises FramingError, OverflowError."""
-        seen = max(0, self._num_searched - 3)  # the blank line may have begun there
-        whole = self.data = self.data + data if self.data else data
-        if whole.startswith((b"\r", b"\n")):
+        seen = self._num_searched
+        whole = self.data + data if self.data else data
+        if whole[:1] in b"\r\n" and whole:
             raise FramingError("a blank line comes before the message")
-        end = whole.find(b"\r\n\r\n", seen, self.limit)
-        if end < 0:
-            if len(whole) >= self.limit:
-                raise OverflowError
-            fresh = whole[seen:]
-            if fresh.count(b"\n") > fresh.count(b"\r\n") + fresh.startswith(b"\n"):
-                raise FramingError("a line of the head does not end in CR LF")
-            self._num_searched = len(whole)
+        end = whole.find(b"\r\n\r\n", seen, self.limit) + 4
+        if end < 4:
+            self._look_at_part(whole, whole[seen:])
             return None
         self._num_searched = 0
-        self.data = whole[end + 4 :]
-        return whole[: end + 4]
+        self.data = whole[end:]
+        return whole[:end]
+
+    def _look_at_part(self, whole: bytes, fresh: bytes) -> None:
+        if len(whole) >= self.limit:
+            raise OverflowError
+        if fresh.count(b"\n") > fresh.count(b"\r\n") + fresh.startswith(b"\n"):
+            raise FramingError("a line of the head does not end in CR LF")
+        self.data = whole
+        self._num_searched = max(0, len(whole) - 3)  # the blank line may have begun there
+
+
+def is_length(value: str) -> bool:
+    """True for what Content-Length may be: plain digits, at most LENGTH_DIGITS of them."""
+    return value.isascii() and value.isdigit() and len(value) <= LENGTH_DIGITS
 
 
 _CONTROL = frozenset({"host", "content-length", "transfer-encoding", "connection", "expect", "upgrade"})
 
 
-def control_fields(headers: Headers) -> dict[str, str]:
-    """The headers that decide about framing and the connection, each once; Connection may be a list.
+def read_fields(block: str) -> tuple[Headers, dict[str, str]]:
+    """The headers of `block`, lines that a grammar of ours has matched, and those that decide about framing.
 
-    Raises FramingError for one that is repeated: two readers could choose differently.
+    The latter stand once each in the second value; Connection may be a list. Raises FramingError for one that
+    is repeated: two readers could choose differently.
     """
+    headers: list[tuple[str, str]] = []
     control: dict[str, str] = {}
-    for name, value in headers:
+    for line in block.split("\r\n")[:-1]:
+        name, _, value = line.partition(":")
+        name, value = name.lower(), value.strip(" \t")
+        headers.append((name, value))
         if name in _CONTROL:
             if name not in control:
                 control[name] = value
@@ -138,7 +134,7 @@ def control_fields(headers: Headers) -> dict[str, str]:
                 control[name] += "," + value
             else:
                 raise FramingError(f"The header {name} must not be repeated")
-    return control
+    return tuple(headers), control
 
 
 def _tokens(connection: str) -> set[str]:
@@ -154,7 +150,7 @@ def without_hop_headers(headers: Headers, also: Iterable[str] = ()) -> Headers:
     """`headers` without those that belong to one connection (RFC 9110 7.6.1), those it names, and `also`."""
     named = [value for name, value in headers if name == "connection"]
     dropped = HOP_HEADERS.union(also, *map(_tokens, named)) if named or also else HOP_HEADERS
-    return tuple((name, value) for name, value in headers if name not in dropped)
+    return tuple([pair for pair in headers if pair[0] not in dropped])
 
 
 def request_head_bytes(method: str, target: str, headers: Headers) -> bytes:
@@ -172,6 +168,7 @@ def response_head_bytes(status: int, headers: Headers) -> bytes:
 def _header_lines(headers: Headers) -> str:
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
     # One count for all values: a smuggled CR or LF makes the sums differ from the number of headers.
-    if lines.count("\r") != len(headers) or lines.count("\n") != len(headers) or "\0" in lines:
+    num = len(headers)
+    if lines.count("\r") != num or lines.count("\n") != num or "\0" in lines:
         raise ValueError("a header holds a line end or NUL")
     return lines

@@ -1,12 +1,17 @@
 """The client side of HTTP/1.1 without I/O: bytes in, one answer's events or an error out."""
 
-import httptools
+import re
+from collections.abc import Mapping
 
 from wire.framing import END, Body, ChunkedFraming, End, EofFraming, Framing, FramingError, LengthFraming
-from wire.heads import LENGTH, HeadBuffer, HeadFields, ResponseHead, control_fields, says_close
+from wire.heads import NAME_CHARS, HeadBuffer, Headers, ResponseHead, is_length, read_fields, says_close
 
 RESPONSE_HEAD_BYTES = 64 * 1024  # our own hops send under 4 KiB; S3 user metadata may add 8
 RESPONSE_NUM_HEADERS = 128
+_TEXT = rb"[\t\x20-\x7e\x80-\xff]*"  # S3 stores echo user metadata as it was sent
+_RESPONSE = re.compile(
+    rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: %b)?\r\n((?:[%b_]+:%b\r\n)*)\r\n" % (_TEXT, NAME_CHARS, _TEXT)
+)
 
 
 class ResponseError(ValueError):
@@ -70,7 +75,7 @@ class ResponseReader:
         if framing.done and not events:
             raise FramingError("bytes after the answer")
         pieces, rest = ([], data) if framing.done else framing.feed(data)
-        events.extend(map(Body, pieces))
+        events += [Body(piece) for piece in pieces]
         if framing.done:
             self._head.data = rest
             events.append(END)
@@ -79,13 +84,11 @@ class ResponseReader:
         raw = self._head.take(data)
         if raw is None:
             return None
-        fields = HeadFields()
-        parser = httptools.HttpResponseParser(fields)
-        try:
-            parser.feed_data(raw)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            raise FramingError(str(error)) from None
-        head = _checked_response(parser.get_status_code(), parser.get_http_version(), fields)
+        match = _RESPONSE.fullmatch(raw)
+        if match is None:
+            raise FramingError("its head is not HTTP/1")
+        headers, control = read_fields(match[3].decode("latin-1"))
+        head = _checked_response(int(match[2]), headers, control, is_11=match[1] == b"1")
         if head.status == 101:
             raise FramingError("an upgrade nobody asked for")
         self.continued = self.continued or head.status == 100
@@ -99,22 +102,16 @@ class ResponseReader:
         return EofFraming() if head.content_length is None else LengthFraming(head.content_length)
 
 
-def _checked_response(status: int, version: str, fields: HeadFields) -> ResponseHead:
-    headers = tuple(fields.headers)
-    control = control_fields(headers)
+def _checked_response(
+    status: int, headers: Headers, control: Mapping[str, str], *, is_11: bool
+) -> ResponseHead:
     coding, length = control.get("transfer-encoding"), control.get("content-length")
     if (coding is not None and length is not None) or len(headers) > RESPONSE_NUM_HEADERS:
         raise FramingError("ambiguous length, or too many headers")
-    if version not in {"1.0", "1.1"}:
-        raise FramingError("not HTTP/1")
-    if (coding or "chunked").lower() != "chunked" or (length is not None and not LENGTH.fullmatch(length)):
+    if (coding or "chunked").lower() != "chunked" or (length is not None and not is_length(length)):
         raise FramingError("unknown transfer coding or length")
     framed = coding is not None or length is not None or status in {204, 304}
+    keep_alive = is_11 and framed and not says_close(control)
     return ResponseHead(
-        status=status,
-        reason=fields.reason.decode("latin-1"),
-        headers=headers,
-        content_length=None if length is None else int(length),
-        chunked=coding is not None,
-        keep_alive=version == "1.1" and framed and not says_close(control),
+        status, headers, None if length is None else int(length), coding is not None, keep_alive
     )

@@ -5,6 +5,7 @@ from collections import deque
 from typing import Literal, cast
 
 from wire.alarm import Alarm
+from wire.flow import Signal
 from wire.http1 import Body, End, ResponseError, ResponseHead, ResponseReader, Unframed
 
 Phase = Literal["connect", "send", "head", "body"]
@@ -45,7 +46,7 @@ class Upstream(asyncio.Protocol):
         self._ended = False
         self._received = 0
         self._failure: DialError | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._news = Signal()
         self._drain: asyncio.Future[None] | None = None
         self._reading = True
         self.closed = False
@@ -76,7 +77,7 @@ class Upstream(asyncio.Protocol):
         if self._num_held_bytes > READ_BUFFER_BYTES and self._reading:
             self._reading = False
             self._transport.pause_reading()
-        self._wake()
+        self._news.set()
 
     def eof_received(self) -> bool:
         """The upstream sends no more: the end of an answer framed so, else a fault."""
@@ -85,11 +86,11 @@ class Upstream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The same, less politely."""
-        self._upstream_closed(f"the connection broke: {exc}" if exc else "the connection was closed")
         self.closed = True
+        self._upstream_closed(f"the connection broke: {exc}" if exc else "the connection was closed")
         self._alarm.stop()
         self.resume_writing()
-        self._wake()
+        self._news.set()
 
     def pause_writing(self) -> None:
         """The upstream reads slower than we send."""
@@ -141,11 +142,11 @@ class Upstream(asyncio.Protocol):
     async def continued(self, wait_s: float) -> bool:
         """Wait for `100 Continue`, at most `wait_s`; False if the final answer came instead."""
         deadline = self._loop.time() + wait_s
-        patience = Alarm(self._wake)
+        patience = Alarm(self._news.set)
         patience.set(wait_s)
         try:
             while not (self._reader.continued or self.answered) and self._loop.time() < deadline:
-                await self._wait()
+                await self._news
         finally:
             patience.stop()
         return not self.answered
@@ -157,7 +158,7 @@ class Upstream(asyncio.Protocol):
         while self._head is None:
             if self._failure is not None:
                 raise self._failure
-            await self._wait()
+            await self._news
         self._phase = "body"
         self._alarm.set(None)
         return self._head
@@ -167,7 +168,7 @@ class Upstream(asyncio.Protocol):
         if not self._pieces and not self._ended and self._failure is None:
             self._alarm.set(between_s)
             while not self._pieces and not self._ended and self._failure is None:
-                await self._wait()
+                await self._news
             self._alarm.set(None)
         if self._pieces:
             return self._next_pieces()
@@ -197,7 +198,7 @@ class Upstream(asyncio.Protocol):
             self.given_up = True
             self._failure = DialError(self._phase, self._received, "the request was given up")
         self._transport.abort()
-        self._wake()
+        self._news.set()
 
     # inside -------------------------------------------------------------------------------------------------
 
@@ -224,17 +225,6 @@ class Upstream(asyncio.Protocol):
             self._transport.resume_reading()
         return data
 
-    async def _wait(self) -> None:
-        self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
     def _fail(self, reason: str, *, timed_out: bool = False) -> None:
         if self._failure is None and not self._ended:
             self._failure = DialError(self._phase, self._received, reason, timed_out=timed_out)
@@ -250,4 +240,4 @@ class Upstream(asyncio.Protocol):
             self._take(self._reader.receive_eof())
         except Unframed:
             self._failure = DialError(self._phase, self._received, reason)
-        self._wake()
+        self._news.set()

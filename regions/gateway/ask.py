@@ -6,8 +6,7 @@ The body's bytes go to the node untouched; this reads them once and keeps four v
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from regions.map import BadNameError, ModelName
 from wire.refusal import Refusal
@@ -22,6 +21,7 @@ PROMPT_FIELDS: Final = {
     "/v1/completions": "prompt",
     "/v1/embeddings": "input",
 }
+_DECODER: Final = json.JSONDecoder()
 KINDS: Final[dict[str, Kind]] = {
     "/v1/chat/completions": "generate",
     "/v1/completions": "generate",
@@ -29,8 +29,7 @@ KINDS: Final[dict[str, Kind]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """One inference request as the gateway sees it.
 
     `least_tokens` is a bound from below on the prompt: what exceeds the model's length by this bound is
@@ -47,7 +46,7 @@ class Ask:
 def read_ask(path: str, body: bytes) -> Ask:
     """The request to `path`, a key of KINDS. Raises Refusal 400, or 404 for an odd model name."""
     try:
-        document = json.loads(body)
+        document = _DECODER.decode(body.decode())
     except (ValueError, RecursionError) as error:
         raise Refusal(400, "bad_request", "The body is not JSON; send one JSON object.") from error
     if not isinstance(document, dict) or not isinstance(document.get("model"), str):

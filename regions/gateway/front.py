@@ -17,6 +17,7 @@ from regions.gateway.trip import Trip, deadline_s, hold_s, request_id
 from regions.map import ROW_PERIOD_S, Tier
 from regions.nodes import pick
 from wire.bearer import require_token
+from wire.flow import in_task
 from wire.refusal import Refusal
 from wire.timing import Phases
 
@@ -90,6 +91,7 @@ class Gateway:
 
     async def _rows(self, exchange: Exchange) -> None:
         """Signed lines for as long as the edge listens; the policy first, so that a new edge can admit."""
+        await in_task()
         await exchange.start(200, (("content-type", "application/x-ndjson"),))
         policy, seen = None, 0
         while True:
@@ -110,15 +112,13 @@ class Gateway:
         deployment, revision = self._find(ask)
         trip = self._trip(exchange, ask, body, deployment, revision, phases)
         phases.mark("read")
+        deployment.lease(revision)
         try:
-            with deployment.lease(revision):
-                async with asyncio.timeout_at(trip.deadline):
-                    await self._answer(trip)
-        except TimeoutError:
-            text = "The deadline passed before the answer was complete."
-            await trip.fail(Refusal(504, "deadline_exceeded", text, "server_error"))
+            await self._answer(trip)
         except Refusal as refusal:
             await trip.fail(refusal)
+        finally:
+            deployment.release(revision)
 
     def _find(self, ask: Ask) -> tuple[Deployment, Revision]:
         """The model's deployment and the revision that answers. Raises Refusal 404, 400 or 503."""
@@ -151,7 +151,6 @@ class Gateway:
             revision=revision,
             region=self._deployments.region,
             phases=phases,
-            found=self._deployments.tier(deployment),
             deadline=deadline,
             hold_until=min(deadline - SLACK_S, now + hold_s(exchange.head, stream=ask.stream)),
             request_id=request_id(exchange.head),
@@ -161,6 +160,8 @@ class Gateway:
         """Twice at most: a node that did not start the request makes it wake once more, and be sent again."""
         address = pick.answering(trip.revision.id, self._deployments.nodes, self.relay.inflight)
         trip.phases.mark("pick")
+        if address is None:
+            trip.found = self._deployments.tier(trip.deployment)
         for _ in range(2):
             if address is None:
                 address = await self._awake(trip)

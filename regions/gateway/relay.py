@@ -7,16 +7,16 @@ another region; after it, one error event. Nothing is ever sent to a node twice 
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Literal
 
 from regions.gateway.trip import SSE, said_refusal
 from wire.dial import DialError, Pool, split_address
+from wire.eventcut import EventCut
 from wire.http1 import without_hop_headers
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from regions.gateway.trip import Trip
     from wire.dial import Answer
@@ -28,29 +28,7 @@ MAX_ANSWER_BYTES: Final = (
     64 << 20
 )  # an answer that does not stream; 2,000 embeddings of 4,096 in JSON are 60 MB
 MAX_ERROR_BYTES: Final = 64 << 10
-MAX_EVENT_BYTES: Final = 4 << 20  # one event of a stream; longer ones are passed on in pieces
 NOT_RESIDENT: Final = 409  # the node says that it did not start the request
-
-
-class EventCut:
-    """Cuts a byte stream after whole events, so that an error event never lands inside another one. Pure."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, data: bytes) -> bytes:
-        """The bytes up to the last event that ended; the rest is kept for the next call."""
-        whole = self._rest + data if self._rest else data
-        # An event ends with an empty line; external engines end their lines with CR LF.
-        ends = [at + len(mark) for mark in (b"\n\n", b"\n\r\n") if (at := whole.rfind(mark)) >= 0]
-        end = max(ends, default=len(whole) if len(whole) > MAX_EVENT_BYTES else 0)
-        self._rest = whole[end:]
-        return whole[:end] if self._rest else whole
-
-    def rest(self) -> bytes:
-        """What came after the last whole event."""
-        rest, self._rest = self._rest, b""
-        return rest
 
 
 class Relay:
@@ -72,19 +50,28 @@ class Relay:
         Raises:
             Refusal: the node was lost or the deadline passed, before or after the client saw a first byte.
         """
-        with self._counted(address, trip.revision.id):
-            answer = await self._send(trip, address)
-            if answer is None:
-                return "unreachable"
-            async with answer:
-                if answer.head.status == NOT_RESIDENT:
-                    await answer.read(MAX_ERROR_BYTES)
-                    return "not_resident"
-                _mark_sent(trip.phases, answer.connect_s * 1000)
-                try:
-                    await _pass_back(trip, answer)
-                except DialError as error:
-                    raise _lost(error) from error
+        route = (address, trip.revision.id)
+        self.inflight[route] += 1
+        try:
+            return await self._ask(trip, address)
+        finally:
+            self.inflight[route] -= 1
+            if not self.inflight[route]:
+                del self.inflight[route]
+
+    async def _ask(self, trip: Trip, address: str) -> Literal["answered", "not_resident", "unreachable"]:
+        answer = await self._send(trip, address)
+        if answer is None:
+            return "unreachable"
+        async with answer:
+            if answer.head.status == NOT_RESIDENT:
+                await answer.read(MAX_ERROR_BYTES)
+                return "not_resident"
+            _mark_sent(trip.phases, answer.connect_s * 1000)
+            try:
+                await _pass_back(trip, answer)
+            except DialError as error:
+                raise _lost(error) from error
         return "answered"
 
     async def _send(self, trip: Trip, address: str) -> Answer | None:
@@ -102,16 +89,6 @@ class Relay:
                 return None
             raise _lost(error) from error
 
-    @contextmanager
-    def _counted(self, address: str, revision: str) -> Iterator[None]:
-        self.inflight[address, revision] += 1
-        try:
-            yield
-        finally:
-            self.inflight[address, revision] -= 1
-            if not self.inflight[address, revision]:
-                del self.inflight[address, revision]
-
 
 async def _pass_back(trip: Trip, answer: Answer) -> None:
     streams = (answer.head.get("content-type") or "").startswith(SSE) and answer.head.status == 200
@@ -125,7 +102,7 @@ async def _pass_back(trip: Trip, answer: Answer) -> None:
 
 async def _pass_whole(trip: Trip, answer: Answer) -> None:
     """Read to its end before a byte goes out: a node lost meanwhile is a status, and the times are whole."""
-    body = await answer.read(MAX_ANSWER_BYTES, BETWEEN_S)
+    body = await answer.read(MAX_ANSWER_BYTES, trip.patience_s(BETWEEN_S))
     trip.phases.mark("stream")
     upstream = without_hop_headers(answer.head.headers, {"content-length"})
     headers = (*trip.answer_headers(upstream), ("server-timing", trip.timing(upstream)))
@@ -137,12 +114,11 @@ async def _pass_stream(trip: Trip, answer: Answer) -> None:
     if not exchange.status:
         upstream = without_hop_headers(answer.head.headers, {"content-length"})
         await exchange.start(200, trip.answer_headers(upstream))
-    async for data in answer.chunks(BETWEEN_S):
+    while data := await answer.next(trip.patience_s(BETWEEN_S)):
         await exchange.write(cut.feed(data))
     await exchange.write(cut.rest())
     trip.phases.mark("stream")
-    await exchange.write(trip.receipt())
-    await exchange.finish()
+    await exchange.finish(trip.receipt())
 
 
 def _mark_sent(phases: Phases, connect_ms: float) -> None:

@@ -30,6 +30,7 @@ DEFAULT_WAIT_S: Final = (
     60.0  # a client that sees no comments is not held longer than most proxies would allow
 )
 SSE: Final = "text/event-stream"
+_NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _OWN = frozenset({"server", "server-timing", REQUEST_ID, REGION, START, REMOTE_BYTES, REVISION})
 
@@ -38,7 +39,8 @@ _OWN = frozenset({"server", "server-timing", REQUEST_ID, REGION, START, REMOTE_B
 class Trip:
     """What one request is about; `held` and `found` change when it has to wait.
 
-    `deadline` and `hold_until` are loop time. `found` is the tier that the request found its model in.
+    `deadline` and `hold_until` are loop time. `found` is the tier that the request found its model in: resident,
+    unless no worker that holds it was there to answer.
     """
 
     exchange: Exchange
@@ -48,10 +50,10 @@ class Trip:
     revision: Revision
     region: str
     phases: Phases
-    found: Tier
     deadline: float
     hold_until: float
     request_id: str
+    found: Tier = Tier.RESIDENT
     held: Woken | None = None
 
     @property
@@ -62,6 +64,14 @@ class Trip:
     def left_s(self) -> float:
         """Seconds until the deadline, 0 when it is past."""
         return max(0.0, self.deadline - asyncio.get_running_loop().time())
+
+    def patience_s(self, at_most_s: float) -> float:
+        """Seconds to wait for the next bytes. Raises Refusal 504 once the deadline is past."""
+        left_s = self.left_s()
+        if not left_s:
+            text = "The deadline passed before the answer was complete."
+            raise Refusal(504, "deadline_exceeded", text, "server_error")
+        return min(at_most_s, left_s)
 
     def request_headers(self, hop_token: str) -> Headers:
         """A new head for the node: nothing of the client's but what is named here.
@@ -91,7 +101,7 @@ class Trip:
             (START, str(self.found) if self.held else said),
             (REMOTE_BYTES, str(self.remote_bytes)),
         )
-        return (*((name, value) for name, value in upstream if name not in _OWN), *ours)
+        return (*[pair for pair in upstream if pair[0] not in _OWN], *ours)
 
     async def say(self, progress: Progress) -> None:
         """Tells a client that streams how far its model is; the first comment opens the stream."""
@@ -120,8 +130,7 @@ class Trip:
         """Ends a stream that was begun with one error event; raises the refusal where none was."""
         if not self.exchange.status:
             raise refusal
-        await self.exchange.write(b"data: " + refusal.body() + b"\n\n" + self.receipt())
-        await self.exchange.finish()
+        await self.exchange.finish(b"data: " + refusal.body() + b"\n\n" + self.receipt())
 
 
 def request_id(head: RequestHead) -> str:
@@ -144,7 +153,7 @@ def _number(head: RequestHead, name: str, default: float) -> float:
     text = head.get(name)
     if text is None:
         return default
-    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,6})?", text) is None:
+    if _NUMBER.fullmatch(text) is None:
         raise Refusal(400, "bad_request", f"The header {name} must be a plain number.")
     return float(text)
 

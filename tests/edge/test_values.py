@@ -9,7 +9,7 @@ from edge.admit import ROUTES, Action, admit
 from edge.ask import MAX_OBJECTS, read_ask
 from edge.rate import Buckets
 from edge.setback import of_answer, of_error
-from edge.sse import EventCut, error_code, first_event
+from edge.sse import error_code, first_event
 from regions.map import KeyGrant, PolicyRow
 from wire.dial import DialError
 from wire.http1 import RequestHead
@@ -169,25 +169,6 @@ def test_a_deep_prompt_is_no_fault_of_ours():
     body = b'{"model": "a/b", "prompt": ' + b"[" * 900 + b"]" * 900 + b"}"
 
     assert read_ask("/v1/completions", body).prompt_tokens == 1
-
-
-STREAM = b': a\n\ndata: {"x":1}\n\n: b\n\ndata: [DONE]\r\n\r\ndata: rest'
-
-
-def test_events_are_whole_wherever_bytes_end():
-    for cut in range(len(STREAM)):
-        events = EventCut()
-        blocks = [events.feed(STREAM[:cut]), events.feed(STREAM[cut:])]
-        assert all(block == b"" or block.endswith((b"\n\n", b"\r\n\r\n")) for block in blocks)
-        assert b"".join(blocks) + events.rest() == STREAM
-        assert events.rest() == b""
-
-
-def test_a_monstrous_event_is_not_held(monkeypatch):
-    monkeypatch.setattr("edge.sse.MAX_EVENT_BYTES", 10)
-    events = EventCut()
-
-    assert events.feed(b"data: 1234567") == b"data: 1234567"
 
 
 def test_first_events():

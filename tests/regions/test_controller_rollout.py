@@ -71,11 +71,13 @@ async def test_a_draining_revision_waits_for_its_requests():
     async with made.running():
         with_manifest(made.disk, V1)
         first = await made.until_live()
-        with made.find().lease(made.find().live):
-            with_manifest(made.disk, V2)
-            await made.until(lambda: made.live() not in {None, first}, "replaced")
-            await asyncio.sleep(0.25)
-            assert not made.node.unloads
+        deployment, leased = made.find(), made.find().live
+        deployment.lease(leased)
+        with_manifest(made.disk, V2)
+        await made.until(lambda: made.live() not in {None, first}, "replaced")
+        await asyncio.sleep(0.25)
+        assert not made.node.unloads
+        deployment.release(leased)
         await made.until(lambda: made.node.unloads, "unloaded")
 
 

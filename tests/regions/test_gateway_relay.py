@@ -2,11 +2,8 @@ import asyncio
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from regions.gateway.ask import read_ask, refuse_misfit
-from regions.gateway.relay import MAX_EVENT_BYTES, EventCut
 from regions.map import ModelFault, RolloutState
 from tests.regions.fake_node import CHAT, SSE, event, region, revision, until
 from wire.dial import DialError
@@ -285,30 +282,6 @@ async def test_gateway_the_less_loaded_of_two_nodes_answers():
         assert (busy.num_open, idle.num_open) == (2, 8)
         gate.set()
         assert [head.status for head, _body in await asyncio.gather(*asked)] == [200] * 10
-
-
-@given(st.lists(st.binary(max_size=8) | st.sampled_from([b"\n", b"\n\n", b"data: x\n\n"]), max_size=20))
-def test_gateway_cutting_after_events_loses_and_reorders_nothing(pieces):
-    cut = EventCut()
-    out = [cut.feed(piece) for piece in pieces]
-
-    assert all(part == b"" or part.endswith((b"\n\n", b"\n\r\n")) for part in out)
-    assert b"".join(out) + cut.rest() == b"".join(pieces)
-    assert cut.rest() == b""
-
-
-def test_gateway_events_of_engines_that_write_cr_lf_are_cut_too():
-    cut = EventCut()
-
-    assert cut.feed(b"data: 1\r\n\r\ndata: 2\r\n") == b"data: 1\r\n\r\n"
-    assert cut.feed(b"\r\n") == b"data: 2\r\n\r\n"
-
-
-def test_gateway_an_event_without_an_end_is_not_kept_for_ever():
-    cut = EventCut()
-
-    assert cut.feed(b"x" * MAX_EVENT_BYTES) == b""
-    assert len(cut.feed(b"y")) == MAX_EVENT_BYTES + 1
 
 
 async def test_gateway_a_client_sees_a_cut_answer_when_the_gateway_is_stopped():
