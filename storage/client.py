@@ -52,6 +52,8 @@ PART_BYTES = 16 * MIB  # a part of a multipart upload: 10,000 of them are 156 Gi
 MAX_PARTS = 10_000
 MAX_GET_BYTES = 64 * MIB  # `get` is for documents; `stream` is for weights
 NUM_FILES_AT_ONCE = 4
+ATTEMPTS = 3  # of one call: who asks has a plan of its own for a store that is away
+UPLOAD_ATTEMPTS = 8  # the SDK's pauses add up to about half a minute: a store that is restarted costs no push
 
 
 class S3:
@@ -298,7 +300,7 @@ def upload_folder(
     """
     from boto3.s3.transfer import TransferConfig, create_transfer_manager  # noqa: PLC0415 - said on top
 
-    client = _new_client(endpoint, NUM_FILES_AT_ONCE * NUM_PARTS_AT_ONCE)
+    client = _new_client(endpoint, NUM_FILES_AT_ONCE * NUM_PARTS_AT_ONCE, UPLOAD_ATTEMPTS)
     config = TransferConfig(
         multipart_threshold=PART_BYTES,
         multipart_chunksize=PART_BYTES,
@@ -337,21 +339,21 @@ def _new_async_client(endpoint: Endpoint, max_connections: int) -> Any:
     return get_session().create_client("s3", config=config, **_address(endpoint))
 
 
-def _new_client(endpoint: Endpoint, max_connections: int) -> Any:
+def _new_client(endpoint: Endpoint, max_connections: int, attempts: int = ATTEMPTS) -> Any:
     from botocore.config import Config  # noqa: PLC0415 - said on top
     from botocore.session import get_session  # noqa: PLC0415 - as above
 
-    config = Config(**_settings(max_connections))
+    config = Config(**_settings(max_connections, attempts))
     return get_session().create_client("s3", config=config, **_address(endpoint))
 
 
-def _settings(max_connections: int) -> dict[str, Any]:
+def _settings(max_connections: int, attempts: int = ATTEMPTS) -> dict[str, Any]:
     """Path style, checksums only where S3 demands them (weaker stores refuse the rest), no SHA-256 of bodies."""
     return {
         "max_pool_connections": max_connections,
         "request_checksum_calculation": "when_required",
         "response_checksum_validation": "when_required",
-        "retries": {"mode": "standard", "total_max_attempts": 3},
+        "retries": {"mode": "standard", "total_max_attempts": attempts},
         "s3": {"addressing_style": "path", "payload_signing_enabled": False},
         "signature_version": "s3v4",
     }

@@ -96,6 +96,11 @@ class ModelFacts:
     normalize: bool = False
     max_seq_len: int | None = None
 
+    @property
+    def context_tokens(self) -> int:
+        """The longest input the model itself takes: an embedding model's own cut, else its positions."""
+        return min(self.max_len, self.max_seq_len or self.max_len)
+
     @classmethod
     def from_value(cls, value: object) -> "ModelFacts":
         """The facts in a parsed JSON object. Raises RevisionError."""

@@ -15,7 +15,6 @@ from inference.workers.board import LoadFailure
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from weights_cache.revision import ModelFacts
 
 TOKENIZER_MISSING = (
     "tokenizer_missing",
@@ -73,8 +72,3 @@ class TextShelf:
             self._compiling.add(task)
             task.add_done_callback(self._compiling.discard)
         return text
-
-
-def context_tokens(facts: ModelFacts) -> int:
-    """The longest input the model itself takes: an embedding model's own cut, else its positions."""
-    return min(facts.max_len, facts.max_seq_len or facts.max_len)

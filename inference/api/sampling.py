@@ -126,12 +126,15 @@ def _biases(value: Any, param: str) -> tuple[tuple[int, float], ...]:
     if len(found) > MAX_BIASES:
         raise bad(param, f"{param!r} must have at most {MAX_BIASES} entries; it has {len(found)}.")
     read_bias, read_id = number(-MAX_BIAS, MAX_BIAS), integer(0, MAX_TOKEN_ID)
-    pairs = []
+    biases: dict[int, float] = {}
     for key, bias in found.items():
         if not (key.isascii() and key.isdigit() and len(key) <= 10):
             raise bad(f"{param}.{key[:20]}", f"The keys of {param!r} must be token ids.")
-        pairs.append((read_id(int(key), param), read_bias(bias, f"{param}.{key}")))
-    return tuple(pairs)
+        token = read_id(int(key), param)
+        if token in biases:
+            raise bad(f"{param}.{key}", f"{param!r} names the token {token} twice.")
+        biases[token] = read_bias(bias, f"{param}.{key}")
+    return tuple(biases.items())
 
 
 def _skip_special(value: Any, param: str) -> bool:

@@ -110,7 +110,7 @@ def _loop(
     most = facts.max_len if not spec.max_len else min(spec.max_len, facts.max_len)
     if facts.kind == "embed":
         encoder = Encoder(attached.model, facts.pooling or "mean", normalize=facts.normalize)
-        return EmbedLoop(link, encoder, Bounds(config.vocab_size, min(most, facts.max_seq_len or most)))
+        return EmbedLoop(link, encoder, Bounds(config.vocab_size, min(most, facts.context_tokens)))
     room = plan_slots(
         max_slots=spec.max_slots,
         max_len=most,

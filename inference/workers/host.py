@@ -8,7 +8,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from inference.api.modeltext import context_tokens
 from inference.workers.board import Board, LoadFailure
 from inference.workers.life import State, idle_too_long, stops_for_room
 from inference.workers.loading import Room
@@ -208,7 +207,7 @@ class Host:
         """
         facts, means = revision.facts, self._means
         num_slots = min(means.max_slots, revision.spec.max_batch or means.max_slots)
-        one_context = context_tokens(facts) * facts.kv_bytes_per_token
+        one_context = facts.context_tokens * facts.kv_bytes_per_token
         kv_bytes = min(
             num_slots * one_context, max(int(means.memory_budget_bytes * KV_SHARE), facts.kv_bytes_per_token)
         )

@@ -6,7 +6,6 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from inference.api.modeltext import context_tokens
 from inference.api.sequences import ModelLimits
 from inference.api.template import json_file
 from inference.workers.board import Board, LoadFailure
@@ -197,7 +196,7 @@ class Worker:
             "config": config,
             "dtype": self.revision.spec.dtype,
             "max_slots": self.room.max_slots,
-            "max_len": context_tokens(self.revision.facts),
+            "max_len": self.revision.facts.context_tokens,
             "num_threads": self.room.num_threads,
             "kv_budget_bytes": max(1, self.room.kv_bytes),
         }
@@ -223,7 +222,7 @@ class Worker:
 
     def _admit(self, text: ModelText, engine: EngineProcess) -> None:
         facts = self.revision.facts
-        max_len = min(context_tokens(facts), int(self.ready.get("max_len") or facts.max_len))
+        max_len = min(facts.context_tokens, int(self.ready.get("max_len") or facts.max_len))
         limits = ModelLimits(max_len, facts.vocab_size or text.vocabulary.num_ids, facts.eos_token_ids)
         self._model = ResidentModel(self.revision, text, limits, engine.calls)
 

@@ -129,7 +129,7 @@ class Gateway:
         if deployment.live is None:
             raise _not_live(deployment)
         facts = deployment.live.facts
-        refuse_misfit(ask, facts.kind, facts.max_len)
+        refuse_misfit(ask, facts.kind, facts.context_tokens)
         return deployment, deployment.live
 
     def _trip(

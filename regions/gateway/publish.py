@@ -120,7 +120,7 @@ def model_row(deployments: Deployments, deployment: Deployment, wakes: Wakes) ->
         tier=deployments.tier(deployment),
         kind=facts.kind if facts else "generate",
         bytes=facts.weight_bytes if facts else 0,
-        max_len=facts.max_len if facts else 0,
+        max_len=facts.context_tokens if facts else 0,
         running=sum(worker.running for worker in workers),
         waiting=sum(worker.waiting for worker in workers) + (wake.num_waiting if wake else 0),
         slots=sum(worker.slots for worker in workers),

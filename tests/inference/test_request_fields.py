@@ -96,6 +96,7 @@ def test_an_unknown_parameter_is_refused_with_a_hint(route: str) -> None:
         ("chat", "presence_penalty", 2.1),
         ("chat", "logit_bias", {"x": 1}),
         ("chat", "logit_bias", {"1": 101}),
+        ("chat", "logit_bias", {"1": 1, "01": 2}),
         ("chat", "logit_bias", {str(i): 1 for i in range(301)}),
         ("chat", "top_logprobs", 21),
         ("chat", "stream", "yes"),
