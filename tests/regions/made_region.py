@@ -104,6 +104,10 @@ class Made:
         found = self.disk.buckets.get("nearfield-system", {}).get(key)
         return None if found is None else json.loads(found.data)
 
+    def written(self, model=MODEL):
+        """What the region would serve after a restart: live comes first, and is written down soon after."""
+        return (self.system(f"local/pointers/{model}.json") or {}).get("live")
+
     def pointer(self, model=MODEL):
         return self.system(f"models/{model}.json")
 

@@ -87,7 +87,7 @@ async def home_with(files):
 
 
 def settled(made, revision):
-    return made.live() == revision and made.find().error is None
+    return made.live() == made.written() == revision and made.find().error is None
 
 
 async def test_the_home_region_is_killed_anywhere_in_a_second_push():
@@ -125,7 +125,7 @@ async def test_a_region_is_killed_anywhere_while_it_takes_over_a_new_revision():
     fra = Made("fra", home=home)
     async with fra.running():
         await fra.until_live(first)
-        await fra.until(lambda: fra.deployments.policy_line, "policy")
+        await fra.until(lambda: fra.deployments.policy_line and fra.written(), "policy, and written down")
     async with home.again().running() as again:
         with_manifest(home.disk, V2)
         await again.until(lambda: again.live() not in {None, first}, "second")
@@ -158,8 +158,9 @@ async def test_a_region_is_killed_anywhere_while_a_model_is_removed():
         await again.until_live(model="acme/other")
     fra = Made("fra", home=home)
     async with fra.running():
-        await fra.until_live()
-        await fra.until_live(model="acme/other")
+        for model in (MODEL, "acme/other"):
+            await fra.until_live(model=model)
+            await fra.until(lambda model=model: fra.written(model), "written down")
     home.disk.delete("nearfield-system", f"models/{MODEL}.json")
 
     async def prepare():
