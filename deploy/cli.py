@@ -17,9 +17,11 @@ from deploy.credentials import NoPlatform
 from deploy.exits import Exit
 from deploy.process import RoleFailed
 from deploy.push import PushRefused
+from deploy.s3tools import TOOLS
 from deploy.secrets import SecretsError
 from deploy.watch import NotLive
 from storage.client import StoreError
+from storage.probe import StoreUnfit
 
 STATE_NAME = ".nearfield"
 
@@ -207,6 +209,28 @@ def env_command(state: StateOption = DEFAULT_STATE, *, as_json: JsonOption = Fal
             sys.stdout.writelines(f"export {name}='{value}'\n" for name, value in environment.items())
 
 
+@app.command("s3")
+def s3_command(
+    tool: Annotated[str | None, typer.Argument(help="aws, boto3, rclone or s5cmd (all)")] = None,
+    state: StateOption = DEFAULT_STATE,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """The bucket's settings, ready to paste, for aws, boto3, rclone and s5cmd."""
+    if tool is not None and tool not in TOOLS:
+        raise typer.BadParameter(f"one of {', '.join(TOOLS)}")
+    with _errors(as_json=as_json):
+        credentials = saved.load(state)
+        chosen = {name: say(credentials) for name, say in TOOLS.items() if tool in {None, name}}
+        if as_json:
+            show.emit_json(chosen)
+        else:
+            sys.stdout.write(
+                "\n\n".join(text if tool else f"# {name}\n{text}" for name, text in chosen.items())
+            )
+            sys.stdout.write("\n")
+
+
 @app.command("doctor")
 def doctor_command(state: StateOption = DEFAULT_STATE, *, as_json: JsonOption = False) -> None:
     """Look this machine and this platform over; each finding has its fix beside it."""
@@ -247,6 +271,7 @@ _CAUSES: tuple[tuple[type[Exception], Exit, str], ...] = (
     (RoleFailed, Exit.FAILED, "role_failed"),
     (ConfigError, Exit.USAGE, "bad_config"),
     (SecretsError, Exit.FAILED, "bad_secret"),
+    (StoreUnfit, Exit.REFUSED, "store_unfit"),
     (StoreError, Exit.FAILED, "store_error"),
 )
 

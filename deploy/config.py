@@ -52,13 +52,18 @@ class NodeEntry:
 
 @dataclass(frozen=True, slots=True)
 class RegionEntry:
-    """One region as every other machine sees it: gateway, store, nodes and the key that signs its rows."""
+    """One region as every other machine sees it: gateway, store, nodes and the key that signs its rows.
+
+    `store` is a URL: of the embedded store, or of any S3 that the probe finds fit; then `store_credentials` names a
+    file of mode 0600 in the form that AWS tools read.
+    """
 
     gateway: str
     store: str
     nodes: tuple[str, ...]
     public_key: str
     home_store: str | None = None
+    store_credentials: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +186,7 @@ def _check(config: Config) -> None:
     if config.home not in config.regions:
         known = ", ".join(config.regions)
         raise ConfigError(f"platform.home = {config.home!r} is not one of [regions]: {known}")
+    _check_stores(config)
     for name, node in config.nodes.items():
         if node.region not in config.regions:
             raise ConfigError(f"nodes.{name}.region = {node.region!r} is not one of [regions]")
@@ -188,6 +194,21 @@ def _check(config: Config) -> None:
         for region in (*edge.pins, *edge.via):
             if region not in config.regions:
                 raise ConfigError(f"edges.{name} names region {region!r}, which is not one of [regions]")
+
+
+def _check_stores(config: Config) -> None:
+    urls = [region.store for region in config.regions.values()]
+    for name, region in config.regions.items():
+        if urls.count(region.store) > 1:
+            raise ConfigError(
+                f"regions.{name}.store = {region.store!r} is another region's too; each needs its own"
+            )
+    for name, edge in config.edges.items():
+        if edge.s3 is not None and config.regions[config.home].store_credentials is not None:
+            raise ConfigError(
+                f"edges.{name}.s3 passes signed requests on to the embedded store, and the home region has another "
+                "one. Remove it: users reach that S3 at its own address."
+            )
 
 
 def _entries(kind: type[T], tree: Mapping[str, Any], section: str, base: Path) -> Mapping[str, T]:

@@ -17,7 +17,10 @@ class NoPlatform(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Everything a client needs; `api_key` asks for tokens, `admin_key` also steers the platform."""
+    """Everything a client needs; `api_key` asks for tokens, `admin_key` also steers the platform.
+
+    `s3_ca` is empty where the bucket's certificate is checked against the public authorities.
+    """
 
     base_url: str
     api_key: str
@@ -27,6 +30,7 @@ class Credentials:
     s3_secret_key: str
     ca: str
     state: str
+    s3_ca: str = ""
     simulated_wan: str = ""
     regions: Mapping[str, str] = field(default_factory=dict)
 
@@ -41,12 +45,13 @@ class Credentials:
 
     def environment(self) -> dict[str, str]:
         """The variables that aws, boto3, curl and the openai client read by themselves."""
+        own_ca = {"AWS_CA_BUNDLE": self.s3_ca} if self.s3_ca else {}
         return {
             "AWS_ACCESS_KEY_ID": self.s3_access_key,
             "AWS_SECRET_ACCESS_KEY": self.s3_secret_key,
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_ENDPOINT_URL": self.s3_url,
-            "AWS_CA_BUNDLE": self.ca,
+            **own_ca,
             "OPENAI_BASE_URL": self.base_url,
             "OPENAI_API_KEY": self.api_key,
             "SSL_CERT_FILE": self.ca,

@@ -1,5 +1,6 @@
 """`nearfield doctor`: what this machine and this platform need, each finding with its fix beside it."""
 
+import asyncio
 import importlib.metadata
 import os
 import shutil
@@ -13,10 +14,17 @@ from pathlib import Path
 
 from deploy import credentials, up
 from deploy.client import ApiError, Client, Unreachable
+from deploy.config import load
+from deploy.fleet import SYSTEM_GRANTS
+from deploy.roles import endpoint
+from deploy.secrets import SecretsError
+from storage.client import S3, Endpoint, StoreError
+from storage.probe import Capabilities, probe
 
 NEEDED_DISK_BYTES = 2 * 1024**3
 SLOW_FSYNC_MS = 50.0
 PROBE_BYTES = 64 * 1024 * 1024
+PROBED_BUCKET = "nearfield-system"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,7 @@ def examine(state: Path) -> list[Finding]:
         _disk,
         _resolver,
         _descriptors,
+        _stores,
         _platform,
     )
     return [finding for check in checks for finding in check(state)]
@@ -93,6 +102,31 @@ def _descriptors(_state: Path) -> Iterator[Finding]:
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     yield Finding("open files", soft >= 1024, f"at most {soft}", "Run `ulimit -n 4096` first.")
+
+
+def _stores(state: Path) -> Iterator[Finding]:
+    """What the store of each region can do, asked of it; nothing where no platform was ever made."""
+    path = state / "nearfield.toml"
+    if not path.exists():
+        return
+    config = load(path)
+    for region, entry in config.regions.items():
+        name, fix = f"store {region}", f"{entry.store} must be up, and its credentials must hold."
+        try:
+            found = asyncio.run(_probed(endpoint(config, region, SYSTEM_GRANTS)))
+        except (StoreError, SecretsError) as error:
+            yield Finding(name, well=False, seen=str(error), fix=fix)
+            continue
+        pace = "says what changed" if found.has_feed else "is listed every second for changes"
+        faults = "; ".join(found.faults())
+        fix = "No model can be served from it: name another endpoint as `store`."
+        yield Finding(name, not faults, faults or f"conditions, ranges and copies hold; {pace}", fix)
+
+
+async def _probed(store: Endpoint) -> Capabilities:
+    async with S3(store) as s3:
+        await s3.ensure_bucket(PROBED_BUCKET)
+        return await probe(s3, PROBED_BUCKET)
 
 
 def _platform(state: Path) -> Iterator[Finding]:

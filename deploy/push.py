@@ -81,10 +81,9 @@ def upload(
 
 
 def endpoint(credentials: Credentials) -> Endpoint:
-    """The bucket as a user reaches it: through the edge, with the user's key."""
-    return Endpoint(
-        credentials.s3_url, credentials.s3_access_key, credentials.s3_secret_key, ca=credentials.ca
-    )
+    """The bucket as a user reaches it: through the edge, or where the operator's own S3 is."""
+    c = credentials
+    return Endpoint(c.s3_url, c.s3_access_key, c.s3_secret_key, ca=c.s3_ca or None)
 
 
 async def read_status(store: S3, model: str) -> dict[str, Any] | None:

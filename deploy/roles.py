@@ -31,8 +31,11 @@ def runner(config: Config, role: str, name: str | None) -> Runner:
 
 
 def endpoint(config: Config, region: str, grants: tuple[str, ...]) -> Endpoint:
-    """The store of `region` as the holder of the fleet's access key with `grants` reaches it."""
-    return _endpoint(config, config.regions[region].store, grants)
+    """The store of `region` as the holder of the fleet's access key with `grants` reaches it.
+
+    A store of somebody else knows nothing of our keys: there it is the one credential that its file holds.
+    """
+    return _endpoint(config, region, config.regions[region].store, grants)
 
 
 def access_key(config: Config, grants: tuple[str, ...]) -> tuple[str, str]:
@@ -49,8 +52,9 @@ def access_key(config: Config, grants: tuple[str, ...]) -> tuple[str, str]:
     return entry.id, _key(entry).secret(secrets.root_key(config.secrets))
 
 
-def _endpoint(config: Config, url: str, grants: tuple[str, ...]) -> Endpoint:
-    key_id, secret = access_key(config, grants)
+def _endpoint(config: Config, region: str, url: str, grants: tuple[str, ...]) -> Endpoint:
+    credentials = config.regions[region].store_credentials
+    key_id, secret = secrets.access_pair(credentials) if credentials else access_key(config, grants)
     return Endpoint(url, key_id, secret)
 
 
@@ -86,7 +90,7 @@ def _region(config: Config, name: str | None) -> Runner:
         port=port,
         is_home=region == config.home,
         store=endpoint(config, region, SYSTEM_GRANTS),
-        home_store=_endpoint(config, entry.home_store or home.store, SYSTEM_GRANTS),
+        home_store=_endpoint(config, config.home, entry.home_store or home.store, SYSTEM_GRANTS),
         nodes=entry.nodes,
         hop_token=secrets.hop_token(secrets.root_key(config.secrets)),
         signing_key=secrets.signing_key(config.secrets, region),

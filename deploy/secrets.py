@@ -1,5 +1,6 @@
 """What a host keeps secret: the cluster's root key, its region's signing key, and what derives from them."""
 
+import configparser
 import hashlib
 import hmac
 import os
@@ -93,6 +94,22 @@ def read_private(path: Path) -> bytes:
     if mode & 0o077:
         raise SecretsError(f"{path} has mode {mode:o}; others can read it. Run: chmod 600 {path}")
     return data
+
+
+def access_pair(path: Path) -> tuple[str, str]:
+    """(access key id, secret) of a file in the form that AWS tools read, section `[default]`.
+
+    Raises:
+        SecretsError: missing, readable by others, or not of that form.
+    """
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read_string(read_private(path).decode())
+        return parser["default"]["aws_access_key_id"], parser["default"]["aws_secret_access_key"]
+    except (configparser.Error, KeyError, UnicodeDecodeError) as error:
+        raise SecretsError(
+            f"{path} needs a section [default] with aws_access_key_id and aws_secret_access_key: {error}"
+        ) from error
 
 
 def _read_hex(path: Path, length: int) -> bytes:

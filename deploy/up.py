@@ -20,7 +20,7 @@ from deploy.client import ApiError, Client, Unreachable
 from deploy.config import Config, ConfigError, listeners, load
 from deploy.credentials import Credentials
 from deploy.process import RoleFailed, RoleProcess
-from deploy.roles import access_key, endpoint
+from deploy.roles import endpoint
 from storage.client import S3, PreconditionFailed
 from wire.dial import split_address
 
@@ -276,16 +276,18 @@ async def put_key(store: S3, api_key: str, name: str, scopes: tuple[str, ...]) -
 
 def _credentials(config: Config, state: Path) -> Credentials:
     edge = next(iter(config.edges.values()))
-    user_id, user_secret = access_key(config, fleet.USER_GRANTS)
+    ca = str((state / "tls" / "ca.pem").resolve())
+    store = endpoint(config, config.home, fleet.USER_GRANTS)
     old = saved.load(state) if (state / saved.FILE_NAME).exists() else None
     credentials = Credentials(
         base_url=f"https://{_local(edge.listen)}/v1",
         api_key=old.api_key if old else secrets.new_api_key(),
         admin_key=old.admin_key if old else secrets.new_api_key(),
-        s3_url=f"https://{_local(edge.s3 or '')}",
-        s3_access_key=user_id,
-        s3_secret_key=user_secret,
-        ca=str((state / "tls" / "ca.pem").resolve()),
+        s3_url=f"https://{_local(edge.s3)}" if edge.s3 else store.url,
+        s3_access_key=store.access_key,
+        s3_secret_key=store.secret,
+        s3_ca=ca if edge.s3 else "",
+        ca=ca,
         state=str(state.resolve()),
         simulated_wan=config.wan_profile or "",
         regions={region: f"https://{_local(pin)}/v1" for region, pin in edge.pins.items()},

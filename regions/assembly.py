@@ -26,6 +26,7 @@ from regions.rollout.replicate import Replicator
 from regions.rollout.residence import Residence
 from regions.rollout.works import Works
 from storage.client import StoreError
+from storage.probe import refuse_unfit
 from weights_cache.revision import RevisionError
 
 if TYPE_CHECKING:
@@ -101,11 +102,15 @@ class Region:
         )
 
     async def recover(self) -> None:
-        """Brings back what was served, from the region's own store; waits for that store, and no other."""
+        """Brings back what was served, from the region's own store; waits for that store, and no other.
+
+        Raises StoreUnfit if that store is somebody else's and does not do what a model's safety needs.
+        """
         while True:
             try:
                 for bucket in self._buckets():
                     await self._own.ensure_bucket(bucket)
+                await refuse_unfit(self._own, SYSTEM_BUCKET, f"the store of region {self._plan.name}")
                 await self.policy.recover()
                 await self.controller.recover()
             except (StoreError, PointerError) as error:

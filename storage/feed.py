@@ -35,7 +35,10 @@ class FeedReader:
             raise Unreachable("Unreachable", str(error)) from error
         if answer.head.status != 200:
             raise _refusal(answer.head.status, body)
-        return Changes.of(json.loads(body))
+        try:
+            return Changes.of(json.loads(body))
+        except (ValueError, KeyError, TypeError) as error:  # another S3 sees a list of buckets asked for
+            raise StoreError("NotImplemented", "This store has no change feed.", 501) from error
 
     async def close(self) -> None:
         """Close the connections."""

@@ -23,7 +23,8 @@ TABLE = {
     "storage": {"wire"},
     "weights_cache": {"storage.client", "wire"},
     # strict and describe are pure parts of revision: bounded JSON reading, and making one at commit
-    "regions": {"storage.client", "wire"}
+    # probe is the client's side too: what a store that is not ours can do
+    "regions": {"storage.client", "storage.probe", "wire"}
     | {f"weights_cache.{each}" for each in ("revision", "header", "plan", "strict", "describe")},
     "inference": {"weights_cache", "regions.map", "wire"},
     "edge": {"regions.map", "regions.rows", "regions.choose", "regions.health", "wire"},

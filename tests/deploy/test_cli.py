@@ -11,7 +11,21 @@ from deploy.cli import app
 from deploy.credentials import Credentials
 from deploy.exits import Exit
 
-COMMANDS = ["up", "run", "push", "ls", "status", "chat", "report", "stop", "rm", "env", "doctor", "demo"]
+COMMANDS = [
+    "up",
+    "run",
+    "push",
+    "ls",
+    "status",
+    "chat",
+    "report",
+    "stop",
+    "rm",
+    "env",
+    "s3",
+    "doctor",
+    "demo",
+]
 ROOT = Path(__file__).resolve().parents[2]
 runner = CliRunner()
 
@@ -33,6 +47,7 @@ def dead(tmp_path):
         s3_access_key="NFX",
         s3_secret_key="secret",
         ca=str(authority.ca),
+        s3_ca=str(authority.ca),
         state=str(tmp_path),
         regions={"iad": "https://localhost:9/v1"},
     ).save(tmp_path)
@@ -102,6 +117,17 @@ def test_env_prints_what_clients_read(dead):
     assert "export OPENAI_BASE_URL='https://localhost:9/v1'" in lines
     assert any(line.startswith("export AWS_CA_BUNDLE=") for line in lines)
     assert (dead / "credentials.toml").stat().st_mode & 0o777 == 0o600
+
+
+def test_s3_prints_settings_that_can_be_pasted(dead):
+    """Each tool's own words, with the endpoint, the key and the authority in them; one alone for a pipe."""
+    told = json.loads(runner.invoke(app, ["s3", "--state", str(dead), "--json"]).output)
+    python = runner.invoke(app, ["s3", "boto3", "--state", str(dead)]).output
+
+    assert set(told) == {"aws", "boto3", "rclone", "s5cmd"}
+    assert all("https://localhost:9" in text and "NFX" in text and "ca.pem" in text for text in told.values())
+    compile(python, "pasted", "exec")
+    assert runner.invoke(app, ["s3", "ftp", "--state", str(dead)]).exit_code == Exit.USAGE
 
 
 def test_doctor_says_what_is_wrong_and_what_to_do(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from deploy import fleet, pki, secrets
 from deploy.config import ConfigError, load, parse, pick
-from deploy.roles import access_key
+from deploy.roles import access_key, endpoint
 
 
 @pytest.fixture
@@ -126,3 +126,51 @@ def test_a_secret_that_others_can_read_is_refused(tmp_path):
 
     with pytest.raises(secrets.SecretsError, match="chmod 600"):
         secrets.root_key(tmp_path)
+
+
+def foreign(written, *, credentials="theirs", mode=0o600):
+    """The written fleet with the home region on an S3 of somebody else."""
+    path = written.parent / credentials
+    path.write_text("[default]\naws_access_key_id = AK\naws_secret_access_key = sk/with=%\n")
+    path.chmod(mode)
+    text = written.read_text()
+    url = load(written).regions["iad"].store
+    written.write_text(
+        text.replace(f'store = "{url}"', f'store = "https://s3.example"\nstore_credentials = "{credentials}"')
+    )
+    return written
+
+
+def test_a_store_of_somebody_else_is_reached_with_its_own_credentials(written):
+    """Every role of that region, and every region that reads from home, is that one user there."""
+    foreign(written)
+    written.write_text(
+        "\n".join(line for line in written.read_text().splitlines() if not line.startswith("s3 = "))
+    )
+    config = load(written)
+    found = endpoint(config, "iad", fleet.NODE_GRANTS)
+
+    assert (found.url, found.access_key, found.secret) == ("https://s3.example", "AK", "sk/with=%")
+    assert endpoint(config, "fra", fleet.NODE_GRANTS).access_key != "AK"
+
+
+def test_signed_requests_are_not_passed_on_to_a_store_that_would_refuse_them(written):
+    with pytest.raises(ConfigError, match="Remove it"):
+        load(foreign(written))
+
+
+def test_credentials_that_others_can_read_are_refused(written):
+    foreign(written, mode=0o644)
+    written.write_text(
+        "\n".join(line for line in written.read_text().splitlines() if not line.startswith("s3 = "))
+    )
+    with pytest.raises(secrets.SecretsError, match="chmod 600"):
+        endpoint(load(written), "iad", fleet.NODE_GRANTS)
+
+
+def test_two_regions_never_share_a_store(written):
+    config = load(written)
+    text = written.read_text().replace(config.regions["fra"].store, config.regions["nrt"].store)
+    written.write_text(text)
+    with pytest.raises(ConfigError, match="each needs its own"):
+        load(written)
