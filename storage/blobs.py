@@ -1,9 +1,10 @@
 """Immutable content files, and the only code that calls fsync.
 
 A blob is written under `tmp/`, flushed, renamed to `blobs/<hex>/<id>`, and its directory flushed, before a
-row may name it. Ids are random and begin with the number of the start that made them, so a sweep can tell
-what a crash left behind from what is being written now. A slab is one sparse blob that the equal parts of an
-upload share.
+row may name it. After a flush that failed nobody knows what is on the disk, and the next one would say that
+all is well: the store stops (StoreBroken). Ids are random and begin with the number of the start that made
+them, so a sweep can tell what a crash left behind from what is being written now. A slab is one sparse blob
+that the equal parts of an upload share.
 """
 
 import fcntl
@@ -14,6 +15,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from string import hexdigits
+
+from storage.fault import NO_ROOM, StoreBroken
 
 PREALLOCATE_BYTES = (
     1024 * 1024
@@ -44,14 +47,14 @@ class BlobWriter:
         _write_all(self._fd, data)
 
     def publish(self) -> None:
-        """Make the blob durable under its id. Raises: OSError; the blob is then gone."""
+        """Make the blob durable under its id. Raises: OSError, StoreBroken; the blob is then gone."""
         assert self._fd is not None  # noqa: S101 - as above
         path = self._blobs.path(self.blob)
         try:
-            os.fsync(self._fd)
+            self._blobs.flush(self._fd)
             self._tmp.rename(path)
-            fsync_folder(path.parent)
-        except OSError:
+            self._blobs.flush_folder(path.parent)
+        except (OSError, StoreBroken):
             self.abort()
             raise
         self._close()
@@ -83,6 +86,7 @@ class SlabWriter:
         """`on_abort` gives the place back, so that whoever sends the part again may have it."""
         self.blob = blob
         self.offset = offset
+        self._blobs = blobs
         self._on_abort = on_abort
         self._position = offset
         self._fd: int | None = blobs.open_slab(
@@ -99,9 +103,9 @@ class SlabWriter:
             view = view[num:]
 
     def publish(self) -> None:
-        """Make the part durable. Raises: OSError."""
+        """Make the part durable. Raises: OSError, StoreBroken."""
         assert self._fd is not None  # noqa: S101 - as above
-        os.fsync(self._fd)
+        self._blobs.flush(self._fd)
         self._close()
 
     def abort(self) -> None:
@@ -121,11 +125,13 @@ class Blobs:
     Attributes:
         root: holds `tmp/` and `blobs/`.
         epoch: the number of this start; ids made now begin with it.
+        on_broken: told when a flush failed; the store must take nothing more.
     """
 
     def __init__(self, root: Path, epoch: int) -> None:
         self.root = root
         self.epoch = epoch
+        self.on_broken: Callable[[StoreBroken], None] = lambda _: None
         self._lock = threading.Lock()
         self._pins: Counter[str] = Counter()
         self._doomed: set[str] = set()
@@ -163,8 +169,35 @@ class Blobs:
             return os.open(path, os.O_WRONLY | _FLAGS)
         except FileNotFoundError:
             fd = os.open(path, os.O_CREAT | os.O_WRONLY | _FLAGS, 0o600)
-            fsync_folder(path.parent)
-            return fd
+        try:
+            self.flush_folder(path.parent)
+        except (OSError, StoreBroken):
+            os.close(fd)
+            raise
+        return fd
+
+    def flush(self, fd: int) -> None:
+        """Make a file's bytes durable. Raises: OSError if there is no room, StoreBroken for any other failure."""
+        try:
+            os.fsync(fd)
+        except OSError as error:
+            self._stop_on(error)
+            raise
+
+    def flush_folder(self, folder: Path) -> None:
+        """Make a folder's names durable. Raises: as `flush`."""
+        try:
+            fsync_folder(folder)
+        except OSError as error:
+            self._stop_on(error)
+            raise
+
+    def _stop_on(self, error: OSError) -> None:
+        """A full disk is told before anything was lost; after anything else nobody knows what is there."""
+        if error.errno not in NO_ROOM:
+            broken = StoreBroken(f"a flush failed: {error}")
+            self.on_broken(broken)
+            raise broken from error
 
     def open(self, blob: str) -> int:
         """A descriptor for reading. Raises: BlobMissing, OSError."""

@@ -3,6 +3,7 @@
 Source: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 """
 
+import errno
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -52,6 +53,9 @@ STATUS: Mapping[str, int] = MappingProxyType(
         "XAmzContentSHA256Mismatch": 400,
     }
 )
+
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # answered with InsufficientStorage
 
 
 class S3Error(Exception):

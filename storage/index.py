@@ -91,6 +91,12 @@ class Index:
                 self._jobs.put(_Job(apply, future))
         return future
 
+    def halt(self, reason: StoreBroken) -> None:
+        """Take nothing more, as if the index itself had failed: the disk under it did."""
+        with self._lock:
+            self.broken = self.broken or reason
+        self._jobs.put(None)
+
     def reader(self) -> sqlite3.Connection:
         """This thread's reading connection."""
         found: sqlite3.Connection | None = getattr(self._local, "db", None)

@@ -15,6 +15,7 @@ from wire.serve import Server
 
 MIN_PART_BYTES = 5 * 1024 * 1024  # S3's smallest part but the last
 DRAIN_S = 5.0  # uploads under way get this long to finish
+BROKEN_DRAIN_S = 0.5  # and callers of a store whose disk failed this long to hear of it
 LIMITS = Limits(
     target_bytes=8 * 1024,  # a key of 1,024 bytes, each escaped, is 3 KiB; a presigned query adds 1 KiB
     num_headers=128,  # user metadata
@@ -56,7 +57,7 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
         tidying = loop.run_in_executor(store.pool, store.tidy)
         await _first_of(stop, ended)
         store.begin_close()
-        await server.drain(DRAIN_S if stop.is_set() else 0.0)
+        await server.drain(DRAIN_S if stop.is_set() else BROKEN_DRAIN_S)
         await tidying
     finally:
         store.index.on_broken = lambda: None

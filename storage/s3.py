@@ -1,6 +1,5 @@
 """The store's front: verify, find the operation, run it, and answer every failure in S3's words."""
 
-import errno
 import logging
 import secrets
 import sqlite3
@@ -9,7 +8,7 @@ from types import MappingProxyType
 
 from storage import buckets, events, multipart, objects
 from storage.document import error_document
-from storage.fault import S3Error, StoreBroken
+from storage.fault import NO_ROOM, S3Error, StoreBroken
 from storage.reply import XML, Reply, send_reply
 from storage.request import S3Request, read_request, signable
 from storage.store import Store
@@ -44,7 +43,6 @@ HANDLERS: Mapping[str, Run] = MappingProxyType(
         "AbortMultipartUpload": multipart.abort,
     }
 )
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class S3Service:
@@ -79,7 +77,7 @@ def translate(error: Exception) -> S3Error:
     if isinstance(error, Refusal):
         code = {408: "RequestTimeout", 413: "EntityTooLarge"}.get(error.status, "IncompleteBody")
         return S3Error(code, error.message)
-    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
         return S3Error("InsufficientStorage", "The store's disk is full.")
     if isinstance(error, StoreBroken):
         return S3Error("ServiceUnavailable", "The store has stopped; it must be restarted.")

@@ -47,6 +47,7 @@ class Store:
         self._changed = asyncio.Event()
         self.draining = False
         self._stop_sweep = threading.Event()
+        self.blobs.on_broken = self.index.halt
         self.index.on_dead = self._discard
         self.index.on_commit = self._announce_from_thread
 

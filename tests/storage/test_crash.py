@@ -27,8 +27,10 @@ NUM_KILLS = 3
 class StoreProcess:
     """`python -m storage` in a process of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, any_part: bool = False) -> None:
         command = [sys.executable, "-m", "storage", str(folder), "--port", "0"]
+        if any_part:
+            command = [sys.executable, "-m", "tests.storage.anypart", str(folder)]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
         )
@@ -199,9 +201,9 @@ class Overwriter(Writer):
         self.old = self.new
 
 
-def attach(pid: int, what: str) -> subprocess.Popen | None:
+def attach(pid: int, what: str, *words: str, output: str = "/dev/null") -> subprocess.Popen | None:
     try:
-        command = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", what, "-p", str(pid)]
+        command = ["strace", "-f", "-qq", "-o", output, "-e", what, *words, "-p", str(pid)]
         tracer = subprocess.Popen(command, stderr=subprocess.PIPE)
     except FileNotFoundError:
         return None
