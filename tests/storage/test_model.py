@@ -1,4 +1,4 @@
-"""The store against a dictionary: any sequence of operations, with restarts in between, gives the same answers."""
+"""The store against a dictionary: any sequence of operations, crashes and restarts between, gives the same answers."""
 
 import hashlib
 import re
@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import xml.etree.ElementTree as ET
 from urllib.parse import quote
+from xml.sax.saxutils import escape
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -74,6 +75,17 @@ class StoreModel(RuleBasedStateMachine):
         self.close()
         self.open()
 
+    @precondition(lambda self: self.num_steps % 9 == 4)
+    @rule()
+    def crash(self) -> None:
+        """A store opens the files as they lie while the first one still runs, as after a kill -9."""
+        left = memory_folder()
+        shutil.copytree(self.folder, left, dirs_exist_ok=True)
+        self.close()
+        shutil.rmtree(self.folder)
+        self.folder = left
+        self.open()
+
     @rule(key=KEYS, body=BODIES)
     def put(self, key: str, body: bytes) -> None:
         assert self.raw.put("models", key, body).status == 200
@@ -101,6 +113,61 @@ class StoreModel(RuleBasedStateMachine):
         assert self.raw.delete("models", key).status == 204
         if self.objects.pop(key, None) is not None:
             self.changes.append((key, "delete"))
+
+    @rule(key=KEYS, other=KEYS)
+    def delete_if_match(self, key: str, other: str) -> None:
+        etag = self.objects.get(other, (b"", "none"))[1]
+        status = self.raw.delete("models", key, if_match=f'"{etag}"').status
+        now = self.objects.get(key)
+        assert status == (404 if now is None else 204 if now[1] == etag else 412)
+        if status == 204:
+            del self.objects[key]
+            self.changes.append((key, "delete"))
+
+    @rule(keys=st.lists(KEYS, min_size=1, max_size=4, unique=True))
+    def delete_many(self, keys: list[str]) -> None:
+        named = "".join(f"<Object><Key>{escape(key)}</Key></Object>" for key in keys)
+        answer = self.raw.send("POST", "/models", "delete=", {}, f"<Delete>{named}</Delete>".encode())
+        assert (answer.status, answer.body.count(b"<Deleted>")) == (200, len(keys))
+        for key in keys:
+            if self.objects.pop(key, None) is not None:
+                self.changes.append((key, "delete"))
+
+    @rule(key=KEYS, source=KEYS, other=KEYS)
+    def copy_if(self, key: str, source: str, other: str) -> None:
+        """A copy of one version of the source to a key that nobody has."""
+        etag = self.objects.get(other, (b"", "none"))[1]
+        headers = {
+            "x-amz-copy-source": url_path("models", source),
+            "x-amz-copy-source-if-match": f'"{etag}"',
+            "if-none-match": "*",
+        }
+        status = self.raw.send("PUT", url_path("models", key), "", headers).status
+        if source not in self.objects:
+            assert status == 404
+        elif key == source:
+            assert status in {400, 412}  # onto itself without a change, whichever is seen first
+        else:
+            assert status == (200 if self.objects[source][1] == etag and key not in self.objects else 412)
+        if status == 200:
+            self.stored(key, *self.objects[source])
+
+    @rule(key=KEYS)
+    def head(self, key: str) -> None:
+        answer = self.raw.send("HEAD", url_path("models", key))
+        assert answer.status == (200 if key in self.objects else 404)
+        if answer.status == 200:
+            data, etag = self.objects[key]
+            assert (answer.headers["content-length"], answer.headers["etag"]) == (
+                str(len(data)),
+                f'"{etag}"',
+            )
+
+    @rule(upload=uploads)
+    def list_parts(self, upload: tuple[str, str]) -> None:
+        answer = self.raw.send("GET", url_path("models", upload[0]), f"uploadId={upload[1]}")
+        numbers = [int(n) for n in re.findall(r"<PartNumber>(\d+)<", answer.body.decode())]
+        assert numbers == sorted(self.parts[upload[1]])
 
     @rule(key=KEYS, source=KEYS)
     def copy(self, key: str, source: str) -> None:

@@ -8,7 +8,7 @@ from tests.storage.stores import Raw, StoreThread
 from wire.dial import Pool
 
 NUM_WRITERS = 64
-NUM_ROUNDS = count(12, 300)
+NUM_ROUNDS = count(12, 1000)
 
 
 async def put(
@@ -21,6 +21,7 @@ async def put(
         return answer.head.status, answer.head.get("etag") or ""
 
 
+@pytest.mark.timeout(1200)
 async def test_one_of_many_creators_wins(store, raw):
     """64 writers who each want to be the first: one 200, 63 times 412, and the winner's bytes stay."""
     pool = Pool("127.0.0.1", store.port, max_idle=NUM_WRITERS)
@@ -35,6 +36,7 @@ async def test_one_of_many_creators_wins(store, raw):
     await pool.close()
 
 
+@pytest.mark.timeout(1200)
 async def test_a_swap_is_won_once(store, raw):
     """Counting up by compare-and-swap loses no step."""
     pool = Pool("127.0.0.1", store.port, max_idle=NUM_WRITERS)
