@@ -123,7 +123,7 @@ class Blobs:
     """The folder of blobs of one store. Thread-safe.
 
     Attributes:
-        root: holds `tmp/` and `blobs/`.
+        root: holds `tmp/`, `blobs/` and `aside/`.
         epoch: the number of this start; ids made now begin with it.
         on_broken: told when a flush failed; the store must take nothing more.
     """
@@ -139,7 +139,7 @@ class Blobs:
 
     def _prepare(self) -> None:
         """Make the folders and drop what a crash left half-written."""
-        for name in ("tmp", "blobs", *(f"blobs/{digit}" for digit in hexdigits.lower()[:16])):
+        for name in ("tmp", "aside", "blobs", *(f"blobs/{digit}" for digit in hexdigits.lower()[:16])):
             (self.root / name).mkdir(mode=0o700, exist_ok=True)
         for left in (self.root / "tmp").iterdir():
             left.unlink()
@@ -154,9 +154,28 @@ class Blobs:
         """Where a blob lies until it is published."""
         return self.root / "tmp" / blob
 
+    @property
+    def prefix(self) -> str:
+        """How the ids begin that are made now."""
+        return f"{self.epoch:08x}"
+
     def new_id(self) -> str:
         """An id nobody has."""
-        return f"{self.epoch:08x}{secrets.token_hex(12)}"
+        return f"{self.prefix}{secrets.token_hex(12)}"
+
+    def set_aside(self, blob: str) -> bool:
+        """Move a damaged file to `aside/`, where nothing of ours looks or deletes; False if it is not there.
+
+        Raises: OSError, StoreBroken.
+        """
+        path = self.path(blob)
+        try:
+            path.rename(self.root / "aside" / blob)
+        except FileNotFoundError:
+            return False
+        self.flush_folder(self.root / "aside")
+        self.flush_folder(path.parent)
+        return True
 
     def create(self, size: int | None) -> BlobWriter:
         """A new blob of `size` bytes, if known. Raises: OSError."""

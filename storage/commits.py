@@ -178,6 +178,21 @@ def copy_object(tx: Transaction, source: CopySource, target: CopyTarget) -> Obje
     return put_object(tx, copied, target.conditions)
 
 
+def move_extent(tx: Transaction, old: Extent, new: Extent) -> int:
+    """Put `new` in the place of `old` in every object that names it; returns how many do."""
+    query = "SELECT bucket, key, extents FROM objects WHERE instr(extents, ?)"
+    num_rows = 0
+    for bucket, key, text in tx.db.execute(query, (f'"{old.blob}"',)).fetchall():
+        extents = unpack_extents(text)
+        if old in extents:
+            moved = tuple(new if extent == old else extent for extent in extents)
+            _count(tx, added=moved, removed=extents)
+            where = (pack_extents(moved), bucket, key)
+            tx.db.execute("UPDATE objects SET extents = ? WHERE bucket = ? AND key = ?", where)
+            num_rows += 1
+    return num_rows
+
+
 def create_upload(tx: Transaction, upload: UploadRow) -> None:
     """The upload's row holds a reference on its slab. Raises: S3Error NoSuchBucket."""
     demand_bucket(tx.db, upload.bucket)

@@ -1,5 +1,6 @@
 """Operations on one object, and DeleteObjects."""
 
+from collections.abc import Iterator
 from urllib.parse import unquote_to_bytes
 
 from storage.blobs import BlobMissing
@@ -24,6 +25,7 @@ from storage.key import Right, parse_bucket, parse_key
 from storage.reply import XML, ManySlices, OneSlice, Reply
 from storage.request import S3Request
 from storage.rows import INLINE, Conditions, Extent, Headers, ObjectRow, parse_etags
+from storage.sound import Unsound, is_sound
 from storage.store import Store
 from wire.serve import Exchange
 
@@ -193,18 +195,42 @@ async def get(store: Store, exchange: Exchange, request: S3Request) -> Reply:
         row = demand_object(store.index.reader(), request.bucket, request.key)
         ask.check(row)
         span = ask.span(row)
-        body = _open(store, row, slices_of(row.extents, *(span or (0, row.size))))
+        body = await _open_sound(store, row, span or (0, row.size))
         if body is not None:
             return Reply(200 if span is None else 206, _object_headers(request, row, span), body)
-    raise S3Error("InternalError", "The object changes too fast to be read; try again.")
+    raise S3Error(
+        "InternalError", "The object's bytes are set aside as damaged, or change too fast to be read."
+    )
 
 
-def _open(store: Store, row: ObjectRow, pieces: list[Extent]) -> "OneSlice | ManySlices | bytes | None":
-    """The body, held against deletion; None if an overwrite was quicker."""
+async def _open_sound(
+    store: Store, row: ObjectRow, span: tuple[int, int]
+) -> "OneSlice | ManySlices | bytes | None":
+    """The body, none of whose bytes is known to be damaged or was not looked at. Raises: S3Error InternalError."""
+    wholes = [extent for extent, _ in _touched(row.extents, *span)]
+    try:
+        if wholes and not wholes[0].inline:
+            await store.sound.demand(wholes)
+        return _open(store, row, slices_of(row.extents, *span), wholes)
+    except BlobMissing:
+        return None
+    except Unsound as error:
+        await store.set_aside(error.extent, row)
+        raise S3Error("InternalError", "The stored bytes fail their checksum and are not served.") from error
+
+
+def _open(
+    store: Store, row: ObjectRow, pieces: list[Extent], wholes: list[Extent]
+) -> "OneSlice | ManySlices | bytes | None":
+    """The body, held against deletion; None if an overwrite was quicker. `wholes`: what the pieces are of."""
     if not pieces:
         return b""
     if pieces[0].inline:
-        return read_inline(store.index.reader(), pieces[0])
+        data = read_inline(store.index.reader(), wholes[0])
+        if data is not None and not is_sound(data, wholes[0]):
+            raise Unsound(wholes[0])
+        low = pieces[0].offset - wholes[0].offset
+        return None if data is None else data[low : low + pieces[0].length]
     if len(pieces) == 1:
         try:
             return OneSlice(store.blobs, pieces[0])
@@ -222,15 +248,18 @@ def _open(store: Store, row: ObjectRow, pieces: list[Extent]) -> "OneSlice | Man
 
 def slices_of(extents: tuple[Extent, ...], first: int, length: int) -> list[Extent]:
     """Where bytes first..first+length of an object lie; the CRCs are of the whole extents still."""
-    pieces = []
+    return [piece for _, piece in _touched(extents, first, length)]
+
+
+def _touched(extents: tuple[Extent, ...], first: int, length: int) -> Iterator[tuple[Extent, Extent]]:
+    """(whole extent, the piece of it that lies in first..first+length)."""
     start = 0
     for extent in extents:
         low = max(first, start)
         high = min(first + length, start + extent.length)
         if low < high:
-            pieces.append(Extent(extent.blob, extent.offset + low - start, high - low, extent.crc64))
+            yield extent, Extent(extent.blob, extent.offset + low - start, high - low, extent.crc64)
         start += extent.length
-    return pieces
 
 
 async def delete(store: Store, exchange: Exchange, request: S3Request) -> Reply:

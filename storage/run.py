@@ -1,13 +1,16 @@
 """The store as a role: open the folder, listen, serve until told to stop."""
 
 import asyncio
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from storage.fault import StoreBroken
 from storage.key import AccessKey
 from storage.s3 import S3Service
+from storage.scrub import RATE_BYTES_PER_S, Pace, Scrubber, Source
 from storage.sigv4 import Verifier, utc_now
 from storage.store import Store
 from wire.limits import Limits
@@ -16,6 +19,7 @@ from wire.serve import Server
 MIN_PART_BYTES = 5 * 1024 * 1024  # S3's smallest part but the last
 DRAIN_S = 5.0  # uploads under way get this long to finish
 BROKEN_DRAIN_S = 0.5  # and callers of a store whose disk failed this long to hear of it
+FIRST_SCRUB_S = 60.0  # a start has better things to do
 LIMITS = Limits(
     target_bytes=8 * 1024,  # a key of 1,024 bytes, each escaped, is 3 KiB; a presigned query adds 1 KiB
     num_headers=128,  # user metadata
@@ -35,6 +39,8 @@ class StoreSettings:
     access_keys: tuple[AccessKey, ...]
     region: str = "us-east-1"
     min_part_bytes: int = MIN_PART_BYTES
+    source: Source | None = None  # another region's store, for what this one's disk lost
+    scrub_bytes_per_s: float = RATE_BYTES_PER_S
 
 
 async def run(settings: StoreSettings, ready: Callable[[int], None], stop: asyncio.Event) -> None:
@@ -55,8 +61,12 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
         server = await Server.start(S3Service(store), settings.host, settings.port, limits=LIMITS)
         ready(server.port)
         tidying = loop.run_in_executor(store.pool, store.tidy)
+        scrubber = Scrubber(store, settings.source, Pace(settings.scrub_bytes_per_s), time.monotonic)
+        scrubbing = asyncio.create_task(_scrub(scrubber))
         await _first_of(stop, ended)
         store.begin_close()
+        scrubbing.cancel()
+        await asyncio.wait([scrubbing])
         await server.drain(DRAIN_S if stop.is_set() else BROKEN_DRAIN_S)
         await tidying
     finally:
@@ -64,6 +74,12 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
         await store.close()
     if ended.is_set():
         raise StoreBroken("the index failed; see the log. Restart once the disk is well")
+
+
+async def _scrub(scrubber: Scrubber) -> None:
+    await asyncio.sleep(FIRST_SCRUB_S)
+    with suppress(StoreBroken):  # said and acted on by whoever serves
+        await scrubber.run()
 
 
 async def _first_of(*events: asyncio.Event) -> None:

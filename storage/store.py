@@ -1,6 +1,7 @@
 """What the handlers of one store share: its index, blobs, threads and clock."""
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -10,11 +11,16 @@ from typing import TypeVar
 
 from storage.blobs import Blobs, lock_folder
 from storage.checksum import native
+from storage.damage import is_slab_in_use, record_damage
 from storage.fault import S3Error
 from storage.index import Index, Transaction
 from storage.ingest import Ingest
+from storage.rows import Extent, ObjectRow
 from storage.sigv4 import Clock, Verifier
 from storage.slabs import Slabs
+from storage.sound import Soundness
+
+log = logging.getLogger("nearfield.storage")
 
 NUM_THREADS = 8  # hashing and flushing release the GIL; more threads than this only fight for the disk
 MAX_KEPT_EVENTS = 1_000_000  # about 200 MB of outbox; a reader further behind must list
@@ -41,6 +47,7 @@ class Store:
         self.clock = clock
         self.index = Index(root / "meta.db")
         self.blobs = Blobs(root, self.index.epoch)
+        self.sound = Soundness(self.blobs)
         self.slabs = Slabs(self.index, self.blobs)
         self.pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="store")
         self._loop = asyncio.get_running_loop()
@@ -60,6 +67,17 @@ class Store:
         future = self.index.commit(apply)
         future.add_done_callback(lambda done: _undo_unless_applied(done, ingest))
         return await asyncio.wrap_future(future)
+
+    async def set_aside(self, extent: Extent, row: ObjectRow) -> None:
+        """Write down that bytes of `row` are damaged, say so, and move their file out of every reader's way.
+
+        A slab that is still written to stays where it is; its damaged part is not served either. Raises: StoreBroken.
+        """
+        self.sound.forget(extent)
+        if await self.commit(lambda tx: record_damage(tx, extent, row.bucket, row.key)):
+            log.error("%s/%s: bytes of blob %s are damaged", row.bucket, row.key, extent.blob)
+        if not extent.inline and not is_slab_in_use(self.index.reader(), extent.blob):
+            await asyncio.to_thread(self.blobs.set_aside, extent.blob)
 
     async def in_thread(self, work: Callable[[], T]) -> T:
         """Run reading work that may take a while off the loop."""
