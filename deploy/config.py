@@ -26,6 +26,7 @@ class AccessKeyEntry:
     id: str
     grants: tuple[str, ...]
     generation: int = 1
+    old_until_s: float = 0.0  # Unix time until which the generation before is honoured too
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,11 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 
 from deploy import secrets
-from deploy.config import AccessKeyEntry, Config, ConfigError, pick
+from deploy.config import AccessKeyEntry, Config, ConfigError, load, pick
 from deploy.fleet import NODE_GRANTS, SYSTEM_GRANTS
 from storage.client import Endpoint
 from storage.key import AccessKey, Grant
@@ -70,12 +71,22 @@ def _store(config: Config, name: str | None) -> Runner:
         root_key=secrets.root_key(config.secrets),
         access_keys=tuple(_key(k) for k in config.access_keys),
         region=region,
+        read_keys=lambda: _keys_of(config.path),
     )
     return lambda ready, stop: run(settings, ready, stop)
 
 
 def _key(entry: AccessKeyEntry) -> AccessKey:
-    return AccessKey(entry.id, entry.generation, tuple(Grant.parse(text) for text in entry.grants))
+    grants = tuple(Grant.parse(text) for text in entry.grants)
+    return AccessKey(entry.id, entry.generation, grants, entry.old_until_s)
+
+
+def _keys_of(path: Path) -> tuple[AccessKey, ...]:
+    """What the configuration says now. Raises: ValueError."""
+    try:
+        return tuple(_key(entry) for entry in load(path).access_keys)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
 
 
 def _region(config: Config, name: str | None) -> Runner:

@@ -8,7 +8,7 @@ import base64
 import hashlib
 import hmac
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import NewType
 
@@ -96,15 +96,23 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class AccessKey:
-    """A caller's name. Its secret is derived, so no region stores one; a new generation revokes the old."""
+    """A caller's name. Its secret is derived, so no region stores one.
+
+    A new generation revokes the old, unless `old_until_s` (Unix time) gives the one before it a while yet.
+    """
 
     id: str
     generation: int
     grants: tuple[Grant, ...]
+    old_until_s: float = 0.0
 
     def __post_init__(self) -> None:
         if not _ACCESS_KEY_ID.fullmatch(self.id):
             raise ValueError(f"{self.id!r} is not an access key id: 3 to 128 of A-Z a-z 0-9 _ . -")
+
+    def before(self) -> "tuple[AccessKey, ...]":
+        """The key as it was one generation ago; nothing for the first."""
+        return (replace(self, generation=self.generation - 1),) if self.generation > 1 else ()
 
     def secret(self, root_key: bytes) -> str:
         """The secret: 43 characters of base64url of HMAC-SHA256(root_key, "id|generation")."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from storage.fault import StoreBroken
 from storage.key import AccessKey
+from storage.keyring import ReadKeys, keep_current
 from storage.s3 import S3Service
 from storage.scrub import RATE_BYTES_PER_S, Pace, Scrubber, Source
 from storage.sigv4 import Verifier, utc_now
@@ -39,6 +40,9 @@ class StoreSettings:
     access_keys: tuple[AccessKey, ...]
     region: str = "us-east-1"
     min_part_bytes: int = MIN_PART_BYTES
+    read_keys: ReadKeys | None = (
+        None  # called about once a second, in a thread; None: the keys stay as they are
+    )
     source: Source | None = None  # another region's store, for what this one's disk lost
     scrub_bytes_per_s: float = RATE_BYTES_PER_S
 
@@ -62,11 +66,14 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
         ready(server.port)
         tidying = loop.run_in_executor(store.pool, store.tidy)
         scrubber = Scrubber(store, settings.source, Pace(settings.scrub_bytes_per_s), time.monotonic)
-        scrubbing = asyncio.create_task(_scrub(scrubber))
+        beside = [asyncio.create_task(_scrub(scrubber))]
+        if settings.read_keys is not None:
+            beside.append(asyncio.create_task(keep_current(verifier.keys, settings.read_keys)))
         await _first_of(stop, ended)
         store.begin_close()
-        scrubbing.cancel()
-        await asyncio.wait([scrubbing])
+        for task in beside:
+            task.cancel()
+        await asyncio.wait(beside)
         await server.drain(DRAIN_S if stop.is_set() else BROKEN_DRAIN_S)
         await tidying
     finally:

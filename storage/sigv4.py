@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from storage.fault import S3Error
 from storage.key import AccessKey, Identity
+from storage.keyring import KeyRing
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 MAX_SKEW_S = 15 * 60  # what AWS allows between the two clocks
@@ -116,10 +117,14 @@ class Verified:
 
 
 class Verifier:
-    """Checks requests against the access keys of one store."""
+    """Checks requests against the access keys of one store.
+
+    Attributes:
+        keys: may be replaced while requests are served.
+    """
 
     def __init__(self, keys: Iterable[AccessKey], root_key: bytes) -> None:
-        self._keys = {key.id: (key.secret(root_key), Identity(key.id, key.grants)) for key in keys}
+        self.keys = KeyRing(keys, root_key)
 
     def verify(self, request: Signable, now: datetime) -> Verified:
         """The signer of `request` and its body's protection.
@@ -129,19 +134,32 @@ class Verifier:
             SignatureDoesNotMatch.
         """
         claim = read_claim(request)
-        secret, identity = self._keys.get(claim.access_key, (None, None))
-        if secret is None or identity is None:
+        found = self.keys.find(claim.access_key, now.timestamp())
+        if found is None:
             raise S3Error(
                 "InvalidAccessKeyId", "The access key id is not known here.", AWSAccessKeyId=claim.access_key
             )
         _check_time(claim, now)
         kind = _payload_kind(claim)
-        key = signing_key(secret, claim.date, claim.region)
-        expected = sign_canonical(key, claim, canonical_request(request, claim.signed_headers, claim.payload))
-        _demand_equal(expected, claim.signature)
+        identity, secrets = found
+        canonical = canonical_request(request, claim.signed_headers, claim.payload)
+        key, expected = _demand_signer(secrets, claim, canonical)
         signed = kind in {PayloadKind.CHUNKS_SIGNED, PayloadKind.CHUNKS_SIGNED_TRAILER}
         chain = ChunkChain(key, claim.at, claim.scope, expected) if signed else None
         return Verified(identity, kind, claim.payload if kind is PayloadKind.SIGNED else None, chain)
+
+
+def _demand_signer(secrets: Iterable[str], claim: Claim, canonical: bytes) -> tuple[bytes, str]:
+    """The key and the signature under the secret that signed. Raises: S3Error SignatureDoesNotMatch for none.
+
+    All are tried whichever fits: the time that it takes tells nothing of which.
+    """
+    tried = [signing_key(secret, claim.date, claim.region) for secret in secrets]
+    signed = [(key, sign_canonical(key, claim, canonical)) for key in tried]
+    fitting = [each for each in signed if _is_equal(each[1], claim.signature)]
+    if not fitting:
+        raise _mismatch()
+    return fitting[0]
 
 
 def read_claim(request: Signable) -> Claim:
@@ -306,11 +324,19 @@ def _hmac_hex(key: bytes, text: str) -> str:
     return hmac.digest(key, text.encode(), hashlib.sha256).hex()
 
 
+def _is_equal(expected: str, claimed: str) -> bool:
+    return hmac.compare_digest(expected.encode(), claimed.encode("utf-8", "replace"))
+
+
 def _demand_equal(expected: str, claimed: str) -> None:
-    if not hmac.compare_digest(expected.encode(), claimed.encode("utf-8", "replace")):
-        raise S3Error(
-            "SignatureDoesNotMatch", "The signature does not match; check the secret key and what was signed."
-        )
+    if not _is_equal(expected, claimed):
+        raise _mismatch()
+
+
+def _mismatch() -> S3Error:
+    return S3Error(
+        "SignatureDoesNotMatch", "The signature does not match; check the secret key and what was signed."
+    )
 
 
 @dataclass(frozen=True, slots=True)

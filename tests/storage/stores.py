@@ -33,8 +33,10 @@ def memory_folder() -> Path:
 class StoreThread:
     """A store on its own loop in a thread, so that blocking clients can be used against it."""
 
-    def __init__(self, root: Path, min_part_bytes: int = 5 * 1024 * 1024) -> None:
-        self.settings = StoreSettings("127.0.0.1", 0, root, ROOT_KEY, KEYS, "us-east-1", min_part_bytes)
+    def __init__(self, root: Path, min_part_bytes: int = 5 * 1024 * 1024, **more: object) -> None:
+        self.settings = StoreSettings(
+            "127.0.0.1", 0, root, ROOT_KEY, KEYS, "us-east-1", min_part_bytes, **more
+        )
         self.port = 0
         self._failure: BaseException | None = None
         self._ready = threading.Event()
