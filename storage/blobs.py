@@ -17,6 +17,7 @@ from pathlib import Path
 from string import hexdigits
 
 from storage.fault import NO_ROOM, StoreBroken
+from storage.writeback import Writeback
 
 PREALLOCATE_BYTES = (
     1024 * 1024
@@ -38,6 +39,8 @@ class BlobWriter:
         self._blobs = blobs
         self._tmp = blobs.tmp_path(blob)
         self._fd: int | None = os.open(self._tmp, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _FLAGS, 0o600)
+        self._position = 0
+        self._writeback = Writeback(self._fd, 0)
         if size is not None and size >= PREALLOCATE_BYTES:
             self._preallocate(size)
 
@@ -45,6 +48,8 @@ class BlobWriter:
         """Append. Raises: OSError."""
         assert self._fd is not None  # noqa: S101 - a type for mypy; misuse is a bug of ours
         _write_all(self._fd, data)
+        self._position += len(data)
+        self._writeback.reached(self._position)
 
     def publish(self) -> None:
         """Make the blob durable under its id. Raises: OSError, StoreBroken; the blob is then gone."""
@@ -92,6 +97,7 @@ class SlabWriter:
         self._fd: int | None = blobs.open_slab(
             blob
         )  # its own descriptor: a failed flush is reported on each once
+        self._writeback = Writeback(self._fd, offset)
 
     def write(self, data: bytes | memoryview) -> None:
         """Append to the part. Raises: OSError."""
@@ -101,6 +107,7 @@ class SlabWriter:
             num = os.pwrite(self._fd, view, self._position)
             self._position += num
             view = view[num:]
+        self._writeback.reached(self._position)
 
     def publish(self) -> None:
         """Make the part durable. Raises: OSError, StoreBroken."""

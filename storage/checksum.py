@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from storage.fault import S3Error
 
 HEADER_PREFIX = "x-amz-checksum-"
+OWN_CHECKSUM = "CRC64NVME"  # every extent has it, whatever the caller sends
 COMPOSITE = "COMPOSITE"
 FULL_OBJECT = "FULL_OBJECT"
 

@@ -12,8 +12,10 @@ from storage.awschunked import AwsChunkedDecoder
 from storage.checksum import (
     BY_HEADER,
     HEADER_PREFIX,
+    OWN_CHECKSUM,
     Algorithm,
     Checksum,
+    Hasher,
     crc64nvme,
     decode_digest,
     encode_digest,
@@ -27,6 +29,7 @@ from storage.sigv4 import PayloadKind
 from wire.serve import Exchange
 
 BATCH_BYTES = 512 * 1024  # handed to a thread at once; a body holds at most two of these
+AT_ONCE_BYTES = 16 * 1024  # 50 us of MD5; handing it to a thread and back takes as long on a busy machine
 MAX_PUT_BYTES = 5 * 1024**3  # S3's largest single PUT and part
 _NOT_VALUES = frozenset({HEADER_PREFIX + "algorithm", HEADER_PREFIX + "type", HEADER_PREFIX + "mode"})
 
@@ -175,7 +178,14 @@ class Ingest:
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._sha256 = hashlib.sha256() if plan.sha256 else None
         self._crc64 = crc64nvme()
-        self._checksum = plan.algorithm.hasher() if plan.algorithm else None
+        self._checksum = self._asked_checksum()
+
+    def _asked_checksum(self) -> Hasher | None:
+        """What computes the caller's checksum; the extent's own if it is that one, not the same work twice."""
+        algorithm = self.plan.algorithm
+        if algorithm is None:
+            return None
+        return self._crc64 if algorithm.name == OWN_CHECKSUM else algorithm.hasher()
 
     def feed(self, pieces: list[bytes]) -> None:
         """Take the next bytes as they came. Raises: S3Error, OSError."""
@@ -220,7 +230,7 @@ class Ingest:
         self._crc64.update(piece)
         if self._sha256 is not None:
             self._sha256.update(piece)
-        if self._checksum is not None:
+        if self._checksum is not None and self._checksum is not self._crc64:
             self._checksum.update(piece)
         self._open_sink().write(piece)
 
@@ -257,8 +267,11 @@ class Ingest:
         return Checksum(self.plan.algorithm.name, encode_digest(self._checksum.digest()))
 
 
-async def receive(exchange: Exchange, ingest: Ingest, pool: Executor) -> Received:
+async def receive(exchange: Exchange, ingest: Ingest, pool: Executor, *, in_memory: bool = False) -> Received:
     """Run a body through `ingest`; if anything goes wrong, cancellation too, nothing is left behind.
+
+    With `in_memory`, its sink being memory, a body up to AT_ONCE_BYTES is taken on the loop: hashing it takes less
+    than a thread's turn.
 
     Raises: S3Error, OSError, wire's Refusal and Disconnected.
     """
@@ -279,7 +292,10 @@ async def receive(exchange: Exchange, ingest: Ingest, pool: Executor) -> Receive
                 pieces, num_bytes = [], 0
         if work is not None:
             await work
-        received = await loop.run_in_executor(pool, ingest.finish, pieces)
+        at_once = in_memory and ingest.plan.size <= AT_ONCE_BYTES
+        received = (
+            ingest.finish(pieces) if at_once else await loop.run_in_executor(pool, ingest.finish, pieces)
+        )
         whole = True
         return received
     finally:
@@ -296,5 +312,6 @@ def _seen(work: "asyncio.Future[None]") -> None:
 async def read_document(exchange: Exchange, request: S3Request, max_bytes: int, pool: Executor) -> bytes:
     """A small body, checked like any other. Raises: S3Error."""
     sink = MemorySink()
-    await receive(exchange, Ingest(plan_body(request, max_bytes), request, lambda: sink), pool)
+    ingest = Ingest(plan_body(request, max_bytes), request, lambda: sink)
+    await receive(exchange, ingest, pool, in_memory=True)
     return bytes(sink.data)

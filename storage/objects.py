@@ -102,10 +102,11 @@ async def put(store: Store, exchange: Exchange, request: S3Request) -> Reply:
     headers = kept_headers(request)
     conditions = write_conditions(request)
     plan = plan_body(request, MAX_PUT_BYTES)
-    _refuse_early(store, request, conditions)
     inline = MemorySink(INLINE + store.blobs.new_id()) if plan.size <= MAX_INLINE_BYTES else None
+    if inline is None or not exchange.body_complete:
+        _refuse_early(store, request, conditions)
     ingest = Ingest(plan, request, lambda: inline or store.blobs.create(plan.size))
-    received = await receive(exchange, ingest, store.pool)
+    received = await receive(exchange, ingest, store.pool, in_memory=inline is not None)
     row = ObjectRow(
         request.bucket,
         request.key,

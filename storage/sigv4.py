@@ -249,7 +249,7 @@ def _check_signed_headers(request: Signable, claim: Claim) -> None:
 
 def _check_time(claim: Claim, now: datetime) -> None:
     try:
-        at = datetime.strptime(claim.at, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        at = _stamped(claim.at)
     except ValueError as error:
         raise S3Error("AccessDenied", "The request's date is no date.") from error
     age_s = (now - at).total_seconds()
@@ -262,6 +262,20 @@ def _check_time(claim: Claim, now: datetime) -> None:
             RequestTime=claim.at,
             ServerTime=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
         )
+
+
+def _stamped(at: str) -> datetime:
+    """A stamp of _STAMP's form as a time; strptime takes longer than the signature. Raises: ValueError."""
+    day, second = at[:8], at[9:15]
+    return datetime(
+        int(day[:4]),
+        int(day[4:6]),
+        int(day[6:]),
+        int(second[:2]),
+        int(second[2:4]),
+        int(second[4:]),
+        tzinfo=UTC,
+    )
 
 
 def _payload_kind(claim: Claim) -> PayloadKind:
