@@ -8,7 +8,8 @@ from email.utils import format_datetime, parsedate_to_datetime
 from storage.fault import S3Error
 from storage.rows import ObjectRow, parse_etags
 
-_RANGE = re.compile(r"bytes=[ \t]*(\d{0,19})-(\d{0,19})[ \t]*")
+_RANGE = re.compile(r"bytes=[ \t]*([0-9]*)-([0-9]*)[ \t]*")
+MAX_DIGITS = 19  # no object ends beyond; clients ask up to 2**63 or more for "to the end"
 
 
 def http_date(at_ms: int) -> str:
@@ -70,7 +71,7 @@ class ReadAsk:
         if match is None or match[1] == match[2] == "" or not self._range_applies(row):
             return None
         first, last = self._bounds(match[1], match[2], row.size)
-        if match[1] and match[2] and int(match[2]) < int(match[1]):
+        if match[1] and match[2] and _position(match[2]) < _position(match[1]):
             return None
         if first >= row.size or last < first:
             raise S3Error(
@@ -84,8 +85,8 @@ class ReadAsk:
     @staticmethod
     def _bounds(first: str, last: str, size: int) -> tuple[int, int]:
         if not first:
-            return max(size - int(last), 0) if int(last) else size, size - 1
-        return int(first), min(int(last), size - 1) if last else size - 1
+            return max(size - _position(last), 0) if _position(last) else size, size - 1
+        return _position(first), min(_position(last), size - 1) if last else size - 1
 
     def _range_applies(self, row: ObjectRow) -> bool:
         if self.if_range is None:
@@ -93,6 +94,12 @@ class ReadAsk:
         if '"' in self.if_range:
             return _names(self.if_range, row.etag)
         return self.if_range == http_date(row.modified_ms)
+
+
+def _position(digits: str) -> int:
+    """A byte's number; what has more digits than any object is as good as the largest number that has not."""
+    plain = digits.lstrip("0") or "0"
+    return int(plain) if len(plain) <= MAX_DIGITS else 10**MAX_DIGITS
 
 
 def _names(header: str, etag: str) -> bool:
