@@ -9,7 +9,7 @@ from types import MappingProxyType
 from deploy import secrets
 from deploy.config import AccessKeyEntry, Config, ConfigError, load, pick
 from deploy.fleet import NODE_GRANTS, SYSTEM_GRANTS
-from storage.client import Endpoint
+from storage.client import S3, Endpoint
 from storage.key import AccessKey, Grant
 from wire.dial import split_address
 
@@ -64,6 +64,7 @@ def _store(config: Config, name: str | None) -> Runner:
 
     region, entry = pick(config.stores, name, "store")
     host, port = split_address(entry.listen)
+    others = tuple(S3(each) for each in other_copies(config, region))
     settings = StoreSettings(
         host=host,
         port=port,
@@ -72,8 +73,25 @@ def _store(config: Config, name: str | None) -> Runner:
         access_keys=tuple(_key(k) for k in config.access_keys),
         region=region,
         read_keys=lambda: _keys_of(config.path),
+        sources=others,
     )
-    return lambda ready, stop: run(settings, ready, stop)
+
+    async def serve(ready: Ready, stop: asyncio.Event) -> None:
+        try:
+            await run(settings, ready, stop)
+        finally:
+            for other in others:
+                await other.close()
+
+    return serve
+
+
+def other_copies(config: Config, region: str) -> tuple[Endpoint, ...]:
+    """The stores that may have what the disk of `region` lost, the home's first. None if no key may read them all."""
+    if all(key.grants != SYSTEM_GRANTS for key in config.access_keys):
+        return ()
+    names = sorted(config.regions.keys() - {region}, key=lambda name: (name != config.home, name))
+    return tuple(endpoint(config, name, SYSTEM_GRANTS) for name in names)
 
 
 def _key(entry: AccessKeyEntry) -> AccessKey:

@@ -43,7 +43,7 @@ class StoreSettings:
     read_keys: ReadKeys | None = (
         None  # called about once a second, in a thread; None: the keys stay as they are
     )
-    source: Source | None = None  # another region's store, for what this one's disk lost
+    sources: tuple[Source, ...] = ()  # other regions' stores, for what this one's disk lost
     scrub_bytes_per_s: float = RATE_BYTES_PER_S
 
 
@@ -65,7 +65,7 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
         server = await Server.start(S3Service(store), settings.host, settings.port, limits=LIMITS)
         ready(server.port)
         tidying = loop.run_in_executor(store.pool, store.tidy)
-        scrubber = Scrubber(store, settings.source, Pace(settings.scrub_bytes_per_s), time.monotonic)
+        scrubber = Scrubber(store, settings.sources, Pace(settings.scrub_bytes_per_s), time.monotonic)
         beside = [asyncio.create_task(_scrub(scrubber))]
         if settings.read_keys is not None:
             beside.append(asyncio.create_task(keep_current(verifier.keys, settings.read_keys)))

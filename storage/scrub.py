@@ -11,7 +11,7 @@ import asyncio
 import logging
 import os
 import sqlite3
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,13 +58,13 @@ class Scrubber:
     def __init__(
         self,
         store: Store,
-        source: Source | None,
+        sources: Sequence[Source],
         pace: Pace,
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._store = store
-        self._source = source
+        self._sources = sources
         self._pace = pace
         self._clock = clock
         self._sleep = sleep
@@ -123,20 +123,25 @@ class Scrubber:
         return crc.value == extent.crc64
 
     async def _mend(self, extent: Extent, row: ObjectRow) -> None:
-        """Fetch the bytes from elsewhere, check them, and let the rows name the new file."""
-        if self._source is None:
-            return
+        """Fetch the bytes from elsewhere, from the first place that has them."""
+        for source in self._sources:
+            if await self._mend_from(source, extent, row):
+                log.warning("%s/%s is whole again, from another copy", row.bucket, row.key)
+                return
+
+    async def _mend_from(self, source: Source, extent: Extent, row: ObjectRow) -> bool:
+        """Fetch, check, and let the rows name the new file; False if that copy is no help."""
         writer = await asyncio.to_thread(self._store.blobs.create, extent.length)
         mended = False
         try:
             crc, num_bytes = crc64nvme(), 0
-            async for data in self._stream(self._source, extent, row):
+            async for data in _stream(source, extent, row):
                 await asyncio.to_thread(writer.write, data)
                 crc.update(data)
                 num_bytes += len(data)
             if (num_bytes, crc.value) != (extent.length, extent.crc64):
-                log.error("the other copy of %s/%s is not the same bytes", row.bucket, row.key)
-                return
+                log.warning("the other copy of %s/%s is not the same bytes", row.bucket, row.key)
+                return False
             await asyncio.to_thread(writer.publish)
             whole = Extent(writer.blob, 0, extent.length, extent.crc64)
             mended = True  # from here on a row may name it, whatever is raised
@@ -147,12 +152,12 @@ class Scrubber:
         finally:
             if not mended:
                 await asyncio.to_thread(writer.abort)
-        if mended:
-            log.warning("%s/%s is whole again, from another copy", row.bucket, row.key)
+        return mended
 
-    def _stream(self, source: Source, extent: Extent, row: ObjectRow) -> AsyncGenerator[bytes, None]:
-        start = sum(each.length for each in row.extents[: row.extents.index(extent)])
-        return source.stream(row.bucket, row.key, if_match=row.etag, start=start, length=extent.length)
+
+def _stream(source: Source, extent: Extent, row: ObjectRow) -> AsyncGenerator[bytes, None]:
+    start = sum(each.length for each in row.extents[: row.extents.index(extent)])
+    return source.stream(row.bucket, row.key, if_match=row.etag, start=start, length=extent.length)
 
 
 def still_names(store: Store, row: ObjectRow, extent: Extent) -> bool:

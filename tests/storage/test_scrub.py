@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from deploy.config import load
+from deploy.roles import other_copies
 from storage.client import S3, url_path
 from storage.damage import read_damages
 from storage.scrub import Pace, Scrubber
@@ -85,9 +87,9 @@ class Time:
         self.slept_s.append(seconds)
 
 
-async def one_pass(store: Store, source=None, pace: Pace | None = None, time: Time | None = None) -> int:
+async def one_pass(store: Store, *sources, pace: Pace | None = None, time: Time | None = None) -> int:
     time = time or Time()
-    scrubber = Scrubber(store, source, pace or Pace(), time.clock, time.sleep)
+    scrubber = Scrubber(store, sources, pace or Pace(), time.clock, time.sleep)
     num_steps = 0
     while await scrubber.step():
         num_steps += 1
@@ -171,6 +173,13 @@ def test_what_was_written_since_the_start_is_not_read_again_for_a_get(tmp_path):
         assert raw.get("models", "a").status == 500
 
 
+class Liar:
+    """A region whose copy is damaged too."""
+
+    async def stream(self, bucket, key, **asked):
+        yield OTHER
+
+
 async def test_another_region_mends_every_object_that_shares_the_bytes(tmp_path):
     here, there = tmp_path / "here", tmp_path / "there"
     await asyncio.to_thread(fill, here)
@@ -180,7 +189,7 @@ async def test_another_region_mends_every_object_that_shares_the_bytes(tmp_path)
         flip(path)
     other = await asyncio.to_thread(StoreThread, there, 1)
     async with S3(other.endpoint()) as source, open_store(here) as store:
-        await one_pass(store, source)
+        await one_pass(store, Liar(), source)
         found = read_damages(store.index.reader())
     await asyncio.to_thread(other.stop)
 
@@ -194,10 +203,6 @@ async def test_another_region_mends_every_object_that_shares_the_bytes(tmp_path)
 
 
 async def test_a_wrong_copy_mends_nothing(tmp_path):
-    class Liar:
-        async def stream(self, bucket, key, **asked):
-            yield OTHER
-
     await asyncio.to_thread(fill, tmp_path)
     flip(file_of(tmp_path, "a"))
     async with open_store(tmp_path) as store:
@@ -213,7 +218,7 @@ async def test_a_pass_goes_on_where_it_was_stopped(tmp_path):
     await asyncio.to_thread(fill, tmp_path)
     time = Time()
     async with open_store(tmp_path) as store:
-        scrubber = Scrubber(store, None, Pace(), time.clock, time.sleep)
+        scrubber = Scrubber(store, (), Pace(), time.clock, time.sleep)
         assert await scrubber.step()
         assert await scrubber.step()
     async with open_store(tmp_path) as store:
@@ -233,3 +238,17 @@ async def test_reading_is_as_slow_as_was_asked(tmp_path):
 def test_time_spent_reading_counts_as_rest():
     assert Pace(1000.0).rest_s(500, 0.2) == pytest.approx(0.3)
     assert Pace(1000.0).rest_s(500, 0.9) == 0.0
+
+
+def test_a_store_of_the_fleet_asks_the_home_first(tmp_path):
+    from tests.deploy.test_config import dt, fleet, pki
+
+    authority = pki.ensure(tmp_path / "tls", dt.datetime.now(dt.UTC))
+    config = load(fleet.write(fleet.FleetPlan(tmp_path), authority))
+
+    for region in config.regions:
+        asked = [endpoint.url for endpoint in other_copies(config, region)]
+        own, home = config.regions[region].store, config.regions[config.home].store
+        assert own not in asked
+        assert len(asked) == len(config.regions) - 1
+        assert asked[0] == home or own == home
