@@ -1,6 +1,7 @@
 """A flipped bit is not served, is found, is moved aside, and is mended from another region."""
 
 import asyncio
+import errno
 import hashlib
 import json
 import os
@@ -14,7 +15,9 @@ import pytest
 
 from deploy.config import load
 from deploy.roles import other_copies
+from storage import scrub
 from storage.client import S3, url_path
+from storage.commits import delete_object
 from storage.damage import read_damages
 from storage.scrub import Pace, Scrubber
 from storage.sigv4 import Verifier, utc_now
@@ -252,3 +255,31 @@ def test_a_store_of_the_fleet_asks_the_home_first(tmp_path):
         assert own not in asked
         assert len(asked) == len(config.regions) - 1
         assert asked[0] == home or own == home
+
+
+async def test_a_sector_that_cannot_be_read_is_lost_too(tmp_path, monkeypatch):
+    class Unreadable:
+        def __getattr__(self, name):
+            return getattr(os, name)
+
+        def pread(self, *_):
+            raise OSError(errno.EIO, "Input/output error")
+
+    await asyncio.to_thread(fill, tmp_path)
+    monkeypatch.setattr(scrub, "os", Unreadable())
+    async with open_store(tmp_path) as store:
+        assert await one_pass(store) == 5
+        assert {each.key for each in read_damages(store.index.reader())} == {"a", "b", "two"}
+
+
+async def test_what_an_overwrite_took_away_is_no_damage(tmp_path, monkeypatch):
+    await asyncio.to_thread(fill, tmp_path)
+    async with open_store(tmp_path) as store:
+        row = scrub.next_object(store.index.reader())
+        flip(file_of(tmp_path, "a"))
+        await store.commit(lambda tx: delete_object(tx, row.bucket, row.key))
+        rows = [row, None]  # as a pass has it that read the row before
+        monkeypatch.setattr(scrub, "next_object", lambda _: rows.pop(0))
+        assert await one_pass(store) == 1
+
+        assert read_damages(store.index.reader()) == []
