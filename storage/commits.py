@@ -11,12 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from storage import versions
 from storage.checksum import ALGORITHMS, Checksum, of_parts
 from storage.fault import S3Error
 from storage.index import Transaction
 from storage.key import BucketName, ObjectKey
 from storage.rows import (
     INLINE,
+    NULL_VERSION,
     OBJECT_COLUMNS,
     PART_COLUMNS,
     UPLOAD_COLUMNS,
@@ -27,7 +29,6 @@ from storage.rows import (
     PartRow,
     UploadRow,
     coalesce,
-    object_columns,
     object_of,
     pack_checksum,
     pack_extents,
@@ -36,6 +37,8 @@ from storage.rows import (
     unpack_extents,
     upload_of,
 )
+from storage.settings import versioning_of
+from storage.tags import split_tags
 
 MAX_OBJECT_BYTES = 5 * 1024**4  # S3's largest object
 ANY = Conditions()
@@ -53,10 +56,14 @@ def create_bucket(tx: Transaction, bucket: BucketName) -> None:
 def delete_bucket(tx: Transaction, bucket: BucketName) -> None:
     """Unfinished uploads go with it. Raises: S3Error NoSuchBucket, BucketNotEmpty."""
     demand_bucket(tx.db, bucket)
-    if tx.db.execute("SELECT 1 FROM objects WHERE bucket = ? LIMIT 1", (bucket,)).fetchone():
+    query = (
+        "SELECT 1 FROM objects WHERE bucket = :b UNION ALL SELECT 1 FROM versions WHERE bucket = :b LIMIT 1"
+    )
+    if tx.db.execute(query, {"b": bucket}).fetchone():
         raise S3Error("BucketNotEmpty", "The bucket you tried to delete is not empty.", BucketName=bucket)
     for row in tx.db.execute(f"SELECT {UPLOAD_COLUMNS} FROM uploads WHERE bucket = ?", (bucket,)).fetchall():  # noqa: S608
         _forget_upload(tx, upload_of(row))
+    tx.db.execute("DELETE FROM settings WHERE bucket = ?", (bucket,))
     tx.db.execute("DELETE FROM buckets WHERE name = ?", (bucket,))
 
 
@@ -79,13 +86,24 @@ def read_inline(db: sqlite3.Connection, extent: Extent) -> bytes | None:
     return None if row is None else row[0][extent.offset : extent.offset + extent.length]
 
 
-def demand_object(db: sqlite3.Connection, bucket: BucketName, key: ObjectKey) -> ObjectRow:
-    """Raises: S3Error NoSuchBucket, NoSuchKey."""
-    found = find_object(db, bucket, key)
-    if found is None:
-        demand_bucket(db, bucket)
-        raise S3Error("NoSuchKey", "The specified key does not exist.", Key=key)
-    return found
+def demand_object(
+    db: sqlite3.Connection, bucket: BucketName, key: ObjectKey, version: str | None = None
+) -> ObjectRow:
+    """The object, or one version of it. Raises: S3Error NoSuchBucket, NoSuchKey, NoSuchVersion, MethodNotAllowed."""
+    found = (
+        find_object(db, bucket, key) if version is None else versions.find_version(db, bucket, key, version)
+    )
+    if found is not None and not found.marker:
+        return found
+    demand_bucket(db, bucket)
+    marker = found or (versions.newest(db, bucket, key) if version is None else None)
+    shown = () if marker is None else (("x-amz-delete-marker", "true"), ("x-amz-version-id", marker.version))
+    if found is not None:
+        message = "The specified method is not allowed against this resource."
+        raise S3Error("MethodNotAllowed", message).showing(*shown)
+    if version is not None:
+        raise S3Error("NoSuchVersion", "The specified version does not exist.", Key=key, VersionId=version)
+    raise S3Error("NoSuchKey", "The specified key does not exist.", Key=key).showing(*shown)
 
 
 def put_object(
@@ -105,24 +123,71 @@ def put_object(
     conditions.check(None if old is None else old.etag)
     if inline:
         tx.db.execute("INSERT INTO inline VALUES (?, ?)", (row.extents[0].blob, inline))
-    _count(tx, added=row.extents, removed=(*(old.extents if old else ()), *freed))
+    state = versioning_of(tx.db, row.bucket)
+    removed = versions.make_room(tx.db, state, old, row.bucket, row.key)
+    _count(tx, added=row.extents, removed=(*removed, *freed))
     seq = _record(tx, row, "put")
-    row = replace(row, modified_ms=tx.now_ms, seq=seq)
-    marks = ", ".join("?" * len(object_columns(row)))
-    query = f"INSERT OR REPLACE INTO objects ({OBJECT_COLUMNS}) VALUES ({marks})"  # noqa: S608 - constants of ours
-    tx.db.execute(query, object_columns(row))
+    row = replace(row, modified_ms=tx.now_ms, seq=seq, version=versions.name_of(state, seq))
+    versions.make_current(tx.db, row)
     return row
 
 
-def delete_object(tx: Transaction, bucket: BucketName, key: ObjectKey, conditions: Conditions = ANY) -> None:
-    """A missing key is no error, unless a condition asks for it. Raises: S3Error."""
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """What a delete did: the version it removed, or the marker it left; `version` None without versioning."""
+
+    version: str | None = None
+    marker: bool = False
+
+
+def delete_object(
+    tx: Transaction, bucket: BucketName, key: ObjectKey, conditions: Conditions = ANY
+) -> Deleted:
+    """Delete, or with versioning leave a marker. A missing key is no error, unless a condition asks for it.
+
+    Raises: S3Error.
+    """
     demand_bucket(tx.db, bucket)
     old = find_object(tx.db, bucket, key)
     conditions.check(None if old is None else old.etag)
+    state = versioning_of(tx.db, bucket)
+    _count(tx, added=(), removed=versions.make_room(tx.db, state, old, bucket, key))
     if old is not None:
-        tx.db.execute("DELETE FROM objects WHERE bucket = ? AND key = ?", (bucket, key.encode()))
-        _count(tx, added=(), removed=old.extents)
-        _record(tx, old, "delete")
+        versions.remove_current(tx.db, bucket, key)
+    if not state:
+        if old is not None:
+            _record(tx, old, "delete")
+        return Deleted()
+    marker = ObjectRow(bucket, key, 0, "", tx.now_ms, (), ())
+    seq = _record(tx, marker, "delete")
+    marker = replace(marker, seq=seq, version=versions.name_of(state, seq))
+    versions.keep(tx.db, marker)
+    return Deleted(marker.version, marker=True)
+
+
+def delete_version(
+    tx: Transaction, bucket: BucketName, key: ObjectKey, version: str, conditions: Conditions = ANY
+) -> Deleted:
+    """Delete one version for good; the newest one left is the object then. One that is gone is no error.
+
+    Raises: S3Error NoSuchBucket, NoSuchVersion for what is no id of ours, PreconditionFailed.
+    """
+    demand_bucket(tx.db, bucket)
+    row = versions.find_version(tx.db, bucket, key, version)
+    conditions.check(None if row is None or row.marker else row.etag)
+    if row is None and version != NULL_VERSION and versions.seq_of(version) is None:
+        raise S3Error("NoSuchVersion", "The specified version does not exist.", Key=key, VersionId=version)
+    if row is None:
+        return Deleted(version)
+    was_current = find_object(tx.db, bucket, key)
+    versions.remove(tx.db, row)
+    _count(tx, added=(), removed=row.extents)
+    left = versions.promote(tx.db, bucket, key)
+    if left is not None:
+        _record(tx, left, "put")
+    elif was_current is not None and was_current.version == row.version:
+        _record(tx, row, "delete")
+    return Deleted(version, marker=row.marker)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +196,7 @@ class CopySource:
 
     bucket: BucketName
     key: ObjectKey
+    version: str | None = None
     conditions: Conditions = ANY
     none_match: tuple[str, ...] = ()
     modified_since_ms: int | None = None
@@ -157,38 +223,49 @@ class CopySource:
 
 @dataclass(frozen=True, slots=True)
 class CopyTarget:
-    """Where to copy to. `headers` None keeps the source's."""
+    """Where to copy to. `headers` and `tags` None keep the source's."""
 
     bucket: BucketName
     key: ObjectKey
     headers: Headers | None
+    tags: Headers | None
     conditions: Conditions = ANY
 
 
 def copy_object(tx: Transaction, source: CopySource, target: CopyTarget) -> ObjectRow:
     """A second name for the same extents: no byte moves, the ETag stays. Raises: S3Error."""
-    row = demand_object(tx.db, source.bucket, source.key)
+    row = demand_object(tx.db, source.bucket, source.key, source.version)
     source.check(row)
-    if target.headers is None and (source.bucket, source.key) == (target.bucket, target.key):
+    same = (source.bucket, source.key, source.version) == (target.bucket, target.key, None)
+    if same and target.headers is None and target.tags is None:
         raise S3Error(
             "InvalidRequest", "A copy onto itself must change the metadata (x-amz-metadata-directive)."
         )
-    headers = row.headers if target.headers is None else target.headers
+    old_headers, old_tags = split_tags(row.headers)
+    headers = old_headers if target.headers is None else target.headers
+    headers += old_tags if target.tags is None else target.tags
     copied = replace(row, bucket=target.bucket, key=target.key, headers=headers, upload=None)
     return put_object(tx, copied, target.conditions)
 
 
 def move_extent(tx: Transaction, old: Extent, new: Extent) -> int:
-    """Put `new` in the place of `old` in every object that names it; returns how many do."""
-    query = "SELECT bucket, key, extents FROM objects WHERE instr(extents, ?)"
+    """Put `new` in the place of `old` in every version that names it; returns how many do."""
+    return sum(_move_in(tx, table, old, new) for table in ("objects", "versions"))
+
+
+def _move_in(tx: Transaction, table: str, old: Extent, new: Extent) -> int:
+    query = f"SELECT bucket, key, seq, extents FROM {table} WHERE instr(extents, ?)"  # noqa: S608 - a constant of ours
     num_rows = 0
-    for bucket, key, text in tx.db.execute(query, (f'"{old.blob}"',)).fetchall():
+    for bucket, key, seq, text in tx.db.execute(query, (f'"{old.blob}"',)).fetchall():
         extents = unpack_extents(text)
         if old in extents:
             moved = tuple(new if extent == old else extent for extent in extents)
             _count(tx, added=moved, removed=extents)
-            where = (pack_extents(moved), bucket, key)
-            tx.db.execute("UPDATE objects SET extents = ? WHERE bucket = ? AND key = ?", where)
+            where = (pack_extents(moved), bucket, key, seq)
+            tx.db.execute(
+                f"UPDATE {table} SET extents = ? WHERE bucket = ? AND key = ? AND seq = ?",  # noqa: S608
+                where,
+            )
             num_rows += 1
     return num_rows
 
@@ -339,6 +416,7 @@ def _assembled(upload: UploadRow, asked: Completion, parts: Sequence[PartRow]) -
         checksum,
         len(parts),
         upload.id,
+        parts=tuple((part.size, part.checksum.value if part.checksum else None) for part in parts),
     )
 
 

@@ -6,6 +6,7 @@ Source: https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 import errno
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Self
 
 STATUS: Mapping[str, int] = MappingProxyType(
     {
@@ -31,7 +32,9 @@ STATUS: Mapping[str, int] = MappingProxyType(
         "InvalidPartOrder": 400,
         "InvalidRange": 416,
         "InvalidRequest": 400,
+        "InvalidTag": 400,
         "InvalidURI": 400,
+        "IllegalVersioningConfigurationException": 400,
         "KeyTooLongError": 400,
         "MalformedTrailerError": 400,
         "MalformedXML": 400,
@@ -40,6 +43,16 @@ STATUS: Mapping[str, int] = MappingProxyType(
         "MethodNotAllowed": 405,
         "MissingContentLength": 411,
         "NoSuchBucket": 404,
+        "NoSuchBucketPolicy": 404,
+        "NoSuchCORSConfiguration": 404,
+        "NoSuchLifecycleConfiguration": 404,
+        "NoSuchPublicAccessBlockConfiguration": 404,
+        "NoSuchTagSet": 404,
+        "OwnershipControlsNotFoundError": 404,
+        "ServerSideEncryptionConfigurationNotFoundError": 404,
+        "ObjectLockConfigurationNotFoundError": 404,
+        "ReplicationConfigurationNotFoundError": 404,
+        "NoSuchWebsiteConfiguration": 404,
         "NoSuchKey": 404,
         "NoSuchUpload": 404,
         "NoSuchVersion": 404,
@@ -67,6 +80,12 @@ class S3Error(Exception):
         self.message = message
         self.status = STATUS[code]
         self.details = details
+        self.headers: tuple[tuple[str, str], ...] = ()
+
+    def showing(self, *headers: tuple[str, str]) -> Self:
+        """The same error, answered with these headers too."""
+        self.headers = headers
+        return self
 
 
 class StoreBroken(Exception):

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from storage.blobs import fsync_folder
 from storage.fault import S3Error, StoreBroken
-from storage.rows import SCHEMA
+from storage.schema import prepare
 
 MAX_BATCH = 256  # changes in one commit; bounds how long the first of them waits
 READ_CACHE_KIB = 8 * 1024  # pages kept by each reading connection
@@ -125,7 +125,7 @@ class Index:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=FULL")
         db.execute("PRAGMA temp_store=MEMORY")
-        db.executescript(SCHEMA)
+        prepare(db)
         return db
 
     def _next_epoch(self) -> int:

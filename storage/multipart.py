@@ -19,11 +19,12 @@ from storage.conditions import iso_date
 from storage.document import MAX_DOCUMENT_BYTES, Element, Node, parse, write
 from storage.fault import S3Error
 from storage.ingest import MAX_PUT_BYTES, Ingest, plan_body, read_document, receive
-from storage.objects import checksum_headers, checksum_nodes, kept_headers, write_conditions
+from storage.objects import checksum_headers, checksum_nodes, kept_headers, version_headers, write_conditions
 from storage.reply import XML, Reply
 from storage.request import S3Request
 from storage.rows import PartRow, UploadRow
 from storage.store import Store
+from storage.tags import TAGGING, parse_header
 from wire.serve import Exchange
 
 MAX_PARTS = 10_000  # S3's limit for one upload
@@ -42,7 +43,7 @@ async def create(store: Store, exchange: Exchange, request: S3Request) -> Reply:
         request.bucket,
         request.key,
         0,
-        kept_headers(request),
+        kept_headers(request) + parse_header(request.get(TAGGING)),
         algorithm.name if algorithm else None,
         kind,
         store.blobs.new_id(),
@@ -103,6 +104,7 @@ async def complete(store: Store, exchange: Exchange, request: S3Request) -> Repl
         next((value for name, value in request.head.headers if name in BY_HEADER), None),
     )
     row = await store.commit(lambda tx: complete_upload(tx, asked))
+    shown = version_headers(store, row)
     store.slabs.forget(asked.upload)
     nodes: list[Node] = [
         ("Location", f"/{request.bucket}/{request.key}"),
@@ -110,7 +112,9 @@ async def complete(store: Store, exchange: Exchange, request: S3Request) -> Repl
         ("Key", request.key),
         ("ETag", f'"{row.etag}"'),
     ]
-    return Reply(200, XML, write("CompleteMultipartUploadResult", nodes + checksum_nodes(row.checksum)))
+    return Reply(
+        200, XML + shown, write("CompleteMultipartUploadResult", nodes + checksum_nodes(row.checksum))
+    )
 
 
 def _named_part(element: Element) -> NamedPart:

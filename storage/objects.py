@@ -8,8 +8,10 @@ from storage.checksum import ALGORITHMS, FULL_OBJECT, Checksum, combine_crc64nvm
 from storage.commits import (
     CopySource,
     CopyTarget,
+    Deleted,
     copy_object,
     delete_object,
+    delete_version,
     demand_bucket,
     demand_object,
     find_object,
@@ -21,12 +23,15 @@ from storage.document import MAX_DOCUMENT_BYTES, Element, Node, parse, write
 from storage.fault import S3Error
 from storage.index import Transaction
 from storage.ingest import MAX_PUT_BYTES, Ingest, MemorySink, plan_body, read_document, receive
-from storage.key import Right, parse_bucket, parse_key
+from storage.key import ObjectKey, Right, parse_bucket, parse_key
 from storage.reply import XML, ManySlices, OneSlice, Reply
 from storage.request import S3Request
-from storage.rows import INLINE, Conditions, Extent, Headers, ObjectRow, parse_etags
+from storage.rows import INLINE, NULL_VERSION, Conditions, Extent, Headers, ObjectRow, parse_etags
+from storage.settings import versioning_of
 from storage.sound import Unsound, is_sound
 from storage.store import Store
+from storage.tags import TAGGING, parse_header, split_tags, tags_of
+from storage.versions import find_version
 from wire.serve import Exchange
 
 MAX_LOOKS = 4  # times a read looks again when an overwrite deleted what it was about to open
@@ -70,19 +75,23 @@ def write_conditions(request: S3Request) -> Conditions:
     return Conditions.parse(request.get("if-match"), request.get("if-none-match"))
 
 
-def demand_current(version: str | None) -> None:
-    """Raises: S3Error NoSuchVersion unless the version is the current one, whose name is null."""
-    if version not in {None, "", "null"}:
-        raise S3Error(
-            "NoSuchVersion", "The specified version does not exist; this store keeps the current one."
-        )
+def version_asked(request: S3Request) -> str | None:
+    """The version that is meant, None for the one that is read. Raises: S3Error InvalidArgument."""
+    return parse_version(request.query.get("versionId"))
 
 
-def refuse_versions(request: S3Request) -> None:
-    """Only the current version exists, and it is called null. Raises: S3Error."""
-    demand_current(request.query.get("versionId"))
-    if "partNumber" in request.query:
-        raise S3Error("NotImplemented", "This store does not implement reads by partNumber; use Range.")
+def parse_version(raw: str | None) -> str | None:
+    """A version id from outside. Raises: S3Error InvalidArgument."""
+    if raw is not None and not (raw and raw.isascii() and raw.isprintable()):
+        raise S3Error("InvalidArgument", "Invalid version id specified", ArgumentName="versionId")
+    return raw
+
+
+def version_headers(store: Store, row: ObjectRow) -> Headers:
+    """The header that names the version, in a bucket that has or had versioning."""
+    if row.version == NULL_VERSION and not versioning_of(store.index.reader(), row.bucket):
+        return ()
+    return (("x-amz-version-id", row.version),)
 
 
 def checksum_headers(checksum: Checksum | None) -> Headers:
@@ -113,13 +122,14 @@ async def put(store: Store, exchange: Exchange, request: S3Request) -> Reply:
         received.size,
         received.md5,
         0,
-        headers,
+        headers + parse_header(request.get(TAGGING)),
         received.extents,
         received.checksum,
     )
     data = bytes(inline.data) if inline else b""
     done = await store.commit_body(ingest, lambda tx: put_object(tx, row, conditions, inline=data))
-    return Reply(200, (("etag", f'"{done.etag}"'), *checksum_headers(done.checksum)))
+    shown = (("etag", f'"{done.etag}"'), *version_headers(store, done), *checksum_headers(done.checksum))
+    return Reply(200, shown)
 
 
 def _refuse_early(store: Store, request: S3Request, conditions: Conditions) -> None:
@@ -151,8 +161,16 @@ def _overrides(request: S3Request) -> Headers:
     return tuple((name, value) for name, value in found if value is not None)
 
 
-def _object_headers(request: S3Request, row: ObjectRow, span: tuple[int, int] | None) -> Headers:
-    headers = dict((DEFAULT_TYPE, *row.headers, *_overrides(request)))
+def _object_headers(
+    store: Store, request: S3Request, row: ObjectRow, span: tuple[int, int] | None
+) -> Headers:
+    kept, _ = split_tags(row.headers)
+    headers = dict((DEFAULT_TYPE, *kept, *version_headers(store, row), *_overrides(request)))
+    num_tags = len(tags_of(row.headers))
+    if num_tags:
+        headers["x-amz-tagging-count"] = str(num_tags)
+    if "partNumber" in request.query and row.parts:
+        headers["x-amz-mp-parts-count"] = str(len(row.parts))
     headers |= {
         "etag": f'"{row.etag}"',
         "last-modified": http_date(row.modified_ms),
@@ -178,27 +196,40 @@ def whole_checksum(row: ObjectRow) -> Checksum:
 async def head(store: Store, exchange: Exchange, request: S3Request) -> Reply:
     """HeadObject."""
     del exchange
-    refuse_versions(request)
-    row = demand_object(store.index.reader(), request.bucket, request.key)
+    row = demand_object(store.index.reader(), request.bucket, request.key, version_asked(request))
     ask = _read_ask(request)
     ask.check(row)
-    span = ask.span(row)
+    span = _span(request, ask, row)
     length = row.size if span is None else span[1]
-    return Reply(200 if span is None else 206, _object_headers(request, row, span), length=length)
+    return Reply(200 if span is None else 206, _object_headers(store, request, row, span), length=length)
+
+
+def _span(request: S3Request, ask: ReadAsk, row: ObjectRow) -> tuple[int, int] | None:
+    """(first byte, length) of a range or a part; None for the whole. Raises: S3Error."""
+    raw = request.query.get("partNumber")
+    if raw is None:
+        return ask.span(row)
+    if ask.range is not None:
+        raise S3Error("InvalidRequest", "Cannot specify both Range header and partNumber query parameter")
+    number = int(raw) if raw.isascii() and raw.isdigit() and len(raw) < 6 else 0
+    sizes = [size for size, _ in row.parts] or [row.size]
+    if not 1 <= number <= len(sizes):
+        raise S3Error("InvalidPart", "The requested partnumber is not satisfiable", PartNumber=raw)
+    return sum(sizes[: number - 1]), sizes[number - 1]
 
 
 async def get(store: Store, exchange: Exchange, request: S3Request) -> Reply:
     """GetObject."""
     del exchange
-    refuse_versions(request)
+    version = version_asked(request)
     ask = _read_ask(request)
     for _ in range(MAX_LOOKS):
-        row = demand_object(store.index.reader(), request.bucket, request.key)
+        row = demand_object(store.index.reader(), request.bucket, request.key, version)
         ask.check(row)
-        span = ask.span(row)
+        span = _span(request, ask, row)
         body = await _open_sound(store, row, span or (0, row.size))
         if body is not None:
-            return Reply(200 if span is None else 206, _object_headers(request, row, span), body)
+            return Reply(200 if span is None else 206, _object_headers(store, request, row, span), body)
     raise S3Error(
         "InternalError", "The object's bytes are set aside as damaged, or change too fast to be read."
     )
@@ -238,7 +269,7 @@ def _open(
         except BlobMissing:
             return None
     body = ManySlices(store.blobs, pieces)
-    now = find_object(store.index.reader(), row.bucket, row.key)
+    now = find_version(store.index.reader(), row.bucket, row.key, row.version)
     if (
         now is not None and now.seq == row.seq
     ):  # still there after the pin, so its blobs were not deleted before it
@@ -266,30 +297,43 @@ def _touched(extents: tuple[Extent, ...], first: int, length: int) -> Iterator[t
 async def delete(store: Store, exchange: Exchange, request: S3Request) -> Reply:
     """DeleteObject."""
     del exchange
-    refuse_versions(request)
+    version = version_asked(request)
     conditions = write_conditions(request)
-    await store.commit(lambda tx: delete_object(tx, request.bucket, request.key, conditions))
-    return Reply(204)
+    done = await store.commit(lambda tx: _delete(tx, request, request.key, version, conditions))
+    shown = () if done.version is None else (("x-amz-version-id", done.version),)
+    return Reply(204, (*shown, ("x-amz-delete-marker", "true")) if done.marker else shown)
+
+
+def _delete(
+    tx: Transaction, request: S3Request, key: ObjectKey, version: str | None, conditions: Conditions
+) -> Deleted:
+    if version is None:
+        return delete_object(tx, request.bucket, key, conditions)
+    return delete_version(tx, request.bucket, key, version, conditions)
 
 
 async def copy(store: Store, exchange: Exchange, request: S3Request) -> Reply:
     """CopyObject."""
     del exchange
-    source = _copy_source(request)
+    source = copy_source(request)
     directive = request.get("x-amz-metadata-directive") or "COPY"
     if directive not in {"COPY", "REPLACE"}:
         raise S3Error("InvalidArgument", "x-amz-metadata-directive is COPY or REPLACE.")
     headers = kept_headers(request) if directive == "REPLACE" else None
-    target = CopyTarget(request.bucket, request.key, headers, write_conditions(request))
+    new_tags = request.get("x-amz-tagging-directive") == "REPLACE"
+    tags = parse_header(request.get(TAGGING)) if new_tags else None
+    target = CopyTarget(request.bucket, request.key, headers, tags, write_conditions(request))
     row = await store.commit(lambda tx: copy_object(tx, source, target))
     nodes: list[Node] = [("LastModified", iso_date(row.modified_ms)), ("ETag", f'"{row.etag}"')]
-    return Reply(200, XML, write("CopyObjectResult", nodes + checksum_nodes(row.checksum)))
+    shown = version_headers(store, row)
+    if source.version is not None:
+        shown += (("x-amz-copy-source-version-id", source.version),)
+    return Reply(200, XML + shown, write("CopyObjectResult", nodes + checksum_nodes(row.checksum)))
 
 
-def _copy_source(request: S3Request) -> CopySource:
+def copy_source(request: S3Request) -> CopySource:
     """What to copy, with the right to read it checked. Raises: S3Error."""
     raw, _, version = (request.get("x-amz-copy-source") or "").partition("?versionId=")
-    demand_current(version)
     raw_bucket, _, raw_key = unquote_to_bytes(raw).removeprefix(b"/").partition(b"/")
     bucket, key = parse_bucket(raw_bucket.decode("utf-8", "replace")), parse_key(raw_key)
     request.identity.demand(Right.READ, bucket, key)
@@ -300,6 +344,7 @@ def _copy_source(request: S3Request) -> CopySource:
     return CopySource(
         bucket,
         key,
+        parse_version(unquote_to_bytes(version).decode("utf-8", "replace") or None),
         Conditions(parse_etags(get("match"))),
         parse_etags(get("none-match")),
         parse_date_ms(get("modified-since")),
@@ -323,12 +368,20 @@ def _delete_one(tx: Transaction, request: S3Request, item: Element) -> Node:
     """Delete one named key; its refusal is its own. Nothing was changed when one is raised."""
     name = item.need("Key")
     try:
-        demand_current(item.value("VersionId"))
+        version = parse_version(item.value("VersionId") or None)
         key = parse_key(name.encode())
         request.identity.demand(Right.WRITE, request.bucket, key)
-        delete_object(tx, request.bucket, key, Conditions(parse_etags(item.value("ETag"))))
+        done = _delete(tx, request, key, version, Conditions(parse_etags(item.value("ETag"))))
     except S3Error as error:
         if error.code == "NoSuchBucket":
             raise
         return ("Error", [("Key", name), ("Code", error.code), ("Message", error.message)])
-    return ("Deleted", [("Key", name)])
+    return ("Deleted", [("Key", name), *_deleted_nodes(version, done)])
+
+
+def _deleted_nodes(version: str | None, done: Deleted) -> list[Node]:
+    """Which version went, and which marker came or went."""
+    nodes: list[Node] = [] if version is None else [("VersionId", version)]
+    if done.marker and done.version is not None:
+        nodes += [("DeleteMarker", "true"), ("DeleteMarkerVersionId", done.version)]
+    return nodes

@@ -65,7 +65,6 @@ REFUSED_HEADERS = (
     "x-amz-object-lock-",
     "x-amz-bucket-object-lock-enabled",
     "x-amz-grant-",
-    "x-amz-tagging",
     "x-amz-website-redirect-location",
     "x-amz-write-offset-bytes",
     "x-amz-copy-source-server-side-encryption",
@@ -75,7 +74,7 @@ ACCEPTED_VALUES: Mapping[str, frozenset[str]] = MappingProxyType(
         "x-amz-acl": frozenset({"private", "bucket-owner-full-control", "bucket-owner-read"}),
         "x-amz-storage-class": frozenset({"STANDARD"}),
         "x-amz-request-payer": frozenset({"requester"}),
-        "x-amz-tagging-directive": frozenset({"COPY"}),
+        "x-amz-tagging-directive": frozenset({"COPY", "REPLACE"}),
     }
 )
 
@@ -92,6 +91,15 @@ OPERATIONS: Mapping[tuple[str, str, str], str] = MappingProxyType(
         ("bucket", "GET", "list-type"): "ListObjectsV2",
         ("bucket", "GET", "uploads"): "ListMultipartUploads",
         ("bucket", "POST", "delete"): "DeleteObjects",
+        ("bucket", "GET", "versioning"): "GetBucketVersioning",
+        ("bucket", "PUT", "versioning"): "PutBucketVersioning",
+        ("bucket", "GET", "versions"): "ListObjectVersions",
+        ("bucket", "GET", "tagging"): "GetBucketTagging",
+        ("bucket", "PUT", "tagging"): "PutBucketTagging",
+        ("bucket", "DELETE", "tagging"): "DeleteBucketTagging",
+        ("object", "GET", "tagging"): "GetObjectTagging",
+        ("object", "PUT", "tagging"): "PutObjectTagging",
+        ("object", "DELETE", "tagging"): "DeleteObjectTagging",
         ("object", "GET", ""): "GetObject",
         ("object", "HEAD", ""): "HeadObject",
         ("object", "PUT", ""): "PutObject",
@@ -117,14 +125,30 @@ KEY_RIGHTS: Mapping[str, Right] = MappingProxyType(
         "ListParts": Right.WRITE,
         "CompleteMultipartUpload": Right.WRITE,
         "AbortMultipartUpload": Right.WRITE,
+        "GetObjectTagging": Right.READ,
+        "PutObjectTagging": Right.WRITE,
+        "DeleteObjectTagging": Right.WRITE,
     }
 )
 # The same for the whole bucket, and for the keys under the prefix that a listing asks for.
 BUCKET_RIGHTS: Mapping[str, Right] = MappingProxyType(
-    {"CreateBucket": Right.ADMIN, "DeleteBucket": Right.ADMIN}
+    {
+        "CreateBucket": Right.ADMIN,
+        "DeleteBucket": Right.ADMIN,
+        "GetBucketVersioning": Right.READ,
+        "PutBucketVersioning": Right.ADMIN,
+        "GetBucketTagging": Right.ADMIN,
+        "PutBucketTagging": Right.ADMIN,
+        "DeleteBucketTagging": Right.ADMIN,
+    }
 )
 LIST_RIGHTS: Mapping[str, Right] = MappingProxyType(
-    {"ListObjects": Right.READ, "ListObjectsV2": Right.READ, "ListMultipartUploads": Right.READ}
+    {
+        "ListObjects": Right.READ,
+        "ListObjectsV2": Right.READ,
+        "ListMultipartUploads": Right.READ,
+        "ListObjectVersions": Right.READ,
+    }
 )
 
 

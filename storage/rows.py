@@ -19,7 +19,17 @@ CREATE TABLE IF NOT EXISTS objects (
     bucket TEXT, key BLOB, size INTEGER NOT NULL, etag TEXT NOT NULL, modified_ms INTEGER NOT NULL,
     seq INTEGER NOT NULL, upload TEXT,
     num_parts INTEGER NOT NULL, checksum TEXT, headers TEXT NOT NULL, extents TEXT NOT NULL,
+    version TEXT NOT NULL DEFAULT 'null', parts TEXT NOT NULL DEFAULT '[]',
     PRIMARY KEY (bucket, key)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS versions (
+    bucket TEXT, key BLOB, size INTEGER NOT NULL, etag TEXT NOT NULL, modified_ms INTEGER NOT NULL,
+    seq INTEGER NOT NULL, upload TEXT,
+    num_parts INTEGER NOT NULL, checksum TEXT, headers TEXT NOT NULL, extents TEXT NOT NULL,
+    version TEXT NOT NULL, parts TEXT NOT NULL,
+    PRIMARY KEY (bucket, key, seq DESC)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS versions_by_id ON versions (bucket, key, version);
+CREATE TABLE IF NOT EXISTS settings (
+    bucket TEXT, name TEXT, document TEXT NOT NULL, PRIMARY KEY (bucket, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS uploads (
     id TEXT PRIMARY KEY, bucket TEXT NOT NULL, key BLOB NOT NULL, created_ms INTEGER NOT NULL,
     headers TEXT NOT NULL, algorithm TEXT, checksum_type TEXT, slab TEXT NOT NULL) WITHOUT ROWID;
@@ -36,11 +46,14 @@ CREATE INDEX IF NOT EXISTS events_by_bucket ON events (bucket, seq);
 CREATE TABLE IF NOT EXISTS damages (
     blob TEXT, first INTEGER, length INTEGER, crc64 TEXT NOT NULL, bucket TEXT NOT NULL, key BLOB NOT NULL,
     found_ms INTEGER NOT NULL, repaired_ms INTEGER, PRIMARY KEY (blob, first, length)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS scrub (id INTEGER PRIMARY KEY CHECK (id = 1), bucket TEXT NOT NULL, key BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS scrub (
+    id INTEGER PRIMARY KEY CHECK (id = 1), bucket TEXT NOT NULL, key BLOB NOT NULL, seq INTEGER NOT NULL);
 """
 
 
 INLINE = "in-"
+NULL_VERSION = "null"  # S3's name of the version that is written while versioning is not enabled
+Sizes = tuple[tuple[int, str | None], ...]  # of each part: its bytes and the value of its checksum
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +76,10 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class ObjectRow:
-    """One object. `etag` is unquoted; `headers` are those to give back: content headers and x-amz-meta-*."""
+    """One version of an object. `etag` is unquoted; `headers` are those to give back, and the tags.
+
+    A delete marker is a version without an ETag; it stands only in the table of versions.
+    """
 
     bucket: BucketName
     key: ObjectKey
@@ -76,6 +92,13 @@ class ObjectRow:
     num_parts: int = 0  # 0: not a multipart object
     upload: str | None = None
     seq: int = 0
+    version: str = NULL_VERSION
+    parts: Sizes = ()
+
+    @property
+    def marker(self) -> bool:
+        """True for a delete marker."""
+        return not self.etag
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,12 +227,15 @@ def unpack_checksum(text: str | None) -> Checksum | None:
     return Checksum(algorithm, value, kind)
 
 
-OBJECT_COLUMNS = "bucket, key, size, etag, modified_ms, seq, upload, num_parts, checksum, headers, extents"
+OBJECT_COLUMNS = (
+    "bucket, key, size, etag, modified_ms, seq, upload, num_parts, checksum, headers, extents, version, parts"
+)
 
 
 def object_of(row: Sequence[Any]) -> ObjectRow:
     """OBJECT_COLUMNS as a value."""
-    bucket, key, size, etag, modified_ms, seq, upload, num_parts, checksum, headers, extents = row
+    bucket, key, size, etag, modified_ms, seq, upload, num_parts, checksum, headers, extents, *rest = row
+    version, parts = rest
     return ObjectRow(
         BucketName(bucket),
         ObjectKey(key.decode()),
@@ -222,6 +248,8 @@ def object_of(row: Sequence[Any]) -> ObjectRow:
         num_parts,
         upload,
         seq,
+        version,
+        tuple((size, value) for size, value in json.loads(parts)),
     )
 
 
@@ -239,6 +267,8 @@ def object_columns(row: ObjectRow) -> tuple[Any, ...]:
         pack_checksum(row.checksum),
         pack_headers(row.headers),
         pack_extents(row.extents),
+        row.version,
+        json.dumps(row.parts, separators=(",", ":")),
     )
 
 

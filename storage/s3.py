@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 
-from storage import buckets, events, multipart, objects
+from storage import buckets, events, multipart, objects, tagging, versioning
 from storage.document import error_document
 from storage.fault import NO_ROOM, S3Error, StoreBroken
 from storage.reply import XML, Reply, send_reply
@@ -41,6 +41,15 @@ HANDLERS: Mapping[str, Run] = MappingProxyType(
         "ListParts": multipart.list_parts,
         "CompleteMultipartUpload": multipart.complete,
         "AbortMultipartUpload": multipart.abort,
+        "GetBucketVersioning": versioning.get,
+        "PutBucketVersioning": versioning.put,
+        "ListObjectVersions": versioning.list_versions,
+        "GetObjectTagging": tagging.get_object,
+        "PutObjectTagging": tagging.put_object,
+        "DeleteObjectTagging": tagging.delete_object,
+        "GetBucketTagging": tagging.get_bucket,
+        "PutBucketTagging": tagging.put_bucket,
+        "DeleteBucketTagging": tagging.delete_bucket,
     }
 )
 
@@ -90,8 +99,8 @@ def _error_reply(exchange: Exchange, error: S3Error, request_id: str) -> Reply:
         return Reply(304, (("etag", f'"{error.details["ETag"]}"'),))
     body = error_document(error, exchange.head.path, request_id)
     if exchange.head.method == "HEAD":
-        return Reply(error.status, XML, length=len(body))
+        return Reply(error.status, (*XML, *error.headers), length=len(body))
     if error.code != "InvalidRange":
-        return Reply(error.status, XML, body)
+        return Reply(error.status, (*XML, *error.headers), body)
     unsatisfied = ("content-range", f"bytes */{error.details['ActualObjectSize']}")
     return Reply(error.status, (*XML, unsatisfied), body)

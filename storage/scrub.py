@@ -1,6 +1,6 @@
 """The slow reader: every stored byte again and again, so that what the disk loses is found while a copy exists.
 
-A pass goes over the objects in the order of their keys and remembers in the index how far it came. Each extent is
+A pass goes over all versions in the order of their keys and remembers in the index how far it came. Each extent is
 read from the disk (its clean pages are dropped from memory first; a page that a process has mapped is not) at a
 bounded rate. An extent without its checksum is written down, its file moved aside, never deleted, and its bytes
 fetched from another region that has the same version of the object, if there is one. Parts of unfinished uploads
@@ -25,6 +25,7 @@ from storage.index import Transaction
 from storage.rows import OBJECT_COLUMNS, Extent, ObjectRow, object_of
 from storage.sound import CHUNK_BYTES, is_sound
 from storage.store import Store
+from storage.versions import find_version
 
 log = logging.getLogger("nearfield.storage")
 
@@ -162,22 +163,41 @@ def _stream(source: Source, extent: Extent, row: ObjectRow) -> AsyncGenerator[by
 
 def still_names(store: Store, row: ObjectRow, extent: Extent) -> bool:
     """False if an overwrite was quicker than the reading: its bytes are then rightly gone."""
-    query = f"SELECT {OBJECT_COLUMNS} FROM objects WHERE bucket = ? AND key = ?"  # noqa: S608 - a constant of ours
-    now = store.index.reader().execute(query, (row.bucket, row.key.encode())).fetchone()
-    return now is not None and extent in object_of(now).extents
+    now = find_version(store.index.reader(), row.bucket, row.key, row.version)
+    return now is not None and extent in now.extents
 
 
 def next_object(db: sqlite3.Connection) -> ObjectRow | None:
-    """The object after the place that was kept; None at the end."""
-    place = db.execute("SELECT bucket, key FROM scrub WHERE id = 1").fetchone() or ("", b"")
-    query = f"SELECT {OBJECT_COLUMNS} FROM objects WHERE (bucket, key) > (?, ?) ORDER BY bucket, key LIMIT 1"  # noqa: S608
-    row = db.execute(query, place).fetchone()
+    """The version after the place that was kept: by key, the newest of a key first; None at the end."""
+    bucket, key, seq = db.execute("SELECT bucket, key, seq FROM scrub WHERE id = 1").fetchone() or (
+        "",
+        b"",
+        0,
+    )
+    found = [_after(db, table, bucket, key, seq) for table in ("objects", "versions")]
+    return min(
+        (row for row in found if row is not None),
+        key=lambda row: (row.bucket, row.key.encode(), -row.seq),
+        default=None,
+    )
+
+
+def _after(db: sqlite3.Connection, table: str, bucket: str, key: bytes, seq: int) -> ObjectRow | None:
+    """The first row of one table after a place: an older one of its key, else of the next key."""
+    query = f"SELECT {OBJECT_COLUMNS} FROM {table} WHERE "  # noqa: S608 - constants of ours
+    row = db.execute(
+        query + "bucket = ? AND key = ? AND seq < ? ORDER BY seq DESC LIMIT 1", (bucket, key, seq)
+    ).fetchone()
+    if row is None:
+        later = query + "(bucket, key) > (?, ?) ORDER BY bucket, key, seq DESC LIMIT 1"
+        row = db.execute(later, (bucket, key)).fetchone()
     return None if row is None else object_of(row)
 
 
 def keep_place(tx: Transaction, row: ObjectRow) -> None:
-    """Go on after this object, also after a restart."""
-    tx.db.execute("INSERT OR REPLACE INTO scrub VALUES (1, ?, ?)", (row.bucket, row.key.encode()))
+    """Go on after this version, also after a restart."""
+    place = (row.bucket, row.key.encode(), row.seq)
+    tx.db.execute("INSERT OR REPLACE INTO scrub (id, bucket, key, seq) VALUES (1, ?, ?, ?)", place)
 
 
 def forget_place(tx: Transaction) -> None:

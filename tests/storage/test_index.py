@@ -45,7 +45,7 @@ def put(index: Index, one: ObjectRow, conditions: Conditions = ANY) -> ObjectRow
 def check_references(db: sqlite3.Connection) -> None:
     """The counts say what the extents say, and no row names a blob that is not counted."""
     counted = Counter()
-    for table in ("objects", "parts"):
+    for table in ("objects", "versions", "parts"):
         for (extents,) in db.execute(f"SELECT extents FROM {table}"):
             counted.update(extent.blob for extent in unpack_extents(extents))
     counted.update(slab for (slab,) in db.execute("SELECT slab FROM uploads"))
@@ -65,7 +65,7 @@ def test_the_last_reference_frees_the_blob(index):
     dead = []
     index.on_dead = dead.extend
     put(index, row("a", "b1"))
-    source, target = CopySource("models", "a"), CopyTarget("models", "c", None)
+    source, target = CopySource("models", "a"), CopyTarget("models", "c", None, None)
     index.commit(lambda tx: copy_object(tx, source, target)).result()
 
     index.commit(lambda tx: delete_object(tx, "models", "a")).result()
