@@ -37,6 +37,13 @@ class Element:
             raise _malformed()
         return found[0].text.strip() if found else None
 
+    def exact(self, name: str) -> str:
+        """The same to the last blank, for keys: `a` and `a ` are two objects. Raises: S3Error MalformedXML."""
+        found = self.all(name)
+        if len(found) != 1:
+            raise _malformed()
+        return found[0].text
+
     def need(self, name: str) -> str:
         """The text of the only child of that name. Raises: S3Error MalformedXML."""
         text = self.value(name)

@@ -11,6 +11,7 @@ from typing import Self
 STATUS: Mapping[str, int] = MappingProxyType(
     {
         "AccessDenied": 403,
+        "AccessForbidden": 403,
         "AuthorizationHeaderMalformed": 400,
         "AuthorizationQueryParametersError": 400,
         "BadDigest": 400,

@@ -366,7 +366,7 @@ async def delete_many(store: Store, exchange: Exchange, request: S3Request) -> R
 
 def _delete_one(tx: Transaction, request: S3Request, item: Element) -> Node:
     """Delete one named key; its refusal is its own. Nothing was changed when one is raised."""
-    name = item.need("Key")
+    name = item.exact("Key")
     try:
         version = parse_version(item.value("VersionId") or None)
         key = parse_key(name.encode())

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 
-from storage import buckets, events, multipart, objects, tagging, versioning
+from storage import acl, buckets, cors, events, multipart, objects, tagging, versioning
 from storage.document import error_document
 from storage.fault import NO_ROOM, S3Error, StoreBroken
 from storage.reply import XML, Reply, send_reply
@@ -41,6 +41,13 @@ HANDLERS: Mapping[str, Run] = MappingProxyType(
         "ListParts": multipart.list_parts,
         "CompleteMultipartUpload": multipart.complete,
         "AbortMultipartUpload": multipart.abort,
+        "GetBucketAcl": acl.get_bucket,
+        "PutBucketAcl": acl.put_bucket,
+        "GetObjectAcl": acl.get_object,
+        "PutObjectAcl": acl.put_object,
+        "GetBucketCors": cors.CORS.get,
+        "PutBucketCors": cors.CORS.put,
+        "DeleteBucketCors": cors.CORS.delete,
         "GetBucketVersioning": versioning.get,
         "PutBucketVersioning": versioning.put,
         "ListObjectVersions": versioning.list_versions,
@@ -62,18 +69,22 @@ class S3Service:
 
     async def __call__(self, exchange: Exchange) -> None:
         """Raises: Disconnected, and whatever broke an answer under way, which cuts the connection."""
-        headers = (("x-amz-request-id", secrets.token_hex(8).upper()), ("server", "nearfield"))
+        request_id = secrets.token_hex(8).upper()
+        crossing = cors.answer_headers(self._store, exchange.head)
+        headers = (("x-amz-request-id", request_id), ("server", "nearfield"), *crossing)
         try:
             reply = await self._answer(exchange)
             await send_reply(exchange, reply, headers)
         except (S3Error, Refusal, OSError, sqlite3.Error, StoreBroken) as error:
             if exchange.status or isinstance(error, Disconnected):
                 raise
-            await send_reply(exchange, _error_reply(exchange, translate(error), headers[0][1]), headers)
+            await send_reply(exchange, _error_reply(exchange, translate(error), request_id), headers)
 
     async def _answer(self, exchange: Exchange) -> Reply:
-        """No handler runs, and no body is read, before the signature holds."""
+        """No handler runs, and no body is read, before the signature holds. A preflight reaches no handler."""
         store = self._store
+        if cors.is_preflight(exchange.head):
+            return cors.preflight(store, exchange.head)
         verified = store.verifier.verify(signable(exchange.head), store.clock())
         request = read_request(exchange.head, verified)
         return await HANDLERS[request.operation](store, exchange, request)

@@ -111,11 +111,11 @@ def test_bad_listings(raw, query):
 @pytest.mark.parametrize(
     ("method", "path", "query"),
     [
-        ("GET", "/models", "acl="),
+        ("GET", "/models", "logging="),
         ("GET", "/models", "website="),
         ("PUT", "/models", "policy="),
         ("GET", "/models/a", "torrent="),
-        ("PUT", "/models/a", "acl="),
+        ("PUT", "/models/a", "retention="),
         ("GET", "/models/a", "acl=&tagging="),
         ("POST", "/models/a", "restore="),
         ("POST", "/models", ""),

@@ -330,3 +330,11 @@ def test_readers_and_overwriters_never_see_a_mix(store, raw):
         thread.join()
 
     assert bad == []
+
+
+def test_deleting_many_takes_keys_to_the_last_blank(s3, bucket):
+    for key in (" ", "a", "a "):
+        s3.put_object(Bucket=bucket, Key=key, Body=b"")
+    s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": " "}, {"Key": "a "}]})
+
+    assert [row["Key"] for row in s3.list_objects_v2(Bucket=bucket)["Contents"]] == ["a"]
