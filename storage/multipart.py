@@ -55,7 +55,8 @@ async def create(store: Store, exchange: Exchange, request: S3Request) -> Reply:
     return Reply(200, XML + headers, write("InitiateMultipartUploadResult", nodes))
 
 
-def _part_number(request: S3Request) -> int:
+def part_number(request: S3Request) -> int:
+    """The part's number. Raises: S3Error InvalidArgument."""
     raw = request.query.get("partNumber", "")
     number = int(raw) if raw.isascii() and raw.isdigit() and len(raw) < 6 else 0
     if not 1 <= number <= MAX_PARTS:
@@ -67,7 +68,7 @@ def _part_number(request: S3Request) -> int:
 
 async def put_one(store: Store, exchange: Exchange, request: S3Request) -> Reply:
     """UploadPart."""
-    number = _part_number(request)
+    number = part_number(request)
     upload = demand_upload(store.index.reader(), request.bucket, request.key, request.query["uploadId"])
     plan = plan_body(request, MAX_PUT_BYTES, upload.algorithm)
     await _let_others_come(store, upload, number, plan.size)

@@ -93,6 +93,7 @@ OPERATIONS: Mapping[tuple[str, str, str], str] = MappingProxyType(
         ("bucket", "POST", "delete"): "DeleteObjects",
         ("bucket", "GET", "acl"): "GetBucketAcl",
         ("bucket", "PUT", "acl"): "PutBucketAcl",
+        ("object", "GET", "attributes"): "GetObjectAttributes",
         ("object", "GET", "acl"): "GetObjectAcl",
         ("object", "PUT", "acl"): "PutObjectAcl",
         ("bucket", "GET", "cors"): "GetBucketCors",
@@ -119,6 +120,9 @@ OPERATIONS: Mapping[tuple[str, str, str], str] = MappingProxyType(
     }
 )
 
+# What x-amz-copy-source makes of an operation.
+COPIES: Mapping[str, str] = MappingProxyType({"PutObject": "CopyObject", "UploadPart": "UploadPartCopy"})
+
 # What a caller must be allowed to do with the key; operations not named here check for themselves.
 KEY_RIGHTS: Mapping[str, Right] = MappingProxyType(
     {
@@ -129,6 +133,8 @@ KEY_RIGHTS: Mapping[str, Right] = MappingProxyType(
         "DeleteObject": Right.WRITE,
         "CreateMultipartUpload": Right.WRITE,
         "UploadPart": Right.WRITE,
+        "UploadPartCopy": Right.WRITE,
+        "GetObjectAttributes": Right.READ,
         "ListParts": Right.WRITE,
         "CompleteMultipartUpload": Right.WRITE,
         "AbortMultipartUpload": Right.WRITE,
@@ -231,10 +237,10 @@ def _operation(head: RequestHead, query: Mapping[str, str], bucket: str | None, 
     named = sorted((SUBRESOURCES - MODIFIERS) & query.keys())
     found = OPERATIONS.get((level, head.method, named[0] if named else "")) if len(named) < 2 else None
     copies = head.get("x-amz-copy-source") is not None
-    if found is None or (copies and found == "UploadPart"):
+    if found is None:
         what = " ".join([head.method, level, *named, *(["copy"] if copies else [])])
         raise S3Error("NotImplemented", f"This store does not implement: {what}.")
-    return "CopyObject" if copies and found == "PutObject" else found
+    return COPIES.get(found, found) if copies else found
 
 
 def _check_headers(head: RequestHead) -> None:

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 
-from storage import acl, buckets, cors, events, multipart, objects, tagging, versioning
+from storage import acl, attributes, buckets, cors, events, multipart, objects, partcopy, tagging, versioning
 from storage.document import error_document
 from storage.fault import NO_ROOM, S3Error, StoreBroken
 from storage.reply import XML, Reply, send_reply
@@ -41,6 +41,8 @@ HANDLERS: Mapping[str, Run] = MappingProxyType(
         "ListParts": multipart.list_parts,
         "CompleteMultipartUpload": multipart.complete,
         "AbortMultipartUpload": multipart.abort,
+        "UploadPartCopy": partcopy.copy_part,
+        "GetObjectAttributes": attributes.get,
         "GetBucketAcl": acl.get_bucket,
         "PutBucketAcl": acl.put_bucket,
         "GetObjectAcl": acl.get_object,

@@ -14,7 +14,7 @@ from storage.checksum import native
 from storage.damage import is_slab_in_use, record_damage
 from storage.fault import S3Error
 from storage.index import Index, Transaction
-from storage.ingest import Ingest
+from storage.ingest import Ingest, Sink
 from storage.rows import Extent, ObjectRow
 from storage.sigv4 import Clock, Verifier
 from storage.slabs import Slabs
@@ -62,7 +62,7 @@ class Store:
         """Run one change and wait until it is durable. Raises: S3Error, StoreBroken."""
         return await asyncio.wrap_future(self.index.commit(apply))
 
-    async def commit_body(self, ingest: Ingest, apply: Callable[[Transaction], T]) -> T:
+    async def commit_body(self, ingest: Ingest | Sink, apply: Callable[[Transaction], T]) -> T:
         """The same for a change that names what `ingest` published; if it is not applied, that is undone."""
         future = self.index.commit(apply)
         future.add_done_callback(lambda done: _undo_unless_applied(done, ingest))
@@ -131,7 +131,7 @@ class Store:
         self._changed = asyncio.Event()
 
 
-def _undo_unless_applied(done: "Future[T]", ingest: Ingest) -> None:
+def _undo_unless_applied(done: "Future[T]", ingest: Ingest | Sink) -> None:
     """After StoreBroken nobody knows what is on the disk, so nothing is deleted; the next start sweeps."""
     if done.cancelled() or isinstance(done.exception(), S3Error):
         ingest.abort()

@@ -67,10 +67,10 @@ def test_starting_a_store_loads_no_sdk_and_no_torch():
 
 
 def test_every_operation_has_a_handler_and_every_handler_an_operation():
-    from storage.request import BUCKET_RIGHTS, KEY_RIGHTS, LIST_RIGHTS, OPERATIONS
+    from storage.request import BUCKET_RIGHTS, COPIES, KEY_RIGHTS, LIST_RIGHTS, OPERATIONS
     from storage.s3 import HANDLERS
 
-    operations = set(OPERATIONS.values()) | {"CopyObject"}
+    operations = set(OPERATIONS.values()) | set(COPIES.values())
     checked = set(KEY_RIGHTS) | set(BUCKET_RIGHTS) | set(LIST_RIGHTS)
 
     assert operations == set(HANDLERS)
