@@ -55,7 +55,7 @@ def kept_headers(request: S3Request) -> Headers:
     """The headers that are stored with an object. Raises: S3Error MetadataTooLarge."""
     kept = {name: value for name, value in request.head.headers if name in CONTENT_HEADERS}
     codings = [coding.strip() for coding in kept.pop("content-encoding", "").split(",")]
-    coding = ",".join(coding for coding in codings if coding not in {"", "aws-chunked"})
+    coding = ", ".join(coding for coding in codings if coding not in {"", "aws-chunked"})
     if coding:
         kept["content-encoding"] = coding
     meta: dict[str, list[str]] = {}

@@ -175,3 +175,11 @@ def test_no_route_works_without_a_signature(store):
                 answer = raw.send_as_is(method, path, query, {"host": raw.endpoint.netloc})
                 assert answer.status == 403
                 assert method == "HEAD" or answer.code == "AccessDenied"
+
+
+def test_an_empty_delimiter_is_none(s3, filled):
+    bucket, keys = filled
+    answer = s3.list_objects_v2(Bucket=bucket, Delimiter="")
+
+    assert "Delimiter" not in answer
+    assert [row["Key"] for row in answer["Contents"]] == keys

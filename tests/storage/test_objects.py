@@ -338,3 +338,9 @@ def test_deleting_many_takes_keys_to_the_last_blank(s3, bucket):
     s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": " "}, {"Key": "a "}]})
 
     assert [row["Key"] for row in s3.list_objects_v2(Bucket=bucket)["Contents"]] == ["a"]
+
+
+def test_codings_come_back_as_they_were_listed(s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"", ContentEncoding="deflate, gzip")
+
+    assert s3.head_object(Bucket=bucket, Key="k")["ContentEncoding"] == "deflate, gzip"
