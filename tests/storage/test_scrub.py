@@ -283,3 +283,29 @@ async def test_what_an_overwrite_took_away_is_no_damage(tmp_path, monkeypatch):
         assert await one_pass(store) == 1
 
         assert read_damages(store.index.reader()) == []
+
+
+async def test_older_versions_are_read_too(tmp_path):
+    """A pass reads every version of a key, also one that a newer one or a delete marker hides."""
+    state = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
+    with opened(tmp_path) as raw:
+        raw.send("PUT", "/models")
+        assert raw.send("PUT", "/models", "versioning=", body=state.encode()).status == 200
+        raw.put("models", "v", LARGE)
+        raw.put("models", "v", OTHER)
+        raw.put("models", "w", OTHER)
+        raw.send("DELETE", "/models/v")
+    db = sqlite3.connect(tmp_path / "meta.db")
+    rows = db.execute("SELECT extents, etag FROM versions WHERE key = ? ORDER BY seq", (b"v",)).fetchall()
+    db.close()
+    old = next(json.loads(extents)[0][0] for extents, etag in rows if etag == hashlib.md5(LARGE).hexdigest())
+    flip(tmp_path / "blobs" / old[-1] / old)
+
+    async with open_store(tmp_path) as store:
+        num_steps = await one_pass(store)
+        again = await one_pass(store)
+        found = read_damages(store.index.reader())
+
+    assert (num_steps, again) == (4, 4)  # v's marker and its two versions, and w
+    assert [(each.key, each.extent.blob) for each in found] == [("v", old)]
+    assert (tmp_path / "aside" / old).exists()
