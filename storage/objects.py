@@ -1,6 +1,7 @@
 """Operations on one object, and DeleteObjects."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from urllib.parse import unquote_to_bytes
 
 from storage.blobs import BlobMissing
@@ -178,9 +179,20 @@ def _object_headers(
     }
     if span is not None:
         headers["content-range"] = f"bytes {span[0]}-{span[0] + span[1] - 1}/{row.size}"
-    elif request.get("x-amz-checksum-mode") == "ENABLED":
-        headers |= dict((row.checksum or whole_checksum(row)).headers())
+    if request.get("x-amz-checksum-mode") == "ENABLED":
+        headers |= dict(_checksum_headers(request, row, span))
     return tuple(headers.items())
+
+
+def _checksum_headers(request: S3Request, row: ObjectRow, span: tuple[int, int] | None) -> Headers:
+    """The checksum of exactly the bytes given: of the whole, of a part that was read by its number; of no range."""
+    if span is None:
+        return (row.checksum or whole_checksum(row)).headers()
+    if "partNumber" not in request.query or row.checksum is None:
+        return ()
+    values = [value for _, value in row.parts] or [row.checksum.value]
+    value = values[int(request.query["partNumber"]) - 1]
+    return () if value is None else replace(row.checksum, value=value).headers()
 
 
 def whole_checksum(row: ObjectRow) -> Checksum:

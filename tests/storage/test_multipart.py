@@ -235,6 +235,9 @@ def test_checksums_of_parts(small_s3, algorithm, kind):
     assert done[f"Checksum{algorithm}"] == got[f"Checksum{algorithm}"]
     composite = (kind or {"CRC64NVME": "FULL_OBJECT"}.get(algorithm, "COMPOSITE")) == "COMPOSITE"
     assert got[f"Checksum{algorithm}"].endswith("-2") == composite
+    second = small_s3.get_object(Bucket="models", Key="summed", PartNumber=2, ChecksumMode="ENABLED")
+    assert second["Body"].read() == part(2)
+    assert second[f"Checksum{algorithm}"] == rows[1][f"Checksum{algorithm}"]
 
 
 def test_a_wrong_object_checksum_is_refused(small_s3):
