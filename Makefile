@@ -45,6 +45,7 @@ evidence: setup
 bench: setup
 	$(BIN)/python -m bench cold
 	$(BIN)/python -m bench overhead
+	$(BIN)/python -m bench storage
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info .demo
