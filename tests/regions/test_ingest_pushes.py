@@ -195,11 +195,11 @@ async def test_an_overwritten_prefix_does_not_touch_a_committed_revision():
         before = {key: made.disk.buckets["nearfield-blobs"][key].data for key in made.blobs()}
         made.disk.push(MODEL, {"model.safetensors": b"garbage"})
         await made.until(lambda: made.error() is not None, "refused")
+        await made.until(lambda: made.status()["state"] == "refused", "told")
 
         assert made.live() == revision
         assert made.find().state is RolloutState.LIVE
         assert {key: made.disk.buckets["nearfield-blobs"][key].data for key in before} == before
-        assert made.status()["state"] == "refused"
         assert made.pointer()["revision"] == revision
 
 
