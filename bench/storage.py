@@ -114,7 +114,7 @@ def _against_peers(
             limit = stack.enter_context(bare(scratch / "large", scratch / "bare.log"))
             rows += _get_rows(_gets([limit, *servers], data, options.rounds, say), limit.name)
         if "small" in wanted:
-            rows += _small_rows(*_small(servers, options.seconds, options.rounds, say))
+            rows += _small_rows(*_small(servers, options.seconds, options.rounds, notes, say))
     return rows, [
         *notes,
         f"the large object has {options.mib:,} MiB; rclone and Swift do not flush as ours does",
@@ -202,21 +202,40 @@ def _get_rows(figures: Figures, limit: str) -> list[Row]:
     ]
 
 
-def _small(servers: Sequence[Served], seconds: float, num_rounds: int, say: Say) -> tuple[Figures, Figures]:
-    """Requests a second of writing and of reading 4 KiB."""
+def _small(
+    servers: Sequence[Served], seconds: float, num_rounds: int, notes: list[str], say: Say
+) -> tuple[Figures, Figures]:
+    """Requests a second of writing and of reading 4 KiB; a peer that fails is left out, and `notes` says so."""
     puts: Figures = {}
     gets: Figures = {}
     body = os.urandom(SMALL_BYTES)
+    left = list(servers)
     for number in range(num_rounds):
-        for served in servers:
-            store = served.store
-            paths = [url_path(BUCKET, f"small/{number}/{each}") for each in range(NUM_SMALL_WRITTEN)]
-            writes = [head_of(store, "PUT", path, size=SMALL_BYTES) + body for path in paths]
-            puts.setdefault(served.name, []).append(request_rate(store, writes, seconds))
-            reads = [head_of(store, "GET", path) for path in _readable(served, body)]
-            gets.setdefault(served.name, []).append(request_rate(store, reads, seconds))
+        for served in tuple(left):
+            try:
+                written, read = _small_round(served, number, body, seconds)
+            except Failed as error:
+                if served.name == OURS:
+                    raise
+                left.remove(served)
+                puts.pop(served.name, None)
+                gets.pop(served.name, None)
+                notes.append(f"{served.name} is left out of the 4 KiB rows: {str(error)[:200]}")
+                continue
+            puts.setdefault(served.name, []).append(written)
+            gets.setdefault(served.name, []).append(read)
         say(f"4 KiB {number + 1}: put {_told(puts, 1)}; get {_told(gets, 1)}")
     return puts, gets
+
+
+def _small_round(served: Served, number: int, body: bytes, seconds: float) -> tuple[float, float]:
+    """Writes and reads a second of one server. Raises: Failed."""
+    store = served.store
+    paths = [url_path(BUCKET, f"small/{number}/{each}") for each in range(NUM_SMALL_WRITTEN)]
+    writes = [head_of(store, "PUT", path, size=SMALL_BYTES) + body for path in paths]
+    written = request_rate(store, writes, seconds)
+    reads = [head_of(store, "GET", path) for path in _readable(served, body)]
+    return written, request_rate(store, reads, seconds)
 
 
 def _readable(served: Served, body: bytes) -> list[str]:
