@@ -98,12 +98,12 @@ def encoder(request: S3Request) -> Callable[[str], str]:
 
 
 def echoes(request: S3Request, encode: Callable[[str], str], *names: tuple[str, str]) -> list[Node]:
-    """The (parameter, element) pairs that were sent with a value, given back."""
+    """The (parameter, element) pairs that were sent, given back; an empty delimiter is none."""
     encoded = {"prefix", "delimiter", "marker", "start-after", "key-marker"}
     return [
         (element, encode(request.query[name]) if name in encoded else request.query[name])
         for name, element in names
-        if request.query.get(name)
+        if name in request.query and (request.query[name] or name != "delimiter")
     ]
 
 
