@@ -262,6 +262,27 @@ async def test_gateway_a_deadline_that_passes_is_504_or_an_error_event_and_frees
         await until(lambda: fake.num_open == 0)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_gateway_a_node_that_trickles_meets_the_deadline_too(stream):
+    """Each piece comes in good time; all of them together do not."""
+    async with region() as r:
+        await r.resident()
+        fake = r.fakes[0]
+
+        async def trickle(exchange, question):
+            await exchange.start(200, SSE if stream else ())
+            for number in range(200):
+                await exchange.write(event(number))
+                await asyncio.sleep(0.05)
+
+        fake.answer = trickle
+        head, body = await r.answer(stream=stream, headers=(("x-nearfield-deadline-ms", "300"),))
+
+        assert head.status == (200 if stream else 504)
+        assert b"deadline_exceeded" in body
+        await until(lambda: fake.num_open == 0)
+
+
 async def test_gateway_the_less_loaded_of_two_nodes_answers():
     async with region(num_nodes=2) as r:
         busy, idle = r.fakes
