@@ -56,7 +56,7 @@ async def test_gateway_a_change_is_in_the_rows_at_once():
         lines.answer.abort()
 
     assert row.draining
-    assert took_s < 0.6
+    assert took_s < 0.8  # the beat would bring it after 0.85
 
 
 async def test_gateway_the_policy_goes_first_byte_exact_and_again_when_it_changes():

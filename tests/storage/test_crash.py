@@ -267,10 +267,18 @@ def test_a_full_disk_refuses_and_recovers(tmp_path):
 
 
 def test_a_start_is_cheap(tmp_path):
-    """0.2 s of wall time alone; counted in processor time because the machine has other work."""
+    """0.2 s of wall time alone. Counted in processor time against a start of the interpreter and the parts of its own
+    library that any server needs, because the machine has other work and may be slow."""
     store = StoreProcess(tmp_path)
     fields = Path(f"/proc/{store.process.pid}/stat").read_text().rpartition(")")[2].split()
     cpu_s = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     store.stop()
 
-    assert cpu_s < 0.8
+    assert cpu_s < 6 * bare_start_s()
+
+
+def bare_start_s() -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", "import asyncio, http.client, sqlite3, ssl"], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

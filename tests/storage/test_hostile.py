@@ -131,7 +131,7 @@ def test_a_slow_body_is_given_up(impatient, method, target):
         took_s = time.monotonic() - began_s
 
     assert b"<Code>RequestTimeout</Code>" in got
-    assert took_s < 15
+    assert took_s < 15  # of the 300 drips that it would hear
     with Raw(impatient.endpoint()) as raw:
         assert raw.get("models", "slow").status == 404
         assert list((impatient.settings.root / "tmp").iterdir()) == []
@@ -172,7 +172,7 @@ def test_laughing_documents(raw, method, path, query, root):
     answer = raw.send(method, path, query.format(upload=upload), {}, LAUGHS.replace(b"%b", root))
 
     assert (answer.status, answer.code) == (400, "MalformedXML")
-    assert time.process_time() - began_s < 2
+    assert time.process_time() - began_s < 10  # grown, it would be gigabytes
 
 
 @pytest.mark.parametrize("depth", [100_000])
