@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from storage.client import Endpoint, sign, url_path
+from storage.client.sdk import Endpoint, sign, url_path
 from wire.dial import split_address
 
 NUM_CONNECTIONS = 8  # what the issue asks for, and what transfer programs open

@@ -28,7 +28,7 @@ from bench.rows import Row, compare
 from deploy.fleet import SYSTEM_GRANTS
 from deploy.roles import endpoint
 from deploy.up import Running
-from storage.client import Endpoint
+from storage.client.sdk import Endpoint
 from weights_cache.buffers import Buffer
 
 MODEL = "bench/llama"

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 
-from storage.client import Endpoint, sign, url_path
+from storage.client.sdk import Endpoint, sign, url_path
 from wire.dial import split_address
 
 RANGE_BYTES = 16 << 20

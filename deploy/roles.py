@@ -9,8 +9,8 @@ from types import MappingProxyType
 from deploy import secrets
 from deploy.config import AccessKeyEntry, Config, ConfigError, load, pick
 from deploy.fleet import NODE_GRANTS, SYSTEM_GRANTS
-from storage.client import S3, Endpoint
-from storage.key import AccessKey, Grant
+from storage.auth.key import AccessKey, Grant
+from storage.client.sdk import S3, Endpoint
 from wire.dial import split_address
 
 Ready = Callable[[int], None]

@@ -21,7 +21,7 @@ from deploy.config import Config, ConfigError, listeners, load
 from deploy.credentials import Credentials
 from deploy.process import RoleFailed, RoleProcess
 from deploy.roles import endpoint
-from storage.client import S3, PreconditionFailed
+from storage.client.sdk import S3, PreconditionFailed
 from wire.dial import split_address
 
 READY_S = 60.0

@@ -9,7 +9,7 @@ from typing import Any
 from deploy import push
 from deploy.client import Client
 from deploy.credentials import Credentials
-from storage.client import S3, StoreError
+from storage.client.sdk import S3, StoreError
 
 POLL_S = 0.25
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from inference.workers.seams import Shell, Tier
-    from storage.client import Endpoint
+    from storage.client.sdk import Endpoint
 
 BACKLOG = 1_024
 """Connections the kernel holds for us; the gateway pools its own."""

@@ -25,8 +25,8 @@ from regions.rollout.policy import CopiedPolicy, Policy, SignedPolicy
 from regions.rollout.replicate import Replicator
 from regions.rollout.residence import Residence
 from regions.rollout.works import Works
-from storage.client import StoreError
-from storage.probe import refuse_unfit
+from storage.client.probe import refuse_unfit
+from storage.client.sdk import StoreError
 from weights_cache.revision import RevisionError
 
 if TYPE_CHECKING:

@@ -19,14 +19,14 @@ from regions.nodes.client import Node
 from regions.nodes.watch import NodeWatch
 from regions.push.commit import Patience
 from regions.rows import Signers, public_bytes, signing_key
-from storage.client import S3
+from storage.client.sdk import S3
 from wire.serve import Server
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from regions.deployments import Deployments
-    from storage.client import Endpoint
+    from storage.client.sdk import Endpoint
 
 log = logging.getLogger("nearfield.regions")
 

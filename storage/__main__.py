@@ -13,8 +13,8 @@ from pathlib import Path
 
 import uvloop
 
+from storage.auth.key import AccessKey, Grant
 from storage.fault import StoreBroken
-from storage.key import AccessKey, Grant
 from storage.run import StoreSettings, run
 
 ROOT_FILE = "root.json"

@@ -7,12 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from storage.auth.key import AccessKey
+from storage.auth.keyring import ReadKeys, keep_current
+from storage.auth.sigv4 import Verifier, utc_now
+from storage.disk.scrub import RATE_BYTES_PER_S, Pace, Scrubber, Source
 from storage.fault import StoreBroken
-from storage.key import AccessKey
-from storage.keyring import ReadKeys, keep_current
 from storage.s3 import S3Service
-from storage.scrub import RATE_BYTES_PER_S, Pace, Scrubber, Source
-from storage.sigv4 import Verifier, utc_now
 from storage.store import Store
 from wire.limits import Limits
 from wire.serve import Server

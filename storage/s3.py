@@ -6,11 +6,22 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 
-from storage import acl, attributes, buckets, cors, events, multipart, objects, partcopy, tagging, versioning
-from storage.document import error_document
 from storage.fault import NO_ROOM, S3Error, StoreBroken
-from storage.reply import XML, Reply, send_reply
-from storage.request import S3Request, read_request, signable
+from storage.http.document import error_document
+from storage.http.reply import XML, Reply, send_reply
+from storage.http.request import S3Request, read_request, signable
+from storage.operations import (
+    acl,
+    attributes,
+    buckets,
+    cors,
+    events,
+    multipart,
+    objects,
+    partcopy,
+    tagging,
+    versioning,
+)
 from storage.store import Store
 from wire.refusal import Refusal
 from wire.serve import Disconnected, Exchange

@@ -9,16 +9,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from storage.blobs import Blobs, lock_folder
+from storage.auth.sigv4 import Clock, Verifier
 from storage.checksum import native
-from storage.damage import is_slab_in_use, record_damage
+from storage.disk.blobs import Blobs, lock_folder
+from storage.disk.slabs import Slabs
+from storage.disk.sound import Soundness
 from storage.fault import S3Error
-from storage.index import Index, Transaction
-from storage.ingest import Ingest, Sink
-from storage.rows import Extent, ObjectRow
-from storage.sigv4 import Clock, Verifier
-from storage.slabs import Slabs
-from storage.sound import Soundness
+from storage.http.ingest import Ingest, Sink
+from storage.index.damage import is_slab_in_use, record_damage
+from storage.index.database import Index, Transaction
+from storage.index.rows import Extent, ObjectRow
 
 log = logging.getLogger("nearfield.storage")
 

@@ -127,13 +127,13 @@ def test_every_listed_wall_is_still_there():
 
 def syncing(name, node):
     syncs = isinstance(node, ast.Attribute) and node.attr in {"fsync", "fdatasync", "sync", "F_FULLFSYNC"}
-    return node.attr if syncs and name.startswith("storage/") and name != "storage/blobs.py" else ""
+    return node.attr if syncs and name.startswith("storage/") and name != "storage/disk/blobs.py" else ""
 
 
 def test_only_the_blobs_file_of_the_store_makes_bytes_durable():
     """One file to read to know what an acknowledged write means."""
     assert found(syncing) == []
-    assert "fsync" in (HOUSE / "storage" / "blobs.py").read_text()
+    assert "fsync" in (HOUSE / "storage" / "disk" / "blobs.py").read_text()
 
 
 def sdk(name, node):
@@ -146,7 +146,7 @@ def sdk(name, node):
         modules = [str(each.value) for each in node.args if isinstance(each, ast.Constant)]
     used = {each.partition(".")[0] for each in modules} & {"boto3", "botocore", "aiobotocore", "s3transfer"}
     allowed = {
-        "storage/client.py",
+        "storage/client/sdk.py",
         "bench/fresh.py",
     }  # the second is the peer that the cold start is raced against
     return ", ".join(sorted(used)) if name not in allowed else ""
@@ -188,7 +188,7 @@ def test_no_client_skips_the_check_of_a_certificate():
         (broad, "try: f()\nexcept: pass", "try: f()\nexcept (OSError, KeyError): pass"),
         (broad, "with suppress(Exception): f()", "with suppress(OSError): f()"),
         (sdk, "import boto3", "import socket"),
-        (sdk, "from botocore.auth import x", "from storage.client import S3"),
+        (sdk, "from botocore.auth import x", "from storage.client.sdk import S3"),
         (insecure, "context.check_hostname = False", "context.check_hostname = True"),
         (insecure, "ssl.CERT_NONE", "ssl.CERT_REQUIRED"),
     ],

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from storage.client import Endpoint
+from storage.client.sdk import Endpoint
 from weights_cache.buffers import BufferPool
 from weights_cache.fetch import HttpReader, RangeReader
 from weights_cache.flight import RETRY_FOR_S, Flight, OnProgress

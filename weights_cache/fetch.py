@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from storage.client import Endpoint, sign
+from storage.client.sdk import Endpoint, sign
 
 Headers = tuple[tuple[str, str], ...]
 Signer = Callable[[Endpoint, str, str, str, Headers], Headers]

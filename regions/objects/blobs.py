@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from regions.map import BLOBS_BUCKET
-from storage.client import NotFound
+from storage.client.sdk import NotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

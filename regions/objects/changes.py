@@ -11,7 +11,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from storage.client import StoreError, Unreachable
+from storage.client.sdk import StoreError, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from regions.map import MODELS_BUCKET, SYSTEM_BUCKET, BadNameError, ModelName
 from regions.objects.pointer import MAX_POINTER_BYTES, Judged, LocalRecord, Pointer
 from regions.push.folder import CONFIG, STATUS
-from storage.client import NotFound, PreconditionFailed
+from storage.client.sdk import NotFound, PreconditionFailed
 from weights_cache.revision import MAX_REVISION_BYTES, Revision, RevisionError
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What a region needs of an object store: `storage.client.S3` has it, and so has the tests' dictionary."""
+"""What a region needs of an object store: `storage.client.sdk.S3` has it, and so has the tests' dictionary."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator
 
-    from storage.client import Changes, Entry, Got, Unfinished
+    from storage.client.sdk import Changes, Entry, Got, Unfinished
 
 
 class Store(Protocol):
     """Objects by bucket and key. Etags are without quotes.
 
-    Raises storage.client's StoreError: NotFound, PreconditionFailed, Unreachable, or itself.
+    Raises storage.client.answers' StoreError: NotFound, PreconditionFailed, Unreachable, or itself.
     """
 
     async def get(

@@ -23,7 +23,7 @@ from regions.push.folder import MANIFEST, STATUS, left_out
 from regions.push.prefix import Prefix, fingerprint
 from regions.push.seal import ChangedError
 from regions.rollout.loops import KeyedLoops
-from storage.client import NotFound, PreconditionFailed, StoreError
+from storage.client.sdk import NotFound, PreconditionFailed, StoreError
 from weights_cache.revision import RevisionError
 
 if TYPE_CHECKING:

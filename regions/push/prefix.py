@@ -10,7 +10,7 @@ from blake3 import blake3
 from regions.map import MODELS_BUCKET
 from regions.push.commit import Bytes, wanted
 from regions.push.folder import MAX_LISTED_FILES, STATUS, Listed
-from storage.client import StoreError
+from storage.client.sdk import StoreError
 from weights_cache.header import FIRST_READ_BYTES, Header, HeaderError, header_end, read_header
 from weights_cache.revision import canonical_json
 

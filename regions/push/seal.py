@@ -14,7 +14,7 @@ from regions.map import BLOBS_BUCKET, MODELS_BUCKET
 from regions.objects.blobs import blob_keys
 from regions.objects.pointer import first_pointer
 from regions.push.prefix import fingerprint
-from storage.client import NotFound, PreconditionFailed
+from storage.client.sdk import NotFound, PreconditionFailed
 from weights_cache.describe import FileDigests, Source, build_revision, draft
 
 if TYPE_CHECKING:

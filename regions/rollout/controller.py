@@ -19,7 +19,7 @@ from regions.objects.pointer import PointerError
 from regions.rollout.life import Rollout
 from regions.rollout.loops import KeyedLoops
 from regions.rollout.tracked import Tracked
-from storage.client import StoreError
+from storage.client.sdk import StoreError
 from weights_cache.revision import RevisionError
 
 if TYPE_CHECKING:

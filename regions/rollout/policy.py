@@ -15,7 +15,7 @@ from regions.map import MAX_KEYS, MAX_ROW_BYTES, SYSTEM_BUCKET, KeyGrant, Policy
 from regions.objects.ledger import KEYS, LOCAL_POLICY, POLICY
 from regions.row_fields import RowRefused
 from regions.rows import decode, encode
-from storage.client import NotFound, StoreError
+from storage.client.sdk import NotFound, StoreError
 from weights_cache.strict import StrictError, fields, hexadecimal, one_of, parse, several, text
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from blake3 import blake3
 
 from regions.map import BLOBS_BUCKET
-from storage.client import StoreError, Unreachable
+from storage.client.sdk import StoreError, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

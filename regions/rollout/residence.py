@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from storage.client import StoreError
+from storage.client.sdk import StoreError
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:

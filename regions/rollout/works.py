@@ -15,7 +15,7 @@ from regions.map import ModelFault, Progress
 from regions.nodes import pick
 from regions.nodes.answers import BUSY_CODES, NodeError
 from regions.rollout.life import Event, Work
-from storage.client import StoreError
+from storage.client.sdk import StoreError
 from weights_cache.revision import RevisionError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 
 from bench import alone, bare, blast, ownlimits, peers, servers, storage
 from bench.blast import Failed, Line
-from storage.client import Endpoint
+from storage.client.sdk import Endpoint
 from tests.storage.stores import ADMIN, ROOT_KEY, StoreThread
 
 DATA = os.urandom(3 << 20)

@@ -10,7 +10,7 @@ import pytest
 from bench import cold, llama, overhead
 from bench.caller import Answer, Caller, CallFailed
 from bench.limit import bare_bytes_per_s
-from storage.client import Endpoint
+from storage.client.sdk import Endpoint
 from tests.weights_cache.store_script import ScriptedStore
 from weights_cache.header import read_header
 

@@ -1,10 +1,10 @@
-"""An S3 in a dictionary with the interface of storage.client.S3, that can be cut off, killed and overwritten."""
+"""An S3 in a dictionary with the interface of storage.client.sdk.S3, that can be cut off, killed and overwritten."""
 
 import asyncio
 from dataclasses import dataclass, field
 from hashlib import md5
 
-from storage.client import (
+from storage.client.sdk import (
     Change,
     Changes,
     Entry,

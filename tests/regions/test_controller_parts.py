@@ -16,7 +16,7 @@ from regions.push.check import check_folder
 from regions.push.commit import Complete, Refused
 from regions.push.fit import misfit, needed_bytes
 from regions.rollout.loops import KeyedLoops
-from storage.client import StoreError, Unreachable
+from storage.client.sdk import StoreError, Unreachable
 from tests.regions.fake_store import Disk, FakeStore
 from tests.regions.folders import REGIONS, sharded, whole
 from tests.regions.made_revision import revision_of

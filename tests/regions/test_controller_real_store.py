@@ -9,8 +9,8 @@ from blake3 import blake3
 
 from regions.assembly import Region
 from regions.map import Tier
-from storage.client import S3, Endpoint, NotFound, upload_folder
-from storage.key import AccessKey, Grant
+from storage.auth.key import AccessKey, Grant
+from storage.client.sdk import S3, Endpoint, NotFound, upload_folder
 from storage.run import StoreSettings, run
 from tests.regions.folders import whole
 from tests.regions.made_region import MODEL, Made, plan_of

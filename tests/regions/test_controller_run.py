@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from regions.rows import public_bytes
 from regions.run import RegionSettings, run
-from storage.client import S3, Endpoint
+from storage.client.sdk import S3, Endpoint
 from tests.regions.test_controller_real_store import put_key, real_store
 from wire.dial import Pool
 

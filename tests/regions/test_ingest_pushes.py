@@ -8,7 +8,7 @@ from blake3 import blake3
 
 from regions.map import RolloutState
 from regions.push.manifest import Manifest, ManifestFile
-from storage.client import StoreError
+from storage.client.sdk import StoreError
 from tests.regions.folders import sharded, whole
 from tests.regions.made_region import MODEL, PATIENCE, STRIDE, Made
 from tests.regions.pretend_node import FACTS, failure

@@ -7,7 +7,7 @@ from blake3 import blake3
 
 from regions.objects.blobs import Holdings
 from regions.rollout.replicate import PULLS_AT_ONCE, CorruptError, Replicator
-from storage.client import StoreError, Unreachable
+from storage.client.sdk import StoreError, Unreachable
 from tests.regions.fake_store import Disk, FakeStore
 from tests.regions.folders import safetensors, sharded, whole
 from tests.regions.made_revision import revision_of

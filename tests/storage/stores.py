@@ -13,8 +13,8 @@ from urllib.parse import quote
 import boto3
 from botocore.config import Config
 
-from storage.client import Endpoint, sign, url_path
-from storage.key import AccessKey, Grant
+from storage.auth.key import AccessKey, Grant
+from storage.client.sdk import Endpoint, sign, url_path
 from storage.run import StoreSettings, run
 
 ROOT_KEY = b"r" * 32

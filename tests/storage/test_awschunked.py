@@ -4,10 +4,10 @@ import zlib
 
 import pytest
 
-from storage.awschunked import AwsChunkedDecoder
+from storage.auth.sigv4 import ChunkChain, signing_key
 from storage.checksum import crc32c
 from storage.fault import S3Error
-from storage.sigv4 import ChunkChain, signing_key
+from storage.http.awschunked import AwsChunkedDecoder
 
 DATE, SCOPE = "20130524T000000Z", "20130524/us-east-1/s3/aws4_request"
 KEY = signing_key("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "20130524", "us-east-1")

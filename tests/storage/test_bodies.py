@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 import pytest
 
-from storage.client import sign
-from storage.sigv4 import ChunkChain, PayloadKind, Signable, read_claim, signing_key
+from storage.auth.sigv4 import ChunkChain, PayloadKind, Signable, read_claim, signing_key
+from storage.client.sdk import sign
 from tests.storage.stores import Raw, StoreThread
 from tests.storage.test_awschunked import signed_body, unsigned_body
 

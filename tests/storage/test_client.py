@@ -3,7 +3,15 @@ import os
 
 import pytest
 
-from storage.client import S3, Endpoint, NotFound, PreconditionFailed, StoreError, Unreachable, upload_folder
+from storage.client.sdk import (
+    S3,
+    Endpoint,
+    NotFound,
+    PreconditionFailed,
+    StoreError,
+    Unreachable,
+    upload_folder,
+)
 
 BIG = os.urandom(5_000_000)
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from storage.client import Endpoint
-from storage.rows import unpack_extents
+from storage.client.sdk import Endpoint
+from storage.index.rows import unpack_extents
 from tests.storage.stores import Raw
 from tests.storage.test_index import check_references
 

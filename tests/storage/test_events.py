@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from storage.client import S3, StoreError
+from storage.client.sdk import S3, StoreError
 from tests.storage.stores import TENANT, Raw, StoreThread
 
 
@@ -110,10 +110,10 @@ def test_a_since_from_the_future_gets_the_head(store, bucket):
 
 
 def test_lines_that_are_gone_are_said(tmp_path):
-    from storage.commits import create_bucket
-    from storage.events import FeedAsk, read_feed
     from storage.fault import S3Error
-    from storage.index import Index
+    from storage.index.commits import create_bucket
+    from storage.index.database import Index
+    from storage.operations.events import FeedAsk, read_feed
 
     index = Index(tmp_path / "meta.db")
     index.commit(lambda tx: create_bucket(tx, "models")).result()

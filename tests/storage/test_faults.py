@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from storage import blobs
+from storage.disk import blobs
 from storage.fault import StoreBroken
 from tests.evidence import IS_WHOLE
 from tests.storage.stores import Raw, StoreThread, memory_folder

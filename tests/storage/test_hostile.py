@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from storage import run
-from storage.client import sign
+from storage.client.sdk import sign
 from tests.storage.stores import READER, TENANT, Raw, StoreThread, memory_folder
 
 LAUGHS = (

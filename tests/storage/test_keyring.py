@@ -9,11 +9,11 @@ import pytest
 
 from deploy.config import load
 from deploy.roles import _keys_of
-from storage.client import Endpoint, presign, sign
+from storage.auth.key import AccessKey, Grant
+from storage.auth.keyring import KeyRing, keep_current
+from storage.auth.sigv4 import Signable, Verifier
+from storage.client.sdk import Endpoint, presign, sign
 from storage.fault import S3Error
-from storage.key import AccessKey, Grant
-from storage.keyring import KeyRing, keep_current
-from storage.sigv4 import Signable, Verifier
 from tests.storage.stores import ADMIN, KEYS, ROOT_KEY, TENANT, Raw, StoreThread
 from tests.storage.test_sigv4 import NOW
 

@@ -3,8 +3,8 @@ import sqlite3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage.listing import PageAsk, decode_token, encode_token, page_of, scan_objects, successor
-from storage.rows import SCHEMA
+from storage.index.listing import PageAsk, decode_token, encode_token, page_of, scan_objects, successor
+from storage.index.rows import SCHEMA
 
 TEXTS = st.text(alphabet="ab/\xe9\U0001f600", max_size=6).map(str.encode)
 KEYS = st.sets(TEXTS.filter(bool), max_size=25)

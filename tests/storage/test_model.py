@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
-from storage.client import url_path
+from storage.client.sdk import url_path
 from tests.evidence import count
 from tests.storage.stores import Raw, StoreThread, memory_folder
 from tests.storage.test_index import check_references

@@ -307,10 +307,10 @@ def test_a_last_part_that_overtakes_does_not_break_the_piece(small, small_store)
 
 
 def test_places_in_a_slab(tmp_path):
-    from storage.blobs import Blobs, BlobWriter, SlabWriter
-    from storage.index import Index
-    from storage.rows import UploadRow
-    from storage.slabs import Slabs
+    from storage.disk.blobs import Blobs, BlobWriter, SlabWriter
+    from storage.disk.slabs import Slabs
+    from storage.index.database import Index
+    from storage.index.rows import UploadRow
 
     index = Index(tmp_path / "meta.db")
     slabs = Slabs(index, Blobs(tmp_path, index.epoch))

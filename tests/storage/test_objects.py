@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from botocore.exceptions import ClientError
 
-from storage.client import presign, url_path
+from storage.client.sdk import presign, url_path
 from tests.storage.stores import READER, TENANT, Raw, boto
 
 BIG = os.urandom(3_000_000)
@@ -290,7 +290,7 @@ def test_an_overwrite_does_not_disturb_a_read_under_way(store, raw):
     """A reader that has its first bytes gets the rest of the same version, and the old blob goes afterwards."""
     import socket
 
-    from storage.client import sign
+    from storage.client.sdk import sign
 
     old, new = os.urandom(8_000_000), b"new"
     raw.put("models", "swapped", old)

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from storage.answers import Changes, Got, NotFound, PreconditionFailed, StoreError, Unreachable
-from storage.client import S3, Endpoint
-from storage.probe import SCRATCH, Capabilities, probe
+from storage.client.answers import Changes, Got, NotFound, PreconditionFailed, StoreError, Unreachable
+from storage.client.probe import SCRATCH, Capabilities, probe
+from storage.client.sdk import S3, Endpoint
 
 ALL = Capabilities(
     creates_once=True, replaces_exactly=True, reads_exactly=True, ranges=True, copies=True, has_feed=True

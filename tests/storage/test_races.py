@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from storage.client import sign
+from storage.client.sdk import sign
 from tests.evidence import count
 from tests.storage.stores import Raw, StoreThread
 from wire.dial import Pool

@@ -15,12 +15,12 @@ import pytest
 
 from deploy.config import load
 from deploy.roles import other_copies
-from storage import scrub
-from storage.client import S3, url_path
-from storage.commits import delete_object
-from storage.damage import read_damages
-from storage.scrub import Pace, Scrubber
-from storage.sigv4 import Verifier, utc_now
+from storage.auth.sigv4 import Verifier, utc_now
+from storage.client.sdk import S3, url_path
+from storage.disk import scrub
+from storage.disk.scrub import Pace, Scrubber
+from storage.index.commits import delete_object
+from storage.index.damage import read_damages
 from storage.store import Store
 from tests.storage.stores import KEYS, ROOT_KEY, Raw, StoreThread
 

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from storage import ingest
-from storage.ingest import AT_ONCE_BYTES
-from storage.sigv4 import _stamped
+from storage.auth.sigv4 import _stamped
+from storage.http import ingest
+from storage.http.ingest import AT_ONCE_BYTES
 from tests.storage.stores import Raw, StoreThread
 
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from storage.__main__ import main, prepare
-from storage.blobs import lock_folder
+from storage.disk.blobs import lock_folder
 from tests.storage.stores import Raw
 from tests.storage.test_crash import StoreProcess
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from storage.auth.key import AccessKey, Grant, Identity, Right, parse_bucket, parse_key
 from storage.checksum import (
     ALGORITHMS,
     COMPOSITE,
@@ -19,11 +20,10 @@ from storage.checksum import (
     crc64nvme,
     of_parts,
 )
-from storage.conditions import ReadAsk
-from storage.document import MAX_DEPTH, MAX_ELEMENTS, escape_text, parse, write
 from storage.fault import S3Error
-from storage.key import AccessKey, Grant, Identity, Right, parse_bucket, parse_key
-from storage.rows import Conditions, ObjectRow
+from storage.http.conditions import ReadAsk
+from storage.http.document import MAX_DEPTH, MAX_ELEMENTS, escape_text, parse, write
+from storage.index.rows import Conditions, ObjectRow
 
 
 @pytest.mark.parametrize("name", ["abc", "a-b.c9", "9" * 63, "nearfield-system"])

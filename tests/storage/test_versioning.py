@@ -3,11 +3,11 @@ import sqlite3
 import pytest
 from botocore.exceptions import ClientError
 
-from storage.commits import create_bucket, delete_object, delete_version, put_object
 from storage.fault import S3Error, StoreBroken
-from storage.index import Index
-from storage.rows import SCHEMA, Conditions, Extent, ObjectRow
-from storage.settings import put_setting
+from storage.index.commits import create_bucket, delete_object, delete_version, put_object
+from storage.index.database import Index
+from storage.index.rows import SCHEMA, Conditions, Extent, ObjectRow
+from storage.index.settings import put_setting
 from tests.storage.test_index import check_references
 
 

@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from storage import writeback
-from storage.blobs import Blobs, SlabWriter
-from storage.writeback import STEP_BYTES
+from storage.disk import writeback
+from storage.disk.blobs import Blobs, SlabWriter
+from storage.disk.writeback import STEP_BYTES
 
 PIECE = bytes(1024 * 1024)
 

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from storage.client import url_path
+from storage.client.sdk import url_path
 from tests.storage.stores import Answer, Raw
 
 SMALL = b"small"  # goes into the index

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.client import Endpoint
+from storage.client.sdk import Endpoint
 from weights_cache import buffers
 from weights_cache.buffers import Buffer, BufferPool
 from weights_cache.cache import HostTier

@@ -6,7 +6,7 @@ import ssl
 import pytest
 
 from deploy import pki
-from storage.client import Endpoint
+from storage.client.sdk import Endpoint
 from weights_cache.fetch import HttpReader, ReadError
 
 from .store_script import Cut, Raw, Reset, ScriptedStore, Short, Stall, Status

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from storage.client import Endpoint
+from storage.client.sdk import Endpoint
 from weights_cache.cache import HostTier
 from weights_cache.flight import blob_path
 from weights_cache.plan import layout

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from storage.client import Endpoint
+from storage.client.sdk import Endpoint
 from weights_cache.cache import HostTier
 from weights_cache.plan import layout
 from weights_cache.view import LandingError, open_landing

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
-from storage.client import Endpoint
+from storage.client.sdk import Endpoint
 from weights_cache.buffers import Buffer
 from weights_cache.cache import HostTier
 from weights_cache.flight import Flight

@@ -10,7 +10,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.key import AccessKey
+from storage.auth.key import AccessKey
 from tests.storage.stores import ROOT_KEY, StoreThread
 
 FOLDER = "NEARFIELD_S3_TESTS"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.key import AccessKey, Grant
+from storage.auth.key import AccessKey, Grant
 from tests.storage.conformance.suite import FOLDER, PYTHON, Suite
 from tests.storage.stores import StoreThread, memory_folder
 

@@ -1,0 +1,182 @@
+"""What can this S3 do? A few small objects are written, read under conditions and deleted; nothing is believed.
+
+An endpoint that answers 200 to a condition which does not hold has ignored it, and would let two pushes move one
+pointer: it is found out here, before anything of a model is written.
+"""
+
+import secrets
+from dataclasses import dataclass
+from typing import Protocol
+
+from storage.client.sdk import Changes, Got, NotFound, PreconditionFailed, StoreError, Unreachable
+
+SCRATCH = "probe/"  # below it, everything is the probe's own and is deleted by it
+OLD, NEW = b"nearfield probe: old", b"nearfield probe: new"
+
+
+class Probed(Protocol):
+    """What the probe asks of a store: `storage.client.sdk.S3` is one."""
+
+    async def put(
+        self, bucket: str, key: str, data: bytes, *, if_none_match: bool = False, if_match: str | None = None
+    ) -> str:
+        """Put an object under a condition; its ETag. Raises StoreError."""
+
+    async def get(
+        self,
+        bucket: str,
+        key: str,
+        *,
+        if_match: str | None = None,
+        start: int | None = None,
+        length: int | None = None,
+    ) -> Got:
+        """Read an object under a condition, or a part of it. Raises StoreError."""
+
+    async def delete(self, bucket: str, key: str) -> None:
+        """Delete an object. Raises StoreError."""
+
+    async def copy(self, bucket: str, key: str, to_bucket: str, to_key: str) -> str:
+        """Copy inside the store; the ETag. Raises StoreError."""
+
+    async def changes(self, bucket: str, since: int, *, wait_s: float, limit: int) -> Changes:
+        """Our own store's feed. Raises StoreError on any other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What was seen. `has_feed` is a convenience, the rest is needed."""
+
+    creates_once: bool  # If-None-Match: * on PUT
+    replaces_exactly: bool  # If-Match on PUT
+    reads_exactly: bool  # If-Match on GET
+    ranges: bool
+    copies: bool
+    has_feed: bool
+
+    def faults(self) -> tuple[str, ...]:
+        """Why no model can be served from this store, in words; empty if one can."""
+        return tuple(words for name, words in _NEEDED.items() if not getattr(self, name))
+
+
+_NEEDED = {
+    "creates_once": "a PUT with If-None-Match: * replaced an object that was there (or was refused): two pushes "
+    "could both win",
+    "replaces_exactly": "a PUT with If-Match of another ETag was not refused with 412 (or If-Match itself was "
+    "refused): a model's pointer could be moved by two at once",
+    "reads_exactly": "a GET with If-Match of another ETag was answered: a load could mix two versions",
+    "ranges": "a ranged GET did not give exactly the bytes asked for: weights are read by ranges",
+    "copies": "an object could not be copied inside the store: revisions are copies of what was pushed",
+}
+
+
+class StoreUnfit(Exception):
+    """No model can be served from this store; the message says what it does not do, and what to do."""
+
+
+async def refuse_unfit(store: Probed, bucket: str, name: str) -> None:
+    """Return if models can be served from the store; one with a feed of ours is ours, and is not probed.
+
+    Raises:
+        StoreUnfit: it ignores or refuses what a model's safety needs.
+        StoreError: it does not answer, or has no such bucket.
+    """
+    if await _has_feed(store, bucket):
+        return
+    faults = (await probe(store, bucket)).faults()
+    if faults:
+        raise StoreUnfit(
+            f"{name} cannot hold models: {'; '.join(faults)}. Name another S3 endpoint as `store` in the "
+            "configuration, or leave it to the embedded store."
+        )
+
+
+async def probe(store: Probed, bucket: str) -> Capabilities:
+    """Find out what the store behind `bucket`, which must exist, can do.
+
+    Raises:
+        Unreachable: the store does not answer.
+        StoreError: not even plain objects can be put and deleted (no such bucket, no access).
+    """
+    key = f"{SCRATCH}{secrets.token_hex(8)}"
+    etag = await store.put(bucket, key, OLD)
+    try:
+        reads = await _reads_exactly(store, bucket, key, etag), await _reads_ranges(store, bucket, key)
+        copies = await _copies(store, bucket, key)
+        creates_once = await _creates_once(store, bucket, key)
+        replaces_exactly = await _replaces_exactly(store, bucket, key)
+        return Capabilities(creates_once, replaces_exactly, *reads, copies, await _has_feed(store, bucket))
+    finally:
+        await store.delete(bucket, key)
+
+
+async def _creates_once(store: Probed, bucket: str, key: str) -> bool:
+    """Refused where there is an object, done where there is none."""
+    other = f"{key}-new"
+    try:
+        await store.put(bucket, other, NEW, if_none_match=True)
+        await store.delete(bucket, other)
+        await store.put(bucket, key, NEW, if_none_match=True)
+    except PreconditionFailed:
+        return (await store.get(bucket, key)).data == OLD
+    except StoreError as error:
+        return _refused(error)
+    return False
+
+
+async def _replaces_exactly(store: Probed, bucket: str, key: str) -> bool:
+    """Refused with an old ETag, done with the present one."""
+    first = await store.put(bucket, key, OLD)
+    try:
+        second = await store.put(bucket, key, NEW, if_match=first)
+        await store.put(bucket, key, OLD, if_match=first)
+    except PreconditionFailed:
+        found = await store.get(bucket, key)
+        return found.data == NEW and found.etag == second
+    except StoreError as error:
+        return _refused(error)
+    return False
+
+
+async def _reads_exactly(store: Probed, bucket: str, key: str, etag: str) -> bool:
+    try:
+        await store.get(bucket, key, if_match=etag)
+        await store.get(bucket, key, if_match="0" * 32)
+    except PreconditionFailed:
+        return True
+    except StoreError as error:
+        return _refused(error)
+    return False
+
+
+async def _reads_ranges(store: Probed, bucket: str, key: str) -> bool:
+    try:
+        return (await store.get(bucket, key, start=3, length=5)).data == OLD[3:8]
+    except StoreError as error:
+        return _refused(error)
+
+
+async def _copies(store: Probed, bucket: str, key: str) -> bool:
+    other = f"{key}-copy"
+    try:
+        await store.copy(bucket, key, bucket, other)
+        same = (await store.get(bucket, other)).data == OLD
+        await store.delete(bucket, other)
+    except StoreError as error:
+        return _refused(error)
+    return same
+
+
+async def _has_feed(store: Probed, bucket: str) -> bool:
+    try:
+        await store.changes(bucket, -1, wait_s=0.0, limit=1)
+    except StoreError as error:
+        return _refused(error)
+    return True
+
+
+def _refused(error: StoreError) -> bool:
+    """False: the store said no to what was asked. Raises `error` on if it could not be asked at all."""
+    if isinstance(error, Unreachable | NotFound) or (error.status >= 500 and error.status != 501):
+        raise error
+    return False

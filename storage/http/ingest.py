@@ -1,0 +1,317 @@
+"""A request's body on its way to the disk: decoded, measured, hashed, checked; in threads, memory flat."""
+
+import asyncio
+import hashlib
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Protocol
+
+from storage.auth.sigv4 import PayloadKind
+from storage.checksum import (
+    BY_HEADER,
+    HEADER_PREFIX,
+    OWN_CHECKSUM,
+    Algorithm,
+    Checksum,
+    Hasher,
+    crc64nvme,
+    decode_digest,
+    encode_digest,
+    parse_algorithm,
+    parse_value,
+)
+from storage.fault import S3Error
+from storage.http.awschunked import AwsChunkedDecoder
+from storage.http.request import S3Request
+from storage.index.rows import Extent
+from wire.serve import Exchange
+
+BATCH_BYTES = 512 * 1024  # handed to a thread at once; a body holds at most two of these
+AT_ONCE_BYTES = 16 * 1024  # 50 us of MD5; handing it to a thread and back takes as long on a busy machine
+MAX_PUT_BYTES = 5 * 1024**3  # S3's largest single PUT and part
+_NOT_VALUES = frozenset({HEADER_PREFIX + "algorithm", HEADER_PREFIX + "type", HEADER_PREFIX + "mode"})
+
+
+class Sink(Protocol):
+    """Where the payload goes."""
+
+    blob: str
+    offset: int
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append. Raises: OSError."""
+
+    def publish(self) -> None:
+        """Make it durable. Raises: OSError."""
+
+    def abort(self) -> None:
+        """Undo everything, also after `publish`."""
+
+
+class MemorySink:
+    """A small body kept in memory: a document, or an object that goes into the index."""
+
+    offset = 0
+
+    def __init__(self, blob: str = "") -> None:
+        self.blob = blob
+        self.data = bytearray()
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append."""
+        self.data += data
+
+    def publish(self) -> None:
+        """Nothing: memory is not durable."""
+
+    def abort(self) -> None:
+        """Nothing is left behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class BodyPlan:
+    """What a request says about its body, checked as far as heads go."""
+
+    size: int
+    kind: PayloadKind
+    sha256: str | None
+    md5: bytes | None
+    algorithm: Algorithm | None  # to compute, and to compare if a value comes
+    digest: bytes | None  # the value in a header
+    trailers: frozenset[str]
+
+
+def plan_body(request: S3Request, max_bytes: int, algorithm: str | None = None) -> BodyPlan:
+    """The plan of a body; `algorithm` is computed even if the caller sent no value of it. Raises: S3Error."""
+    kind = request.verified.payload
+    trailers = _announced_trailers(request, kind)
+    about_body = request.operation != "CompleteMultipartUpload"  # whose checksum header is about the object
+    sent, digest = _sent_checksum(request, trailers) if about_body else (None, None)
+    if sent is not None and algorithm is not None and sent.name != algorithm:
+        raise S3Error("InvalidRequest", f"The upload was begun with {algorithm}, this part has {sent.name}.")
+    wanted = sent or (parse_algorithm(algorithm) if algorithm else None)
+    size = _size(request, kind, max_bytes)
+    return BodyPlan(size, kind, request.verified.sha256, _content_md5(request), wanted, digest, trailers)
+
+
+def _size(request: S3Request, kind: PayloadKind, max_bytes: int) -> int:
+    raw = request.get("x-amz-decoded-content-length") if kind.chunked else request.get("content-length")
+    if raw is None and request.head.chunked:
+        raise S3Error("MissingContentLength", "You must provide the Content-Length HTTP header.")
+    if raw is not None and not (raw.isascii() and raw.isdigit() and len(raw) < 20):
+        raise S3Error("InvalidArgument", "The length of the body must be a plain number.")
+    if not kind.chunked and "aws-chunked" in (request.get("content-encoding") or ""):
+        raise S3Error(
+            "InvalidRequest", "Content-Encoding aws-chunked needs a STREAMING- x-amz-content-sha256."
+        )
+    size = int(raw or 0)
+    if size > max_bytes:
+        message = "Your proposed upload exceeds the maximum allowed size"
+        raise S3Error("EntityTooLarge", message, ProposedSize=str(size), MaxSizeAllowed=str(max_bytes))
+    return size
+
+
+def _content_md5(request: S3Request) -> bytes | None:
+    raw = request.get("content-md5")
+    if raw is None:
+        return None
+    digest = decode_digest(raw, 16)
+    if digest is None:
+        raise S3Error("InvalidDigest", "The Content-MD5 you specified is not valid.")
+    return digest
+
+
+def _announced_trailers(request: S3Request, kind: PayloadKind) -> frozenset[str]:
+    raw = request.get("x-amz-trailer")
+    names = frozenset(name.strip().lower() for name in raw.split(",")) if raw else frozenset()
+    with_trailer = kind in {PayloadKind.CHUNKS_SIGNED_TRAILER, PayloadKind.CHUNKS_UNSIGNED_TRAILER}
+    if names and not with_trailer:
+        raise S3Error("InvalidRequest", "x-amz-trailer needs a payload kind that ends in -TRAILER.")
+    if len(names) > 1 or not names <= BY_HEADER.keys():
+        raise S3Error("InvalidRequest", f"x-amz-trailer takes one of {', '.join(BY_HEADER)}.")
+    return names
+
+
+def _sent_checksum(request: S3Request, trailers: frozenset[str]) -> tuple[Algorithm | None, bytes | None]:
+    """The one checksum that comes with the body, its value if it is in a header."""
+    named = {n: v for n, v in request.head.headers if n.startswith(HEADER_PREFIX) and n not in _NOT_VALUES}
+    if not named.keys() <= BY_HEADER.keys():
+        raise S3Error("InvalidRequest", f"Checksum headers are {', '.join(BY_HEADER)}.")
+    if len(named) + len(trailers) > 1:
+        raise S3Error("InvalidRequest", "Expecting a single x-amz-checksum- header or trailer.")
+    if trailers:
+        return BY_HEADER[next(iter(trailers))], None
+    if not named:
+        return None, None
+    name, value = next(iter(named.items()))
+    return BY_HEADER[name], parse_value(BY_HEADER[name], value)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A body that is whole, right, and durable in its sink."""
+
+    size: int
+    md5: str
+    checksum: Checksum | None
+    extents: tuple[Extent, ...]
+
+
+class Ingest:
+    """One body into one sink. The methods run in threads, in order; the lock makes `abort` wait its turn."""
+
+    def __init__(self, plan: BodyPlan, request: S3Request, make_sink: Callable[[], Sink]) -> None:
+        self.plan = plan
+        self.sink: Sink | None = None
+        self._make_sink = make_sink
+        self._lock = threading.Lock()
+        self._aborted = False
+        chain = request.verified.chain
+        self._decoder = (
+            AwsChunkedDecoder(chain=chain, trailers=plan.trailers, decoded_bytes=plan.size)
+            if plan.kind.chunked
+            else None
+        )
+        self._size = 0
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._sha256 = hashlib.sha256() if plan.sha256 else None
+        self._crc64 = crc64nvme()
+        self._checksum = self._asked_checksum()
+
+    def _asked_checksum(self) -> Hasher | None:
+        """What computes the caller's checksum; the extent's own if it is that one, not the same work twice."""
+        algorithm = self.plan.algorithm
+        if algorithm is None:
+            return None
+        return self._crc64 if algorithm.name == OWN_CHECKSUM else algorithm.hasher()
+
+    def feed(self, pieces: list[bytes]) -> None:
+        """Take the next bytes as they came. Raises: S3Error, OSError."""
+        with self._lock:
+            for data in pieces:
+                for piece in self._decoder.receive(data) if self._decoder else (data,):
+                    self._take(piece)
+
+    def finish(self, pieces: list[bytes]) -> Received:
+        """Take the last bytes, check everything, make it durable. Raises: S3Error, OSError."""
+        self.feed(pieces)
+        with self._lock:
+            trailers = self._decoder.finish() if self._decoder else {}
+            self._check(trailers)
+            extents = self._publish() if self._size else ()
+        return Received(self._size, self._md5.hexdigest(), self._own_checksum(), extents)
+
+    def abort(self) -> None:
+        """Leave nothing behind."""
+        with self._lock:
+            self._aborted = True
+            if self.sink is not None:
+                self.sink.abort()
+
+    def _publish(self) -> tuple[Extent, ...]:
+        sink = self._open_sink()
+        sink.publish()
+        return (Extent(sink.blob, sink.offset, self._size, self._crc64.value),)
+
+    def _open_sink(self) -> Sink:
+        if self._aborted:
+            raise S3Error("IncompleteBody", "The upload was given up.")
+        if self.sink is None:
+            self.sink = self._make_sink()
+        return self.sink
+
+    def _take(self, piece: bytes | memoryview) -> None:
+        self._size += len(piece)
+        if self._size > self.plan.size:
+            raise S3Error("IncompleteBody", "The body is longer than was announced.")
+        self._md5.update(piece)
+        self._crc64.update(piece)
+        if self._sha256 is not None:
+            self._sha256.update(piece)
+        if self._checksum is not None and self._checksum is not self._crc64:
+            self._checksum.update(piece)
+        self._open_sink().write(piece)
+
+    def _check(self, trailers: dict[str, str]) -> None:
+        plan = self.plan
+        if self._size != plan.size:
+            raise S3Error(
+                "IncompleteBody", "You did not provide the number of bytes specified by Content-Length."
+            )
+        if plan.md5 is not None and plan.md5 != self._md5.digest():
+            raise S3Error("BadDigest", "The Content-MD5 you specified did not match what we received.")
+        if self._sha256 is not None and plan.sha256 != self._sha256.hexdigest():
+            raise S3Error(
+                "XAmzContentSHA256Mismatch",
+                "The provided 'x-amz-content-sha256' header does not match what was computed.",
+            )
+        self._check_checksum(trailers)
+
+    def _check_checksum(self, trailers: dict[str, str]) -> None:
+        algorithm = self.plan.algorithm
+        if algorithm is None or self._checksum is None:
+            return
+        sent = self.plan.digest
+        if algorithm.header in trailers:
+            sent = parse_value(algorithm, trailers[algorithm.header])
+        if sent is not None and sent != self._checksum.digest():
+            raise S3Error(
+                "BadDigest", f"The {algorithm.name} you specified did not match the calculated checksum."
+            )
+
+    def _own_checksum(self) -> Checksum | None:
+        if self.plan.algorithm is None or self._checksum is None:
+            return None
+        return Checksum(self.plan.algorithm.name, encode_digest(self._checksum.digest()))
+
+
+async def receive(exchange: Exchange, ingest: Ingest, pool: Executor, *, in_memory: bool = False) -> Received:
+    """Run a body through `ingest`; if anything goes wrong, cancellation too, nothing is left behind.
+
+    With `in_memory`, its sink being memory, a body up to AT_ONCE_BYTES is taken on the loop: hashing it takes less
+    than a thread's turn.
+
+    Raises: S3Error, OSError, wire's Refusal and Disconnected.
+    """
+    loop = asyncio.get_running_loop()
+    work: asyncio.Future[None] | None = None
+    pieces: list[bytes] = []
+    num_bytes = 0
+    whole = False
+    try:
+        async for piece in exchange.body():
+            pieces.append(piece)
+            num_bytes += len(piece)
+            if num_bytes >= BATCH_BYTES:
+                if work is not None:
+                    await work
+                work = loop.run_in_executor(pool, ingest.feed, pieces)
+                work.add_done_callback(_seen)
+                pieces, num_bytes = [], 0
+        if work is not None:
+            await work
+        at_once = in_memory and ingest.plan.size <= AT_ONCE_BYTES
+        received = (
+            ingest.finish(pieces) if at_once else await loop.run_in_executor(pool, ingest.finish, pieces)
+        )
+        whole = True
+        return received
+    finally:
+        if not whole:
+            pool.submit(ingest.abort)
+
+
+def _seen(work: "asyncio.Future[None]") -> None:
+    """Mark a failure as looked at: when the body itself failed first, nobody awaits the thread's."""
+    if not work.cancelled():
+        work.exception()
+
+
+async def read_document(exchange: Exchange, request: S3Request, max_bytes: int, pool: Executor) -> bytes:
+    """A small body, checked like any other. Raises: S3Error."""
+    sink = MemorySink()
+    ingest = Ingest(plan_body(request, max_bytes), request, lambda: sink)
+    await receive(exchange, ingest, pool, in_memory=True)
+    return bytes(sink.data)
