@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edge import models
 from edge.admit import Action, Admission, admit
-from edge.ask import MAX_BODY_BYTES, read_ask
 from edge.relay import DEADLINE_S, Journey
+from regions.ask import MAX_BODY_BYTES, read_ask
 from regions.map import REGION, REQUEST_ID
 from wire.refusal import Refusal
 from wire.timing import Phases

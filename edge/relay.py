@@ -15,7 +15,7 @@ from edge import setback
 from edge.setback import REPLAYABLE, REPLAYABLE_CODES, Setback
 from edge.sse import CONTENT_TYPE, error_code, event, first_event
 from regions.health import Outcome
-from regions.map import DEADLINE_MS, REGION, REQUEST_ID, ROUTE, TENANT, WAIT_S
+from regions.map import ASK, DEADLINE_MS, REGION, REQUEST_ID, ROUTE, TENANT, WAIT_S
 from wire.dial import Answer, DialError
 from wire.eventcut import EventCut
 from wire.exchange import Disconnected
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from edge.admit import Admission
-    from edge.ask import Ask
     from edge.reach import Reach
     from edge.route import Decision
+    from regions.ask import Ask
     from wire.exchange import Exchange
     from wire.http1 import Headers
     from wire.timing import Phases
@@ -83,6 +83,7 @@ class Journey:
             ("accept", head.get("accept") or "*/*"),
             (REQUEST_ID, self.request_id),
             (TENANT, self.admission.tenant),
+            (ASK, self.ask.header()),
             (DEADLINE_MS, str(int(self.left_s() * 1000))),
             *(((WAIT_S, wait),) if wait is not None else ()),
         )

@@ -12,9 +12,9 @@ from wire.refusal import Refusal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edge.ask import Ask
     from edge.feed import Feed
     from edge.reach import Reach
+    from regions.ask import Ask
     from regions.choose import Choice
     from regions.rows import Heard, Snapshot
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from regions.gateway.ask import KINDS, MAX_BODY_BYTES, read_ask, refuse_misfit
+from regions.ask import KINDS, MAX_BODY_BYTES, read_ask, refuse_misfit, said
 from regions.gateway.control import Control
 from regions.gateway.hold import Seats, wait_awake
 from regions.gateway.relay import Relay
 from regions.gateway.trip import Trip, deadline_s, hold_s, request_id
-from regions.map import ROW_PERIOD_S, Tier
+from regions.map import ASK, ROW_PERIOD_S, Tier
 from regions.nodes import pick
 from wire.bearer import require_token
 from wire.flow import in_task
@@ -24,8 +24,8 @@ from wire.timing import Phases
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
+    from regions.ask import Ask
     from regions.deployments import Deployment, Deployments
-    from regions.gateway.ask import Ask
     from regions.gateway.publish import Publisher
     from regions.gateway.wake import Wakes
     from regions.nodes.client import Node
@@ -107,9 +107,10 @@ class Gateway:
 
     async def _infer(self, exchange: Exchange) -> None:
         phases = Phases("gateway", started=exchange.started)
-        body = await exchange.read_body(MAX_BODY_BYTES)
-        ask = read_ask(exchange.head.path, body)
-        deployment, revision = self._find(ask)
+        head, body = exchange.head, await exchange.read_body(MAX_BODY_BYTES)
+        heard = head.get(ASK)
+        ask = read_ask(head.path, body) if heard is None else said(heard)
+        deployment, revision = self._find(ask, head.path)
         trip = self._trip(exchange, ask, body, deployment, revision, phases)
         phases.mark("read")
         deployment.lease(revision)
@@ -120,7 +121,7 @@ class Gateway:
         finally:
             deployment.release(revision)
 
-    def _find(self, ask: Ask) -> tuple[Deployment, Revision]:
+    def _find(self, ask: Ask, path: str) -> tuple[Deployment, Revision]:
         """The model's deployment and the revision that answers. Raises Refusal 404, 400 or 503."""
         deployment = self._deployments.find(ask.model)
         if deployment is None:
@@ -129,7 +130,7 @@ class Gateway:
         if deployment.live is None:
             raise _not_live(deployment)
         facts = deployment.live.facts
-        refuse_misfit(ask, facts.kind, facts.context_tokens)
+        refuse_misfit(ask, path, facts.kind, facts.context_tokens)
         return deployment, deployment.live
 
     def _trip(

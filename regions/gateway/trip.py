@@ -15,8 +15,8 @@ from regions.map import DEADLINE_MS, REGION, REMOTE_BYTES, REQUEST_ID, REVISION,
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
+    from regions.ask import Ask
     from regions.deployments import Deployment
-    from regions.gateway.ask import Ask
     from regions.gateway.wake import Woken
     from regions.map import Progress
     from weights_cache.revision import Revision

@@ -58,6 +58,7 @@ async def test_the_region_gets_a_new_head_and_the_exact_bytes(world):
         ("x-forwarded-for", "1.2.3.4"),
         ("x-request-id", "mine"),
         ("x-nearfield-wait", "3"),
+        ("x-nearfield-ask", "other/model 1 1 1"),
         ("cookie", "a=b"),
     )
     _, headers, _ = await edge.ask(body=odd, headers=sent)
@@ -74,6 +75,7 @@ async def test_the_region_gets_a_new_head_and_the_exact_bytes(world):
         "x-request-id": headers["x-request-id"],
         "x-nearfield-tenant": "acme",
         "x-nearfield-wait": "3",
+        "x-nearfield-ask": "acme/chat 0 1 0",
         "content-length": str(len(odd)),
     }
 

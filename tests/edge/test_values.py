@@ -4,12 +4,14 @@ import hashlib
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge.admit import ROUTES, Action, admit
-from edge.ask import MAX_OBJECTS, read_ask
 from edge.rate import Buckets
 from edge.setback import of_answer, of_error
 from edge.sse import error_code, first_event
+from regions.ask import MAX_OBJECTS, Ask, read_ask, said
 from regions.map import KeyGrant, PolicyRow
 from wire.dial import DialError
 from wire.http1 import RequestHead
@@ -163,6 +165,31 @@ def test_prompts_are_estimated(document, prompt_tokens):
     body = json.dumps({"model": "a/b", **document}).encode()
 
     assert read_ask("/v1/completions", body).prompt_tokens == prompt_tokens
+
+
+@given(st.booleans(), st.integers(0, 1 << 20), st.integers(0, 1 << 20))
+def test_an_ask_is_said_as_it_was_read(stream, about, least):
+    ask = Ask("a/b", stream, about, least)
+
+    assert said(ask.header()) == ask
+
+
+@pytest.mark.parametrize(
+    ("path", "document", "least"),
+    [
+        ("/v1/completions", {"prompt": "x" * 257}, 2),
+        ("/v1/completions", {"prompt": [[1] * 7, [2]]}, 7),
+        ("/v1/embeddings", {"input": ["x" * 128, "y" * 400, 5]}, 3),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"content": "x" * 200}, {"content": "y" * 56}, {"content": 3}]},
+            2,
+        ),
+        ("/v1/completions", {}, 0),
+    ],
+)
+def test_prompts_are_bounded_from_below(path, document, least):
+    assert read_ask(path, json.dumps({"model": "a/b", **document}).encode()).least_tokens == least
 
 
 def test_a_deep_prompt_is_no_fault_of_ours():

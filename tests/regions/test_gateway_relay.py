@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from regions.gateway.ask import read_ask, refuse_misfit
-from regions.map import ModelFault, RolloutState
+from regions.ask import Ask, read_ask, refuse_misfit
+from regions.map import ASK, ModelFault, RolloutState
 from tests.regions.fake_node import CHAT, SSE, event, region, revision, until
 from wire.dial import DialError
 from wire.refusal import Refusal
@@ -117,6 +117,29 @@ async def test_gateway_what_is_wrong_is_a_status_code_and_never_wakes_a_model(st
         assert r.fakes[0].loads == []
 
 
+async def test_gateway_believes_what_the_edge_read_and_does_not_read_it_again():
+    """The body names a model that is not here: the edge would have said so, and only a second reading could notice."""
+    async with region() as r:
+        await r.resident()
+        asked = ((ASK, Ask("acme/m", stream=False, prompt_tokens=2, least_tokens=1).header()),)
+        served, _ = await r.answer(body=b'{"model":"acme/other"}', headers=asked)
+        asked = ((ASK, Ask("acme/m", stream=False, prompt_tokens=70, least_tokens=65).header()),)
+        long, told = await r.answer(body=b'{"model":"acme/other"}', headers=asked)
+
+    assert served.status == 200
+    assert (long.status, code(told)) == (400, "context_length_exceeded")
+
+
+@pytest.mark.parametrize(
+    "value", ["", "acme/m", "acme/m 1 1", "acme/m 1 -1 1", "acme/m 1 1 1 1", "acme/m 1 1 " + "1" * 400]
+)
+async def test_gateway_an_ask_that_no_hop_writes_is_refused(value):
+    async with region() as r:
+        head, body = await r.answer(headers=((ASK, value),))
+
+    assert (head.status, code(body)) in {(400, "bad_request"), (400, "context_length_exceeded")}
+
+
 @pytest.mark.parametrize(
     ("path", "param", "kind"),
     [
@@ -129,7 +152,7 @@ def test_a_prompt_that_cannot_fit_is_named_by_its_routes_own_field(path, param, 
     body = {"model": "acme/m", param: [{"content": "a" * 128 * 65}] if param == "messages" else [5] * 65}
 
     with pytest.raises(Refusal) as raised:
-        refuse_misfit(read_ask(path, json.dumps(body).encode()), kind, 64)
+        refuse_misfit(read_ask(path, json.dumps(body).encode()), path, kind, 64)
 
     assert (raised.value.code, raised.value.param) == ("context_length_exceeded", param)
 

@@ -1,0 +1,152 @@
+"""What edge and gateway must know of an inference request to route, hold or refuse it; its bytes go on untouched.
+
+The edge reads the JSON once, strictly, because the node reads the same bytes again: a key given twice, NaN, or
+another encoding could mean one thing here and another there. What it read goes on beside the body as one header,
+so that the gateway need not read a megabyte again.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
+
+from regions.map import BadNameError, ModelName
+from wire.refusal import Refusal
+
+if TYPE_CHECKING:
+    from regions.map import Kind
+
+MAX_BODY_BYTES: Final = 1 << 20  # replays need it in memory; a prompt of about 250,000 tokens
+MAX_OBJECTS: Final = 200_000  # each costs a call of 0.3 us while the loop waits; 512 messages are 2,000
+CHARS_PER_TOKEN: Final = 4  # of English text; the choice needs the order of magnitude
+MAX_TOKEN_CHARS: Final = 128  # longest token of the vocabularies in use (GPT-2 has 128 spaces in one)
+MAX_PROMPT_DEPTH: Final = 3  # messages of parts, or a batch of token lists
+MAX_HEADER_CHARS: Final = 256  # a name of 161 and three numbers
+KINDS: Final[dict[str, Kind]] = {
+    "/v1/chat/completions": "generate",
+    "/v1/completions": "generate",
+    "/v1/embeddings": "embed",
+}
+PROMPT_FIELDS: Final = {
+    "/v1/chat/completions": "messages",
+    "/v1/completions": "prompt",
+    "/v1/embeddings": "input",
+}
+
+
+class Ask(NamedTuple):
+    """One inference request: its model, whether its answer streams, and how long its prompt is.
+
+    `prompt_tokens` is an estimate. `least_tokens` is a bound from below: what exceeds the model's length by this
+    bound is refused at once; the exact count is the node's.
+    """
+
+    model: str
+    stream: bool
+    prompt_tokens: int
+    least_tokens: int
+
+    def header(self) -> str:
+        """The value of `x-nearfield-ask`, as `said` reads it."""
+        return f"{self.model} {self.stream:d} {self.prompt_tokens} {self.least_tokens}"
+
+
+def said(value: str) -> Ask:
+    """What another hop of ours read. Raises Refusal 400 for anything that `header` does not write."""
+    model, *numbers = value[:MAX_HEADER_CHARS].split(" ")
+    if len(numbers) != len(Ask._fields) - 1 or not all(each.isdecimal() for each in numbers):
+        raise Refusal(400, "bad_request", "The header x-nearfield-ask is set by Nearfield's own hops.")
+    return Ask(model, numbers[0] == "1", int(numbers[1]), int(numbers[2]))
+
+
+def read_ask(path: str, body: bytes) -> Ask:
+    """The request in `body` to `path`, a key of KINDS. Raises Refusal 400, or 404 for a name that no model can have."""
+    document = _strict(body)
+    name = document.get("model")
+    if not isinstance(name, str):
+        raise Refusal(400, "bad_request", 'Name a model: {"model": "org/name", ...}.', param="model")
+    try:
+        model = str(ModelName.parse(name))
+    except BadNameError as error:
+        raise Refusal(404, "model_not_found", f"No such model: {error}.", param="model") from error
+    stream = KINDS[path] == "generate" and document.get("stream") is True
+    messages = document.get("messages")
+    if isinstance(messages, list):
+        contents = [each.get("content") for each in messages if isinstance(each, dict)]
+        texts = [each for each in contents if isinstance(each, str)]
+        return Ask(model, stream, _about(contents), sum(map(len, texts)) // MAX_TOKEN_CHARS)
+    prompt = document.get("prompt", document.get("input"))
+    return Ask(model, stream, _about(prompt), _least_of(prompt, MAX_PROMPT_DEPTH))
+
+
+def refuse_misfit(ask: Ask, path: str, kind: Kind, max_len: int) -> None:
+    """Raises Refusal 400 for a model of the other kind, or a prompt that cannot fit its `max_len` tokens."""
+    if KINDS[path] != kind:
+        right = "/v1/embeddings" if kind == "embed" else "/v1/chat/completions or /v1/completions"
+        raise Refusal(400, "bad_request", f"{ask.model} is served at {right}.", param="model")
+    if ask.least_tokens > max_len:
+        text = f"The prompt has at least {ask.least_tokens} tokens; {ask.model} takes {max_len}. Shorten it."
+        raise Refusal(400, "context_length_exceeded", text, param=PROMPT_FIELDS[path])
+
+
+def _about(prompt: object) -> int:
+    """About how many tokens a prompt has: text by its length, ids by their number."""
+    return max(1, _tokens_of(prompt, MAX_PROMPT_DEPTH))
+
+
+def _least_of(prompt: object, depth: int) -> int:
+    """Of text: characters over the longest token; of token ids: exact; of a batch: its longest item."""
+    if isinstance(prompt, str):
+        return len(prompt) // MAX_TOKEN_CHARS
+    if not isinstance(prompt, list) or not prompt or depth == 0:
+        return 0
+    if isinstance(prompt[0], int):
+        return len(prompt)
+    return max([_least_of(each, depth - 1) for each in prompt])
+
+
+def _tokens_of(prompt: object, depth: int) -> int:
+    """Of a text, a list of token ids, a batch of either, or the parts of a message; nothing below `depth` lists."""
+    if isinstance(prompt, str):
+        return len(prompt) // CHARS_PER_TOKEN
+    if isinstance(prompt, dict):
+        text = prompt.get("text")
+        return len(text) // CHARS_PER_TOKEN if isinstance(text, str) else 0
+    if not isinstance(prompt, list) or depth == 0:
+        return 0
+    return sum([1 if isinstance(each, int) else _tokens_of(each, depth - 1) for each in prompt])
+
+
+def _strict(body: bytes) -> dict[str, Any]:
+    """The one JSON object in `body`. Raises Refusal 400."""
+    if body.count(b"{") > MAX_OBJECTS:  # braces in a text count too: a prompt may be a program
+        text = f"The body has more than {MAX_OBJECTS} objects (or braces); send fewer."
+        raise Refusal(400, "bad_request", text)
+    try:
+        document = _DECODER.decode(body.decode())
+    except (ValueError, RecursionError) as error:
+        cause = str(error) if isinstance(error, _NotStrict) else "it is not JSON in UTF-8"
+        raise Refusal(
+            400, "bad_request", f"The body cannot be read: {cause}. Send one JSON object."
+        ) from error
+    if not isinstance(document, dict):
+        raise Refusal(400, "bad_request", "The body is not a JSON object.")
+    return document
+
+
+class _NotStrict(ValueError):
+    """JSON that two readers might understand differently, or that costs too much to read."""
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) != len(pairs):
+        raise _NotStrict("a key is given twice")
+    return document
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise _NotStrict(f"{name} is not a JSON number")
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_each_key_once, parse_constant=_no_constant)
