@@ -6,7 +6,7 @@ import random
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from regions.choose import prewarm, rank, route_header
+from regions.choose import offers, prewarm, rank, route_header
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edge.feed import Feed
     from edge.reach import Reach
     from regions.ask import Ask
-    from regions.choose import Choice
+    from regions.choose import Choice, Offer
     from regions.rows import Heard, Snapshot
 
 MAX_REMEMBERED: Final = 4096  # models whose last region is kept for hysteresis; a row holds about as many
@@ -45,15 +45,14 @@ class Chooser:
         self._reaches = reaches
         self._simulated_wan = simulated_wan
         self._previous: OrderedDict[str, str] = OrderedDict()
+        self._offered_by: Snapshot | None = None
+        self._offered: dict[tuple[str, str | None], tuple[Offer, ...]] = {}
 
     def choose(self, ask: Ask, pinned: str | None, now: float) -> Decision:
         """The regions for `ask` at `now` (loop time), only `pinned` if that is given. Raises Refusal 404 or 503."""
-        rows = self._rows(pinned)
         choices = rank(
-            ask.model,
-            rows,
-            {name: reach.rtt_ms for name, reach in self._reaches.items() if reach.rtt_ms is not None},
-            {name: reach.health for name, reach in self._reaches.items()},
+            self._offers(ask.model, pinned),
+            self._reaches,
             prompt_tokens=ask.prompt_tokens,
             now=now,
             previous=self._previous.get(ask.model),
@@ -65,11 +64,20 @@ class Chooser:
             self._remember(ask.model, choices[0].region)
         return Decision(choices, self._simulated_wan)
 
-    def _rows(self, pinned: str | None) -> Mapping[str, Heard]:
-        rows = self._feed.snapshot.regions
+    def _offers(self, model: str, pinned: str | None) -> tuple[Offer, ...]:
+        """Worked out once for all requests between two rows; only for models that exist, so few are kept."""
+        snapshot = self._feed.snapshot
+        if snapshot is not self._offered_by:
+            self._offered_by, self._offered = snapshot, {}
+        known = self._offered.get((model, pinned), ())
+        if not known and (known := offers(model, self._rows(snapshot, pinned))):
+            self._offered[model, pinned] = known
+        return known
+
+    def _rows(self, snapshot: Snapshot, pinned: str | None) -> Mapping[str, Heard]:
         return {
             name: heard
-            for name, heard in rows.items()
+            for name, heard in snapshot.regions.items()
             if name in self._reaches
             and pinned in {None, name}  # a region taken out of the config is not asked
         }

@@ -7,13 +7,13 @@ the number of regions, never with the number of models: one look-up a region.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
-from regions.health import HEALTHY, panics
+from regions.health import HEALTHY, Breaker, panics
 from regions.map import ROW_LOST_S, ROW_STALE_S, RolloutState, Tier
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from regions.health import RegionHealth
     from regions.map import ModelRow, RegionRow
@@ -63,47 +63,76 @@ class Choice(NamedTuple):
         )
 
 
+class Way(Protocol):
+    """What an edge knows of the way to a region."""
+
+    @property
+    def rtt_ms(self) -> float | None:
+        """The measured round trip, None until there is one: the region is then taken to be far."""
+
+    @property
+    def health(self) -> RegionHealth:
+        """What requests over it saw."""
+
+
+class Offer(NamedTuple):
+    """What a region's last row says about one model, as far as no single request changes it."""
+
+    region: str
+    heard: Heard
+    row: ModelRow
+    queue_ms: float
+    ready_ms: float
+
+
+def offers(model: str, rows: Mapping[str, Heard]) -> tuple[Offer, ...]:
+    """The regions of `rows` that can serve `model`; the same for every request until a row changes."""
+    found = [(name, heard, heard.row.models.get(model)) for name, heard in rows.items()]
+    return tuple(
+        Offer(name, heard, row, queue_ms(row), ready_ms(heard.row, row))
+        for name, heard, row in found
+        if row is not None and row.serves
+    )
+
+
 def rank(
-    model: str,
-    rows: Mapping[str, Heard],
-    rtt_ms: Mapping[str, float],
-    health: Mapping[str, RegionHealth],
+    offers: tuple[Offer, ...],
+    ways: Mapping[str, Way],
     *,
     prompt_tokens: int,
     now: float,
     previous: str | None = None,
     draws: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> tuple[Choice, ...]:
-    """The regions that can serve `model`, best first, at most MAX_CHOICES; empty when none serves it.
+    """The regions of `offers`, best first, at most MAX_CHOICES.
 
     Args:
-        model: `org/name`.
-        rows: last valid row of each region that may be used (residency rules are applied by the caller).
-        rtt_ms: measured round trip to each region; a region without one is taken to be far.
-        health: what this edge saw of each region; a region without an entry is healthy.
+        offers: of the regions that may be used (residency rules are applied by the caller).
+        ways: to every region of `offers` at least; how many of all are ill decides whether anyone is believed ill.
         prompt_tokens: estimated length of the prompt.
         now: monotonic seconds, on the clock of `Heard.at`.
         previous: the region that this edge last chose for the model: it is kept unless clearly beaten.
         draws: random numbers in [0, 1): two for the power of two choices among equals, one for slow start.
     """
-    panic = panics(health.values(), now)
-    scored = []
-    for name, heard in rows.items():
-        row = heard.row.models.get(model)
-        if row is None or not row.serves:
-            continue
-        patient = HEALTHY if panic else health.get(name, HEALTHY)
-        state, doubt_ms = _standing(heard, row, patient, now, draws[2])
-        rtt, prefill = rtt_ms.get(name, UNKNOWN_RTT_MS), row.prefill_ms_per_token * prompt_tokens
-        queue, ready = queue_ms(row), ready_ms(heard.row, row)
-        total = rtt + queue + prefill + ready + doubt_ms
-        scored.append((state == "away", total, name, rtt, queue, prefill, ready, doubt_ms, row, state))
-    scored.sort(key=_by_class_then_total)
-    choices = [
-        Choice(name, total, rtt, queue, prefill, ready, doubt, row.tier, state)
-        for _away, total, name, rtt, queue, prefill, ready, doubt, row, state in scored[:MAX_CHOICES]
-    ]
-    return _settled(choices, {each[2]: each[8] for each in scored[:MAX_CHOICES]}, previous, draws)
+    choices = []
+    for name, heard, row, queue, ready in offers:
+        way = ways[name]
+        state, doubt = _standing(heard, row, _believed(way.health, ways, now), now, draws[2])
+        rtt = UNKNOWN_RTT_MS if way.rtt_ms is None else way.rtt_ms
+        prefill = row.prefill_ms_per_token * prompt_tokens
+        total = rtt + queue + prefill + ready + doubt
+        choices.append(Choice(name, total, rtt, queue, prefill, ready, doubt, row.tier, state))
+    if len(choices) < 2:
+        return tuple(choices)
+    choices.sort(key=_by_class_then_total)
+    return _settled(choices[:MAX_CHOICES], offers, previous, draws)
+
+
+def _believed(health: RegionHealth, ways: Mapping[str, Way], now: float) -> RegionHealth:
+    """A region's health, unless nearly all look ill: then the watcher is the likelier patient."""
+    if health.admits(now) or not panics([each.health for each in ways.values()], now):
+        return health
+    return HEALTHY
 
 
 def route_header(choices: tuple[Choice, ...], note: str | None = None) -> str:
@@ -154,7 +183,8 @@ def _standing(
     age_s = now - heard.at
     if (
         age_s <= ROW_STALE_S
-        and health is HEALTHY
+        and health.breaker is Breaker.CLOSED
+        and health.recovered_at is None
         and row.state is RolloutState.LIVE
         and not heard.row.draining
     ):
@@ -169,8 +199,8 @@ def _standing(
     return "ok", 0.0
 
 
-def _by_class_then_total(scored: Sequence[Any]) -> tuple[bool, float]:
-    return scored[0], scored[1]
+def _by_class_then_total(choice: Choice) -> tuple[bool, float]:
+    return choice.state == "away", choice.total_ms
 
 
 def _margin_ms(total_ms: float) -> float:
@@ -179,21 +209,21 @@ def _margin_ms(total_ms: float) -> float:
 
 def _settled(
     choices: list[Choice],
-    rows: Mapping[str, ModelRow],
+    offers: tuple[Offer, ...],
     previous: str | None,
     draws: tuple[float, float, float],
 ) -> tuple[Choice, ...]:
     """The winner moved to the front: the previous one unless clearly beaten, else the idler of two equals."""
-    if len(choices) < 2 or choices[0].state == "away":
+    if choices[0].state == "away":
         return tuple(choices)
     best = choices[0]
     winner = next((each for each in choices if each.region == previous and each.state != "away"), None)
     if winner is None or winner.total_ms - best.total_ms > _margin_ms(winner.total_ms):
-        winner = _idler(choices, rows, draws)
+        winner = _idler(choices, offers, draws)
     return (winner, *(each for each in choices if each is not winner))
 
 
-def _idler(choices: list[Choice], rows: Mapping[str, ModelRow], draws: tuple[float, float, float]) -> Choice:
+def _idler(choices: list[Choice], offers: tuple[Offer, ...], draws: tuple[float, float, float]) -> Choice:
     """Power of two choices among equals: two at random, the less loaded one wins."""
     bar_ms = choices[0].total_ms + max(TIE_MS, TIE_SHARE * choices[0].total_ms)
     equals = [each for each in choices if each.state != "away" and each.total_ms <= bar_ms]
@@ -201,6 +231,7 @@ def _idler(choices: list[Choice], rows: Mapping[str, ModelRow], draws: tuple[flo
     if not equals:
         return first
     second = equals[int(draws[1] * len(equals))]
+    rows = {each.region: each.row for each in offers}
     return min(first, second, key=lambda each: _load(rows[each.region]))
 
 

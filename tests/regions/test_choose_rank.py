@@ -1,3 +1,5 @@
+from typing import NamedTuple
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,13 +9,14 @@ from regions.choose import (
     MAX_CHOICES,
     RAMP_MS,
     UNKNOWN_RTT_MS,
+    offers,
     prewarm,
     queue_ms,
     rank,
     ready_ms,
     route_header,
 )
-from regions.health import HEALTHY, Outcome, after
+from regions.health import HEALTHY, Outcome, RegionHealth, after
 from regions.map import Progress, RolloutState, Tier
 from regions.rows import NEVER
 from tests.regions.made import MODEL, heard, model_row, region_row
@@ -22,8 +25,14 @@ RTT = {"iad": 1.0, "fra": 80.0, "nrt": 160.0}
 COLD = model_row(tier=Tier.REGION, slots=0)
 
 
+class Way(NamedTuple):
+    rtt_ms: float | None
+    health: RegionHealth
+
+
 def ranked(rows, *, rtt=RTT, health=None, tokens=100, now=0.0, **more):
-    return rank(MODEL, rows, rtt, health or {}, prompt_tokens=tokens, now=now, **more)
+    ways = {name: Way(rtt.get(name), (health or {}).get(name, HEALTHY)) for name in rows}
+    return rank(offers(MODEL, rows), ways, prompt_tokens=tokens, now=now, **more)
 
 
 def order(choices):
@@ -108,7 +117,7 @@ def test_choose_regions_that_do_not_serve_the_model_are_not_offered():
     }
 
     assert order(ranked(rows)) == ["nrt"]
-    assert rank("other/m", rows, RTT, {}, prompt_tokens=1, now=0.0) == ()
+    assert offers("other/m", rows) == ()
 
 
 def test_choose_draining_ejected_and_silent_regions_come_last_but_are_not_lost():
