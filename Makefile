@@ -36,8 +36,7 @@ types: setup
 	$(BIN)/mypy
 
 unit: setup
-	$(BIN)/pytest -n 2 --ignore tests/e2e
-	$(BIN)/pytest -n 2 --dist loadfile tests/e2e
+	$(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
 evidence: setup
 	NEARFIELD_EVIDENCE=1 $(BIN)/pytest --timeout 1800
