@@ -88,10 +88,11 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
         await asyncio.wait(beside)
         drain_s = DRAIN_S if stop.is_set() else BROKEN_DRAIN_S
         await asyncio.gather(*(each.drain(drain_s) for each in (server, local) if each is not None))
+        if local is not None:
+            (settings.root / SOCKET_NAME).unlink(missing_ok=True)
         await tidying
     finally:
         store.index.on_broken = lambda: None
-        (settings.root / SOCKET_NAME).unlink(missing_ok=True)
         await store.close()
     if ended.is_set():
         raise StoreBroken("the index failed; see the log. Restart once the disk is well")
