@@ -465,8 +465,11 @@ def test_sixty_four_askers_share_one_handing_over(house):
     tier.close()
 
 
-def test_nothing_stays_open_after_loads_evictions_and_failures(house):
+def test_nothing_stays_open_after_loads_evictions_and_failures(house, caplog):
     """Descriptors, mappings and leases: as many at the end as at the beginning."""
+    caplog.set_level(
+        "ERROR", "nearfield.weights"
+    )  # pytest keeps records, and with an error the frames it came by
     files = shards()
     first = next(path for path in files if path.endswith(".safetensors"))
     revision = house.hold(files, {first: [10_000, 30_000, 70_000]})
@@ -484,6 +487,7 @@ def test_nothing_stays_open_after_loads_evictions_and_failures(house):
     before = num_open()
     for _ in range(4 * NUM_READERS):
         turn()
+    gc.collect()  # pytest keeps what it caught, and with it the waiters' frames, in cycles
     until(
         lambda: num_open() <= before + 2 * NUM_READERS
     )  # kept connections, both ends; one leaked a turn is more
