@@ -154,6 +154,11 @@ class HostTier:
         """Measured bandwidth from the region's store into this host, over the last loads; None before any."""
         return self._rate.bytes_per_s
 
+    @property
+    def pooled_bytes(self) -> int:
+        """Memory kept ready for the next landing."""
+        return self._pool.free_bytes
+
     def close(self) -> None:
         """Stop every load, free all memory. Landings are of no use afterwards."""
         self._closing.set()
