@@ -156,8 +156,8 @@ class HostTier:
 
     @property
     def pooled_bytes(self) -> int:
-        """Memory kept ready for the next landing."""
-        return self._pool.free_bytes
+        """Memory that is there already for the next landing."""
+        return self._pool.ready_bytes
 
     def close(self) -> None:
         """Stop every load, free all memory. Landings are of no use afterwards."""
