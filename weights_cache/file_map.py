@@ -77,3 +77,18 @@ def lift_lock_limit() -> None:
     """Let this process lock as much memory as its hard limit allows."""
     _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
+
+
+def can_lock(num_bytes: int) -> bool:
+    """True if this process might lock so much; asked of the kernel without a page being touched."""
+    try:
+        region = mmap.mmap(-1, num_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+    except OSError:
+        return False
+    try:
+        _call("mlock2", region, 0, num_bytes, _MLOCK_ONFAULT)
+    except OSError:
+        return False
+    finally:
+        region.close()
+    return True

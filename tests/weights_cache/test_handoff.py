@@ -646,6 +646,26 @@ def test_a_map_of_the_middle_of_a_file(tmp_path):
         found.view(0, 1)
 
 
+def test_the_kernel_says_what_may_be_locked():
+    """A child with a limit of its own and no privileges is told no, and small amounts yes; nothing is touched."""
+    script = (
+        "import os, resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_MEMLOCK, (1 << 20, 1 << 20))\n"
+        "from weights_cache.file_map import can_lock\n"
+        "os.geteuid() or os.setresuid(65534, 65534, 65534)\n"
+        "print(can_lock(1 << 12), can_lock(1 << 30))\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-B", "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert told.stdout.split() == ["True", "False"]
+
+
 def test_given_nothing_is_nothing():
     """A tier without a store on its host."""
     found = Given()
