@@ -77,7 +77,8 @@ class EngineSpec:
                 raise SpecError(f"{name} must be a whole number of at least {low}")
 
     def _check_mapped(self) -> None:
-        for pair in self.mapped:
-            numbers = [each for each in pair if type(each) is int and each >= 0]
-            if len(pair) != 2 or len(numbers) != 2:
+        pairs = self.mapped if isinstance(self.mapped, list | tuple) else [self.mapped]
+        for pair in pairs:
+            numbers = pair if isinstance(pair, list | tuple) else ()
+            if len(numbers) != 2 or not all(type(each) is int and each >= 0 for each in numbers):
                 raise SpecError("mapped must be pairs of whole numbers")

@@ -72,10 +72,8 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
 
     store.index.on_broken = broken
     try:
-        service = S3Service(store)
-        server = await Server.start(service, settings.host, settings.port, limits=LIMITS)
-        local = await _start_local(service, settings)
-        ready(server.port)
+        servers = await _listen(S3Service(store), settings)
+        ready(servers[0].port)
         tidying = loop.run_in_executor(store.pool, store.tidy)
         scrubber = Scrubber(store, settings.sources, Pace(settings.scrub_bytes_per_s), time.monotonic)
         beside = [asyncio.create_task(_scrub(scrubber))]
@@ -87,9 +85,7 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
             task.cancel()
         await asyncio.wait(beside)
         drain_s = DRAIN_S if stop.is_set() else BROKEN_DRAIN_S
-        await asyncio.gather(*(each.drain(drain_s) for each in (server, local) if each is not None))
-        if local is not None:
-            (settings.root / SOCKET_NAME).unlink(missing_ok=True)
+        await asyncio.gather(*(each.drain(drain_s) for each in servers))
         await tidying
     finally:
         store.index.on_broken = lambda: None
@@ -98,11 +94,13 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
         raise StoreBroken("the index failed; see the log. Restart once the disk is well")
 
 
-async def _start_local(service: S3Service, settings: StoreSettings) -> Server | None:
-    """The same service for this host's own processes; a connection there is a lease on what it was handed.
+async def _listen(service: S3Service, settings: StoreSettings) -> list[Server]:
+    """The port, and the socket of this host where the folder can hold one: else everybody reads bytes.
 
-    None where the folder can hold no socket: everybody then reads bytes.
+    On the socket a connection is the lease on what it was handed. Its name stays when the store ends; nobody
+    listens then, and the next start takes it.
     """
+    server = await Server.start(service, settings.host, settings.port, limits=LIMITS)
     limits = replace(
         LIMITS, idle_s=settings.lease_s, max_connections=MAX_HOLDERS, max_per_address=MAX_HOLDERS
     )
@@ -110,8 +108,8 @@ async def _start_local(service: S3Service, settings: StoreSettings) -> Server | 
         listener = listen_unix(settings.root / SOCKET_NAME)
     except OSError as error:
         log.warning("no socket in %s, so no descriptors are handed over: %s", settings.root, error)
-        return None
-    return await Server.start_unix(service, listener, limits=limits)
+        return [server]
+    return [server, await Server.start_unix(service, listener, limits=limits)]
 
 
 async def _scrub(scrubber: Scrubber) -> None:

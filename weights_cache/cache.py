@@ -94,7 +94,9 @@ class HostTier:
         room.
         """
         with self._asking.of(revision.id):
-            given = None if self._has_seat(revision) else self._handoff.give(revision)
+            with self._lock:
+                found = self._found(revision.id)
+            given = None if found else self._handoff.give(revision)
             with self._lock:
                 seat = self._seat(revision, given)
                 source: Source = "host" if seat.landed else "region"
@@ -176,20 +178,18 @@ class HostTier:
         for reader in readers:
             reader.close()
 
-    def _has_seat(self, revision: Revision) -> bool:
-        with self._lock:
-            seat = self._seats.get(revision.id)
-            return seat is not None and not seat.flight.error
+    def _found(self, revision_id: str) -> _Seat | None:
+        """Under the lock: the seat of a revision whose load has not failed."""
+        seat = self._seats.get(revision_id)
+        return None if seat is None or seat.flight.error else seat
 
     def _seat(self, revision: Revision, given: Given | None) -> _Seat:
         """Under the lock: the seat of a revision, made with what was handed over if it has none (any more)."""
-        seat = self._seats.get(revision.id)
-        if seat is not None and not seat.flight.error:
-            if given is not None:
-                given.let_go()
-                given.close()
-            return seat
-        seat = self._seats[revision.id] = self._new_seat(revision, given or Given())
+        seat = self._found(revision.id)
+        if seat is None:
+            seat = self._seats[revision.id] = self._new_seat(revision, given or Given())
+        elif given is not None:
+            given.give_back()
         return seat
 
     def _new_seat(self, revision: Revision, given: Given) -> _Seat:
@@ -198,8 +198,7 @@ class HostTier:
         try:
             flight = self._new_flight(revision, given)
         except (LandingError, OSError) as error:
-            given.let_go()
-            given.close()
+            given.give_back()
             if isinstance(error, LandingError):
                 raise
             raise LandingError("host_memory_full", f"no room for {revision.model}: {error}") from error

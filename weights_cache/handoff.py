@@ -6,11 +6,9 @@ between; all else is read over HTTP. Handing over is only ever a gain, so whatev
 """
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Protocol
 
 from storage.client.sdk import Endpoint
@@ -38,8 +36,8 @@ class Given:
 
     mapped: tuple[MappedFile, ...] = ()
     fds: tuple[int, ...] = ()
-    maps: Mapping[int, FileMap] = field(default_factory=lambda: MappingProxyType({}))
-    objects: Mapping[int, OpenObject] = field(default_factory=lambda: MappingProxyType({}))
+    maps: dict[int, FileMap] = field(default_factory=dict)
+    objects: dict[int, OpenObject] = field(default_factory=dict)
     lease: StoreSocket | None = None
 
     def num_bytes(self, revision: Revision) -> tuple[int, int]:
@@ -59,9 +57,14 @@ class Given:
 
     def close_copied(self) -> None:
         """All is copied: close the files that were copied from. Once."""
-        objects, self.objects = self.objects, MappingProxyType({})
+        objects, self.objects = self.objects, {}
         for each in objects.values():
             each.close()
+
+    def give_back(self) -> None:
+        """All of it: no load was begun with it. Once."""
+        self.let_go()
+        self.close()
 
     def close(self) -> None:
         """Close the descriptors; mappings stay. Once."""
@@ -96,34 +99,36 @@ class StoreHandoff:
     def give(self, revision: Revision) -> Given:
         """See `Handoff`."""
         try:
-            lease = self._connect()
+            given = Given(lease=self._connect())
         except OSError as error:
             log.info("no store on this host to hand over files: %s", error)
             return Given()
-        maps: dict[int, FileMap] = {}
-        mapped: dict[int, tuple[MappedFile, int]] = {}
-        copied: dict[int, OpenObject] = {}
         for number in revision.weight_files:
-            found = _open(lease, revision, number)
-            if found is None:
-                continue
-            place = _place(revision, number, found) if len(maps) < MAX_MAPPED else None
-            file_map = None if place is None else _map(revision, found, place)
-            if place is not None and file_map is not None:
-                maps[number], mapped[number] = file_map, (place, found.fds[0])
-            elif len(found.fds) <= MAX_COPIED_FDS:
-                copied[number] = found
-            else:
-                found.close()
-        if not maps and not copied:
-            lease.close()
-            return Given()
-        places, fds = [place for place, _ in mapped.values()], [fd for _, fd in mapped.values()]
-        return Given(tuple(places), tuple(fds), maps, copied, lease)
+            found = _open(given.lease, revision, number)
+            if found is not None:
+                _keep(given, revision, number, found)
+        if not given.maps and not given.objects:
+            given.let_go()
+        return given
 
 
-def _open(lease: StoreSocket, revision: Revision, number: int) -> OpenObject | None:
+def _keep(given: Given, revision: Revision, number: int, found: OpenObject) -> None:
+    """Map the object if it can be, else keep its files to copy from."""
+    place = _place(revision, number, found) if len(given.maps) < MAX_MAPPED else None
+    file_map = None if place is None else _map(revision, found, place)
+    if place is not None and file_map is not None:
+        given.maps[number] = file_map
+        given.mapped, given.fds = (*given.mapped, place), (*given.fds, *found.fds)
+    elif len(found.fds) <= MAX_COPIED_FDS:
+        given.objects[number] = found
+    else:
+        found.close()
+
+
+def _open(lease: StoreSocket | None, revision: Revision, number: int) -> OpenObject | None:
     entry = revision.files[number]
+    if lease is None:
+        return None
     try:
         found = lease.open_object(blob_path(entry.blake3))
     except ReadError as error:

@@ -294,7 +294,8 @@ def test_a_killed_store_takes_nothing_from_its_holders(tmp_path):
     for each in (found, once_more, held, fresh):
         each.close()
     assert again.stop() == 0
-    assert not path.exists()
+    with pytest.raises(ConnectionRefusedError):
+        StoreSocket(path, again.endpoint)
 
 
 def file_holding(root):
