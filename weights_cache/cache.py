@@ -8,7 +8,6 @@ that failed tells everyone who waited and is forgotten, so the next ask starts a
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from storage.client.sdk import Endpoint
@@ -21,40 +20,12 @@ from weights_cache.landing import Landing, Source
 from weights_cache.plan import Held, evictions, layout
 from weights_cache.rate import Rate
 from weights_cache.revision import Revision
+from weights_cache.seat import Entry, Seat
 from weights_cache.small import Files, SmallFiles, read_small_files
 from weights_cache.view import LandingError
 
 NUM_READERS = 4  # connections a load; measured best on 2 cores, 2-8 are within noise
 CLOSE_S = 2.0  # a reader notices a stop at its next extent; one that is stuck dies with the process
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One revision in the tier. `num_bytes` is the memory it holds; `done_bytes` what has landed of it.
-
-    Of that memory `mapped_bytes` are locked pages of the store's own files, not a copy of them.
-    """
-
-    revision_id: str
-    model: str
-    num_bytes: int
-    mapped_bytes: int
-    done_bytes: int
-    landed: bool
-    num_pins: int
-    idle_s: float
-
-
-@dataclass(slots=True)
-class _Seat:
-    flight: Flight
-    num_bytes: int
-    used_s: float
-    num_pins: int = 0
-
-    @property
-    def landed(self) -> bool:
-        return self.flight.ended.is_set()
 
 
 class HostTier:
@@ -76,7 +47,7 @@ class HostTier:
         self._handoff, self._asking = handoff or NoHandoff(), KeyedLocks()
         self._cap_bytes, self._num_readers, self._retry_for_s = cap_bytes, num_readers, retry_for_s
         self._lock = threading.Lock()
-        self._seats: dict[str, _Seat] = {}
+        self._seats: dict[str, Seat] = {}
         self._readers: list[RangeReader] = []
         self._pool, self._small, self._rate = BufferPool(pool_bytes), SmallFiles(), Rate()
         self._closing = threading.Event()
@@ -143,7 +114,7 @@ class HostTier:
         now = time.monotonic()
         with self._lock:
             seats = sorted(self._seats.values(), key=lambda seat: seat.used_s)
-            return tuple(_entry(seat, now) for seat in seats)
+            return tuple(seat.entry(now) for seat in seats)
 
     def holds(self, revision_id: str) -> bool:
         """Whether all of a revision's weights are here."""
@@ -178,12 +149,12 @@ class HostTier:
         for reader in readers:
             reader.close()
 
-    def _found(self, revision_id: str) -> _Seat | None:
+    def _found(self, revision_id: str) -> Seat | None:
         """Under the lock: the seat of a revision whose load has not failed."""
         seat = self._seats.get(revision_id)
         return None if seat is None or seat.flight.error else seat
 
-    def _seat(self, revision: Revision, given: Given | None) -> _Seat:
+    def _seat(self, revision: Revision, given: Given | None) -> Seat:
         """Under the lock: the seat of a revision, made with what was handed over if it has none (any more)."""
         seat = self._found(revision.id)
         if seat is None:
@@ -192,7 +163,7 @@ class HostTier:
             given.give_back()
         return seat
 
-    def _new_seat(self, revision: Revision, given: Given) -> _Seat:
+    def _new_seat(self, revision: Revision, given: Given) -> Seat:
         """Under the lock: make room and start a load. Raises LandingError, and `given` is given back."""
         places = layout(revision.files, revision.tensors, given.mapped)
         try:
@@ -203,7 +174,7 @@ class HostTier:
                 raise
             raise LandingError("host_memory_full", f"no room for {revision.model}: {error}") from error
         flight.start(self._num_readers)
-        return _Seat(flight, places.total_bytes, time.monotonic())
+        return Seat(flight, places.total_bytes, time.monotonic())
 
     def _new_flight(self, revision: Revision, given: Given) -> Flight:
         if self._closing.is_set():
@@ -248,12 +219,12 @@ class HostTier:
             self._rate.observe(flight.total_bytes, flight.seconds())
             self._refill()
 
-    def _unpin(self, seat: _Seat) -> None:
+    def _unpin(self, seat: Seat) -> None:
         with self._lock:
             seat.num_pins = max(0, seat.num_pins - 1)
             seat.used_s = time.monotonic()
 
-    def _free(self, seats: list[_Seat]) -> None:
+    def _free(self, seats: list[Seat]) -> None:
         for seat in seats:
             self._small.drop(seat.flight.revision.id)
             self._pool.give(seat.flight.buffer)
@@ -286,20 +257,6 @@ class HostTier:
                 self._readers.append(reader)
                 return
         reader.close()
-
-
-def _entry(seat: _Seat, now: float) -> Entry:
-    flight = seat.flight
-    return Entry(
-        flight.revision.id,
-        flight.revision.model,
-        seat.num_bytes,
-        flight.mapped_bytes,
-        flight.progress().done_bytes,
-        seat.landed,
-        seat.num_pins,
-        now - seat.used_s,
-    )
 
 
 def _nothing() -> None:
