@@ -43,6 +43,7 @@ evidence: setup
 
 bench: setup
 	$(BIN)/python -m bench cold
+	$(BIN)/python -m bench handoff
 	$(BIN)/python -m bench overhead
 	$(BIN)/python -m bench storage
 

@@ -39,7 +39,10 @@ class StoreEntry:
 
 @dataclass(frozen=True, slots=True)
 class NodeEntry:
-    """One inference host: its region, its private address and its budgets."""
+    """One inference host: its region, its private address and its budgets.
+
+    With `handoff` a store of the same region and host hands its files of weights over, to be mapped without a copy.
+    """
 
     region: str
     listen: str
@@ -49,6 +52,7 @@ class NodeEntry:
     landing_pool_bytes: int = 0
     num_threads: int = 0
     max_slots: int = 16
+    handoff: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +264,12 @@ def _as_int(value: object, _base: Path) -> int:
     return value
 
 
+def _as_bool(value: object, _base: Path) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError("must be true or false")
+    return value
+
+
 def _as_float(value: object, _base: Path) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
         raise TypeError("must be a number, 0 or more")
@@ -283,6 +293,7 @@ _CONVERTERS: Mapping[str, Callable[[object, Path], object]] = MappingProxyType(
         "str": _as_str,
         "Path": _as_path,
         "int": _as_int,
+        "bool": _as_bool,
         "float": _as_float,
         "tuple": _as_tuple,
         "Mapping": _as_mapping,

@@ -20,10 +20,12 @@ from deploy.roles import endpoint
 from deploy.secrets import SecretsError
 from storage.client.probe import Capabilities, probe
 from storage.client.sdk import S3, Endpoint, StoreError
+from weights_cache.file_map import can_lock, lift_lock_limit
 
 NEEDED_DISK_BYTES = 2 * 1024**3
 SLOW_FSYNC_MS = 50.0
 PROBE_BYTES = 64 * 1024 * 1024
+MUCH_BYTES = 1024**4  # more than the weights of any one model
 PROBED_BUCKET = "nearfield-system"
 
 
@@ -45,6 +47,7 @@ def examine(state: Path) -> list[Finding]:
         _disk,
         _resolver,
         _descriptors,
+        _locked_memory,
         _stores,
         _platform,
     )
@@ -102,6 +105,18 @@ def _descriptors(_state: Path) -> Iterator[Finding]:
 
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     yield Finding("open files", soft >= 1024, f"at most {soft}", "Run `ulimit -n 4096` first.")
+
+
+def _locked_memory(_state: Path) -> Iterator[Finding]:
+    """Never a fault: where it may not be locked, the same bytes are copied."""
+    lift_lock_limit()
+    if can_lock(MUCH_BYTES):
+        yield Finding(
+            "locked memory", well=True, seen="any amount: weights of a store on this host are mapped"
+        )
+        return
+    seen = "limited, so weights of a store on this host that exceed `ulimit -l` are copied instead of mapped"
+    yield Finding("locked memory", well=True, seen=seen)
 
 
 def _stores(state: Path) -> Iterator[Finding]:

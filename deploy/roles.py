@@ -7,9 +7,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from deploy import secrets
-from deploy.config import AccessKeyEntry, Config, ConfigError, load, pick
+from deploy.config import AccessKeyEntry, Config, ConfigError, NodeEntry, load, pick
 from deploy.fleet import NODE_GRANTS, SYSTEM_GRANTS
 from storage.auth.key import AccessKey, Grant
+from storage.client.endpoint import SOCKET_NAME
 from storage.client.sdk import S3, Endpoint
 from wire.dial import split_address
 
@@ -149,8 +150,20 @@ def _node(config: Config, name: str | None) -> Runner:
         num_threads=entry.num_threads or len(os.sched_getaffinity(0)),
         max_slots=entry.max_slots,
         idle_timeout_s=config.idle_timeout_s,
+        store_socket=store_socket(config, entry),
     )
     return lambda ready, stop: run(settings, ready, stop)
+
+
+def store_socket(config: Config, node: NodeEntry) -> Path | None:
+    """Where the embedded store of the node's region listens on its own host; None if there is none, or not for us.
+
+    The fleet's hosts share one configuration, so on another host nothing lies there: the node then reads over HTTP.
+    """
+    store = config.stores.get(node.region)
+    if store is None or not node.handoff or config.regions[node.region].store_credentials is not None:
+        return None
+    return store.root / SOCKET_NAME
 
 
 def _edge(config: Config, name: str | None) -> Runner:

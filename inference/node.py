@@ -26,6 +26,7 @@ from inference.workers.standing import StandingShell, socket_path
 from inference.workers.worker import Parts
 from weights_cache.cache import HostTier
 from weights_cache.fetch import HttpReader
+from weights_cache.handoff import Handoff, NoHandoff, StoreHandoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -61,6 +62,8 @@ class NodeSettings:
     max_slots: int = 16
     idle_timeout_s: float = 300.0
     template_cpu_ms: float = RENDER_CPU_MS
+    store_socket: Path | None = None
+    """Where the region's store listens if it runs on this host; it may come and go."""
 
 
 class QuietServer(uvicorn.Server):
@@ -117,7 +120,12 @@ class Node:
             },
             "workers": self.host.status_workers(),
             "cache": [
-                {"revision": entry.revision_id, "model": entry.model, "bytes": entry.num_bytes}
+                {
+                    "revision": entry.revision_id,
+                    "model": entry.model,
+                    "bytes": entry.num_bytes,
+                    "mapped_bytes": entry.mapped_bytes,
+                }
                 for entry in self._tier.entries()
                 if entry.landed
             ],
@@ -147,12 +155,23 @@ async def run(settings: NodeSettings, ready: Callable[[int], None], stop: asynci
     async with AsyncExitStack() as stack:
         shell = StandingShell(partial(ShellLink.start, path))
         stack.push_async_callback(shell.close)
-        tier = HostTier(settings.store, settings.host_cache_bytes, pool_bytes=settings.landing_pool_bytes)
+        tier = HostTier(
+            settings.store,
+            settings.host_cache_bytes,
+            pool_bytes=settings.landing_pool_bytes,
+            handoff=handoff_of(settings),
+        )
         stack.push_async_callback(asyncio.to_thread, tier.close)
         child = TemplateChild(settings.template_cpu_ms)
         stack.push_async_callback(child.close)
         await child.start()
         await serve_node(settings, Node(settings, tier, shell, child), ready, stop)
+
+
+def handoff_of(settings: NodeSettings) -> Handoff:
+    """Who hands over files of weights on this host, if anybody."""
+    path = settings.store_socket
+    return NoHandoff() if path is None else StoreHandoff(path, settings.store)
 
 
 async def serve_node(

@@ -3,7 +3,7 @@
 `python -m inference.shell --socket PATH` listens on a Unix socket (mode 0600) for one node. Messages are
 link frames; descriptors come with a frame's first bytes (SCM_RIGHTS).
 
-    {"op":"fork","seq":n,"spec":{..}} + landing, ready, event, link    ->
+    {"op":"fork","seq":n,"spec":{..}} + landing, ready, event, link, mapped files ->
     {"op":"forked","seq":n,"pid":p,"ms":t} {"op":"inspect","seq":n,"request":{..}} + answer
     -> {"op":"inspecting",..}, the answer on its own fd or        -> {"op":"refused","seq":n,"message":".."}
     first of all {"op":"hello","import_ms":t}; whenever a child ends {"op":"exited","pid":p,"status":s}
@@ -59,6 +59,10 @@ INSPECT_MEMORY_BYTES = 4 << 30
 """Address space an inspection may take beyond what the shell has mapped itself."""
 FORK_WAIT_S = 5.0
 """Until a forked child says that it runs; a host that is slower than this is out of memory."""
+NUM_ENGINE_FDS = 4
+"""Of an engine without mapped files: landing, ready, event, link."""
+MAX_FDS = 253
+"""The most the kernel takes with one message (SCM_MAX_FD)."""
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 
@@ -178,7 +182,7 @@ class Shell:
         if (threads := num_threads()) != 1:
             return {"op": "refused", "message": f"the shell has {threads} threads and may not fork"}
         match message.get("op"), len(fds):
-            case "fork", 4:
+            case "fork", count if count >= NUM_ENGINE_FDS:
                 return self._fork_engine(message.get("spec"), fds)
             case "inspect", 1:
                 return self._fork_inspection(message.get("request"), fds)
@@ -190,6 +194,8 @@ class Shell:
             spec = EngineSpec.from_value(value)
         except SpecError as fault:
             return {"op": "refused", "message": str(fault)}
+        if len(spec.mapped) != len(fds) - NUM_ENGINE_FDS:
+            return {"op": "refused", "message": f"{len(fds)} descriptors for {len(spec.mapped)} mapped files"}
         return self._fork("nf-engine", lambda: _be_engine(spec, fds), None)
 
     def _fork_inspection(self, request: object, fds: list[int]) -> Message:
@@ -226,7 +232,7 @@ def _poller(*readable: socket.socket | int) -> Any:
 
 def _receive(connection: socket.socket) -> tuple[Message | None, list[int]]:
     """One frame and the descriptors that came with it; None at the end of the stream."""
-    prefix, fds, _, _ = socket.recv_fds(connection, PREFIX_BYTES, 4)
+    prefix, fds, _, _ = socket.recv_fds(connection, PREFIX_BYTES, MAX_FDS)
     if not prefix:
         return None, []
     prefix += _exactly(connection, PREFIX_BYTES - len(prefix))
@@ -269,8 +275,8 @@ def _be_child(
 def _be_engine(spec: EngineSpec, fds: list[int]) -> None:
     from inference.engine.process import run  # noqa: PLC0415 - imported already, by `prepare`
 
-    landing, ready, event, link = fds
-    run(spec, (landing, ready, event), link)
+    landing, ready, event, link, *mapped = fds
+    run(spec, (landing, ready, event, *mapped), link)
 
 
 def _be_inspection(request: Message, answer_fd: int) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from weights_cache.plan import MappedFile
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 DTYPES = frozenset({"auto", "float32", "bfloat16", "float16"})
 
@@ -27,6 +29,8 @@ class EngineSpec:
         max_len: Tokens of prompt and answer together; 0 means what the model itself allows.
         num_threads: Threads of one matrix product.
         kv_budget_bytes: Memory for keys and values of all slots.
+        mapped: The landing's files that are mapped where the store has them, as [number, start of the data]; their
+            descriptors follow the landing's own.
         gated: Start before every byte has landed, each layer waiting for its own.
     """
 
@@ -38,6 +42,12 @@ class EngineSpec:
     num_threads: int = 1
     kv_budget_bytes: int = 1 << 30
     gated: bool = True
+    mapped: Sequence[Sequence[int]] = ()
+
+    @property
+    def mapped_files(self) -> tuple[MappedFile, ...]:
+        """`mapped`, as the landing's layout takes it."""
+        return tuple(MappedFile(file, data_at) for file, data_at in self.mapped)
 
     @classmethod
     def from_value(cls, value: object) -> EngineSpec:
@@ -56,6 +66,7 @@ class EngineSpec:
         if spec.dtype not in DTYPES:
             raise SpecError(f"dtype must be one of {sorted(DTYPES)}")
         spec._check_numbers()
+        spec._check_mapped()
         return spec
 
     def _check_numbers(self) -> None:
@@ -64,3 +75,10 @@ class EngineSpec:
             number = getattr(self, name)
             if isinstance(number, bool) or not isinstance(number, int) or number < low:
                 raise SpecError(f"{name} must be a whole number of at least {low}")
+
+    def _check_mapped(self) -> None:
+        pairs = self.mapped if isinstance(self.mapped, list | tuple) else [self.mapped]
+        for pair in pairs:
+            numbers = pair if isinstance(pair, list | tuple) else ()
+            if len(numbers) != 2 or not all(type(each) is int and each >= 0 for each in numbers):
+                raise SpecError("mapped must be pairs of whole numbers")

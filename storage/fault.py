@@ -64,6 +64,7 @@ STATUS: Mapping[str, int] = MappingProxyType(
         "RequestTimeout": 400,
         "ServiceUnavailable": 503,
         "SignatureDoesNotMatch": 403,
+        "SlowDown": 503,
         "XAmzContentSHA256Mismatch": 400,
     }
 )

@@ -1,21 +1,26 @@
 """The store as a role: open the folder, listen, serve until told to stop."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from storage.auth.key import AccessKey
 from storage.auth.keyring import ReadKeys, keep_current
 from storage.auth.sigv4 import Verifier, utc_now
+from storage.client.endpoint import SOCKET_NAME
 from storage.disk.scrub import RATE_BYTES_PER_S, Pace, Scrubber, Source
 from storage.fault import StoreBroken
 from storage.s3 import S3Service
 from storage.store import Store
+from wire.descriptors import listen_unix
 from wire.limits import Limits
 from wire.serve import Server
+
+log = logging.getLogger("nearfield.storage")
 
 MIN_PART_BYTES = 5 * 1024 * 1024  # S3's smallest part but the last
 DRAIN_S = 5.0  # uploads under way get this long to finish
@@ -27,6 +32,10 @@ LIMITS = Limits(
     encoded_paths=True,  # keys hold any character
     max_connections=1024,  # each upload holds up to two batches of 512 KiB
 )
+LEASE_S = (
+    86_400.0  # a holder of descriptors that is silent for a day may keep its files, but the store lets go
+)
+MAX_HOLDERS = 256  # connections to the socket: one a landing of weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +54,7 @@ class StoreSettings:
     )
     sources: tuple[Source, ...] = ()  # other regions' stores, for what this one's disk lost
     scrub_bytes_per_s: float = RATE_BYTES_PER_S
+    lease_s: float = LEASE_S
 
 
 async def run(settings: StoreSettings, ready: Callable[[int], None], stop: asyncio.Event) -> None:
@@ -62,8 +72,8 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
 
     store.index.on_broken = broken
     try:
-        server = await Server.start(S3Service(store), settings.host, settings.port, limits=LIMITS)
-        ready(server.port)
+        servers = await _listen(S3Service(store), settings)
+        ready(servers[0].port)
         tidying = loop.run_in_executor(store.pool, store.tidy)
         scrubber = Scrubber(store, settings.sources, Pace(settings.scrub_bytes_per_s), time.monotonic)
         beside = [asyncio.create_task(_scrub(scrubber))]
@@ -74,13 +84,32 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
         for task in beside:
             task.cancel()
         await asyncio.wait(beside)
-        await server.drain(DRAIN_S if stop.is_set() else BROKEN_DRAIN_S)
+        drain_s = DRAIN_S if stop.is_set() else BROKEN_DRAIN_S
+        await asyncio.gather(*(each.drain(drain_s) for each in servers))
         await tidying
     finally:
         store.index.on_broken = lambda: None
         await store.close()
     if ended.is_set():
         raise StoreBroken("the index failed; see the log. Restart once the disk is well")
+
+
+async def _listen(service: S3Service, settings: StoreSettings) -> list[Server]:
+    """The port, and the socket of this host where the folder can hold one: else everybody reads bytes.
+
+    On the socket a connection is the lease on what it was handed. Its name stays when the store ends; nobody
+    listens then, and the next start takes it.
+    """
+    server = await Server.start(service, settings.host, settings.port, limits=LIMITS)
+    limits = replace(
+        LIMITS, idle_s=settings.lease_s, max_connections=MAX_HOLDERS, max_per_address=MAX_HOLDERS
+    )
+    try:
+        listener = listen_unix(settings.root / SOCKET_NAME)
+    except OSError as error:
+        log.warning("no socket in %s, so no descriptors are handed over: %s", settings.root, error)
+        return [server]
+    return [server, await Server.start_unix(service, listener, limits=limits)]
 
 
 async def _scrub(scrubber: Scrubber) -> None:

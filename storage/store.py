@@ -12,6 +12,7 @@ from typing import TypeVar
 from storage.auth.sigv4 import Clock, Verifier
 from storage.checksum import native
 from storage.disk.blobs import Blobs, lock_folder
+from storage.disk.leases import Leases
 from storage.disk.slabs import Slabs
 from storage.disk.sound import Soundness
 from storage.fault import S3Error
@@ -50,6 +51,7 @@ class Store:
         self.sound = Soundness(self.blobs)
         self.slabs = Slabs(self.index, self.blobs)
         self.pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="store")
+        self.leases = Leases(self.blobs, self.pool)
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self.draining = False

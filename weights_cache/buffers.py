@@ -100,6 +100,12 @@ class BufferPool:
         with self._lock:
             return sum(buffer.num_bytes for buffer in self._free)
 
+    @property
+    def ready_bytes(self) -> int:
+        """Bytes of them that are populated already."""
+        with self._lock:
+            return sum(buffer.populated_bytes for buffer in self._free)
+
     def take(self, num_bytes: int) -> Buffer:
         """A buffer of at least `num_bytes`; the smallest free one that fits, or a new one."""
         if num_bytes < SMALL_BYTES:

@@ -8,47 +8,24 @@ that failed tells everyone who waited and is forgotten, so the next ask starts a
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 from storage.client.sdk import Endpoint
 from weights_cache.buffers import BufferPool
 from weights_cache.fetch import HttpReader, RangeReader
 from weights_cache.flight import RETRY_FOR_S, Flight, OnProgress
+from weights_cache.handoff import Given, Handoff, NoHandoff
+from weights_cache.keyed_locks import KeyedLocks
 from weights_cache.landing import Landing, Source
 from weights_cache.plan import Held, evictions, layout
 from weights_cache.rate import Rate
 from weights_cache.revision import Revision
+from weights_cache.seat import Entry, Seat
 from weights_cache.small import Files, SmallFiles, read_small_files
 from weights_cache.view import LandingError
 
 NUM_READERS = 4  # connections a load; measured best on 2 cores, 2-8 are within noise
 CLOSE_S = 2.0  # a reader notices a stop at its next extent; one that is stuck dies with the process
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One revision in the tier. `num_bytes` is the memory it holds; `done_bytes` what has landed of it."""
-
-    revision_id: str
-    model: str
-    num_bytes: int
-    done_bytes: int
-    landed: bool
-    num_pins: int
-    idle_s: float
-
-
-@dataclass(slots=True)
-class _Seat:
-    flight: Flight
-    num_bytes: int
-    used_s: float
-    num_pins: int = 0
-
-    @property
-    def landed(self) -> bool:
-        return self.flight.ended.is_set()
 
 
 class HostTier:
@@ -62,13 +39,15 @@ class HostTier:
         pool_bytes: int = 0,
         *,
         make_reader: Callable[[], RangeReader] | None = None,
+        handoff: Handoff | None = None,
         retry_for_s: float = RETRY_FOR_S,
     ) -> None:
         self._etags: dict[str, str] = {}
         self._make_reader = make_reader or partial(HttpReader, store, self._etags)
+        self._handoff, self._asking = handoff or NoHandoff(), KeyedLocks()
         self._cap_bytes, self._num_readers, self._retry_for_s = cap_bytes, num_readers, retry_for_s
         self._lock = threading.Lock()
-        self._seats: dict[str, _Seat] = {}
+        self._seats: dict[str, Seat] = {}
         self._readers: list[RangeReader] = []
         self._pool, self._small, self._rate = BufferPool(pool_bytes), SmallFiles(), Rate()
         self._closing = threading.Event()
@@ -77,21 +56,25 @@ class HostTier:
     def land(
         self, revision: Revision, on_progress: OnProgress | None = None, *, pin: bool = False
     ) -> Landing:
-        """The landing of a revision, at once; it fills in the background unless it is here already.
+        """The landing of a revision; it fills in the background unless it is here already.
+
+        At once, but for the asking of a store on this host, which may check an old file first.
 
         `on_progress` is called from reader threads, at most each 0.1 s and at the end; it must not raise.
         With `pin` it is never evicted until `release`. Raises LandingError("host_full") when there is no
         room.
         """
-        with self._lock:
-            seat = self._seats.get(revision.id)
-            if seat is None or seat.flight.error:
-                seat = self._seats[revision.id] = self._new_seat(revision)
-            source: Source = "host" if seat.landed else "region"
-            seat.used_s = time.monotonic()
-            seat.num_pins += pin
-            if on_progress and not seat.landed:
-                seat.flight.watchers.append(on_progress)
+        with self._asking.of(revision.id):
+            with self._lock:
+                found = self._found(revision.id)
+            given = None if found else self._handoff.give(revision)
+            with self._lock:
+                seat = self._seat(revision, given)
+                source: Source = "host" if seat.landed else "region"
+                seat.used_s = time.monotonic()
+                seat.num_pins += pin
+                if on_progress and not seat.landed:
+                    seat.flight.watchers.append(on_progress)
         return Landing(seat.flight, source, partial(self._unpin, seat) if pin else _nothing)
 
     def small_files(self, revision: Revision) -> Files:
@@ -131,7 +114,7 @@ class HostTier:
         now = time.monotonic()
         with self._lock:
             seats = sorted(self._seats.values(), key=lambda seat: seat.used_s)
-            return tuple(_entry(seat, now) for seat in seats)
+            return tuple(seat.entry(now) for seat in seats)
 
     def holds(self, revision_id: str) -> bool:
         """Whether all of a revision's weights are here."""
@@ -143,6 +126,11 @@ class HostTier:
     def store_bytes_per_s(self) -> float | None:
         """Measured bandwidth from the region's store into this host, over the last loads; None before any."""
         return self._rate.bytes_per_s
+
+    @property
+    def pooled_bytes(self) -> int:
+        """Memory that is there already for the next landing."""
+        return self._pool.ready_bytes
 
     def close(self) -> None:
         """Stop every load, free all memory. Landings are of no use afterwards."""
@@ -161,26 +149,48 @@ class HostTier:
         for reader in readers:
             reader.close()
 
-    def _new_seat(self, revision: Revision) -> _Seat:
-        """Under the lock: make room and start a load. Raises LandingError."""
-        if self._closing.is_set():
-            raise LandingError("stopped", "this host is shutting down")
-        need_bytes = layout(revision.files, revision.tensors).total_bytes
-        # Freed first, so that the memory of what goes is the landing of what comes.
-        self._free([self._seats.pop(gone) for gone in self._room_for(revision.model, need_bytes)])
+    def _found(self, revision_id: str) -> Seat | None:
+        """Under the lock: the seat of a revision whose load has not failed."""
+        seat = self._seats.get(revision_id)
+        return None if seat is None or seat.flight.error else seat
+
+    def _seat(self, revision: Revision, given: Given | None) -> Seat:
+        """Under the lock: the seat of a revision, made with what was handed over if it has none (any more)."""
+        seat = self._found(revision.id)
+        if seat is None:
+            seat = self._seats[revision.id] = self._new_seat(revision, given or Given())
+        elif given is not None:
+            given.give_back()
+        return seat
+
+    def _new_seat(self, revision: Revision, given: Given) -> Seat:
+        """Under the lock: make room and start a load. Raises LandingError, and `given` is given back."""
+        places = layout(revision.files, revision.tensors, given.mapped)
         try:
-            flight = Flight(
-                revision,
-                self._pool.take(need_bytes),
-                self._take_reader,
-                self._give_reader,
-                self._ended,
-                retry_for_s=self._retry_for_s,
-            )
-        except OSError as error:
+            flight = self._new_flight(revision, given)
+        except (LandingError, OSError) as error:
+            given.give_back()
+            if isinstance(error, LandingError):
+                raise
             raise LandingError("host_memory_full", f"no room for {revision.model}: {error}") from error
         flight.start(self._num_readers)
-        return _Seat(flight, need_bytes, time.monotonic())
+        return Seat(flight, places.total_bytes, time.monotonic())
+
+    def _new_flight(self, revision: Revision, given: Given) -> Flight:
+        if self._closing.is_set():
+            raise LandingError("stopped", "this host is shutting down")
+        places = layout(revision.files, revision.tensors, given.mapped)
+        # Freed first, so that the memory of what goes is the landing of what comes.
+        self._free([self._seats.pop(gone) for gone in self._room_for(revision.model, places.total_bytes)])
+        return Flight(
+            revision,
+            self._pool.take(places.fresh_bytes),
+            self._take_reader,
+            self._give_reader,
+            self._ended,
+            retry_for_s=self._retry_for_s,
+            given=given,
+        )
 
     def _room_for(self, model: str, need_bytes: int) -> tuple[str, ...]:
         held = [
@@ -204,19 +214,21 @@ class HostTier:
                 if seat and seat.flight is flight:
                     del self._seats[flight.revision.id]
             flight.buffer.close()
+            flight.given.let_go()
         else:
             self._rate.observe(flight.total_bytes, flight.seconds())
             self._refill()
 
-    def _unpin(self, seat: _Seat) -> None:
+    def _unpin(self, seat: Seat) -> None:
         with self._lock:
             seat.num_pins = max(0, seat.num_pins - 1)
             seat.used_s = time.monotonic()
 
-    def _free(self, seats: list[_Seat]) -> None:
+    def _free(self, seats: list[Seat]) -> None:
         for seat in seats:
             self._small.drop(seat.flight.revision.id)
             self._pool.give(seat.flight.buffer)
+            seat.flight.given.let_go()
 
     def _refill(self) -> None:
         if self._pool.pool_bytes and not self._closing.is_set():
@@ -245,19 +257,6 @@ class HostTier:
                 self._readers.append(reader)
                 return
         reader.close()
-
-
-def _entry(seat: _Seat, now: float) -> Entry:
-    flight = seat.flight
-    return Entry(
-        flight.revision.id,
-        flight.revision.model,
-        seat.num_bytes,
-        flight.progress().done_bytes,
-        seat.landed,
-        seat.num_pins,
-        now - seat.used_s,
-    )
 
 
 def _nothing() -> None:

@@ -22,6 +22,7 @@ from storage.client.sdk import Endpoint, sign
 Headers = tuple[tuple[str, str], ...]
 Signer = Callable[[Endpoint, str, str, str, Headers], Headers]
 
+BLOB_BUCKET = "nearfield-blobs"  # in every region's store; the key is the BLAKE3 of the file
 CONNECT_S = 2.0  # a store of the own region answers in milliseconds or is down
 STALL_S = 10.0  # no byte for this long: the store is stuck, another connection may do better
 TICK_S = 0.25  # how long one receive may wait before the stall is looked at
@@ -32,6 +33,11 @@ FRAMING = frozenset({"content-length", "content-range", "transfer-encoding"})  #
 
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5]\d\d)(?: [^\r\n]*)?\Z")
 _RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(?:\d{1,19}|\*)\Z")
+
+
+def blob_path(digest: str) -> str:
+    """The URL path of the file with this BLAKE3 in any region's store."""
+    return f"/{BLOB_BUCKET}/{digest}"
 
 
 class ReadError(Exception):
@@ -168,7 +174,7 @@ def _read_head(connection: socket.socket, stall_s: float) -> _Head:
         if len(data) > MAX_HEAD_BYTES:
             raise ReadError("not_http", "the store's answer has no end of its head", retryable=False)
         data += _receive(connection, stall_s)
-    return _Head(*_parsed(data[:end]), data[end + 4 :])
+    return _Head(*parsed_head(data[:end]), data[end + 4 :])
 
 
 def _receive(connection: socket.socket, stall_s: float) -> bytes:
@@ -177,7 +183,8 @@ def _receive(connection: socket.socket, stall_s: float) -> bytes:
     return bytes(received[:num_bytes])
 
 
-def _parsed(head: bytes) -> tuple[int, dict[str, str]]:
+def parsed_head(head: bytes) -> tuple[int, dict[str, str]]:
+    """(status, headers) of an answer's head without its blank line. Raises ReadError."""
     first, *lines = head.split(b"\r\n")
     status = _STATUS.match(first)
     if not status:

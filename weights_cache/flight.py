@@ -5,6 +5,7 @@ good ends the load for everyone who waits: all extents that are not there yet ar
 sleeps on.
 """
 
+import logging
 import mmap
 import os
 import random
@@ -17,16 +18,19 @@ from dataclasses import dataclass
 import xxhash
 
 from weights_cache.buffers import Buffer, HostMemoryError
-from weights_cache.fetch import RangeReader, ReadError
+from weights_cache.fetch import RangeReader, ReadError, blob_path
+from weights_cache.handoff import Given
 from weights_cache.plan import layout
 from weights_cache.revision import Extent, Revision
 from weights_cache.view import FAILED, LANDED, WAITING, LandingError
 
-BLOB_BUCKET = "nearfield-blobs"  # in every region's store; the key is the BLAKE3 of the file
 NUM_BAD_TRIES = 3  # the same wrong bytes three times: the object itself is wrong
 RETRY_FOR_S = 15.0  # a store that is killed and restarted is back within seconds
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.05, 1.0  # between tries, doubling, with jitter
 PROGRESS_EACH_S = 0.1  # the gateway shows at most four a second
+
+
+log = logging.getLogger("nearfield.weights")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +48,6 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
-
-
-def blob_path(digest: str) -> str:
-    """The URL path of the file with this BLAKE3 in any region's store."""
-    return f"/{BLOB_BUCKET}/{digest}"
 
 
 def pause_s(attempt: int) -> float:
@@ -69,14 +68,16 @@ class Flight:
         on_end: Callable[["Flight"], None],
         *,
         retry_for_s: float = RETRY_FOR_S,
+        given: Given | None = None,
     ) -> None:
-        self.revision, self.buffer = revision, buffer
+        self.revision, self.buffer, self.given = revision, buffer, given or Given()
         self.total_bytes = sum(extent.length for extent in revision.extents)
+        self.mapped_bytes, self.copied_bytes = self.given.num_bytes(revision)
         self.bytes_read = 0
         self.error: LandingError | None = None
         self.ended = threading.Event()
         self.watchers: list[OnProgress] = []
-        self._layout = layout(revision.files, revision.tensors)
+        self._layout = layout(revision.files, revision.tensors, self.given.mapped)
         self._take_reader, self._give_reader, self._on_end = take_reader, give_reader, on_end
         self._retry_for_s = retry_for_s
         self._lock = threading.Lock()
@@ -88,6 +89,7 @@ class Flight:
         self.event_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         # Whoever still holds the flight may still send its descriptors: they close with the last holder.
         weakref.finalize(self, _close, self.fd, self.ready_fd, self.event_fd)
+        weakref.finalize(self, self.given.close)
 
     def start(self, num_threads: int) -> None:
         """Start the readers; they end by themselves."""
@@ -143,6 +145,27 @@ class Flight:
     def _land(self, reader: RangeReader, number: int) -> None:
         """Fetch, verify and mark one extent. Raises LandingError when it cannot be had."""
         extent = self.revision.extents[number]
+        whole = self._map(extent) if extent.file in self.given.maps else self._fill(reader, extent)
+        if not whole:
+            path = self.revision.files[extent.file].path
+            message = f"{path} at byte {extent.offset:,} is not what was committed"
+            raise LandingError("weights_corrupt", message)
+        self._mark(number, extent)
+
+    def _map(self, extent: Extent) -> bool:
+        """Bring an extent of a mapped file into memory and verify it there. Reading it again would be the same page."""
+        file_map, started = self.given.maps[extent.file], time.monotonic()
+        at = extent.offset - self._layout.data_starts[extent.file]
+        try:
+            file_map.populate(at, extent.length)
+        except OSError as error:
+            raise LandingError("weights_unreadable", f"reading mapped weights: {error}") from error
+        self._spend("fetch", started)
+        with file_map.view(at, extent.length) as view:
+            return self._verified(extent, view)
+
+    def _fill(self, reader: RangeReader, extent: Extent) -> bool:
+        """Bring an extent into fresh memory and verify it; some times over if it is wrong."""
         place, started = self._layout.place(extent), time.monotonic()
         try:
             self.buffer.populate(place, extent.length)
@@ -150,15 +173,28 @@ class Flight:
             raise LandingError("host_memory_full", str(error)) from error
         self._spend("allocate", started)
         with self.buffer.view()[place : place + extent.length] as view:
+            if self._copy(extent, view) and self._verified(extent, view):
+                return True
             for attempt in range(NUM_BAD_TRIES):
                 self._fetch(reader, extent, view)
                 if self._verified(extent, view):
-                    self._mark(number, extent)
-                    return
+                    return True
                 reader.close()  # whatever garbled it may sit on this connection
                 time.sleep(pause_s(attempt))
-        path = self.revision.files[extent.file].path
-        raise LandingError("weights_corrupt", f"{path} at byte {extent.offset:,} is not what was committed")
+        return False
+
+    def _copy(self, extent: Extent, view: memoryview) -> bool:
+        """Copy an extent from a file that was handed over; False if there is none or it cannot be read."""
+        source, started = self.given.objects.get(extent.file), time.monotonic()
+        if source is None:
+            return False
+        try:
+            source.read_into(extent.offset, view)
+        except (OSError, ReadError) as error:
+            log.warning("a file that was handed over cannot be read, so its object is: %s", error)
+            return False
+        self._spend("fetch", started)
+        return True
 
     def _fetch(self, reader: RangeReader, extent: Extent, view: memoryview) -> None:
         path = blob_path(self.revision.files[extent.file].blake3)
@@ -174,14 +210,14 @@ class Flight:
                 attempt += 1
             else:
                 self._spend("fetch", started)
+                with self._lock:
+                    self.bytes_read += extent.length
                 return
 
     def _verified(self, extent: Extent, view: memoryview) -> bool:
         started = time.monotonic()
         right = xxhash.xxh3_64_hexdigest(view) == extent.xxh3
         self._spend("verify", started)
-        with self._lock:
-            self.bytes_read += extent.length
         return right
 
     def _spend(self, phase: str, started: float) -> None:
@@ -228,6 +264,7 @@ class Flight:
             self._fail(LandingError("reader_stopped", "a reader of the weights stopped unexpectedly"))
         else:
             self.buffer.populated_bytes = self.buffer.num_bytes
+        self.given.close_copied()
         self._on_end(self)
         self.ended.set()
 

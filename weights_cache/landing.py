@@ -15,7 +15,7 @@ class Landing:
     `fd` (weights), `ready_fd` (one byte an extent) and `event_fd` (wake-ups) are for `weights_cache.view`
     in another process; the first two cannot write. They stay valid until `release`, after which the
     weights may be evicted and their memory used again: release only when every process that maps them has
-    exited.
+    exited. `mapped` and `mapped_fds` say which files are not in `fd` but mapped where the store has them.
     """
 
     def __init__(self, flight: Flight, source: Source, release: Callable[[], None]) -> None:
@@ -23,6 +23,7 @@ class Landing:
         self.revision_id = flight.revision.id
         self.source = source
         self.fd, self.ready_fd, self.event_fd = flight.fd, flight.ready_fd, flight.event_fd
+        self.mapped, self.mapped_fds = flight.given.mapped, flight.given.fds
 
     @property
     def total_bytes(self) -> int:
@@ -33,6 +34,16 @@ class Landing:
     def bytes_read(self) -> int:
         """Bytes this load has read from the region's store, repeats included; 0 when they were here."""
         return 0 if self.source == "host" else self._flight.bytes_read
+
+    @property
+    def mapped_bytes(self) -> int:
+        """Bytes of this load that are mapped from the store's own files, with no copy; 0 when they were here."""
+        return 0 if self.source == "host" else self._flight.mapped_bytes
+
+    @property
+    def copied_bytes(self) -> int:
+        """Bytes of this load that are copied from files the store handed over; 0 when they were here."""
+        return 0 if self.source == "host" else self._flight.copied_bytes
 
     @property
     def phases(self) -> dict[str, float]:

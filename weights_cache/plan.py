@@ -5,6 +5,7 @@ The order is the order in which a forward pass needs them: embeddings, the layer
 waiting for too much is slow, waiting for too little is wrong.
 """
 
+import mmap
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from weights_cache.coverage import DTYPE_BYTES
 from weights_cache.revision import MAX_EXTENT_BYTES, FileEntry, TensorEntry
 
 LANDING_ALIGN_BYTES = 64  # a cache line and torch's own alignment; file data sections start on it
+PAGE_BYTES = mmap.PAGESIZE  # where a mapping of a file may begin, in the file and in memory
 SLICE_ALIGN_BYTES = 4_096  # slices of one tensor start on its pages: they stay aligned for any dtype
 
 _EMBEDDINGS = re.compile(r"embed(?!_out)|wte|wpe|word_emb|pos_emb|position_emb|token_emb", re.IGNORECASE)
@@ -58,12 +60,24 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
+class MappedFile:
+    """A file that is not landed but mapped where it lies: its data section starts at byte `data_at` there."""
+
+    file: int
+    data_at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
-    """Where each file's data section lies in the landing, in bytes; -1 for a file without tensors."""
+    """Where each file's data section lies in the landing, in bytes; -1 for a file without tensors.
+
+    The first `fresh_bytes` are memory that is filled, the rest are files that are mapped.
+    """
 
     total_bytes: int
     file_starts: tuple[int, ...]
     data_starts: tuple[int, ...]
+    fresh_bytes: int
 
     def place(self, span: Span) -> int:
         """The offset in the landing of a tensor or an extent."""
@@ -158,19 +172,48 @@ def _touch(ahead: Piece, piece: Piece) -> bool:
     )
 
 
-def layout(files: Sequence[FileEntry], tensors: Sequence[TensorEntry]) -> Layout:
-    """Each weight file's data section contiguous, in file order, each one starting on 64 bytes."""
-    data_starts = [-1] * len(files)
+def layout(
+    files: Sequence[FileEntry], tensors: Sequence[TensorEntry], mapped: Sequence[MappedFile] = ()
+) -> Layout:
+    """Each weight file's data section contiguous, in file order, each one starting on 64 bytes.
+
+    After them the files that are mapped, each from a page on: a mapping keeps a file's place within its page.
+    """
+    data_starts = _data_starts(files, tensors)
+    elsewhere = {each.file for each in mapped}
+    file_starts, total_bytes = [-1] * len(files), 0
+    for number, data_start in enumerate(data_starts):
+        if data_start >= 0 and number not in elsewhere:
+            file_starts[number] = total_bytes
+            total_bytes = _up(total_bytes + files[number].size - data_start, LANDING_ALIGN_BYTES)
+    fresh_bytes = total_bytes
+    for each in mapped:
+        start = _up(total_bytes, PAGE_BYTES)
+        file_starts[each.file] = start + each.data_at % PAGE_BYTES
+        total_bytes = file_starts[each.file] + files[each.file].size - data_starts[each.file]
+    return Layout(total_bytes, tuple(file_starts), tuple(data_starts), fresh_bytes)
+
+
+def _data_starts(files: Sequence[FileEntry], tensors: Sequence[TensorEntry]) -> list[int]:
+    """Where in each file its first tensor begins; -1 for a file without tensors."""
+    found = [-1] * len(files)
     for tensor in tensors:
-        known = data_starts[tensor.file]
-        data_starts[tensor.file] = tensor.offset if known < 0 else min(known, tensor.offset)
-    file_starts, total_bytes = [], 0
-    for entry, data_start in zip(files, data_starts, strict=True):
-        file_starts.append(total_bytes if data_start >= 0 else -1)
-        if data_start >= 0:
-            total_bytes += entry.size - data_start
-            total_bytes += -total_bytes % LANDING_ALIGN_BYTES
-    return Layout(total_bytes, tuple(file_starts), tuple(data_starts))
+        known = found[tensor.file]
+        found[tensor.file] = tensor.offset if known < 0 else min(known, tensor.offset)
+    return found
+
+
+def _up(num_bytes: int, align_bytes: int) -> int:
+    return num_bytes + -num_bytes % align_bytes
+
+
+def fits_a_mapping(tensors: Sequence[TensorEntry], file: int, data_at: int) -> bool:
+    """True if every tensor of `file` is as well aligned mapped as it would be landed.
+
+    A tensor need only be aligned to its own element; the page alignment that a mapping needs is kept by `layout`.
+    """
+    widest = max((DTYPE_BYTES[tensor.dtype] for tensor in tensors if tensor.file == file), default=1)
+    return data_at % widest == 0
 
 
 def copied_tensors(tensors: Sequence[TensorEntry], places: Layout) -> tuple[int, ...]:

@@ -1,9 +1,10 @@
 """A landing seen from another process: the engine maps it and waits for what it needs.
 
-The weights are one memfd, the state of each extent is one byte of a second one, and an eventfd wakes who
-waits. The mapping is private and copy-on-write: the engine may even write to a tensor without changing
-what any other process sees, and torch gets the writable buffer it asks for. No torch, no threads, and it
-works on descriptors received over SCM_RIGHTS after a fork.
+The weights are one memfd and, where the store of this host handed over files, those files after it in one
+run of addresses; the state of each extent is one byte of another memfd, and an eventfd wakes who waits. The
+mapping is private and copy-on-write: the engine may even write to a tensor without changing what any other
+process or the store's file holds, and torch gets the writable buffer it asks for. No torch, no threads, and
+it works on descriptors received over SCM_RIGHTS after a fork.
 """
 
 import ctypes
@@ -12,14 +13,16 @@ import os
 import select
 import time
 from bisect import bisect_right
+from collections.abc import Sequence
 
-from weights_cache.plan import Layout, copied_tensors, layout
+from weights_cache.file_map import MAP_NORESERVE
+from weights_cache.plan import Layout, MappedFile, copied_tensors, layout
 from weights_cache.revision import Revision
 
 WAITING, LANDED, FAILED = 0, 1, 2  # one byte an extent, written by the node after the extent was verified
 LOOK_AGAIN_S = 0.02  # a wake-up may be taken by another waiter of the same landing; nobody sleeps longer
 _MADV_POPULATE_READ = 22  # Linux 5.14; Python's mmap module does not name it
-_MAP_NORESERVE = 0x4000  # private pages of weights are never written in practice: reserve no swap for them
+_MAP_FIXED = 0x10
 
 
 class LandingError(Exception):
@@ -34,14 +37,22 @@ class LandingError(Exception):
 class LandingView:
     """One process' view of a landing. `buffer` holds `layout.total_bytes` bytes; place(tensor) says where."""
 
-    def __init__(self, revision: Revision, fd: int, ready_fd: int, event_fd: int) -> None:
-        self.layout: Layout = layout(revision.files, revision.tensors)
+    def __init__(
+        self,
+        revision: Revision,
+        fd: int,
+        ready_fd: int,
+        event_fd: int,
+        mapped: Sequence[MappedFile] = (),
+        mapped_fds: Sequence[int] = (),
+    ) -> None:
+        self.layout: Layout = layout(revision.files, revision.tensors, mapped)
         self.copied: tuple[int, ...] = copied_tensors(revision.tensors, self.layout)
         self._layers = [extent.layer for extent in revision.extents]
         self._spans = [(self.layout.place(extent), extent.length) for extent in revision.extents]
         self._touched = bytearray(len(self._spans))
         self._event_fd = event_fd
-        self._map = _mapped(fd, self.layout.total_bytes)
+        self._map = _mapped(fd, self.layout, revision, tuple(zip(mapped, mapped_fds, strict=True)))
         self._ready = mmap.mmap(ready_fd, max(1, len(self._layers)), mmap.MAP_SHARED, mmap.PROT_READ)
         self._num_landed = 0
         self.buffer = memoryview(self._map)[: self.layout.total_bytes]
@@ -104,13 +115,42 @@ class LandingView:
                 return  # another waiter took it; the state byte is looked at in any case
 
 
-def _mapped(fd: int, num_bytes: int) -> mmap.mmap:
-    return mmap.mmap(
-        fd,
-        max(1, num_bytes),
-        mmap.MAP_PRIVATE | _MAP_NORESERVE,
-        mmap.PROT_READ | mmap.PROT_WRITE,
+def _mapped(
+    fd: int, places: Layout, revision: Revision, files: Sequence[tuple[MappedFile, int]]
+) -> mmap.mmap:
+    """One run of addresses over the landing's memory and, after it, the files that are mapped."""
+    flags, rights = mmap.MAP_PRIVATE | MAP_NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE
+    if not files:
+        return mmap.mmap(fd, max(1, places.total_bytes), flags, rights)
+    region = mmap.mmap(-1, places.total_bytes, flags | mmap.MAP_ANONYMOUS, rights)
+    if places.fresh_bytes:
+        _lay(region, 0, fd, 0, places.fresh_bytes)
+    for each, file_fd in files:
+        lead = each.data_at % mmap.PAGESIZE
+        length = revision.files[each.file].size - places.data_starts[each.file]
+        _lay(region, places.file_starts[each.file] - lead, file_fd, each.data_at - lead, lead + length)
+    return region
+
+
+def _lay(region: mmap.mmap, start: int, fd: int, offset: int, length: int) -> None:
+    """Map a span of a file over a span of `region`, page on page, copy-on-write. Raises OSError.
+
+    The region keeps the addresses: when it goes, whatever lies there is unmapped with it.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    address = ctypes.addressof(ctypes.c_char.from_buffer(region, start))
+    found = libc.mmap(
+        ctypes.c_void_p(address),
+        ctypes.c_size_t(length),
+        ctypes.c_int(mmap.PROT_READ | mmap.PROT_WRITE),
+        ctypes.c_int(mmap.MAP_PRIVATE | MAP_NORESERVE | _MAP_FIXED),
+        ctypes.c_int(fd),
+        ctypes.c_long(offset),
     )
+    if found != address:
+        code = ctypes.get_errno()
+        raise OSError(code, f"mapping {length:,} bytes of weights: {os.strerror(code)}")
 
 
 def _make_present(region: mmap.mmap, place: int, length: int) -> None:
@@ -124,6 +164,13 @@ def _make_present(region: mmap.mmap, place: int, length: int) -> None:
     ctypes.CDLL(None).madvise(address, num_bytes, _MADV_POPULATE_READ)
 
 
-def open_landing(revision: Revision, fd: int, ready_fd: int, event_fd: int) -> LandingView:
-    """Map the landing behind three descriptors. They may be closed afterwards, all but `event_fd`."""
-    return LandingView(revision, fd, ready_fd, event_fd)
+def open_landing(
+    revision: Revision,
+    fd: int,
+    ready_fd: int,
+    event_fd: int,
+    mapped: Sequence[MappedFile] = (),
+    mapped_fds: Sequence[int] = (),
+) -> LandingView:
+    """Map the landing behind these descriptors. They may be closed afterwards, all but `event_fd`."""
+    return LandingView(revision, fd, ready_fd, event_fd, mapped, mapped_fds)

@@ -6,9 +6,10 @@ deadlines are checked by the server's sweep, so an ordinary request starts no ti
 
 import asyncio
 import logging
+from collections.abc import Callable, Sequence
 from typing import cast
 
-from wire import filesend
+from wire import descriptors, filesend
 from wire.exchange import Disconnected, Exchange
 from wire.flow import Flow
 from wire.http1 import Body, End, RequestGate, RequestHead, response_head_bytes
@@ -42,6 +43,7 @@ class Connection(asyncio.Protocol):
         self._linger_bytes_left: int | None = None  # set while what the client still sends is dropped
         self._skipping = False  # dropping ends with the current message; else with the connection
         self._lost = False
+        self._at_end: list[Callable[[], None]] = []
         self._num_unread_bytes = 0
         self._reading = True
         self._drain: asyncio.Future[None] | None = None
@@ -58,7 +60,10 @@ class Connection(asyncio.Protocol):
         peername = transport.get_extra_info("peername")
         self._address = str(peername[0]) if peername else ""
         self._deadline = self._loop.time() + self._limits.head_s
-        if not self._roster.admit(self, self._address):
+        admitted = self._roster.admit(self, self._address)
+        if self._is_stranger():
+            self.cut()
+        elif not admitted:
             self._say(Refusal(503, "overloaded", FULL, "server_error", retry_after_s=1))
             self._close()
 
@@ -142,6 +147,27 @@ class Connection(asyncio.Protocol):
             self.send(piece)
             offset, count = offset + len(piece), count - len(piece)
             await self.drained()
+
+    @property
+    def carries_descriptors(self) -> bool:
+        """True on a Unix socket."""
+        return self._roster.only_uid is not None
+
+    async def send_descriptors(self, data: bytes, fds: Sequence[int]) -> None:
+        """Bytes after the queued ones, with open files beside them."""
+        await self._flushed()
+        try:
+            await descriptors.send_descriptors(self._transport, data, fds, self._limits.write_stall_s)
+        except (ConnectionError, TimeoutError) as error:
+            self.cut()
+            raise Disconnected("the client is gone") from error
+
+    def at_end(self, act: Callable[[], None]) -> None:
+        """Call `act` once this connection is over; at once if it is."""
+        if self._lost:
+            act()
+        else:
+            self._at_end.append(act)
 
     def body_taken(self, num_bytes: int) -> None:
         """Read on once the handler has caught up to half."""
@@ -338,6 +364,10 @@ class Connection(asyncio.Protocol):
                 self._transport.set_write_buffer_limits(self._limits.write_buffer_bytes)
         self._check()
 
+    def _is_stranger(self) -> bool:
+        only = self._roster.only_uid
+        return only is not None and descriptors.peer_uid(self._transport) != only
+
     def _check(self) -> None:
         if self._lost:
             raise Disconnected("the client is gone")
@@ -348,6 +378,9 @@ class Connection(asyncio.Protocol):
             return
         self._lost = True
         self.resume_writing()
+        acts, self._at_end = self._at_end, []
+        for act in acts:
+            act()
         exchange, flow = self._exchange, self._flow
         if exchange is None:
             return

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
 from wire.flow import Signal
@@ -33,6 +33,16 @@ class Line(Protocol):
 
     async def send_file(self, fd: int, offset: int, count: int) -> None:
         """Send bytes of a file after all queued ones. Raises Disconnected, or OSError for the file."""
+
+    async def send_descriptors(self, data: bytes, fds: Sequence[int]) -> None:
+        """Send bytes with open files beside them, after all queued ones. Raises Disconnected, OSError."""
+
+    @property
+    def carries_descriptors(self) -> bool:
+        """True if the peer is a process of this host that `send_descriptors` reaches."""
+
+    def at_end(self, act: Callable[[], None]) -> None:
+        """Call `act` once the connection is over, however it ends; at once if it is."""
 
     def body_taken(self, num_bytes: int) -> None:
         """The handler took body bytes: more may be read from the peer."""
@@ -188,6 +198,27 @@ class Exchange:
         self._flush_head()
         if count and not self._mute:
             await self._line.send_file(fd, offset, count)
+
+    @property
+    def carries_descriptors(self) -> bool:
+        """True if `send_descriptors` may be used: the client came over a Unix socket."""
+        return self._line.carries_descriptors
+
+    async def send_descriptors(self, data: bytes, fds: Sequence[int]) -> None:
+        """Send body bytes with open files beside them; after `start(length=...)`. The caller closes its own.
+
+        Raises Disconnected, or OSError if the kernel takes no more descriptors.
+        """
+        self._check_writable()
+        if self._left is None or not self.carries_descriptors:
+            raise RuntimeError("descriptors need start(..., length=...) on a Unix socket")
+        self._owe(len(data))
+        self._flush_head()
+        await self._line.send_descriptors(data, fds)
+
+    def at_end(self, act: Callable[[], None]) -> None:
+        """Call `act` once the client's connection is over: a lease that a crash of its holder ends."""
+        self._line.at_end(act)
 
     async def finish(self, data: bytes = b"") -> None:
         """End the answer, with its last bytes in the same write.

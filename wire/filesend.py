@@ -39,8 +39,8 @@ def _resolve(free: asyncio.Future[None]) -> None:
         free.set_result(None)
 
 
-async def _writable(sock_fd: int, stall_s: float) -> None:
-    """Return once the socket takes bytes again. Raises TimeoutError."""
+async def writable(sock_fd: int, stall_s: float) -> None:
+    """Return once the socket takes bytes again; the descriptor is not one of a transport. Raises TimeoutError."""
     loop = asyncio.get_running_loop()
     free: asyncio.Future[None] = loop.create_future()
     loop.add_writer(sock_fd, _resolve, free)
@@ -80,7 +80,7 @@ async def send_file(transport: asyncio.Transport, fd: int, offset: int, count: i
             sent = await _in_thread(sock_fd, fd, offset, count)
             offset, count = offset + sent, count - sent
             if count:
-                await _writable(sock_fd, stall_s)
+                await writable(sock_fd, stall_s)
     finally:
         os.close(sock_fd)
 

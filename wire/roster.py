@@ -36,6 +36,7 @@ class Roster:
 
     handler: Handler
     limits: Limits
+    only_uid: int | None = None  # set on a Unix socket: whose processes may connect
     members: set[Member] = field(default_factory=set)
     num_by_address: dict[str, int] = field(default_factory=dict)
     draining: bool = False

@@ -1,6 +1,8 @@
 """An HTTP/1.1 server for the internet: strict gate, deadlines, caps, back-pressure, graceful drain."""
 
 import asyncio
+import os
+import socket
 import ssl
 
 from wire.connection import Connection
@@ -49,6 +51,20 @@ class Server:
             backlog=BACKLOG,
         )
         return cls(roster, listener, listener.sockets[0].getsockname()[1])
+
+    @classmethod
+    async def start_unix(
+        cls, handler: Handler, listener: socket.socket, *, limits: Limits = DEFAULT_LIMITS
+    ) -> "Server":
+        """The same on a bound Unix socket, for processes of our own user only; `port` is 0.
+
+        Answers may carry descriptors there (`Exchange.send_descriptors`). Whoever bound the name removes it.
+        """
+        roster = Roster(handler, limits, only_uid=os.geteuid())
+        roster.tick()
+        loop = asyncio.get_running_loop()
+        server = await loop.create_unix_server(lambda: Connection(roster), sock=listener, backlog=BACKLOG)
+        return cls(roster, server, 0)
 
     @property
     def num_connections(self) -> int:

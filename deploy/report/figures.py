@@ -12,8 +12,20 @@ from deploy.report.scale import Linear, Logarithmic
 from deploy.report.stats import ecdf
 from deploy.report.words import ms, num_bytes, share, tick, times
 
-SOURCE_COLOURS = {"remote": "warm", "region": "region", "host": "host"}
-SOURCE_WORDS = {"remote": "another region", "region": "the region's own store", "host": "the host's memory"}
+SOURCE_COLOURS = {
+    "remote": "warm",
+    "region": "region",
+    "copied": "origin",
+    "mapped": "resident",
+    "host": "host",
+}
+SOURCE_WORDS = {
+    "remote": "another region",
+    "region": "the region's own store",
+    "copied": "that store's files on this host, copied",
+    "mapped": "that store's files on this host, mapped in place",
+    "host": "the host's memory",
+}
 
 
 def family_colour(family: Family) -> str:

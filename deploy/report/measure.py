@@ -19,7 +19,13 @@ from wire.tls import client_context
 
 PROMPT = "What is Nearfield?"
 MAX_TOKENS = 16  # long enough for a rate of tokens, short enough for a quick run
-BANDWIDTHS = {"remote": "origin_bytes_per_s", "region": "store_bytes_per_s", "host": "host_bytes_per_s"}
+BANDWIDTHS = {
+    "remote": "origin_bytes_per_s",
+    "region": "store_bytes_per_s",
+    "copied": "store_bytes_per_s",  # what the node measured of its last loads, whichever way their bytes came
+    "mapped": "store_bytes_per_s",
+    "host": "host_bytes_per_s",
+}
 
 
 @dataclass(frozen=True, slots=True)

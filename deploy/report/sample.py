@@ -9,7 +9,7 @@ from deploy.report.phases import Breakdown, Hop, first_token, hop_of, hops_of_ti
 from deploy.report.reading import StreamReading
 from wire.timing import parse_server_timing
 
-SOURCES = ("remote", "region", "host")  # where a start's bytes came from, farthest first
+SOURCES = ("remote", "region", "copied", "mapped", "host")  # where a start's bytes came from, farthest first
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from inference.workers.loading import SOURCES
 from wire.timing import Phases
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class Visit:
         extra: dict[str, Any] = {
             "start": self.start,
             "remote_bytes": report.bytes.get("remote", 0) if report else 0,
-            "bytes": dict(report.bytes) if report else {"remote": 0, "region": 0, "host": 0},
+            "bytes": dict(report.bytes) if report else dict.fromkeys(SOURCES, 0),
             "start_phases": {name: round(ms, 3) for name, ms in report.phases.items()} if report else {},
             "copied_bytes": report.copied_bytes if report else 0,
             "cached": cached_tokens,

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
     from inference.spec import EngineSpec
+    from weights_cache.plan import Layout
 
 MAX_MESSAGE_CHARS = 2000
 """Of a fatal message: torch quotes whole lists of names."""
@@ -83,7 +84,9 @@ class FatalReport:
 def _serve(spec: EngineSpec, landing_fds: Sequence[int], link: EngineLink) -> None:
     started = time.perf_counter()
     revision = Revision.from_value(dict(spec.revision))
-    landed = ToldLanding(open_landing(revision, *landing_fds), link, len(revision.extents))
+    fd, ready_fd, event_fd, *mapped_fds = landing_fds
+    view = open_landing(revision, fd, ready_fd, event_fd, spec.mapped_files, mapped_fds)
+    landed = ToldLanding(view, link, len(revision.extents))
     config = config_of(spec.config)
     may_gate = spec.gated and revision.facts.kind == "generate" and shares_a_pass(config)
     model_class = class_of(config, revision.facts.kind)
@@ -141,6 +144,11 @@ class ToldLanding:
     def buffer(self) -> memoryview:
         """The landing's bytes."""
         return self._view.buffer
+
+    @property
+    def layout(self) -> Layout:
+        """Where each file's bytes are in it."""
+        return self._view.layout
 
     def wait_extent(self, number: int) -> bool:
         """Wait for one extent; raises LandingError."""

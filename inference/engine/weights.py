@@ -17,7 +17,6 @@ import torch
 from torch.nn import ModuleList
 
 from inference.engine.classes import init_arguments
-from weights_cache.plan import layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedConfig, PreTrainedModel
 
+    from weights_cache.plan import Layout
     from weights_cache.revision import Revision, TensorEntry
 
 DTYPES = {
@@ -55,7 +55,11 @@ class Landed(Protocol):
 
     @property
     def buffer(self) -> memoryview:
-        """The landing, laid out as `weights_cache.plan.layout` says."""
+        """The landing's bytes."""
+
+    @property
+    def layout(self) -> Layout:
+        """Where each tensor and extent lies in them."""
 
     def wait_extent(self, number: int) -> bool:
         """Wait for one extent; raises LandingError."""
@@ -102,13 +106,13 @@ def attach(
         LandingError: the bytes do not land.
     """
     target = NAMED.get(dtype) or stored_dtype(revision.tensors)
-    if gated and not _reads_bytes(revision, model_class, config, target):
-        model = _filled(model_class, config, _views(revision, landed.buffer), target)
+    if gated and not _reads_bytes(revision, landed.layout, model_class, config, target):
+        model = _filled(model_class, config, _views(revision, landed), target)
         spans = _spans(model, landed.buffer)
         if all(span is not None for span in spans.values()):
             return Attached(model, 0, Gates(model, revision, landed))
     landed.wait_all()
-    model = _filled(model_class, config, _views(revision, landed.buffer), target)
+    model = _filled(model_class, config, _views(revision, landed), target)
     return Attached(model, _copied_bytes(model, landed.buffer), None)
 
 
@@ -122,10 +126,13 @@ def stored_dtype(tensors: tuple[TensorEntry, ...]) -> torch.dtype:
 
 
 def _reads_bytes(
-    revision: Revision, model_class: type[PreTrainedModel], config: PreTrainedConfig, target: torch.dtype
+    revision: Revision,
+    places: Layout,
+    model_class: type[PreTrainedModel],
+    config: PreTrainedConfig,
+    target: torch.dtype,
 ) -> bool:
     """True if attaching looks at values: to convert, to align, or to compare a tied pair stored twice."""
-    places = layout(revision.files, revision.tensors)
     ties = getattr(config.get_text_config(), "tie_word_embeddings", True)
     tied = tuple(getattr(model_class, "_tied_weights_keys", None) or ()) if ties else ()
     return any(
@@ -136,9 +143,9 @@ def _reads_bytes(
     )
 
 
-def _views(revision: Revision, buffer: memoryview) -> dict[str, torch.Tensor]:
+def _views(revision: Revision, landed: Landed) -> dict[str, torch.Tensor]:
     """Every tensor where it landed; copied only if it is not aligned to its own element."""
-    places = layout(revision.files, revision.tensors)
+    places, buffer = landed.layout, landed.buffer
     flat = torch.frombuffer(buffer, dtype=torch.uint8) if len(buffer) else torch.empty(0, dtype=torch.uint8)
     return {tensor.name: _view(flat, places.place(tensor), tensor) for tensor in revision.tensors}
 
@@ -242,7 +249,7 @@ class Gates:
     def __init__(self, model: PreTrainedModel, revision: Revision, landed: Landed) -> None:
         self._landed = landed
         self._spans = _spans(model, landed.buffer)
-        places = layout(revision.files, revision.tensors)
+        places = landed.layout
         order = sorted((places.place(extent), number) for number, extent in enumerate(revision.extents))
         self._starts, self._numbers = [start for start, _ in order], [number for _, number in order]
         self._closed: dict[nn.Module, Any] = {}

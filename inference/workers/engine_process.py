@@ -43,7 +43,8 @@ class EngineProcess:
         node_end, engine_end = link_pair()
         with engine_end:
             try:
-                fds = (landing.fd, landing.ready_fd, landing.event_fd, engine_end.fileno())
+                own = (landing.fd, landing.ready_fd, landing.event_fd, engine_end.fileno())
+                fds = (*own, *landing.mapped_fds)
                 pid, fork_ms = await shell.fork(spec, fds)
             except BaseException:
                 node_end.close()

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from weights_cache.view import LandingError
 
 
+SOURCES = ("remote", "region", "copied", "mapped", "host")
+"""Where a load's bytes came from: another region, the region's store over HTTP, and of that store's files on this
+host copied or mapped without a copy; or they were in the host's memory already."""
+
+
 @dataclass(frozen=True, slots=True)
 class Room:
     """What a worker may take: all of it in `num_bytes`, of which its slots `kv_bytes`."""
@@ -29,7 +34,7 @@ class LoadReport:
 
     start: str = "resident"
     phases: dict[str, float] = field(default_factory=dict)
-    bytes: dict[str, int] = field(default_factory=lambda: {"remote": 0, "region": 0, "host": 0})
+    bytes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
     total_ms: float = 0.0
     copied_bytes: int = 0
 
@@ -55,8 +60,10 @@ class LoadReport:
         progress = landing.progress()
         if landing.source == "host":
             self.bytes["host"] = progress.total_bytes
-        else:
-            self.bytes["region"] = max(landing.bytes_read, progress.total_bytes)
+            return
+        handed_bytes = landing.mapped_bytes + landing.copied_bytes
+        self.bytes |= {"mapped": landing.mapped_bytes, "copied": landing.copied_bytes}
+        self.bytes["region"] = max(landing.bytes_read, progress.total_bytes - handed_bytes)
 
     def line(self) -> dict[str, Any]:
         """The last line of a load that succeeded."""

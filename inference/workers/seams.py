@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Mapping, Sequence
 
+    from weights_cache.plan import MappedFile
     from weights_cache.revision import Revision
 
 
@@ -41,6 +42,22 @@ class Landing(Protocol):
     @property
     def event_fd(self) -> int:
         """Descriptor that wakes who waits for a flag."""
+
+    @property
+    def mapped(self) -> Sequence[MappedFile]:
+        """Files that are not in that memory but mapped where the store of this host has them."""
+
+    @property
+    def mapped_fds(self) -> Sequence[int]:
+        """Their descriptors, in the same order."""
+
+    @property
+    def mapped_bytes(self) -> int:
+        """Bytes of this landing's weights that are mapped so, with no copy."""
+
+    @property
+    def copied_bytes(self) -> int:
+        """Bytes of this landing that are copied from files the store handed over."""
 
     @property
     def source(self) -> Literal["region", "host"]:
@@ -83,6 +100,10 @@ class CacheEntry(Protocol):
     @property
     def num_bytes(self) -> int:
         """The memory it holds."""
+
+    @property
+    def mapped_bytes(self) -> int:
+        """How much of it are locked pages of the store's own files."""
 
     @property
     def landed(self) -> bool:

@@ -181,7 +181,7 @@ class Worker:
     async def _fork(self, files: Mapping[str, bytes]) -> None:
         if self._landing is None or self.state is not State.LOADING:
             raise stopped()
-        spec = self._spec(json_file(files, "config.json"))
+        spec = self._spec(json_file(files, "config.json"), self._landing)
         try:
             self._engine = await EngineProcess.fork(self._parts.shell, spec, self._landing, self._hear)
         except (ShellError, OSError) as cause:
@@ -190,7 +190,7 @@ class Worker:
             ) from cause
         self.report.phases["fork"] = self._engine.fork_ms
 
-    def _spec(self, config: dict[str, Any]) -> dict[str, Any]:
+    def _spec(self, config: dict[str, Any], landing: Landing) -> dict[str, Any]:
         return {
             "revision": self.revision.as_value(),
             "config": config,
@@ -199,6 +199,7 @@ class Worker:
             "max_len": self.revision.facts.context_tokens,
             "num_threads": self.room.num_threads,
             "kv_budget_bytes": max(1, self.room.kv_bytes),
+            "mapped": [(each.file, each.data_at) for each in landing.mapped],
         }
 
     async def _until_ready(self, files: Mapping[str, bytes]) -> None:

@@ -6,6 +6,8 @@ from urllib.parse import quote, urlsplit
 
 from storage.auth.sigv4 import Headers, Signable, Signer, utc_now
 
+SOCKET_NAME = "store.sock"  # in the folder of an embedded store: where processes of its host get descriptors
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:

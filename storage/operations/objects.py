@@ -1,6 +1,6 @@
 """Operations on one object, and DeleteObjects."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from urllib.parse import unquote_to_bytes
 
@@ -11,8 +11,9 @@ from storage.disk.sound import Unsound, is_sound
 from storage.fault import S3Error
 from storage.http.conditions import ReadAsk, http_date, iso_date, parse_date_ms
 from storage.http.document import MAX_DOCUMENT_BYTES, Element, Node, parse, write
+from storage.http.handover import ASK, OpenFiles
 from storage.http.ingest import MAX_PUT_BYTES, Ingest, MemorySink, plan_body, read_document, receive
-from storage.http.reply import XML, ManySlices, OneSlice, Reply
+from storage.http.reply import XML, Body, ManySlices, OneSlice, Reply
 from storage.http.request import S3Request
 from storage.index.commits import (
     CopySource,
@@ -40,6 +41,7 @@ MAX_INLINE_BYTES = 16 * 1024  # pointers, configs, manifests: a few pages of the
 MAX_META_BYTES = 2048  # S3's limit on the names and values of x-amz-meta-*
 MAX_DELETES = 1000  # S3's limit for one DeleteObjects
 
+_How = Callable[[Store, list[Extent], int], Body]
 META = "x-amz-meta-"
 CONTENT_HEADERS = (
     "content-type",
@@ -232,14 +234,14 @@ def _span(request: S3Request, ask: ReadAsk, row: ObjectRow) -> tuple[int, int] |
 
 async def get(store: Store, exchange: Exchange, request: S3Request) -> Reply:
     """GetObject."""
-    del exchange
     version = version_asked(request)
     ask = _read_ask(request)
+    how = _as_files if _wants_files(exchange, request) else _as_bytes
     for _ in range(MAX_LOOKS):
         row = demand_object(store.index.reader(), request.bucket, request.key, version)
         ask.check(row)
         span = _span(request, ask, row)
-        body = await _open_sound(store, row, span or (0, row.size))
+        body = await _open_sound(store, row, span or (0, row.size), how)
         if body is not None:
             return Reply(200 if span is None else 206, _object_headers(store, request, row, span), body)
     raise S3Error(
@@ -247,15 +249,23 @@ async def get(store: Store, exchange: Exchange, request: S3Request) -> Reply:
     )
 
 
-async def _open_sound(
-    store: Store, row: ObjectRow, span: tuple[int, int]
-) -> "OneSlice | ManySlices | bytes | None":
+def _wants_files(exchange: Exchange, request: S3Request) -> bool:
+    """True if descriptors are asked for. Raises: S3Error InvalidRequest where none can be sent."""
+    wanted = request.get(ASK)
+    if wanted is None:
+        return False
+    if wanted != "1" or not exchange.carries_descriptors:
+        raise S3Error("InvalidRequest", f"{ASK}: 1 is understood on the store's Unix socket only.")
+    return True
+
+
+async def _open_sound(store: Store, row: ObjectRow, span: tuple[int, int], how: _How) -> Body | bytes | None:
     """The body, none of whose bytes is known to be damaged or was not looked at. Raises: S3Error InternalError."""
     wholes = [extent for extent, _ in _touched(row.extents, *span)]
     try:
         if wholes and not wholes[0].inline:
             await store.sound.demand(wholes)
-        return _open(store, row, slices_of(row.extents, *span), wholes)
+        return _open(store, row, span, wholes, how)
     except BlobMissing:
         return None
     except Unsound as error:
@@ -264,9 +274,10 @@ async def _open_sound(
 
 
 def _open(
-    store: Store, row: ObjectRow, pieces: list[Extent], wholes: list[Extent]
-) -> "OneSlice | ManySlices | bytes | None":
-    """The body, held against deletion; None if an overwrite was quicker. `wholes`: what the pieces are of."""
+    store: Store, row: ObjectRow, span: tuple[int, int], wholes: list[Extent], how: _How
+) -> Body | bytes | None:
+    """The body, held against deletion; None if an overwrite was quicker. `wholes`: the extents that are touched."""
+    pieces = slices_of(row.extents, *span)
     if not pieces:
         return b""
     if pieces[0].inline:
@@ -275,19 +286,28 @@ def _open(
             raise Unsound(wholes[0])
         low = pieces[0].offset - wholes[0].offset
         return None if data is None else data[low : low + pieces[0].length]
-    if len(pieces) == 1:
-        try:
-            return OneSlice(store.blobs, pieces[0])
-        except BlobMissing:
-            return None
-    body = ManySlices(store.blobs, pieces)
+    body = how(store, pieces, span[0])
+    if isinstance(body, ManySlices) and not _is_there(store, row):
+        body.close()
+        return None
+    return body
+
+
+def _is_there(store: Store, row: ObjectRow) -> bool:
+    """True if the version is there still: its blobs, pinned before this look, were not deleted before the pin."""
     now = find_version(store.index.reader(), row.bucket, row.key, row.version)
-    if (
-        now is not None and now.seq == row.seq
-    ):  # still there after the pin, so its blobs were not deleted before it
-        return body
-    body.close()
-    return None
+    return now is not None and now.seq == row.seq
+
+
+def _as_bytes(store: Store, pieces: list[Extent], first: int) -> Body:
+    """Raises: BlobMissing, OSError."""
+    del first
+    return OneSlice(store.blobs, pieces[0]) if len(pieces) == 1 else ManySlices(store.blobs, pieces)
+
+
+def _as_files(store: Store, pieces: list[Extent], first: int) -> Body:
+    """All are opened here, so none can go any more. Raises: S3Error, BlobMissing, OSError."""
+    return OpenFiles(store.blobs, store.leases, pieces, first)
 
 
 def slices_of(extents: tuple[Extent, ...], first: int, length: int) -> list[Extent]:

@@ -8,7 +8,8 @@ import pytest
 
 from deploy import fleet, pki, secrets
 from deploy.config import ConfigError, load, parse, pick
-from deploy.roles import access_key, endpoint
+from deploy.roles import access_key, endpoint, store_socket
+from storage.client.endpoint import SOCKET_NAME
 
 
 @pytest.fixture
@@ -61,6 +62,7 @@ def test_a_lan_has_no_simulated_links(tmp_path):
         ('region = "fra"', 'region = "sfo"', "nodes.fra-0.region"),
         ("landing_pool_bytes = 134217728", "landing_pool_bytes = -1", "0 or more"),
         ("landing_pool_bytes = 134217728", 'landing_pool_bytes = "many"', "whole number"),
+        ("landing_pool_bytes", "handoff = 1\nlanding_pool_bytes", "true or false"),
         ("[platform]", "[platfrom]", "unknown key `platfrom`. Did you mean `platform`?"),
         ("generation", "generation", None),
     ],
@@ -174,3 +176,22 @@ def test_two_regions_never_share_a_store(written):
     written.write_text(text)
     with pytest.raises(ConfigError, match="each needs its own"):
         load(written)
+
+
+def test_a_node_asks_the_store_of_its_own_region_for_files(written):
+    """By default the embedded store's socket; nobody where the store is not ours or the operator says no."""
+    config = load(written)
+    for name, node in config.nodes.items():
+        assert store_socket(config, node) == config.stores[node.region].root / SOCKET_NAME, name
+    refused = written.read_text().replace("landing_pool_bytes", "handoff = false\nlanding_pool_bytes")
+    without = parse(tomllib.loads(refused), written)
+    assert {store_socket(without, node) for node in without.nodes.values()} == {None}
+
+    foreign(written)
+    written.write_text(
+        "\n".join(line for line in written.read_text().splitlines() if not line.startswith("s3 = "))
+    )
+    theirs = load(written)
+    asked = {node.region: store_socket(theirs, node) for node in theirs.nodes.values()}
+    assert asked["iad"] is None
+    assert asked["fra"] == config.stores["fra"].root / SOCKET_NAME

@@ -1,6 +1,7 @@
 """Cold starts as clients see them: a regional read, one wake for all, and a wait that talks."""
 
 import asyncio
+import json
 import os
 import signal
 import threading
@@ -34,6 +35,27 @@ def test_each_start_state_is_reported_as_it_was(platform: RunningPlatform, to, s
     assert raw.parse().choices[0].message.content.strip() == PROMPT["answer"]
     assert raw.headers["x-nearfield-start"] == start
     assert (int(raw.headers["x-nearfield-remote-bytes"]) > 0) is remote
+
+
+def test_a_start_from_the_store_of_this_host_maps_its_files(platform: RunningPlatform):
+    """`up` runs store and node on one host: the region's weights are mapped where they lie, and the receipt says so."""
+    platform.cool("fra", CHAT, "region")
+    c = platform.credentials
+    url = c.regions["fra"] + "/chat/completions"
+    headers = {"authorization": f"Bearer {c.api_key}"}
+    with httpx2.stream(
+        "POST", url, json=_body(stream=True), headers=headers, verify=tls(c.ca), timeout=60
+    ) as response:
+        lines = list(response.iter_lines())
+    receipts = [json.loads(line[line.index("{") :]) for line in lines if line.startswith(": nearfield {")]
+    texts = [json.loads(line[6:])["choices"] for line in lines if line.startswith("data: {")]
+    node = next(receipt for receipt in receipts if receipt.get("hop") == "node")
+
+    assert (node["start"], node["remote_bytes"], node["copied_bytes"]) == ("region", 0, 0)
+    assert node["bytes"]["mapped"] > 1_000_000
+    assert node["bytes"]["region"] == node["bytes"]["copied"] == node["bytes"]["host"] == 0
+    said = "".join(choices[0]["delta"].get("content") or "" for choices in texts if choices)
+    assert said.strip() == PROMPT["answer"]
 
 
 async def test_one_wake_for_any_number_of_waiters(platform: RunningPlatform):

@@ -70,6 +70,10 @@ class FakeProgress:
 class FakeLanding:
     source: Any = "region"
     bytes_read: int = 100
+    mapped: Sequence[Any] = ()
+    mapped_fds: Sequence[int] = ()
+    mapped_bytes: int = 0
+    copied_bytes: int = 0
     phases: dict[str, float] = field(default_factory=lambda: {"fetch": 3.0, "verify": 1.0})
     error: Any = None
     released: bool = False

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tests.inference.test_node_serving import AUTH
 from tests.inference.tokenizers_made import byte_level
 from weights_cache.cache import HostTier
 from weights_cache.describe import Draft, Source, build_revision, draft
+from weights_cache.handoff import Handoff
 from weights_cache.header import read_header
 from weights_cache.revision import ModelFacts, Revision, Spec
 
@@ -141,12 +143,14 @@ class RealNode:
 
 
 @asynccontextmanager
-async def real_node(tmp_path: Path) -> AsyncIterator[RealNode]:
+async def real_node(tmp_path: Path, handoff: Handoff | None = None) -> AsyncIterator[RealNode]:
+    """A node whose store is a folder; `handoff`: who hands over files of weights beside it."""
     async with AsyncExitStack() as stack:
         blobs: dict[str, Path] = {}
         shell = StandingShell(lambda: ShellLink.start(socket_path(tmp_path)))
         stack.push_async_callback(shell.close)
-        tier = HostTier(None, 1 << 30, make_reader=lambda: FolderReader(blobs))  # type: ignore[arg-type]
+        read = partial(FolderReader, blobs)
+        tier = HostTier(None, 1 << 30, make_reader=read, handoff=handoff)  # type: ignore[arg-type]
         stack.push_async_callback(asyncio.to_thread, tier.close)
         child = TemplateChild()
         stack.push_async_callback(child.close)

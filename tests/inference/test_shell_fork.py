@@ -4,6 +4,7 @@ import asyncio
 import base64
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -344,6 +345,18 @@ async def test_a_model_is_inspected_in_a_child(shell):
     )
     assert answer["refused"]["code"] == "missing_tensors"
     assert threads_of(shell.pid) == 1
+
+
+async def test_a_mapped_file_without_its_descriptor_is_refused(shell):
+    """An engine that maps the wrong descriptor would compute on another file's bytes."""
+    _, landing, _ = landed_model(made("llama"))
+    ours, theirs = socket.socketpair()
+    spec = {"revision": landing.revision.as_value(), "config": config_values("llama"), "mapped": [[0, 8]]}
+    with ours, theirs:
+        with pytest.raises(ShellError, match="descriptors"):
+            await shell.fork(spec, (*landing.fds, theirs.fileno()))
+        with pytest.raises(ShellError, match="descriptors"):
+            await shell.fork(spec | {"mapped": []}, (*landing.fds, theirs.fileno(), landing.fd))
 
 
 async def test_an_inspection_that_says_nothing_in_time_is_refused(shell):

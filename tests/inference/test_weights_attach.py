@@ -18,6 +18,7 @@ from tests.inference.tiny import (
     revision_of,
     stored_tensors,
 )
+from weights_cache.plan import MappedFile
 from weights_cache.view import LandingError, open_landing
 
 FAMILIES = [
@@ -232,3 +233,21 @@ def test_the_real_view_of_a_landing_fits():
     found = attach(revision, view, class_of(config, "generate"), config, dtype="auto", gated=True)
     assert torch.equal(logits(found.model), logits(model))
     assert found.gates.num_closed == 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_view_of_mapped_files_gives_the_same_bits_without_a_copy(family, tmp_path):
+    """The files as the store of this host hands them over: one mapped, from the middle of a blob, one landed."""
+    model = made(family)
+    revision, landing, blobs = landed_model(model, 2)
+    path = tmp_path / "blob"
+    path.write_bytes(bytes(123 * 64) + blobs[1])
+    data_start = min(tensor.offset for tensor in revision.tensors if tensor.file == 1)
+    mapped = MappedFile(1, 123 * 64 + data_start)
+    with path.open("rb") as file:
+        view = open_landing(revision, *landing.fds, (mapped,), (file.fileno(),))
+    config = config_of(model.config.to_dict())
+    found = attach(revision, view, class_of(config, "generate"), config, dtype="auto", gated=False)
+
+    assert (found.copied_bytes, view.copied) == (0, ())
+    assert torch.equal(logits(found.model), logits(model))

@@ -115,10 +115,14 @@ class Landing:
     changed: threading.Condition = field(default_factory=threading.Condition)
     num_waits: int = 0
 
+    @property
+    def layout(self):
+        return layout(self.revision.files, self.revision.tensors)
+
     def land(self, number, data=None):
         """Extent `number` is here."""
         if data is not None:
-            start = layout(self.revision.files, self.revision.tensors).place(self.revision.extents[number])
+            start = self.layout.place(self.revision.extents[number])
             self.buffer[start : start + len(data)] = data
         self.set(number, LANDED)
 

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, precondition, rule
 
+from storage.client.endpoint import SOCKET_NAME
 from storage.client.sdk import url_path
 from tests.evidence import count
 from tests.storage.stores import Raw, StoreThread, memory_folder
@@ -80,7 +81,7 @@ class StoreModel(RuleBasedStateMachine):
     def crash(self) -> None:
         """A store opens the files as they lie while the first one still runs, as after a kill -9."""
         left = memory_folder()
-        shutil.copytree(self.folder, left, dirs_exist_ok=True)
+        shutil.copytree(self.folder, left, dirs_exist_ok=True, ignore=shutil.ignore_patterns(SOCKET_NAME))
         self.close()
         shutil.rmtree(self.folder)
         self.folder = left

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from storage.client.endpoint import SOCKET_NAME
 from tests.evidence import IS_WHOLE
 from tests.storage.powercut import CALLS, Call, Disk, read_trace
 from tests.storage.stores import Raw, StoreThread, memory_folder
@@ -29,7 +30,7 @@ class Recording:
         store = StoreProcess(folder, any_part=True)
         with Raw(store.endpoint) as raw:
             assert raw.send("PUT", "/models").status == 200
-            shutil.copytree(self.root, self.before)
+            shutil.copytree(self.root, self.before, ignore=shutil.ignore_patterns(SOCKET_NAME))  # not a file
             tracer = attach(
                 store.process.pid, f"trace={CALLS}", "-xx", "-y", "-s", "1000000", output=str(trace)
             )

@@ -1,0 +1,94 @@
+"""A run of a file mapped read-only in effect, its pages kept in memory from the first read on.
+
+The pages are the page cache's own: the store, this process and every engine that maps the file share them, and
+nothing is copied. They are locked as they are read (mlock2 with MLOCK_ONFAULT), so the bytes that were verified are
+the bytes that are used: a page that memory could drop would be read again from the disk later, unverified. It also
+means that a page is there or reading it failed with an error here, never with a SIGBUS at somebody's first touch.
+
+The mapping is private. Nobody writes to it; the right to write is there because Python gives the address of
+writable buffers only.
+"""
+
+import ctypes
+import mmap
+import os
+import resource
+
+MAP_NORESERVE = 0x4000  # private pages of weights are never written in practice: reserve no swap for them
+_MADV_POPULATE_READ = 22  # Linux 5.14; Python's mmap module does not name it
+_MLOCK_ONFAULT = 1
+
+
+class FileMap:
+    """`length` bytes of a file from `offset`. Threads may call anything at any time."""
+
+    def __init__(self, fd: int, offset: int, length: int) -> None:
+        """Raises OSError: the host lets us lock no more memory, or its kernel cannot do this."""
+        self._lead = offset % mmap.PAGESIZE
+        self._map: mmap.mmap | None = mmap.mmap(
+            fd,
+            self._lead + length,
+            mmap.MAP_PRIVATE | MAP_NORESERVE,
+            mmap.PROT_READ | mmap.PROT_WRITE,
+            offset=offset - self._lead,
+        )
+        try:
+            _call("mlock2", self._map, 0, len(self._map), _MLOCK_ONFAULT)
+            self.populate(0, 1)  # a kernel that does not know the advice says so now
+        except OSError:
+            self.close()
+            raise
+
+    def populate(self, at: int, length: int) -> None:
+        """Read these bytes into memory, to stay. Without the interpreter's lock. Raises OSError."""
+        region = self._region()
+        start = self._lead + at
+        page = start - start % mmap.PAGESIZE
+        _call("madvise", region, page, start + length - page, _MADV_POPULATE_READ)
+
+    def view(self, at: int, length: int) -> memoryview:
+        """These bytes; the mapping lives as long as a view of it."""
+        return memoryview(self._region())[self._lead + at : self._lead + at + length].toreadonly()
+
+    def close(self) -> None:
+        """Unmap and unlock, as soon as no view is left."""
+        self._map = None  # dropped, not closed: a thread may be verifying what it views
+
+    def _region(self) -> mmap.mmap:
+        if self._map is None:
+            raise ValueError("this mapping is closed")
+        return self._map
+
+
+def _call(name: str, region: mmap.mmap, start: int, length: int, flag: int) -> None:
+    """One of libc's calls on a span of memory. Raises OSError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    call = getattr(libc, name, None)
+    if call is None:
+        raise OSError(f"this host has no {name}")
+    first = ctypes.c_char.from_buffer(region, start)
+    address = ctypes.c_void_p(ctypes.addressof(first))
+    if call(address, ctypes.c_size_t(length), ctypes.c_int(flag)):
+        code = ctypes.get_errno()
+        raise OSError(code, f"{name} of {length:,} bytes: {os.strerror(code)}")
+
+
+def lift_lock_limit() -> None:
+    """Let this process lock as much memory as its hard limit allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (hard, hard))
+
+
+def can_lock(num_bytes: int) -> bool:
+    """True if this process might lock so much; asked of the kernel without a page being touched."""
+    try:
+        region = mmap.mmap(-1, num_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+    except OSError:
+        return False
+    try:
+        _call("mlock2", region, 0, num_bytes, _MLOCK_ONFAULT)
+    except OSError:
+        return False
+    finally:
+        region.close()
+    return True
