@@ -32,6 +32,8 @@ class Store:
     """One open store. Made on the event loop that serves it; `close` from there too.
 
     Attributes:
+        pool: runs what blocks or takes a while.
+        beside: hashes for threads of `pool`, which wait for it; nothing in it waits for anything.
         draining: set once no new work is taken: nobody should wait for commits any more.
         domains: whose subdomains are buckets.
         webhooks: the ids that a bucket's notifications may name.
@@ -52,6 +54,7 @@ class Store:
         self.sound = Soundness(self.blobs)
         self.slabs = Slabs(self.index, self.blobs)
         self.pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="store")
+        self.beside = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="md5")
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self.draining = False
@@ -108,6 +111,7 @@ class Store:
         """Finish what was begun and let go of the folder. No request may be running."""
         self._stop_sweep.set()
         await asyncio.to_thread(self.pool.shutdown, wait=True)
+        self.beside.shutdown()  # whoever waits for it was in the other pool
         await asyncio.to_thread(self.index.close)
         os.close(self._lock_fd)
 

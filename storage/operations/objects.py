@@ -139,7 +139,7 @@ async def put_body(
     conditions = write_conditions(request)
     inline = MemorySink(INLINE + store.blobs.new_id()) if plan.size <= MAX_INLINE_BYTES else None
     known_bytes = plan.size if plan.least is None else None
-    ingest = Ingest(plan, request, lambda: inline or store.blobs.create(known_bytes))
+    ingest = Ingest(plan, request, lambda: inline or store.blobs.create(known_bytes), store.beside)
     received = await receive(source, ingest, store.pool, in_memory=inline is not None)
     row = ObjectRow(
         request.bucket,
