@@ -20,6 +20,8 @@ from storage.lifecycle.sweep import Sweeper
 from storage.notify.courier import Courier, Patience
 from storage.notify.webhook import Webhook
 from storage.s3 import S3Service
+from storage.sharing.sharer import RATE_BYTES_PER_S as SHARE_BYTES_PER_S
+from storage.sharing.sharer import Sharer
 from storage.store import Store
 from wire.limits import Limits
 from wire.serve import Server
@@ -61,6 +63,7 @@ class StoreSettings:
     lifecycle: LifecyclePace = EVERY_HOUR
     webhooks: tuple[Webhook, ...] = ()  # where notifications of buckets may go
     patience: Patience = PATIENT
+    share_bytes_per_s: float = SHARE_BYTES_PER_S  # how fast equal bytes are looked for; 0: not at all
     sigv2: bool = False  # honour Signature Version 2 in presigned queries and forms: weaker, for old clients
 
 
@@ -108,7 +111,8 @@ def _works(store: Store, settings: StoreSettings) -> list[Callable[[], Awaitable
     """What runs beside the requests for as long as the store does. Raises: OSError for a webhook's certificates."""
     sweeper = Sweeper(store, settings.lifecycle, store.clock)
     couriers = [Courier(store, each, settings.patience, random.random) for each in settings.webhooks]
-    return [sweeper.run, *(courier.run for courier in couriers)]
+    sharers = [Sharer(store, settings.share_bytes_per_s)] if settings.share_bytes_per_s else []
+    return [each.run for each in (sweeper, *sharers, *couriers)]
 
 
 async def _scrub(scrubber: Scrubber) -> None:

@@ -271,6 +271,18 @@ def move_extent(tx: Transaction, old: Extent, new: Extent) -> int:
     return sum(_move_in(tx, table, old, new) for table in ("objects", "versions"))
 
 
+def move_extents_of(tx: Transaction, row: ObjectRow, old: Extent, new: Extent) -> bool:
+    """Put `new` in the place of `old` in the current version of one object; False if `row` is not that any more."""
+    current = find_object(tx.db, row.bucket, row.key)
+    if current is None or current.seq != row.seq or old not in current.extents:
+        return False
+    moved = tuple(new if extent == old else extent for extent in current.extents)
+    _count(tx, added=moved, removed=current.extents)
+    where = (pack_extents(moved), row.bucket, row.key.encode())
+    tx.db.execute("UPDATE objects SET extents = ? WHERE bucket = ? AND key = ?", where)
+    return True
+
+
 def _move_in(tx: Transaction, table: str, old: Extent, new: Extent) -> int:
     query = f"SELECT bucket, key, seq, extents FROM {table} WHERE instr(extents, ?)"  # noqa: S608 - a constant of ours
     num_rows = 0

@@ -306,7 +306,7 @@ def _open(
     body = ManySlices(store.blobs, pieces)
     now = find_version(store.index.reader(), row.bucket, row.key, row.version)
     if (
-        now is not None and now.seq == row.seq
+        now is not None and now.seq == row.seq and now.extents == row.extents
     ):  # still there after the pin, so its blobs were not deleted before it
         return body
     body.close()
