@@ -9,12 +9,15 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import uvloop
 
 from storage.auth.key import AccessKey, Grant
 from storage.fault import StoreBroken
+from storage.http.virtual import parse_domain
+from storage.notify.webhook import Webhook
 from storage.run import StoreSettings, run
 
 ROOT_FILE = "root.json"
@@ -29,14 +32,38 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="where everything is kept; made if it is not there")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: loopback only)")
     parser.add_argument("--port", type=int, default=9000, help="0 picks a free one (default: 9000)")
+    parser.add_argument(
+        "--sigv2",
+        action="store_true",
+        help="honour presigned URLs and forms of Signature Version 2, the weaker one",
+    )
+    parser.add_argument(
+        "--webhook",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("ID", "URL", "SECRET_FILE"),
+        help="an endpoint that notifications of buckets may name; the file's content signs deliveries",
+    )
+    parser.add_argument(
+        "--domain",
+        action="append",
+        default=[],
+        type=parse_domain,
+        help="a name whose subdomains are buckets, where they resolve to this store",
+    )
     args = parser.parse_args()
     try:
         settings, credentials = prepare(args.folder, args.host, args.port)
-        uvloop.run(_serve(settings, credentials))
+        webhooks = tuple(
+            Webhook(id_, url, Path(file).read_bytes().strip()) for id_, url, file in args.webhook
+        )
+        asked = {"sigv2": args.sigv2, "webhooks": webhooks, "domains": tuple(args.domain)}
+        uvloop.run(_serve(replace(settings, **asked), credentials))
     except BlockingIOError:
         sys.stderr.write(f"another store is using {args.folder}; stop it first\n")
         return EXIT_FAILED
-    except (OSError, StoreBroken) as error:
+    except (OSError, ValueError, StoreBroken) as error:
         sys.stderr.write(f"the store cannot run: {error}\n")
         return EXIT_FAILED
     return 0

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import random
+import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +16,13 @@ from storage.auth.sigv4 import Verifier, utc_now
 from storage.client.endpoint import SOCKET_NAME
 from storage.disk.scrub import RATE_BYTES_PER_S, Pace, Scrubber, Source
 from storage.fault import StoreBroken
+from storage.lifecycle.sweep import Pace as LifecyclePace
+from storage.lifecycle.sweep import Sweeper
+from storage.notify.courier import Courier, Patience
+from storage.notify.webhook import Webhook
 from storage.s3 import S3Service
+from storage.sharing.sharer import RATE_BYTES_PER_S as SHARE_BYTES_PER_S
+from storage.sharing.sharer import Sharer
 from storage.store import Store
 from wire.descriptors import listen_unix
 from wire.limits import Limits
@@ -25,7 +33,10 @@ log = logging.getLogger("nearfield.storage")
 MIN_PART_BYTES = 5 * 1024 * 1024  # S3's smallest part but the last
 DRAIN_S = 5.0  # uploads under way get this long to finish
 BROKEN_DRAIN_S = 0.5  # and callers of a store whose disk failed this long to hear of it
+AGAIN_S = 10.0
 FIRST_SCRUB_S = 60.0  # a start has better things to do
+EVERY_HOUR = LifecyclePace()
+PATIENT = Patience()
 LIMITS = Limits(
     target_bytes=8 * 1024,  # a key of 1,024 bytes, each escaped, is 3 KiB; a presigned query adds 1 KiB
     num_headers=128,  # user metadata
@@ -55,6 +66,12 @@ class StoreSettings:
     sources: tuple[Source, ...] = ()  # other regions' stores, for what this one's disk lost
     scrub_bytes_per_s: float = RATE_BYTES_PER_S
     lease_s: float = LEASE_S
+    domains: tuple[str, ...] = ()  # whose subdomains are buckets; none: path style alone
+    lifecycle: LifecyclePace = EVERY_HOUR
+    webhooks: tuple[Webhook, ...] = ()  # where notifications of buckets may go
+    patience: Patience = PATIENT
+    share_bytes_per_s: float = SHARE_BYTES_PER_S  # how fast equal bytes are looked for; 0: not at all
+    sigv2: bool = False  # honour Signature Version 2 in presigned queries and forms: weaker, for old clients
 
 
 async def run(settings: StoreSettings, ready: Callable[[int], None], stop: asyncio.Event) -> None:
@@ -62,8 +79,10 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
 
     Raises: OSError (the address or the folder is taken), sqlite3.Error, StoreBroken if the disk failed.
     """
-    verifier = Verifier(settings.access_keys, settings.root_key)
+    verifier = Verifier(settings.access_keys, settings.root_key, sigv2=settings.sigv2)
     store = Store(settings.root, verifier, settings.region, settings.min_part_bytes, utc_now)
+    store.domains = settings.domains
+    store.webhooks = frozenset(webhook.id for webhook in settings.webhooks)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -72,11 +91,13 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
 
     store.index.on_broken = broken
     try:
+        works = _works(store, settings)
         servers = await _listen(S3Service(store), settings)
         ready(servers[0].port)
         tidying = loop.run_in_executor(store.pool, store.tidy)
         scrubber = Scrubber(store, settings.sources, Pace(settings.scrub_bytes_per_s), time.monotonic)
-        beside = [asyncio.create_task(_scrub(scrubber))]
+        beside = [asyncio.create_task(_keep_going(work)) for work in works]
+        beside.append(asyncio.create_task(_scrub(scrubber)))
         if settings.read_keys is not None:
             beside.append(asyncio.create_task(keep_current(verifier.keys, settings.read_keys)))
         await _first_of(stop, ended)
@@ -112,10 +133,29 @@ async def _listen(service: S3Service, settings: StoreSettings) -> list[Server]:
     return [server, await Server.start_unix(service, listener, limits=limits)]
 
 
+def _works(store: Store, settings: StoreSettings) -> list[Callable[[], Awaitable[None]]]:
+    """What runs beside the requests for as long as the store does. Raises: OSError for a webhook's certificates."""
+    sweeper = Sweeper(store, settings.lifecycle, store.clock)
+    couriers = [Courier(store, each, settings.patience, random.random) for each in settings.webhooks]
+    sharers = [Sharer(store, settings.share_bytes_per_s)] if settings.share_bytes_per_s else []
+    return [sweeper.run, *(each.run for each in sharers), *(each.run for each in couriers)]
+
+
 async def _scrub(scrubber: Scrubber) -> None:
     await asyncio.sleep(FIRST_SCRUB_S)
     with suppress(StoreBroken):  # said and acted on by whoever serves
         await scrubber.run()
+
+
+async def _keep_going(work: Callable[[], Awaitable[None]]) -> None:
+    """Begin `work` again after an error of the index that did not stop the store: it must not end unnoticed."""
+    with suppress(StoreBroken):  # as above
+        while True:
+            try:
+                await work()
+            except sqlite3.Error:
+                log.exception("work beside the requests begins again in %s s", AGAIN_S)
+                await asyncio.sleep(AGAIN_S)
 
 
 async def _first_of(*events: asyncio.Event) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -33,7 +33,11 @@ class Store:
     """One open store. Made on the event loop that serves it; `close` from there too.
 
     Attributes:
+        pool: runs what blocks or takes a while.
+        beside: hashes for threads of `pool`, which wait for it; nothing in it waits for anything.
         draining: set once no new work is taken: nobody should wait for commits any more.
+        domains: whose subdomains are buckets.
+        webhooks: the ids that a bucket's notifications may name.
     """
 
     def __init__(
@@ -52,9 +56,12 @@ class Store:
         self.slabs = Slabs(self.index, self.blobs)
         self.pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="store")
         self.leases = Leases(self.blobs, self.pool)
+        self.beside = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="md5")
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self.draining = False
+        self.domains: Collection[str] = ()
+        self.webhooks: Collection[str] = ()
         self._stop_sweep = threading.Event()
         self.blobs.on_broken = self.index.halt
         self.index.on_dead = self._discard
@@ -106,6 +113,7 @@ class Store:
         """Finish what was begun and let go of the folder. No request may be running."""
         self._stop_sweep.set()
         await asyncio.to_thread(self.pool.shutdown, wait=True)
+        self.beside.shutdown()  # whoever waits for it was in the other pool
         await asyncio.to_thread(self.index.close)
         os.close(self._lock_fd)
 

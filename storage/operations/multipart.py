@@ -78,7 +78,7 @@ async def put_one(store: Store, exchange: Exchange, request: S3Request) -> Reply
     upload = demand_upload(store.index.reader(), request.bucket, request.key, request.query["uploadId"])
     plan = plan_body(request, MAX_PUT_BYTES, upload.algorithm)
     await _let_others_come(store, upload, number, plan.size)
-    ingest = Ingest(plan, request, lambda: store.slabs.writer(upload, number, plan.size))
+    ingest = Ingest(plan, request, lambda: store.slabs.writer(upload, number, plan.size), store.beside)
     received = await receive(exchange, ingest, store.pool)
     row = PartRow(number, received.size, received.md5, 0, received.extents, received.checksum)
     part = await store.commit_body(ingest, lambda tx: put_part(tx, upload, row))

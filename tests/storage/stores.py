@@ -35,7 +35,14 @@ class StoreThread:
 
     def __init__(self, root: Path, min_part_bytes: int = 5 * 1024 * 1024, **more: object) -> None:
         self.settings = StoreSettings(
-            "127.0.0.1", 0, root, ROOT_KEY, KEYS, "us-east-1", min_part_bytes, **more
+            "127.0.0.1",
+            0,
+            root,
+            ROOT_KEY,
+            KEYS,
+            "us-east-1",
+            min_part_bytes,
+            **({"share_bytes_per_s": 0} | more),
         )
         self.port = 0
         self._failure: BaseException | None = None
