@@ -2,16 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from storage.auth.key import AccessKey
 from storage.auth.keyring import ReadKeys, keep_current
 from storage.auth.sigv4 import Verifier, utc_now
+from storage.client.endpoint import Endpoint
 from storage.disk.scrub import RATE_BYTES_PER_S, Pace, Scrubber, Source
 from storage.fault import StoreBroken
+from storage.homes.door import Homes
 from storage.s3 import S3Service
 from storage.store import Store
 from wire.limits import Limits
@@ -21,6 +23,7 @@ MIN_PART_BYTES = 5 * 1024 * 1024  # S3's smallest part but the last
 DRAIN_S = 5.0  # uploads under way get this long to finish
 BROKEN_DRAIN_S = 0.5  # and callers of a store whose disk failed this long to hear of it
 FIRST_SCRUB_S = 60.0  # a start has better things to do
+COPIES_BYTES = 64 * 1024**3  # a large model read once through a region, and room beside it
 LIMITS = Limits(
     target_bytes=8 * 1024,  # a key of 1,024 bytes, each escaped, is 3 KiB; a presigned query adds 1 KiB
     num_headers=128,  # user metadata
@@ -45,6 +48,10 @@ class StoreSettings:
     )
     sources: tuple[Source, ...] = ()  # other regions' stores, for what this one's disk lost
     scrub_bytes_per_s: float = RATE_BYTES_PER_S
+    homes: Mapping[str, Endpoint] = field(
+        default_factory=dict
+    )  # of buckets that live in another region's store
+    copies_bytes: int = COPIES_BYTES  # of those buckets' objects kept here, at most
 
 
 async def run(settings: StoreSettings, ready: Callable[[int], None], stop: asyncio.Event) -> None:
@@ -61,12 +68,15 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
         loop.call_soon_threadsafe(ended.set)
 
     store.index.on_broken = broken
+    homes = Homes(store, settings.homes, settings.copies_bytes)
     try:
-        server = await Server.start(S3Service(store), settings.host, settings.port, limits=LIMITS)
+        await homes.start()
+        server = await Server.start(S3Service(store, homes), settings.host, settings.port, limits=LIMITS)
         ready(server.port)
         tidying = loop.run_in_executor(store.pool, store.tidy)
         scrubber = Scrubber(store, settings.sources, Pace(settings.scrub_bytes_per_s), time.monotonic)
         beside = [asyncio.create_task(_scrub(scrubber))]
+        beside += [asyncio.create_task(follower.run()) for follower in homes.followers.values()]
         if settings.read_keys is not None:
             beside.append(asyncio.create_task(keep_current(verifier.keys, settings.read_keys)))
         await _first_of(stop, ended)
@@ -78,6 +88,7 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
         await tidying
     finally:
         store.index.on_broken = lambda: None
+        await homes.close()
         await store.close()
     if ended.is_set():
         raise StoreBroken("the index failed; see the log. Restart once the disk is well")

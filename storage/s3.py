@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 
 from storage.fault import NO_ROOM, S3Error, StoreBroken
+from storage.homes.door import Homes
 from storage.http.document import error_document
 from storage.http.reply import XML, Reply, send_reply
-from storage.http.request import S3Request, read_request, signable
+from storage.http.request import S3Request, parse_path, read_request, signable
 from storage.operations import (
     acl,
     attributes,
@@ -77,8 +78,9 @@ HANDLERS: Mapping[str, Run] = MappingProxyType(
 class S3Service:
     """wire's handler: one exchange in, one answer out."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, homes: Homes | None = None) -> None:
         self._store = store
+        self._homes = homes  # of buckets that live in another region's store
 
     async def __call__(self, exchange: Exchange) -> None:
         """Raises: Disconnected, and whatever broke an answer under way, which cuts the connection."""
@@ -87,20 +89,51 @@ class S3Service:
         headers = (("x-amz-request-id", request_id), ("server", "nearfield"), *crossing)
         try:
             reply = await self._answer(exchange)
-            await send_reply(exchange, reply, headers)
+            if reply is not None:
+                await send_reply(exchange, reply, headers)
         except (S3Error, Refusal, OSError, sqlite3.Error, StoreBroken) as error:
             if exchange.status or isinstance(error, Disconnected):
                 raise
             await send_reply(exchange, _error_reply(exchange, translate(error), request_id), headers)
 
-    async def _answer(self, exchange: Exchange) -> Reply:
-        """No handler runs, and no body is read, before the signature holds. A preflight reaches no handler."""
-        store = self._store
+    async def _answer(self, exchange: Exchange) -> Reply | None:
+        """No handler runs, and no body is read, before the signature holds. A preflight reaches no handler.
+
+        None: the home of the bucket has answered.
+        """
+        store, homes = self._store, self._homes
         if cors.is_preflight(exchange.head):
-            return cors.preflight(store, exchange.head)
+            return await self._preflight(exchange)
         verified = store.verifier.verify(signable(exchange.head), store.clock())
         request = read_request(exchange.head, verified)
+        bucket = far_bucket(request, homes)
+        if homes is not None and bucket is not None:
+            return await homes.answer(exchange, request, bucket)
         return await HANDLERS[request.operation](store, exchange, request)
+
+    async def _preflight(self, exchange: Exchange) -> Reply | None:
+        """What the rules of the bucket say, wherever it lives."""
+        try:
+            bucket, _ = parse_path(exchange.head.path)
+        except S3Error:
+            bucket = None  # no bucket of that name has rules
+        if self._homes is None or bucket is None or not self._homes.has(bucket):
+            return cors.preflight(self._store, exchange.head)
+        await self._homes.pass_on(exchange, bucket)
+        return None
+
+
+def far_bucket(request: S3Request, homes: Homes | None) -> str | None:
+    """The bucket that a request is about if that lives elsewhere. Raises: S3Error NotImplemented."""
+    if homes is None:
+        return None
+    named: str = request.bucket if request.names_bucket else request.query.get("bucket", "")
+    if homes.has(named):
+        return named
+    source = (request.get("x-amz-copy-source") or "").removeprefix("/").partition("/")[0]
+    if homes.has(source):
+        raise S3Error("NotImplemented", "Copies from a bucket of another region are made at its home.")
+    return None
 
 
 def translate(error: Exception) -> S3Error:
