@@ -305,6 +305,12 @@ class Reader:
             await self._copy.more()
         return there
 
+    async def reach_all_kept(self) -> int:
+        """As `reach`, while the home is away: all that is to be read must be here. Raises: Away."""
+        if self._plan.covered.end_of(self.at) < self.end:
+            raise Away("only other parts of this object were read before")
+        return self.end - self.at
+
     def moved(self, num_bytes: int) -> None:
         """So many bytes were read."""
         self.at += num_bytes

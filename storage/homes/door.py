@@ -141,17 +141,17 @@ class Homes:
             return Reply(status, headers + stale, length=length)
         if not length:
             return Reply(status, headers + stale)
-        return Reply(status, headers + stale, await self._follow(facts, first, length, since))
-
-    async def _follow(self, facts: Facts, first: int, length: int, since: int) -> "Followed":
-        copy = await self._copies.use(facts, self._origins[facts.bucket], since)
-        body = Followed(self._copies, copy, copy.reader(first, first + length), length)
+        body = await self._follow(facts, first, length, since)
         try:
-            await body.reader.reach()
+            await (body.reader.reach_all_kept() if stale else body.reader.reach())
         except BaseException:
             body.close()
             raise
-        return body
+        return Reply(status, headers + stale, body)
+
+    async def _follow(self, facts: Facts, first: int, length: int, since: int) -> "Followed":
+        copy = await self._copies.use(facts, self._origins[facts.bucket], since)
+        return Followed(self._copies, copy, copy.reader(first, first + length), length)
 
 
 class Followed:
@@ -164,13 +164,19 @@ class Followed:
         self._copy = copy
 
     async def send(self, exchange: Exchange, status: int, headers: Headers) -> None:
-        """Raises: Disconnected; S3Error, after which the answer is cut, if the rest is not to be had."""
+        """An answer whose rest is not to be had is cut. Raises: Disconnected, OSError."""
         await exchange.start(status, headers, length=self.length)
         while self.reader.at < self.reader.end:
             try:
                 num_bytes = await self.reader.reach()
-            except (Away, Changed, NoRoom, Corrupt) as error:
-                raise away_error(error) from error
+            except (
+                Away,
+                Changed,
+                NoRoom,
+                Corrupt,
+            ):  # logged where it happened; a client sees that its body is short
+                exchange.abort()
+                return
             await exchange.sendfile(self._copy.fd, self.reader.at, num_bytes)
             self.reader.moved(num_bytes)
         await exchange.finish()
