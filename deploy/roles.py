@@ -7,8 +7,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from deploy import secrets
-from deploy.config import AccessKeyEntry, Config, ConfigError, load, pick
+from deploy.config import AccessKeyEntry, Config, ConfigError, has_foreign_store, load, pick
 from deploy.fleet import NODE_GRANTS, SYSTEM_GRANTS
+from regions.map import MODELS_BUCKET
 from storage.auth.key import AccessKey, Grant
 from storage.client.sdk import S3, Endpoint
 from wire.dial import split_address
@@ -60,7 +61,7 @@ def _endpoint(config: Config, region: str, url: str, grants: tuple[str, ...]) ->
 
 
 def _store(config: Config, name: str | None) -> Runner:
-    from storage.run import StoreSettings, run  # noqa: PLC0415 - each role loads its own room only
+    from storage.run import COPIES_BYTES, StoreSettings, run  # noqa: PLC0415 - each role loads its own room only
 
     region, entry = pick(config.stores, name, "store")
     host, port = split_address(entry.listen)
@@ -74,6 +75,8 @@ def _store(config: Config, name: str | None) -> Runner:
         region=region,
         read_keys=lambda: _keys_of(config.path),
         sources=others,
+        homes=homes_of(config, region),
+        copies_bytes=entry.copies_bytes or COPIES_BYTES,
     )
 
     async def serve(ready: Ready, stop: asyncio.Event) -> None:
@@ -84,6 +87,17 @@ def _store(config: Config, name: str | None) -> Runner:
                 await other.close()
 
     return serve
+
+
+def homes_of(config: Config, region: str) -> dict[str, Endpoint]:
+    """The buckets that a region's store finds at another one: what users push lives in the home region.
+
+    Where the home's store is somebody else's, users speak to that one, and no store of ours stands before it.
+    """
+    if region == config.home or region not in config.regions or has_foreign_store(config, config.home):
+        return {}
+    url = config.regions[region].home_store or config.regions[config.home].store
+    return {MODELS_BUCKET: _endpoint(config, config.home, url, SYSTEM_GRANTS)}
 
 
 def other_copies(config: Config, region: str) -> tuple[Endpoint, ...]:
@@ -169,7 +183,7 @@ def _edge(config: Config, name: str | None) -> Runner:
         regions={r: entry.via.get(r, config.regions[r].gateway) for r in config.regions},
         public_keys={r: bytes.fromhex(config.regions[r].public_key) for r in config.regions},
         home=config.home,
-        s3_upstream=config.regions[config.home].store.removeprefix("http://"),
+        s3_upstream=config.regions[entry.s3_region or config.home].store.removeprefix("http://"),
         hop_token=secrets.hop_token(secrets.root_key(config.secrets)),
         state=entry.state,
         simulated_wan=config.wan_profile,
