@@ -60,7 +60,8 @@ class RegionEntry:
     """One region as every other machine sees it: gateway, store, nodes and the key that signs its rows.
 
     `store` is a URL: of the embedded store, or of any S3 that the probe finds fit; then `store_credentials` names a
-    file of mode 0600 in the form that AWS tools read.
+    file of mode 0600 in the form that AWS tools read. `replication_bytes_per_s` bounds what the region pulls from
+    home, so that its callers keep their share of the link; 0: nothing does.
     """
 
     gateway: str
@@ -69,6 +70,7 @@ class RegionEntry:
     public_key: str
     home_store: str | None = None
     store_credentials: Path | None = None
+    replication_bytes_per_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

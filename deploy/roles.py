@@ -141,6 +141,7 @@ def _region(config: Config, name: str | None) -> Runner:
         all_regions=tuple(config.regions),
         idle_timeout_s=config.idle_timeout_s,
         quiet_s=config.quiet_s,
+        replication_bytes_per_s=entry.replication_bytes_per_s,
     )
     return lambda ready, stop: run(settings, ready, stop)
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from blake3 import blake3
 
 from regions.map import BLOBS_BUCKET
+from regions.rollout.pace import Pace
 from storage.client.sdk import StoreError, Unreachable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from regions.objects.blobs import Holdings
     from regions.objects.store import Store
@@ -28,6 +29,7 @@ RESUMES = 5  # cuts of one blob that are survived in a row without a byte of pro
 RESUME_PAUSE_S = 0.2  # between a cut and going on, times the number of cuts in a row
 MEASURED_BYTES = 1 << 20  # a shorter pull measures round trips, not bandwidth
 NEW_SHARE = 0.5  # of a new bandwidth figure in the running one
+UNBOUNDED = Pace(0.0)
 HASH_INLINE_BYTES = 64 << 10  # below this a thread costs more than the hash
 
 
@@ -42,16 +44,25 @@ class Replicator:
     """Brings blobs from `home` into `own`. One flight a blob, whoever asks and however many."""
 
     def __init__(
-        self, own: Store, home: Store, holdings: Holdings, clock: Callable[[], float] = time.monotonic
+        self,
+        own: Store,
+        home: Store,
+        holdings: Holdings,
+        pace: Pace = UNBOUNDED,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._own = own
         self._home = home
         self._holdings = holdings
+        self._pace = pace
         self._clock = clock
+        self._sleep = sleep
         self._bringing: dict[str, asyncio.Task[int]] = {}  # by revision
         self._flights: dict[str, asyncio.Task[int]] = {}  # by blob: revisions share blobs
         self._gate = asyncio.Semaphore(PULLS_AT_ONCE)
         self._received: dict[str, int] = {}
+        self._missing: dict[str, list[FileEntry]] = {}  # by revision that is being brought
         self.bytes_per_s: float | None = None  # measured, running; None before the first real pull
 
     async def bring(self, revision: Revision, on_progress: OnProgress) -> int:
@@ -75,15 +86,20 @@ class Replicator:
             ]
             if not missing:
                 return 0
-            began = self._clock()
+            began, self._missing[revision.id] = self._clock(), missing
             watch = asyncio.create_task(self._report(missing, began, on_progress))
             try:
                 ends = await asyncio.gather(*map(self._flight, missing), return_exceptions=True)
             finally:
                 watch.cancel()
+                del self._missing[revision.id]
             moved = _total(ends)
             self._measure(moved, self._clock() - began)
             return moved
+
+    def left_bytes(self, revision: str) -> int:
+        """How much of a revision has not come yet; 0 unless it is being brought."""
+        return sum(each.size - self._received_of(each) for each in self._missing.get(revision, ()))
 
     async def close(self) -> None:
         """Ends the flights under way; nothing of them is visible."""
@@ -131,6 +147,8 @@ class Replicator:
                     at, cuts = at + len(chunk), 0
                     self._received[entry.blake3] = at
                     yield chunk
+                    if wait_s := self._pace.take(len(chunk), self._clock()):
+                        await self._sleep(wait_s)
             except Unreachable:
                 if cuts >= RESUMES:
                     raise
@@ -142,11 +160,14 @@ class Replicator:
         """Says four times a second how far it is, until it is cancelled."""
         total = sum(each.size for each in missing)
         while True:
-            done = sum(min(self._received.get(each.blake3, 0), each.size) for each in missing)
+            done = sum(map(self._received_of, missing))
             elapsed_s = self._clock() - began
             left_s = (total - done) * elapsed_s / done if done else None
             on_progress(100.0 * done / total if total else 100.0, left_s)
             await asyncio.sleep(0.25)
+
+    def _received_of(self, entry: FileEntry) -> int:
+        return min(self._received.get(entry.blake3, 0), entry.size)
 
     def _measure(self, moved_bytes: int, elapsed_s: float) -> None:
         if moved_bytes < MEASURED_BYTES or elapsed_s <= 0:
