@@ -1,6 +1,7 @@
 """Pulling a revision's blobs from the home store: what is missing, once, verified while it streams.
 
-A blob becomes visible only whole and after its BLAKE3 matched its key. A cut connection goes on where it was.
+A blob becomes visible only whole and after its BLAKE3 matched its key. A cut connection goes on where it was; so does
+a process that was killed, for a large blob (`pieces.py`). All blobs together keep to one rate.
 """
 
 from __future__ import annotations
@@ -12,15 +13,26 @@ from typing import TYPE_CHECKING
 from blake3 import blake3
 
 from regions.map import BLOBS_BUCKET
+from regions.rollout import pieces
 from regions.rollout.pace import Pace
 from storage.client.sdk import StoreError, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from typing import Protocol
 
     from regions.objects.blobs import Holdings
     from regions.objects.store import Store
     from weights_cache.revision import FileEntry, Revision
+
+    class Hash(Protocol):
+        """A hash that grows."""
+
+        def update(self, data: bytes, /) -> object:
+            """Takes the next bytes."""
+
+        def hexdigest(self) -> str:
+            """The hash of all bytes so far."""
 
     OnProgress = Callable[[float, float | None], None]  # percent, seconds left
 
@@ -117,20 +129,44 @@ class Replicator:
         return flight
 
     async def _pull(self, entry: FileEntry) -> int:
+        """Brings one blob. The bytes that crossed for it."""
         with self._holdings.pinned([entry.blake3]):
             async with self._gate:
-                await self._own.put_stream(BLOBS_BUCKET, entry.blake3, self._verified(entry), entry.size)
+                if entry.size > pieces.PIECE_BYTES:
+                    moved = await self._pull_in_pieces(entry)
+                else:
+                    await self._own.put_stream(BLOBS_BUCKET, entry.blake3, self._verified(entry), entry.size)
+                    moved = entry.size
         self._received.pop(entry.blake3, None)
-        return entry.size
+        return moved
+
+    async def _pull_in_pieces(self, entry: FileEntry) -> int:
+        """Goes on where an earlier process was. Raises CorruptError; then nothing of it is kept."""
+        here, digest = pieces.Pieces(self._own, entry.blake3, entry.size), blake3()
+        with self._holdings.pinned(here.keys):
+            await here.find()
+            async for chunk in here.read():
+                await _hash(digest, chunk)
+            began = here.at
+            while here.next_bytes:
+                await here.add(self._hashed(entry, digest, here.at, here.at + here.next_bytes))
+            if digest.hexdigest() == entry.blake3:
+                await here.join()
+            await here.drop()
+        if digest.hexdigest() != entry.blake3:
+            raise CorruptError(entry.blake3)
+        return entry.size - began
+
+    async def _hashed(self, entry: FileEntry, digest: Hash, at: int, end: int) -> AsyncIterator[bytes]:
+        """Bytes at..end of a blob, taken into its digest."""
+        async for chunk in self._resumed(entry, at, end):
+            await _hash(digest, chunk)
+            yield chunk
 
     async def _verified(self, entry: FileEntry) -> AsyncIterator[bytes]:
         """The blob's bytes; the last ones only after all of them hashed to the key. Raises CorruptError."""
         digest, last = blake3(), b""
-        async for chunk in self._resumed(entry):
-            if len(chunk) < HASH_INLINE_BYTES:
-                digest.update(chunk)
-            else:
-                await asyncio.to_thread(digest.update, chunk)
+        async for chunk in self._hashed(entry, digest, 0, entry.size):
             if last:
                 yield last
             last = chunk
@@ -138,12 +174,12 @@ class Replicator:
             raise CorruptError(entry.blake3)
         yield last
 
-    async def _resumed(self, entry: FileEntry) -> AsyncIterator[bytes]:
-        """The blob's bytes over as many connections as it takes. Raises StoreError after too many cuts."""
-        at, cuts = 0, 0
-        while at < entry.size and cuts <= RESUMES:
+    async def _resumed(self, entry: FileEntry, at: int, end: int) -> AsyncIterator[bytes]:
+        """Bytes at..end over as many connections as it takes. Raises StoreError after too many cuts."""
+        cuts = 0
+        while at < end and cuts <= RESUMES:
             try:
-                async for chunk in self._home.stream(BLOBS_BUCKET, entry.blake3, start=at):
+                async for chunk in self._home.stream(BLOBS_BUCKET, entry.blake3, start=at, length=end - at):
                     at, cuts = at + len(chunk), 0
                     self._received[entry.blake3] = at
                     yield chunk
@@ -153,7 +189,7 @@ class Replicator:
                 if cuts >= RESUMES:
                     raise
             cuts += 1
-            if at < entry.size:
+            if at < end:
                 await asyncio.sleep(RESUME_PAUSE_S * cuts)
 
     async def _report(self, missing: list[FileEntry], began: float, on_progress: OnProgress) -> None:
@@ -175,6 +211,13 @@ class Replicator:
         now = moved_bytes / elapsed_s
         before = now if self.bytes_per_s is None else self.bytes_per_s
         self.bytes_per_s = before + NEW_SHARE * (now - before)
+
+
+async def _hash(digest: Hash, chunk: bytes) -> None:
+    if len(chunk) < HASH_INLINE_BYTES:
+        digest.update(chunk)
+    else:
+        await asyncio.to_thread(digest.update, chunk)
 
 
 def _total(ends: list[int | BaseException]) -> int:
