@@ -19,6 +19,7 @@ from storage.homes.partial import Partial
 
 log = logging.getLogger("nearfield.storage")
 
+MAX_COPIES = 10_000  # each is three files, and is looked at when the store starts: about a second for all
 MAX_HEARD = (
     100_000  # words about keys that are remembered, ~20 MB; each matters only for as long as one read's look
 )
@@ -77,9 +78,14 @@ class Copies:
                 self._doom(copy)
 
     async def use(self, facts: Facts, home: Home, since: int) -> Copy:
-        """The copy of a version that the home said it has, after word number `since`; `release` it. Raises: OSError."""
+        """The copy of a version that the home said it has, after word number `since`; `release` it.
+
+        Raises: NoRoom, OSError.
+        """
         copy = self._find(facts)
         if copy is None:
+            if len(self._by_use) >= MAX_COPIES:
+                self._evict()
             copy = Copy(Partial(self._folder, secrets.token_hex(16), facts), home, self)
             tick, etag = self._heard.get((facts.bucket, facts.key), (0, None))
             if tick > since and etag != facts.etag:
@@ -119,15 +125,19 @@ class Copies:
     def take(self, num_bytes: int) -> None:
         """See copy.Budget."""
         while self.held_bytes + num_bytes > self.limit_bytes:
-            oldest = next((copy for copy in self._by_use if copy.is_closed), None)
-            if oldest is None:
-                raise NoRoom("all copies are being read")
-            self._remove(oldest)
+            self._evict()
         self.held_bytes += num_bytes
 
     def give_back(self, num_bytes: int) -> None:
         """See copy.Budget."""
         self.held_bytes -= num_bytes
+
+    def _evict(self) -> None:
+        """Delete the copy that was used longest ago. Raises: NoRoom."""
+        oldest = next((copy for copy in self._by_use if copy.is_closed), None)
+        if oldest is None:
+            raise NoRoom("all copies are being read")
+        self._remove(oldest)
 
     def _find(self, facts: Facts) -> Copy | None:
         found = self._versions.get((facts.bucket, facts.key), {}).get(facts.etag)

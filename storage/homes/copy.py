@@ -8,22 +8,20 @@ object held.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from typing import Protocol, TypeVar
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Protocol
 
-from storage.checksum import crc64nvme
 from storage.homes.facts import Away, Changed, Facts
-from storage.homes.partial import PIECE_BYTES, Partial, Piece, joined_crc64
+from storage.homes.landing import Corrupt, Landing, in_thread
+from storage.homes.partial import Partial, Piece, joined_crc64
 from storage.homes.plan import Claim, Plan
 from storage.homes.spans import Spans
 
 log = logging.getLogger("nearfield.storage")
 
-T = TypeVar("T")
-
 RESUMES = 5  # breaks in a row without a byte in between: the home is away
 PAUSE_S = 0.2  # after a break, times the number of breaks in a row
-WRITTEN_INLINE_BYTES = 64 * 1024  # above, a thread costs less than a loop that waits for the page cache
 
 
 class Home(Protocol):
@@ -45,10 +43,6 @@ class Budget(Protocol):
 
 class NoRoom(Exception):
     """Every copy that could make way is being read."""
-
-
-class Corrupt(Exception):
-    """The bytes that came do not have the checksum that the home said."""
 
 
 Failure = Changed | Away | NoRoom | Corrupt | OSError
@@ -105,8 +99,8 @@ class Copy:
                 self._pieces = await in_thread(self._left)
                 self._plan = Plan(self.facts.size, Spans((piece.start, piece.end) for piece in self._pieces))
                 self._give_back(self.held_bytes - self._plan.covered.num_bytes)
-            if not self._fetching:
-                self._failure = None
+            if not self.doomed:
+                self._failure = None  # that was told to who read then
 
     async def close(self) -> None:
         """Stop fetching and let the file go, unless somebody uses it again by now; what is here stays."""
@@ -169,10 +163,11 @@ class Copy:
                 return
             task = asyncio.create_task(self._fetch(self._plan, claim))
             self._fetching[claim.number] = task
+            task.add_done_callback(partial(self._ended, self._plan, claim.number))
 
     async def _fetch(self, plan: Plan, claim: Claim) -> None:
         """Bring a claim, over as many connections as it takes."""
-        landing = _Landing(self, plan, claim)
+        landing = Landing(self, plan, claim)
         try:
             try:
                 await self._bring(landing, claim.end)
@@ -180,12 +175,14 @@ class Copy:
                 landing.seal()
         except (Changed, Away, Corrupt, OSError) as error:
             self._fail(error)
-        finally:
-            self._give_back(plan.ended(claim.number))
-            del self._fetching[claim.number]
-            self._tell()
 
-    async def _bring(self, landing: "_Landing", end: int) -> None:
+    def _ended(self, plan: Plan, claim: int, _: asyncio.Task[None]) -> None:
+        """Behind a fetch, however it ended; also one that was cancelled before it began."""
+        self._give_back(plan.ended(claim))
+        del self._fetching[claim]
+        self.tell()
+
+    async def _bring(self, landing: Landing, end: int) -> None:
         num_breaks = 0
         while landing.at < end:
             before = landing.at
@@ -221,72 +218,16 @@ class Copy:
             self.doomed = True
             raise Corrupt(f"{self.facts.bucket}/{self.facts.key} does not have its checksum")
 
-    def tell(self) -> None:
-        """(A landing) there are new bytes."""
-        self._tell()
-
     def _fail(self, error: Failure) -> None:
         log.warning("%s/%s is not read through: %s", self.facts.bucket, self.facts.key, error)
         self._failure = error
         self.doomed = self.doomed or isinstance(error, Changed | Corrupt)
-        self._tell()
+        self.tell()
 
-    def _tell(self) -> None:
-        """Wake everybody who waits, and nobody who comes later."""
+    def tell(self) -> None:
+        """(A landing) there are new bytes: wake everybody who waits, and nobody who comes later."""
         news, self._news = self._news, asyncio.Event()
         news.set()
-
-
-class _Landing:
-    """What one claim brings, written, summed and told as it comes."""
-
-    def __init__(self, copy: Copy, plan: Plan, claim: Claim) -> None:
-        self.at = claim.start
-        self._copy = copy
-        self._plan = plan
-        self._claim = claim
-        self._piece: Piece | None = None
-        self._crc = crc64nvme()
-
-    async def take(self, data: bytes) -> None:
-        """The next bytes. Raises: OSError, Corrupt."""
-        data = data[: self._claim.end - self.at]
-        if len(data) < WRITTEN_INLINE_BYTES:
-            self._copy.write(self.at, data)
-        else:
-            await in_thread(lambda: self._copy.write(self.at, data))
-        piece = self._grown(data)
-        if self._plan.covered.num_bytes + len(data) == self._plan.size:
-            self._copy.check_whole()
-        self._plan.landed(self._claim.number, len(data))
-        self.at += len(data)
-        if piece.length >= PIECE_BYTES:
-            self.seal()
-        self._copy.tell()
-
-    def seal(self) -> None:
-        """Keep the piece's sum; the next bytes begin another one. Raises: OSError."""
-        piece, self._piece = self._piece, None
-        if piece is not None:
-            self._copy.keep_piece(piece)
-
-    def _grown(self, data: bytes) -> Piece:
-        if self._piece is None:
-            self._piece, self._crc = self._copy.begin_piece(self.at), crc64nvme()
-        self._crc.update(data)
-        self._piece.length += len(data)
-        self._piece.crc64 = self._crc.value
-        return self._piece
-
-
-async def in_thread(work: Callable[[], T]) -> T:
-    """Run `work` in a thread, to its end also when cancelled: its file must not be closed under it."""
-    doing = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(doing)
-    except asyncio.CancelledError:
-        await asyncio.wait([doing])
-        raise
 
 
 class Reader:

@@ -16,9 +16,10 @@ from storage.client.endpoint import Endpoint
 from storage.client.feed import FeedReader
 from storage.fault import S3Error
 from storage.homes.copies import Copies
-from storage.homes.copy import Copy, Corrupt, NoRoom, Reader
+from storage.homes.copy import Copy, NoRoom, Reader
 from storage.homes.facts import Away, Changed, Facts, away_error
 from storage.homes.follow import Follower
+from storage.homes.landing import Corrupt
 from storage.homes.origin import Origin
 from storage.http.reply import Reply
 from storage.http.request import S3Request

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from storage.checksum import Checksum, crc64nvme
 from storage.homes.copies import Copies
-from storage.homes.copy import Corrupt, NoRoom
+from storage.homes.copy import NoRoom
 from storage.homes.facts import Away, Changed, Facts
+from storage.homes.landing import Corrupt
 from tests.evidence import count
 
 SIZE = 4000
@@ -20,7 +21,7 @@ SIZE = 4000
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     monkeypatch.setattr("storage.homes.copy.PAUSE_S", 0.0)
-    monkeypatch.setattr("storage.homes.copy.PIECE_BYTES", 256)
+    monkeypatch.setattr("storage.homes.landing.PIECE_BYTES", 256)
 
 
 def made(number=0, size=SIZE):
@@ -157,6 +158,36 @@ async def test_when_all_are_gone_nothing_is_fetched_and_the_next_goes_on(tmp_pat
     assert home.given == given
     assert await read(copies, home, facts_of(data)) == data
     assert home.given <= SIZE + home.chunk, "at most the piece that was on its way came twice"
+    await copies.close()
+
+
+async def test_a_fetch_that_was_given_up_before_it_began_is_not_owed_for_ever(tmp_path):
+    data = made()
+    home, copies = FakeHome(data), opened(tmp_path, None)
+    copy = await copies.use(facts_of(data), home, copies.tick)
+    reader = copy.reader(0, SIZE)
+    waiting = asyncio.create_task(reader.reach())
+    await asyncio.sleep(0)  # the fetch is a task by now, and has not had its turn
+    assert home.num_asked == 0
+    waiting.cancel()
+    reader.leave()
+    copies.release(copy)
+    await asyncio.gather(waiting, *copies._closing, return_exceptions=True)
+
+    assert copies.held_bytes == 0
+    assert await asyncio.wait_for(read(copies, home, facts_of(data)), 20) == data
+    await copies.close()
+
+
+async def test_the_number_of_copies_is_bounded_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("storage.homes.copies.MAX_COPIES", 3)
+    home, copies = FakeHome(made()), opened(tmp_path, None)
+    for number in range(5):
+        await read(copies, home, facts_of(made(), key=f"k{number}"))
+        await asyncio.gather(*copies._closing)
+
+    assert sorted(copies.keys("models")) == ["k2", "k3", "k4"]
+    assert len(list(tmp_path.glob("*.data"))) == 3
     await copies.close()
 
 
