@@ -76,7 +76,7 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
         tidying = loop.run_in_executor(store.pool, store.tidy)
         scrubber = Scrubber(store, settings.sources, Pace(settings.scrub_bytes_per_s), time.monotonic)
         beside = [asyncio.create_task(_scrub(scrubber))]
-        beside += [asyncio.create_task(follower.run()) for follower in homes.followers.values()]
+        beside.append(asyncio.create_task(homes.follow()))
         if settings.read_keys is not None:
             beside.append(asyncio.create_task(keep_current(verifier.keys, settings.read_keys)))
         await _first_of(stop, ended)

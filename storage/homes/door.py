@@ -6,6 +6,7 @@ seen here; only the bytes are kept. While the home is away the last version that
 says so (`x-nearfield-stale`).
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping
 from functools import partial
@@ -49,14 +50,18 @@ class Homes:
         made = {endpoint: (Origin(endpoint), FeedReader(endpoint)) for endpoint in set(endpoints.values())}
         self._connections = tuple(made.values())
         self._origins = {bucket: made[endpoint][0] for bucket, endpoint in endpoints.items()}
-        self.followers = {
+        self._loading: asyncio.Task[None] | None = None
+        self._followers = {
             bucket: Follower(bucket, made[endpoint][1], made[endpoint][0], self._copies, self._place(bucket))
             for bucket, endpoint in endpoints.items()
         }
 
     async def start(self) -> None:
-        """Find what an earlier process kept; list the buckets among this store's own. Raises: OSError, StoreBroken."""
-        await self._store.in_thread(lambda: self._copies.load(self._origins.get))
+        """List the buckets among this store's own, and begin to look what an earlier process kept of them.
+
+        Only requests on those buckets wait for that look. Raises: StoreBroken.
+        """
+        self._loading = asyncio.create_task(self._load())
         for bucket in self._origins:
             try:
                 await self._store.commit(partial(create_bucket, bucket=parse_bucket(bucket)))
@@ -64,8 +69,14 @@ class Homes:
                 if error.code != "BucketAlreadyOwnedByYou":
                     raise
 
+    async def follow(self) -> None:
+        """Hear what the homes tell, until cancelled. Raises: OSError."""
+        await self._loaded()
+        await asyncio.gather(*(follower.run() for follower in self._followers.values()))
+
     async def close(self) -> None:
         """Stop fetching and close the connections; copies stay, also half ones."""
+        await asyncio.gather(*([self._loading] if self._loading else []), return_exceptions=True)
         await self._copies.close()
         for origin, feed in self._connections:
             await origin.close()
@@ -77,6 +88,7 @@ class Homes:
 
     async def answer(self, exchange: Exchange, request: S3Request, bucket: str) -> Reply | None:
         """Answer a verified request on such a bucket; None: it was answered. Raises: S3Error, Disconnected, OSError."""
+        await self._loaded()
         by_page = request.get("origin") is not None  # the home has the CORS rules
         if request.operation in READS and not by_page and not ELSEWHERE & request.query.keys():
             return await self._read(exchange, request)
@@ -97,6 +109,13 @@ class Homes:
             raise away_error(error) from error
         async with answer:
             await forward.pass_back(exchange, answer)
+
+    async def _load(self) -> None:
+        await self._store.in_thread(lambda: self._copies.load(self._origins.get))
+
+    async def _loaded(self) -> None:
+        assert self._loading is not None  # noqa: S101 - a type for mypy; `start` comes first
+        await asyncio.shield(self._loading)
 
     def _place(self, bucket: str) -> Path:
         return self._store.blobs.root / FOLDER / f"feed-{bucket}"
@@ -128,7 +147,7 @@ class Homes:
             facts = self._copies.last(request.bucket, request.key)
             if facts is None:
                 raise away_error(error) from error
-            silent_s = self.followers[request.bucket].silent_s()
+            silent_s = self._followers[request.bucket].silent_s()
             return facts, ((STALE, "unknown" if silent_s is None else f"{silent_s:.0f}"),)
 
     async def _reply(self, request: S3Request, facts: Facts, stale: Headers, since: int) -> Reply:

@@ -71,13 +71,13 @@ class Follower:
             try:
                 await self.step()
                 pause_s = PAUSE_S
-            except (StoreError, Away) as error:
+            except (StoreError, Away, OSError) as error:
                 log.info("no word of bucket %s for %.1f s: %s", self.bucket, pause_s, error)
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, MAX_PAUSE_S)
 
     async def step(self) -> None:
-        """One answer of the feed, taken in. Raises: StoreError, Away, OSError."""
+        """One answer of the feed, taken in. Raises: StoreError, Away; OSError if the place cannot be kept."""
         page = await self._read()
         if page is None:
             await self._compare()
