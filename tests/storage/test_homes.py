@@ -22,7 +22,7 @@ from tests.storage.test_bodies import DATA as CHUNKED
 from tests.storage.test_bodies import LENGTH, TRAILER, put_chunked, rekeyed
 
 MIB = 1024 * 1024
-SIZE = count(6, 256) * MIB + 17
+SIZE = count(6, 64) * MIB + 17
 DATA = random.Random(7).randbytes(SIZE)
 PATH = "/models/acme/big"
 TELLING = (
@@ -516,6 +516,19 @@ def test_what_was_read_is_given_while_the_home_is_away_and_says_so(fresh):
     fresh.link.mend()
     assert "x-nearfield-stale" not in fresh.far.get("models", "acme/big").headers
     assert fresh.link.body_bytes[PATH] == SIZE
+
+
+def test_a_home_that_says_nothing_is_away_too(fresh, monkeypatch):
+    """Packets are lost and nothing is refused: each read would else wait for as long as the line is silent."""
+    fresh.far.get("models", "acme/big")
+    monkeypatch.setattr("storage.homes.origin.LOOK_S", 0.2)
+    said = threading.Event()
+    fresh.link.before = lambda head: said.wait(60)
+    stale = fresh.far.get("models", "acme/big")
+    said.set()
+
+    assert stale.body == DATA
+    assert "x-nearfield-stale" in stale.headers
 
 
 def test_who_wrote_here_reads_no_older_version_here(fresh):
