@@ -8,12 +8,14 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from storage.auth.sigv4 import PayloadKind
 from storage.client.sdk import Endpoint, presign, sign
+from storage.homes.plan import CLAIM_BYTES, Plan
 from tests.evidence import count
 from tests.storage.far import pair
 from tests.storage.stores import ADMIN, READER, ROOT_KEY, TENANT, Raw, boto
@@ -22,7 +24,7 @@ from tests.storage.test_bodies import DATA as CHUNKED
 from tests.storage.test_bodies import LENGTH, TRAILER, put_chunked, rekeyed
 
 MIB = 1024 * 1024
-SIZE = count(6, 64) * MIB + 17
+SIZE = count(6, 60) * MIB + 17
 DATA = random.Random(7).randbytes(SIZE)
 PATH = "/models/acme/big"
 TELLING = (
@@ -287,7 +289,9 @@ def test_what_was_acknowledged_anywhere_is_seen_here(both):
         assert both.far.get("models", "w/k").code == "NoSuchKey"
 
 
-def test_sixty_four_readers_are_one_reading_of_each_byte(fresh):
+@pytest.mark.parametrize("claim_bytes", [MIB, CLAIM_BYTES], ids=["many fetches", "one fetch"])
+def test_sixty_four_readers_are_one_reading_of_each_byte(fresh, monkeypatch, claim_bytes):
+    monkeypatch.setattr("storage.homes.copy.Plan", partial(Plan, claim_bytes=claim_bytes))
     draw = random.Random(5)
     spans = [(0, SIZE)] * 32 + [tuple(sorted(draw.sample(range(SIZE + 1), 2))) for _ in range(32)]
     start = threading.Barrier(64)
