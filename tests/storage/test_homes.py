@@ -500,6 +500,16 @@ def test_a_disk_without_room_for_a_copy_is_told_and_nothing_breaks(fresh, monkey
     assert fresh.far.get("models", "acme/big").body == DATA
 
 
+def test_what_the_homes_disk_lost_is_still_here(fresh):
+    """So a far store is a source for the home's scrubber, also of what was only read there."""
+    assert fresh.far.get("models", "acme/big").body == DATA
+    for blob in fresh.home_store.settings.root.glob("blobs/*/*"):
+        blob.unlink()
+
+    assert fresh.home.get("models", "acme/big").status == 500
+    assert fresh.far.get("models", "acme/big", if_match="*").body == DATA
+
+
 # ---- while the home is away
 
 
