@@ -48,12 +48,14 @@ class StoreEntry:
 
     `domains`: names whose subdomains are buckets (virtual-host style), where they resolve to this store.
     `sigv2`: presigned URLs and forms of Signature Version 2 too, which is weaker, for clients that make no other.
+    `copies_bytes`: how much it keeps of what its callers read of other regions' buckets; 0 is its default.
     """
 
     listen: str
     root: Path
     domains: tuple[str, ...] = ()
     sigv2: bool = False
+    copies_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,8 @@ class RegionEntry:
     """One region as every other machine sees it: gateway, store, nodes and the key that signs its rows.
 
     `store` is a URL: of the embedded store, or of any S3 that the probe finds fit; then `store_credentials` names a
-    file of mode 0600 in the form that AWS tools read.
+    file of mode 0600 in the form that AWS tools read. `replication_bytes_per_s` bounds what the region pulls from
+    home, so that its callers keep their share of the link; 0: nothing does.
     """
 
     gateway: str
@@ -88,17 +91,23 @@ class RegionEntry:
     public_key: str
     home_store: str | None = None
     store_credentials: Path | None = None
+    replication_bytes_per_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class EdgeEntry:
-    """One point of presence: its listeners, its certificate and how it reaches each region."""
+    """One point of presence: its listeners, its certificate and how it reaches each region.
+
+    `s3` passes users' S3 traffic on to the embedded store of `s3_region`, the home region if it is not given. A store
+    that is not the home forwards writes there, and reads through.
+    """
 
     listen: str
     cert: Path
     key: Path
     state: Path
     s3: str | None = None
+    s3_region: str | None = None
     pins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     via: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
@@ -224,7 +233,7 @@ def _check(config: Config) -> None:
         if node.region not in config.regions:
             raise ConfigError(f"nodes.{name}.region = {node.region!r} is not one of [regions]")
     for name, edge in config.edges.items():
-        for region in (*edge.pins, *edge.via):
+        for region in (*edge.pins, *edge.via, *([edge.s3_region] if edge.s3_region else [])):
             if region not in config.regions:
                 raise ConfigError(f"edges.{name} names region {region!r}, which is not one of [regions]")
 
@@ -237,11 +246,18 @@ def _check_stores(config: Config) -> None:
                 f"regions.{name}.store = {region.store!r} is another region's too; each needs its own"
             )
     for name, edge in config.edges.items():
-        if edge.s3 is not None and config.regions[config.home].store_credentials is not None:
+        behind = (config.home, edge.s3_region or config.home)
+        if edge.s3 is not None and any(has_foreign_store(config, region) for region in behind):
             raise ConfigError(
-                f"edges.{name}.s3 passes signed requests on to the embedded store, and the home region has another "
-                "one. Remove it: users reach that S3 at its own address."
+                f"edges.{name}.s3 passes signed requests on to the embedded store, and the home region (or s3_region) "
+                "has another one. Remove it: users reach that S3 at its own address."
             )
+
+
+def has_foreign_store(config: Config, region: str) -> bool:
+    """True if a region's store is somebody else's; a name that is no region has none."""
+    entry = config.regions.get(region)
+    return entry is not None and entry.store_credentials is not None
 
 
 def _entries(kind: type[T], tree: Mapping[str, Any], section: str, base: Path) -> Mapping[str, T]:

@@ -14,10 +14,12 @@ from deploy.config import (
     NodeEntry,
     StoreEntry,
     WebhookEntry,
+    has_foreign_store,
     load,
     pick,
 )
 from deploy.fleet import NODE_GRANTS, SYSTEM_GRANTS
+from regions.map import MODELS_BUCKET
 from storage.auth.key import AccessKey, Grant
 from storage.client.endpoint import SOCKET_NAME
 from storage.client.sdk import S3, Endpoint
@@ -72,7 +74,7 @@ def _endpoint(config: Config, region: str, url: str, grants: tuple[str, ...]) ->
 
 
 def _store(config: Config, name: str | None) -> Runner:
-    from storage.run import StoreSettings, run  # noqa: PLC0415 - each role loads its own room only
+    from storage.run import COPIES_BYTES, StoreSettings, run  # noqa: PLC0415 - each role loads its own room only
 
     region, entry = pick(config.stores, name, "store")
     host, port = split_address(entry.listen)
@@ -89,6 +91,8 @@ def _store(config: Config, name: str | None) -> Runner:
         domains=_domains(entry),
         sigv2=entry.sigv2,
         webhooks=tuple(_webhook(each) for each in config.webhooks),
+        homes=homes_of(config, region),
+        copies_bytes=entry.copies_bytes or COPIES_BYTES,
     )
 
     async def serve(ready: Ready, stop: asyncio.Event) -> None:
@@ -115,6 +119,17 @@ def _webhook(entry: WebhookEntry) -> Webhook:
         return Webhook(entry.id, entry.url, secrets.read_private(entry.secret).strip(), entry.ca)
     except ValueError as error:
         raise ConfigError(f"[[webhooks]]: {error}") from error
+
+
+def homes_of(config: Config, region: str) -> dict[str, Endpoint]:
+    """The buckets that a region's store finds at another one: what users push lives in the home region.
+
+    Where the home's store is somebody else's, users speak to that one, and no store of ours stands before it.
+    """
+    if region == config.home or region not in config.regions or has_foreign_store(config, config.home):
+        return {}
+    url = config.regions[region].home_store or config.regions[config.home].store
+    return {MODELS_BUCKET: _endpoint(config, config.home, url, SYSTEM_GRANTS)}
 
 
 def other_copies(config: Config, region: str) -> tuple[Endpoint, ...]:
@@ -158,6 +173,7 @@ def _region(config: Config, name: str | None) -> Runner:
         all_regions=tuple(config.regions),
         idle_timeout_s=config.idle_timeout_s,
         quiet_s=config.quiet_s,
+        replication_bytes_per_s=entry.replication_bytes_per_s,
     )
     return lambda ready, stop: run(settings, ready, stop)
 
@@ -212,7 +228,7 @@ def _edge(config: Config, name: str | None) -> Runner:
         regions={r: entry.via.get(r, config.regions[r].gateway) for r in config.regions},
         public_keys={r: bytes.fromhex(config.regions[r].public_key) for r in config.regions},
         home=config.home,
-        s3_upstream=config.regions[config.home].store.removeprefix("http://"),
+        s3_upstream=config.regions[entry.s3_region or config.home].store.removeprefix("http://"),
         hop_token=secrets.hop_token(secrets.root_key(config.secrets)),
         state=entry.state,
         simulated_wan=config.wan_profile,

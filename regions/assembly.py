@@ -21,6 +21,7 @@ from regions.push.ingest import Ingest
 from regions.push.seal import Sealer
 from regions.rollout.controller import Controller
 from regions.rollout.loops import KeyedLoops
+from regions.rollout.pace import Pace
 from regions.rollout.policy import CopiedPolicy, Policy, SignedPolicy
 from regions.rollout.replicate import Replicator
 from regions.rollout.residence import Residence
@@ -48,7 +49,10 @@ SWEEP_PERIOD_S = 3600.0  # orphans are rare: a commit or a pull that was killed
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Who the region is. `home_name` signs the policy; `signing_key` is this region's own."""
+    """Who the region is. `signers` says who signs the policy; `signing_key` is this region's own.
+
+    `replication_bytes_per_s` bounds what is pulled from home, all blobs together; 0: nothing does.
+    """
 
     name: str
     is_home: bool
@@ -57,6 +61,7 @@ class Plan:
     patience: Patience
     signers: Signers
     signing_key: Ed25519PrivateKey
+    replication_bytes_per_s: float = 0.0
 
 
 class Region:
@@ -69,7 +74,8 @@ class Region:
         self.deployments = Deployments(plan.name)
         ledger, home_ledger = Ledger(own), Ledger(home)
         self.holdings = Holdings(own)
-        self.replicator = None if plan.is_home else Replicator(own, home, self.holdings)
+        pace = Pace(plan.replication_bytes_per_s)
+        self.replicator = None if plan.is_home else Replicator(own, home, self.holdings, pace)
         works = Works(
             ledger, home_ledger, self.holdings, self.replicator, nodes, self.deployments, is_home=plan.is_home
         )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from regions.map import Progress, RolloutState, Tier
 from regions.push.folder import NOT_NEEDED
+from regions.rollout.lag import Lag
 
 if TYPE_CHECKING:
     from regions.map import ModelFault
@@ -103,6 +104,7 @@ class Deployments:
             None  # the home region's signed policy row, byte-exact, without a newline
         )
         self.origin_bytes_per_s: float | None = None  # measured while replicating; None until the first pull
+        self.lag = Lag()  # behind the home region
         self.draining = False
         self.version = 0  # counts changes; see `changed`
         self._waiters: set[asyncio.Future[None]] = set()

@@ -174,7 +174,8 @@ class RegionRow:
 
     `epoch` is the writer's start, ms since 1970; `seq` counts its rows from 1. Bandwidths are bytes/s of the
     tiers as measured (0 while unknown); `attach_s` is the measured time from bytes at hand to a process that
-    can answer.
+    can answer. `behind_bytes` of revisions that should be here have not come from home yet; `behind_s` is since when
+    the oldest is due, or the home silent.
     """
 
     id: str
@@ -185,6 +186,8 @@ class RegionRow:
     host_bytes_per_s: float = 0.0
     origin_bytes_per_s: float = 0.0
     attach_s: float = 0.0
+    behind_bytes: int = 0
+    behind_s: float = 0.0
     draining: bool = False
 
 

@@ -172,6 +172,8 @@ REGION: Final[Mapping[str, Reader]] = {
     "host_bytes_per_s": _amount,
     "origin_bytes_per_s": _amount,
     "attach_s": _amount,
+    "behind_bytes": _count,
+    "behind_s": _amount,
     "draining": _flag,
 }
 _MODEL: Final[Mapping[str, Reader]] = {

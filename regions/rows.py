@@ -94,6 +94,8 @@ def _region_body(row: RegionRow) -> dict[str, object]:
         "host_bytes_per_s": row.host_bytes_per_s,
         "origin_bytes_per_s": row.origin_bytes_per_s,
         "attach_s": row.attach_s,
+        "behind_bytes": row.behind_bytes,
+        "behind_s": row.behind_s,
         "draining": row.draining,
     }
 

@@ -41,6 +41,7 @@ class RegionSettings:
 
     `nodes` are addresses (host:port); `signing_key` is the region's raw Ed25519 key (32 bytes), `home_public_key`
     the home region's public one. `quiet_s`: how long a prefix without a manifest must be quiet to be committed.
+    `replication_bytes_per_s` bounds what is pulled from home; 0: nothing does.
     """
 
     name: str
@@ -56,6 +57,7 @@ class RegionSettings:
     all_regions: tuple[str, ...]
     idle_timeout_s: float = DEFAULT_IDLE_TIMEOUT_S
     quiet_s: float = 2.0
+    replication_bytes_per_s: float = 0.0
 
 
 async def run(settings: RegionSettings, ready: Callable[[int], None], stop: asyncio.Event) -> None:
@@ -101,6 +103,7 @@ def _plan(settings: RegionSettings) -> Plan:
         patience=Patience(quiet_s=settings.quiet_s),
         signers=Signers.of(keys, settings.name if settings.is_home else HOME),
         signing_key=key,
+        replication_bytes_per_s=settings.replication_bytes_per_s,
     )
 
 

@@ -16,6 +16,9 @@ from storage.fault import S3Error
 
 HEADER_PREFIX = "x-amz-checksum-"
 OWN_CHECKSUM = "CRC64NVME"  # every extent has it, whatever the caller sends
+WHOLE_SUM = (
+    "x-nearfield-crc64nvme"  # a store asks another one for OWN_CHECKSUM of a whole object, and is told it
+)
 COMPOSITE = "COMPOSITE"
 FULL_OBJECT = "FULL_OBJECT"
 

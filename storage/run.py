@@ -5,17 +5,18 @@ import logging
 import random
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from storage.auth.key import AccessKey
 from storage.auth.keyring import ReadKeys, keep_current
 from storage.auth.sigv4 import Verifier, utc_now
-from storage.client.endpoint import SOCKET_NAME
+from storage.client.endpoint import SOCKET_NAME, Endpoint
 from storage.disk.scrub import RATE_BYTES_PER_S, Pace, Scrubber, Source
 from storage.fault import StoreBroken
+from storage.homes.door import Homes
 from storage.lifecycle.sweep import Pace as LifecyclePace
 from storage.lifecycle.sweep import Sweeper
 from storage.notify.courier import Courier, Patience
@@ -37,6 +38,7 @@ AGAIN_S = 10.0
 FIRST_SCRUB_S = 60.0  # a start has better things to do
 EVERY_HOUR = LifecyclePace()
 PATIENT = Patience()
+COPIES_BYTES = 64 * 1024**3  # a large model read once through a region, and room beside it
 LIMITS = Limits(
     target_bytes=8 * 1024,  # a key of 1,024 bytes, each escaped, is 3 KiB; a presigned query adds 1 KiB
     num_headers=128,  # user metadata
@@ -72,6 +74,10 @@ class StoreSettings:
     patience: Patience = PATIENT
     share_bytes_per_s: float = SHARE_BYTES_PER_S  # how fast equal bytes are looked for; 0: not at all
     sigv2: bool = False  # honour Signature Version 2 in presigned queries and forms: weaker, for old clients
+    homes: Mapping[str, Endpoint] = field(
+        default_factory=dict
+    )  # of buckets that live in another region's store
+    copies_bytes: int = COPIES_BYTES  # of those buckets' objects kept here, at most
 
 
 async def run(settings: StoreSettings, ready: Callable[[int], None], stop: asyncio.Event) -> None:
@@ -90,14 +96,17 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
         loop.call_soon_threadsafe(ended.set)
 
     store.index.on_broken = broken
+    homes = Homes(store, settings.homes, settings.copies_bytes)
     try:
         works = _works(store, settings)
-        servers = await _listen(S3Service(store), settings)
+        await homes.start()
+        servers = await _listen(S3Service(store, homes), settings)
         ready(servers[0].port)
         tidying = loop.run_in_executor(store.pool, store.tidy)
         scrubber = Scrubber(store, settings.sources, Pace(settings.scrub_bytes_per_s), time.monotonic)
         beside = [asyncio.create_task(_keep_going(work)) for work in works]
         beside.append(asyncio.create_task(_scrub(scrubber)))
+        beside.append(asyncio.create_task(homes.follow()))
         if settings.read_keys is not None:
             beside.append(asyncio.create_task(keep_current(verifier.keys, settings.read_keys)))
         await _first_of(stop, ended)
@@ -110,6 +119,7 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
         await tidying
     finally:
         store.index.on_broken = lambda: None
+        await homes.close()
         await store.close()
     if ended.is_set():
         raise StoreBroken("the index failed; see the log. Restart once the disk is well")

@@ -9,9 +9,10 @@ from types import MappingProxyType
 from storage.auth import sigv2
 from storage.auth.sigv4 import Verified
 from storage.fault import NO_ROOM, S3Error, StoreBroken
+from storage.homes.door import Homes
 from storage.http.document import error_document
 from storage.http.reply import XML, Reply, send_reply
-from storage.http.request import S3Request, read_request, signable
+from storage.http.request import S3Request, parse_path, read_request, signable
 from storage.http.virtual import located
 from storage.operations import (
     acl,
@@ -93,8 +94,9 @@ HANDLERS: Mapping[str, Run] = MappingProxyType(
 class S3Service:
     """wire's handler: one exchange in, one answer out."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, homes: Homes | None = None) -> None:
         self._store = store
+        self._homes = homes  # of buckets that live in another region's store
 
     async def __call__(self, exchange: Exchange) -> None:
         """Raises: Disconnected, and whatever broke an answer under way, which cuts the connection."""
@@ -104,13 +106,14 @@ class S3Service:
         headers = (("x-amz-request-id", request_id), ("server", "nearfield"), *crossing)
         try:
             reply = await self._answer(exchange, head)
-            await send_reply(exchange, reply, headers)
+            if reply is not None:
+                await send_reply(exchange, reply, headers)
         except (S3Error, Refusal, OSError, sqlite3.Error, StoreBroken) as error:
             if exchange.status or isinstance(error, Disconnected):
                 raise
             await send_reply(exchange, _error_reply(exchange, translate(error), request_id), headers)
 
-    async def _answer(self, exchange: Exchange, head: RequestHead) -> Reply:
+    async def _answer(self, exchange: Exchange, head: RequestHead) -> Reply | None:
         """No handler runs, and no body is read, before the signature holds. A preflight reaches no handler.
 
         A form brings its signature among its fields: those are read first, and nothing of its file.
@@ -118,14 +121,50 @@ class S3Service:
         Args:
             exchange: the request as it was sent, which is what is signed.
             head: the same with a path-style path.
+
+        Returns: None if the home of the bucket has answered.
         """
-        store = self._store
+        store, homes = self._store, self._homes
         if cors.is_preflight(head):
-            return cors.preflight(store, head)
+            return await self._preflight(exchange, head)
         if post.is_form(head):
+            self._refuse_far_form(head)
             return await post.receive_form(store, exchange, head)
         request = read_request(*_verify(store, exchange.head, head))
+        bucket = far_bucket(request, homes)
+        if homes is not None and bucket is not None:
+            return await homes.answer(exchange, request, bucket)
         return await HANDLERS[request.operation](store, exchange, request)
+
+    def _refuse_far_form(self, head: RequestHead) -> None:
+        """Raises: S3Error NotImplemented: what signs a form comes after what would have to be passed on."""
+        bucket, _ = parse_path(head.path)
+        if self._homes is not None and bucket is not None and self._homes.has(bucket):
+            raise S3Error("NotImplemented", "Forms for a bucket of another region are taken at its home.")
+
+    async def _preflight(self, exchange: Exchange, head: RequestHead) -> Reply | None:
+        """What the rules of the bucket say, wherever it lives."""
+        try:
+            bucket, _ = parse_path(head.path)
+        except S3Error:
+            bucket = None  # no bucket of that name has rules
+        if self._homes is None or bucket is None or not self._homes.has(bucket):
+            return cors.preflight(self._store, head)
+        await self._homes.pass_on(exchange, bucket)
+        return None
+
+
+def far_bucket(request: S3Request, homes: Homes | None) -> str | None:
+    """The bucket that a request is about if that lives elsewhere. Raises: S3Error NotImplemented."""
+    if homes is None:
+        return None
+    named: str = request.bucket if request.names_bucket else request.query.get("bucket", "")
+    if homes.has(named):
+        return named
+    source = (request.get("x-amz-copy-source") or "").removeprefix("/").partition("/")[0]
+    if homes.has(source):
+        raise S3Error("NotImplemented", "Copies from a bucket of another region are made at its home.")
+    return None
 
 
 def _verify(store: Store, sent: RequestHead, head: RequestHead) -> tuple[RequestHead, Verified]:

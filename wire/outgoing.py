@@ -49,23 +49,28 @@ class Outgoing:
         body = self._body
         if isinstance(body, bytes) and not self.expects:
             await upstream.send(self._head + body)
+            upstream.sent_whole()
             return
         await upstream.send(self._head)
-        if body is None or (self.expects and not await upstream.continued(min(CONTINUE_S, head_s))):
+        if self.expects and not await upstream.continued(min(CONTINUE_S, head_s)):
             return
         if isinstance(body, bytes):
             await upstream.send(body)
-        else:
+        elif body is not None:
             self.replayable = False
-            await self._stream(upstream, body)
+            if not await self._stream(upstream, body):
+                return
+        upstream.sent_whole()
 
-    async def _stream(self, upstream: Upstream, body: AsyncIterator[bytes]) -> None:
+    async def _stream(self, upstream: Upstream, body: AsyncIterator[bytes]) -> bool:
+        """False if the upstream answered before it had all."""
         upstream.allow(None)
         async for data in body:
             if upstream.answered:
-                return
+                return False
             upstream.allow(STALL_S)
             await upstream.send(*(chunk_parts(data) if self._chunked else (data,)))
             upstream.allow(None)
         if self._chunked:
             await upstream.send(LAST_CHUNK)
+        return True

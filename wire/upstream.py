@@ -44,6 +44,7 @@ class Upstream(asyncio.Protocol):
         self._pieces: deque[bytes] = deque()
         self._num_held_bytes = 0
         self._ended = False
+        self._sent = False
         self._received = 0
         self._failure: DialError | None = None
         self._news = Signal()
@@ -123,6 +124,7 @@ class Upstream(asyncio.Protocol):
         """Start a request; its answer's head must be here `head_s` seconds after the last byte was sent."""
         self._reader.start(method)
         self._head, self._ended, self._received, self._phase = None, False, 0, "send"
+        self._sent = False
         self._alarm.set(head_s)
 
     async def send(self, *parts: bytes) -> None:
@@ -134,6 +136,10 @@ class Upstream(asyncio.Protocol):
             await asyncio.shield(self._drain)
             if self._failure is not None:
                 raise self._failure
+
+    def sent_whole(self) -> None:
+        """Nothing is owed of the request: without this the upstream would read the next one as its rest."""
+        self._sent = True
 
     def allow(self, seconds: float | None) -> None:
         """The upstream has `seconds` for its next step; None while it waits for us."""
@@ -184,11 +190,10 @@ class Upstream(asyncio.Protocol):
 
     @property
     def reusable(self) -> bool:
-        """The answer is over and was framed so that another may follow."""
+        """Request and answer are over, and the answer was framed so that another may follow."""
         head = self._head
-        return (
-            self.complete and self.usable and head is not None and head.keep_alive and self._reader.reusable
-        )
+        over = self._sent and self.complete and self.usable
+        return over and head is not None and head.keep_alive and self._reader.reusable
 
     def abort(self) -> None:
         """Close at once, without flushing: the upstream sees it and stops working."""

@@ -72,7 +72,7 @@ def regions(credentials: Credentials, *, as_json: bool) -> None:
     if status.get("simulated_wan"):
         console.print(f"long-distance delays are SIMULATED: profile {status['simulated_wan']}")
     rows = [_region_row(region, seen) for region, seen in status["regions"].items()]
-    columns = ("region", "rtt", "heard", "breaker", "store", "host", "from home", "models")
+    columns = ("region", "rtt", "heard", "breaker", "store", "host", "from home", "behind home", "models")
     console.print(show.table(columns, rows))
 
 
@@ -88,8 +88,16 @@ def _region_row(region: str, seen: Mapping[str, Any]) -> tuple[str, ...]:
         _rate(body.get("store_bytes_per_s")),
         _rate(body.get("host_bytes_per_s")),
         _rate(body.get("origin_bytes_per_s")),
+        _behind(body),
         ", ".join(f"{name} {row.get('tier') or row['state']}" for name, row in sorted(found.items())) or "-",
     )
+
+
+def _behind(body: Mapping[str, Any]) -> str:
+    """What replication has still to bring, and since when that is due; a home that is silent counts too."""
+    if not body.get("behind_s"):
+        return "-"
+    return f"{show.size(body.get('behind_bytes') or 0)}, {body['behind_s']:.0f} s"
 
 
 def _rate(bytes_per_s: float | None) -> str:

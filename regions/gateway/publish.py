@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -94,6 +95,7 @@ class Publisher:
 def region_row(deployments: Deployments, wakes: Wakes, epoch: int, seq: int) -> RegionRow:
     """The row of a region as it stands."""
     nodes = tuple(deployments.nodes.values())
+    behind = deployments.lag.behind(time.monotonic())
     models = {name: model_row(deployments, each, wakes) for name, each in deployments.models.items()}
     return RegionRow(
         id=deployments.region,
@@ -104,6 +106,8 @@ def region_row(deployments: Deployments, wakes: Wakes, epoch: int, seq: int) -> 
         host_bytes_per_s=max((node.host_bytes_per_s for node in nodes), default=0.0),
         origin_bytes_per_s=deployments.origin_bytes_per_s or 0.0,
         attach_s=min((node.attach_s for node in nodes if node.attach_s), default=0.0),
+        behind_bytes=behind.num_bytes,
+        behind_s=round(behind.seconds, 1),
         draining=deployments.draining,
     )
 

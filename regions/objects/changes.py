@@ -55,17 +55,22 @@ class StoreFeed:
         self._store = store
         self._bucket = bucket
         self._wait_s = wait_s
+        self._answers = (
+            True  # after a silence the first answer is not waited for: it says that the store is back
+        )
 
     async def changes(self, prefix: str, since: int) -> Batch:
         """See Feed."""
         if since == START:
             return await self._everything(prefix)
+        wait_s, self._answers = self._wait_s if self._answers else 0.0, False
         try:
-            page = await self._store.changes(self._bucket, since, wait_s=self._wait_s, limit=PAGE)
+            page = await self._store.changes(self._bucket, since, wait_s=wait_s, limit=PAGE)
         except StoreError as error:
             if error.code != EXPIRED:
                 raise
             return await self._everything(prefix)
+        self._answers = True
         if page.seq < since:  # the store began anew: what we know of it is worth nothing
             return await self._everything(prefix)
         changed = dict.fromkeys(each.key for each in page.changes if each.key.startswith(prefix))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, AsyncIterator
+    from collections.abc import AsyncIterable, AsyncIterator, Sequence
 
     from storage.client.sdk import Changes, Entry, Got, Unfinished
 
@@ -54,6 +54,9 @@ class Store(Protocol):
         self, bucket: str, key: str, to_bucket: str, to_key: str, *, source_if_match: str | None = None
     ) -> str:
         """Copies inside the store; no byte comes here."""
+
+    async def join(self, bucket: str, key: str, sources: Sequence[str]) -> str:
+        """Makes one object of others of its bucket, in order, inside the store; its etag."""
 
     async def ensure_bucket(self, bucket: str) -> None:
         """Makes a bucket unless it is there."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from regions.deployments import Deployment
@@ -16,6 +17,7 @@ from regions.map import RolloutState
 from regions.objects.changes import follow
 from regions.objects.ledger import POINTERS, POLICY, model_of
 from regions.objects.pointer import PointerError
+from regions.rollout.lag import Listened
 from regions.rollout.life import Rollout
 from regions.rollout.loops import KeyedLoops
 from regions.rollout.tracked import Tracked
@@ -87,7 +89,7 @@ class Controller:
         for model in self._tracked:
             self._loops.poke(model)
         try:
-            await follow(feed, POINTERS, self._changed)
+            await follow(Listened(feed, self._deployments.lag, time.monotonic), POINTERS, self._changed)
         finally:
             await self.close()
 
@@ -254,6 +256,7 @@ class Controller:
     def _show(self, tracked: Tracked) -> None:
         """Brings the deployments up to date; a model of which nothing is left is taken out."""
         tracked.show()
+        tracked.tell_lag(self._deployments.lag, time.monotonic())
         if tracked.is_over() and not tracked.running:
             self._tracked.pop(tracked.model, None)
             self._deployments.models.pop(tracked.model, None)

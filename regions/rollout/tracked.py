@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from regions.deployments import Deployment
     from regions.map import ModelFault
     from regions.objects.pointer import Pointer
+    from regions.rollout.lag import Lag
     from regions.rollout.life import Task, Work
     from weights_cache.revision import Revision
 
@@ -135,6 +136,15 @@ class Tracked:
         desired = self.rollouts.get(self.desired or "")
         waiting = self.trouble if serving is None else None
         deployment.error = self.refusal or (desired.fault if desired else None) or waiting
+
+    def tell_lag(self, lag: Lag, now_s: float) -> None:
+        """Says whether the desired revision is still to come from home."""
+        if self.desired is None or not self.is_in(self.desired, RolloutState.PUSHED, RolloutState.VERIFIED):
+            lag.done(self.model)
+            return
+        known = self.revisions.get(self.desired)
+        size = sum(each.size for each in known.files) if known else 0
+        lag.due(self.model, self.desired, size, now_s)
 
     def _bare_state(self) -> RolloutState:
         return RolloutState.FAILED if self.refusal else RolloutState.PUSHED

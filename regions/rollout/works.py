@@ -99,18 +99,20 @@ class Works:
 
     async def bring(self, deployment: Deployment, revision: Revision) -> int:
         """Pulls what the region lacks of a revision; progress shows in the deployment. Raises StoreError."""
-        if self._replicator is None:
+        replicator = self._replicator
+        if replicator is None:
             return 0
 
         def show(percent: float, eta_s: float | None) -> None:
             deployment.progress = Progress("replicate", percent, eta_s)
+            self._deployments.lag.left(deployment.model, revision.id, replicator.left_bytes(revision.id))
             self._deployments.touch()
 
         try:
-            return await self._replicator.bring(revision, show)
+            return await replicator.bring(revision, show)
         finally:
             deployment.progress = None
-            self._deployments.origin_bytes_per_s = self._replicator.bytes_per_s
+            self._deployments.origin_bytes_per_s = replicator.bytes_per_s
             self._deployments.touch()
 
     async def is_whole(self, revision: Revision) -> bool:

@@ -20,7 +20,7 @@ class FeedReader:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._pool = _pool(endpoint)
+        self._pool = pool_of(endpoint)
 
     async def read(self, bucket: str, since: int, wait_s: float, limit: int) -> Changes:
         """See `client.S3.changes`. Raises: StoreError."""
@@ -45,7 +45,8 @@ class FeedReader:
         await self._pool.close()
 
 
-def _pool(endpoint: Endpoint) -> Pool:
+def pool_of(endpoint: Endpoint) -> Pool:
+    """Connections to a store, not made yet."""
     url = urlsplit(endpoint.url)
     tls = client_context(Path(endpoint.ca) if endpoint.ca else None) if url.scheme == "https" else None
     return Pool(url.hostname or "", url.port or (443 if tls else 80), tls=tls, server_name=url.hostname)

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import hashlib
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,25 @@ async def put_parts(
         if not completed:
             # The failure that led here is the one to hear of; what stays behind is listed as unfinished.
             await asyncio.gather(client.abort_multipart_upload(**where), return_exceptions=True)
+    return unquoted(str(answer["ETag"]))
+
+
+async def join_parts(client: Any, bucket: str, key: str, sources: Sequence[str]) -> str:
+    """A multipart upload whose parts are copies of objects; returns the ETag. Aborted if anything goes wrong."""
+    place = {"Bucket": bucket, "Key": key}
+    where = {**place, "UploadId": (await client.create_multipart_upload(**place))["UploadId"]}
+    done = []
+    completed = False
+    try:
+        for number, source in enumerate(sources, 1):
+            copied = {"Bucket": bucket, "Key": source}
+            answer = await client.upload_part_copy(PartNumber=number, CopySource=copied, **where)
+            done.append({"PartNumber": number, "ETag": answer["CopyPartResult"]["ETag"]})
+        answer = await client.complete_multipart_upload(MultipartUpload={"Parts": done}, **where)
+        completed = True
+    finally:
+        if not completed:
+            await asyncio.gather(client.abort_multipart_upload(**where), return_exceptions=True)  # as above
     return unquoted(str(answer["ETag"]))
 
 

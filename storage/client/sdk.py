@@ -26,7 +26,15 @@ from storage.client.answers import (
 from storage.client.arguments import byte_range, given, quoted, size_of, star, unquoted
 from storage.client.endpoint import Endpoint, presign, sign, url_path
 from storage.client.feed import FeedReader
-from storage.client.pieces import NUM_PARTS_AT_ONCE, Progress, content_md5, file_chunks, put_parts, regrouped
+from storage.client.pieces import (
+    NUM_PARTS_AT_ONCE,
+    Progress,
+    content_md5,
+    file_chunks,
+    join_parts,
+    put_parts,
+    regrouped,
+)
 
 __all__ = [
     "S3",
@@ -257,6 +265,15 @@ class S3:
         with _translated():
             answer = await client.copy_object(CopySource=source, Bucket=to_bucket, Key=to_key, **asked)
         return unquoted(answer["CopyObjectResult"]["ETag"])
+
+    async def join(self, bucket: str, key: str, sources: Sequence[str]) -> str:
+        """One object of others of its bucket, in order; returns the ETag. On our own store no byte moves.
+
+        Each source but the last has at least 5 MiB, S3's smallest part.
+        """
+        client = await self._client()
+        with _translated():
+            return await join_parts(client, bucket, key, sources)
 
     async def ensure_bucket(self, bucket: str) -> None:
         """Make the bucket unless it is there."""

@@ -216,6 +216,16 @@ class S3Request:
         assert self._key is not None  # noqa: S101 - as above
         return self._key
 
+    @property
+    def names_bucket(self) -> bool:
+        """True for operations on a bucket or in one."""
+        return self._bucket is not None
+
+    @property
+    def names_key(self) -> bool:
+        """True for operations on one object."""
+        return self._key is not None
+
     def get(self, name: str) -> str | None:
         """The first header of that lower-case name."""
         return self.head.get(name)

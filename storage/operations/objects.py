@@ -5,7 +5,14 @@ from dataclasses import replace
 from urllib.parse import unquote_to_bytes
 
 from storage.auth.key import ObjectKey, Right, parse_bucket, parse_key
-from storage.checksum import ALGORITHMS, FULL_OBJECT, Checksum, combine_crc64nvme, encode_digest
+from storage.checksum import (
+    ALGORITHMS,
+    FULL_OBJECT,
+    WHOLE_SUM,
+    Checksum,
+    combine_crc64nvme,
+    encode_digest,
+)
 from storage.disk.blobs import BlobMissing
 from storage.disk.sound import Unsound, is_sound
 from storage.fault import S3Error
@@ -165,7 +172,8 @@ def _refuse_early(store: Store, request: S3Request, conditions: Conditions) -> N
     conditions.check(None if old is None else old.etag)
 
 
-def _read_ask(request: S3Request) -> ReadAsk:
+def read_ask(request: S3Request) -> ReadAsk:
+    """What a read asks of the object."""
     get = request.get
     return ReadAsk(
         get("if-match"),
@@ -186,9 +194,8 @@ def _overrides(request: S3Request) -> Headers:
     return tuple((name, value) for name, value in found if value is not None)
 
 
-def _object_headers(
-    store: Store, request: S3Request, row: ObjectRow, span: tuple[int, int] | None
-) -> Headers:
+def object_headers(store: Store, request: S3Request, row: ObjectRow, span: tuple[int, int] | None) -> Headers:
+    """The headers of an answer with these bytes of an object. Raises: S3Error InvalidArgument."""
     kept, _ = split_tags(row.headers)
     expiry = expiry_headers(store.index.reader(), row) if "versionId" not in request.query else ()
     headers = dict((DEFAULT_TYPE, *kept, *version_headers(store, row), *expiry, *_overrides(request)))
@@ -206,6 +213,8 @@ def _object_headers(
         headers["content-range"] = f"bytes {span[0]}-{span[0] + span[1] - 1}/{row.size}"
     if request.get("x-amz-checksum-mode") == "ENABLED":
         headers |= dict(_checksum_headers(request, row, span))
+    if request.get(WHOLE_SUM) is not None and (row.extents or not row.size):
+        headers[WHOLE_SUM] = whole_checksum(row).value
     return tuple(headers.items())
 
 
@@ -234,14 +243,14 @@ async def head(store: Store, exchange: Exchange, request: S3Request) -> Reply:
     """HeadObject."""
     del exchange
     row = demand_object(store.index.reader(), request.bucket, request.key, version_asked(request))
-    ask = _read_ask(request)
+    ask = read_ask(request)
     ask.check(row)
-    span = _span(request, ask, row)
+    span = span_of(request, ask, row)
     length = row.size if span is None else span[1]
-    return Reply(200 if span is None else 206, _object_headers(store, request, row, span), length=length)
+    return Reply(200 if span is None else 206, object_headers(store, request, row, span), length=length)
 
 
-def _span(request: S3Request, ask: ReadAsk, row: ObjectRow) -> tuple[int, int] | None:
+def span_of(request: S3Request, ask: ReadAsk, row: ObjectRow) -> tuple[int, int] | None:
     """(first byte, length) of a range or a part; None for the whole. Raises: S3Error."""
     raw = request.query.get("partNumber")
     if raw is None:
@@ -258,15 +267,15 @@ def _span(request: S3Request, ask: ReadAsk, row: ObjectRow) -> tuple[int, int] |
 async def get(store: Store, exchange: Exchange, request: S3Request) -> Reply:
     """GetObject."""
     version = version_asked(request)
-    ask = _read_ask(request)
+    ask = read_ask(request)
     how = _as_files if _wants_files(exchange, request) else _as_bytes
     for _ in range(MAX_LOOKS):
         row = demand_object(store.index.reader(), request.bucket, request.key, version)
         ask.check(row)
-        span = _span(request, ask, row)
+        span = span_of(request, ask, row)
         body = await _open_sound(store, row, span or (0, row.size), how)
         if body is not None:
-            return Reply(200 if span is None else 206, _object_headers(store, request, row, span), body)
+            return Reply(200 if span is None else 206, object_headers(store, request, row, span), body)
     raise S3Error(
         "InternalError", "The object's bytes are set aside as damaged, or change too fast to be read."
     )

@@ -8,7 +8,7 @@ import pytest
 
 from deploy import fleet, pki, secrets
 from deploy.config import ConfigError, load, parse, pick
-from deploy.roles import _webhook, access_key, endpoint, store_socket
+from deploy.roles import _webhook, access_key, endpoint, homes_of, store_socket
 from storage.client.endpoint import SOCKET_NAME
 from storage.notify.webhook import Webhook
 
@@ -112,6 +112,34 @@ def test_a_missing_or_broken_file_says_so(tmp_path):
     broken.write_text("platform = [")
     with pytest.raises(ConfigError, match="not TOML"):
         load(broken)
+
+
+def test_a_far_store_knows_the_home_of_what_users_push(written):
+    """By the link that the region's own traffic takes; the home's store has its buckets itself."""
+    config = load(written)
+    link = config.wan["fra-home-store"].listen
+
+    assert homes_of(config, "iad") == {}
+    assert {bucket: found.url for bucket, found in homes_of(config, "fra").items()} == {
+        "models": f"http://{link}"
+    }
+    assert homes_of(config, "fra")["models"].secret == access_key(config, fleet.SYSTEM_GRANTS)[1]
+    abroad = f'store = "https://s3.example"\nstore_credentials = "{written}"'
+    home = f'store = "{config.regions["iad"].store}"'
+    text = "\n".join(line for line in written.read_text().splitlines() if not line.startswith("s3 = "))
+    assert homes_of(parse(tomllib.loads(text.replace(home, abroad)), written), "fra") == {}
+
+
+def test_an_edge_may_stand_before_the_store_of_any_region(written):
+    text = written.read_text()
+    parsed = parse(tomllib.loads(text.replace("\ns3 = ", '\ns3_region = "fra"\ns3 = ')), written)
+    assert parsed.edges["local"].s3_region == "fra"
+    with pytest.raises(ConfigError, match="'sfo', which is not one of"):
+        parse(tomllib.loads(text.replace("\ns3 = ", '\ns3_region = "sfo"\ns3 = ')), written)
+    fra = f'store = "{parsed.regions["fra"].store}"'
+    foreign = text.replace(fra, f'store = "https://s3.example"\nstore_credentials = "{written}"')
+    with pytest.raises(ConfigError, match="has another one"):
+        parse(tomllib.loads(foreign.replace("\ns3 = ", '\ns3_region = "fra"\ns3 = ')), written)
 
 
 def test_pick_takes_the_only_one_and_asks_when_there_are_several(written):

@@ -65,6 +65,17 @@ class RunningPlatform:
             config=BotoConfig(retries={"max_attempts": 3, "mode": "standard"}),
         )
 
+    def s3_at(self, url: str) -> Any:
+        """boto3 on the private port of one region's store, with the user's own key."""
+        c = self.credentials
+        return boto3.client(
+            "s3",
+            endpoint_url=url,
+            aws_access_key_id=c.s3_access_key,
+            aws_secret_access_key=c.s3_secret_key,
+            region_name="us-east-1",
+        )
+
     def status(self) -> dict[str, Any]:
         return dict(self.admin.get("/nearfield/status").body)
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from deploy.config import load
 from tests.e2e.platform import CHAT, TINYCHAT, RunningPlatform, questions, wait_for, wait_live
 
 PROMPT = questions()[0]
@@ -49,6 +50,22 @@ def _status(platform: RunningPlatform, model: str) -> dict:
 
 def _remove(platform: RunningPlatform, model: str) -> None:
     platform.nearfield("rm", model, "--yes")
+
+
+def test_any_regions_store_takes_a_push_and_gives_it_back(platform: RunningPlatform, tiny_copy):
+    """A far store forwards what is written to it, signed for it, to the home; all of them read the same bytes."""
+    stores = load(platform.state / "nearfield.toml").regions
+    home, far, other = (platform.s3_at(stores[region].store) for region in ("iad", "fra", "nrt"))
+    files = {path.name: path.read_bytes() for path in tiny_copy.iterdir() if path.is_file()}
+    for name, data in files.items():
+        far.put_object(Bucket="models", Key=f"acme/from-afar/{name}", Body=data)
+    wait_live(platform, "acme/from-afar")
+
+    for s3 in (home, far, other):
+        read = {n: s3.get_object(Bucket="models", Key=f"acme/from-afar/{n}")["Body"].read() for n in files}
+        assert read == files
+    assert _answer(platform, "acme/from-afar", "nrt") == PROMPT["answer"]
+    _remove(platform, "acme/from-afar")
 
 
 def test_boto3_alone_is_enough(platform: RunningPlatform, tiny_copy):

@@ -5,6 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from storage.client.sdk import Endpoint, sign
+from tests.storage.far import Pair
+from tests.storage.stores import ROOT_KEY, TENANT
 from tests.wire.test_serve import serving
 from wire.limits import Limits
 
@@ -184,6 +187,28 @@ async def test_a_store_that_breaks_off_cuts_the_client(door, store):
     with pytest.raises(DialError) as error:
         await answer.read()
     assert error.value.phase == "body"
+
+
+async def test_behind_the_door_may_stand_a_store_far_from_the_buckets_home(world):
+    """TLS, the door, a far store, the home: what was signed for the door holds at the end of the way."""
+    made = await asyncio.to_thread(Pair)
+    try:
+        edge = await world(names=("iad",), s3_upstream=f"127.0.0.1:{made.far_store.port}")
+        door = edge.pools["s3"]
+        at = Endpoint("https://s3.example:9000", TENANT.id, TENANT.secret(ROOT_KEY))
+        data = bytes(range(256)) * 8192
+        signed = sign(at, "PUT", "/models/acme/k", "")
+        put = await door.request("PUT", "/models/acme/k", signed, data)
+        assert (put.head.status, await put.read()) == (200, b"")
+        for _ in range(2):
+            got = await door.request("GET", "/models/acme/k", sign(at, "GET", "/models/acme/k", ""))
+            assert (got.head.status, await got.read()) == (200, data)
+
+        heads = [head for head in made.link.seen if head.method == "PUT"]
+        assert [head.get("host") for head in heads] == ["s3.example:9000"]
+        assert made.link.body_bytes["/models/acme/k"] == len(data)
+    finally:
+        await asyncio.to_thread(made.close)
 
 
 async def test_a_client_that_leaves_cancels_the_store(door, store):

@@ -176,6 +176,10 @@ class FakeStore:
         await self._enter("copy", bucket, key)
         return self.disk.put(to_bucket, to_key, self._object(bucket, key, source_if_match).data)
 
+    async def join(self, bucket, key, sources):
+        await self._enter("join", bucket, key)
+        return self.disk.put(bucket, key, b"".join(self._object(bucket, each).data for each in sources))
+
     async def ensure_bucket(self, bucket):
         await self._enter("bucket", bucket)
         self.disk.buckets.setdefault(bucket, {})

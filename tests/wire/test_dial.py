@@ -345,6 +345,31 @@ async def test_an_early_answer_stops_the_upload():
         assert sent < 100 * 2**16
 
 
+@pytest.mark.parametrize("framed", [{"length": 3}, {}])
+async def test_a_request_cut_short_by_its_answer_is_the_last_of_its_connection(framed):
+    """Else the upstream would read the next request as the rest of this one's body."""
+    seen = []
+
+    async def refuse(exchange):
+        seen.append((exchange.head.method, exchange.head.target))
+        await exchange.respond(412, (), b"no")
+
+    async def late():
+        yield b"1"
+        await asyncio.sleep(0.05)  # the answer is here by now
+        yield b"23"
+
+    async with serving(refuse) as server:
+        pool = Pool("127.0.0.1", server.port)
+        for _ in range(3):
+            answer = await pool.request("PUT", "/a", body=late(), **framed)
+            assert (answer.head.status, await answer.read()) == (412, b"no")
+            assert await fetch(pool) == (412, b"no")
+        await pool.close()
+
+    assert seen == [("PUT", "/a"), ("GET", "/x")] * 3
+
+
 async def test_a_slow_reader_stops_the_upstream():
     written = 0
 

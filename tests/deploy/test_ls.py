@@ -1,0 +1,17 @@
+"""The tables of `nearfield ls` and `nearfield status`."""
+
+from deploy.commands.ls import _region_row
+
+COLUMNS = ("region", "rtt", "heard", "breaker", "store", "host", "from home", "behind home", "models")
+
+
+def shown(**body):
+    seen = {"rtt_ms": 1.0, "heard_s": 0.5, "breaker": "closed", "body": body}
+    return dict(zip(COLUMNS, _region_row("fra", seen), strict=True))
+
+
+def test_status_says_how_far_a_region_is_behind_its_home():
+    assert shown(behind_bytes=0, behind_s=0.0)["behind home"] == "-"
+    assert shown(behind_bytes=1_250_000_000, behind_s=14.2)["behind home"] == "1.2 GB, 14 s"
+    assert shown(behind_bytes=0, behind_s=61.0)["behind home"] == "0 B, 61 s", "a silent home"
+    assert shown(origin_bytes_per_s=2e7)["from home"] == "20.0 MB/s"
