@@ -11,7 +11,8 @@ from bench.peers import swift as start_swift
 
 PROXY = shutil.which("swift-proxy-server")
 needs_swift = pytest.mark.skipif(
-    PROXY is None, reason="no OpenStack Swift on this machine (pip install -r bench/peers.txt; .ci/run does it)"
+    PROXY is None,
+    reason="no OpenStack Swift on this machine (pip install -r bench/peers.txt; .ci/run does it)",
 )
 
 
