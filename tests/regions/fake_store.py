@@ -92,11 +92,13 @@ class Life:
 class FakeStore:
     """One process's client of a disk.
 
-    `before(op, bucket, key)` runs ahead of each operation and may change the disk or raise.
+    `feed`: it has one, as ours; `replaces`: it takes If-Match on PUT. `before(op, bucket, key)` runs ahead of each
+    operation and may change the disk or raise.
     """
 
-    def __init__(self, disk, *, feed=True, chunk_bytes=7, life=None):
+    def __init__(self, disk, *, feed=True, replaces=True, chunk_bytes=7, life=None):
         self.disk = disk
+        self.replaces = replaces
         self.life = life or Life()
         self.feed = feed
         self.chunk_bytes = chunk_bytes
@@ -146,6 +148,8 @@ class FakeStore:
         objects = self.disk.objects(bucket)
         if if_none_match and key in objects:
             raise PreconditionFailed("PreconditionFailed", key, 412)
+        if if_match is not None and not self.replaces:
+            raise StoreError("NotImplemented", "Conditional object PUTs are not supported.", 501)
         if if_match is not None:
             self._object(bucket, key, if_match)
         return self.disk.put(bucket, key, data)

@@ -43,6 +43,7 @@ class World:
     looks_first: bool = False
     loses_answers: bool = True
     kills: bool = True
+    patience: int = 1  # turns that one goes on alone, on average
     now_s: float = 0.0
     num_begun: int = 0
     objects: dict = field(default_factory=dict)
@@ -54,10 +55,15 @@ class World:
         self.callers.append(Caller(work))
 
     def run(self):
-        """Until every caller has ended or is dead, and every PUT has taken effect."""
+        """Until every caller has ended or is dead, and every PUT has taken effect.
+
+        One goes on alone for a while, as if the others slept: what is rare with fair turns is not rare so.
+        """
+        caller = None
         while self.callers:
             ready = [each for each in self.callers if each.at is None or each.at.wake_s <= self._limit_s()]
-            caller = ready[self.choose(len(ready))]
+            if caller not in ready or self.choose(self.patience) == 0:
+                caller = ready[self.choose(len(ready))]
             if self.kills and caller.at is not None and self.choose(150) == 0:
                 self._kill(caller)
             else:

@@ -53,7 +53,8 @@ class Writer:
 
 def contested(way, choose, settle_s=SETTLE_S, **world):
     """The world after several writers ended or died, the writers, and the words that stand in the end."""
-    made = World(choose, looks_first=way == WAYS[2], last_begun_stays=choose(2) == 1, **world)
+    made = World(choose, looks_first=way == WAYS[2], **world)
+    made.last_begun_stays, made.patience = choose(2) == 1, (1, 8, 60)[choose(3)]
     writers = [Writer(name, register(way, made, settle_s), 5) for name in "abcd"]
     for each in writers:
         made.start(each.work())
@@ -69,7 +70,7 @@ def lost(writers, words):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@settings(max_examples=count(150, 5000), deadline=None)
+@settings(max_examples=count(300, 10_000), deadline=None)
 @given(seed=st.integers(0, 2**64))
 def test_no_move_that_counted_is_lost_or_shares_its_token(way, seed):
     """A word that was acknowledged and is not there, or there twice, would be one of two winners over one token."""
@@ -80,7 +81,7 @@ def test_no_move_that_counted_is_lost_or_shares_its_token(way, seed):
 
 
 @pytest.mark.parametrize("way", WAYS[:2])
-@settings(max_examples=count(150, 5000), deadline=None)
+@settings(max_examples=count(300, 10_000), deadline=None)
 @given(seed=st.integers(0, 2**64))
 def test_what_is_read_never_goes_back(way, seed):
     _, writers, words = contested(way, random.Random(seed).randrange)
