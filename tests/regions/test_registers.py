@@ -94,7 +94,7 @@ def test_what_is_read_never_goes_back(way, seed):
 def test_the_simulated_race_is_a_real_one():
     """Without the wait the same schedules do lose moves: the store lets several creators believe they were first."""
     schedules = [
-        contested(WAYS[2], random.Random(seed).randrange, settle_s=0.0, kills=False) for seed in range(100)
+        contested(WAYS[2], random.Random(seed).randrange, settle_s=0.0, kills=False) for seed in range(200)
     ]
 
     assert sum(bool(lost(writers, words)) for _, writers, words in schedules) > 10
