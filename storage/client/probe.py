@@ -14,6 +14,7 @@ from storage.client.sdk import Changes, Got, NotFound, PreconditionFailed, Store
 
 RACES, RACERS = 3, 8  # enough to catch Swift nearly every time; a store that is caught once is known
 SCRATCH = "probe/"  # below it, everything is the probe's own and is deleted by it
+NO_CRC32 = "AAAAAA=="  # not NEW's
 OLD, NEW = b"nearfield probe: old", b"nearfield probe: new"
 
 
@@ -21,9 +22,16 @@ class Probed(Protocol):
     """What the probe asks of a store: `storage.client.sdk.S3` is one."""
 
     async def put(
-        self, bucket: str, key: str, data: bytes, *, if_none_match: bool = False, if_match: str | None = None
+        self,
+        bucket: str,
+        key: str,
+        data: bytes,
+        *,
+        if_none_match: bool = False,
+        if_match: str | None = None,
+        crc32: str | None = None,
     ) -> str:
-        """Put an object under a condition; its ETag. Raises StoreError."""
+        """Put an object under a condition, with its CRC32 in base64; its ETag. Raises StoreError."""
 
     async def get(
         self,
@@ -56,6 +64,7 @@ class Capabilities:
     reads_exactly: bool  # If-Match on GET
     ranges: bool
     copies: bool
+    sums: bool  # a PUT with the CRC32 of other bytes is refused
     has_feed: bool
 
     def faults(self) -> tuple[str, ...]:
@@ -76,6 +85,7 @@ OURS = Capabilities(
     reads_exactly=True,
     ranges=True,
     copies=True,
+    sums=True,
     has_feed=True,
 )
 
@@ -95,6 +105,7 @@ _OTHERWISE = {
     "once and read back before it counts",
     "creates_alone": "of several creators at once two were told that they were first: one is believed when its "
     "object has stood for a while",
+    "sums": "a PUT with the CRC32 of other bytes was taken: the store does not notice what is damaged on the way to it",
     "has_feed": "it is listed every second for changes",
 }
 
@@ -133,11 +144,11 @@ async def probe(store: Probed, bucket: str) -> Capabilities:
     etag = await store.put(bucket, key, OLD)
     try:
         reads = await _reads_exactly(store, bucket, key, etag), await _reads_ranges(store, bucket, key)
-        copies = await _copies(store, bucket, key)
+        others = await _copies(store, bucket, key), await _sums(store, bucket, key)
         once = await _creates_once(store, bucket, key)
         alone = once and await _creates_alone(store, bucket, key)
         replaces = await _replaces_exactly(store, bucket, key)
-        return Capabilities(once, alone, replaces, *reads, copies, await _has_feed(store, bucket))
+        return Capabilities(once, alone, replaces, *reads, *others, await _has_feed(store, bucket))
     finally:
         await store.delete(bucket, key)
 
@@ -216,6 +227,17 @@ async def _copies(store: Probed, bucket: str, key: str) -> bool:
     except StoreError as error:
         return _refused(error)
     return same
+
+
+async def _sums(store: Probed, bucket: str, key: str) -> bool:
+    other = f"{key}-sum"
+    try:
+        await store.put(bucket, other, NEW, crc32=NO_CRC32)
+    except StoreError as error:
+        _refused(error)
+        return True
+    await store.delete(bucket, other)
+    return False
 
 
 async def _has_feed(store: Probed, bucket: str) -> bool:

@@ -1,6 +1,8 @@
 """An S3 in a dictionary with the interface of storage.client.sdk.S3, that can be cut off, killed and overwritten."""
 
 import asyncio
+import zlib
+from base64 import b64encode
 from dataclasses import dataclass, field
 from hashlib import md5
 
@@ -143,8 +145,10 @@ class FakeStore:
             self.bytes_out += len(chunk)
             yield chunk
 
-    async def put(self, bucket, key, data, *, if_none_match=False, if_match=None):
+    async def put(self, bucket, key, data, *, if_none_match=False, if_match=None, crc32=None):
         await self._enter("put", bucket, key)
+        if crc32 is not None and crc32 != b64encode(zlib.crc32(data).to_bytes(4)).decode():
+            raise StoreError("BadDigest", key, 400)
         objects = self.disk.objects(bucket)
         if if_none_match and key in objects:
             raise PreconditionFailed("PreconditionFailed", key, 412)

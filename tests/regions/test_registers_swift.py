@@ -32,7 +32,7 @@ async def s3(swift):
 async def test_the_probe_finds_what_swift_does_and_what_it_does_not(s3):
     found = await probe(s3, SYSTEM_BUCKET)
 
-    assert (found.creates_once, found.reads_exactly, found.ranges, found.copies) == (True,) * 4
+    assert (found.creates_once, found.reads_exactly, found.ranges, found.copies, found.sums) == (True,) * 5
     assert (found.replaces_exactly, found.has_feed) == (False, False)
     assert any("If-Match on PUT" in words for words in found.remarks())
     assert (await refuse_unfit(s3, SYSTEM_BUCKET, "swift")).faults() == ()

@@ -29,8 +29,11 @@ class Scripted:
     def _etag(self, key):
         return str(hash(self.objects[key])) if key in self.objects else None
 
-    async def put(self, bucket, key, data, *, if_none_match=False, if_match=None):
-        self._call(*(["create"] if if_none_match else []), *(["replace"] if if_match else []))
+    async def put(self, bucket, key, data, *, if_none_match=False, if_match=None, crc32=None):
+        asked = {"create": if_none_match, "replace": if_match, "sum": crc32}
+        self._call(*(what for what, given in asked.items() if given))
+        if crc32 and "sum" not in self.ignores:
+            raise StoreError("BadDigest", "other bytes", 400)
         if if_none_match and "create" not in self.ignores and key in self.objects:
             raise PreconditionFailed("PreconditionFailed", "there is one", 412)
         if "race" in self.ignores:
@@ -104,6 +107,14 @@ async def test_no_exact_replacement_is_worked_around_and_said(how):
     assert store.objects == {}
 
 
+async def test_a_store_that_does_not_sum_what_it_is_sent_is_named_so():
+    found = await probe(Scripted(ignores={"sum"}), "b")
+
+    assert found == replace(OURS, sums=False)
+    assert found.faults() == ()
+    assert ["CRC32" in words for words in found.remarks()] == [True]
+
+
 async def test_a_creation_that_looks_first_and_writes_later_is_caught_by_a_race():
     store = Scripted(ignores={"race"}, refuses={"replace"})
     found = await probe(store, "b")
@@ -137,7 +148,7 @@ async def test_no_feed_is_no_fault():
     assert found.faults() == ()
 
 
-@pytest.mark.parametrize("calls", range(44))
+@pytest.mark.parametrize("calls", range(45))
 async def test_a_store_that_goes_away_is_not_judged(calls):
     with pytest.raises(Unreachable):
         await probe(Scripted(gone_after=calls), "b")
@@ -162,6 +173,7 @@ async def test_an_endpoint_that_ignores_conditions_is_refused(rclone):
         found = await probe(s3, "models")
 
     assert not found.creates_once
+    assert not found.sums
     assert not found.has_feed
     assert any("If-None-Match" in words for words in found.faults())
 
