@@ -9,7 +9,8 @@ Rule 3: old generations go from the lowest up and never past the hint, so while 
 Rule 4: a store may look before it writes and not as it writes, and tell several creators at once that each was the
     first; the last to land stays (OpenStack Swift: up to 7 of 16). So a creation counts once it has stood for
     `settle_s`, and is moved over only then. What is assumed: no PUT takes effect later than that after another
-    one of the same key, which it did not see, has.
+    one of the same key, which it did not see, has. A read may meanwhile show a creation that will not have counted:
+    readers of a register look again when its hint changes, as it does with every move that counts.
 """
 
 from __future__ import annotations
@@ -212,7 +213,7 @@ class Numbered:
         else:
             was_used = await self._mark_at(key, before.number) is None
         if was_used and hint is not None and hint.oldest > mine.number:
-            await self._store.delete(self._bucket, _place(key, mine.number))  # nobody would ever
+            await self._store.delete(self._bucket, _place(key, mine.number))  # nobody else ever will
         if was_used:
             raise _conflict(key)
 
