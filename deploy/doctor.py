@@ -26,6 +26,7 @@ NEEDED_DISK_BYTES = 2 * 1024**3
 SLOW_FSYNC_MS = 50.0
 PROBE_BYTES = 64 * 1024 * 1024
 MUCH_BYTES = 1024**4  # more than the weights of any one model
+FIT = "creation once, conditional reads, ranges and copies hold"
 PROBED_BUCKET = "nearfield-system"
 
 
@@ -132,10 +133,9 @@ def _stores(state: Path) -> Iterator[Finding]:
         except (StoreError, SecretsError) as error:
             yield Finding(name, well=False, seen=str(error), fix=fix)
             continue
-        pace = "says what changed" if found.has_feed else "is listed every second for changes"
         faults = "; ".join(found.faults())
-        fix = "No model can be served from it: name another endpoint as `store`."
-        yield Finding(name, not faults, faults or f"conditions, ranges and copies hold; {pace}", fix)
+        fix = f"No model can be served from {entry.store}: name another endpoint as `store`."
+        yield Finding(name, not faults, faults or "; ".join((FIT, *found.remarks())), fix)
 
 
 async def _probed(store: Endpoint) -> Capabilities:

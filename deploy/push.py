@@ -5,13 +5,16 @@ import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from deploy.credentials import Credentials
+from regions.objects.ledger import pointer_key
+from regions.objects.register import Found
 from regions.push.check import check_folder
 from regions.push.commit import Refused
-from storage.client.sdk import S3, Endpoint, NotFound, Uploaded, upload_folder
+from storage.client.sdk import S3, Endpoint, NotFound, StoreError, Uploaded, upload_folder
 
 BUCKET = "models"
 MANIFEST = "manifest.json"
@@ -103,7 +106,7 @@ def remove(credentials: Credentials, model: str) -> int:
 
 async def _remove(store: Endpoint, model: str) -> int:
     async with S3(store) as s3:
-        await s3.delete("nearfield-system", f"models/{model}.json")
+        await Found(s3).clear(pointer_key(model))
         keys = [entry.key async for entry in s3.list(BUCKET, model + "/")]
         for key in keys:
             await s3.delete(BUCKET, key)
@@ -139,10 +142,24 @@ async def _write_manifest(
     async with S3(store) as s3:
         stored = {entry.key: entry.etag async for entry in s3.list(BUCKET, push.model + "/")}
         await _drop_leftovers(s3, push, set(stored))
-        old = stored.get(key)
         body = json.dumps(document, sort_keys=True).encode()
-        await s3.put(BUCKET, key, body, if_none_match=old is None, if_match=old)
+        await _put_over(s3, key, body, stored.get(key))
     return push_id
+
+
+async def _put_over(s3: S3, key: str, body: bytes, old: str | None) -> None:
+    """Put the manifest over the one that was listed; of two pushes at once the later one hears of it.
+
+    Raises:
+        PreconditionFailed: another push was first.
+    """
+    try:
+        await s3.put(BUCKET, key, body, if_none_match=old is None, if_match=old)
+    except StoreError as error:
+        if error.status != HTTPStatus.NOT_IMPLEMENTED or old is None:
+            raise
+        await s3.delete(BUCKET, key, if_match=old)  # a store without If-Match on PUT, such as Swift
+        await s3.put(BUCKET, key, body, if_none_match=True)
 
 
 async def _drop_leftovers(s3: S3, push: PushPlan, keys: set[str]) -> None:

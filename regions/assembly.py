@@ -16,7 +16,9 @@ from regions.map import BLOBS_BUCKET, MODELS_BUCKET, SYSTEM_BUCKET
 from regions.objects.blobs import Holdings
 from regions.objects.changes import AnyFeed, follow
 from regions.objects.ledger import KEYS, POLICY, Ledger
+from regions.objects.numbered import SETTLE_S, Numbered
 from regions.objects.pointer import PointerError
+from regions.objects.register import Found
 from regions.push.ingest import Ingest
 from regions.push.seal import Sealer
 from regions.rollout.controller import Controller
@@ -26,7 +28,7 @@ from regions.rollout.policy import CopiedPolicy, Policy, SignedPolicy
 from regions.rollout.replicate import Replicator
 from regions.rollout.residence import Residence
 from regions.rollout.works import Works
-from storage.client.probe import refuse_unfit
+from storage.client.probe import Capabilities, refuse_unfit
 from storage.client.sdk import StoreError
 from weights_cache.revision import RevisionError
 
@@ -51,7 +53,8 @@ SWEEP_PERIOD_S = 3600.0  # orphans are rare: a commit or a pull that was killed
 class Plan:
     """Who the region is. `signers` says who signs the policy; `signing_key` is this region's own.
 
-    `replication_bytes_per_s` bounds what is pulled from home, all blobs together; 0: nothing does.
+    `replication_bytes_per_s` bounds what is pulled from home, all blobs together; 0: nothing does. `settle_s`: how
+    long a move waits on a store without If-Match on PUT (see regions.objects.numbered).
     """
 
     name: str
@@ -62,6 +65,7 @@ class Plan:
     signers: Signers
     signing_key: Ed25519PrivateKey
     replication_bytes_per_s: float = 0.0
+    settle_s: float = SETTLE_S
 
 
 class Region:
@@ -72,7 +76,9 @@ class Region:
         self._own = own
         self._home = home
         self.deployments = Deployments(plan.name)
-        ledger, home_ledger = Ledger(own), Ledger(home)
+        self._registers = Found(own, Numbered(own, settle_s=plan.settle_s))
+        ledger = Ledger(own, self._registers)
+        home_ledger = ledger if plan.is_home else Ledger(home)
         self.holdings = Holdings(own)
         pace = Pace(plan.replication_bytes_per_s)
         self.replicator = None if plan.is_home else Replicator(own, home, self.holdings, pace)
@@ -112,11 +118,12 @@ class Region:
 
         Raises StoreUnfit if that store is somebody else's and does not do what a model's safety needs.
         """
+        name = f"the store of region {self._plan.name}"
         while True:
             try:
                 for bucket in self._buckets():
                     await self._own.ensure_bucket(bucket)
-                await refuse_unfit(self._own, SYSTEM_BUCKET, f"the store of region {self._plan.name}")
+                self._suit(await refuse_unfit(self._own, SYSTEM_BUCKET, name), name)
                 await self.policy.recover()
                 await self.controller.recover()
             except (StoreError, PointerError) as error:
@@ -124,6 +131,12 @@ class Region:
                 await asyncio.sleep(RECOVER_RETRY_S)
                 continue
             return
+
+    def _suit(self, found: Capabilities, name: str) -> None:
+        """Chooses how what several may move is moved."""
+        for words in found.remarks():
+            log.info("%s: %s", name, words)
+        self._registers.makes_numbered = not found.replaces_exactly
 
     async def run(self) -> None:
         """Follows the home region until cancelled; then nothing of it is under way any more."""

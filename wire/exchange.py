@@ -83,6 +83,7 @@ class Exchange:
         self._pieces: deque[bytes] = deque()
         self._ended = False
         self._asked = False  # the handler wants the body, so a client that waits for 100 has been told
+        self._told = False  # the 100 was sent
         self._failure: Refusal | None = None
         self._fed = Signal()
         self._waiting_since: float | None = None
@@ -124,8 +125,9 @@ class Exchange:
 
         Raises Refusal (400, 408) if the body is malformed or too slow, Disconnected if the client is gone.
         """
-        if self.head.expect_continue and not self._received_bytes and not self._ended and not self.status:
+        if self._may_wait and not self._ended and not self.status:
             self._line.send(CONTINUE)
+            self._told = True
         self._asked = True
         while True:
             while self._pieces:
@@ -137,6 +139,11 @@ class Exchange:
             if self._failure is not None:
                 raise self._failure
             await self._more()
+
+    @property
+    def _may_wait(self) -> bool:
+        """Whether the client may be waiting for a 100."""
+        return self.head.expect_continue and not self._received_bytes and not self._told
 
     async def read_body(self, max_bytes: int) -> bytes:
         """The whole body. Raises Refusal 413 `body_too_large` above `max_bytes`, before reading if it can."""
@@ -278,7 +285,9 @@ class Exchange:
             fields.append(("date", self._line.date()))
         if not self.keep_alive:
             fields.append(("connection", "close"))
-        self._pending_head = response_head_bytes(status, tuple(fields))
+        head = response_head_bytes(status, tuple(fields))
+        # An empty body needs no 100, but botocore misreads the next answer of a connection that left one out.
+        self._pending_head = CONTINUE + head if self._may_wait and self._ended else head
         self._left = length
         self.status = status
 

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 CHUNK_LINE_BYTES = 256  # a size and, at most, a short extension; nobody sends longer ones in good faith
 TRAILER_BYTES = 4096  # all trailers together; they are dropped, so this only bounds work
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e]*)?")
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e]*)?")
 _TRAILER_LINE = re.compile(rb"([!#$%&'*+.^`|~0-9A-Za-z-]+):[\t\x20-\x7e]*")
 _FRAMING_FIELDS = frozenset(
     {b"content-length", b"transfer-encoding", b"host", b"connection", b"authorization"}

@@ -187,7 +187,7 @@ def _checked_request(
     if expect is not None and expect.lower() != "100-continue":
         raise Refusal(417, "bad_request", "The only expectation served is 100-continue.")
     keep_alive = is_11 and not says_close(control)
-    waits = expect is not None and is_11 and (chunked or bool(length))
+    waits = expect is not None and is_11  # for a 100, which an empty body gets too: see Exchange._open
     return RequestHead(method, target, path, query, headers, length, chunked, keep_alive, waits, int(is_11))
 
 

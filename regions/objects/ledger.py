@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from regions.map import MODELS_BUCKET, SYSTEM_BUCKET, BadNameError, ModelName
 from regions.objects.pointer import MAX_POINTER_BYTES, Judged, LocalRecord, Pointer
+from regions.objects.register import Found
 from regions.push.folder import CONFIG, STATUS
 from storage.client.sdk import NotFound, PreconditionFailed
 from weights_cache.revision import MAX_REVISION_BYTES, Revision, RevisionError
@@ -28,6 +29,11 @@ LOCAL_POLICY = "local/policy.json"  # its copy in every region
 def revision_key(revision: str) -> str:
     """Where a revision object lies."""
     return f"revisions/{revision}.json"
+
+
+def pointer_key(model: str) -> str:
+    """Where a model's pointer lies, or the hint to it (see regions.objects.numbered)."""
+    return f"{POINTERS}{model}.json"
 
 
 def model_of(key: str, prefix: str = "", suffix: str = "") -> str | None:
@@ -61,20 +67,18 @@ def misplaced_folder(key: str) -> str | None:
 class Ledger:
     """One store's `nearfield-system`. Raises StoreError when the store fails; an absent object is None."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, registers: Found | None = None) -> None:
         self._store = store
+        self.registers = registers or Found(store)  # of what several may move: pointers, the policy
 
     async def pointer(self, model: str) -> tuple[Pointer, str] | None:
-        """A model's pointer and its etag. Raises PointerError for bytes that are none."""
-        found = await self.read(f"{POINTERS}{model}.json")
+        """A model's pointer and its token. Raises PointerError for bytes that are none."""
+        found = await self.registers.read(pointer_key(model))
         return None if found is None else (Pointer.from_json(found[0]), found[1])
 
     async def move(self, pointer: Pointer, over: str | None) -> None:
-        """Writes a pointer over the one with that etag, or where there is none. Raises PreconditionFailed."""
-        key = f"{POINTERS}{pointer.model}.json"
-        await self._store.put(
-            SYSTEM_BUCKET, key, pointer.to_json(), if_match=over, if_none_match=over is None
-        )
+        """Puts a pointer over the one with that token, or where there is none. Raises PreconditionFailed."""
+        await self.registers.move(pointer_key(pointer.model), pointer.to_json(), over)
 
     async def models(self) -> list[str]:
         """The models that have a pointer."""

@@ -34,9 +34,19 @@ class Store(Protocol):
         """The bytes from `start` on, as they come."""
 
     async def put(
-        self, bucket: str, key: str, data: bytes, *, if_none_match: bool = False, if_match: str | None = None
+        self,
+        bucket: str,
+        key: str,
+        data: bytes,
+        *,
+        if_none_match: bool = False,
+        if_match: str | None = None,
+        crc32: str | None = None,
     ) -> str:
-        """Writes one object; its etag. Conditional: only if there is none, or only over that one."""
+        """Writes one object; its etag. Conditional: only if there is none, or only over that one.
+
+        With its CRC32, in base64: only if that is so.
+        """
 
     async def put_stream(self, bucket: str, key: str, chunks: AsyncIterable[bytes], size: int) -> str:
         """Writes `size` bytes as they come; nothing is visible if `chunks` raises."""

@@ -104,8 +104,10 @@ class Controller:
     async def sweep(self, now_s: float) -> int:
         """Deletes blobs that no revision names. How many. Raises unless every revision is known, deleting none."""
         for model in await self._home.models() if self._is_home else ():
-            tracked = self._follow(model)
             found = await self._home.pointer(model)
+            if found is None and model not in self._tracked:
+                continue  # removed: a hint without a value is left of it
+            tracked = self._follow(model)
             tracked.pointer = found[0] if found else tracked.pointer
             await self._hold_needed(tracked)
         return await self._holdings.sweep(now_s)

@@ -105,7 +105,7 @@ class CopiedPolicy:
         """See PolicySource."""
         del key
         try:
-            found = await self._home.read(POLICY, MAX_ROW_BYTES)
+            found = await self._home.registers.read(POLICY, MAX_ROW_BYTES)
             if found is not None:
                 await self._policy.take(found[0])
         except StoreError as error:
@@ -148,15 +148,14 @@ class SignedPolicy:
         if not grants:
             log.warning("there is no key: the policy stays as it is, so that nobody is locked out by a slip")
             return
-        found = await self._home.read(POLICY, MAX_ROW_BYTES)
+        found = await self._home.registers.read(POLICY, MAX_ROW_BYTES)
         last = None if found is None else self._policy.checked(found[0])
         if found is not None and last is not None and last.row.keys == grants:
             await self._policy.take(found[0])
             return
         row = self._next(last.row if last else self._policy.row, grants)
         line = encode(row, self._key)
-        etag = None if found is None else found[1]
-        await self._store.put(SYSTEM_BUCKET, POLICY, line, if_match=etag, if_none_match=etag is None)
+        await self._home.registers.move(POLICY, line, None if found is None else found[1])
         await self._policy.take(line)
 
     def _next(self, last: PolicyRow | None, grants: dict[str, KeyGrant]) -> PolicyRow:

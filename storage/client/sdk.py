@@ -144,14 +144,16 @@ class S3:
         if_match: str | None = None,
         content_type: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        crc32: str | None = None,
     ) -> str:
-        """Put a whole object; returns its ETag. `if_none_match`: only if there is none yet."""
+        """Put a whole object; returns its ETag. `if_none_match`: only if there is none yet; `crc32`: in base64."""
         client = await self._client()
         asked = given(
             IfNoneMatch=star(if_none_match),
             IfMatch=quoted(if_match),
             ContentType=content_type,
             ContentMD5=await content_md5(data),
+            ChecksumCRC32=crc32,
         )
         with _translated():
             answer = await client.put_object(

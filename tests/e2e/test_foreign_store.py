@@ -1,14 +1,24 @@
-"""`store = "http://..."`: the platform on an S3 of somebody else, which knows neither our keys nor our feed."""
+"""`store = "http://..."`: the platform on any S3. Somebody else's knows neither our keys nor our feed."""
 
 import asyncio
 import datetime as dt
+import os
 import re
+import shutil
+import signal
+import subprocess
+import sys
 import threading
 from contextlib import contextmanager
 
-from deploy import fleet, pki
+import openai
+import pytest
+
+from deploy import doctor, fleet, pki, secrets
 from edge.s3 import S3Door
-from tests.e2e.platform import CHAT, TINYCHAT, start, wait_live
+from tests.e2e.platform import CHAT, ROOT, TINYCHAT, start, wait_for, wait_live
+from tests.storage.rclone import needs_rclone, running_rclone
+from tests.storage.swift import needs_swift, running_swift
 from tests.storage.test_crash import StoreProcess
 from wire.dial import split_address
 from wire.serve import Limits, Server
@@ -55,27 +65,105 @@ def on(url, credentials, state):
     path = fleet.write(
         fleet.FleetPlan(state, regions=("iad",)), pki.ensure(state / "tls", dt.datetime.now(dt.UTC))
     )
-    text = re.sub(
-        r'store = "http:.*"', f'store = "{url}"\nstore_credentials = "{credentials}"', path.read_text()
-    )
+    theirs = f'store = "{url}"\nstore_credentials = "{credentials}"'
+    text = re.sub(r'store = "http:.*"', theirs, path.read_text(), count=1)
     text = re.sub(r"\[stores\.iad\]\n(.+\n)+", "", text)
     path.write_text(re.sub(r's3 = ".*"\n', "", text))
 
 
-def test_a_model_is_pushed_and_served_on_somebody_elses_s3(tmp_path):
-    store = StoreProcess(tmp_path / "theirs")
+def written(theirs, folder):
+    """Their one credential, in a file as AWS tools have it."""
+    path = folder / "their-credentials"
+    keys = f"[default]\naws_access_key_id = {theirs.access_key}\naws_secret_access_key = {theirs.secret}\n"
+    secrets.write_private(path, keys.encode())
+    return path
+
+
+def answer_of(up):
+    answer = up.openai().chat.completions.create(
+        model=CHAT, messages=[{"role": "user", "content": QUESTION}], temperature=0
+    )
+    return answer.choices[0].message.content
+
+
+def answer_or_none(up):
+    try:
+        return answer_of(up)
+    except openai.APIStatusError:  # the edge says that the region is not there
+        return None
+
+
+@contextmanager
+def embedded(_folder, state):
+    fleet.write(fleet.FleetPlan(state, regions=("iad",)), pki.ensure(state / "tls", dt.datetime.now(dt.UTC)))
+    yield
+
+
+@contextmanager
+def somebody_elses(folder, state):
+    store = StoreProcess(folder / "theirs")
     try:
         with without_feed(store.endpoint.netloc) as url:
-            on(url, tmp_path / "theirs" / "credentials", tmp_path / "state")
-            with start(tmp_path / "state") as up:
-                assert up.credentials.s3_url == url
-                assert up.role_pids().keys() == {"node-iad-0", "region-iad", "edge-local"}
-                up.nearfield("push", str(TINYCHAT), CHAT)
-                wait_live(up, CHAT)
-                answer = up.openai().chat.completions.create(
-                    model=CHAT, messages=[{"role": "user", "content": QUESTION}], temperature=0
-                )
-                assert "Paris" in answer.choices[0].message.content
-                assert "store iad" in up.nearfield("doctor", check=False).stdout
+            on(url, folder / "theirs" / "credentials", state)
+            yield
     finally:
         store.stop()
+
+
+@contextmanager
+def openstack_swift(folder, state):
+    """It has no If-Match on PUT either, and tells racing creators that each was the first."""
+    with running_swift(folder / "swift") as theirs:
+        on(theirs.url, written(theirs, folder), state)
+        yield
+
+
+STORES = (embedded, somebody_elses, pytest.param(openstack_swift, marks=needs_swift))
+SAID = {
+    embedded: "ranges and copies hold",
+    somebody_elses: "listed every second",
+    openstack_swift: "If-Match on PUT does not hold",
+}
+
+
+@pytest.mark.timeout(300)  # a second system is started, and a model is pushed twice
+@pytest.mark.parametrize("store", STORES)
+def test_a_model_is_pushed_overwritten_and_removed_on_any_store(store, tmp_path):
+    """The region is killed on the way, and goes on from what stands in its store."""
+    folder, state = tmp_path / "model", tmp_path / "state"
+    shutil.copytree(TINYCHAT, folder)
+    with store(tmp_path, state), start(state) as up:
+        up.nearfield("push", str(folder), CHAT)
+        first = wait_live(up, CHAT)
+        assert "Paris" in answer_of(up)
+        assert SAID[store] in " ".join(up.nearfield("doctor", check=False).stdout.split())
+
+        (folder / "generation_config.json").write_text('{"max_new_tokens": 7}')
+        up.nearfield("push", str(folder), CHAT)
+        second = wait_live(up, CHAT)
+        assert second != first
+
+        os.kill(up.role_pids("region-iad")["region-iad"], signal.SIGKILL)
+        assert "Paris" in wait_for(lambda: answer_or_none(up), 60, "an answer after the kill", poll_s=0.3)
+        assert wait_live(up, CHAT) == second
+        up.nearfield("rm", CHAT, "--yes")
+        assert up.row("iad", CHAT) is None
+
+
+@needs_rclone
+def test_a_platform_on_an_s3_that_ignores_conditions_does_not_start_and_says_why(tmp_path):
+    folder, state = tmp_path / "files", tmp_path / "state"
+    folder.mkdir()
+    with running_rclone(folder) as theirs:
+        on(theirs.url, written(theirs, tmp_path), state)
+        command = [sys.executable, "-m", "deploy", "up", "--state", str(state)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, cwd=ROOT)
+        said = " ".join((done.stdout + done.stderr).split())
+        assert done.returncode != 0
+        assert "the store of region iad cannot hold models" in said
+        assert "If-None-Match: * replaced an object that was there" in said
+
+        found = {each.name: each for each in doctor.examine(state)}["store iad"]
+        assert not found.well
+        assert "If-None-Match: *" in found.seen
+        assert theirs.url in found.fix

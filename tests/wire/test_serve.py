@@ -317,6 +317,23 @@ async def test_a_body_that_came_unasked_needs_no_continue():
         assert (await client.answer())[2] == b"ab"
 
 
+@pytest.mark.parametrize("status", [200, 403])
+async def test_an_empty_body_that_was_announced_with_expect_gets_its_continue(status):
+    """botocore takes an answer without one for the next request's too, on the connection that stays open."""
+
+    async def handler(exchange):
+        if status == 200:
+            assert await exchange.read_body(10) == b""
+        await exchange.respond(status, (), b"done")
+
+    async with talking(handler) as client:
+        for _ in range(2):
+            client.send(b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n")
+            assert await client.head() == (100, {})
+            found, headers, body = await client.answer()
+            assert (found, body, headers.get("connection")) == (status, b"done", None)
+
+
 async def test_slow_heads_idle_connections_and_slow_bodies_are_dropped():
     limits = Limits(head_s=0.15, idle_s=0.15, body_grace_s=0.15)
 
