@@ -9,6 +9,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import uvloop
@@ -29,9 +30,15 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="where everything is kept; made if it is not there")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: loopback only)")
     parser.add_argument("--port", type=int, default=9000, help="0 picks a free one (default: 9000)")
+    parser.add_argument(
+        "--anonymous",
+        action="store_true",
+        help="WARNING: let anybody who reaches the port use, without a key, what an ACL or a policy opens to everybody",
+    )
     args = parser.parse_args()
     try:
         settings, credentials = prepare(args.folder, args.host, args.port)
+        settings = replace(settings, anonymous=args.anonymous)
         uvloop.run(_serve(settings, credentials))
     except BlockingIOError:
         sys.stderr.write(f"another store is using {args.folder}; stop it first\n")

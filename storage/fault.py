@@ -15,6 +15,8 @@ STATUS: Mapping[str, int] = MappingProxyType(
         "AuthorizationHeaderMalformed": 400,
         "AuthorizationQueryParametersError": 400,
         "BadDigest": 400,
+        "BadRequest": 400,
+        "BucketAlreadyExists": 409,
         "BucketAlreadyOwnedByYou": 409,
         "BucketNotEmpty": 409,
         "ConditionalRequestConflict": 409,
@@ -37,6 +39,7 @@ STATUS: Mapping[str, int] = MappingProxyType(
         "InvalidURI": 400,
         "IllegalVersioningConfigurationException": 400,
         "KeyTooLongError": 400,
+        "MalformedPolicy": 400,
         "MalformedTrailerError": 400,
         "MalformedXML": 400,
         "MaxMessageLengthExceeded": 400,
@@ -64,6 +67,7 @@ STATUS: Mapping[str, int] = MappingProxyType(
         "RequestTimeout": 400,
         "ServiceUnavailable": 503,
         "SignatureDoesNotMatch": 403,
+        "UnresolvableGrantByEmailAddress": 400,
         "XAmzContentSHA256Mismatch": 400,
     }
 )

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 
+from storage.authority import authorise
 from storage.fault import NO_ROOM, S3Error, StoreBroken
 from storage.http.document import error_document
 from storage.http.reply import XML, Reply, send_reply
@@ -19,6 +20,8 @@ from storage.operations import (
     multipart,
     objects,
     partcopy,
+    policy,
+    public_access,
     tagging,
     versioning,
 )
@@ -58,6 +61,13 @@ HANDLERS: Mapping[str, Run] = MappingProxyType(
         "PutBucketAcl": acl.put_bucket,
         "GetObjectAcl": acl.get_object,
         "PutObjectAcl": acl.put_object,
+        "GetBucketPolicy": policy.get,
+        "PutBucketPolicy": policy.put,
+        "DeleteBucketPolicy": policy.delete,
+        "GetBucketPolicyStatus": policy.status,
+        "GetPublicAccessBlock": public_access.get,
+        "PutPublicAccessBlock": public_access.put,
+        "DeletePublicAccessBlock": public_access.delete,
         "GetBucketCors": cors.CORS.get,
         "PutBucketCors": cors.CORS.put,
         "DeleteBucketCors": cors.CORS.delete,
@@ -94,12 +104,16 @@ class S3Service:
             await send_reply(exchange, _error_reply(exchange, translate(error), request_id), headers)
 
     async def _answer(self, exchange: Exchange) -> Reply:
-        """No handler runs, and no body is read, before the signature holds. A preflight reaches no handler."""
+        """No handler runs, and no body is read, before the signature holds and the request may be.
+
+        A preflight reaches no handler. Where the store lets strangers in, one who signed nothing may what a list or a
+        policy gives to everybody.
+        """
         store = self._store
         if cors.is_preflight(exchange.head):
             return cors.preflight(store, exchange.head)
         verified = store.verifier.verify(signable(exchange.head), store.clock())
-        request = read_request(exchange.head, verified)
+        request = authorise(store, read_request(exchange.head, verified, exchange.peer))
         return await HANDLERS[request.operation](store, exchange, request)
 
 

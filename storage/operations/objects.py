@@ -1,10 +1,13 @@
 """Operations on one object, and DeleteObjects."""
 
+import sqlite3
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from urllib.parse import unquote_to_bytes
 
-from storage.auth.key import ObjectKey, Right, parse_bucket, parse_key
+from storage.auth.acl import Acl, acl_from_headers, asks_acl, private
+from storage.auth.key import ObjectKey, parse_bucket, parse_key
+from storage.authority import demand_delete, demand_read
 from storage.checksum import ALGORITHMS, FULL_OBJECT, Checksum, combine_crc64nvme, encode_digest
 from storage.disk.blobs import BlobMissing
 from storage.disk.sound import Unsound, is_sound
@@ -15,6 +18,7 @@ from storage.http.ingest import MAX_PUT_BYTES, Ingest, MemorySink, plan_body, re
 from storage.http.reply import XML, ManySlices, OneSlice, Reply
 from storage.http.request import S3Request
 from storage.index.commits import (
+    ANY,
     CopySource,
     CopyTarget,
     Deleted,
@@ -23,7 +27,9 @@ from storage.index.commits import (
     delete_version,
     demand_bucket,
     demand_object,
+    demand_same,
     find_object,
+    no_such_bucket,
     put_object,
     read_inline,
 )
@@ -71,6 +77,24 @@ def kept_headers(request: S3Request) -> Headers:
     return tuple(kept.items())
 
 
+def acl_asked(store: Store, request: S3Request) -> Acl | None:
+    """The owner and list of what a request writes; None for the bucket's owner and nobody else.
+
+    A key without a user, and who signed nothing, writes for the bucket's owner. Raises: S3Error.
+    """
+    user = request.identity.user
+    if not user and not asks_acl(request.head.headers):
+        return None
+    access = store.accesses.find(request.bucket)
+    if access is None:
+        raise no_such_bucket(request.bucket)
+    owner = user or access.owner
+    knows = store.verifier.keys.knows
+    acl = acl_from_headers(request.head.headers, owner, access.owner, knows) or private(owner)
+    access.demand_unblocked(acl)
+    return acl
+
+
 def write_conditions(request: S3Request) -> Conditions:
     """What must hold of the object that a write replaces. Raises: S3Error."""
     return Conditions.parse(request.get("if-match"), request.get("if-none-match"))
@@ -86,6 +110,13 @@ def parse_version(raw: str | None) -> str | None:
     if raw is not None and not (raw and raw.isascii() and raw.isprintable()):
         raise S3Error("InvalidArgument", "Invalid version id specified", ArgumentName="versionId")
     return raw
+
+
+def demand_judged(db: sqlite3.Connection, request: S3Request) -> ObjectRow:
+    """The object that a request is about, if it is the one that it was let through for. Raises: S3Error."""
+    row = demand_object(db, request.bucket, request.key, version_asked(request))
+    demand_same(row, request.judged)
+    return row
 
 
 def version_headers(store: Store, row: ObjectRow) -> Headers:
@@ -110,6 +141,7 @@ def checksum_nodes(checksum: Checksum | None) -> list[Node]:
 async def put(store: Store, exchange: Exchange, request: S3Request) -> Reply:
     """PutObject."""
     headers = kept_headers(request)
+    acl = acl_asked(store, request)
     conditions = write_conditions(request)
     plan = plan_body(request, MAX_PUT_BYTES)
     inline = MemorySink(INLINE + store.blobs.new_id()) if plan.size <= MAX_INLINE_BYTES else None
@@ -126,6 +158,7 @@ async def put(store: Store, exchange: Exchange, request: S3Request) -> Reply:
         headers + parse_header(request.get(TAGGING)),
         received.extents,
         received.checksum,
+        acl=acl,
     )
     data = bytes(inline.data) if inline else b""
     done = await store.commit_body(ingest, lambda tx: put_object(tx, row, conditions, inline=data))
@@ -208,7 +241,7 @@ def whole_checksum(row: ObjectRow) -> Checksum:
 async def head(store: Store, exchange: Exchange, request: S3Request) -> Reply:
     """HeadObject."""
     del exchange
-    row = demand_object(store.index.reader(), request.bucket, request.key, version_asked(request))
+    row = demand_judged(store.index.reader(), request)
     ask = _read_ask(request)
     ask.check(row)
     span = _span(request, ask, row)
@@ -233,10 +266,9 @@ def _span(request: S3Request, ask: ReadAsk, row: ObjectRow) -> tuple[int, int] |
 async def get(store: Store, exchange: Exchange, request: S3Request) -> Reply:
     """GetObject."""
     del exchange
-    version = version_asked(request)
     ask = _read_ask(request)
     for _ in range(MAX_LOOKS):
-        row = demand_object(store.index.reader(), request.bucket, request.key, version)
+        row = demand_judged(store.index.reader(), request)
         ask.check(row)
         span = _span(request, ask, row)
         body = await _open_sound(store, row, span or (0, row.size))
@@ -327,14 +359,15 @@ def _delete(
 async def copy(store: Store, exchange: Exchange, request: S3Request) -> Reply:
     """CopyObject."""
     del exchange
-    source = copy_source(request)
+    source = copy_source(store, request)
     directive = request.get("x-amz-metadata-directive") or "COPY"
     if directive not in {"COPY", "REPLACE"}:
         raise S3Error("InvalidArgument", "x-amz-metadata-directive is COPY or REPLACE.")
     headers = kept_headers(request) if directive == "REPLACE" else None
     new_tags = request.get("x-amz-tagging-directive") == "REPLACE"
     tags = parse_header(request.get(TAGGING)) if new_tags else None
-    target = CopyTarget(request.bucket, request.key, headers, tags, write_conditions(request))
+    acl = acl_asked(store, request)
+    target = CopyTarget(request.bucket, request.key, headers, tags, write_conditions(request), acl)
     row = await store.commit(lambda tx: copy_object(tx, source, target))
     nodes: list[Node] = [("LastModified", iso_date(row.modified_ms)), ("ETag", f'"{row.etag}"')]
     shown = version_headers(store, row)
@@ -343,12 +376,13 @@ async def copy(store: Store, exchange: Exchange, request: S3Request) -> Reply:
     return Reply(200, XML + shown, write("CopyObjectResult", nodes + checksum_nodes(row.checksum)))
 
 
-def copy_source(request: S3Request) -> CopySource:
+def copy_source(store: Store, request: S3Request) -> CopySource:
     """What to copy, with the right to read it checked. Raises: S3Error."""
     raw, _, version = (request.get("x-amz-copy-source") or "").partition("?versionId=")
     raw_bucket, _, raw_key = unquote_to_bytes(raw).removeprefix(b"/").partition(b"/")
     bucket, key = parse_bucket(raw_bucket.decode("utf-8", "replace")), parse_key(raw_key)
-    request.identity.demand(Right.READ, bucket, key)
+    asked = parse_version(unquote_to_bytes(version).decode("utf-8", "replace") or None)
+    judged = demand_read(store, request, bucket, key, asked)
 
     def get(name: str) -> str | None:
         return request.get(f"x-amz-copy-source-if-{name}")
@@ -356,12 +390,24 @@ def copy_source(request: S3Request) -> CopySource:
     return CopySource(
         bucket,
         key,
-        parse_version(unquote_to_bytes(version).decode("utf-8", "replace") or None),
+        asked,
         Conditions(parse_etags(get("match"))),
         parse_etags(get("none-match")),
         parse_date_ms(get("modified-since")),
         parse_date_ms(get("unmodified-since")),
+        judged,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Doomed:
+    """One object named in a DeleteObjects document; `refusal` is its own, and the others go on."""
+
+    name: str
+    key: ObjectKey
+    version: str | None = None
+    conditions: Conditions = ANY
+    refusal: S3Error | None = None
 
 
 async def delete_many(store: Store, exchange: Exchange, request: S3Request) -> Reply:
@@ -372,23 +418,41 @@ async def delete_many(store: Store, exchange: Exchange, request: S3Request) -> R
     if not 0 < len(asked) <= MAX_DELETES:
         raise S3Error("MalformedXML", f"Delete takes 1 to {MAX_DELETES} objects.")
     quiet = (root.value("Quiet") or "").lower() == "true"
-    nodes = await store.commit(lambda tx: [_delete_one(tx, request, item) for item in asked])
+    doomed = [_doomed(store, request, item) for item in asked]
+    nodes = await store.commit(lambda tx: [_delete_one(tx, request, each) for each in doomed])
     return Reply(200, XML, write("DeleteResult", [node for node in nodes if not quiet or node[0] == "Error"]))
 
 
-def _delete_one(tx: Transaction, request: S3Request, item: Element) -> Node:
-    """Delete one named key; its refusal is its own. Nothing was changed when one is raised."""
+def _doomed(store: Store, request: S3Request, item: Element) -> _Doomed:
+    """What an element names, if it may be deleted. Raises: S3Error MalformedXML, NoSuchBucket."""
     name = item.exact("Key")
     try:
         version = parse_version(item.value("VersionId") or None)
         key = parse_key(name.encode())
-        request.identity.demand(Right.WRITE, request.bucket, key)
-        done = _delete(tx, request, key, version, Conditions(parse_etags(item.value("ETag"))))
+        conditions = Conditions(parse_etags(item.value("ETag")))
+        demand_delete(store, request, key, version)
     except S3Error as error:
         if error.code == "NoSuchBucket":
             raise
-        return ("Error", [("Key", name), ("Code", error.code), ("Message", error.message)])
-    return ("Deleted", [("Key", name), *_deleted_nodes(version, done)])
+        return _Doomed(name, ObjectKey(name), refusal=error)
+    return _Doomed(name, key, version, conditions)
+
+
+def _delete_one(tx: Transaction, request: S3Request, doomed: _Doomed) -> Node:
+    """Delete one named key. Nothing was changed when a refusal is raised."""
+    if doomed.refusal is not None:
+        return _refused(doomed.name, doomed.refusal)
+    try:
+        done = _delete(tx, request, doomed.key, doomed.version, doomed.conditions)
+    except S3Error as error:
+        if error.code == "NoSuchBucket":
+            raise
+        return _refused(doomed.name, error)
+    return ("Deleted", [("Key", doomed.name), *_deleted_nodes(doomed.version, done)])
+
+
+def _refused(name: str, error: S3Error) -> Node:
+    return ("Error", [("Key", name), ("Code", error.code), ("Message", error.message)])
 
 
 def _deleted_nodes(version: str | None, done: Deleted) -> list[Node]:
