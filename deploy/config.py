@@ -21,20 +21,28 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class AccessKeyEntry:
-    """One S3 access key: its secret is derived from the root key, so no file of the fleet holds it."""
+    """One S3 access key: its secret is derived from the root key, so no file of the fleet holds it.
+
+    A `user` owns the buckets that its keys make under an `own` grant.
+    """
 
     id: str
     grants: tuple[str, ...]
     generation: int = 1
     old_until_s: float = 0.0  # Unix time until which the generation before is honoured too
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class StoreEntry:
-    """The embedded object store of one region: where it listens and where its bytes live."""
+    """The embedded object store of one region: where it listens and where its bytes live.
+
+    `anonymous` lets anybody who reaches it use, without a key, what an ACL or a policy opens to everybody.
+    """
 
     listen: str
     root: Path
+    anonymous: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +262,12 @@ def _as_path(value: object, base: Path) -> Path:
     return base / _as_str(value, base)
 
 
+def _as_bool(value: object, _base: Path) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError("must be true or false")
+    return value
+
+
 def _as_int(value: object, _base: Path) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise TypeError("must be a whole number, 0 or more")
@@ -282,6 +296,7 @@ _CONVERTERS: Mapping[str, Callable[[object, Path], object]] = MappingProxyType(
     {
         "str": _as_str,
         "Path": _as_path,
+        "bool": _as_bool,
         "int": _as_int,
         "float": _as_float,
         "tuple": _as_tuple,

@@ -61,9 +61,12 @@ class Acl:
         return any(grant.public for grant in self.grants)
 
     def permits(self, identity: Identity, permission: Permission, *, ignore_public: bool = False) -> bool:
-        """True if a grant gives it. A key without a user is in the groups, and is nobody beside."""
+        """True if a grant to others gives it. A key without a user is in the groups, and is nobody beside.
+
+        What the owner may hangs on ownership, which takes an own grant of the key: a list does not lend it.
+        """
         names = {EVERYBODY} if identity.anonymous else {EVERYBODY, SIGNED, identity.user}
-        names = names - GROUPS if ignore_public else names
+        names -= {self.owner} | (GROUPS if ignore_public else frozenset())
         wanted = {permission, Permission.FULL_CONTROL}
         return any(grant.grantee in names and grant.permission in wanted for grant in self.grants)
 
