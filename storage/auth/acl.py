@@ -60,6 +60,10 @@ class Acl:
         """True if it opens anything to a group."""
         return any(grant.public for grant in self.grants)
 
+    def opens(self, *owners: str) -> bool:
+        """True if it grants anything to anybody but these."""
+        return any(grant.grantee not in owners for grant in self.grants)
+
     def permits(self, identity: Identity, permission: Permission, *, ignore_public: bool = False) -> bool:
         """True if a grant to others gives it. A key without a user is in the groups, and is nobody beside.
 

@@ -144,7 +144,7 @@ KEY_RIGHTS: Mapping[str, Right] = MappingProxyType(
         "CompleteMultipartUpload": Right.WRITE,
         "AbortMultipartUpload": Right.WRITE,
         "GetObjectAcl": Right.READ,
-        "PutObjectAcl": Right.WRITE,
+        "PutObjectAcl": Right.ADMIN,  # to write is not to open what is written to others
         "GetObjectTagging": Right.READ,
         "PutObjectTagging": Right.WRITE,
         "DeleteObjectTagging": Right.WRITE,

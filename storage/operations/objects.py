@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import unquote_to_bytes
 
 from storage.auth.acl import Acl, acl_from_headers, asks_acl, private
-from storage.auth.key import ObjectKey, parse_bucket, parse_key
+from storage.auth.key import ObjectKey, Right, parse_bucket, parse_key
 from storage.authority import demand_delete, demand_read
 from storage.checksum import ALGORITHMS, FULL_OBJECT, Checksum, combine_crc64nvme, encode_digest
 from storage.disk.blobs import BlobMissing
@@ -80,9 +80,10 @@ def kept_headers(request: S3Request) -> Headers:
 def acl_asked(store: Store, request: S3Request) -> Acl | None:
     """The owner and list of what a request writes; None for the bucket's owner and nobody else.
 
-    A key without a user, and who signed nothing, writes for the bucket's owner. Raises: S3Error.
+    A key without a user, and who signed nothing, writes for the bucket's owner. To write is not to open what is written
+    to others: that takes an admin grant, or an own grant. Raises: S3Error.
     """
-    user = request.identity.user
+    identity, user = request.identity, request.identity.user
     if not user and not asks_acl(request.head.headers):
         return None
     access = store.accesses.find(request.bucket)
@@ -92,6 +93,8 @@ def acl_asked(store: Store, request: S3Request) -> Acl | None:
     knows = store.verifier.keys.knows
     acl = acl_from_headers(request.head.headers, owner, access.owner, knows) or private(owner)
     access.demand_unblocked(acl)
+    if acl.opens(owner, access.owner) and not identity.may_own(request.bucket):
+        identity.demand(Right.ADMIN, request.bucket, request.key)
     return acl
 
 

@@ -197,6 +197,29 @@ def test_keys_without_a_user_are_no_owners(world):
     assert world["tenant"].get("models", "acme/k").status == 200
 
 
+@pytest.mark.parametrize("who", ["tenant", "anyone"])
+def test_to_write_is_not_to_open_what_is_written(world, who):
+    """What a key writes under its grant stays closed, unless an administrator opens it."""
+    world["admin"].send("PUT", "/models", "acl=", {"x-amz-acl": "public-read-write"})
+    caller, opened_key = world[who], f"acme/opened-{who}"
+    opened = [
+        caller.put("models", opened_key, b"1", x_amz_acl="public-read"),
+        caller.put("models", opened_key, b"1", x_amz_grant_read="id=bob"),
+        caller.send("POST", f"/models/{opened_key}", "uploads=", {"x-amz-acl": "authenticated-read"}),
+    ]
+    closed = [
+        caller.put("models", "acme/closed", b"1", x_amz_acl=acl)
+        for acl in ("private", "bucket-owner-full-control")
+    ]
+    later = caller.send("PUT", "/models/acme/closed", "acl=", {"x-amz-acl": "public-read"})
+    world["admin"].send("PUT", "/models", "acl=", {"x-amz-acl": "private"})
+
+    assert [answer.status for answer in (*opened, *closed, later)] == [403] * 3 + [200] * 2 + [403]
+    assert world["admin"].get("models", opened_key).status == 404
+    assert world["admin"].put("models", opened_key, b"1", x_amz_acl="public-read").status == 200
+    assert world["bob"].get("models", opened_key).status == 200
+
+
 def test_a_policy_lends_and_denies(world, bucket):
     alice = world["alice"]
     alice.policy(
