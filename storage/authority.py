@@ -20,6 +20,7 @@ from storage.index.tags import TAGGING, tags_of
 from storage.index.versions import find_version
 from storage.store import Store
 
+NONE_THERE = 0  # no change has this number
 _THEY_CHECK = frozenset({"ListBuckets", "ListChanges", "DeleteObjects"})  # each bucket or key by itself
 _READ = need_of("GetObject")
 _DELETE = need_of("DeleteObject")
@@ -102,7 +103,7 @@ def demand(store: Store, request: S3Request, ask: Ask, tags: Mapping[str, str] |
     """Let it be, or refuse.
 
     Returns:
-        Which change made the object that was looked at; None if any object may be.
+        Which change made the object that was looked at, NONE_THERE if there was none; None if any object may be.
     """
     access = store.accesses.find(ask.bucket)
     if access is None:
@@ -112,20 +113,18 @@ def demand(store: Store, request: S3Request, ask: Ask, tags: Mapping[str, str] |
         raise _denied()
     if ask.granted and access.policy is None:
         return None
-    looks = access.policy is not None and access.policy.reads_tags
-    row = _find(store, ask) if looks else None
+    looked = access.policy is not None and access.policy.reads_tags
+    row = _find(store, ask) if looked else None
     case = _case(request, ask, access, _context(request, tags or {}, row))
     ruling = case.rules_before_object(access)
     if ruling is None:
-        row = row or _find(store, ask)
+        looked, row = True, row or _find(store, ask)
         if row is None:
             raise _missing(store, request, ask, access)
         ruling = case.rules_for_object(access, row.acl or private(access.owner))
-    elif not looks:
-        row = None
     if not ruling:
         raise _denied()
-    return None if row is None else row.seq
+    return (row.seq if row else NONE_THERE) if looked else None
 
 
 def _case(request: S3Request, ask: Ask, access: BucketAccess, context: Mapping[str, str]) -> Case:
