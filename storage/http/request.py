@@ -252,19 +252,34 @@ def read_request(head: RequestHead, verified: Verified, peer: str = "") -> S3Req
     bucket, key = parse_path(head.path)
     query = dict(parse_query(head.query))
     operation = _operation(head, query, bucket, key)
+    if operation is None and verified.identity.anonymous:
+        raise S3Error("AccessDenied", "Access Denied")  # strangers are not told what there is
+    if operation is None:
+        raise S3Error("NotImplemented", f"This store does not implement: {_named(head, query, bucket, key)}.")
     _check_headers(head)
     return S3Request(head, verified, MappingProxyType(query), operation, bucket, key, peer)
 
 
-def _operation(head: RequestHead, query: Mapping[str, str], bucket: str | None, key: str | None) -> str:
-    level = "service" if bucket is None else "bucket" if key is None else "object"
+def _operation(
+    head: RequestHead, query: Mapping[str, str], bucket: str | None, key: str | None
+) -> str | None:
+    """The operation; None for what is none of ours."""
     named = sorted((SUBRESOURCES - MODIFIERS) & query.keys())
-    found = OPERATIONS.get((level, head.method, named[0] if named else "")) if len(named) < 2 else None
-    copies = head.get("x-amz-copy-source") is not None
-    if found is None:
-        what = " ".join([head.method, level, *named, *(["copy"] if copies else [])])
-        raise S3Error("NotImplemented", f"This store does not implement: {what}.")
-    return COPIES.get(found, found) if copies else found
+    found = OPERATIONS.get((_level(bucket, key), head.method, "".join(named))) if len(named) < 2 else None
+    if found is None or head.get("x-amz-copy-source") is None:
+        return found
+    return COPIES.get(found, found)
+
+
+def _named(head: RequestHead, query: Mapping[str, str], bucket: str | None, key: str | None) -> str:
+    """What was asked for, in words."""
+    named = sorted((SUBRESOURCES - MODIFIERS) & query.keys())
+    copies = ["copy"] if head.get("x-amz-copy-source") is not None else []
+    return " ".join([head.method, _level(bucket, key), *named, *copies])
+
+
+def _level(bucket: str | None, key: str | None) -> str:
+    return "service" if bucket is None else "bucket" if key is None else "object"
 
 
 def _check_headers(head: RequestHead) -> None:

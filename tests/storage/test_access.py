@@ -289,6 +289,16 @@ def test_no_policy_lets_anybody_make_buckets_or_read_the_feed(world, bucket):
     assert world["anyone"].send("GET", "/").status == 403
 
 
+def test_strangers_are_not_told_what_there_is(world, bucket):
+    for method, path, query in (
+        ("POST", f"/{bucket}", ""),
+        ("PUT", f"/{bucket}", "replication="),
+        ("PATCH", "/", ""),
+    ):
+        assert world["anyone"].send(method, path, query).code == "AccessDenied"
+        assert world["alice"].send(method, path, query).code == "NotImplemented"
+
+
 def test_other_peoples_buckets_are_not_listed(world, bucket):
     world["alice"].send("PUT", f"/{bucket}", "acl=", {"x-amz-acl": "public-read-write"})
 
