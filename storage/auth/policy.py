@@ -18,6 +18,8 @@ from storage.auth.operators import Test, glob, make_test
 from storage.fault import S3Error
 
 MAX_POLICY_BYTES = 20 * 1024  # S3's limit
+MAX_TEXTS = 256  # actions, resources and values; more only slow every request down
+MAX_WILDCARDS = 512  # likewise, and each is compiled when the policy is read
 ARN = "arn:aws:s3:::"
 OLD_TAG = "s3:existingobjecttag/"
 NEW_TAG = "s3:requestobjecttag/"
@@ -89,6 +91,12 @@ class Statement:
     conditions: tuple[Condition, ...]
 
     @property
+    def num_texts(self) -> int:
+        """How much there is to compare with a request."""
+        num_values = sum(len(condition.values) for condition in self.conditions)
+        return len(self.actions) + len(self.resources) + num_values
+
+    @property
     def public(self) -> bool:
         """True if it allows something to everybody, wherever they are."""
         everybody = self.effect is Verdict.ALLOW and _EVERYBODY in self.principals
@@ -147,11 +155,16 @@ def parse_policy(data: bytes, bucket: str) -> Policy:
         raise _malformed("it has a Version and a Statement, and may have an Id")
     if tree.get("Version", "2008-10-17") not in _VERSIONS:
         raise _malformed("Version is 2012-10-17")
+    if sum(map(json.dumps(tree).count, "*?")) > MAX_WILDCARDS:
+        raise _malformed(f"it has more than {MAX_WILDCARDS} wildcards")
     statements = tree.get("Statement")
     listed = statements if isinstance(statements, list) else [statements]
     if not listed:
         raise _malformed("it has no Statement")
-    return Policy(tuple(_statement(each, bucket) for each in listed))
+    policy = Policy(tuple(_statement(each, bucket) for each in listed))
+    if sum(statement.num_texts for statement in policy.statements) > MAX_TEXTS:
+        raise _malformed(f"it names more than {MAX_TEXTS} actions, resources and values")
+    return policy
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
