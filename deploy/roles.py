@@ -7,10 +7,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 from deploy import secrets
-from deploy.config import AccessKeyEntry, Config, ConfigError, load, pick
+from deploy.config import AccessKeyEntry, Config, ConfigError, StoreEntry, WebhookEntry, load, pick
 from deploy.fleet import NODE_GRANTS, SYSTEM_GRANTS
 from storage.auth.key import AccessKey, Grant
 from storage.client.sdk import S3, Endpoint
+from storage.http.virtual import parse_domain
+from storage.notify.webhook import Webhook
 from wire.dial import split_address
 
 Ready = Callable[[int], None]
@@ -75,6 +77,9 @@ def _store(config: Config, name: str | None) -> Runner:
         read_keys=lambda: _keys_of(config.path),
         sources=others,
         anonymous=entry.anonymous,
+        domains=_domains(entry),
+        sigv2=entry.sigv2,
+        webhooks=tuple(_webhook(each) for each in config.webhooks),
     )
 
     async def serve(ready: Ready, stop: asyncio.Event) -> None:
@@ -85,6 +90,22 @@ def _store(config: Config, name: str | None) -> Runner:
                 await other.close()
 
     return serve
+
+
+def _domains(entry: StoreEntry) -> tuple[str, ...]:
+    """Raises: ConfigError."""
+    try:
+        return tuple(parse_domain(each) for each in entry.domains)
+    except ValueError as error:
+        raise ConfigError(f"[stores]: {error}") from error
+
+
+def _webhook(entry: WebhookEntry) -> Webhook:
+    """Raises: ConfigError, SecretsError."""
+    try:
+        return Webhook(entry.id, entry.url, secrets.read_private(entry.secret).strip(), entry.ca)
+    except ValueError as error:
+        raise ConfigError(f"[[webhooks]]: {error}") from error
 
 
 def other_copies(config: Config, region: str) -> tuple[Endpoint, ...]:

@@ -16,6 +16,8 @@ import uvloop
 
 from storage.auth.key import AccessKey, Grant
 from storage.fault import StoreBroken
+from storage.http.virtual import parse_domain
+from storage.notify.webhook import Webhook
 from storage.run import StoreSettings, run
 
 ROOT_FILE = "root.json"
@@ -35,15 +37,43 @@ def main() -> int:
         action="store_true",
         help="WARNING: let anybody who reaches the port use, without a key, what an ACL or a policy opens to everybody",
     )
+    parser.add_argument(
+        "--sigv2",
+        action="store_true",
+        help="honour presigned URLs and forms of Signature Version 2, the weaker one",
+    )
+    parser.add_argument(
+        "--webhook",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("ID", "URL", "SECRET_FILE"),
+        help="an endpoint that notifications of buckets may name; the file's content signs deliveries",
+    )
+    parser.add_argument(
+        "--domain",
+        action="append",
+        default=[],
+        type=parse_domain,
+        help="a name whose subdomains are buckets, where they resolve to this store",
+    )
     args = parser.parse_args()
     try:
         settings, credentials = prepare(args.folder, args.host, args.port)
-        settings = replace(settings, anonymous=args.anonymous)
-        uvloop.run(_serve(settings, credentials))
+        webhooks = tuple(
+            Webhook(id_, url, Path(file).read_bytes().strip()) for id_, url, file in args.webhook
+        )
+        asked = {
+            "anonymous": args.anonymous,
+            "sigv2": args.sigv2,
+            "webhooks": webhooks,
+            "domains": tuple(args.domain),
+        }
+        uvloop.run(_serve(replace(settings, **asked), credentials))
     except BlockingIOError:
         sys.stderr.write(f"another store is using {args.folder}; stop it first\n")
         return EXIT_FAILED
-    except (OSError, StoreBroken) as error:
+    except (OSError, ValueError, StoreBroken) as error:
         sys.stderr.write(f"the store cannot run: {error}\n")
         return EXIT_FAILED
     return 0

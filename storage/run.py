@@ -1,8 +1,11 @@
 """The store as a role: open the folder, listen, serve until told to stop."""
 
 import asyncio
+import logging
+import random
+import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +15,24 @@ from storage.auth.keyring import ReadKeys, keep_current
 from storage.auth.sigv4 import Verifier, utc_now
 from storage.disk.scrub import RATE_BYTES_PER_S, Pace, Scrubber, Source
 from storage.fault import StoreBroken
+from storage.lifecycle.sweep import Pace as LifecyclePace
+from storage.lifecycle.sweep import Sweeper
+from storage.notify.courier import Courier, Patience
+from storage.notify.webhook import Webhook
 from storage.s3 import S3Service
 from storage.store import Store
 from wire.limits import Limits
 from wire.serve import Server
 
+log = logging.getLogger("nearfield.storage")
+
 MIN_PART_BYTES = 5 * 1024 * 1024  # S3's smallest part but the last
 DRAIN_S = 5.0  # uploads under way get this long to finish
 BROKEN_DRAIN_S = 0.5  # and callers of a store whose disk failed this long to hear of it
+AGAIN_S = 10.0
 FIRST_SCRUB_S = 60.0  # a start has better things to do
+EVERY_HOUR = LifecyclePace()
+PATIENT = Patience()
 LIMITS = Limits(
     target_bytes=8 * 1024,  # a key of 1,024 bytes, each escaped, is 3 KiB; a presigned query adds 1 KiB
     num_headers=128,  # user metadata
@@ -46,6 +58,11 @@ class StoreSettings:
     sources: tuple[Source, ...] = ()  # other regions' stores, for what this one's disk lost
     scrub_bytes_per_s: float = RATE_BYTES_PER_S
     anonymous: bool = False  # let in who signs nothing, to what an ACL or a policy gives to everybody
+    domains: tuple[str, ...] = ()  # whose subdomains are buckets; none: path style alone
+    lifecycle: LifecyclePace = EVERY_HOUR
+    webhooks: tuple[Webhook, ...] = ()  # where notifications of buckets may go
+    patience: Patience = PATIENT
+    sigv2: bool = False  # honour Signature Version 2 in presigned queries and forms: weaker, for old clients
 
 
 async def run(settings: StoreSettings, ready: Callable[[int], None], stop: asyncio.Event) -> None:
@@ -53,8 +70,12 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
 
     Raises: OSError (the address or the folder is taken), sqlite3.Error, StoreBroken if the disk failed.
     """
-    verifier = Verifier(settings.access_keys, settings.root_key, anonymous=settings.anonymous)
+    verifier = Verifier(
+        settings.access_keys, settings.root_key, sigv2=settings.sigv2, anonymous=settings.anonymous
+    )
     store = Store(settings.root, verifier, settings.region, settings.min_part_bytes, utc_now)
+    store.domains = settings.domains
+    store.webhooks = frozenset(webhook.id for webhook in settings.webhooks)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -63,11 +84,13 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
 
     store.index.on_broken = broken
     try:
+        works = _works(store, settings)
         server = await Server.start(S3Service(store), settings.host, settings.port, limits=LIMITS)
         ready(server.port)
         tidying = loop.run_in_executor(store.pool, store.tidy)
         scrubber = Scrubber(store, settings.sources, Pace(settings.scrub_bytes_per_s), time.monotonic)
-        beside = [asyncio.create_task(_scrub(scrubber))]
+        beside = [asyncio.create_task(_keep_going(work)) for work in works]
+        beside.append(asyncio.create_task(_scrub(scrubber)))
         if settings.read_keys is not None:
             beside.append(asyncio.create_task(keep_current(verifier.keys, settings.read_keys)))
         await _first_of(stop, ended)
@@ -84,10 +107,28 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
         raise StoreBroken("the index failed; see the log. Restart once the disk is well")
 
 
+def _works(store: Store, settings: StoreSettings) -> list[Callable[[], Awaitable[None]]]:
+    """What runs beside the requests for as long as the store does. Raises: OSError for a webhook's certificates."""
+    sweeper = Sweeper(store, settings.lifecycle, store.clock)
+    couriers = [Courier(store, each, settings.patience, random.random) for each in settings.webhooks]
+    return [sweeper.run, *(courier.run for courier in couriers)]
+
+
 async def _scrub(scrubber: Scrubber) -> None:
     await asyncio.sleep(FIRST_SCRUB_S)
     with suppress(StoreBroken):  # said and acted on by whoever serves
         await scrubber.run()
+
+
+async def _keep_going(work: Callable[[], Awaitable[None]]) -> None:
+    """Begin `work` again after an error of the index that did not stop the store: it must not end unnoticed."""
+    with suppress(StoreBroken):  # as above
+        while True:
+            try:
+                await work()
+            except sqlite3.Error:
+                log.exception("work beside the requests begins again in %s s", AGAIN_S)
+                await asyncio.sleep(AGAIN_S)
 
 
 async def _first_of(*events: asyncio.Event) -> None:

@@ -6,11 +6,14 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 
+from storage.auth import sigv2
+from storage.auth.sigv4 import Verified
 from storage.authority import authorise
 from storage.fault import NO_ROOM, S3Error, StoreBroken
 from storage.http.document import error_document
 from storage.http.reply import XML, Reply, send_reply
 from storage.http.request import S3Request, read_request, signable
+from storage.http.virtual import located
 from storage.operations import (
     acl,
     attributes,
@@ -18,15 +21,19 @@ from storage.operations import (
     cors,
     deletion,
     events,
+    lifecycle,
     multipart,
+    notification,
     objects,
     partcopy,
     policy,
+    post,
     public_access,
     tagging,
     versioning,
 )
 from storage.store import Store
+from wire.http1 import RequestHead
 from wire.refusal import Refusal
 from wire.serve import Disconnected, Exchange
 
@@ -46,6 +53,7 @@ HANDLERS: Mapping[str, Run] = MappingProxyType(
         "ListObjectsV2": buckets.list_v2,
         "ListMultipartUploads": buckets.list_uploads,
         "DeleteObjects": deletion.delete_many,
+        "PostObject": post.refuse,
         "GetObject": objects.get,
         "HeadObject": objects.head,
         "PutObject": objects.put,
@@ -72,6 +80,14 @@ HANDLERS: Mapping[str, Run] = MappingProxyType(
         "GetBucketCors": cors.CORS.get,
         "PutBucketCors": cors.CORS.put,
         "DeleteBucketCors": cors.CORS.delete,
+        "GetBucketLifecycleConfiguration": lifecycle.LIFECYCLE.get,
+        "PutBucketLifecycleConfiguration": lifecycle.LIFECYCLE.put,
+        "DeleteBucketLifecycle": lifecycle.LIFECYCLE.delete,
+        "GetBucketNotificationConfiguration": notification.get,
+        "PutBucketNotificationConfiguration": notification.put,
+        "ListDeadLetters": notification.list_letters,
+        "ReplayDeadLetters": notification.replay_letters,
+        "DeleteDeadLetter": notification.drop_letters,
         "GetBucketVersioning": versioning.get,
         "PutBucketVersioning": versioning.put,
         "ListObjectVersions": versioning.list_versions,
@@ -94,28 +110,45 @@ class S3Service:
     async def __call__(self, exchange: Exchange) -> None:
         """Raises: Disconnected, and whatever broke an answer under way, which cuts the connection."""
         request_id = secrets.token_hex(8).upper()
-        crossing = cors.answer_headers(self._store, exchange.head)
+        head = located(exchange.head, self._store.domains)
+        crossing = cors.answer_headers(self._store, head)
         headers = (("x-amz-request-id", request_id), ("server", "nearfield"), *crossing)
         try:
-            reply = await self._answer(exchange)
+            reply = await self._answer(exchange, head)
             await send_reply(exchange, reply, headers)
         except (S3Error, Refusal, OSError, sqlite3.Error, StoreBroken) as error:
             if exchange.status or isinstance(error, Disconnected):
                 raise
             await send_reply(exchange, _error_reply(exchange, translate(error), request_id), headers)
 
-    async def _answer(self, exchange: Exchange) -> Reply:
+    async def _answer(self, exchange: Exchange, head: RequestHead) -> Reply:
         """No handler runs, and no body is read, before the signature holds and the request may be.
 
         A preflight reaches no handler. Where the store lets strangers in, one who signed nothing may what a list or a
         policy gives to everybody.
+
+        A form brings its signature among its fields: those are read first, and nothing of its file.
+
+        Args:
+            exchange: the request as it was sent, which is what is signed.
+            head: the same with a path-style path.
         """
         store = self._store
-        if cors.is_preflight(exchange.head):
-            return cors.preflight(store, exchange.head)
-        verified = store.verifier.verify(signable(exchange.head), store.clock())
-        request = authorise(store, read_request(exchange.head, verified, exchange.peer))
+        if cors.is_preflight(head):
+            return cors.preflight(store, head)
+        if post.is_form(head):
+            return await post.receive_form(store, exchange, head)
+        request = authorise(store, read_request(*_verify(store, exchange.head, head), exchange.peer))
         return await HANDLERS[request.operation](store, exchange, request)
+
+
+def _verify(store: Store, sent: RequestHead, head: RequestHead) -> tuple[RequestHead, Verified]:
+    """The head to obey, and who signed it; Signature Version 2 is over the path-style path. Raises: S3Error."""
+    now = store.clock()
+    if not store.verifier.sigv2 or not sigv2.is_claimed(signable(sent)):
+        return head, store.verifier.verify(signable(sent), now)
+    headers, verified = sigv2.verify(signable(head), store.verifier.keys, now)
+    return head._replace(headers=headers), verified
 
 
 def translate(error: Exception) -> S3Error:

@@ -44,8 +44,14 @@ CREATE TABLE IF NOT EXISTS blobs (id TEXT PRIMARY KEY, refs INTEGER NOT NULL) WI
 CREATE TABLE IF NOT EXISTS inline (id TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS events (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, bucket TEXT NOT NULL, key BLOB NOT NULL, kind TEXT NOT NULL,
-    size INTEGER NOT NULL, etag TEXT NOT NULL, at_ms INTEGER NOT NULL);
+    size INTEGER NOT NULL, etag TEXT NOT NULL, at_ms INTEGER NOT NULL,
+    name TEXT NOT NULL DEFAULT '', version TEXT NOT NULL DEFAULT '');
 CREATE INDEX IF NOT EXISTS events_by_bucket ON events (bucket, seq);
+CREATE TABLE IF NOT EXISTS webhooks (id TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS dead_letters (
+    id INTEGER PRIMARY KEY AUTOINCREMENT, webhook TEXT NOT NULL, records TEXT NOT NULL, tries INTEGER NOT NULL,
+    reason TEXT NOT NULL, at_ms INTEGER NOT NULL, replay INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX IF NOT EXISTS dead_letters_by_webhook ON dead_letters (webhook, id);
 CREATE TABLE IF NOT EXISTS damages (
     blob TEXT, first INTEGER, length INTEGER, crc64 TEXT NOT NULL, bucket TEXT NOT NULL, key BLOB NOT NULL,
     found_ms INTEGER NOT NULL, repaired_ms INTEGER, PRIMARY KEY (blob, first, length)) WITHOUT ROWID;
@@ -148,21 +154,22 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What must hold of the object that a write replaces; decided inside the commit."""
+    """What must hold of the object that a write replaces; decided inside the commit.
+
+    S3's pages say that If-None-Match takes only `*` here; ETags mean what RFC 9110 section 13.1.2 says.
+    """
 
     if_match: tuple[str, ...] = ()
-    if_none_match: bool = False
+    if_none_match: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, if_match: str | None, if_none_match: str | None) -> "Conditions":
-        """Raises: S3Error NotImplemented for `If-None-Match` with anything but `*`, as S3 does."""
-        if if_none_match is not None and if_none_match.strip() != "*":
-            raise S3Error("NotImplemented", "If-None-Match on writes takes only *.")
-        return cls(parse_etags(if_match), if_none_match is not None)
+        """The conditions of two headers."""
+        return cls(parse_etags(if_match), parse_etags(if_none_match))
 
     def check(self, etag: str | None) -> None:
         """`etag` of the object as it is, None for none. Raises: S3Error PreconditionFailed, NoSuchKey."""
-        if self.if_none_match and etag is not None:
+        if etag is not None and {etag, "*"} & set(self.if_none_match):
             raise _failed("If-None-Match")
         if not self.if_match:
             return

@@ -14,10 +14,19 @@ from storage.disk.sound import Unsound, is_sound
 from storage.fault import S3Error
 from storage.http.conditions import ReadAsk, http_date, iso_date, parse_date_ms
 from storage.http.document import Node, write
-from storage.http.ingest import MAX_PUT_BYTES, Ingest, MemorySink, plan_body, receive
+from storage.http.ingest import (
+    MAX_PUT_BYTES,
+    BodyPlan,
+    Ingest,
+    MemorySink,
+    Source,
+    plan_body,
+    receive,
+)
 from storage.http.reply import XML, ManySlices, OneSlice, Reply
 from storage.http.request import S3Request
 from storage.index.commits import (
+    PUT,
     CopySource,
     CopyTarget,
     copy_object,
@@ -33,6 +42,7 @@ from storage.index.rows import INLINE, NULL_VERSION, Conditions, Extent, Headers
 from storage.index.settings import versioning_of
 from storage.index.tags import TAGGING, parse_header, split_tags, tags_of
 from storage.index.versions import find_version
+from storage.operations.lifecycle import expiry_headers
 from storage.store import Store
 from wire.serve import Exchange
 
@@ -137,15 +147,28 @@ def checksum_nodes(checksum: Checksum | None) -> list[Node]:
 
 async def put(store: Store, exchange: Exchange, request: S3Request) -> Reply:
     """PutObject."""
+    plan = plan_body(request, MAX_PUT_BYTES)
+    if plan.size > MAX_INLINE_BYTES or not exchange.body_complete:
+        _refuse_early(store, request, write_conditions(request))
+    done = await put_body(store, exchange, request, plan)
+    shown = (("etag", f'"{done.etag}"'), *version_headers(store, done), *checksum_headers(done.checksum))
+    return Reply(200, shown + expiry_headers(store.index.reader(), done))
+
+
+async def put_body(
+    store: Store, source: Source, request: S3Request, plan: BodyPlan, name: str = PUT
+) -> ObjectRow:
+    """Store the body that `source` gives as the object that `request` names, with its headers. Raises: S3Error.
+
+    `name`: of the event.
+    """
     headers = kept_headers(request)
     acl = acl_asked(store, request)
     conditions = write_conditions(request)
-    plan = plan_body(request, MAX_PUT_BYTES)
     inline = MemorySink(INLINE + store.blobs.new_id()) if plan.size <= MAX_INLINE_BYTES else None
-    if inline is None or not exchange.body_complete:
-        _refuse_early(store, request, conditions)
-    ingest = Ingest(plan, request, lambda: inline or store.blobs.create(plan.size))
-    received = await receive(exchange, ingest, store.pool, in_memory=inline is not None)
+    known_bytes = plan.size if plan.least is None else None
+    ingest = Ingest(plan, request, lambda: inline or store.blobs.create(known_bytes))
+    received = await receive(source, ingest, store.pool, in_memory=inline is not None)
     row = ObjectRow(
         request.bucket,
         request.key,
@@ -158,9 +181,7 @@ async def put(store: Store, exchange: Exchange, request: S3Request) -> Reply:
         acl=acl,
     )
     data = bytes(inline.data) if inline else b""
-    done = await store.commit_body(ingest, lambda tx: put_object(tx, row, conditions, inline=data))
-    shown = (("etag", f'"{done.etag}"'), *version_headers(store, done), *checksum_headers(done.checksum))
-    return Reply(200, shown)
+    return await store.commit_body(ingest, lambda tx: put_object(tx, row, conditions, inline=data, name=name))
 
 
 def _refuse_early(store: Store, request: S3Request, conditions: Conditions) -> None:
@@ -196,7 +217,8 @@ def _object_headers(
     store: Store, request: S3Request, row: ObjectRow, span: tuple[int, int] | None
 ) -> Headers:
     kept, _ = split_tags(row.headers)
-    headers = dict((DEFAULT_TYPE, *kept, *version_headers(store, row), *_overrides(request)))
+    expiry = expiry_headers(store.index.reader(), row) if "versionId" not in request.query else ()
+    headers = dict((DEFAULT_TYPE, *kept, *version_headers(store, row), *expiry, *_overrides(request)))
     num_tags = len(tags_of(row.headers))
     if num_tags:
         headers["x-amz-tagging-count"] = str(num_tags)

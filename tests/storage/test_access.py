@@ -291,7 +291,7 @@ def test_no_policy_lets_anybody_make_buckets_or_read_the_feed(world, bucket):
 
 def test_strangers_are_not_told_what_there_is(world, bucket):
     for method, path, query in (
-        ("POST", f"/{bucket}", ""),
+        ("POST", f"/{bucket}/k", "restore="),
         ("PUT", f"/{bucket}", "replication="),
         ("PATCH", "/", ""),
     ):
