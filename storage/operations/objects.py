@@ -84,8 +84,8 @@ def kept_headers(request: S3Request) -> Headers:
 def acl_asked(store: Store, request: S3Request) -> Acl | None:
     """The owner and list of what a request writes; None for the bucket's owner and nobody else.
 
-    A key without a user, and who signed nothing, writes for the bucket's owner. To write is not to open what is written
-    to others: that takes an admin grant, or an own grant. Raises: S3Error.
+    A key without a user, and who signed nothing, writes for the bucket's owner. A write grant is not one to open what
+    is written to others: that takes an admin or an own grant; who signed nothing has none to overstep. Raises: S3Error.
     """
     identity, user = request.identity, request.identity.user
     if not user and not asks_acl(request.head.headers):
@@ -97,7 +97,8 @@ def acl_asked(store: Store, request: S3Request) -> Acl | None:
     knows = store.verifier.keys.knows
     acl = acl_from_headers(request.head.headers, owner, access.owner, knows) or private(owner)
     access.demand_unblocked(acl)
-    if acl.opens(owner, access.owner) and not identity.may_own(request.bucket):
+    free = identity.anonymous or identity.may_own(request.bucket)
+    if acl.opens(owner, access.owner) and not free:
         identity.demand(Right.ADMIN, request.bucket, request.key)
     return acl
 

@@ -197,11 +197,10 @@ def test_keys_without_a_user_are_no_owners(world):
     assert world["tenant"].get("models", "acme/k").status == 200
 
 
-@pytest.mark.parametrize("who", ["tenant", "anyone"])
-def test_to_write_is_not_to_open_what_is_written(world, who):
+def test_to_write_is_not_to_open_what_is_written(world):
     """What a key writes under its grant stays closed, unless an administrator opens it."""
     world["admin"].send("PUT", "/models", "acl=", {"x-amz-acl": "public-read-write"})
-    caller, opened_key = world[who], f"acme/opened-{who}"
+    caller, opened_key = world["tenant"], "acme/opened"
     opened = [
         caller.put("models", opened_key, b"1", x_amz_acl="public-read"),
         caller.put("models", opened_key, b"1", x_amz_grant_read="id=bob"),
@@ -218,6 +217,15 @@ def test_to_write_is_not_to_open_what_is_written(world, who):
     assert world["admin"].get("models", opened_key).status == 404
     assert world["admin"].put("models", opened_key, b"1", x_amz_acl="public-read").status == 200
     assert world["bob"].get("models", opened_key).status == 200
+
+
+def test_a_stranger_may_open_what_it_writes_where_everybody_may_write(world, bucket):
+    world["alice"].send("PUT", f"/{bucket}", "acl=", {"x-amz-acl": "public-read-write"})
+
+    assert world["anyone"].put(bucket, "opened", b"1", x_amz_acl="public-read").status == 200
+    assert [world[name].get(bucket, "opened").body for name in ("anyone", "bob", "alice")] == [b"1"] * 3
+    assert world["anyone"].send("PUT", f"/{bucket}/opened", "acl=", {"x-amz-acl": "private"}).status == 403
+    assert world["anyone"].put(bucket, "k", b"1", x_amz_acl="public-read").status == 200
 
 
 def test_a_policy_lends_and_denies(world, bucket):
