@@ -14,7 +14,8 @@ from storage.fault import S3Error
 from storage.index.commits import CopySource, CopyTarget, copy_object, create_bucket, put_object
 from storage.index.database import Index
 from storage.index.rows import Extent, ObjectRow
-from tests.storage.stores import ADMIN, ALICE, BOB, READER, TENANT, Raw, StoreThread, memory_folder
+from tests.storage.stores import ADMIN, ALICE, BOB, READER, TENANT, Raw, StoreThread, boto, memory_folder
+from tests.storage.test_post import BOUNDARY, body_of
 
 NOBODY = AccessKey("NFNOBODY", 1, (), user="nobody")
 ALICES_READER = AccessKey("NFALICE2", 1, (Grant.parse("elsewhere::read"),), user="alice")
@@ -720,3 +721,59 @@ def test_a_bucket_without_policy_and_lists_costs_no_look(counted):
     assert len(get("alice", "alices")) == gets[0]  # and a policy is read once, not each time
     for caller in found.values():
         caller.__exit__()
+
+
+def form(world, bucket, fields):
+    """What a browser's form is answered that is sent without any header of a signature."""
+    body = body_of(fields, b"1")
+    content_type = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"}
+    return world["anyone"].send("POST", f"/{bucket}", "", content_type, body)
+
+
+def signed_form(world, bucket, who, key, **fields):
+    client = boto(world[who].endpoint, signature_version="s3v4")
+    conditions = [{name: value} for name, value in fields.items()]
+    made = client.generate_presigned_post(bucket, key, Fields=dict(fields), Conditions=conditions)
+    client.close()
+    return form(world, bucket, made["fields"])
+
+
+def test_a_form_is_let_through_as_a_put_is(world, bucket):
+    assert signed_form(world, bucket, "bob", "bobs").status == 403
+    assert signed_form(world, bucket, "alice", "alices").status == 204
+    world["alice"].policy(
+        bucket,
+        allow(bucket, "s3:PutObject", "bob"),
+        allow(bucket, "s3:PutObject", key="secret/*", effect="Deny"),
+    )
+
+    assert signed_form(world, bucket, "bob", "bobs").status == 204
+    assert [signed_form(world, bucket, who, "secret/k").status for who in ("bob", "alice")] == [403, 403]
+    assert [world[who].get(bucket, "bobs").status for who in ("bob", "alice")] == [200, 403]
+    world["alice"].block(bucket, "BlockPublicAcls")
+    assert signed_form(world, bucket, "alice", "opened", acl="public-read").status == 403
+
+
+def test_a_form_of_a_strangers_goes_where_everybody_may_write(world, bucket):
+    assert form(world, bucket, {"key": "f"}).code == "AccessDenied"
+    assert form(world, "no-bucket-of-anybody", {"key": "f"}).status in {403, 404}
+    world["alice"].send("PUT", f"/{bucket}", "acl=", {"x-amz-acl": "public-read-write"})
+
+    assert form(world, bucket, {"key": "f", "acl": "public-read"}).status == 204
+    assert world["bob"].get(bucket, "f").body == b"1"
+    for broken in ("policy", "signature", "AWSAccessKeyId", "x-amz-signature", "X-Amz-Credential"):
+        assert form(world, bucket, {"key": "broken", broken: "x"}).status >= 400
+    assert world["alice"].get(bucket, "broken").status == 404
+
+
+def test_a_form_of_a_strangers_is_refused_unless_the_store_was_told_otherwise():
+    store = StoreThread(memory_folder())
+    found = callers(store)
+    found["alice"].send("PUT", "/open", "", {"x-amz-acl": "public-read-write"})
+
+    assert form(found, "open", {"key": "f"}).code == "AccessDenied"
+    assert found["alice"].get("open", "f").status == 404
+    for caller in found.values():
+        caller.__exit__()
+    store.stop()
+    shutil.rmtree(store.settings.root)
