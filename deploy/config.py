@@ -31,10 +31,14 @@ class AccessKeyEntry:
 
 @dataclass(frozen=True, slots=True)
 class StoreEntry:
-    """The embedded object store of one region: where it listens and where its bytes live."""
+    """The embedded object store of one region: where it listens and where its bytes live.
+
+    `sigv2`: presigned URLs and forms of Signature Version 2 too, which is weaker, for clients that make no other.
+    """
 
     listen: str
     root: Path
+    sigv2: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +264,12 @@ def _as_int(value: object, _base: Path) -> int:
     return value
 
 
+def _as_bool(value: object, _base: Path) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError("must be true or false")
+    return value
+
+
 def _as_float(value: object, _base: Path) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
         raise TypeError("must be a number, 0 or more")
@@ -282,6 +292,7 @@ _CONVERTERS: Mapping[str, Callable[[object, Path], object]] = MappingProxyType(
     {
         "str": _as_str,
         "Path": _as_path,
+        "bool": _as_bool,
         "int": _as_int,
         "float": _as_float,
         "tuple": _as_tuple,

@@ -74,6 +74,7 @@ def _store(config: Config, name: str | None) -> Runner:
         region=region,
         read_keys=lambda: _keys_of(config.path),
         sources=others,
+        sigv2=entry.sigv2,
     )
 
     async def serve(ready: Ready, stop: asyncio.Event) -> None:

@@ -9,6 +9,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import uvloop
@@ -29,10 +30,15 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="where everything is kept; made if it is not there")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: loopback only)")
     parser.add_argument("--port", type=int, default=9000, help="0 picks a free one (default: 9000)")
+    parser.add_argument(
+        "--sigv2",
+        action="store_true",
+        help="honour presigned URLs and forms of Signature Version 2, the weaker one",
+    )
     args = parser.parse_args()
     try:
         settings, credentials = prepare(args.folder, args.host, args.port)
-        uvloop.run(_serve(settings, credentials))
+        uvloop.run(_serve(replace(settings, sigv2=args.sigv2), credentials))
     except BlockingIOError:
         sys.stderr.write(f"another store is using {args.folder}; stop it first\n")
         return EXIT_FAILED

@@ -133,10 +133,10 @@ def parse_type(algorithm: Algorithm, raw: str | None) -> str:
 
 
 def parse_value(algorithm: Algorithm, raw: str) -> bytes:
-    """The digest in a checksum header. Raises: S3Error InvalidRequest."""
+    """The digest in a checksum header. Raises: S3Error BadDigest: what is no digest is that of no bytes."""
     digest = decode_digest(raw, algorithm.width_bytes)
     if digest is None:
-        raise S3Error("InvalidRequest", f"Value for {algorithm.header} header is invalid.")
+        raise S3Error("BadDigest", f"Value for {algorithm.header} header is invalid.")
     return digest
 
 

@@ -45,6 +45,7 @@ class StoreSettings:
     )
     sources: tuple[Source, ...] = ()  # other regions' stores, for what this one's disk lost
     scrub_bytes_per_s: float = RATE_BYTES_PER_S
+    sigv2: bool = False  # honour Signature Version 2 in presigned queries and forms: weaker, for old clients
 
 
 async def run(settings: StoreSettings, ready: Callable[[int], None], stop: asyncio.Event) -> None:
@@ -52,7 +53,7 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
 
     Raises: OSError (the address or the folder is taken), sqlite3.Error, StoreBroken if the disk failed.
     """
-    verifier = Verifier(settings.access_keys, settings.root_key)
+    verifier = Verifier(settings.access_keys, settings.root_key, sigv2=settings.sigv2)
     store = Store(settings.root, verifier, settings.region, settings.min_part_bytes, utc_now)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()

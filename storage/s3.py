@@ -6,6 +6,8 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 
+from storage.auth import sigv2
+from storage.auth.sigv4 import Verified
 from storage.fault import NO_ROOM, S3Error, StoreBroken
 from storage.http.document import error_document
 from storage.http.reply import XML, Reply, send_reply
@@ -19,10 +21,12 @@ from storage.operations import (
     multipart,
     objects,
     partcopy,
+    post,
     tagging,
     versioning,
 )
 from storage.store import Store
+from wire.http1 import RequestHead
 from wire.refusal import Refusal
 from wire.serve import Disconnected, Exchange
 
@@ -42,6 +46,7 @@ HANDLERS: Mapping[str, Run] = MappingProxyType(
         "ListObjectsV2": buckets.list_v2,
         "ListMultipartUploads": buckets.list_uploads,
         "DeleteObjects": objects.delete_many,
+        "PostObject": post.refuse,
         "GetObject": objects.get,
         "HeadObject": objects.head,
         "PutObject": objects.put,
@@ -94,13 +99,26 @@ class S3Service:
             await send_reply(exchange, _error_reply(exchange, translate(error), request_id), headers)
 
     async def _answer(self, exchange: Exchange) -> Reply:
-        """No handler runs, and no body is read, before the signature holds. A preflight reaches no handler."""
+        """No handler runs, and no body is read, before the signature holds. A preflight reaches no handler.
+
+        A form brings its signature among its fields: those are read first, and nothing of its file.
+        """
         store = self._store
         if cors.is_preflight(exchange.head):
             return cors.preflight(store, exchange.head)
-        verified = store.verifier.verify(signable(exchange.head), store.clock())
-        request = read_request(exchange.head, verified)
+        if post.is_form(exchange.head):
+            return await post.receive_form(store, exchange)
+        request = read_request(*_verify(store, exchange.head))
         return await HANDLERS[request.operation](store, exchange, request)
+
+
+def _verify(store: Store, head: RequestHead) -> tuple[RequestHead, Verified]:
+    """The head to obey, and who signed it. Raises: S3Error."""
+    signed, now = signable(head), store.clock()
+    if not store.verifier.sigv2 or not sigv2.is_claimed(signed):
+        return head, store.verifier.verify(signed, now)
+    headers, verified = sigv2.verify(signed, store.verifier.keys, now)
+    return head._replace(headers=headers), verified
 
 
 def translate(error: Exception) -> S3Error:

@@ -29,6 +29,7 @@ Headers = tuple[tuple[str, str], ...]
 _UNRESERVED = "-._~"
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _STAMP = re.compile(r"\d{8}T\d{6}Z")
+_LIFE = re.compile(r"-?[0-9]{1,7}")
 _SCOPE_WORD = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _QUERY_CLAIM = frozenset(
     {"X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders"}
@@ -121,10 +122,12 @@ class Verifier:
 
     Attributes:
         keys: may be replaced while requests are served.
+        sigv2: Signature Version 2 is honoured too, in presigned queries and forms.
     """
 
-    def __init__(self, keys: Iterable[AccessKey], root_key: bytes) -> None:
+    def __init__(self, keys: Iterable[AccessKey], root_key: bytes, *, sigv2: bool = False) -> None:
         self.keys = KeyRing(keys, root_key)
+        self.sigv2 = sigv2
 
     def verify(self, request: Signable, now: datetime) -> Verified:
         """The signer of `request` and its body's protection.
@@ -175,9 +178,7 @@ def read_claim(request: Signable) -> Claim:
     elif authorization is not None:
         claim = _claim_from_header(request, authorization)
     elif {"AWSAccessKeyId", "Signature"} <= names:
-        raise S3Error(
-            "NotImplemented", "Signature Version 2 is off here; presign with signature_version='s3v4'."
-        )
+        raise sigv2_is_off()
     else:
         raise S3Error("AccessDenied", "Anonymous access is off; sign the request.")
     _check_signed_headers(request, claim)
@@ -186,6 +187,8 @@ def read_claim(request: Signable) -> Claim:
 
 def _claim_from_header(request: Signable, authorization: str) -> Claim:
     algorithm, _, rest = authorization.partition(" ")
+    if algorithm == "AWS":
+        raise sigv2_is_off()
     if algorithm != ALGORITHM:
         raise S3Error("InvalidRequest", f"The authorization mechanism is not supported; use {ALGORITHM}.")
     fields = dict(_field(part) for part in rest.split(","))
@@ -210,12 +213,11 @@ def _claim_from_query(request: Signable) -> Claim:
     fields = {
         name.removeprefix("X-Amz-"): value for name, value in query.items() if name.startswith("X-Amz-")
     }
-    raw_expires = query["X-Amz-Expires"]
-    expires_s = (
-        int(raw_expires) if raw_expires.isascii() and raw_expires.isdigit() and len(raw_expires) < 8 else 0
-    )
-    if not 1 <= expires_s <= MAX_EXPIRES_S:
+    if not _LIFE.fullmatch(query["X-Amz-Expires"]) or int(query["X-Amz-Expires"]) > MAX_EXPIRES_S:
         raise S3Error(code, f"X-Amz-Expires is 1 to {MAX_EXPIRES_S} seconds.")
+    expires_s = int(query["X-Amz-Expires"])
+    if expires_s < 1:
+        raise S3Error("AccessDenied", "Request has expired")
     payload = request.get("x-amz-content-sha256") or PayloadKind.UNSIGNED.value
     return _claim(code, fields, query["X-Amz-Date"], payload, expires_s)
 
@@ -345,6 +347,14 @@ def _is_equal(expected: str, claimed: str) -> bool:
 def _demand_equal(expected: str, claimed: str) -> None:
     if not _is_equal(expected, claimed):
         raise _mismatch()
+
+
+def sigv2_is_off() -> S3Error:
+    """The refusal of Signature Version 2 where it was not asked for."""
+    return S3Error(
+        "NotImplemented",
+        "Signature Version 2 is off here: presign with signature_version='s3v4', or set sigv2 = true for the store.",
+    )
 
 
 def _mismatch() -> S3Error:

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Protocol
@@ -32,6 +32,13 @@ BATCH_BYTES = 512 * 1024  # handed to a thread at once; a body holds at most two
 AT_ONCE_BYTES = 16 * 1024  # 50 us of MD5; handing it to a thread and back takes as long on a busy machine
 MAX_PUT_BYTES = 5 * 1024**3  # S3's largest single PUT and part
 _NOT_VALUES = frozenset({HEADER_PREFIX + "algorithm", HEADER_PREFIX + "type", HEADER_PREFIX + "mode"})
+
+
+class Source(Protocol):
+    """Where the body comes from: a request, or the file in a form."""
+
+    def body(self) -> AsyncIterator[bytes]:
+        """The pieces as they come. Raises: wire's Refusal and Disconnected, S3Error."""
 
 
 class Sink(Protocol):
@@ -72,7 +79,10 @@ class MemorySink:
 
 @dataclass(frozen=True, slots=True)
 class BodyPlan:
-    """What a request says about its body, checked as far as heads go."""
+    """What a request says about its body, checked as far as heads go.
+
+    `least` is None for a body of exactly `size` bytes. A form's file ends where it ends: from `least` to `size` bytes.
+    """
 
     size: int
     kind: PayloadKind
@@ -81,6 +91,7 @@ class BodyPlan:
     algorithm: Algorithm | None  # to compute, and to compare if a value comes
     digest: bytes | None  # the value in a header
     trailers: frozenset[str]
+    least: int | None = None
 
 
 def plan_body(request: S3Request, max_bytes: int, algorithm: str | None = None) -> BodyPlan:
@@ -225,7 +236,7 @@ class Ingest:
     def _take(self, piece: bytes | memoryview) -> None:
         self._size += len(piece)
         if self._size > self.plan.size:
-            raise S3Error("IncompleteBody", "The body is longer than was announced.")
+            raise _too_long(self.plan)
         self._md5.update(piece)
         self._crc64.update(piece)
         if self._sha256 is not None:
@@ -236,10 +247,8 @@ class Ingest:
 
     def _check(self, trailers: dict[str, str]) -> None:
         plan = self.plan
-        if self._size != plan.size:
-            raise S3Error(
-                "IncompleteBody", "You did not provide the number of bytes specified by Content-Length."
-            )
+        if self._size < (plan.size if plan.least is None else plan.least):
+            raise _too_short(plan)
         if plan.md5 is not None and plan.md5 != self._md5.digest():
             raise S3Error("BadDigest", "The Content-MD5 you specified did not match what we received.")
         if self._sha256 is not None and plan.sha256 != self._sha256.hexdigest():
@@ -267,7 +276,23 @@ class Ingest:
         return Checksum(self.plan.algorithm.name, encode_digest(self._checksum.digest()))
 
 
-async def receive(exchange: Exchange, ingest: Ingest, pool: Executor, *, in_memory: bool = False) -> Received:
+def _too_long(plan: BodyPlan) -> S3Error:
+    if plan.least is None:
+        return S3Error("IncompleteBody", "The body is longer than was announced.")
+    message = "Your proposed upload exceeds the maximum allowed size"
+    return S3Error("EntityTooLarge", message, MaxSizeAllowed=str(plan.size))
+
+
+def _too_short(plan: BodyPlan) -> S3Error:
+    if plan.least is None:
+        return S3Error(
+            "IncompleteBody", "You did not provide the number of bytes specified by Content-Length."
+        )
+    message = "Your proposed upload is smaller than the minimum allowed size"
+    return S3Error("EntityTooSmall", message, MinSizeAllowed=str(plan.least))
+
+
+async def receive(source: Source, ingest: Ingest, pool: Executor, *, in_memory: bool = False) -> Received:
     """Run a body through `ingest`; if anything goes wrong, cancellation too, nothing is left behind.
 
     With `in_memory`, its sink being memory, a body up to AT_ONCE_BYTES is taken on the loop: hashing it takes less
@@ -281,7 +306,7 @@ async def receive(exchange: Exchange, ingest: Ingest, pool: Executor, *, in_memo
     num_bytes = 0
     whole = False
     try:
-        async for piece in exchange.body():
+        async for piece in source.body():
             pieces.append(piece)
             num_bytes += len(piece)
             if num_bytes >= BATCH_BYTES:

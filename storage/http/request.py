@@ -91,6 +91,7 @@ OPERATIONS: Mapping[tuple[str, str, str], str] = MappingProxyType(
         ("bucket", "GET", "list-type"): "ListObjectsV2",
         ("bucket", "GET", "uploads"): "ListMultipartUploads",
         ("bucket", "POST", "delete"): "DeleteObjects",
+        ("bucket", "POST", ""): "PostObject",
         ("bucket", "GET", "acl"): "GetBucketAcl",
         ("bucket", "PUT", "acl"): "PutBucketAcl",
         ("object", "GET", "attributes"): "GetObjectAttributes",
@@ -148,6 +149,7 @@ KEY_RIGHTS: Mapping[str, Right] = MappingProxyType(
 # The same for the whole bucket, and for the keys under the prefix that a listing asks for.
 BUCKET_RIGHTS: Mapping[str, Right] = MappingProxyType(
     {
+        "PostObject": Right.WRITE,
         "CreateBucket": Right.ADMIN,
         "DeleteBucket": Right.ADMIN,
         "GetBucketAcl": Right.ADMIN,

@@ -142,21 +142,22 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What must hold of the object that a write replaces; decided inside the commit."""
+    """What must hold of the object that a write replaces; decided inside the commit.
+
+    S3's pages say that If-None-Match takes only `*` here; ETags mean what RFC 9110 section 13.1.2 says.
+    """
 
     if_match: tuple[str, ...] = ()
-    if_none_match: bool = False
+    if_none_match: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, if_match: str | None, if_none_match: str | None) -> "Conditions":
-        """Raises: S3Error NotImplemented for `If-None-Match` with anything but `*`, as S3 does."""
-        if if_none_match is not None and if_none_match.strip() != "*":
-            raise S3Error("NotImplemented", "If-None-Match on writes takes only *.")
-        return cls(parse_etags(if_match), if_none_match is not None)
+        """The conditions of two headers."""
+        return cls(parse_etags(if_match), parse_etags(if_none_match))
 
     def check(self, etag: str | None) -> None:
         """`etag` of the object as it is, None for none. Raises: S3Error PreconditionFailed, NoSuchKey."""
-        if self.if_none_match and etag is not None:
+        if etag is not None and {etag, "*"} & set(self.if_none_match):
             raise _failed("If-None-Match")
         if not self.if_match:
             return

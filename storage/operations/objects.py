@@ -11,7 +11,16 @@ from storage.disk.sound import Unsound, is_sound
 from storage.fault import S3Error
 from storage.http.conditions import ReadAsk, http_date, iso_date, parse_date_ms
 from storage.http.document import MAX_DOCUMENT_BYTES, Element, Node, parse, write
-from storage.http.ingest import MAX_PUT_BYTES, Ingest, MemorySink, plan_body, read_document, receive
+from storage.http.ingest import (
+    MAX_PUT_BYTES,
+    BodyPlan,
+    Ingest,
+    MemorySink,
+    Source,
+    plan_body,
+    read_document,
+    receive,
+)
 from storage.http.reply import XML, ManySlices, OneSlice, Reply
 from storage.http.request import S3Request
 from storage.index.commits import (
@@ -109,14 +118,22 @@ def checksum_nodes(checksum: Checksum | None) -> list[Node]:
 
 async def put(store: Store, exchange: Exchange, request: S3Request) -> Reply:
     """PutObject."""
+    plan = plan_body(request, MAX_PUT_BYTES)
+    if plan.size > MAX_INLINE_BYTES or not exchange.body_complete:
+        _refuse_early(store, request, write_conditions(request))
+    done = await put_body(store, exchange, request, plan)
+    shown = (("etag", f'"{done.etag}"'), *version_headers(store, done), *checksum_headers(done.checksum))
+    return Reply(200, shown)
+
+
+async def put_body(store: Store, source: Source, request: S3Request, plan: BodyPlan) -> ObjectRow:
+    """Store the body that `source` gives as the object that `request` names, with its headers. Raises: S3Error."""
     headers = kept_headers(request)
     conditions = write_conditions(request)
-    plan = plan_body(request, MAX_PUT_BYTES)
     inline = MemorySink(INLINE + store.blobs.new_id()) if plan.size <= MAX_INLINE_BYTES else None
-    if inline is None or not exchange.body_complete:
-        _refuse_early(store, request, conditions)
-    ingest = Ingest(plan, request, lambda: inline or store.blobs.create(plan.size))
-    received = await receive(exchange, ingest, store.pool, in_memory=inline is not None)
+    known_bytes = plan.size if plan.least is None else None
+    ingest = Ingest(plan, request, lambda: inline or store.blobs.create(known_bytes))
+    received = await receive(source, ingest, store.pool, in_memory=inline is not None)
     row = ObjectRow(
         request.bucket,
         request.key,
@@ -128,9 +145,7 @@ async def put(store: Store, exchange: Exchange, request: S3Request) -> Reply:
         received.checksum,
     )
     data = bytes(inline.data) if inline else b""
-    done = await store.commit_body(ingest, lambda tx: put_object(tx, row, conditions, inline=data))
-    shown = (("etag", f'"{done.etag}"'), *version_headers(store, done), *checksum_headers(done.checksum))
-    return Reply(200, shown)
+    return await store.commit_body(ingest, lambda tx: put_object(tx, row, conditions, inline=data))
 
 
 def _refuse_early(store: Store, request: S3Request, conditions: Conditions) -> None:

@@ -61,6 +61,7 @@ def test_a_lan_has_no_simulated_links(tmp_path):
         ('region = "fra"', 'region = "sfo"', "nodes.fra-0.region"),
         ("landing_pool_bytes = 134217728", "landing_pool_bytes = -1", "0 or more"),
         ("landing_pool_bytes = 134217728", 'landing_pool_bytes = "many"', "whole number"),
+        ("[stores.iad]", "[stores.iad]\nsigv2 = 1", "true or false"),
         ("[platform]", "[platfrom]", "unknown key `platfrom`. Did you mean `platform`?"),
         ("generation", "generation", None),
     ],

@@ -118,7 +118,6 @@ def test_bad_listings(raw, query):
         ("PUT", "/models/a", "retention="),
         ("GET", "/models/a", "acl=&tagging="),
         ("POST", "/models/a", "restore="),
-        ("POST", "/models", ""),
         ("POST", "/", ""),
         ("OPTIONS", "/models", ""),
     ],

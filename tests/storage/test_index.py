@@ -80,7 +80,7 @@ def test_a_refused_change_leaves_no_trace_beside_others_in_its_batch(index):
     gate = threading.Event()
     index.commit(lambda tx: gate.wait(5))
     first = index.commit(lambda tx: put_object(tx, row("a", "b1")))
-    refused = index.commit(lambda tx: put_object(tx, row("a", "b2"), Conditions(if_none_match=True)))
+    refused = index.commit(lambda tx: put_object(tx, row("a", "b2"), Conditions(if_none_match=("*",))))
     third = index.commit(lambda tx: put_object(tx, row("c", "b3")))
     gate.set()
 

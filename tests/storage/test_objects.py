@@ -134,7 +134,8 @@ def test_conditional_writes(raw):
     assert (stale.status, stale.code) == (412, "PreconditionFailed")
     assert raw.put("models", "never", b"", if_match=etag).code == "NoSuchKey"
     assert raw.get("models", "once").body == b"3"
-    assert raw.put("models", "once", b"", if_none_match='"x"').status == 501
+    assert raw.put("models", "once", b"5", if_none_match=swapped.headers["etag"]).status == 412
+    assert raw.put("models", "once", b"6", if_none_match=etag).status == 200
 
 
 def test_conditional_deletes(raw):

@@ -144,7 +144,7 @@ def canonical_twin(old: str, new: str) -> bool:
     [
         ((), "AccessDenied"),
         ((("authorization", "Basic Zm9v"),), "InvalidRequest"),
-        ((("authorization", "AWS NFTEST:abcd"),), "InvalidRequest"),
+        ((("authorization", "AWS NFTEST:abcd"),), "NotImplemented"),
         (
             (
                 ("authorization", "AWS4-HMAC-SHA256 Credential=x"),
@@ -206,14 +206,19 @@ def test_a_presigned_request_lives_as_long_as_it_says(seconds, code):
         assert code_of(request, now) == code
 
 
-@pytest.mark.parametrize("expires", ["0", "604801", "-1", "1e3", "x", ""])
-def test_a_presigned_life_is_bounded(expires):
+@pytest.mark.parametrize(
+    ("expires", "code"),
+    [
+        ("0", "AccessDenied"),
+        ("-1", "AccessDenied"),
+        *((bad, "AuthorizationQueryParametersError") for bad in ("604801", "1e3", "x", "")),
+    ],
+)
+def test_a_presigned_life_is_bounded(expires, code):
     split = urlsplit(presign(ENDPOINT, "GET", "/models/a", 60, now=NOW))
     query = split.query.replace("X-Amz-Expires=60", f"X-Amz-Expires={expires}")
 
-    assert (
-        code_of(Signable("GET", split.path, query, (("host", HOST),))) == "AuthorizationQueryParametersError"
-    )
+    assert code_of(Signable("GET", split.path, query, (("host", HOST),))) == code
 
 
 def test_two_signatures_at_once_are_refused():

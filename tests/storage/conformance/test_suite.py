@@ -43,7 +43,7 @@ def test_what_passed_passes_still(tmp_path, monkeypatch):
             f"{FOLDER} names no folder with ceph/s3-tests, or {PYTHON} no interpreter that can run it"
         )
     monkeypatch.setattr("tests.storage.stores.KEYS", USERS)
-    store = StoreThread(memory_folder())
+    store = StoreThread(memory_folder(), sigv2=True)
     try:
         outcomes = suite.run(store, USERS, tmp_path)
     finally:
