@@ -12,6 +12,8 @@ from storage.auth.keyring import ReadKeys, keep_current
 from storage.auth.sigv4 import Verifier, utc_now
 from storage.disk.scrub import RATE_BYTES_PER_S, Pace, Scrubber, Source
 from storage.fault import StoreBroken
+from storage.lifecycle.sweep import Pace as LifecyclePace
+from storage.lifecycle.sweep import Sweeper
 from storage.s3 import S3Service
 from storage.store import Store
 from wire.limits import Limits
@@ -21,6 +23,7 @@ MIN_PART_BYTES = 5 * 1024 * 1024  # S3's smallest part but the last
 DRAIN_S = 5.0  # uploads under way get this long to finish
 BROKEN_DRAIN_S = 0.5  # and callers of a store whose disk failed this long to hear of it
 FIRST_SCRUB_S = 60.0  # a start has better things to do
+EVERY_HOUR = LifecyclePace()
 LIMITS = Limits(
     target_bytes=8 * 1024,  # a key of 1,024 bytes, each escaped, is 3 KiB; a presigned query adds 1 KiB
     num_headers=128,  # user metadata
@@ -45,6 +48,7 @@ class StoreSettings:
     )
     sources: tuple[Source, ...] = ()  # other regions' stores, for what this one's disk lost
     scrub_bytes_per_s: float = RATE_BYTES_PER_S
+    lifecycle: LifecyclePace = EVERY_HOUR
     sigv2: bool = False  # honour Signature Version 2 in presigned queries and forms: weaker, for old clients
 
 
@@ -67,7 +71,8 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
         ready(server.port)
         tidying = loop.run_in_executor(store.pool, store.tidy)
         scrubber = Scrubber(store, settings.sources, Pace(settings.scrub_bytes_per_s), time.monotonic)
-        beside = [asyncio.create_task(_scrub(scrubber))]
+        sweeper = Sweeper(store, settings.lifecycle, store.clock)
+        beside = [asyncio.create_task(_scrub(scrubber)), asyncio.create_task(_sweep(sweeper))]
         if settings.read_keys is not None:
             beside.append(asyncio.create_task(keep_current(verifier.keys, settings.read_keys)))
         await _first_of(stop, ended)
@@ -88,6 +93,11 @@ async def _scrub(scrubber: Scrubber) -> None:
     await asyncio.sleep(FIRST_SCRUB_S)
     with suppress(StoreBroken):  # said and acted on by whoever serves
         await scrubber.run()
+
+
+async def _sweep(sweeper: Sweeper) -> None:
+    with suppress(StoreBroken):  # as above
+        await sweeper.run()
 
 
 async def _first_of(*events: asyncio.Event) -> None:

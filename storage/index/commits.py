@@ -43,6 +43,12 @@ from storage.index.tags import split_tags
 MAX_OBJECT_BYTES = 5 * 1024**4  # S3's largest object
 ANY = Conditions()
 
+# Names of events, S3's: https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-how-to-event-types-and-destinations.html
+PUT, POSTED, COPIED = "ObjectCreated:Put", "ObjectCreated:Post", "ObjectCreated:Copy"
+COMPLETED = "ObjectCreated:CompleteMultipartUpload"
+REMOVED, EXPIRED = "ObjectRemoved", "LifecycleExpiration"  # each with :Delete and :DeleteMarkerCreated
+VERSION_ONLY = "version"  # the kind of a line that says nothing of the object as it is read
+
 
 def create_bucket(tx: Transaction, bucket: BucketName) -> None:
     """Raises: S3Error BucketAlreadyOwnedByYou."""
@@ -112,11 +118,12 @@ def put_object(
     conditions: Conditions = ANY,
     freed: Iterable[Extent] = (),
     inline: bytes = b"",
+    name: str = PUT,
 ) -> ObjectRow:
     """Make `row` the object of its key; returns it with its time and sequence number. Raises: S3Error.
 
     `freed`: extents whose rows this transaction has deleted, so that what only changes hands is not counted twice.
-    `inline`: the bytes of the row's only extent, if it is an inline one.
+    `inline`: the bytes of the row's only extent, if it is an inline one. `name`: of the event, in S3's words.
     """
     demand_bucket(tx.db, row.bucket)
     old = find_object(tx.db, row.bucket, row.key)
@@ -126,8 +133,9 @@ def put_object(
     state = versioning_of(tx.db, row.bucket)
     removed = versions.make_room(tx.db, state, old, row.bucket, row.key)
     _count(tx, added=row.extents, removed=(*removed, *freed))
-    seq = _record(tx, row, "put")
+    seq = _record(tx, row, "put", name)
     row = replace(row, modified_ms=tx.now_ms, seq=seq, version=versions.name_of(state, seq))
+    _name_version(tx, state, seq, row.version)
     versions.make_current(tx.db, row)
     return row
 
@@ -141,7 +149,11 @@ class Deleted:
 
 
 def delete_object(
-    tx: Transaction, bucket: BucketName, key: ObjectKey, conditions: Conditions = ANY
+    tx: Transaction,
+    bucket: BucketName,
+    key: ObjectKey,
+    conditions: Conditions = ANY,
+    family: str = REMOVED,
 ) -> Deleted:
     """Delete, or with versioning leave a marker. A missing key is no error, unless a condition asks for it.
 
@@ -156,17 +168,23 @@ def delete_object(
         versions.remove_current(tx.db, bucket, key)
     if not state:
         if old is not None:
-            _record(tx, old, "delete")
+            _record(tx, old, "delete", f"{family}:Delete")
         return Deleted()
     marker = ObjectRow(bucket, key, 0, "", tx.now_ms, (), ())
-    seq = _record(tx, marker, "delete")
+    seq = _record(tx, marker, "delete", f"{family}:DeleteMarkerCreated")
     marker = replace(marker, seq=seq, version=versions.name_of(state, seq))
+    _name_version(tx, state, seq, marker.version)
     versions.keep(tx.db, marker)
     return Deleted(marker.version, marker=True)
 
 
 def delete_version(
-    tx: Transaction, bucket: BucketName, key: ObjectKey, version: str, conditions: Conditions = ANY
+    tx: Transaction,
+    bucket: BucketName,
+    key: ObjectKey,
+    version: str,
+    conditions: Conditions = ANY,
+    family: str = REMOVED,
 ) -> Deleted:
     """Delete one version for good; the newest one left is the object then. One that is gone is no error.
 
@@ -183,10 +201,10 @@ def delete_version(
     versions.remove(tx.db, row)
     _count(tx, added=(), removed=row.extents)
     left = versions.promote(tx.db, bucket, key)
-    if left is not None:
-        _record(tx, left, "put")
-    elif was_current is not None and was_current.version == row.version:
-        _record(tx, row, "delete")
+    was_read = was_current is not None and was_current.version == row.version
+    kind = "put" if left is not None else "delete" if was_read else VERSION_ONLY
+    seq = _record(tx, left or row, kind, f"{family}:Delete")
+    _name_version(tx, versioning_of(tx.db, bucket), seq, version)
     return Deleted(version, marker=row.marker)
 
 
@@ -245,7 +263,7 @@ def copy_object(tx: Transaction, source: CopySource, target: CopyTarget) -> Obje
     headers = old_headers if target.headers is None else target.headers
     headers += old_tags if target.tags is None else target.tags
     copied = replace(row, bucket=target.bucket, key=target.key, headers=headers, upload=None)
-    return put_object(tx, copied, target.conditions)
+    return put_object(tx, copied, target.conditions, name=COPIED)
 
 
 def move_extent(tx: Transaction, old: Extent, new: Extent) -> int:
@@ -358,7 +376,7 @@ def complete_upload(tx: Transaction, asked: Completion) -> ObjectRow:
     upload = demand_upload(tx.db, asked.bucket, asked.key, asked.upload)
     parts = _named_parts(asked, read_parts(tx.db, upload.id))
     freed = _delete_upload(tx, upload)
-    done = put_object(tx, _assembled(upload, asked, parts), asked.conditions, freed)
+    done = put_object(tx, _assembled(upload, asked, parts), asked.conditions, freed, name=COMPLETED)
     _adjust(tx, upload.slab, -1)
     return done
 
@@ -468,10 +486,16 @@ def _adjust(tx: Transaction, blob: str, delta: int) -> None:
         tx.dead.remove(blob)
 
 
-def _record(tx: Transaction, row: ObjectRow, kind: str) -> int:
+def _record(tx: Transaction, row: ObjectRow, kind: str, name: str) -> int:
     """The outbox line of a change; returns its sequence number."""
     cursor = tx.db.execute(
-        "INSERT INTO events (bucket, key, kind, size, etag, at_ms) VALUES (?, ?, ?, ?, ?, ?)",
-        (row.bucket, row.key.encode(), kind, row.size, row.etag, tx.now_ms),
+        "INSERT INTO events (bucket, key, kind, size, etag, at_ms, name) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (row.bucket, row.key.encode(), kind, row.size, row.etag, tx.now_ms, name),
     )
     return int(cursor.lastrowid or 0)
+
+
+def _name_version(tx: Transaction, state: str, seq: int, version: str) -> None:
+    """Say in the outbox line which version it is about; the id of a new one comes from the line's number."""
+    if state:
+        tx.db.execute("UPDATE events SET version = ? WHERE seq = ?", (version, seq))

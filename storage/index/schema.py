@@ -5,15 +5,18 @@ import sqlite3
 from storage.fault import StoreBroken
 from storage.index.rows import SCHEMA
 
-LAYOUT = 2  # 1 (written as 0): one version of each key; 2: versions, parts and the settings of buckets
-_TO_2 = (
-    "ALTER TABLE objects ADD COLUMN version TEXT NOT NULL DEFAULT 'null'",
-    "ALTER TABLE objects ADD COLUMN parts TEXT NOT NULL DEFAULT '[]'",
+# 1 (written as 0): one version of each key; 2: versions, parts, settings of buckets; 3: names of events, webhooks
+LAYOUT = 3
+_ADDED = (  # since layout 1; a row of before has the default, which says what it was
+    ("objects", "version", "TEXT NOT NULL DEFAULT 'null'"),
+    ("objects", "parts", "TEXT NOT NULL DEFAULT '[]'"),
+    ("events", "name", "TEXT NOT NULL DEFAULT ''"),
+    ("events", "version", "TEXT NOT NULL DEFAULT ''"),
 )
 
 
 def prepare(db: sqlite3.Connection) -> None:
-    """Make the tables, or bring those of layout 1 up to date, whole or not at all.
+    """Make the tables, or bring those of an earlier layout up to date, whole or not at all.
 
     Raises: StoreBroken if a newer release wrote the index; sqlite3.Error.
     """
@@ -23,9 +26,10 @@ def prepare(db: sqlite3.Connection) -> None:
     if layout == LAYOUT:
         return
     db.execute("BEGIN IMMEDIATE")
-    if db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'objects'").fetchone():
-        for statement in _TO_2:
-            db.execute(statement)
+    for table, column, declaration in _ADDED:
+        there = {row[1] for row in db.execute(f"PRAGMA table_info({table})")}
+        if there and column not in there:
+            db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {declaration}")
     for statement in SCHEMA.split(";"):
         db.execute(statement)
     db.execute(f"PRAGMA user_version = {LAYOUT}")

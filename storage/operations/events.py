@@ -13,6 +13,7 @@ from storage.auth.key import Right, parse_bucket
 from storage.fault import S3Error
 from storage.http.reply import Reply
 from storage.http.request import S3Request
+from storage.index.commits import VERSION_ONLY
 from storage.index.rows import Change
 from storage.store import Store
 from wire.serve import Exchange
@@ -85,8 +86,8 @@ def read_feed(db: sqlite3.Connection, ask: FeedAsk) -> Feed:
         )
     rows = db.execute(
         "SELECT seq, bucket, key, kind, size, etag, at_ms FROM events"
-        " WHERE bucket = ? AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?",
-        (ask.bucket, ask.since, head, ask.limit),
+        " WHERE bucket = ? AND seq > ? AND seq <= ? AND kind != ? ORDER BY seq LIMIT ?",
+        (ask.bucket, ask.since, head, VERSION_ONLY, ask.limit),
     ).fetchall()
     changes = tuple(
         Change(seq, bucket, key.decode(), kind, size, etag, at)

@@ -24,6 +24,7 @@ from storage.http.ingest import (
 from storage.http.reply import XML, ManySlices, OneSlice, Reply
 from storage.http.request import S3Request
 from storage.index.commits import (
+    PUT,
     CopySource,
     CopyTarget,
     Deleted,
@@ -41,6 +42,7 @@ from storage.index.rows import INLINE, NULL_VERSION, Conditions, Extent, Headers
 from storage.index.settings import versioning_of
 from storage.index.tags import TAGGING, parse_header, split_tags, tags_of
 from storage.index.versions import find_version
+from storage.operations.lifecycle import expiry_headers
 from storage.store import Store
 from wire.serve import Exchange
 
@@ -123,11 +125,16 @@ async def put(store: Store, exchange: Exchange, request: S3Request) -> Reply:
         _refuse_early(store, request, write_conditions(request))
     done = await put_body(store, exchange, request, plan)
     shown = (("etag", f'"{done.etag}"'), *version_headers(store, done), *checksum_headers(done.checksum))
-    return Reply(200, shown)
+    return Reply(200, shown + expiry_headers(store.index.reader(), done))
 
 
-async def put_body(store: Store, source: Source, request: S3Request, plan: BodyPlan) -> ObjectRow:
-    """Store the body that `source` gives as the object that `request` names, with its headers. Raises: S3Error."""
+async def put_body(
+    store: Store, source: Source, request: S3Request, plan: BodyPlan, name: str = PUT
+) -> ObjectRow:
+    """Store the body that `source` gives as the object that `request` names, with its headers. Raises: S3Error.
+
+    `name`: of the event.
+    """
     headers = kept_headers(request)
     conditions = write_conditions(request)
     inline = MemorySink(INLINE + store.blobs.new_id()) if plan.size <= MAX_INLINE_BYTES else None
@@ -145,7 +152,7 @@ async def put_body(store: Store, source: Source, request: S3Request, plan: BodyP
         received.checksum,
     )
     data = bytes(inline.data) if inline else b""
-    return await store.commit_body(ingest, lambda tx: put_object(tx, row, conditions, inline=data))
+    return await store.commit_body(ingest, lambda tx: put_object(tx, row, conditions, inline=data, name=name))
 
 
 def _refuse_early(store: Store, request: S3Request, conditions: Conditions) -> None:
@@ -181,7 +188,8 @@ def _object_headers(
     store: Store, request: S3Request, row: ObjectRow, span: tuple[int, int] | None
 ) -> Headers:
     kept, _ = split_tags(row.headers)
-    headers = dict((DEFAULT_TYPE, *kept, *version_headers(store, row), *_overrides(request)))
+    expiry = expiry_headers(store.index.reader(), row) if "versionId" not in request.query else ()
+    headers = dict((DEFAULT_TYPE, *kept, *version_headers(store, row), *expiry, *_overrides(request)))
     num_tags = len(tags_of(row.headers))
     if num_tags:
         headers["x-amz-tagging-count"] = str(num_tags)

@@ -15,7 +15,7 @@ from storage.http.form import Event, Field, FileBegins, FormParser, boundary_of
 from storage.http.ingest import MAX_PUT_BYTES, plan_body
 from storage.http.reply import XML, Reply
 from storage.http.request import S3Request, parse_path, read_request
-from storage.index.commits import demand_bucket
+from storage.index.commits import POSTED, demand_bucket
 from storage.index.rows import ObjectRow
 from storage.index.tags import MAX_OBJECT_TAGS, TAGGING, line_of, parse_tagging
 from storage.operations.objects import CONTENT_HEADERS, checksum_headers, put_body, version_headers
@@ -128,7 +128,7 @@ async def _store_file(store: Store, form: Form, request: S3Request, policy: Poli
     most = MAX_PUT_BYTES if policy.most_bytes is None else min(policy.most_bytes, MAX_PUT_BYTES)
     plan = plan_body(request, form.most_bytes)
     plan = replace(plan, size=min(plan.size, most), least=policy.least_bytes or 0)
-    return await put_body(store, form, request, plan)
+    return await put_body(store, form, request, plan, POSTED)
 
 
 def _as_put(head: RequestHead, bucket: str, form: Form) -> RequestHead:

@@ -119,7 +119,7 @@ def test_lines_that_are_gone_are_said(tmp_path):
     index.commit(lambda tx: create_bucket(tx, "models")).result()
     index.commit(
         lambda tx: tx.db.execute(
-            "INSERT INTO events VALUES (50, 'models', x'61', 'put', 0, 'e', 0)"
+            "INSERT INTO events VALUES (50, 'models', x'61', 'put', 0, 'e', 0, '', '')"
         ).fetchall()
     ).result()
 
