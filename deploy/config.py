@@ -30,6 +30,19 @@ class AccessKeyEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class WebhookEntry:
+    """One endpoint that buckets' notifications may name, by `arn:nearfield:webhook:::<id>`.
+
+    `secret` is a file of mode 0600 whose content signs deliveries; `ca` a file with the certificates to trust.
+    """
+
+    id: str
+    url: str
+    secret: Path
+    ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class StoreEntry:
     """The embedded object store of one region: where it listens and where its bytes live.
 
@@ -105,6 +118,7 @@ class Config:
     quiet_s: float
     wan_profile: str | None
     access_keys: tuple[AccessKeyEntry, ...]
+    webhooks: tuple[WebhookEntry, ...]
     stores: Mapping[str, StoreEntry]
     nodes: Mapping[str, NodeEntry]
     regions: Mapping[str, RegionEntry]
@@ -149,7 +163,7 @@ def load(path: Path) -> Config:
 def parse(tree: Mapping[str, Any], path: Path) -> Config:
     """Turn a parsed TOML tree into a Config; relative paths are taken from the file's own folder."""
     base = path.parent
-    _known(tree, ("platform", "wan", "access_keys", "stores", "nodes", "regions", "edges"), "")
+    _known(tree, ("platform", "wan", "access_keys", "webhooks", "stores", "nodes", "regions", "edges"), "")
     platform = _table(tree, "platform")
     _known(platform, ("home", "secrets", "idle_timeout_s", "quiet_s", "wan_profile"), "platform")
     config = Config(
@@ -162,6 +176,10 @@ def parse(tree: Mapping[str, Any], path: Path) -> Config:
         access_keys=tuple(
             _entry(AccessKeyEntry, item, f"access_keys[{i}]", base)
             for i, item in enumerate(tree.get("access_keys", []))
+        ),
+        webhooks=tuple(
+            _entry(WebhookEntry, item, f"webhooks[{i}]", base)
+            for i, item in enumerate(tree.get("webhooks", []))
         ),
         stores=_entries(StoreEntry, tree, "stores", base),
         nodes=_entries(NodeEntry, tree, "nodes", base),
@@ -192,6 +210,10 @@ def _check(config: Config) -> None:
         known = ", ".join(config.regions)
         raise ConfigError(f"platform.home = {config.home!r} is not one of [regions]: {known}")
     _check_stores(config)
+    names = [webhook.id for webhook in config.webhooks]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f"there are two [[webhooks]] with id = {name!r}; each needs its own")
     for name, node in config.nodes.items():
         if node.region not in config.regions:
             raise ConfigError(f"nodes.{name}.region = {node.region!r} is not one of [regions]")

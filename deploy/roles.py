@@ -7,10 +7,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 from deploy import secrets
-from deploy.config import AccessKeyEntry, Config, ConfigError, load, pick
+from deploy.config import AccessKeyEntry, Config, ConfigError, WebhookEntry, load, pick
 from deploy.fleet import NODE_GRANTS, SYSTEM_GRANTS
 from storage.auth.key import AccessKey, Grant
 from storage.client.sdk import S3, Endpoint
+from storage.notify.webhook import Webhook
 from wire.dial import split_address
 
 Ready = Callable[[int], None]
@@ -75,6 +76,7 @@ def _store(config: Config, name: str | None) -> Runner:
         read_keys=lambda: _keys_of(config.path),
         sources=others,
         sigv2=entry.sigv2,
+        webhooks=tuple(_webhook(each) for each in config.webhooks),
     )
 
     async def serve(ready: Ready, stop: asyncio.Event) -> None:
@@ -85,6 +87,14 @@ def _store(config: Config, name: str | None) -> Runner:
                 await other.close()
 
     return serve
+
+
+def _webhook(entry: WebhookEntry) -> Webhook:
+    """Raises: ConfigError, SecretsError."""
+    try:
+        return Webhook(entry.id, entry.url, secrets.read_private(entry.secret).strip(), entry.ca)
+    except ValueError as error:
+        raise ConfigError(f"[[webhooks]]: {error}") from error
 
 
 def other_copies(config: Config, region: str) -> tuple[Endpoint, ...]:

@@ -16,6 +16,7 @@ import uvloop
 
 from storage.auth.key import AccessKey, Grant
 from storage.fault import StoreBroken
+from storage.notify.webhook import Webhook
 from storage.run import StoreSettings, run
 
 ROOT_FILE = "root.json"
@@ -35,14 +36,25 @@ def main() -> int:
         action="store_true",
         help="honour presigned URLs and forms of Signature Version 2, the weaker one",
     )
+    parser.add_argument(
+        "--webhook",
+        nargs=3,
+        action="append",
+        default=[],
+        metavar=("ID", "URL", "SECRET_FILE"),
+        help="an endpoint that notifications of buckets may name; the file's content signs deliveries",
+    )
     args = parser.parse_args()
     try:
         settings, credentials = prepare(args.folder, args.host, args.port)
-        uvloop.run(_serve(replace(settings, sigv2=args.sigv2), credentials))
+        webhooks = tuple(
+            Webhook(id_, url, Path(file).read_bytes().strip()) for id_, url, file in args.webhook
+        )
+        uvloop.run(_serve(replace(settings, sigv2=args.sigv2, webhooks=webhooks), credentials))
     except BlockingIOError:
         sys.stderr.write(f"another store is using {args.folder}; stop it first\n")
         return EXIT_FAILED
-    except (OSError, StoreBroken) as error:
+    except (OSError, ValueError, StoreBroken) as error:
         sys.stderr.write(f"the store cannot run: {error}\n")
         return EXIT_FAILED
     return 0

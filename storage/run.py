@@ -1,8 +1,9 @@
 """The store as a role: open the folder, listen, serve until told to stop."""
 
 import asyncio
+import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from storage.disk.scrub import RATE_BYTES_PER_S, Pace, Scrubber, Source
 from storage.fault import StoreBroken
 from storage.lifecycle.sweep import Pace as LifecyclePace
 from storage.lifecycle.sweep import Sweeper
+from storage.notify.courier import Courier, Patience
+from storage.notify.webhook import Webhook
 from storage.s3 import S3Service
 from storage.store import Store
 from wire.limits import Limits
@@ -24,6 +27,7 @@ DRAIN_S = 5.0  # uploads under way get this long to finish
 BROKEN_DRAIN_S = 0.5  # and callers of a store whose disk failed this long to hear of it
 FIRST_SCRUB_S = 60.0  # a start has better things to do
 EVERY_HOUR = LifecyclePace()
+PATIENT = Patience()
 LIMITS = Limits(
     target_bytes=8 * 1024,  # a key of 1,024 bytes, each escaped, is 3 KiB; a presigned query adds 1 KiB
     num_headers=128,  # user metadata
@@ -49,6 +53,8 @@ class StoreSettings:
     sources: tuple[Source, ...] = ()  # other regions' stores, for what this one's disk lost
     scrub_bytes_per_s: float = RATE_BYTES_PER_S
     lifecycle: LifecyclePace = EVERY_HOUR
+    webhooks: tuple[Webhook, ...] = ()  # where notifications of buckets may go
+    patience: Patience = PATIENT
     sigv2: bool = False  # honour Signature Version 2 in presigned queries and forms: weaker, for old clients
 
 
@@ -59,6 +65,7 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
     """
     verifier = Verifier(settings.access_keys, settings.root_key, sigv2=settings.sigv2)
     store = Store(settings.root, verifier, settings.region, settings.min_part_bytes, utc_now)
+    store.webhooks = frozenset(webhook.id for webhook in settings.webhooks)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -67,12 +74,15 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
 
     store.index.on_broken = broken
     try:
+        couriers = [Courier(store, each, settings.patience, random.random) for each in settings.webhooks]
         server = await Server.start(S3Service(store), settings.host, settings.port, limits=LIMITS)
         ready(server.port)
         tidying = loop.run_in_executor(store.pool, store.tidy)
         scrubber = Scrubber(store, settings.sources, Pace(settings.scrub_bytes_per_s), time.monotonic)
         sweeper = Sweeper(store, settings.lifecycle, store.clock)
-        beside = [asyncio.create_task(_scrub(scrubber)), asyncio.create_task(_sweep(sweeper))]
+        works = (sweeper.run, *(courier.run for courier in couriers))
+        beside = [asyncio.create_task(_until_broken(work)) for work in works]
+        beside.append(asyncio.create_task(_scrub(scrubber)))
         if settings.read_keys is not None:
             beside.append(asyncio.create_task(keep_current(verifier.keys, settings.read_keys)))
         await _first_of(stop, ended)
@@ -95,9 +105,9 @@ async def _scrub(scrubber: Scrubber) -> None:
         await scrubber.run()
 
 
-async def _sweep(sweeper: Sweeper) -> None:
+async def _until_broken(work: Callable[[], Awaitable[None]]) -> None:
     with suppress(StoreBroken):  # as above
-        await sweeper.run()
+        await work()
 
 
 async def _first_of(*events: asyncio.Event) -> None:

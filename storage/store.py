@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -33,6 +33,7 @@ class Store:
 
     Attributes:
         draining: set once no new work is taken: nobody should wait for commits any more.
+        webhooks: the ids that a bucket's notifications may name.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Store:
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self.draining = False
+        self.webhooks: Collection[str] = ()
         self._stop_sweep = threading.Event()
         self.blobs.on_broken = self.index.halt
         self.index.on_dead = self._discard

@@ -8,7 +8,8 @@ import pytest
 
 from deploy import fleet, pki, secrets
 from deploy.config import ConfigError, load, parse, pick
-from deploy.roles import access_key, endpoint
+from deploy.roles import _webhook, access_key, endpoint
+from storage.notify.webhook import Webhook
 
 
 @pytest.fixture
@@ -51,6 +52,29 @@ def test_a_lan_has_no_simulated_links(tmp_path):
     assert not config.wan
     assert config.wan_profile is None
     assert not config.edges["local"].via
+
+
+HOOK = '[[webhooks]]\nid = "ops"\nurl = "https://h.example/x"\nsecret = "secrets/ops"\n\n'
+
+
+def test_webhooks_have_their_secret_in_a_file(written):
+    """What a bucket's notification may name is in the configuration; what signs deliveries is not."""
+    secret = written.parent / "secrets" / "ops"
+    secrets.write_private(secret, b"sixteen bytes and more\n")
+    text = written.read_text()
+    written.write_text(HOOK + text)
+    (entry,) = load(written).webhooks
+
+    assert _webhook(entry) == Webhook("ops", "https://h.example/x", b"sixteen bytes and more")
+    written.write_text(HOOK + HOOK + text)
+    with pytest.raises(ConfigError, match="two"):
+        load(written)
+    secret.chmod(0o644)
+    with pytest.raises(secrets.SecretsError, match="chmod 600"):
+        _webhook(entry)
+    secrets.write_private(secret, b"short")
+    with pytest.raises(ConfigError, match="16 bytes"):
+        _webhook(entry)
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,9 @@ def test_every_operation_has_a_handler_and_every_handler_an_operation():
     assert operations - checked == {
         "ListBuckets",
         "ListChanges",
+        "ListDeadLetters",
+        "ReplayDeadLetters",
+        "DeleteDeadLetter",
         "HeadBucket",
         "GetBucketLocation",
         "DeleteObjects",
