@@ -46,11 +46,13 @@ class WebhookEntry:
 class StoreEntry:
     """The embedded object store of one region: where it listens and where its bytes live.
 
+    `domains`: names whose subdomains are buckets (virtual-host style), where they resolve to this store.
     `sigv2`: presigned URLs and forms of Signature Version 2 too, which is weaker, for clients that make no other.
     """
 
     listen: str
     root: Path
+    domains: tuple[str, ...] = ()
     sigv2: bool = False
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 from deploy import secrets
-from deploy.config import AccessKeyEntry, Config, ConfigError, WebhookEntry, load, pick
+from deploy.config import AccessKeyEntry, Config, ConfigError, StoreEntry, WebhookEntry, load, pick
 from deploy.fleet import NODE_GRANTS, SYSTEM_GRANTS
 from storage.auth.key import AccessKey, Grant
 from storage.client.sdk import S3, Endpoint
+from storage.http.virtual import parse_domain
 from storage.notify.webhook import Webhook
 from wire.dial import split_address
 
@@ -75,6 +76,7 @@ def _store(config: Config, name: str | None) -> Runner:
         region=region,
         read_keys=lambda: _keys_of(config.path),
         sources=others,
+        domains=_domains(entry),
         sigv2=entry.sigv2,
         webhooks=tuple(_webhook(each) for each in config.webhooks),
     )
@@ -87,6 +89,14 @@ def _store(config: Config, name: str | None) -> Runner:
                 await other.close()
 
     return serve
+
+
+def _domains(entry: StoreEntry) -> tuple[str, ...]:
+    """Raises: ConfigError."""
+    try:
+        return tuple(parse_domain(each) for each in entry.domains)
+    except ValueError as error:
+        raise ConfigError(f"[stores]: {error}") from error
 
 
 def _webhook(entry: WebhookEntry) -> Webhook:

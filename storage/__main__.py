@@ -16,6 +16,7 @@ import uvloop
 
 from storage.auth.key import AccessKey, Grant
 from storage.fault import StoreBroken
+from storage.http.virtual import parse_domain
 from storage.notify.webhook import Webhook
 from storage.run import StoreSettings, run
 
@@ -44,13 +45,21 @@ def main() -> int:
         metavar=("ID", "URL", "SECRET_FILE"),
         help="an endpoint that notifications of buckets may name; the file's content signs deliveries",
     )
+    parser.add_argument(
+        "--domain",
+        action="append",
+        default=[],
+        type=parse_domain,
+        help="a name whose subdomains are buckets, where they resolve to this store",
+    )
     args = parser.parse_args()
     try:
         settings, credentials = prepare(args.folder, args.host, args.port)
         webhooks = tuple(
             Webhook(id_, url, Path(file).read_bytes().strip()) for id_, url, file in args.webhook
         )
-        uvloop.run(_serve(replace(settings, sigv2=args.sigv2, webhooks=webhooks), credentials))
+        asked = {"sigv2": args.sigv2, "webhooks": webhooks, "domains": tuple(args.domain)}
+        uvloop.run(_serve(replace(settings, **asked), credentials))
     except BlockingIOError:
         sys.stderr.write(f"another store is using {args.folder}; stop it first\n")
         return EXIT_FAILED

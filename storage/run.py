@@ -52,6 +52,7 @@ class StoreSettings:
     )
     sources: tuple[Source, ...] = ()  # other regions' stores, for what this one's disk lost
     scrub_bytes_per_s: float = RATE_BYTES_PER_S
+    domains: tuple[str, ...] = ()  # whose subdomains are buckets; none: path style alone
     lifecycle: LifecyclePace = EVERY_HOUR
     webhooks: tuple[Webhook, ...] = ()  # where notifications of buckets may go
     patience: Patience = PATIENT
@@ -65,6 +66,7 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
     """
     verifier = Verifier(settings.access_keys, settings.root_key, sigv2=settings.sigv2)
     store = Store(settings.root, verifier, settings.region, settings.min_part_bytes, utc_now)
+    store.domains = settings.domains
     store.webhooks = frozenset(webhook.id for webhook in settings.webhooks)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()

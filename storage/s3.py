@@ -12,6 +12,7 @@ from storage.fault import NO_ROOM, S3Error, StoreBroken
 from storage.http.document import error_document
 from storage.http.reply import XML, Reply, send_reply
 from storage.http.request import S3Request, read_request, signable
+from storage.http.virtual import located
 from storage.operations import (
     acl,
     attributes,
@@ -98,36 +99,41 @@ class S3Service:
     async def __call__(self, exchange: Exchange) -> None:
         """Raises: Disconnected, and whatever broke an answer under way, which cuts the connection."""
         request_id = secrets.token_hex(8).upper()
-        crossing = cors.answer_headers(self._store, exchange.head)
+        head = located(exchange.head, self._store.domains)
+        crossing = cors.answer_headers(self._store, head)
         headers = (("x-amz-request-id", request_id), ("server", "nearfield"), *crossing)
         try:
-            reply = await self._answer(exchange)
+            reply = await self._answer(exchange, head)
             await send_reply(exchange, reply, headers)
         except (S3Error, Refusal, OSError, sqlite3.Error, StoreBroken) as error:
             if exchange.status or isinstance(error, Disconnected):
                 raise
             await send_reply(exchange, _error_reply(exchange, translate(error), request_id), headers)
 
-    async def _answer(self, exchange: Exchange) -> Reply:
+    async def _answer(self, exchange: Exchange, head: RequestHead) -> Reply:
         """No handler runs, and no body is read, before the signature holds. A preflight reaches no handler.
 
         A form brings its signature among its fields: those are read first, and nothing of its file.
+
+        Args:
+            exchange: the request as it was sent, which is what is signed.
+            head: the same with a path-style path.
         """
         store = self._store
-        if cors.is_preflight(exchange.head):
-            return cors.preflight(store, exchange.head)
-        if post.is_form(exchange.head):
-            return await post.receive_form(store, exchange)
-        request = read_request(*_verify(store, exchange.head))
+        if cors.is_preflight(head):
+            return cors.preflight(store, head)
+        if post.is_form(head):
+            return await post.receive_form(store, exchange, head)
+        request = read_request(*_verify(store, exchange.head, head))
         return await HANDLERS[request.operation](store, exchange, request)
 
 
-def _verify(store: Store, head: RequestHead) -> tuple[RequestHead, Verified]:
-    """The head to obey, and who signed it. Raises: S3Error."""
-    signed, now = signable(head), store.clock()
-    if not store.verifier.sigv2 or not sigv2.is_claimed(signed):
-        return head, store.verifier.verify(signed, now)
-    headers, verified = sigv2.verify(signed, store.verifier.keys, now)
+def _verify(store: Store, sent: RequestHead, head: RequestHead) -> tuple[RequestHead, Verified]:
+    """The head to obey, and who signed it; Signature Version 2 is over the path-style path. Raises: S3Error."""
+    now = store.clock()
+    if not store.verifier.sigv2 or not sigv2.is_claimed(signable(sent)):
+        return head, store.verifier.verify(signable(sent), now)
+    headers, verified = sigv2.verify(signable(head), store.verifier.keys, now)
     return head._replace(headers=headers), verified
 
 

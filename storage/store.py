@@ -33,6 +33,7 @@ class Store:
 
     Attributes:
         draining: set once no new work is taken: nobody should wait for commits any more.
+        domains: whose subdomains are buckets.
         webhooks: the ids that a bucket's notifications may name.
     """
 
@@ -54,6 +55,7 @@ class Store:
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self.draining = False
+        self.domains: Collection[str] = ()
         self.webhooks: Collection[str] = ()
         self._stop_sweep = threading.Event()
         self.blobs.on_broken = self.index.halt

@@ -103,9 +103,11 @@ class Form:
             self.fields[each] = value.replace(FILE_NAME, name)
 
 
-async def receive_form(store: Store, exchange: Exchange) -> Reply:
-    """PostObject: nothing of the file is taken before the policy is signed, and allows the fields."""
-    head = exchange.head
+async def receive_form(store: Store, exchange: Exchange, head: RequestHead) -> Reply:
+    """PostObject: nothing of the file is taken before the policy is signed, and allows the fields.
+
+    `head` has a path-style path, whatever was sent.
+    """
     bucket, key = parse_path(head.path)
     boundary = boundary_of(head.get("content-type"))
     if bucket is None or key is not None or boundary is None:
@@ -121,7 +123,7 @@ async def receive_form(store: Store, exchange: Exchange) -> Reply:
     request = read_request(_as_put(head, bucket, form), verified)
     demand_bucket(store.index.reader(), bucket)
     done = await _store_file(store, form, request, policy)
-    return _answer(store, head, form.fields, done)
+    return _answer(store, exchange.head, form.fields, done)
 
 
 async def _store_file(store: Store, form: Form, request: S3Request, policy: Policy) -> ObjectRow:
@@ -159,7 +161,7 @@ def _is_header(name: str) -> bool:
 
 
 def _answer(store: Store, head: RequestHead, fields: Mapping[str, str], done: ObjectRow) -> Reply:
-    location = f"http://{head.get('host') or ''}/{done.bucket}/{quote(done.key, safe='/')}"
+    location = f"http://{head.get('host') or ''}{head.path.rstrip('/')}/{quote(done.key, safe='/')}"
     shown = (
         ("etag", f'"{done.etag}"'),
         ("location", location),
