@@ -6,6 +6,7 @@ from botocore.exceptions import ClientError
 from storage.fault import S3Error, StoreBroken
 from storage.index.commits import create_bucket, delete_object, delete_version, put_object
 from storage.index.database import Index
+from storage.index.outbox import lines_after
 from storage.index.rows import SCHEMA, Conditions, Extent, ObjectRow
 from storage.index.settings import put_setting
 from tests.storage.test_index import check_references
@@ -247,6 +248,25 @@ def test_an_index_of_the_first_layout_is_brought_up_to_date(tmp_path):
         check_references(index.reader())
         assert index.reader().execute("SELECT version, parts FROM objects").fetchall() == [("null", "[]")]
         index.close()
+
+
+def test_an_index_of_the_second_layout_tells_of_what_it_did_not_name_before(tmp_path):
+    """Lines of before have no name for an event, so no webhook is told of them; those of now have."""
+    named = ",\n    name TEXT NOT NULL DEFAULT '', version TEXT NOT NULL DEFAULT ''"
+    assert named in SCHEMA
+    db = sqlite3.connect(tmp_path / "meta.db")
+    db.executescript(SCHEMA.replace(named, ""))
+    db.execute("INSERT INTO events VALUES (1, 'models', x'6b', 'put', 0, 'e', 0)")
+    db.execute("PRAGMA user_version = 2")
+    db.commit()
+    db.close()
+    index = Index(tmp_path / "meta.db")
+    index.commit(lambda tx: create_bucket(tx, "models")).result()
+    index.commit(lambda tx: put_object(tx, ObjectRow("models", "k", 0, "e", 0, (), ()))).result()
+
+    lines = [(line.seq, line.key, line.name) for line in lines_after(index.reader(), 0, 9)]
+    assert lines == [(1, "k", ""), (2, "k", "ObjectCreated:Put")]
+    index.close()
 
 
 def test_an_index_of_a_newer_release_is_refused(tmp_path):
