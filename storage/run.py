@@ -1,7 +1,9 @@
 """The store as a role: open the folder, listen, serve until told to stop."""
 
 import asyncio
+import logging
 import random
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -22,9 +24,12 @@ from storage.store import Store
 from wire.limits import Limits
 from wire.serve import Server
 
+log = logging.getLogger("nearfield.storage")
+
 MIN_PART_BYTES = 5 * 1024 * 1024  # S3's smallest part but the last
 DRAIN_S = 5.0  # uploads under way get this long to finish
 BROKEN_DRAIN_S = 0.5  # and callers of a store whose disk failed this long to hear of it
+AGAIN_S = 10.0
 FIRST_SCRUB_S = 60.0  # a start has better things to do
 EVERY_HOUR = LifecyclePace()
 PATIENT = Patience()
@@ -76,14 +81,12 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
 
     store.index.on_broken = broken
     try:
-        couriers = [Courier(store, each, settings.patience, random.random) for each in settings.webhooks]
+        works = _works(store, settings)
         server = await Server.start(S3Service(store), settings.host, settings.port, limits=LIMITS)
         ready(server.port)
         tidying = loop.run_in_executor(store.pool, store.tidy)
         scrubber = Scrubber(store, settings.sources, Pace(settings.scrub_bytes_per_s), time.monotonic)
-        sweeper = Sweeper(store, settings.lifecycle, store.clock)
-        works = (sweeper.run, *(courier.run for courier in couriers))
-        beside = [asyncio.create_task(_until_broken(work)) for work in works]
+        beside = [asyncio.create_task(_keep_going(work)) for work in works]
         beside.append(asyncio.create_task(_scrub(scrubber)))
         if settings.read_keys is not None:
             beside.append(asyncio.create_task(keep_current(verifier.keys, settings.read_keys)))
@@ -101,15 +104,28 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
         raise StoreBroken("the index failed; see the log. Restart once the disk is well")
 
 
+def _works(store: Store, settings: StoreSettings) -> list[Callable[[], Awaitable[None]]]:
+    """What runs beside the requests for as long as the store does. Raises: OSError for a webhook's certificates."""
+    sweeper = Sweeper(store, settings.lifecycle, store.clock)
+    couriers = [Courier(store, each, settings.patience, random.random) for each in settings.webhooks]
+    return [sweeper.run, *(courier.run for courier in couriers)]
+
+
 async def _scrub(scrubber: Scrubber) -> None:
     await asyncio.sleep(FIRST_SCRUB_S)
     with suppress(StoreBroken):  # said and acted on by whoever serves
         await scrubber.run()
 
 
-async def _until_broken(work: Callable[[], Awaitable[None]]) -> None:
+async def _keep_going(work: Callable[[], Awaitable[None]]) -> None:
+    """Begin `work` again after an error of the index that did not stop the store: it must not end unnoticed."""
     with suppress(StoreBroken):  # as above
-        await work()
+        while True:
+            try:
+                await work()
+            except sqlite3.Error:
+                log.exception("work beside the requests begins again in %s s", AGAIN_S)
+                await asyncio.sleep(AGAIN_S)
 
 
 async def _first_of(*events: asyncio.Event) -> None:

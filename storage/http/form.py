@@ -98,12 +98,14 @@ class FormParser:
         return events
 
     def _skip(self) -> list[Event]:
-        """Drop everything up to the next boundary."""
+        """Drop everything up to the next boundary; before the first one there is no more of it than of fields."""
         at = self._held.find(self._delimiter)
-        if at < 0:
-            self._held = self._held[-len(self._delimiter) :]
-        else:
-            self._pass_boundary(at)
+        dropped = at if at >= 0 else max(len(self._held) - len(self._delimiter), 0)
+        if not self._file_seen:
+            self._count(dropped)
+        self._held = self._held[dropped:]
+        if at >= 0:
+            self._pass_boundary(0)
         return []
 
     def _line(self) -> list[Event]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from storage.index.database import Transaction
 
-MAX_LETTERS = 10_000  # of one webhook; the oldest go first
+MAX_LETTERS = 1000  # of one webhook, 100 changes each; the oldest go first
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ class Courier:
                     await commit.wait()
                     await self._sleep(GATHER_S)
         finally:
-            await self._pool.close()
+            self._pool.abort()
 
     async def step(self) -> bool:
         """Send what is next; False if there was nothing. Raises: StoreBroken, sqlite3.Error."""

@@ -33,11 +33,7 @@ class Webhook:
     def __post_init__(self) -> None:
         if not _ID.fullmatch(self.id):
             raise ValueError(f"{self.id!r} is no webhook id: 1 to 64 of A-Z a-z 0-9 _ -")
-        parts = urlsplit(self.url)
-        plain = (
-            parts.username is None and not parts.fragment and self.url.isascii() and self.url.isprintable()
-        )
-        if parts.scheme not in {"http", "https"} or not parts.hostname or " " in self.url or not plain:
+        if not _is_address(self.url):
             raise ValueError(f"{self.url!r} is no http or https address without a user and a fragment")
         if len(self.secret) < MIN_SECRET_BYTES:
             raise ValueError(f"the secret of webhook {self.id} is under {MIN_SECRET_BYTES} bytes")
@@ -66,6 +62,19 @@ class Webhook:
             (TIMESTAMP_HEADER, str(timestamp)),
             (SIGNATURE_HEADER, f"sha256={signature_of(self.secret, timestamp, body)}"),
         )
+
+
+def _is_address(url: str) -> bool:
+    if not url.isascii() or not url.isprintable() or " " in url:
+        return False
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna")  # what resolving it would refuse, and not as an OSError
+        port_fits = parts.port is None or parts.port > 0
+    except ValueError:
+        return False
+    plain = parts.username is None and not parts.fragment
+    return parts.scheme in {"http", "https"} and bool(host) and port_fits and plain
 
 
 def signature_of(secret: bytes, timestamp: int, body: bytes) -> str:

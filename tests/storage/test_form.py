@@ -103,6 +103,7 @@ def test_the_file_is_never_held():
         (part("k", b"v" * (MAX_FIELDS_BYTES + 1)), "MaxPostPreDataLengthExceeded"),
         (part("k", b"v" * 1000) * 21, "MaxPostPreDataLengthExceeded"),
         (part("k", b"")[:-2] + b"endless" * 9000, "MaxPostPreDataLengthExceeded"),
+        (b"a preamble without end" * 9000, "MaxPostPreDataLengthExceeded"),
     ],
 )
 def test_what_is_no_form_or_too_much_of_one(sent, code):
