@@ -49,7 +49,6 @@ def main() -> int:
         "--domain",
         action="append",
         default=[],
-        type=parse_domain,
         help="a name whose subdomains are buckets, where they resolve to this store",
     )
     args = parser.parse_args()
@@ -58,7 +57,7 @@ def main() -> int:
         webhooks = tuple(
             Webhook(id_, url, Path(file).read_bytes().strip()) for id_, url, file in args.webhook
         )
-        asked = {"sigv2": args.sigv2, "webhooks": webhooks, "domains": tuple(args.domain)}
+        asked = {"sigv2": args.sigv2, "webhooks": webhooks, "domains": tuple(map(parse_domain, args.domain))}
         uvloop.run(_serve(replace(settings, **asked), credentials))
     except BlockingIOError:
         sys.stderr.write(f"another store is using {args.folder}; stop it first\n")
