@@ -54,7 +54,6 @@ def main() -> int:
         "--domain",
         action="append",
         default=[],
-        type=parse_domain,
         help="a name whose subdomains are buckets, where they resolve to this store",
     )
     args = parser.parse_args()
@@ -67,7 +66,7 @@ def main() -> int:
             "anonymous": args.anonymous,
             "sigv2": args.sigv2,
             "webhooks": webhooks,
-            "domains": tuple(args.domain),
+            "domains": tuple(map(parse_domain, args.domain)),
         }
         uvloop.run(_serve(replace(settings, **asked), credentials))
     except BlockingIOError:

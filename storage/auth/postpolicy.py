@@ -160,7 +160,7 @@ def verify_form(verifier: Verifier, fields: Fields, now: datetime) -> Verified:
         return Verified(ANONYMOUS, PayloadKind.UNSIGNED, None, None)
     if "policy" not in fields and "x-amz-signature" not in fields and "signature" not in fields:
         raise S3Error("AccessDenied", "Anonymous access is off; sign the form's policy.")
-    if "x-amz-signature" in fields or "x-amz-credential" in fields:
+    if "signature" not in fields and "awsaccesskeyid" not in fields:
         return _verify_v4(verifier, fields, now)
     if not verifier.sigv2:
         raise sigv2_is_off()
