@@ -21,12 +21,16 @@ class ConfigError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class AccessKeyEntry:
-    """One S3 access key: its secret is derived from the root key, so no file of the fleet holds it."""
+    """One S3 access key: its secret is derived from the root key, so no file of the fleet holds it.
+
+    A `user` owns the buckets that its keys make under an `own` grant.
+    """
 
     id: str
     grants: tuple[str, ...]
     generation: int = 1
     old_until_s: float = 0.0  # Unix time until which the generation before is honoured too
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class WebhookEntry:
 class StoreEntry:
     """The embedded object store of one region: where it listens and where its bytes live.
 
+    `anonymous` lets anybody who reaches it use, without a key, what an ACL or a policy opens to everybody.
     `domains`: names whose subdomains are buckets (virtual-host style), where they resolve to this store.
     `sigv2`: presigned URLs and forms of Signature Version 2 too, which is weaker, for clients that make no other.
     `copies_bytes`: how much it keeps of what its callers read of other regions' buckets; 0 is its default.
@@ -53,6 +58,7 @@ class StoreEntry:
 
     listen: str
     root: Path
+    anonymous: bool = False
     domains: tuple[str, ...] = ()
     sigv2: bool = False
     copies_bytes: int = 0
@@ -302,15 +308,15 @@ def _as_path(value: object, base: Path) -> Path:
     return base / _as_str(value, base)
 
 
-def _as_int(value: object, _base: Path) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise TypeError("must be a whole number, 0 or more")
-    return value
-
-
 def _as_bool(value: object, _base: Path) -> bool:
     if not isinstance(value, bool):
         raise TypeError("must be true or false")
+    return value
+
+
+def _as_int(value: object, _base: Path) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise TypeError("must be a whole number, 0 or more")
     return value
 
 

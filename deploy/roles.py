@@ -88,6 +88,7 @@ def _store(config: Config, name: str | None) -> Runner:
         region=region,
         read_keys=lambda: _keys_of(config.path),
         sources=others,
+        anonymous=entry.anonymous,
         domains=_domains(entry),
         sigv2=entry.sigv2,
         webhooks=tuple(_webhook(each) for each in config.webhooks),
@@ -142,7 +143,7 @@ def other_copies(config: Config, region: str) -> tuple[Endpoint, ...]:
 
 def _key(entry: AccessKeyEntry) -> AccessKey:
     grants = tuple(Grant.parse(text) for text in entry.grants)
-    return AccessKey(entry.id, entry.generation, grants, entry.old_until_s)
+    return AccessKey(entry.id, entry.generation, grants, entry.old_until_s, entry.user)
 
 
 def _keys_of(path: Path) -> tuple[AccessKey, ...]:

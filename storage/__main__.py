@@ -33,6 +33,11 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: loopback only)")
     parser.add_argument("--port", type=int, default=9000, help="0 picks a free one (default: 9000)")
     parser.add_argument(
+        "--anonymous",
+        action="store_true",
+        help="WARNING: let anybody who reaches the port use, without a key, what an ACL or a policy opens to everybody",
+    )
+    parser.add_argument(
         "--sigv2",
         action="store_true",
         help="honour presigned URLs and forms of Signature Version 2, the weaker one",
@@ -49,7 +54,6 @@ def main() -> int:
         "--domain",
         action="append",
         default=[],
-        type=parse_domain,
         help="a name whose subdomains are buckets, where they resolve to this store",
     )
     args = parser.parse_args()
@@ -58,7 +62,12 @@ def main() -> int:
         webhooks = tuple(
             Webhook(id_, url, Path(file).read_bytes().strip()) for id_, url, file in args.webhook
         )
-        asked = {"sigv2": args.sigv2, "webhooks": webhooks, "domains": tuple(args.domain)}
+        asked = {
+            "anonymous": args.anonymous,
+            "sigv2": args.sigv2,
+            "webhooks": webhooks,
+            "domains": tuple(map(parse_domain, args.domain)),
+        }
         uvloop.run(_serve(replace(settings, **asked), credentials))
     except BlockingIOError:
         sys.stderr.write(f"another store is using {args.folder}; stop it first\n")

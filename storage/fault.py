@@ -15,6 +15,8 @@ STATUS: Mapping[str, int] = MappingProxyType(
         "AuthorizationHeaderMalformed": 400,
         "AuthorizationQueryParametersError": 400,
         "BadDigest": 400,
+        "BadRequest": 400,
+        "BucketAlreadyExists": 409,
         "BucketAlreadyOwnedByYou": 409,
         "BucketNotEmpty": 409,
         "ConditionalRequestConflict": 409,
@@ -38,6 +40,7 @@ STATUS: Mapping[str, int] = MappingProxyType(
         "InvalidURI": 400,
         "IllegalVersioningConfigurationException": 400,
         "KeyTooLongError": 400,
+        "MalformedPolicy": 400,
         "MalformedPOSTRequest": 400,
         "MalformedTrailerError": 400,
         "MalformedXML": 400,
@@ -68,6 +71,7 @@ STATUS: Mapping[str, int] = MappingProxyType(
         "ServiceUnavailable": 503,
         "SignatureDoesNotMatch": 403,
         "SlowDown": 503,
+        "UnresolvableGrantByEmailAddress": 400,
         "XAmzContentSHA256Mismatch": 400,
     }
 )

@@ -68,6 +68,7 @@ class StoreSettings:
     sources: tuple[Source, ...] = ()  # other regions' stores, for what this one's disk lost
     scrub_bytes_per_s: float = RATE_BYTES_PER_S
     lease_s: float = LEASE_S
+    anonymous: bool = False  # let in who signs nothing, to what an ACL or a policy gives to everybody
     domains: tuple[str, ...] = ()  # whose subdomains are buckets; none: path style alone
     lifecycle: LifecyclePace = EVERY_HOUR
     webhooks: tuple[Webhook, ...] = ()  # where notifications of buckets may go
@@ -85,7 +86,9 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
 
     Raises: OSError (the address or the folder is taken), sqlite3.Error, StoreBroken if the disk failed.
     """
-    verifier = Verifier(settings.access_keys, settings.root_key, sigv2=settings.sigv2)
+    verifier = Verifier(
+        settings.access_keys, settings.root_key, sigv2=settings.sigv2, anonymous=settings.anonymous
+    )
     store = Store(settings.root, verifier, settings.region, settings.min_part_bytes, utc_now)
     store.domains = settings.domains
     store.webhooks = frozenset(webhook.id for webhook in settings.webhooks)

@@ -8,24 +8,28 @@ from types import MappingProxyType
 
 from storage.auth import sigv2
 from storage.auth.sigv4 import Verified
+from storage.authority import authorise
 from storage.fault import NO_ROOM, S3Error, StoreBroken
 from storage.homes.door import Homes
 from storage.http.document import error_document
 from storage.http.reply import XML, Reply, send_reply
-from storage.http.request import S3Request, parse_path, read_request, signable
+from storage.http.request import S3Request, is_granted, parse_path, read_request, signable
 from storage.http.virtual import located
 from storage.operations import (
     acl,
     attributes,
     buckets,
     cors,
+    deletion,
     events,
     lifecycle,
     multipart,
     notification,
     objects,
     partcopy,
+    policy,
     post,
+    public_access,
     tagging,
     versioning,
 )
@@ -49,13 +53,13 @@ HANDLERS: Mapping[str, Run] = MappingProxyType(
         "ListObjects": buckets.list_v1,
         "ListObjectsV2": buckets.list_v2,
         "ListMultipartUploads": buckets.list_uploads,
-        "DeleteObjects": objects.delete_many,
+        "DeleteObjects": deletion.delete_many,
         "PostObject": post.refuse,
         "GetObject": objects.get,
         "HeadObject": objects.head,
         "PutObject": objects.put,
         "CopyObject": objects.copy,
-        "DeleteObject": objects.delete,
+        "DeleteObject": deletion.delete,
         "CreateMultipartUpload": multipart.create,
         "UploadPart": multipart.put_one,
         "ListParts": multipart.list_parts,
@@ -67,6 +71,13 @@ HANDLERS: Mapping[str, Run] = MappingProxyType(
         "PutBucketAcl": acl.put_bucket,
         "GetObjectAcl": acl.get_object,
         "PutObjectAcl": acl.put_object,
+        "GetBucketPolicy": policy.get,
+        "PutBucketPolicy": policy.put,
+        "DeleteBucketPolicy": policy.delete,
+        "GetBucketPolicyStatus": policy.status,
+        "GetPublicAccessBlock": public_access.get,
+        "PutPublicAccessBlock": public_access.put,
+        "DeletePublicAccessBlock": public_access.delete,
         "GetBucketCors": cors.CORS.get,
         "PutBucketCors": cors.CORS.put,
         "DeleteBucketCors": cors.CORS.delete,
@@ -114,7 +125,10 @@ class S3Service:
             await send_reply(exchange, _error_reply(exchange, translate(error), request_id), headers)
 
     async def _answer(self, exchange: Exchange, head: RequestHead) -> Reply | None:
-        """No handler runs, and no body is read, before the signature holds. A preflight reaches no handler.
+        """No handler runs, and no body is read, before the signature holds and the request may be.
+
+        A preflight reaches no handler. Where the store lets strangers in, one who signed nothing may what a list or a
+        policy gives to everybody. On a bucket that lives elsewhere only the key's grants count here.
 
         A form brings its signature among its fields: those are read first, and nothing of its file.
 
@@ -130,10 +144,13 @@ class S3Service:
         if post.is_form(head):
             self._refuse_far_form(head)
             return await post.receive_form(store, exchange, head)
-        request = read_request(*_verify(store, exchange.head, head))
+        request = read_request(*_verify(store, exchange.head, head), exchange.peer)
         bucket = far_bucket(request, homes)
         if homes is not None and bucket is not None:
+            if not is_granted(request):
+                raise S3Error("AccessDenied", "Without a grant on this bucket, ask at its home region.")
             return await homes.answer(exchange, request, bucket)
+        request = authorise(store, request)
         return await HANDLERS[request.operation](store, exchange, request)
 
     def _refuse_far_form(self, head: RequestHead) -> None:

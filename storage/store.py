@@ -17,6 +17,7 @@ from storage.disk.slabs import Slabs
 from storage.disk.sound import Soundness
 from storage.fault import S3Error
 from storage.http.ingest import Ingest, Sink
+from storage.index.access import Accesses
 from storage.index.damage import is_slab_in_use, record_damage
 from storage.index.database import Index, Transaction
 from storage.index.rows import Extent, ObjectRow
@@ -51,6 +52,7 @@ class Store:
         self.min_part_bytes = min_part_bytes
         self.clock = clock
         self.index = Index(root / "meta.db")
+        self.accesses = Accesses(self.index)
         self.blobs = Blobs(root, self.index.epoch)
         self.sound = Soundness(self.blobs)
         self.slabs = Slabs(self.index, self.blobs)

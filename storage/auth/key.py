@@ -18,10 +18,12 @@ BucketName = NewType("BucketName", str)
 ObjectKey = NewType("ObjectKey", str)
 
 MAX_KEY_BYTES = 1024  # S3's limit on the UTF-8 form of a key
+FLEET = "nearfield"  # who owns what a key without a user makes: nobody in particular
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _IP_ADDRESS = re.compile(r"\d{1,3}(\.\d{1,3}){3}")
 _ACCESS_KEY_ID = re.compile(r"[A-Za-z0-9_.-]{3,128}")
+_USER = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 def parse_bucket(raw: str) -> BucketName:
@@ -60,8 +62,12 @@ def parse_key(raw: bytes) -> ObjectKey:
 
 
 class Right(IntEnum):
-    """What may be done; each right includes those below it."""
+    """What may be done; each right includes those below it.
 
+    OWN is none of its own: it lets a key make buckets, and do everything in those that its user owns.
+    """
+
+    OWN = 0
     READ = 1
     WRITE = 2
     ADMIN = 3
@@ -77,11 +83,13 @@ class Grant:
 
     @classmethod
     def parse(cls, text: str) -> "Grant":
-        """`bucket:prefix:read|write|admin`; a prefix of `*` or nothing is every key. Raises: ValueError."""
+        """`bucket:prefix:own|read|write|admin`; a prefix of `*` or nothing is every key. Raises: ValueError."""
         bucket, _, rest = text.partition(":")
         prefix, colon, right = rest.rpartition(":")
-        if not bucket or not colon or right not in {"read", "write", "admin"}:
-            raise ValueError(f"{text!r} is not bucket:prefix:read|write|admin")
+        if not bucket or not colon or right not in {"own", "read", "write", "admin"}:
+            raise ValueError(f"{text!r} is not bucket:prefix:own|read|write|admin")
+        if right == "own" and prefix not in {"", "*"}:
+            raise ValueError(f"{text!r}: whole buckets are owned, not prefixes")
         if bucket != "*" and not _BUCKET.fullmatch(bucket):
             raise ValueError(f"{bucket!r} is not a bucket name or *")
         return cls(bucket, "" if prefix == "*" else prefix, Right[right.upper()])
@@ -99,16 +107,22 @@ class AccessKey:
     """A caller's name. Its secret is derived, so no region stores one.
 
     A new generation revokes the old, unless `old_until_s` (Unix time) gives the one before it a while yet.
+    Keys of one `user` act as one owner of buckets and objects; what a key without one makes is the fleet's.
     """
 
     id: str
     generation: int
     grants: tuple[Grant, ...]
     old_until_s: float = 0.0
+    user: str = ""
 
     def __post_init__(self) -> None:
         if not _ACCESS_KEY_ID.fullmatch(self.id):
             raise ValueError(f"{self.id!r} is not an access key id: 3 to 128 of A-Z a-z 0-9 _ . -")
+        if self.user and (self.user == FLEET or not _USER.fullmatch(self.user)):
+            raise ValueError(f"{self.user!r} is not a user: 1 to 64 of A-Z a-z 0-9 _ . -, and not {FLEET}")
+        if not self.user and any(grant.right is Right.OWN for grant in self.grants):
+            raise ValueError(f"the key {self.id!r} has an own grant and no user who would own anything")
 
     def before(self) -> "tuple[AccessKey, ...]":
         """The key as it was one generation ago; nothing for the first."""
@@ -122,10 +136,21 @@ class AccessKey:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who signed a request, and so what it may do. Only `sigv4` makes one."""
+    """Who signed a request, and so what it may do. Only `sigv4` makes one, and ANONYMOUS is nobody's."""
 
     access_key: str
     grants: tuple[Grant, ...]
+    user: str = ""
+
+    @property
+    def anonymous(self) -> bool:
+        """True if nobody signed."""
+        return not self.access_key
+
+    @property
+    def owner(self) -> str:
+        """Who owns the buckets it makes."""
+        return self.user or FLEET
 
     def may(self, right: Right, bucket: str, prefix: str = "") -> bool:
         """True if `right` is granted on all keys of `bucket` that begin with `prefix`."""
@@ -137,5 +162,12 @@ class Identity:
             raise S3Error("AccessDenied", f"This key has no {right.name.lower()} grant here.")
 
     def sees(self, bucket: str) -> bool:
-        """True if any grant touches `bucket`."""
-        return any(grant.bucket in {"*", bucket} for grant in self.grants)
+        """True if any grant touches `bucket`, whoever owns it."""
+        return any(grant.right > Right.OWN and grant.bucket in {"*", bucket} for grant in self.grants)
+
+    def may_own(self, bucket: str) -> bool:
+        """True if it may make a bucket of that name, and use it as its owner."""
+        return any(grant.right is Right.OWN and grant.bucket in {"*", bucket} for grant in self.grants)
+
+
+ANONYMOUS = Identity("", ())

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from storage.auth.key import AccessKey, Identity
+from storage.auth.key import FLEET, AccessKey, Identity
 
 log = logging.getLogger("nearfield.storage")
 
@@ -42,8 +42,12 @@ class KeyRing:
             if key.id in holders:
                 raise ValueError(f"there are two access keys {key.id!r}")
             secrets = (key.secret(self._root_key), *(old.secret(self._root_key) for old in key.before()))
-            holders[key.id] = _Holder(Identity(key.id, key.grants), secrets, key.old_until_s)
+            holders[key.id] = _Holder(Identity(key.id, key.grants, key.user), secrets, key.old_until_s)
         self._holders = holders
+
+    def knows(self, user: str) -> bool:
+        """True if a key of that user is honoured, or it is the fleet."""
+        return user == FLEET or any(holder.identity.user == user for holder in self._holders.values())
 
     def find(self, key_id: str, now_s: float) -> tuple[Identity, tuple[str, ...]] | None:
         """Whose id it is and the secrets that are good at `now_s` (Unix time), None for nobody's."""

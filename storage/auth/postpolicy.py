@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from storage.auth import sigv2
+from storage.auth.key import ANONYMOUS
 from storage.auth.sigv4 import (
     ALGORITHM,
     MAX_EXPIRES_S,
@@ -32,6 +33,8 @@ UNCOVERED = frozenset({"x-amz-signature", "signature", "awsaccesskeyid", "file",
 # What needs no condition by its prefix; a checksum can only make the upload fail.
 UNCOVERED_PREFIXES = ("x-ignore-", HEADER_PREFIX)
 RANGE = "content-length-range"
+_SIGNED = frozenset({"policy", "signature", "awsaccesskeyid"})
+_SIGNED_PREFIXES = ("x-amz-signature", "x-amz-credential", "x-amz-algorithm", "x-amz-security-token")
 SIGV4_FIELDS = ("x-amz-credential", "x-amz-date", "x-amz-signature")
 
 
@@ -75,6 +78,9 @@ class Policy:
         extra = sorted(name for name in said.keys() - covered if not name.startswith(UNCOVERED_PREFIXES))
         if extra:
             raise _denied(f"Extra input fields: {', '.join(extra)}")
+
+
+ANYTHING = Policy(datetime.max.replace(tzinfo=UTC), ())  # what a form says that nobody signed
 
 
 def parse_policy(encoded: str) -> Policy:
@@ -140,11 +146,18 @@ def _denied(why: str) -> S3Error:
     return S3Error("AccessDenied", f"Invalid according to Policy: {why}")
 
 
+def is_unsigned(fields: Fields) -> bool:
+    """True if nothing among them looks like a signature or its policy."""
+    return not any(name in _SIGNED or name.startswith(_SIGNED_PREFIXES) for name in fields)
+
+
 def verify_form(verifier: Verifier, fields: Fields, now: datetime) -> Verified:
-    """Who signed the policy among `fields`.
+    """Who signed the policy among `fields`; nobody, if nothing is signed and the store lets strangers in.
 
     Raises: S3Error AccessDenied, InvalidAccessKeyId, InvalidArgument, NotImplemented, SignatureDoesNotMatch.
     """
+    if verifier.anonymous and is_unsigned(fields):
+        return Verified(ANONYMOUS, PayloadKind.UNSIGNED, None, None)
     if "policy" not in fields and "x-amz-signature" not in fields and "signature" not in fields:
         raise S3Error("AccessDenied", "Anonymous access is off; sign the form's policy.")
     if "signature" not in fields and "awsaccesskeyid" not in fields:

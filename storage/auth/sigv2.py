@@ -106,10 +106,7 @@ def verify(request: Signable, keys: KeyRing, now: datetime) -> tuple[Headers, Ve
     Raises: S3Error AccessDenied, InvalidAccessKeyId, RequestTimeTooSkewed, SignatureDoesNotMatch.
     """
     query = dict(parse_query(request.query))
-    uncovered = sorted(name for name in query if not _is_allowed(name))
-    if uncovered:
-        message = f"Signature Version 2 does not cover {uncovered[0]}; sign with s3v4."
-        raise S3Error("AccessDenied", message)
+    _demand_covered(query)
     authorization = request.get("authorization")
     if authorization is None:
         claim, request = _claim_of_query(query, now), adopted(request)
@@ -123,6 +120,13 @@ def verify(request: Signable, keys: KeyRing, now: datetime) -> tuple[Headers, Ve
         secrets, [string_to_sign(each, claim.time) for each in _spellings(request)], claim.signature
     )
     return request.headers, Verified(identity, PayloadKind.UNSIGNED, None, None)
+
+
+def _demand_covered(query: Mapping[str, str]) -> None:
+    uncovered = sorted(name for name in query if not _is_allowed(name))
+    if uncovered:
+        message = f"Signature Version 2 does not cover {uncovered[0]}; sign with s3v4."
+        raise S3Error("AccessDenied", message)
 
 
 def adopted(request: Signable) -> Signable:

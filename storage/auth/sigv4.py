@@ -14,7 +14,7 @@ from enum import Enum
 from functools import lru_cache
 from urllib.parse import quote, unquote_to_bytes
 
-from storage.auth.key import AccessKey, Identity
+from storage.auth.key import ANONYMOUS, AccessKey, Identity
 from storage.auth.keyring import KeyRing
 from storage.fault import S3Error
 
@@ -34,6 +34,7 @@ _SCOPE_WORD = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 _QUERY_CLAIM = frozenset(
     {"X-Amz-Algorithm", "X-Amz-Credential", "X-Amz-Date", "X-Amz-Expires", "X-Amz-SignedHeaders"}
 )
+_SIGNATURE_PARAMETERS = frozenset({"awsaccesskeyid", "signature"})  # of version 2
 
 
 class PayloadKind(Enum):
@@ -109,7 +110,7 @@ class ChunkChain:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A request whose signature holds."""
+    """A request whose signature holds; or, of ANONYMOUS, one without any where the store lets strangers in."""
 
     identity: Identity
     payload: PayloadKind
@@ -123,11 +124,15 @@ class Verifier:
     Attributes:
         keys: may be replaced while requests are served.
         sigv2: Signature Version 2 is honoured too, in presigned queries and forms.
+        anonymous: requests that carry no signature at all are let through, as nobody's.
     """
 
-    def __init__(self, keys: Iterable[AccessKey], root_key: bytes, *, sigv2: bool = False) -> None:
+    def __init__(
+        self, keys: Iterable[AccessKey], root_key: bytes, *, sigv2: bool = False, anonymous: bool = False
+    ) -> None:
         self.keys = KeyRing(keys, root_key)
         self.sigv2 = sigv2
+        self.anonymous = anonymous
 
     def verify(self, request: Signable, now: datetime) -> Verified:
         """The signer of `request` and its body's protection.
@@ -136,6 +141,8 @@ class Verifier:
             InvalidAccessKeyId, InvalidArgument, InvalidRequest, NotImplemented, RequestTimeTooSkewed,
             SignatureDoesNotMatch.
         """
+        if self.anonymous and is_unsigned(request):
+            return _unsigned(request)
         claim = read_claim(request)
         found = self.keys.find(claim.access_key, now.timestamp())
         if found is None:
@@ -163,6 +170,23 @@ def _demand_signer(secrets: Iterable[str], claim: Claim, canonical: bytes) -> tu
     if not fitting:
         raise _mismatch()
     return fitting[0]
+
+
+def is_unsigned(request: Signable) -> bool:
+    """True if nothing in it looks like a signature, of whatever version; a broken one makes nobody a stranger."""
+    names = {name.lower() for name, _ in parse_query(request.query)}
+    return request.get("authorization") is None and not any(
+        name in _SIGNATURE_PARAMETERS or name.startswith("x-amz-") for name in names
+    )
+
+
+def _unsigned(request: Signable) -> Verified:
+    """How a body without a signature is protected: by its own hash, if that came. Raises: S3Error."""
+    payload = request.get("x-amz-content-sha256") or PayloadKind.UNSIGNED.value
+    kind = _payload_kind(Claim("", "", "", "", (), "", payload))
+    if kind in {PayloadKind.CHUNKS_SIGNED, PayloadKind.CHUNKS_SIGNED_TRAILER}:
+        raise S3Error("AccessDenied", "Signed chunks need a signed request.")
+    return Verified(ANONYMOUS, kind, payload if kind is PayloadKind.SIGNED else None, None)
 
 
 def read_claim(request: Signable) -> Claim:

@@ -2,8 +2,8 @@
 
 What is passed on goes as it came, Host too, because that is what was signed; this store has verified it, and the home
 verifies it again. A read asks the home which version there is now, each time, so what was acknowledged anywhere is
-seen here; only the bytes are kept. While the home is away the last version that was read is given, and the answer
-says so (`x-nearfield-stale`).
+seen here; only the bytes are kept. Of a bucket with a policy nothing is kept, for only the home can judge it. While
+the home is away the last version that was read is given, and the answer says so (`x-nearfield-stale`).
 """
 
 import asyncio
@@ -38,6 +38,7 @@ FOLDER = "copies"  # beside the store's own blobs
 STALE = "x-nearfield-stale"  # seconds since the home was last heard, on what is given without asking it
 MAX_LOOKS = 4  # times a read begins anew because the object was overwritten before its first byte came
 READS = frozenset({"GetObject", "HeadObject"})
+HOME_JUDGES = ("origin", "x-amz-expected-bucket-owner")  # CORS rules and owners are there
 ELSEWHERE = frozenset({"versionId", "partNumber"})  # reads of these only the home can answer
 
 
@@ -89,8 +90,8 @@ class Homes:
     async def answer(self, exchange: Exchange, request: S3Request, bucket: str) -> Reply | None:
         """Answer a verified request on such a bucket; None: it was answered. Raises: S3Error, Disconnected, OSError."""
         await self._loaded()
-        by_page = request.get("origin") is not None  # the home has the CORS rules
-        if request.operation in READS and not by_page and not ELSEWHERE & request.query.keys():
+        home_knows = any(request.get(name) is not None for name in HOME_JUDGES)
+        if request.operation in READS and not home_knows and not ELSEWHERE & request.query.keys():
             return await self._read(exchange, request)
         try:
             await self.pass_on(exchange, bucket)

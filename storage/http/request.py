@@ -65,14 +65,12 @@ REFUSED_HEADERS = (
     "x-amz-server-side-encryption",
     "x-amz-object-lock-",
     "x-amz-bucket-object-lock-enabled",
-    "x-amz-grant-",
     "x-amz-website-redirect-location",
     "x-amz-write-offset-bytes",
     "x-amz-copy-source-server-side-encryption",
 )
 ACCEPTED_VALUES: Mapping[str, frozenset[str]] = MappingProxyType(
     {
-        "x-amz-acl": frozenset({"private", "bucket-owner-full-control", "bucket-owner-read"}),
         "x-amz-storage-class": frozenset({"STANDARD"}),
         "x-amz-request-payer": frozenset({"requester"}),
         "x-amz-tagging-directive": frozenset({"COPY", "REPLACE"}),
@@ -98,6 +96,13 @@ OPERATIONS: Mapping[tuple[str, str, str], str] = MappingProxyType(
         ("bucket", "POST", ""): "PostObject",
         ("bucket", "GET", "acl"): "GetBucketAcl",
         ("bucket", "PUT", "acl"): "PutBucketAcl",
+        ("bucket", "GET", "policy"): "GetBucketPolicy",
+        ("bucket", "PUT", "policy"): "PutBucketPolicy",
+        ("bucket", "DELETE", "policy"): "DeleteBucketPolicy",
+        ("bucket", "GET", "policyStatus"): "GetBucketPolicyStatus",
+        ("bucket", "GET", "publicAccessBlock"): "GetPublicAccessBlock",
+        ("bucket", "PUT", "publicAccessBlock"): "PutPublicAccessBlock",
+        ("bucket", "DELETE", "publicAccessBlock"): "DeletePublicAccessBlock",
         ("object", "GET", "attributes"): "GetObjectAttributes",
         ("object", "GET", "acl"): "GetObjectAcl",
         ("object", "PUT", "acl"): "PutObjectAcl",
@@ -149,7 +154,7 @@ KEY_RIGHTS: Mapping[str, Right] = MappingProxyType(
         "CompleteMultipartUpload": Right.WRITE,
         "AbortMultipartUpload": Right.WRITE,
         "GetObjectAcl": Right.READ,
-        "PutObjectAcl": Right.WRITE,
+        "PutObjectAcl": Right.ADMIN,  # to write is not to open what is written to others
         "GetObjectTagging": Right.READ,
         "PutObjectTagging": Right.WRITE,
         "DeleteObjectTagging": Right.WRITE,
@@ -163,6 +168,13 @@ BUCKET_RIGHTS: Mapping[str, Right] = MappingProxyType(
         "DeleteBucket": Right.ADMIN,
         "GetBucketAcl": Right.ADMIN,
         "PutBucketAcl": Right.ADMIN,
+        "GetBucketPolicy": Right.ADMIN,
+        "PutBucketPolicy": Right.ADMIN,
+        "DeleteBucketPolicy": Right.ADMIN,
+        "GetBucketPolicyStatus": Right.ADMIN,
+        "GetPublicAccessBlock": Right.ADMIN,
+        "PutPublicAccessBlock": Right.ADMIN,
+        "DeletePublicAccessBlock": Right.ADMIN,
         "GetBucketCors": Right.ADMIN,
         "PutBucketCors": Right.ADMIN,
         "DeleteBucketCors": Right.ADMIN,
@@ -186,11 +198,17 @@ LIST_RIGHTS: Mapping[str, Right] = MappingProxyType(
         "ListObjectVersions": Right.READ,
     }
 )
+_RIGHTS = {**KEY_RIGHTS, **BUCKET_RIGHTS, **LIST_RIGHTS}
 
 
 @dataclass(frozen=True, slots=True)
 class S3Request:
-    """A request that was signed by `identity`; the only thing handlers take."""
+    """A request that was signed by `identity` and may be; the only thing handlers take.
+
+    Attributes:
+        peer: the address it came from.
+        judged: the change that made the object whose owner, list or tags let it through; None if any object may be.
+    """
 
     head: RequestHead
     verified: Verified
@@ -198,11 +216,18 @@ class S3Request:
     operation: str
     _bucket: BucketName | None
     _key: ObjectKey | None
+    peer: str = ""
+    judged: int | None = None
 
     @property
     def identity(self) -> Identity:
         """Who signed."""
         return self.verified.identity
+
+    @property
+    def target(self) -> tuple[BucketName | None, ObjectKey | None]:
+        """Bucket and key, as far as the path names them."""
+        return self._bucket, self._key
 
     @property
     def bucket(self) -> BucketName:
@@ -248,25 +273,39 @@ def parse_path(path: str) -> tuple[BucketName | None, ObjectKey | None]:
     return name, parse_key(unquote_to_bytes(key)) if key else None
 
 
-def read_request(head: RequestHead, verified: Verified) -> S3Request:
-    """Which operation a verified request is, with its right checked. Raises: S3Error."""
+def read_request(head: RequestHead, verified: Verified, peer: str = "") -> S3Request:
+    """Which operation a verified request is; whether it may be, `storage.authority` decides. Raises: S3Error."""
     bucket, key = parse_path(head.path)
     query = dict(parse_query(head.query))
     operation = _operation(head, query, bucket, key)
+    if operation is None and verified.identity.anonymous:
+        raise S3Error("AccessDenied", "Access Denied")  # strangers are not told what there is
+    if operation is None:
+        raise S3Error("NotImplemented", f"This store does not implement: {_named(head, query, bucket, key)}.")
     _check_headers(head)
-    _check_right(verified.identity, operation, bucket, key, query.get("prefix", ""))
-    return S3Request(head, verified, MappingProxyType(query), operation, bucket, key)
+    return S3Request(head, verified, MappingProxyType(query), operation, bucket, key, peer)
 
 
-def _operation(head: RequestHead, query: Mapping[str, str], bucket: str | None, key: str | None) -> str:
-    level = "service" if bucket is None else "bucket" if key is None else "object"
+def _operation(
+    head: RequestHead, query: Mapping[str, str], bucket: str | None, key: str | None
+) -> str | None:
+    """The operation; None for what is none of ours."""
     named = sorted((SUBRESOURCES - MODIFIERS) & query.keys())
-    found = OPERATIONS.get((level, head.method, named[0] if named else "")) if len(named) < 2 else None
-    copies = head.get("x-amz-copy-source") is not None
-    if found is None:
-        what = " ".join([head.method, level, *named, *(["copy"] if copies else [])])
-        raise S3Error("NotImplemented", f"This store does not implement: {what}.")
-    return COPIES.get(found, found) if copies else found
+    found = OPERATIONS.get((_level(bucket, key), head.method, "".join(named))) if len(named) < 2 else None
+    if found is None or head.get("x-amz-copy-source") is None:
+        return found
+    return COPIES.get(found, found)
+
+
+def _named(head: RequestHead, query: Mapping[str, str], bucket: str | None, key: str | None) -> str:
+    """What was asked for, in words."""
+    named = sorted((SUBRESOURCES - MODIFIERS) & query.keys())
+    copies = ["copy"] if head.get("x-amz-copy-source") is not None else []
+    return " ".join([head.method, _level(bucket, key), *named, *copies])
+
+
+def _level(bucket: str | None, key: str | None) -> str:
+    return "service" if bucket is None else "bucket" if key is None else "object"
 
 
 def _check_headers(head: RequestHead) -> None:
@@ -277,16 +316,13 @@ def _check_headers(head: RequestHead) -> None:
             raise S3Error("NotImplemented", f"This store does not implement {name}: {value}.", Header=name)
 
 
-def _check_right(
-    identity: Identity, operation: str, bucket: str | None, key: str | None, prefix: str
-) -> None:
-    if bucket is None:
-        return
-    if not identity.sees(bucket):
-        raise S3Error("AccessDenied", "This key has no grant on the bucket.")
-    if operation in KEY_RIGHTS:
-        identity.demand(KEY_RIGHTS[operation], bucket, key or "")
-    elif operation in BUCKET_RIGHTS:
-        identity.demand(BUCKET_RIGHTS[operation], bucket)
-    elif operation in LIST_RIGHTS:
-        identity.demand(LIST_RIGHTS[operation], bucket, prefix)
+def is_granted(request: S3Request, least: Right = Right.OWN) -> bool:
+    """True if the key's grants are enough for the request, and not less than `least`."""
+    bucket, key = request.target
+    identity, operation = request.identity, request.operation
+    if bucket is None or operation not in _RIGHTS:
+        return bucket is None or (
+            identity.sees(bucket) if least is Right.OWN else identity.may(least, bucket)
+        )
+    prefix = key or (request.query.get("prefix", "") if operation in LIST_RIGHTS else "")
+    return identity.may(max(_RIGHTS[operation], least), bucket, prefix)

@@ -11,10 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from storage.auth.key import BucketName, ObjectKey
+from storage.auth.acl import Acl, pack_acl, private, unpack_acl
+from storage.auth.key import FLEET, BucketName, ObjectKey
 from storage.checksum import ALGORITHMS, Checksum, of_parts
 from storage.fault import S3Error
 from storage.index import versions
+from storage.index.access import ACL, kept_acl, put_access
 from storage.index.database import Transaction
 from storage.index.rows import (
     INLINE,
@@ -37,7 +39,7 @@ from storage.index.rows import (
     unpack_extents,
     upload_of,
 )
-from storage.index.settings import versioning_of
+from storage.index.settings import find_setting, versioning_of
 from storage.index.tags import split_tags
 
 MAX_OBJECT_BYTES = 5 * 1024**4  # S3's largest object
@@ -50,13 +52,21 @@ REMOVED, EXPIRED = "ObjectRemoved", "LifecycleExpiration"  # each with :Delete a
 VERSION_ONLY = "version"  # the kind of a line that says nothing of the object as it is read
 
 
-def create_bucket(tx: Transaction, bucket: BucketName) -> None:
-    """Raises: S3Error BucketAlreadyOwnedByYou."""
-    try:
-        tx.db.execute("INSERT INTO buckets VALUES (?, ?)", (bucket, tx.now_ms))
-    except sqlite3.IntegrityError as error:
+def create_bucket(tx: Transaction, bucket: BucketName, owner: str = FLEET, acl: Acl | None = None) -> None:
+    """Raises: S3Error BucketAlreadyOwnedByYou, BucketAlreadyExists if it is somebody else's or has another ACL."""
+    row = tx.db.execute("SELECT owner FROM buckets WHERE name = ?", (bucket,)).fetchone()
+    wanted = acl or private(owner)
+    if row is None:
+        tx.db.execute("INSERT INTO buckets VALUES (?, ?, ?)", (bucket, tx.now_ms, owner))
+        if acl is not None and acl != private(owner):
+            put_access(tx, bucket, ACL, pack_acl(acl) or "")
+        return
+    kept = unpack_acl(find_setting(tx.db, bucket, ACL)) or private(row[0])
+    if row[0] == owner and kept == wanted:
         message = "Your previous request to create the named bucket succeeded and you already own it."
-        raise S3Error("BucketAlreadyOwnedByYou", message, BucketName=bucket) from error
+        raise S3Error("BucketAlreadyOwnedByYou", message, BucketName=bucket)
+    message = "The requested bucket name is not available; please select a different name and try again."
+    raise S3Error("BucketAlreadyExists", message, BucketName=bucket)
 
 
 def delete_bucket(tx: Transaction, bucket: BucketName) -> None:
@@ -71,12 +81,20 @@ def delete_bucket(tx: Transaction, bucket: BucketName) -> None:
         _forget_upload(tx, upload_of(row))
     tx.db.execute("DELETE FROM settings WHERE bucket = ?", (bucket,))
     tx.db.execute("DELETE FROM buckets WHERE name = ?", (bucket,))
+    tx.access_changed = True
 
 
-def demand_bucket(db: sqlite3.Connection, bucket: str) -> None:
-    """Raises: S3Error NoSuchBucket."""
-    if db.execute("SELECT 1 FROM buckets WHERE name = ?", (bucket,)).fetchone() is None:
-        raise S3Error("NoSuchBucket", "The specified bucket does not exist.", BucketName=bucket)
+def demand_bucket(db: sqlite3.Connection, bucket: str) -> str:
+    """Who owns it. Raises: S3Error NoSuchBucket."""
+    row = db.execute("SELECT owner FROM buckets WHERE name = ?", (bucket,)).fetchone()
+    if row is None:
+        raise no_such_bucket(bucket)
+    return str(row[0])
+
+
+def no_such_bucket(bucket: str) -> S3Error:
+    """The refusal of whatever is asked of a bucket that is not there."""
+    return S3Error("NoSuchBucket", "The specified bucket does not exist.", BucketName=bucket)
 
 
 def find_object(db: sqlite3.Connection, bucket: BucketName, key: ObjectKey) -> ObjectRow | None:
@@ -112,6 +130,12 @@ def demand_object(
     raise S3Error("NoSuchKey", "The specified key does not exist.", Key=key).showing(*shown)
 
 
+def demand_same(row: ObjectRow, seq: int | None) -> None:
+    """That it is what was looked at before, if anything was. Raises: S3Error ServiceUnavailable."""
+    if seq not in {None, row.seq}:
+        raise S3Error("ServiceUnavailable", "The object was overwritten while it was looked at; try again.")
+
+
 def put_object(
     tx: Transaction,
     row: ObjectRow,
@@ -125,7 +149,7 @@ def put_object(
     `freed`: extents whose rows this transaction has deleted, so that what only changes hands is not counted twice.
     `inline`: the bytes of the row's only extent, if it is an inline one. `name`: of the event, in S3's words.
     """
-    demand_bucket(tx.db, row.bucket)
+    owner = demand_bucket(tx.db, row.bucket)
     old = find_object(tx.db, row.bucket, row.key)
     conditions.check(None if old is None else old.etag)
     if inline:
@@ -134,7 +158,8 @@ def put_object(
     removed = versions.make_room(tx.db, state, old, row.bucket, row.key)
     _count(tx, added=row.extents, removed=(*removed, *freed))
     seq = _record(tx, row, "put", name)
-    row = replace(row, modified_ms=tx.now_ms, seq=seq, version=versions.name_of(state, seq))
+    acl = kept_acl(tx, row.bucket, owner, row.acl)
+    row = replace(row, modified_ms=tx.now_ms, seq=seq, version=versions.name_of(state, seq), acl=acl)
     _name_version(tx, state, seq, row.version)
     versions.make_current(tx.db, row)
     return row
@@ -210,7 +235,7 @@ def delete_version(
 
 @dataclass(frozen=True, slots=True)
 class CopySource:
-    """What to copy, and what must hold of it."""
+    """What to copy, and what must hold of it. `judged`: the change that it must be of, if that let it be read."""
 
     bucket: BucketName
     key: ObjectKey
@@ -219,6 +244,7 @@ class CopySource:
     none_match: tuple[str, ...] = ()
     modified_since_ms: int | None = None
     unmodified_since_ms: int | None = None
+    judged: int | None = None
 
     def check(self, row: ObjectRow) -> None:
         """Raises: S3Error PreconditionFailed."""
@@ -248,11 +274,13 @@ class CopyTarget:
     headers: Headers | None
     tags: Headers | None
     conditions: Conditions = ANY
+    acl: Acl | None = None
 
 
 def copy_object(tx: Transaction, source: CopySource, target: CopyTarget) -> ObjectRow:
     """A second name for the same extents: no byte moves, the ETag stays. Raises: S3Error."""
     row = demand_object(tx.db, source.bucket, source.key, source.version)
+    demand_same(row, source.judged)
     source.check(row)
     same = (source.bucket, source.key, source.version) == (target.bucket, target.key, None)
     if same and target.headers is None and target.tags is None:
@@ -262,7 +290,7 @@ def copy_object(tx: Transaction, source: CopySource, target: CopyTarget) -> Obje
     old_headers, old_tags = split_tags(row.headers)
     headers = old_headers if target.headers is None else target.headers
     headers += old_tags if target.tags is None else target.tags
-    copied = replace(row, bucket=target.bucket, key=target.key, headers=headers, upload=None)
+    copied = replace(row, bucket=target.bucket, key=target.key, headers=headers, upload=None, acl=target.acl)
     return put_object(tx, copied, target.conditions, name=COPIED)
 
 
@@ -304,7 +332,7 @@ def create_upload(tx: Transaction, upload: UploadRow) -> None:
     """The upload's row holds a reference on its slab. Raises: S3Error NoSuchBucket."""
     demand_bucket(tx.db, upload.bucket)
     tx.db.execute(
-        f"INSERT INTO uploads ({UPLOAD_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - a constant of ours
+        f"INSERT INTO uploads ({UPLOAD_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - a constant of ours
         (
             upload.id,
             upload.bucket,
@@ -314,6 +342,7 @@ def create_upload(tx: Transaction, upload: UploadRow) -> None:
             upload.algorithm,
             upload.checksum_type,
             upload.slab,
+            pack_acl(upload.acl),
         ),
     )
     _adjust(tx, upload.slab, 1)
@@ -447,6 +476,7 @@ def _assembled(upload: UploadRow, asked: Completion, parts: Sequence[PartRow]) -
         len(parts),
         upload.id,
         parts=tuple((part.size, part.checksum.value if part.checksum else None) for part in parts),
+        acl=upload.acl,
     )
 
 

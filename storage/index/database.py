@@ -32,6 +32,7 @@ class Transaction:
     db: sqlite3.Connection
     now_ms: int
     dead: set[str] = field(default_factory=set)  # blobs that no row names any more; deleted after the commit
+    access_changed: bool = False  # it changes what a bucket says about who may do what
 
 
 Apply = Callable[[Transaction], Any]
@@ -43,6 +44,7 @@ class _Job:
     future: "Future[Any]"
     result: Any = None
     refusal: S3Error | None = None
+    access_changed: bool = False
 
     def settle(self) -> None:
         if self.refusal is not None:
@@ -57,11 +59,13 @@ class Index:
     Attributes:
         epoch: the number of this opening, for blob ids.
         broken: set to the reason once the index has stopped for good.
+        num_access_changes: commits that changed who may do what, counted before anybody hears of them.
     """
 
     def __init__(self, path: Path) -> None:
         """Raises: sqlite3.Error if the file is not an index of ours or the disk fails."""
         self.broken: StoreBroken | None = None
+        self.num_access_changes = 0
         self.on_commit: Callable[[], None] = lambda: None
         self.on_dead: Callable[[set[str]], None] = lambda _: None
         self.on_broken: Callable[[], None] = lambda: None
@@ -168,6 +172,7 @@ class Index:
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
             return self._survives(error, batch)
+        self.num_access_changes += any(job.access_changed for job in batch)
         for job in batch:
             job.settle()
         self.on_dead(dead)
@@ -185,6 +190,7 @@ class Index:
             self._db.execute("ROLLBACK TO change")
             transaction.dead.clear()
         self._db.execute("RELEASE change")
+        job.access_changed = transaction.access_changed
         return transaction.dead
 
     def _survives(self, error: sqlite3.Error, batch: list[_Job]) -> bool:

@@ -138,13 +138,16 @@ class ObjectLine:
     etag: str
     modified_ms: int
     checksum: str | None
+    acl: str | None
 
 
 def scan_objects(db: sqlite3.Connection, bucket: str) -> "Scan[ObjectLine]":
     """A scan over the objects of a bucket."""
 
     def scan(first: bytes, end: bytes | None) -> Iterator[ObjectLine]:
-        query = "SELECT key, size, etag, modified_ms, checksum FROM objects WHERE bucket = ? AND key >= ?"
+        query = (
+            "SELECT key, size, etag, modified_ms, checksum, acl FROM objects WHERE bucket = ? AND key >= ?"
+        )
         args: tuple[object, ...] = (bucket, first)
         if end is not None:
             query, args = query + " AND key < ?", (*args, end)
@@ -164,19 +167,20 @@ class UploadLine:
     raw_key: bytes
     upload: str
     created_ms: int
+    acl: str | None
 
 
 def scan_uploads(db: sqlite3.Connection, bucket: str, after_upload: tuple[bytes, str]) -> "Scan[UploadLine]":
     """A scan over the uploads of a bucket; of the key `after_upload[0]` only those with a greater id."""
 
     def scan(first: bytes, end: bytes | None) -> Iterator[UploadLine]:
-        query = "SELECT key, id, created_ms FROM uploads WHERE bucket = ? AND key >= ? ORDER BY key, id"
+        query = "SELECT key, id, created_ms, acl FROM uploads WHERE bucket = ? AND key >= ? ORDER BY key, id"
         after_key, after_id = after_upload
         with closing(db.execute(query, (bucket, first))) as cursor:
-            for key, upload, created_ms in cursor:
+            for key, upload, created_ms, acl in cursor:
                 if end is not None and key >= end:
                     return
                 if key != after_key or upload > after_id:
-                    yield UploadLine(key, upload, created_ms)
+                    yield UploadLine(key, upload, created_ms, acl)
 
     return scan

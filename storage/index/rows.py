@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from storage.auth.acl import Acl, pack_acl, unpack_acl
 from storage.auth.key import BucketName, ObjectKey
 from storage.checksum import Checksum, combine_crc64nvme
 from storage.fault import S3Error
@@ -14,25 +15,27 @@ Headers = tuple[tuple[str, str], ...]
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS buckets (name TEXT PRIMARY KEY, created_ms INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS buckets (
+    name TEXT PRIMARY KEY, created_ms INTEGER NOT NULL, owner TEXT NOT NULL DEFAULT 'nearfield') WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS objects (
     bucket TEXT, key BLOB, size INTEGER NOT NULL, etag TEXT NOT NULL, modified_ms INTEGER NOT NULL,
     seq INTEGER NOT NULL, upload TEXT,
     num_parts INTEGER NOT NULL, checksum TEXT, headers TEXT NOT NULL, extents TEXT NOT NULL,
-    version TEXT NOT NULL DEFAULT 'null', parts TEXT NOT NULL DEFAULT '[]',
+    version TEXT NOT NULL DEFAULT 'null', parts TEXT NOT NULL DEFAULT '[]', acl TEXT,
     PRIMARY KEY (bucket, key)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS versions (
     bucket TEXT, key BLOB, size INTEGER NOT NULL, etag TEXT NOT NULL, modified_ms INTEGER NOT NULL,
     seq INTEGER NOT NULL, upload TEXT,
     num_parts INTEGER NOT NULL, checksum TEXT, headers TEXT NOT NULL, extents TEXT NOT NULL,
-    version TEXT NOT NULL, parts TEXT NOT NULL,
+    version TEXT NOT NULL, parts TEXT NOT NULL, acl TEXT,
     PRIMARY KEY (bucket, key, seq DESC)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS versions_by_id ON versions (bucket, key, version);
 CREATE TABLE IF NOT EXISTS settings (
     bucket TEXT, name TEXT, document TEXT NOT NULL, PRIMARY KEY (bucket, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS uploads (
     id TEXT PRIMARY KEY, bucket TEXT NOT NULL, key BLOB NOT NULL, created_ms INTEGER NOT NULL,
-    headers TEXT NOT NULL, algorithm TEXT, checksum_type TEXT, slab TEXT NOT NULL) WITHOUT ROWID;
+    headers TEXT NOT NULL, algorithm TEXT, checksum_type TEXT, slab TEXT NOT NULL,
+    acl TEXT) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS uploads_by_key ON uploads (bucket, key, id);
 CREATE TABLE IF NOT EXISTS parts (
     upload TEXT, number INTEGER, size INTEGER NOT NULL, etag TEXT NOT NULL, modified_ms INTEGER NOT NULL,
@@ -87,7 +90,8 @@ class Extent:
 class ObjectRow:
     """One version of an object. `etag` is unquoted; `headers` are those to give back, and the tags.
 
-    A delete marker is a version without an ETag; it stands only in the table of versions.
+    A delete marker is a version without an ETag; it stands only in the table of versions. Without an `acl` it is its
+    bucket's owner's and private.
     """
 
     bucket: BucketName
@@ -103,6 +107,7 @@ class ObjectRow:
     seq: int = 0
     version: str = NULL_VERSION
     parts: Sizes = ()
+    acl: Acl | None = None
 
     @property
     def marker(self) -> bool:
@@ -122,6 +127,7 @@ class UploadRow:
     algorithm: str | None
     checksum_type: str | None
     slab: str
+    acl: Acl | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,14 +244,15 @@ def unpack_checksum(text: str | None) -> Checksum | None:
 
 
 OBJECT_COLUMNS = (
-    "bucket, key, size, etag, modified_ms, seq, upload, num_parts, checksum, headers, extents, version, parts"
+    "bucket, key, size, etag, modified_ms, seq, upload, num_parts, checksum, headers, extents, version, parts,"
+    " acl"
 )
 
 
 def object_of(row: Sequence[Any]) -> ObjectRow:
     """OBJECT_COLUMNS as a value."""
     bucket, key, size, etag, modified_ms, seq, upload, num_parts, checksum, headers, extents, *rest = row
-    version, parts = rest
+    version, parts, acl = rest
     return ObjectRow(
         BucketName(bucket),
         ObjectKey(key.decode()),
@@ -260,6 +267,7 @@ def object_of(row: Sequence[Any]) -> ObjectRow:
         seq,
         version,
         tuple((size, value) for size, value in json.loads(parts)),
+        unpack_acl(acl),
     )
 
 
@@ -279,18 +287,27 @@ def object_columns(row: ObjectRow) -> tuple[Any, ...]:
         pack_extents(row.extents),
         row.version,
         json.dumps(row.parts, separators=(",", ":")),
+        pack_acl(row.acl),
     )
 
 
-UPLOAD_COLUMNS = "id, bucket, key, created_ms, headers, algorithm, checksum_type, slab"
+UPLOAD_COLUMNS = "id, bucket, key, created_ms, headers, algorithm, checksum_type, slab, acl"
 
 
 def upload_of(row: Sequence[Any]) -> UploadRow:
     """UPLOAD_COLUMNS as a value."""
-    upload, bucket, key, created_ms, headers, algorithm, kind, slab = row
+    upload, bucket, key, created_ms, headers, algorithm, kind, slab, acl = row
     name = BucketName(bucket)
     return UploadRow(
-        upload, name, ObjectKey(key.decode()), created_ms, unpack_headers(headers), algorithm, kind, slab
+        upload,
+        name,
+        ObjectKey(key.decode()),
+        created_ms,
+        unpack_headers(headers),
+        algorithm,
+        kind,
+        slab,
+        unpack_acl(acl),
     )
 
 

@@ -5,11 +5,16 @@ import sqlite3
 from storage.fault import StoreBroken
 from storage.index.rows import SCHEMA
 
-# 1 (written as 0): one version of each key; 2: versions, parts, settings of buckets; 3: names of events, webhooks
+# 1 (written as 0): one version of each key; 2: versions, parts, settings of buckets; 3: owners and ACLs, names of
+# events, webhooks, twins
 LAYOUT = 3
 _ADDED = (  # since layout 1; a row of before has the default, which says what it was
     ("objects", "version", "TEXT NOT NULL DEFAULT 'null'"),
     ("objects", "parts", "TEXT NOT NULL DEFAULT '[]'"),
+    ("objects", "acl", "TEXT"),
+    ("versions", "acl", "TEXT"),
+    ("uploads", "acl", "TEXT"),
+    ("buckets", "owner", "TEXT NOT NULL DEFAULT 'nearfield'"),
     ("events", "name", "TEXT NOT NULL DEFAULT ''"),
     ("events", "version", "TEXT NOT NULL DEFAULT ''"),
 )

@@ -7,6 +7,7 @@ here counts references: who removes rows gets their extents to count.
 import sqlite3
 from collections.abc import Sequence
 
+from storage.auth.acl import pack_acl
 from storage.auth.key import BucketName, ObjectKey
 from storage.index.rows import (
     NULL_VERSION,
@@ -93,6 +94,14 @@ def rewrite_headers(db: sqlite3.Connection, row: ObjectRow) -> ObjectRow:
     where = (pack_headers(row.headers), row.bucket, row.key.encode(), row.seq)
     for table in ("objects", "versions"):
         db.execute(f"UPDATE {table} SET headers = ? WHERE bucket = ? AND key = ? AND seq = ?", where)  # noqa: S608
+    return row
+
+
+def rewrite_acl(db: sqlite3.Connection, row: ObjectRow) -> ObjectRow:
+    """Store the list of a version anew, wherever it stands; nothing else of it changes."""
+    where = (pack_acl(row.acl), row.bucket, row.key.encode(), row.seq)
+    for table in ("objects", "versions"):
+        db.execute(f"UPDATE {table} SET acl = ? WHERE bucket = ? AND key = ? AND seq = ?", where)  # noqa: S608
     return row
 
 

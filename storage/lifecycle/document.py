@@ -80,13 +80,22 @@ def _filter(element: Element) -> Filter:
         raise S3Error("MalformedXML", "A rule has either a Filter or a Prefix.")
     if old is not None:
         return Filter(prefix=element.exact("Prefix"))
-    both = filters[0].all("And")
-    holder = _only(filters[0], "And") if both else filters[0]
-    if both and len(filters[0].children) > 1:
+    return _filter_of(_holder(filters[0]))
+
+
+def _holder(element: Element) -> Element:
+    """What holds the conditions: the Filter itself, which has one at most, or its And, which may have several."""
+    joined = bool(element.all("And"))
+    holder = _only(element, "And") if joined else element
+    if joined and len(element.children) > 1:
         raise S3Error("MalformedXML", "A filter with And has nothing beside it.")
     names = [child.name for child in holder.children]
-    if not FILTERS.issuperset(names) or (not both and len(names) > 1):
+    if not FILTERS.issuperset(names) or (not joined and len(names) > 1):
         raise S3Error("MalformedXML", f"A filter is one of {', '.join(sorted(FILTERS))}; And joins several.")
+    return holder
+
+
+def _filter_of(holder: Element) -> Filter:
     tags = {tag.need("Key"): tag.need("Value") for tag in holder.all("Tag")}
     if len(tags) != len(holder.all("Tag")):
         raise S3Error("InvalidRequest", "Duplicate Tag Keys are not allowed.")

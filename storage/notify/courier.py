@@ -39,7 +39,7 @@ from wire.tls import client_context
 log = logging.getLogger("nearfield.storage")
 
 SETTING = "notification"
-BATCH_LINES = 100  # changes of one message: under 100 KB
+BATCH_LINES = 100  # changes of one message: some 50 KB, 400 KB with the longest keys
 GATHER_S = 0.02  # what comes at once travels together
 KEEP_PLACE_EVERY = 10_000  # lines nobody wants; after a crash they are read again, and not sent
 MAX_ANSWER_BYTES = 64 * 1024  # of an answer whose words nobody reads

@@ -39,11 +39,6 @@ class Webhook:
             raise ValueError(f"the secret of webhook {self.id} is under {MIN_SECRET_BYTES} bytes")
 
     @property
-    def arn(self) -> str:
-        """What a bucket's notification configuration calls it."""
-        return ARN_PREFIX + self.id
-
-    @property
     def address(self) -> tuple[str, int, bool]:
         """(host, port, whether by TLS)."""
         parts = urlsplit(self.url)

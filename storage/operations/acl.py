@@ -1,72 +1,138 @@
-"""Access control lists, as far as they are true here: rights are by key, so every list is `private`.
+"""Access control lists of buckets and objects: read, replaced, given back as they were understood."""
 
-A list that would open a bucket or an object to others is refused: to accept it would be a lie.
-"""
+from dataclasses import replace
 
+from storage.auth.access import BucketAccess
+from storage.auth.acl import (
+    Acl,
+    AclGrant,
+    Permission,
+    acl_from_headers,
+    asks_acl,
+    grantee,
+    make_acl,
+    pack_acl,
+    private,
+)
 from storage.fault import S3Error
 from storage.http.document import MAX_DOCUMENT_BYTES, Element, Node, parse, write
 from storage.http.ingest import read_document
 from storage.http.reply import XML, Reply
 from storage.http.request import S3Request
-from storage.index.commits import demand_bucket, demand_object
-from storage.operations.buckets import OWNER
-from storage.operations.objects import version_asked
+from storage.index.access import ACL, kept_acl, put_access
+from storage.index.commits import demand_bucket, no_such_bucket
+from storage.index.database import Transaction
+from storage.index.versions import rewrite_acl
+from storage.operations.buckets import owner_nodes
+from storage.operations.objects import demand_judged
 from storage.store import Store
 from wire.serve import Exchange
 
-_XSI = 'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:type="CanonicalUser"'
+_XSI = 'xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"'
+_WHO = (("ID", "id"), ("URI", "uri"), ("EmailAddress", "emailAddress"))
 
 
-def _document() -> bytes:
-    grantee: list[Node] = [("Grantee", OWNER), ("Permission", "FULL_CONTROL")]
-    text = write("AccessControlPolicy", [("Owner", OWNER), ("AccessControlList", [("Grant", grantee)])])
-    return text.replace(b"<Grantee>", f"<Grantee {_XSI}>".encode())
+def _document(acl: Acl) -> bytes:
+    """The list as XML. The writer has no attributes, and S3 tells the kind of a grantee in one."""
+    grants: list[Node] = [("Grant", _grant_nodes(grant)) for grant in acl.grants]
+    text = write("AccessControlPolicy", [("Owner", owner_nodes(acl.owner)), ("AccessControlList", grants)])
+    for kind in ("Group", "CanonicalUser"):
+        text = text.replace(f"<{kind}>".encode(), f'<Grantee {_XSI} xsi:type="{kind}">'.encode())
+        text = text.replace(f"</{kind}>".encode(), b"</Grantee>")
+    return text
+
+
+def _grant_nodes(grant: AclGrant) -> list[Node]:
+    who: Node = ("CanonicalUser", owner_nodes(grant.grantee))
+    if grant.public:
+        who = ("Group", [("URI", grant.grantee)])
+    return [who, ("Permission", grant.permission.value)]
 
 
 async def get_bucket(store: Store, exchange: Exchange, request: S3Request) -> Reply:
     """GetBucketAcl."""
     del exchange
-    demand_bucket(store.index.reader(), request.bucket)
-    return Reply(200, XML, _document())
+    return Reply(200, XML, _document(_access(store, request).acl))
 
 
 async def get_object(store: Store, exchange: Exchange, request: S3Request) -> Reply:
     """GetObjectAcl."""
     del exchange
-    demand_object(store.index.reader(), request.bucket, request.key, version_asked(request))
-    return Reply(200, XML, _document())
+    row = demand_judged(store.index.reader(), request)
+    return Reply(200, XML, _document(row.acl or private(_access(store, request).owner)))
 
 
 async def put_bucket(store: Store, exchange: Exchange, request: S3Request) -> Reply:
-    """PutBucketAcl: only what stands already."""
+    """PutBucketAcl: the owner stays who it is."""
     data = await read_document(exchange, request, MAX_DOCUMENT_BYTES, store.pool)
-    demand_bucket(store.index.reader(), request.bucket)
-    _demand_private(request, data)
+    access = _access(store, request)
+    acl = _asked(store, request, data, access.owner, access)
+
+    def apply(tx: Transaction) -> None:
+        if demand_bucket(tx.db, request.bucket) != acl.owner:
+            raise S3Error("AccessDenied", "The bucket has another owner now.")
+        put_access(tx, request.bucket, ACL, pack_acl(acl) or "")
+
+    await store.commit(apply)
     return Reply(200)
 
 
 async def put_object(store: Store, exchange: Exchange, request: S3Request) -> Reply:
-    """PutObjectAcl: only what stands already."""
+    """PutObjectAcl, of one version: the owner stays who it is."""
     data = await read_document(exchange, request, MAX_DOCUMENT_BYTES, store.pool)
-    demand_object(store.index.reader(), request.bucket, request.key, version_asked(request))
-    _demand_private(request, data)
+    access = _access(store, request)
+    row = demand_judged(store.index.reader(), request)
+    owner = row.acl.owner if row.acl else access.owner
+    acl = _asked(store, request, data, owner, access)
+
+    def apply(tx: Transaction) -> None:
+        now = demand_judged(tx.db, replace(request, judged=row.seq))
+        kept = kept_acl(tx, request.bucket, demand_bucket(tx.db, request.bucket), acl)
+        rewrite_acl(tx.db, replace(now, acl=kept))
+
+    await store.commit(apply)
     return Reply(200)
 
 
-def _demand_private(request: S3Request, data: bytes) -> None:
-    """Raises: S3Error MalformedXML, InvalidRequest, NotImplemented."""
-    if bool(data) == (request.get("x-amz-acl") is not None):
-        raise S3Error("InvalidRequest", "Specify a canned ACL or a document, and not both.")
-    if not data:
-        return  # which canned lists there are, the table of headers says
-    lists = parse(data, "AccessControlPolicy").all("AccessControlList")
-    grants = [grant for each in lists for grant in each.all("Grant")]
-    if len(grants) != 1 or not _is_own(grants[0]):
-        raise S3Error(
-            "NotImplemented", "This store does not implement: ACLs other than private; grant rights by key."
-        )
+def _access(store: Store, request: S3Request) -> BucketAccess:
+    """Raises: S3Error NoSuchBucket."""
+    access = store.accesses.find(request.bucket)
+    if access is None:
+        raise no_such_bucket(request.bucket)
+    return access
 
 
-def _is_own(grant: Element) -> bool:
-    grantees = [grantee.value("ID") for grantee in grant.all("Grantee")]
-    return grantees == ["nearfield"] and grant.need("Permission") == "FULL_CONTROL"
+def _asked(store: Store, request: S3Request, data: bytes, owner: str, access: BucketAccess) -> Acl:
+    """The list that headers or a document ask for. Raises: S3Error."""
+    knows = store.verifier.keys.knows
+    acl = acl_from_headers(request.head.headers, owner, access.owner, knows)
+    if bool(data) == asks_acl(request.head.headers):
+        raise S3Error("InvalidRequest", "Specify headers or a document, and not both.")
+    if acl is None:
+        acl = make_acl(owner, _grants(data, owner), knows)
+    access.demand_unblocked(acl)
+    return acl
+
+
+def _grants(data: bytes, owner: str) -> list[AclGrant]:
+    """What an AccessControlPolicy document grants. Raises: S3Error MalformedXML, AccessDenied, InvalidArgument."""
+    root = parse(data, "AccessControlPolicy")
+    named = [each.value("ID") for each in root.all("Owner")]
+    if named not in ([], [None], [owner]):
+        raise S3Error("AccessDenied", "An ACL does not change the owner.")
+    lists = root.all("AccessControlList")
+    if len(lists) != 1:
+        raise S3Error("MalformedXML", "AccessControlPolicy has one AccessControlList.")
+    return [_grant(element) for element in lists[0].all("Grant")]
+
+
+def _grant(element: Element) -> AclGrant:
+    permission = element.need("Permission")
+    whom = element.all("Grantee")
+    if len(whom) != 1 or permission not in set(Permission):
+        raise S3Error("MalformedXML", "A Grant has a Grantee and a Permission.")
+    found = [(kind, whom[0].value(name)) for name, kind in _WHO]
+    said = [(kind, text) for kind, text in found if text]
+    if len(said) != 1:
+        raise S3Error("MalformedXML", "A Grantee is an ID, a URI or an EmailAddress.")
+    return AclGrant(grantee(*said[0]), Permission(permission))

@@ -5,10 +5,9 @@ from storage.http.conditions import http_date
 from storage.http.document import Node, write
 from storage.http.reply import XML, Reply
 from storage.http.request import S3Request
-from storage.index.commits import demand_object
 from storage.index.listing import MAX_PAGE
 from storage.index.rows import ObjectRow
-from storage.operations.objects import checksum_nodes, version_asked, version_headers, whole_checksum
+from storage.operations.objects import checksum_nodes, demand_judged, version_headers, whole_checksum
 from storage.store import Store
 from wire.serve import Exchange
 
@@ -22,7 +21,7 @@ async def get(store: Store, exchange: Exchange, request: S3Request) -> Reply:
     asked = {name.strip() for line in lines for name in line.split(",")}
     if not asked or not asked <= KNOWN:
         raise S3Error("InvalidArgument", f"x-amz-object-attributes names some of {', '.join(sorted(KNOWN))}.")
-    row = demand_object(store.index.reader(), request.bucket, request.key, version_asked(request))
+    row = demand_judged(store.index.reader(), request)
     nodes: list[Node] = []
     if "ETag" in asked:
         nodes.append(("ETag", row.etag))

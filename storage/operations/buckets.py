@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from urllib.parse import quote
 
+from storage.auth.acl import acl_from_headers, unpack_acl
 from storage.fault import S3Error
 from storage.http.conditions import iso_date
 from storage.http.document import MAX_DOCUMENT_BYTES, Node, parse, write
@@ -25,31 +26,61 @@ from storage.index.rows import unpack_checksum
 from storage.store import Store
 from wire.serve import Exchange
 
-OWNER: list[Node] = [
-    ("ID", "nearfield"),
-    ("DisplayName", "nearfield"),
-]  # one fleet, one owner; rights are by key
 NO_REGION = "us-east-1"  # S3 writes this one as an empty LocationConstraint
+MAX_BUCKETS = 10_000  # S3's limit for one page
+
+
+def owner_nodes(owner: str) -> list[Node]:
+    """How an owner shows: its name is its id."""
+    return [("ID", owner), ("DisplayName", owner)]
+
+
+def owner_of(acl: str | None, bucket_owner: str) -> str:
+    """Who owns the object of that list as it is kept."""
+    kept = unpack_acl(acl)
+    return bucket_owner if kept is None else kept.owner
 
 
 async def list_buckets(store: Store, exchange: Exchange, request: S3Request) -> Reply:
-    """ListBuckets: those the caller has any grant on."""
+    """ListBuckets: those the caller has any grant on, and its user's own."""
     del exchange
-    rows = store.index.reader().execute("SELECT name, created_ms FROM buckets ORDER BY name").fetchall()
-    buckets: list[Node] = [
-        ("Bucket", [("Name", name), ("CreationDate", iso_date(created_ms))])
-        for name, created_ms in rows
-        if request.identity.sees(name)
+    identity, query = request.identity, request.query
+    after, most = query.get("continuation-token"), count_asked(request, "max-buckets", MAX_BUCKETS)
+    last = "" if after is None else listing.decode_token(after).decode("utf-8", "replace")
+    rows = store.index.reader().execute(
+        "SELECT name, created_ms, owner FROM buckets WHERE name > ? ORDER BY name", (last,)
+    )
+    seen = [
+        (name, created_ms)
+        for name, created_ms, owner in rows
+        if name.startswith(query.get("prefix", ""))
+        and (identity.sees(name) or (owner == identity.user and identity.may_own(name)))
     ]
-    return Reply(200, XML, write("ListAllMyBucketsResult", [("Owner", OWNER), ("Buckets", buckets)]))
+    shown = seen[:most]
+    buckets: list[Node] = [
+        ("Bucket", [("Name", name), ("CreationDate", iso_date(created_ms))]) for name, created_ms in shown
+    ]
+    nodes: list[Node] = [("Owner", owner_nodes(identity.owner)), ("Buckets", buckets)]
+    if len(seen) > len(shown) and shown:
+        nodes.append(("ContinuationToken", listing.encode_token(shown[-1][0].encode())))
+    return Reply(200, XML, write("ListAllMyBucketsResult", nodes))
 
 
 async def create(store: Store, exchange: Exchange, request: S3Request) -> Reply:
-    """CreateBucket. A location constraint is read and not obeyed: a bucket's home is this store."""
+    """CreateBucket. A location constraint is read and not obeyed: a bucket's home is this store.
+
+    To make one's own bucket again is no error where S3 has none either.
+    """
     data = await read_document(exchange, request, MAX_DOCUMENT_BYTES, store.pool)
     if data:
         parse(data, "CreateBucketConfiguration")
-    await store.commit(lambda tx: create_bucket(tx, request.bucket))
+    owner = request.identity.owner
+    acl = acl_from_headers(request.head.headers, owner, owner, store.verifier.keys.knows)
+    try:
+        await store.commit(lambda tx: create_bucket(tx, request.bucket, owner, acl))
+    except S3Error as error:
+        if error.code != "BucketAlreadyOwnedByYou" or store.region != NO_REGION:
+            raise
     return Reply(200, (("location", f"/{request.bucket}"),))
 
 
@@ -116,7 +147,7 @@ async def list_v2(store: Store, exchange: Exchange, request: S3Request) -> Reply
     start_after = request.query.get("start-after", "").encode()
     after = start_after if token is None else listing.decode_token(token)
     encode = encoder(request)
-    page = await _page(store, request, after)
+    owner, page = await _page(store, request, after)
     names = (("continuation-token", "ContinuationToken"), ("start-after", "StartAfter"))
     nodes: list[Node] = [
         ("KeyCount", str(len(page.rows) + len(page.prefixes))),
@@ -124,21 +155,23 @@ async def list_v2(store: Store, exchange: Exchange, request: S3Request) -> Reply
     ]
     if page.truncated:
         nodes.append(("NextContinuationToken", listing.encode_token(page.last)))
-    return _list_reply(request, encode, page, nodes, with_owner=request.query.get("fetch-owner") == "true")
+    shown = owner if request.query.get("fetch-owner") == "true" else None
+    return _list_reply(request, encode, page, nodes, shown)
 
 
 async def list_v1(store: Store, exchange: Exchange, request: S3Request) -> Reply:
     """ListObjects, the first version, which older tools still send."""
     del exchange
     encode = encoder(request)
-    page = await _page(store, request, request.query.get("marker", "").encode())
+    owner, page = await _page(store, request, request.query.get("marker", "").encode())
     nodes: list[Node] = [("Marker", encode(request.query.get("marker", "")))]
     if page.truncated and request.query.get("delimiter"):
         nodes.append(("NextMarker", encode(page.last.decode())))
-    return _list_reply(request, encode, page, nodes, with_owner=True)
+    return _list_reply(request, encode, page, nodes, owner)
 
 
-async def _page(store: Store, request: S3Request, after: bytes) -> Page[ObjectLine]:
+async def _page(store: Store, request: S3Request, after: bytes) -> tuple[str, Page[ObjectLine]]:
+    """Whose bucket it is, and the page."""
     query = request.query
     ask = PageAsk(
         query.get("prefix", "").encode(),
@@ -147,10 +180,10 @@ async def _page(store: Store, request: S3Request, after: bytes) -> Page[ObjectLi
         count_asked(request, "max-keys"),
     )
 
-    def read() -> Page[ObjectLine]:
+    def read() -> tuple[str, Page[ObjectLine]]:
         reader = store.index.reader()
-        demand_bucket(reader, request.bucket)
-        return page_of(scan_objects(reader, request.bucket), ask)
+        owner = demand_bucket(reader, request.bucket)
+        return owner, page_of(scan_objects(reader, request.bucket), ask)
 
     return await store.in_thread(read)
 
@@ -160,9 +193,9 @@ def _list_reply(
     encode: Callable[[str], str],
     page: Page[ObjectLine],
     nodes: list[Node],
-    *,
-    with_owner: bool,
+    owner: str | None,
 ) -> Reply:
+    """`owner`: whose bucket it is, if owners are to be shown."""
     names = (("delimiter", "Delimiter"), ("encoding-type", "EncodingType"))
     head: list[Node] = [
         ("Name", request.bucket),
@@ -172,13 +205,11 @@ def _list_reply(
         *echoes(request, encode, *names),
         *nodes,
     ]
-    contents: list[Node] = [
-        ("Contents", _object_nodes(line, encode, with_owner=with_owner)) for line in page.rows
-    ]
+    contents: list[Node] = [("Contents", _object_nodes(line, encode, owner)) for line in page.rows]
     return Reply(200, XML, write("ListBucketResult", head + contents + prefix_nodes(page.prefixes, encode)))
 
 
-def _object_nodes(line: ObjectLine, encode: Callable[[str], str], *, with_owner: bool) -> list[Node]:
+def _object_nodes(line: ObjectLine, encode: Callable[[str], str], owner: str | None) -> list[Node]:
     nodes: list[Node] = [
         ("Key", encode(line.raw_key.decode())),
         ("LastModified", iso_date(line.modified_ms)),
@@ -189,7 +220,7 @@ def _object_nodes(line: ObjectLine, encode: Callable[[str], str], *, with_owner:
     checksum = unpack_checksum(line.checksum)
     if checksum is not None:
         nodes += [("ChecksumAlgorithm", checksum.algorithm), ("ChecksumType", checksum.type)]
-    return [*nodes, ("Owner", OWNER)] if with_owner else nodes
+    return nodes if owner is None else [*nodes, ("Owner", owner_nodes(owner_of(line.acl, owner)))]
 
 
 def prefix_nodes(prefixes: tuple[bytes, ...], encode: Callable[[str], str]) -> list[Node]:
@@ -211,12 +242,14 @@ async def list_uploads(store: Store, exchange: Exchange, request: S3Request) -> 
         query.get("prefix", "").encode(), query.get("delimiter", "").encode(), marker, most, resumes
     )
 
-    def read() -> Page[UploadLine]:
+    def read() -> tuple[str, Page[UploadLine]]:
         reader = store.index.reader()
-        demand_bucket(reader, request.bucket)
-        return page_of(scan_uploads(reader, request.bucket, (marker if resumes else b"", upload_marker)), ask)
+        owner = demand_bucket(reader, request.bucket)
+        return owner, page_of(
+            scan_uploads(reader, request.bucket, (marker if resumes else b"", upload_marker)), ask
+        )
 
-    page = await store.in_thread(read)
+    owner, page = await store.in_thread(read)
     names = (("prefix", "Prefix"), ("delimiter", "Delimiter"), ("encoding-type", "EncodingType"))
     head: list[Node] = [
         ("Bucket", request.bucket),
@@ -229,18 +262,19 @@ async def list_uploads(store: Store, exchange: Exchange, request: S3Request) -> 
     if page.truncated:
         head.append(("NextKeyMarker", encode(page.last.decode())))
         head.append(("NextUploadIdMarker", page.rows[-1].upload if page.rows else ""))
-    uploads: list[Node] = [("Upload", _upload_nodes(line, encode)) for line in page.rows]
+    uploads: list[Node] = [("Upload", _upload_nodes(line, encode, owner)) for line in page.rows]
     return Reply(
         200, XML, write("ListMultipartUploadsResult", head + uploads + prefix_nodes(page.prefixes, encode))
     )
 
 
-def _upload_nodes(line: UploadLine, encode: Callable[[str], str]) -> list[Node]:
+def _upload_nodes(line: UploadLine, encode: Callable[[str], str], bucket_owner: str) -> list[Node]:
+    owner = owner_nodes(owner_of(line.acl, bucket_owner))
     return [
         ("Key", encode(line.raw_key.decode())),
         ("UploadId", line.upload),
-        ("Initiator", OWNER),
-        ("Owner", OWNER),
+        ("Initiator", owner),
+        ("Owner", owner),
         ("StorageClass", "STANDARD"),
         ("Initiated", iso_date(line.created_ms)),
     ]

@@ -17,6 +17,7 @@ from storage.store import Store
 from wire.http1 import RequestHead
 
 MAX_RULES = 100  # S3's limit for one bucket
+_ASKED = (("origin", "Origin"), ("access-control-request-method", "Access-Control-Request-Method"))
 METHODS = frozenset({"GET", "PUT", "POST", "DELETE", "HEAD"})
 
 
@@ -112,13 +113,15 @@ def allowed(document: str | None, origin: str, method: str, headers: tuple[str, 
 
 
 def is_preflight(head: RequestHead) -> bool:
-    """True for a browser's question before a request; it is never signed."""
-    asks = head.get("origin") is not None and head.get("access-control-request-method") is not None
-    return head.method == "OPTIONS" and asks
+    """True for a browser's question before a request; it is never signed, and S3 has no other OPTIONS."""
+    return head.method == "OPTIONS"
 
 
 def preflight(store: Store, head: RequestHead) -> Reply:
-    """What a bucket's rules say to a browser's question, and nothing else. Raises: S3Error AccessForbidden."""
+    """What a bucket's rules say to a browser's question. Raises: S3Error BadRequest, AccessForbidden."""
+    for name, title in _ASKED:
+        if head.get(name) is None:
+            raise S3Error("BadRequest", f"Insufficient information. {title} request header needed.")
     names = (head.get("access-control-request-headers") or "").lower().split(",")
     headers = tuple(name.strip() for name in names if name.strip())
     method = head.get("access-control-request-method") or ""

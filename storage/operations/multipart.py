@@ -16,14 +16,16 @@ from storage.index.commits import (
     abort_upload,
     complete_upload,
     create_upload,
+    demand_bucket,
     demand_upload,
     put_part,
     read_parts,
 )
 from storage.index.rows import PartRow, UploadRow
 from storage.index.tags import TAGGING, parse_header
-from storage.operations.buckets import OWNER, count_asked
+from storage.operations.buckets import count_asked, owner_nodes
 from storage.operations.objects import (
+    acl_asked,
     checksum_headers,
     checksum_nodes,
     kept_headers,
@@ -53,6 +55,7 @@ async def create(store: Store, exchange: Exchange, request: S3Request) -> Reply:
         algorithm.name if algorithm else None,
         kind,
         store.blobs.new_id(),
+        acl_asked(store, request),
     )
     await store.commit(lambda tx: create_upload(tx, upload))
     nodes: list[Node] = [("Bucket", request.bucket), ("Key", request.key), ("UploadId", upload.id)]
@@ -148,6 +151,7 @@ async def list_parts(store: Store, exchange: Exchange, request: S3Request) -> Re
     del exchange
     reader = store.index.reader()
     upload = demand_upload(reader, request.bucket, request.key, request.query["uploadId"])
+    owner = owner_nodes(upload.acl.owner if upload.acl else demand_bucket(reader, request.bucket))
     most = count_asked(request, "max-parts")
     after = (
         count_asked(request, "part-number-marker", MAX_PARTS) if "part-number-marker" in request.query else 0
@@ -158,8 +162,8 @@ async def list_parts(store: Store, exchange: Exchange, request: S3Request) -> Re
         ("Bucket", request.bucket),
         ("Key", request.key),
         ("UploadId", upload.id),
-        ("Initiator", OWNER),
-        ("Owner", OWNER),
+        ("Initiator", owner),
+        ("Owner", owner),
         ("StorageClass", "STANDARD"),
         ("PartNumberMarker", str(after)),
         ("MaxParts", str(most)),

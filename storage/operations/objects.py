@@ -1,10 +1,13 @@
 """Operations on one object, and DeleteObjects."""
 
+import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from urllib.parse import unquote_to_bytes
 
-from storage.auth.key import ObjectKey, Right, parse_bucket, parse_key
+from storage.auth.acl import Acl, acl_from_headers, asks_acl, private
+from storage.auth.key import Right, parse_bucket, parse_key
+from storage.authority import demand_read
 from storage.checksum import (
     ALGORITHMS,
     FULL_OBJECT,
@@ -17,7 +20,7 @@ from storage.disk.blobs import BlobMissing
 from storage.disk.sound import Unsound, is_sound
 from storage.fault import S3Error
 from storage.http.conditions import ReadAsk, http_date, iso_date, parse_date_ms
-from storage.http.document import MAX_DOCUMENT_BYTES, Element, Node, parse, write
+from storage.http.document import Node, write
 from storage.http.handover import ASK, OpenFiles
 from storage.http.ingest import (
     MAX_PUT_BYTES,
@@ -26,7 +29,6 @@ from storage.http.ingest import (
     MemorySink,
     Source,
     plan_body,
-    read_document,
     receive,
 )
 from storage.http.reply import XML, Body, ManySlices, OneSlice, Reply
@@ -35,17 +37,15 @@ from storage.index.commits import (
     PUT,
     CopySource,
     CopyTarget,
-    Deleted,
     copy_object,
-    delete_object,
-    delete_version,
     demand_bucket,
     demand_object,
+    demand_same,
     find_object,
+    no_such_bucket,
     put_object,
     read_inline,
 )
-from storage.index.database import Transaction
 from storage.index.rows import INLINE, NULL_VERSION, Conditions, Extent, Headers, ObjectRow, parse_etags
 from storage.index.settings import versioning_of
 from storage.index.tags import TAGGING, parse_header, split_tags, tags_of
@@ -57,7 +57,6 @@ from wire.serve import Exchange
 MAX_LOOKS = 4  # times a read looks again when an overwrite deleted what it was about to open
 MAX_INLINE_BYTES = 16 * 1024  # pointers, configs, manifests: a few pages of the index
 MAX_META_BYTES = 2048  # S3's limit on the names and values of x-amz-meta-*
-MAX_DELETES = 1000  # S3's limit for one DeleteObjects
 
 _How = Callable[[Store, list[Extent], int], Body]
 META = "x-amz-meta-"
@@ -91,6 +90,28 @@ def kept_headers(request: S3Request) -> Headers:
     return tuple(kept.items())
 
 
+def acl_asked(store: Store, request: S3Request) -> Acl | None:
+    """The owner and list of what a request writes; None for the bucket's owner and nobody else.
+
+    A key without a user, and who signed nothing, writes for the bucket's owner. A write grant is not one to open what
+    is written to others: that takes an admin or an own grant; who signed nothing has none to overstep. Raises: S3Error.
+    """
+    identity, user = request.identity, request.identity.user
+    if not user and not asks_acl(request.head.headers):
+        return None
+    access = store.accesses.find(request.bucket)
+    if access is None:
+        raise no_such_bucket(request.bucket)
+    owner = user or access.owner
+    knows = store.verifier.keys.knows
+    acl = acl_from_headers(request.head.headers, owner, access.owner, knows) or private(owner)
+    access.demand_unblocked(acl)
+    free = identity.anonymous or identity.may_own(request.bucket)
+    if acl.opens(owner, access.owner) and not free:
+        identity.demand(Right.ADMIN, request.bucket, request.key)
+    return acl
+
+
 def write_conditions(request: S3Request) -> Conditions:
     """What must hold of the object that a write replaces. Raises: S3Error."""
     return Conditions.parse(request.get("if-match"), request.get("if-none-match"))
@@ -106,6 +127,13 @@ def parse_version(raw: str | None) -> str | None:
     if raw is not None and not (raw and raw.isascii() and raw.isprintable()):
         raise S3Error("InvalidArgument", "Invalid version id specified", ArgumentName="versionId")
     return raw
+
+
+def demand_judged(db: sqlite3.Connection, request: S3Request) -> ObjectRow:
+    """The object that a request is about, if it is the one that it was let through for. Raises: S3Error."""
+    row = demand_object(db, request.bucket, request.key, version_asked(request))
+    demand_same(row, request.judged)
+    return row
 
 
 def version_headers(store: Store, row: ObjectRow) -> Headers:
@@ -145,6 +173,7 @@ async def put_body(
     `name`: of the event.
     """
     headers = kept_headers(request)
+    acl = acl_asked(store, request)
     conditions = write_conditions(request)
     inline = MemorySink(INLINE + store.blobs.new_id()) if plan.size <= MAX_INLINE_BYTES else None
     known_bytes = plan.size if plan.least is None else None
@@ -159,6 +188,7 @@ async def put_body(
         headers + parse_header(request.get(TAGGING)),
         received.extents,
         received.checksum,
+        acl=acl,
     )
     data = bytes(inline.data) if inline else b""
     return await store.commit_body(ingest, lambda tx: put_object(tx, row, conditions, inline=data, name=name))
@@ -213,9 +243,15 @@ def object_headers(store: Store, request: S3Request, row: ObjectRow, span: tuple
         headers["content-range"] = f"bytes {span[0]}-{span[0] + span[1] - 1}/{row.size}"
     if request.get("x-amz-checksum-mode") == "ENABLED":
         headers |= dict(_checksum_headers(request, row, span))
-    if request.get(WHOLE_SUM) is not None and (row.extents or not row.size):
+    if request.get(WHOLE_SUM) is not None and _may_be_kept(store, row):
         headers[WHOLE_SUM] = whole_checksum(row).value
     return tuple(headers.items())
+
+
+def _may_be_kept(store: Store, row: ObjectRow) -> bool:
+    """Whether another region may answer reads of it by a key's grants alone: a policy can only be judged here."""
+    access = store.accesses.find(row.bucket)
+    return (access is None or access.policy is None) and bool(row.extents or not row.size)
 
 
 def _checksum_headers(request: S3Request, row: ObjectRow, span: tuple[int, int] | None) -> Headers:
@@ -242,7 +278,7 @@ def whole_checksum(row: ObjectRow) -> Checksum:
 async def head(store: Store, exchange: Exchange, request: S3Request) -> Reply:
     """HeadObject."""
     del exchange
-    row = demand_object(store.index.reader(), request.bucket, request.key, version_asked(request))
+    row = demand_judged(store.index.reader(), request)
     ask = read_ask(request)
     ask.check(row)
     span = span_of(request, ask, row)
@@ -266,11 +302,10 @@ def span_of(request: S3Request, ask: ReadAsk, row: ObjectRow) -> tuple[int, int]
 
 async def get(store: Store, exchange: Exchange, request: S3Request) -> Reply:
     """GetObject."""
-    version = version_asked(request)
     ask = read_ask(request)
     how = _as_files if _wants_files(exchange, request) else _as_bytes
     for _ in range(MAX_LOOKS):
-        row = demand_object(store.index.reader(), request.bucket, request.key, version)
+        row = demand_judged(store.index.reader(), request)
         ask.check(row)
         span = span_of(request, ask, row)
         body = await _open_sound(store, row, span or (0, row.size), how)
@@ -358,35 +393,18 @@ def _touched(extents: tuple[Extent, ...], first: int, length: int) -> Iterator[t
         start += extent.length
 
 
-async def delete(store: Store, exchange: Exchange, request: S3Request) -> Reply:
-    """DeleteObject."""
-    del exchange
-    version = version_asked(request)
-    conditions = write_conditions(request)
-    done = await store.commit(lambda tx: _delete(tx, request, request.key, version, conditions))
-    shown = () if done.version is None else (("x-amz-version-id", done.version),)
-    return Reply(204, (*shown, ("x-amz-delete-marker", "true")) if done.marker else shown)
-
-
-def _delete(
-    tx: Transaction, request: S3Request, key: ObjectKey, version: str | None, conditions: Conditions
-) -> Deleted:
-    if version is None:
-        return delete_object(tx, request.bucket, key, conditions)
-    return delete_version(tx, request.bucket, key, version, conditions)
-
-
 async def copy(store: Store, exchange: Exchange, request: S3Request) -> Reply:
     """CopyObject."""
     del exchange
-    source = copy_source(request)
+    source = copy_source(store, request)
     directive = request.get("x-amz-metadata-directive") or "COPY"
     if directive not in {"COPY", "REPLACE"}:
         raise S3Error("InvalidArgument", "x-amz-metadata-directive is COPY or REPLACE.")
     headers = kept_headers(request) if directive == "REPLACE" else None
     new_tags = request.get("x-amz-tagging-directive") == "REPLACE"
     tags = parse_header(request.get(TAGGING)) if new_tags else None
-    target = CopyTarget(request.bucket, request.key, headers, tags, write_conditions(request))
+    acl = acl_asked(store, request)
+    target = CopyTarget(request.bucket, request.key, headers, tags, write_conditions(request), acl)
     row = await store.commit(lambda tx: copy_object(tx, source, target))
     nodes: list[Node] = [("LastModified", iso_date(row.modified_ms)), ("ETag", f'"{row.etag}"')]
     shown = version_headers(store, row)
@@ -395,12 +413,13 @@ async def copy(store: Store, exchange: Exchange, request: S3Request) -> Reply:
     return Reply(200, XML + shown, write("CopyObjectResult", nodes + checksum_nodes(row.checksum)))
 
 
-def copy_source(request: S3Request) -> CopySource:
+def copy_source(store: Store, request: S3Request) -> CopySource:
     """What to copy, with the right to read it checked. Raises: S3Error."""
     raw, _, version = (request.get("x-amz-copy-source") or "").partition("?versionId=")
     raw_bucket, _, raw_key = unquote_to_bytes(raw).removeprefix(b"/").partition(b"/")
     bucket, key = parse_bucket(raw_bucket.decode("utf-8", "replace")), parse_key(raw_key)
-    request.identity.demand(Right.READ, bucket, key)
+    asked = parse_version(unquote_to_bytes(version).decode("utf-8", "replace") or None)
+    judged = demand_read(store, request, bucket, key, asked)
 
     def get(name: str) -> str | None:
         return request.get(f"x-amz-copy-source-if-{name}")
@@ -408,44 +427,10 @@ def copy_source(request: S3Request) -> CopySource:
     return CopySource(
         bucket,
         key,
-        parse_version(unquote_to_bytes(version).decode("utf-8", "replace") or None),
+        asked,
         Conditions(parse_etags(get("match"))),
         parse_etags(get("none-match")),
         parse_date_ms(get("modified-since")),
         parse_date_ms(get("unmodified-since")),
+        judged,
     )
-
-
-async def delete_many(store: Store, exchange: Exchange, request: S3Request) -> Reply:
-    """DeleteObjects: one transaction, an answer for each key."""
-    data = await read_document(exchange, request, MAX_DOCUMENT_BYTES, store.pool)
-    root = parse(data, "Delete")
-    asked = root.all("Object")
-    if not 0 < len(asked) <= MAX_DELETES:
-        raise S3Error("MalformedXML", f"Delete takes 1 to {MAX_DELETES} objects.")
-    quiet = (root.value("Quiet") or "").lower() == "true"
-    nodes = await store.commit(lambda tx: [_delete_one(tx, request, item) for item in asked])
-    return Reply(200, XML, write("DeleteResult", [node for node in nodes if not quiet or node[0] == "Error"]))
-
-
-def _delete_one(tx: Transaction, request: S3Request, item: Element) -> Node:
-    """Delete one named key; its refusal is its own. Nothing was changed when one is raised."""
-    name = item.exact("Key")
-    try:
-        version = parse_version(item.value("VersionId") or None)
-        key = parse_key(name.encode())
-        request.identity.demand(Right.WRITE, request.bucket, key)
-        done = _delete(tx, request, key, version, Conditions(parse_etags(item.value("ETag"))))
-    except S3Error as error:
-        if error.code == "NoSuchBucket":
-            raise
-        return ("Error", [("Key", name), ("Code", error.code), ("Message", error.message)])
-    return ("Deleted", [("Key", name), *_deleted_nodes(version, done)])
-
-
-def _deleted_nodes(version: str | None, done: Deleted) -> list[Node]:
-    """Which version went, and which marker came or went."""
-    nodes: list[Node] = [] if version is None else [("VersionId", version)]
-    if done.marker and done.version is not None:
-        nodes += [("DeleteMarker", "true"), ("DeleteMarkerVersionId", done.version)]
-    return nodes

@@ -13,7 +13,7 @@ from storage.http.document import Node, write
 from storage.http.ingest import MAX_PUT_BYTES, Sink
 from storage.http.reply import XML, Reply
 from storage.http.request import S3Request
-from storage.index.commits import CopySource, demand_object, demand_upload, put_part, read_inline
+from storage.index.commits import CopySource, demand_object, demand_same, demand_upload, put_part, read_inline
 from storage.index.database import Transaction
 from storage.index.rows import Extent, ObjectRow, PartRow, UploadRow
 from storage.operations.multipart import part_number
@@ -31,8 +31,9 @@ async def copy_part(store: Store, exchange: Exchange, request: S3Request) -> Rep
     number = part_number(request)
     reader = store.index.reader()
     upload = demand_upload(reader, request.bucket, request.key, request.query["uploadId"])
-    source = copy_source(request)
+    source = copy_source(store, request)
     row = demand_object(reader, source.bucket, source.key, source.version)
+    demand_same(row, source.judged)
     source.check(row)
     first, length = _span(request.get("x-amz-copy-source-range"), row)
     pieces = slices_of(row.extents, first, length)
@@ -50,8 +51,7 @@ async def copy_part(store: Store, exchange: Exchange, request: S3Request) -> Rep
 
 def _demand_unchanged(tx: Transaction, source: CopySource, row: ObjectRow) -> None:
     """What was measured must be what the part will name. Raises: S3Error ServiceUnavailable."""
-    if demand_object(tx.db, source.bucket, source.key, source.version).seq != row.seq:
-        raise S3Error("ServiceUnavailable", "The source was overwritten while it was read; try again.")
+    demand_same(demand_object(tx.db, source.bucket, source.key, source.version), row.seq)
 
 
 def _span(raw: str | None, row: ObjectRow) -> tuple[int, int]:

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from urllib.parse import quote, urlencode, urlsplit
 
-from storage.auth.postpolicy import Policy, parse_policy, verify_form
+from storage.auth.postpolicy import ANYTHING, Policy, parse_policy, verify_form
+from storage.authority import authorise
 from storage.fault import S3Error
 from storage.http.document import write
 from storage.http.form import Event, Field, FileBegins, FormParser, boundary_of
@@ -118,9 +119,10 @@ async def receive_form(store: Store, exchange: Exchange, head: RequestHead) -> R
     await form.read_fields()
     now = store.clock()
     verified = verify_form(store.verifier, form.fields, now)
-    policy = parse_policy(form.fields["policy"])
-    policy.check(form.fields, bucket, now)
-    request = read_request(_as_put(head, bucket, form), verified)
+    policy = ANYTHING if verified.identity.anonymous else parse_policy(form.fields["policy"])
+    if not verified.identity.anonymous:
+        policy.check(form.fields, bucket, now)
+    request = authorise(store, read_request(_as_put(head, bucket, form), verified, exchange.peer))
     demand_bucket(store.index.reader(), bucket)
     done = await _store_file(store, form, request, policy)
     return _answer(store, exchange.head, form.fields, done)

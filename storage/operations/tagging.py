@@ -3,13 +3,14 @@
 import json
 from dataclasses import replace
 
+from storage.authority import authorise
 from storage.fault import S3Error
 from storage.http.document import MAX_DOCUMENT_BYTES, write
 from storage.http.ingest import read_document
 from storage.http.reply import XML, Reply
 from storage.http.request import S3Request
 from storage.index import versions
-from storage.index.commits import demand_bucket, demand_object
+from storage.index.commits import demand_bucket
 from storage.index.database import Transaction
 from storage.index.rows import ObjectRow
 from storage.index.settings import drop_setting, find_setting, put_setting
@@ -22,7 +23,7 @@ from storage.index.tags import (
     tag_nodes,
     tags_of,
 )
-from storage.operations.objects import version_asked, version_headers
+from storage.operations.objects import demand_judged, version_headers
 from storage.store import Store
 from wire.serve import Exchange
 
@@ -32,7 +33,7 @@ SETTING = "tagging"
 async def get_object(store: Store, exchange: Exchange, request: S3Request) -> Reply:
     """GetObjectTagging."""
     del exchange
-    row = demand_object(store.index.reader(), request.bucket, request.key, version_asked(request))
+    row = demand_judged(store.index.reader(), request)
     return Reply(200, XML + version_headers(store, row), write("Tagging", tag_nodes(tags_of(row.headers))))
 
 
@@ -40,7 +41,8 @@ async def put_object(store: Store, exchange: Exchange, request: S3Request) -> Re
     """PutObjectTagging: all tags of one version at once."""
     data = await read_document(exchange, request, MAX_DOCUMENT_BYTES, store.pool)
     tags = parse_tagging(data, MAX_OBJECT_TAGS)
-    row = await store.commit(lambda tx: _retag(tx, request, tags))
+    judged = authorise(store, request, tags)  # again: a policy may ask which tags
+    row = await store.commit(lambda tx: _retag(tx, judged, tags))
     return Reply(200, version_headers(store, row))
 
 
@@ -52,7 +54,7 @@ async def delete_object(store: Store, exchange: Exchange, request: S3Request) ->
 
 
 def _retag(tx: Transaction, request: S3Request, tags: dict[str, str]) -> ObjectRow:
-    row = demand_object(tx.db, request.bucket, request.key, version_asked(request))
+    row = demand_judged(tx.db, request)
     kept, _ = split_tags(row.headers)
     return versions.rewrite_headers(tx.db, replace(row, headers=kept + line_of(tags)))
 

@@ -18,7 +18,7 @@ from storage.index.database import Transaction
 from storage.index.listing import Page, PageAsk, page_of
 from storage.index.settings import VERSIONING, put_setting, versioning_of
 from storage.index.versions import ENABLED, find_version, name_of, seq_of
-from storage.operations.buckets import OWNER, count_asked, echoes, encoder, prefix_nodes
+from storage.operations.buckets import count_asked, echoes, encoder, owner_nodes, owner_of, prefix_nodes
 from storage.store import Store
 from wire.serve import Exchange
 
@@ -63,9 +63,10 @@ class VersionLine:
     size: int
     modified_ms: int
     latest: bool
+    acl: str | None
 
 
-_LINE = "SELECT key, seq, version, etag, size, modified_ms FROM"
+_LINE = "SELECT key, seq, version, etag, size, modified_ms, acl FROM"
 
 
 def scan_versions(
@@ -84,8 +85,8 @@ def scan_versions(
                     return
                 latest, previous = row[0] != previous, row[0]
                 if row[0] != resume[0] or row[1] < resume[1]:
-                    key, seq, version, etag, size, modified_ms = row
-                    yield VersionLine(key, seq, version, etag, size, modified_ms, latest)
+                    key, seq, version, etag, size, modified_ms, acl = row
+                    yield VersionLine(key, seq, version, etag, size, modified_ms, latest, acl)
 
     return scan
 
@@ -108,14 +109,16 @@ async def list_versions(store: Store, exchange: Exchange, request: S3Request) ->
         inclusive=bool(version),
     )
 
-    def read() -> Page[VersionLine]:
+    def read() -> tuple[str, Page[VersionLine]]:
         reader = store.index.reader()
-        demand_bucket(reader, request.bucket)
+        owner = demand_bucket(reader, request.bucket)
         resume = (marker, _seq_of(reader, request, version)) if version else (b"", 0)
-        return page_of(scan_versions(reader, request.bucket, resume), ask)
+        return owner, page_of(scan_versions(reader, request.bucket, resume), ask)
 
-    page = await store.in_thread(read)
-    return Reply(200, XML, write("ListVersionsResult", _page_nodes(request, encode, page, most)))
+    owner, page = await store.in_thread(read)
+    nodes = _page_nodes(request, encode, page, most)
+    lines = [_line_node(line, encode, owner) for line in page.rows]
+    return Reply(200, XML, write("ListVersionsResult", nodes + lines + prefix_nodes(page.prefixes, encode)))
 
 
 def _seq_of(db: sqlite3.Connection, request: S3Request, version: str) -> int:
@@ -147,11 +150,11 @@ def _page_nodes(
         if page.rows and page.rows[-1].raw_key == page.last:
             # Always by change number: a reader that deletes as it pages must find its place without the row.
             nodes.append(("NextVersionIdMarker", name_of(ENABLED, page.rows[-1].seq)))
-    nodes += [_line_node(line, encode) for line in page.rows]
-    return nodes + prefix_nodes(page.prefixes, encode)
+    return nodes
 
 
-def _line_node(line: VersionLine, encode: Callable[[str], str]) -> Node:
+def _line_node(line: VersionLine, encode: Callable[[str], str], bucket_owner: str) -> Node:
+    owner: Node = ("Owner", owner_nodes(owner_of(line.acl, bucket_owner)))
     nodes: list[Node] = [
         ("Key", encode(line.raw_key.decode())),
         ("VersionId", line.version),
@@ -159,6 +162,6 @@ def _line_node(line: VersionLine, encode: Callable[[str], str]) -> Node:
         ("LastModified", iso_date(line.modified_ms)),
     ]
     if not line.etag:
-        return ("DeleteMarker", [*nodes, ("Owner", OWNER)])
+        return ("DeleteMarker", [*nodes, owner])
     shown: list[Node] = [("ETag", f'"{line.etag}"'), ("Size", str(line.size)), ("StorageClass", "STANDARD")]
-    return ("Version", [*nodes, *shown, ("Owner", OWNER)])
+    return ("Version", [*nodes, *shown, owner])

@@ -8,7 +8,7 @@ import pytest
 
 from deploy import fleet, pki, secrets
 from deploy.config import ConfigError, load, parse, pick
-from deploy.roles import _webhook, access_key, endpoint, homes_of, store_socket
+from deploy.roles import _key, _keys_of, _webhook, access_key, endpoint, homes_of, store_socket
 from storage.client.endpoint import SOCKET_NAME
 from storage.notify.webhook import Webhook
 
@@ -166,6 +166,32 @@ def test_free_ports_skips_a_preferred_port_that_is_taken():
 
     assert busy not in ports
     assert len(set(ports)) == 3
+
+
+def test_a_store_lets_strangers_in_only_if_it_is_told_to(written):
+    text = written.read_text()
+    before = {entry.anonymous for entry in load(written).stores.values()}
+    written.write_text(
+        text.replace("[stores.", "[stores.open]\nlisten='127.0.0.1:1'\nroot='o'\nanonymous=true\n[stores.", 1)
+    )
+    told = load(written).stores["open"].anonymous
+    written.write_text(
+        text.replace("[stores.", "[stores.open]\nlisten='127.0.0.1:1'\nroot='o'\nanonymous=1\n[stores.", 1)
+    )
+
+    assert (before, told) == ({False}, True)
+    with pytest.raises(ConfigError, match=r"stores\.open\.anonymous"):
+        load(written)
+
+
+def test_a_key_has_the_user_that_is_named(written):
+    first = load(written).access_keys[0]
+    text = written.read_text().replace(f'id = "{first.id}"', f'id = "{first.id}"\nuser = "alice"')
+    written.write_text(text + '[[access_keys]]\nid = "NFNOUSER"\ngrants = ["*::own"]\n')
+
+    assert _key(load(written).access_keys[0]).user == "alice"
+    with pytest.raises(ValueError, match="NFNOUSER"):
+        _keys_of(written)
 
 
 def test_the_access_key_of_unknown_grants_is_refused(written):

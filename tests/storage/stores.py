@@ -21,7 +21,9 @@ ROOT_KEY = b"r" * 32
 ADMIN = AccessKey("NFADMIN", 1, (Grant.parse("*::admin"),))
 TENANT = AccessKey("NFTENANT", 1, (Grant.parse("models:acme/:write"),))
 READER = AccessKey("NFREADER", 1, (Grant.parse("models:acme/:read"),))
-KEYS = (ADMIN, TENANT, READER)
+ALICE = AccessKey("NFALICE", 1, (Grant.parse("*::own"),), user="alice")
+BOB = AccessKey("NFBOB", 1, (Grant.parse("*::own"),), user="bob")
+KEYS = (ADMIN, TENANT, READER, ALICE, BOB)
 
 
 def memory_folder() -> Path:

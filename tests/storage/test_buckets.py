@@ -6,8 +6,7 @@ from tests.storage.stores import Raw
 
 def test_the_life_of_a_bucket(s3, raw):
     s3.create_bucket(Bucket="life")
-    with pytest.raises(ClientError) as again:
-        s3.create_bucket(Bucket="life")
+    s3.create_bucket(Bucket="life")  # as in us-east-1, which the store says it is
     s3.head_bucket(Bucket="life")
     assert "life" in [row["Name"] for row in s3.list_buckets()["Buckets"]]
     assert s3.get_bucket_location(Bucket="life")["LocationConstraint"] is None
@@ -19,7 +18,6 @@ def test_the_life_of_a_bucket(s3, raw):
     with pytest.raises(ClientError) as gone:
         s3.head_bucket(Bucket="life")
 
-    assert again.value.response["Error"]["Code"] == "BucketAlreadyOwnedByYou"
     assert full.value.response["Error"]["Code"] == "BucketNotEmpty"
     assert gone.value.response["ResponseMetadata"]["HTTPStatusCode"] == 404
     for answer in (
@@ -113,13 +111,13 @@ def test_bad_listings(raw, query):
     [
         ("GET", "/models", "logging="),
         ("GET", "/models", "website="),
-        ("PUT", "/models", "policy="),
+        ("PUT", "/models", "replication="),
         ("GET", "/models/a", "torrent="),
         ("PUT", "/models/a", "retention="),
         ("GET", "/models/a", "acl=&tagging="),
         ("POST", "/models/a", "restore="),
         ("POST", "/", ""),
-        ("OPTIONS", "/models", ""),
+        ("PATCH", "/models", ""),
     ],
 )
 def test_what_is_not_there_says_so(raw, method, path, query):
@@ -132,8 +130,6 @@ def test_what_is_not_there_says_so(raw, method, path, query):
     "header",
     [
         {"x-amz-server-side-encryption": "AES256"},
-        {"x-amz-grant-read": "id=1"},
-        {"x-amz-acl": "public-read"},
         {"x-amz-storage-class": "GLACIER"},
         {"x-amz-object-lock-mode": "GOVERNANCE"},
     ],
@@ -163,7 +159,7 @@ def test_errors_carry_the_request_id(raw):
 def test_no_route_works_without_a_signature(store):
     """Every method on every level: 403 before anything else is looked at."""
     with Raw(store.endpoint()) as raw:
-        for method in ("GET", "HEAD", "PUT", "POST", "DELETE", "OPTIONS", "PATCH"):
+        for method in ("GET", "HEAD", "PUT", "POST", "DELETE", "PATCH"):
             for path, query in (
                 ("/", ""),
                 ("/models", "list-type=2"),
@@ -174,6 +170,15 @@ def test_no_route_works_without_a_signature(store):
                 answer = raw.send_as_is(method, path, query, {"host": raw.endpoint.netloc})
                 assert answer.status == 403
                 assert method == "HEAD" or answer.code == "AccessDenied"
+
+
+def test_a_question_of_no_browser_is_no_request(store):
+    """OPTIONS is never signed, and answers nothing but preflights, whatever the path."""
+    with Raw(store.endpoint()) as raw:
+        for path in ("/", "/models", "/models/a", "/no-such-bucket"):
+            for headers in ({}, {"origin": "https://a"}, {"access-control-request-method": "GET"}):
+                answer = raw.send_as_is("OPTIONS", path, "", {"host": raw.endpoint.netloc} | headers)
+                assert (answer.status, answer.code) == (400, "BadRequest")
 
 
 def test_an_empty_delimiter_is_none(s3, filled):

@@ -1,6 +1,7 @@
 """A bucket that lives in another region's store: what is written here is there, what is there is read here, once."""
 
 import http.client
+import json
 import random
 import signal
 import subprocess
@@ -591,3 +592,35 @@ def test_a_home_that_began_anew_is_compared_with(fresh):
     until(lambda: len(list(fresh.copies.glob("*.data"))) == 1, "compared")
     fresh.link.cut()
     assert fresh.far.get("models", "same").body == b"old"
+
+
+def test_a_policy_at_the_home_is_obeyed_from_then_on(both):
+    """What was kept before is not given past it; a bucket without one is read from the copy again."""
+    both.home.put("models", "acme/judged", b"weights")
+    with Raw(both.far_store.endpoint(READER)) as reader:
+        assert reader.get("models", "acme/judged").body == b"weights"
+        deny = {
+            "Version": "2012-10-17",
+            "Statement": [
+                {
+                    "Effect": "Deny",
+                    "Principal": "*",
+                    "Action": "s3:GetObject",
+                    "Resource": "arn:aws:s3:::models/acme/judged",
+                }
+            ],
+        }
+        assert both.home.send("PUT", "/models", "policy=", {}, json.dumps(deny).encode()).status == 204
+        assert reader.get("models", "acme/judged").status == 403
+        assert both.home.send("DELETE", "/models", "policy=").status == 204
+        assert reader.get("models", "acme/judged").body == b"weights"
+
+
+def test_who_has_no_grant_is_sent_to_the_home(both):
+    both.home.put("models", "elsewhere/open", b"1", x_amz_acl="authenticated-read")
+    with Raw(both.home_store.endpoint(TENANT)) as near, Raw(both.far_store.endpoint(TENANT)) as far:
+        assert near.get("models", "elsewhere/open").body == b"1"
+        refused = far.get("models", "elsewhere/open")
+
+    assert refused.code == "AccessDenied"
+    assert b"home region" in refused.body

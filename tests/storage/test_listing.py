@@ -14,9 +14,9 @@ def database(keys) -> sqlite3.Connection:
     db = sqlite3.connect(":memory:")
     db.executescript(SCHEMA)
     rows = [("models", key, 1, "e", 0, 0, None, 0, None, "[]", "[]") for key in keys]
-    db.executemany("INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'null', '[]')", rows)
+    db.executemany("INSERT INTO objects VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'null', '[]', NULL)", rows)
     db.execute(
-        "INSERT INTO objects VALUES ('other', x'61', 1, 'e', 0, 0, NULL, 0, NULL, '[]', '[]', 'null', '[]')"
+        "INSERT INTO objects VALUES ('other', x'61', 1, 'e', 0, 0, NULL, 0, NULL, '[]', '[]', 'null', '[]', NULL)"
     )
     return db
 

@@ -227,3 +227,18 @@ def test_a_second_store_on_a_folder_says_so(tmp_path, monkeypatch, capsys):
     os.close(lock)
 
     assert "another store" in capsys.readouterr().err
+
+
+def test_a_store_alone_is_told_what_it_may_on_its_command_line(tmp_path, monkeypatch, capsys):
+    """What cannot be meant is said, and nothing is served."""
+    secret = tmp_path / "secret"
+    secret.write_text("sixteen bytes and more")
+    for wrong, words in (
+        (["--domain", "S3.example"], "no domain"),
+        (["--webhook", "a b", "http://h/", str(secret)], "no webhook id"),
+        (["--webhook", "a", "file:///etc", str(secret)], "no http or https address"),
+        (["--webhook", "a", "http://h/", str(tmp_path / "none")], "none"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["storage", str(tmp_path / "s"), "--port", "0", *wrong])
+        assert main() == 1
+        assert words in capsys.readouterr().err

@@ -86,14 +86,30 @@ def test_grants_reach_as_far_as_they_say():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "models", "models:write", "models::own", ":x:read", "Models::read", "a:b"]
+    "text", ["", "models", "models:write", "models::owns", "models:a/:own", ":x:read", "Models::read", "a:b"]
 )
 def test_bad_grants(text):
     with pytest.raises(ValueError):
         Grant.parse(text)
 
 
-@pytest.mark.parametrize("text", ["*::admin", "models:a:b/:read", "models:*:write"])
+def test_to_own_is_no_right_on_what_others_own():
+    who = Identity("k", (Grant.parse("*::own"),), "alice")
+
+    assert who.may_own("any")
+    assert not who.may(Right.READ, "any")
+    assert not who.sees("any")
+
+
+@pytest.mark.parametrize(
+    ("user", "grants"), [("", ("*::own",)), ("nearfield", ()), ("a b", ()), ("http://x", ()), ("u" * 65, ())]
+)
+def test_bad_users(user, grants):
+    with pytest.raises(ValueError):
+        AccessKey("NFUSER", 1, tuple(map(Grant.parse, grants)), user=user)
+
+
+@pytest.mark.parametrize("text", ["*::own", "*::admin", "models:a:b/:read", "models:*:write"])
 def test_grants_are_written_as_they_are_read(text):
     grant = Grant.parse(text)
 

@@ -3,8 +3,11 @@ import sqlite3
 import pytest
 from botocore.exceptions import ClientError
 
+from storage.auth.access import BucketAccess
+from storage.auth.acl import private
 from storage.fault import S3Error, StoreBroken
-from storage.index.commits import create_bucket, delete_object, delete_version, put_object
+from storage.index.access import read_access
+from storage.index.commits import create_bucket, delete_object, delete_version, demand_upload, put_object
 from storage.index.database import Index
 from storage.index.outbox import lines_after
 from storage.index.rows import SCHEMA, Conditions, Extent, ObjectRow
@@ -223,30 +226,54 @@ def test_references_through_all_that_versions_do(tmp_path):
     index.close()
 
 
-def first_layout():
-    """The schema as release 0.1 wrote it."""
-    tables = SCHEMA.split(";")
-    objects = tables[2].replace("version TEXT NOT NULL DEFAULT 'null', parts TEXT NOT NULL DEFAULT '[]',", "")
-    return ";".join(
-        [*tables[:2], objects, *(t for t in tables[3:] if "versions" not in t and "settings" not in t)]
-    )
+_LATER = {  # what each layout added to the schema, as it is written there
+    2: ("version TEXT NOT NULL DEFAULT 'null', parts TEXT NOT NULL DEFAULT '[]',",),
+    3: (" acl TEXT,", ",\n    acl TEXT", ", owner TEXT NOT NULL DEFAULT 'nearfield'"),
+}
 
 
-def test_an_index_of_the_first_layout_is_brought_up_to_date(tmp_path):
-    db = sqlite3.connect(tmp_path / "meta.db")
-    db.executescript(first_layout())
-    db.execute("INSERT INTO buckets VALUES ('models', 0)")
+def layout(number):
+    """The schema as the releases of that layout wrote it."""
+    text = SCHEMA
+    for later in range(3, number, -1):
+        for added in _LATER[later]:
+            assert added in text
+            text = text.replace(added, "")
+    tables = text.split(";")
+    return ";".join(t for t in tables if number > 1 or ("versions" not in t and "settings" not in t))
+
+
+def old_index(path, number):
+    """An index of that layout with one bucket, one object and one upload in it."""
+    db = sqlite3.connect(path)
+    db.executescript(layout(number))
+    db.execute("INSERT INTO buckets (name, created_ms) VALUES ('models', 0)")
     db.execute(
-        "INSERT INTO objects VALUES ('models', x'6b', 10, 'e', 0, 1, NULL, 0, NULL, '[]', '[[\"b\",0,10,7]]')"
+        "INSERT INTO objects (bucket, key, size, etag, modified_ms, seq, num_parts, headers, extents)"
+        " VALUES ('models', x'6b', 10, 'e', 0, 1, 0, '[]', '[[\"b\",0,10,7]]')"
     )
-    db.execute("INSERT INTO blobs VALUES ('b', 1)")
+    db.execute(
+        "INSERT INTO uploads (id, bucket, key, created_ms, headers, slab)"
+        " VALUES ('u', 'models', x'6b', 0, '[]', 's')"
+    )
+    db.execute("INSERT INTO blobs VALUES ('b', 1), ('s', 1)")
+    db.execute(f"PRAGMA user_version = {number if number > 1 else 0}")
     db.commit()
     db.close()
 
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_index_of_an_older_layout_is_brought_up_to_date(tmp_path, number):
+    old_index(tmp_path / "meta.db", number)
+
     for _ in range(2):
         index = Index(tmp_path / "meta.db")
-        check_references(index.reader())
-        assert index.reader().execute("SELECT version, parts FROM objects").fetchall() == [("null", "[]")]
+        reader = index.reader()
+        check_references(reader)
+        assert reader.execute("SELECT version, parts, acl FROM objects").fetchall() == [("null", "[]", None)]
+        assert reader.execute("SELECT owner FROM buckets").fetchall() == [("nearfield",)]
+        assert demand_upload(reader, "models", "k", "u").acl is None
+        assert read_access(reader, "models") == BucketAccess("nearfield", private("nearfield"))
         index.close()
 
 

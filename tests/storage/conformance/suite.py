@@ -1,7 +1,8 @@
 """ceph/s3-tests against a store of ours: configuration, selection, run. None of its code is in this repository.
 
 Fetch https://github.com/ceph/s3-tests into a folder of its own, make a virtual environment with its requirements
-and pytest-timeout, and name both in the environment (FOLDER, PYTHON).
+and pytest-timeout, and name both in the environment (FOLDER, PYTHON). The store it is run against lets strangers in
+(`anonymous`), which no store does unless it is told to: the suite asks what ACLs and policies open to everybody.
 """
 
 import os
@@ -86,9 +87,9 @@ def _configuration(port: int, users: tuple[AccessKey, ...]) -> str:
     main, alt, tenant = users
     for name, user in (("s3 main", main), ("s3 alt", alt), ("s3 tenant", tenant), ("iam", main)):
         sections += [f"[{name}]", f"access_key = {user.id}", f"secret_key = {user.secret(ROOT_KEY)}"]
-        sections += ["display_name = nearfield", "user_id = nearfield", "email = nobody@example.com"]
+        sections += [f"display_name = {user.user}", f"user_id = {user.user}", "email = nobody@example.com"]
         sections += ["api_name = us-east-1"] * (user is main) + ["tenant = testx"] * (name == "s3 tenant")
     for name in ("iam root", "iam alt root"):
         sections += [f"[{name}]", f"access_key = {main.id}", f"secret_key = {main.secret(ROOT_KEY)}"]
-        sections += ["user_id = nearfield", "email = nobody@example.com"]
+        sections += [f"user_id = {main.user}", "email = nobody@example.com"]
     return "\n".join([*sections, ""])
