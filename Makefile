@@ -36,7 +36,7 @@ types: setup
 	$(BIN)/mypy
 
 unit: setup
-	$(BIN)/pytest -n 3 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/pytest -n 3 --dist loadscope --no-loadscope-reorder
 
 evidence: setup
 	NEARFIELD_EVIDENCE=1 $(BIN)/pytest --timeout 1800

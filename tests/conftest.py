@@ -1,34 +1,42 @@
 """Which tests share a process when pytest-xdist has several: a file stays together, and whole platforms take two lanes.
 
-A platform is seven processes that load torch. One lane has the tests that share one platform, the other those that
+A platform is seven processes that load torch. One lane has the files that share one platform, the other those that
 start (and kill) platforms of their own, one after another; both begin first, since they are the longest and wait
 much, and the other files run beside them.
 """
 
-from collections.abc import Sequence
-from pathlib import Path
+from __future__ import annotations
 
-import pytest
+from typing import TYPE_CHECKING
 
-E2E = Path(__file__).parent / "e2e"
-SHARING = "platform"  # the fixture of the one that is shared
+from xdist.scheduler import LoadScopeScheduling
 
+if TYPE_CHECKING:
+    import pytest
+    from xdist.remote import Producer
 
-def lane(item: pytest.Item, sharing: set[Path]) -> str:
-    """The name of the process that runs `item`, together with all others of that name."""
-    if item.path.parent != E2E:
-        return str(item.path)
-    return "shares a platform" if item.path in sharing else "starts platforms"
+E2E = "tests/e2e/"
+SHARING = ("test_cold.py", "test_push.py", "test_serve.py")  # these use the fixture `platform`
 
 
-@pytest.hookimpl(tryfirst=True)
+def lane(nodeid: str) -> str:
+    """The name of what runs in one process, in the order of collection."""
+    path = nodeid.partition("::")[0]
+    if not path.startswith(E2E):
+        return path
+    return "shares a platform" if path.endswith(SHARING) else "starts platforms"
+
+
+class Lanes(LoadScopeScheduling):
+    def _split_scope(self, nodeid: str) -> str:
+        return lane(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Lanes | None:
+    return Lanes(config, log) if config.getvalue("dist") == "loadscope" else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    sharing = {item.path for item in items if SHARING in fixtures(item)}
-    lanes = {item: lane(item, sharing) for item in items}
-    for item, name in lanes.items():
-        item.add_marker(pytest.mark.xdist_group(name))
-    items.sort(key=lambda item: (item.path.parent != E2E, item.path.parent == E2E and lanes[item]))
-
-
-def fixtures(item: pytest.Item) -> Sequence[str]:
-    return getattr(item, "fixturenames", ())
+    items.sort(
+        key=lambda item: (not item.nodeid.startswith(E2E), item.nodeid.startswith(E2E) and lane(item.nodeid))
+    )
