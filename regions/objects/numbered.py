@@ -211,7 +211,7 @@ class Numbered:
         if before == NOTHING:
             was_used = hint is not None and hint.mark.number > mine.number
         else:
-            was_used = await self._mark_at(key, before.number) is None
+            was_used = await self._mark_at(key, before.number) != before
         if was_used and hint is not None and hint.oldest > mine.number:
             await self._store.delete(self._bucket, _place(key, mine.number))  # nobody else ever will
         if was_used:
