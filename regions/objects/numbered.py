@@ -173,14 +173,20 @@ class Numbered:
 
     async def _listed(self, key: str, oldest: int) -> Mark:
         """The highest generation that a listing shows and that is there. Raises Unreachable if none is."""
-        folder = f"{GENERATIONS}{key}/"
-        names = [each.key[len(folder) :] async for each in self._store.list(self._bucket, folder)]
-        numbers = [int(name) for name in names if name.isdecimal() and int(name) >= oldest]
-        for number in sorted(numbers, reverse=True):
-            found = await self._at(key, number)
+        for number in sorted(await self._numbers(key), reverse=True):
+            found = await self._at(key, number) if number >= oldest else None
             if found is not None:
                 return found.mark
         raise Unreachable("Unreachable", f"no generation of {key} is listed, though its hint names one")
+
+    async def _numbers(self, key: str) -> list[int]:
+        folder = f"{GENERATIONS}{key}/"
+        names = [each.key[len(folder) :] async for each in self._store.list(self._bucket, folder)]
+        return [int(name) for name in names if name.isdecimal()]
+
+    async def _has_later(self, key: str, mine: Mark) -> bool:
+        """Whether the first one of a register is none: a hint that a sleeper wrote late may be of long ago."""
+        return any(number > mine.number for number in await self._numbers(key))
 
     # ---- one move
 
@@ -209,9 +215,11 @@ class Numbered:
         """Raises PreconditionFailed if the number of `mine` may have been used and removed before it was created."""
         hint = await self._hint(key)
         if before == NOTHING:
-            was_used = hint is not None and hint.mark.number > mine.number
+            was_used = (hint is not None and hint.mark.number > mine.number) or await self._has_later(
+                key, mine
+            )
         else:
-            was_used = await self._mark_at(key, before.number) is None
+            was_used = await self._mark_at(key, before.number) != before
         if was_used and hint is not None and hint.oldest > mine.number:
             await self._store.delete(self._bucket, _place(key, mine.number))  # nobody else ever will
         if was_used:
