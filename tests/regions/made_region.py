@@ -25,7 +25,7 @@ STRIDE = count(4, 1)  # of "every N" tests: every fourth each time, or all
 def plan_of(name):
     is_home = name == "iad"
     signers = Signers.of({"iad": public_bytes(HOME_KEY)}, "iad")
-    return Plan(name, is_home, ALL, 300.0, PATIENCE, signers, HOME_KEY, SETTLE_S)
+    return Plan(name, is_home, ALL, 300.0, PATIENCE, signers, HOME_KEY, settle_s=SETTLE_S)
 
 
 def put_key(disk, digest="a" * 64, scopes=("infer",)):
