@@ -42,7 +42,7 @@ WAN_BYTES_PER_S = 125_000_000.0
 
 @dataclass(frozen=True, slots=True)
 class FleetPlan:
-    """What `up` was asked for."""
+    """What `up` was asked for. `usual_ports`: of the edge and its S3, taken where they are free; the others are any."""
 
     state: Path
     regions: tuple[str, ...] = DEFAULT_REGIONS
@@ -50,6 +50,7 @@ class FleetPlan:
     idle_timeout_s: float = 300.0
     memory_budget_bytes: int = 0
     landing_pool_bytes: int = 128 * MIB
+    usual_ports: tuple[int, ...] = (EDGE_PORT, S3_PORT)
 
 
 def write(plan: FleetPlan, authority: pki.LocalAuthority) -> Path:
@@ -136,7 +137,7 @@ class _Ports:
 def _ports(plan: FleetPlan) -> _Ports:
     links = _links(plan)
     regions = plan.regions
-    free = iter(free_ports(2 + 4 * len(regions) + len(links), (EDGE_PORT, S3_PORT)))
+    free = iter(free_ports(2 + 4 * len(regions) + len(links), plan.usual_ports))
     edge, s3 = next(free), next(free)
     pin, store, gateway, node = ({region: next(free) for region in regions} for _ in range(4))
     return _Ports(edge, s3, pin, store, gateway, node, {link: next(free) for link in links})

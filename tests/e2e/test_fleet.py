@@ -52,7 +52,7 @@ def test_roles_on_machines_of_their_own_make_one_platform(tmp_path):
     import asyncio
 
     authority = pki.ensure(tmp_path / "tls", dt.datetime.now(dt.UTC))
-    original = fleet.write(fleet.FleetPlan(tmp_path, regions=("iad",)), authority)
+    original = fleet.write(fleet.FleetPlan(tmp_path, regions=("iad",), usual_ports=()), authority)
     processes = []
     try:
         for host, roles in HOSTS.items():

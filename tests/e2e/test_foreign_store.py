@@ -63,7 +63,8 @@ def without_feed(address):
 def on(url, credentials, state):
     """The TOML that `up` writes, edited as its user would: another store, its credentials, none of ours."""
     path = fleet.write(
-        fleet.FleetPlan(state, regions=("iad",)), pki.ensure(state / "tls", dt.datetime.now(dt.UTC))
+        fleet.FleetPlan(state, regions=("iad",), usual_ports=()),
+        pki.ensure(state / "tls", dt.datetime.now(dt.UTC)),
     )
     theirs = f'store = "{url}"\nstore_credentials = "{credentials}"'
     text = re.sub(r'store = "http:.*"', theirs, path.read_text(), count=1)
@@ -95,7 +96,10 @@ def answer_or_none(up):
 
 @contextmanager
 def embedded(_folder, state):
-    fleet.write(fleet.FleetPlan(state, regions=("iad",)), pki.ensure(state / "tls", dt.datetime.now(dt.UTC)))
+    fleet.write(
+        fleet.FleetPlan(state, regions=("iad",), usual_ports=()),
+        pki.ensure(state / "tls", dt.datetime.now(dt.UTC)),
+    )
     yield
 
 
