@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from storage.auth.sigv4 import PayloadKind
@@ -24,12 +25,15 @@ from storage.checksum import (
 )
 from storage.fault import S3Error
 from storage.http.awschunked import AwsChunkedDecoder
+from storage.http.lane import Lane, Pieces
 from storage.http.request import S3Request
 from storage.index.rows import Extent
 from wire.serve import Exchange
 
-BATCH_BYTES = 1024 * 1024  # handed to a thread at once; a body holds at most two of these
-BESIDE_BYTES = 128 * 1024  # MD5 of so much takes 0.2-0.3 ms; a thread of its own pays from here on
+BATCH_BYTES = 512 * 1024  # handed to a thread at once; a body holds at most four of these
+BESIDE_BYTES = (
+    1024 * 1024
+)  # of a body whose MD5 gets a thread of its own; a smaller one is not worth waking it
 AT_ONCE_BYTES = 16 * 1024  # 50 us of MD5; handing it to a thread and back takes as long on a busy machine
 MAX_PUT_BYTES = 5 * 1024**3  # S3's largest single PUT and part
 _NOT_VALUES = frozenset({HEADER_PREFIX + "algorithm", HEADER_PREFIX + "type", HEADER_PREFIX + "mode"})
@@ -175,7 +179,7 @@ class Ingest:
     """One body into one sink. The methods run in threads, in order; the lock makes `abort` wait its turn.
 
     MD5 takes longer than everything else together (a tenth of CRC64NVME's rate, half of the disk's), so with
-    `beside` it runs on a thread of that pool while the bytes are written. Nothing else may wait in there.
+    `beside` it runs on a thread of that pool while the bytes are written.
     """
 
     def __init__(
@@ -188,7 +192,6 @@ class Ingest:
         self.plan = plan
         self.sink: Sink | None = None
         self._make_sink = make_sink
-        self._beside = beside
         self._lock = threading.Lock()
         self._aborted = False
         chain = request.verified.chain
@@ -199,6 +202,11 @@ class Ingest:
         )
         self._size = 0
         self._md5 = hashlib.md5(usedforsecurity=False)
+        self._lane = (
+            Lane(beside, partial(_update, self._md5))
+            if beside is not None and plan.size >= BESIDE_BYTES
+            else None
+        )
         self._sha256 = hashlib.sha256() if plan.sha256 else None
         self._crc64 = crc64nvme()
         self._checksum = self._asked_checksum()
@@ -216,21 +224,19 @@ class Ingest:
             payload = [piece for data in pieces for piece in self._decoded(data)]
             num_bytes = sum(map(len, payload))
             self._measure(num_bytes)
-            if self._beside is None or num_bytes < BESIDE_BYTES:
+            if self._lane is None:
                 _update(self._md5, payload)
-                self._take(payload)
-                return
-            hashed = self._beside.submit(_update, self._md5, payload)
-            try:
-                self._take(payload)
-            finally:
-                hashed.result()
+            else:
+                self._lane.put(payload)
+            self._take(payload)
 
     def finish(self, pieces: list[bytes]) -> Received:
         """Take the last bytes, check everything, make it durable. Raises: S3Error, OSError."""
         self.feed(pieces)
         with self._lock:
             trailers = self._decoder.finish() if self._decoder else {}
+            if self._lane is not None:
+                self._lane.drain()
             self._check(trailers)
             extents = self._publish() if self._size else ()
         return Received(self._size, self._md5.hexdigest(), self._own_checksum(), extents)
@@ -303,7 +309,7 @@ class Ingest:
         return Checksum(self.plan.algorithm.name, encode_digest(self._checksum.digest()))
 
 
-def _update(hasher: Hasher, payload: list[bytes | memoryview]) -> None:
+def _update(hasher: Hasher, payload: Pieces) -> None:
     for piece in payload:
         hasher.update(piece)
 
