@@ -37,6 +37,7 @@ def piece_reader(decoder: dict[str, Any] | None) -> PieceReader | None:
     if [part.get("type") for part in chain] == ["ByteLevel"]:
         return _byte_level_reader()
     steps: list[Step] = []
+    after_fuse: list[Step] = []
     byte_fallback = fused = False
     for part in chain:
         kind = part.get("type")
@@ -46,9 +47,10 @@ def piece_reader(decoder: dict[str, Any] | None) -> PieceReader | None:
             fused = True
         elif (step := _step(part, fused)) is not None:
             steps.append(step)
+            after_fuse += [step] if fused else []
         else:
             return None
-    return _stepped_reader(steps, byte_fallback) if chain else None
+    return _stepped_reader(steps, after_fuse, byte_fallback) if chain else None
 
 
 def _chain(decoder: dict[str, Any] | None) -> list[dict[str, Any]]:
@@ -72,15 +74,22 @@ def _byte_level_reader() -> PieceReader:
     return read
 
 
-def _stepped_reader(steps: list[Step], byte_fallback: bool) -> PieceReader:
+def _stepped_reader(steps: list[Step], after_fuse: list[Step], byte_fallback: bool) -> PieceReader:
+    """The byte tokens meet only the steps after the Fuse: one that is a blank and comes first is stripped too."""
+
     def read(token: str, added: bool, first: bool) -> bytes:
         if byte_fallback and not added and (match := _BYTE_TOKEN.match(token)):
-            return bytes.fromhex(match[1])
-        for step in steps:
-            token = step(token, first)
-        return token.encode()
+            byte = bytes.fromhex(match[1])
+            return _through(after_fuse, byte.decode(), first) if byte.isascii() else byte
+        return _through(steps, token, first)
 
     return read
+
+
+def _through(steps: list[Step], token: str, first: bool) -> bytes:
+    for step in steps:
+        token = step(token, first)
+    return token.encode()
 
 
 def _step(part: dict[str, Any], fused: bool) -> Step | None:

@@ -45,6 +45,13 @@ def test_a_text_comes_back_as_tokenizers_would_decode_it(family: str, text: str)
     assert "".join(streamed(family, ids)) == reference(family).decode(ids, skip_special_tokens=True)
 
 
+@pytest.mark.parametrize("tokens", [["<0x20>"], ["<0x20>", "<0x20>", "<0x41>"], ["<0xC3>", "<0xA9>"]])
+def test_a_blank_of_bytes_that_comes_first_is_stripped_like_any_other(tokens: list[str]) -> None:
+    ids = [reference("sentencepiece").token_to_id(token) for token in tokens]
+
+    assert "".join(streamed("sentencepiece", ids)) == reference("sentencepiece").decode(ids)
+
+
 @pytest.mark.parametrize("family", list(FAMILIES))
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
