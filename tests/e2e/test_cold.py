@@ -12,6 +12,7 @@ import openai
 import pytest
 
 from tests.e2e.platform import CHAT, RunningPlatform, children_commands, questions, tls, wait_for, wait_live
+from tests.weights_cache.locking import needs_locking
 
 PROMPT = questions()[0]
 
@@ -37,6 +38,7 @@ def test_each_start_state_is_reported_as_it_was(platform: RunningPlatform, to, s
     assert (int(raw.headers["x-nearfield-remote-bytes"]) > 0) is remote
 
 
+@needs_locking
 def test_a_start_from_the_store_of_this_host_maps_its_files(platform: RunningPlatform):
     """`up` runs store and node on one host: the region's weights are mapped where they lie, and the receipt says so."""
     platform.cool("fra", CHAT, "region")

@@ -18,8 +18,11 @@ from storage.client.endpoint import SOCKET_NAME
 from tests.inference.fake_engine import HOP_TOKEN
 from tests.inference.test_node_real import PROMPT, RealNode, greedy, make_folder, real_node, streamed
 from tests.storage.stores import Raw, StoreThread, memory_folder
+from tests.weights_cache.locking import needs_locking
 from weights_cache.handoff import NoHandoff, StoreHandoff
 from weights_cache.revision import Revision
+
+pytestmark = needs_locking
 
 WAIT_S = 30.0
 

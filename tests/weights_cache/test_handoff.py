@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from storage.client.endpoint import SOCKET_NAME
 from tests.storage.stores import READER, Raw, StoreThread, memory_folder
+from tests.weights_cache.locking import needs_locking
 from weights_cache import handoff as handoff_file
 from weights_cache.cache import NUM_READERS, HostTier
 from weights_cache.coverage import DTYPE_BYTES, FileEntry, TensorEntry
@@ -32,6 +33,8 @@ from weights_cache.store_socket import Run, StoreSocket, _opened
 from weights_cache.view import LandingError, open_landing
 
 from .samples import described, safetensors_bytes, tiny_files
+
+pytestmark = needs_locking
 
 CAP = 64 << 20
 WAIT_S = 20.0
