@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from inference.api import template
 from inference.api.template import ChatTemplate, TemplateChild, find_template
 from wire.refusal import Refusal
 
@@ -170,7 +171,8 @@ async def test_more_templates_than_the_child_keeps(child: TemplateChild) -> None
             assert await child.render(ChatTemplate(f"t{number}", {}), MESSAGES, {}) == f"t{number}"
 
 
-async def test_the_child_ends_with_its_input() -> None:
+async def test_the_child_ends_with_its_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(template, "EXIT_S", 20.0)  # after which it would be killed: the machine may be busy
     made = TemplateChild()
     await made.render(ChatTemplate("up", {}), MESSAGES, {})
     process = made._process
