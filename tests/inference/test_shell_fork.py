@@ -360,7 +360,10 @@ async def test_a_mapped_file_without_its_descriptor_is_refused(shell):
 
 
 async def test_an_inspection_that_says_nothing_in_time_is_refused(shell):
-    answer = await shell.inspect({"config": config_values("llama"), "tensors": []}, 0.0)
+    deep = config_values("llama") | {
+        "num_hidden_layers": 1000
+    }  # takes seconds: no answer can be here already
+    answer = await shell.inspect({"config": deep, "tensors": []}, 0.0)
     assert answer["refused"]["code"] == "inspection_failed"
 
 
