@@ -31,8 +31,16 @@ def listed(raw):
 
 def kept(both):
     """(key, etag) of each copy that the far store has."""
-    facts = [json.loads(path.read_bytes()) for path in both.copies.glob("*.json")]
+    facts = [json.loads(text) for path in both.copies.glob("*.json") if (text := text_of(path))]
     return {(each["key"], each["etag"]) for each in facts}
+
+
+def text_of(path):
+    """What a file says; nothing of one that the store, at work meanwhile, has dropped since it was listed."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def read_all(endpoint, names):
