@@ -44,7 +44,7 @@ def _model(name: str, where: dict[str, ModelRow]) -> dict[str, Any]:
     return {
         "id": name,
         "object": "model",
-        "created": 0,  # rows carry no time of birth; clients want an int
+        "created": max((each.pushed_s for each in where.values()), default=0),
         "owned_by": name.partition("/")[0],
         "nearfield": {
             "kind": row.kind if row else None,

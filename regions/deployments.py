@@ -57,6 +57,7 @@ class Deployment:
     idle_timeout_s: float = DEFAULT_IDLE_TIMEOUT_S
     min_replicas: int = 0
     max_replicas: int | None = None
+    pushed_s: int = 0  # seconds since 1970; 0 while unknown
     leases: dict[str, int] = field(default_factory=dict)  # revision id -> requests that it is answering
 
     @property

@@ -144,7 +144,7 @@ class ModelRow:
     `revision` is the one that answers (64 hex), empty while none ever did. `bytes` are its weights.
     `max_len` counts tokens. `running`, `waiting` and `slots` count sequences over all workers of the region.
     `prefill_ms_per_token` and `step_ms` are measured, 0 while unknown. `error` may stand beside a live older
-    revision.
+    revision. `pushed_s` is the last push, in seconds since 1970.
     """
 
     revision: str
@@ -161,6 +161,7 @@ class ModelRow:
     error: ModelFault | None = None
     left_out: tuple[LeftOutFile, ...] = ()
     progress: Progress | None = None
+    pushed_s: int = 0
 
     @property
     def serves(self) -> bool:

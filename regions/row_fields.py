@@ -191,4 +191,5 @@ _MODEL: Final[Mapping[str, Reader]] = {
     "error": _or_null(_fault),
     "left_out": _left_out,
     "progress": _or_null(_progress),
+    "pushed_s": _count,
 }

@@ -118,6 +118,7 @@ def _model_body(model: ModelRow) -> dict[str, object]:
         "left_out": [{"path": each.path, "reason": each.reason} for each in model.left_out],
         "progress": progress
         and {"phase": progress.phase, "percent": progress.percent, "eta_s": progress.eta_s},
+        "pushed_s": model.pushed_s,
     }
 
 

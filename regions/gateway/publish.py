@@ -136,6 +136,7 @@ def model_row(deployments: Deployments, deployment: Deployment, wakes: Wakes) ->
             for each in deployment.left_out[:MAX_LEFT_OUT]
         ),
         progress=wake.seen() if wake else deployment.progress,
+        pushed_s=deployment.pushed_s,
     )
 
 

@@ -41,7 +41,8 @@ class Pointer:
     """Which revision a model is at, and how it is served. Moved only by conditional writes.
 
     `previous` are earlier revisions, newest first. `regions` None: all. `serial` counts the moves, so that a
-    push of the same bytes is a move too. `fingerprint` is of the listing that was committed.
+    push of the same bytes is a move too. `fingerprint` is of the listing that was committed, at `pushed_s` (seconds
+    since 1970).
     """
 
     model: str
@@ -53,12 +54,15 @@ class Pointer:
     max_replicas: int | None = None
     serial: int = 1
     fingerprint: str = ""
+    pushed_s: int = 0
 
     def names(self, region: str) -> bool:
         """Whether the model is to be served in that region."""
         return self.regions is None or region in self.regions
 
-    def moved(self, revision: Revision, fingerprint: str, regions: tuple[str, ...] | None = None) -> Pointer:
+    def moved(
+        self, revision: Revision, fingerprint: str, pushed_s: int, regions: tuple[str, ...] | None = None
+    ) -> Pointer:
         """The pointer after a push: what the push says goes, what it leaves open stays as it was.
 
         `regions` are those of the push itself; they go before those of its model.toml.
@@ -77,6 +81,7 @@ class Pointer:
             max_replicas=self.max_replicas if spec.max_replicas is None else spec.max_replicas,
             serial=self.serial + 1,
             fingerprint=fingerprint,
+            pushed_s=pushed_s,
         )
 
     def to_json(self) -> bytes:
@@ -95,9 +100,11 @@ class Pointer:
         return cls(**_read(value, _POINTER, "pointer", defaults))
 
 
-def first_pointer(revision: Revision, fingerprint: str, regions: tuple[str, ...] | None = None) -> Pointer:
+def first_pointer(
+    revision: Revision, fingerprint: str, pushed_s: int, regions: tuple[str, ...] | None = None
+) -> Pointer:
     """The pointer of a model that had none."""
-    return Pointer(revision.model, revision.id, serial=0).moved(revision, fingerprint, regions)
+    return Pointer(revision.model, revision.id, serial=0).moved(revision, fingerprint, pushed_s, regions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +216,7 @@ _POINTER = {
     "max_replicas": optional(integer(1, 1_000)),
     "serial": integer(),
     "fingerprint": text(100),
+    "pushed_s": integer(),
 }
 _LOCAL = {
     "schema": one_of(LOCAL_SCHEMA),

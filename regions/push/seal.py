@@ -8,6 +8,7 @@ before it is done again after a crash, or swept as orphans.
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 from regions.map import BLOBS_BUCKET, MODELS_BUCKET
@@ -106,7 +107,7 @@ class Sealer:
             if fingerprint(await prefix.listing()) != mark:
                 raise ChangedError(prefix.model)
             found = await self._ledger.pointer(prefix.model)
-            given = (revision, mark, regions)
+            given = (revision, mark, int(time.time()), regions)
             pointer = first_pointer(*given) if found is None else found[0].moved(*given)
             try:
                 await self._ledger.move(pointer, None if found is None else found[1])

@@ -45,6 +45,7 @@ class Tracked:
         self.desired = pointer.revision if pointer is not None and pointer.names(region) else None
         if pointer is None:
             return
+        self.deployment.pushed_s = pointer.pushed_s
         own = pointer.idle_timeout_s
         self.deployment.idle_timeout_s = idle_timeout_s if own is None else own
         self.deployment.min_replicas = pointer.min_replicas or 0

@@ -67,7 +67,9 @@ def test_legacy_completions_and_models(platform: RunningPlatform):
     done = client.completions.create(model=CHAT, prompt="Hello", max_tokens=4, temperature=0)
 
     assert done.usage.completion_tokens <= 4
-    assert {CHAT, EMBED} <= {m.id for m in client.models.list()}
+    listed = {each.id: each for each in client.models.list()}
+    assert {CHAT, EMBED} <= set(listed)
+    assert 0 <= time.time() - listed[CHAT].created < 3600, "the time of its push"
     assert client.models.retrieve(CHAT).id == CHAT
 
 

@@ -165,21 +165,23 @@ async def test_a_bug_in_one_key_ends_that_loop_alone_and_is_logged(caplog):
 
 def test_a_pointer_keeps_what_a_push_leaves_open_and_takes_what_it_says():
     revision = revision_of()
-    first = first_pointer(revision, "f1", ("iad",))
+    first = first_pointer(revision, "f1", 1_700_000_000, ("iad",))
     assert (first.serial, first.previous, first.regions) == (1, (), ("iad",))
+    assert first.pushed_s == 1_700_000_000
 
     scaled = Pointer(**{**{name: getattr(first, name) for name in Pointer.__slots__}, "min_replicas": 3})
     said = Spec(idle_timeout_s=9.0, regions=("fra",))
     newer = Revision(revision.model, revision.files, revision.tensors, revision.extents, FACTS, said)
-    moved = scaled.moved(newer, "f2")
+    moved = scaled.moved(newer, "f2", 1_700_000_009)
     assert (moved.min_replicas, moved.idle_timeout_s, moved.regions) == (3, 9.0, ("fra",))
+    assert moved.pushed_s == 1_700_000_009
     assert moved.previous == (revision.id,)
-    assert moved.moved(revision, "f3", ("nrt",)).previous == (newer.id,)
-    assert moved.moved(revision, "f3", ("nrt",)).regions == ("nrt",)
+    assert moved.moved(revision, "f3", 1_700_000_010, ("nrt",)).previous == (newer.id,)
+    assert moved.moved(revision, "f3", 1_700_000_010, ("nrt",)).regions == ("nrt",)
 
 
 def test_what_is_written_is_read_back():
-    pointer = first_pointer(revision_of(), "f1")
+    pointer = first_pointer(revision_of(), "f1", 1_700_000_000)
     fault = ModelFault("code", "message", "next")
     record = LocalRecord(pointer, pointer.revision, fault)
     judged = Judged("acme/m", "f", fault, (LeftOut("a", "b"),))
