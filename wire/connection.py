@@ -6,6 +6,7 @@ deadlines are checked by the server's sweep, so an ordinary request starts no ti
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -27,7 +28,7 @@ log = logging.getLogger("nearfield.wire")
 
 
 class Connection(asyncio.Protocol):
-    """See the file's docstring. Implements `exchange.Line`."""
+    """See the file's docstring. Implements `line.Line`."""
 
     def __init__(self, roster: Roster) -> None:
         self._roster = roster
@@ -46,6 +47,7 @@ class Connection(asyncio.Protocol):
         self._at_end: list[Callable[[], None]] = []
         self._num_unread_bytes = 0
         self._reading = True
+        self._lent = False  # paused, and somebody else reads
         self._drain: asyncio.Future[None] | None = None
         self._stalled: tuple[int, float] | None = (
             None  # (unsent bytes, since loop time) while writes are paused
@@ -106,7 +108,7 @@ class Connection(asyncio.Protocol):
         if drain is not None and not drain.done():
             drain.set_result(None)
 
-    # exchange.Line -----------------------------------------------------------------------------------------
+    # line.Line ---------------------------------------------------------------------------------------------
 
     @property
     def stays_open(self) -> bool:
@@ -172,8 +174,26 @@ class Connection(asyncio.Protocol):
     def body_taken(self, num_bytes: int) -> None:
         """Read on once the handler has caught up to half."""
         self._num_unread_bytes -= num_bytes
-        if not self._reading and self._num_unread_bytes <= self._limits.read_buffer_bytes // 2:
+        caught_up = self._num_unread_bytes <= self._limits.read_buffer_bytes // 2
+        if caught_up and not self._reading and not self._lent:
             self._read_on()
+
+    @property
+    def peer_is_ahead(self) -> bool:
+        """More of a body was sent than the handler has taken, and the rest may be read without us."""
+        plain = self._gate.num_body_bytes_left > 0 and filesend.is_plain(self._transport)
+        return plain and not self._reading and not self._lost
+
+    def lend(self) -> tuple[int, int]:
+        """A descriptor to read the body's rest from, the caller's to close, and how many bytes that is."""
+        self._lent = True
+        return os.dup(self._transport.get_extra_info("socket").fileno()), self._gate.num_body_bytes_left
+
+    def take_back(self, num_bytes: int) -> None:
+        """Read on, `num_bytes` of the body later."""
+        self._lent = False
+        self._dispatch(self._gate.pass_by(num_bytes))
+        self.body_taken(0)
 
     def cut(self) -> None:
         """Reset the connection."""

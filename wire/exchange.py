@@ -1,14 +1,17 @@
 """One request and its answer, as a handler sees them."""
 
 import asyncio
+import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Protocol
+from concurrent.futures import Executor
 
+from wire.bodyread import SocketBody, Take
 from wire.flow import Signal
 from wire.framing import LAST_CHUNK, chunk_parts
 from wire.http1 import Headers, RequestHead, response_head_bytes
+from wire.line import Line
 from wire.refusal import Refusal
 
 JOIN_BYTES = 16 * 1024  # below this one copy is cheaper than three writes
@@ -20,42 +23,6 @@ _BODYLESS = frozenset({204, 304})
 
 class Disconnected(ConnectionError):
     """The client is gone (or was cut off): nothing can be written to it any more."""
-
-
-class Line(Protocol):
-    """What an exchange needs of its connection."""
-
-    def send(self, *parts: bytes) -> None:
-        """Queue bytes for the peer, in order, without copying large ones."""
-
-    async def drained(self) -> None:
-        """Return once the peer has taken enough. Raises Disconnected."""
-
-    async def send_file(self, fd: int, offset: int, count: int) -> None:
-        """Send bytes of a file after all queued ones. Raises Disconnected, or OSError for the file."""
-
-    async def send_descriptors(self, data: bytes, fds: Sequence[int]) -> None:
-        """Send bytes with open files beside them, after all queued ones. Raises Disconnected, OSError."""
-
-    @property
-    def carries_descriptors(self) -> bool:
-        """True if the peer is a process of this host that `send_descriptors` reaches."""
-
-    def at_end(self, act: Callable[[], None]) -> None:
-        """Call `act` once the connection is over, however it ends; at once if it is."""
-
-    def body_taken(self, num_bytes: int) -> None:
-        """The handler took body bytes: more may be read from the peer."""
-
-    def date(self) -> str:
-        """Now, as HTTP writes it."""
-
-    def cut(self) -> None:
-        """Reset the connection at once."""
-
-    @property
-    def stays_open(self) -> bool:
-        """False if the connection closes after this answer whatever the client wants."""
 
 
 class Exchange:
@@ -139,6 +106,38 @@ class Exchange:
             if self._failure is not None:
                 raise self._failure
             await self._more()
+
+    @property
+    def peer_is_ahead(self) -> bool:
+        """True if more of the body came than was taken: `read_ahead` will do better than `body`."""
+        return self._line.peer_is_ahead and self._failure is None
+
+    async def read_ahead(self, pool: Executor, take: Take) -> None:
+        """While `peer_is_ahead`, have `take` called in threads of `pool` for each piece of the body.
+
+        `body()` goes on with what is left, if anything, and with its errors. A piece lies in memory that is used
+        again once `take` returns. Raises: Disconnected, and whatever `take` raises.
+        """
+        if not self.peer_is_ahead:
+            return
+        sock_fd, left = self._line.lend()
+        body = SocketBody(sock_fd, left, take, self._held())
+        try:
+            await body.run(pool)
+        finally:
+            os.close(sock_fd)
+            self._received_bytes += left - body.left
+            self._line.take_back(left - body.left)
+        if body.gone:
+            self._line.cut()
+            raise Disconnected("the client is gone")
+
+    def _held(self) -> list[bytes]:
+        """The pieces that are here, taken."""
+        held = list(self._pieces)
+        self._pieces.clear()
+        self._line.body_taken(sum(map(len, held)))
+        return held
 
     @property
     def _may_wait(self) -> bool:

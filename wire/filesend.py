@@ -11,6 +11,8 @@ import os
 import select
 import threading
 
+from wire.inthread import ended
+
 SLICE_BYTES = 8 * 1024 * 1024  # one sendfile call: long enough to be free of overhead, short enough to stop
 PATIENCE_MS = 4  # a fast peer frees its buffer within this; then the thread is given back
 COPY_BYTES = 256 * 1024  # TLS only: the size of one read
@@ -52,21 +54,11 @@ async def writable(sock_fd: int, stall_s: float) -> None:
 
 
 async def _in_thread(sock_fd: int, fd: int, offset: int, count: int) -> int:
-    """One run of `_send_while_taken`; on cancellation the thread has ended before this returns.
-
-    Otherwise the caller could close `fd`, another file could get its number, and the thread would send that.
-    """
+    """One run of `_send_while_taken`; on cancellation the thread has ended before this returns."""
     stop = threading.Event()
     loop = asyncio.get_running_loop()
     work = loop.run_in_executor(None, _send_while_taken, sock_fd, fd, offset, count, stop)
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        stop.set()
-        await asyncio.wait([work])
-        if not work.cancelled():
-            work.exception()  # seen: the cancellation is what the caller hears of
-        raise
+    return await ended(work, stop)
 
 
 async def send_file(transport: asyncio.Transport, fd: int, offset: int, count: int, stall_s: float) -> None:
@@ -95,5 +87,5 @@ async def read_piece(fd: int, offset: int, count: int) -> bytes:
 
 
 def is_plain(transport: asyncio.Transport) -> bool:
-    """True if the kernel can send on this transport by itself: TCP without TLS."""
+    """True if what the kernel sends and receives here are the message's own bytes: no TLS."""
     return transport.get_extra_info("sslcontext") is None

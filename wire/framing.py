@@ -62,6 +62,16 @@ class LengthFraming:
         cut, self._left = self._left, 0
         return ([data[:cut]] if cut else []), data[cut:]
 
+    @property
+    def left(self) -> int:
+        """Bytes still to come."""
+        return self._left
+
+    def pass_by(self, num_bytes: int) -> None:
+        """So many of them came by another way."""
+        self._left -= num_bytes
+        self.done = not self._left
+
 
 class EofFraming:
     """Everything until the peer closes: only answers, and only where nothing else was said."""

@@ -77,6 +77,18 @@ class RequestGate:
         """Bytes received that belong to no event yet: a partial head, or what follows the current message."""
         return len(self._head.data)
 
+    @property
+    def num_body_bytes_left(self) -> int:
+        """Bytes of the current message's body still to come; 0 if only its end will say."""
+        return self._framing.left if isinstance(self._framing, LengthFraming) else 0
+
+    def pass_by(self, num_bytes: int) -> list[RequestHead | Body | End]:
+        """So many of those were read by another way: End if they were the last."""
+        if isinstance(self._framing, LengthFraming) and num_bytes:
+            self._framing.pass_by(num_bytes)
+            return [END] if self._framing.done else []
+        return []
+
     def receive(self, data: bytes) -> list[RequestHead | Body | End]:
         """The events that `data` completes, up to the End of the current message. Raises Refusal."""
         events: list[RequestHead | Body | End] = []
