@@ -26,7 +26,7 @@ FULL_OBJECT = "FULL_OBJECT"
 class Hasher(Protocol):
     """Bytes in, digest out; what hashlib gives, for CRCs too."""
 
-    def update(self, data: bytes | memoryview, /) -> None:
+    def update(self, data: bytes | memoryview, /) -> object:
         """Take the next bytes."""
 
     def digest(self) -> bytes:

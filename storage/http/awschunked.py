@@ -46,7 +46,7 @@ class AwsChunkedDecoder:
         self._trailer_bytes = 0
         self._trailers: dict[str, str] = {}
 
-    def receive(self, data: bytes) -> list[memoryview]:
+    def receive(self, data: bytes | memoryview) -> list[memoryview]:
         """The payload in `data`, as views of it. Raises: S3Error for bad framing, signature, length."""
         view = memoryview(data)
         pieces = []

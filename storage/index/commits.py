@@ -455,7 +455,7 @@ def _assembled(upload: UploadRow, asked: Completion, parts: Sequence[PartRow]) -
         raise S3Error("EntityTooLarge", "Your proposed upload exceeds the maximum allowed size")
     if asked.expected_bytes is not None and asked.expected_bytes != size:
         raise S3Error("InvalidRequest", "x-amz-mp-object-size is not the sum of the parts.")
-    digests = b"".join(bytes.fromhex(part.etag) for part in parts)
+    digests = b"".join(bytes.fromhex(part.etag[:32]) for part in parts)
     etag = hashlib.md5(digests, usedforsecurity=False).hexdigest()
     checksum = _checksum_of(upload, parts)
     if asked.expected_checksum is not None and (

@@ -132,7 +132,7 @@ class UploadRow:
 
 @dataclass(frozen=True, slots=True)
 class PartRow:
-    """One uploaded part; `etag` is the MD5 of its bytes in hex."""
+    """One uploaded part; `etag` begins with a digest of its bytes, 32 digits, mostly their MD5."""
 
     number: int
     size: int

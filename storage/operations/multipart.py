@@ -83,7 +83,7 @@ async def put_one(store: Store, exchange: Exchange, request: S3Request) -> Reply
     await _let_others_come(store, upload, number, plan.size)
     ingest = Ingest(plan, request, lambda: store.slabs.writer(upload, number, plan.size), store.beside)
     received = await receive(exchange, ingest, store.pool)
-    row = PartRow(number, received.size, received.md5, 0, received.extents, received.checksum)
+    row = PartRow(number, received.size, received.etag, 0, received.extents, received.checksum)
     part = await store.commit_body(ingest, lambda tx: put_part(tx, upload, row))
     return Reply(200, (("etag", f'"{part.etag}"'), *checksum_headers(part.checksum)[:1]))
 

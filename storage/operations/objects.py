@@ -183,7 +183,7 @@ async def put_body(
         request.bucket,
         request.key,
         received.size,
-        received.md5,
+        received.etag,
         0,
         headers + parse_header(request.get(TAGGING)),
         received.extents,

@@ -4,7 +4,8 @@ What the form says becomes the head of a PutObject, so that rights, metadata, ta
 are decided where they always are.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -72,6 +73,14 @@ class Form:
         raise S3Error(
             "InvalidArgument", "POST requires exactly one file upload per request.", ArgumentName="file"
         )
+
+    @property
+    def peer_is_ahead(self) -> bool:
+        """Never said: the file is cut out of the form as the pieces come."""
+        return False
+
+    async def read_ahead(self, pool: Executor, take: Callable[[memoryview], None]) -> None:
+        """Nothing, since nobody is ahead."""
 
     async def body(self) -> AsyncIterator[bytes]:
         """The file. Raises: S3Error, wire's Refusal and Disconnected."""

@@ -134,13 +134,14 @@ def test_upload_completes_with_every_part(store):
 def test_put_is_judged_by_the_slower_of_two():
     """The target row's peer is the smaller rate; each peer has its own row."""
     mib = storage.MIB
-    rows = storage._put_rows(
-        {"nearfield": [70 * mib], "hashing": [200 * mib], "disk": [100 * mib], "x": [20 * mib]}
-    )
+    figures = {"nearfield": 70, "hashing": 200, "disk": 100, "x": 20, storage.PLAIN: 30, storage.BY_MD5: 40}
+    rows = storage._put_rows({name: [rate * mib] for name, rate in figures.items()})
 
     assert (rows[0].ours, rows[0].peer, rows[0].holds) == (70, 100, True)
     assert "disk" in rows[0].what
-    assert (rows[2].peer, rows[2].target, rows[2].holds) == (20, 3.0, True)
+    assert (rows[2].ours, rows[2].peer, rows[2].target) == (30, 40, None)
+    assert (rows[3].peer, rows[3].target, rows[3].holds) == (20, 3.0, True)
+    assert len(rows) == 4
 
 
 def test_get_targets_are_the_issues():

@@ -15,6 +15,7 @@ import pytest
 
 from storage.auth.sigv4 import ChunkChain, PayloadKind, Signable, read_claim, signing_key
 from storage.client.sdk import sign
+from storage.http.ingest import Ingest
 from tests.storage.stores import Raw, StoreThread
 from tests.storage.test_awschunked import signed_body, unsigned_body
 
@@ -102,6 +103,25 @@ def test_signed_chunks(store, raw, trailer):
     assert status == 200
     assert got.body == DATA
     assert got.headers["content-encoding"] == "gzip"
+
+
+def test_a_large_body_is_read_where_it_is_worked_on(store, raw, monkeypatch):
+    """Whoever sends faster than is written is read by the thread that writes, and the bytes are the same."""
+    threads = []
+    take = Ingest.take
+
+    def seen(self, data):
+        threads.append(threading.current_thread().name)
+        take(self, data)
+
+    monkeypatch.setattr(Ingest, "take", seen)
+    data = os.urandom(1 << 20) * 48
+
+    done = raw.send("PUT", "/models/fast", "", {}, data, payload="UNSIGNED-PAYLOAD")
+
+    assert done.status == 200
+    assert {name.rpartition("_")[0] for name in threads} == {"store"}
+    assert raw.get("models", "fast").body == data
 
 
 def rekeyed(payload: bytes, link: ChunkChain, trailer) -> bytes:
