@@ -185,9 +185,10 @@ class Connection(asyncio.Protocol):
         return plain and not self._reading and not self._lost
 
     def lend(self) -> tuple[int, int]:
-        """A descriptor to read the body's rest from, the caller's to close, and how many bytes that is."""
+        """A descriptor to read the body's rest from, the caller's to close; how many bytes that is. Raises OSError."""
+        sock_fd = os.dup(self._transport.get_extra_info("socket").fileno())
         self._lent = True
-        return os.dup(self._transport.get_extra_info("socket").fileno()), self._gate.num_body_bytes_left
+        return sock_fd, self._gate.num_body_bytes_left
 
     def take_back(self, num_bytes: int) -> None:
         """Read on, `num_bytes` of the body later."""

@@ -34,7 +34,7 @@ class Line(Protocol):
         """True if the peer is made to wait for the handler, and `lend` may be called."""
 
     def lend(self) -> tuple[int, int]:
-        """A descriptor from which the caller reads the body's rest, and closes it; how many bytes that is."""
+        """A descriptor to read the body's rest from, the caller's to close; how many bytes that is. Raises OSError."""
 
     def take_back(self, num_bytes: int) -> None:
         """(After `lend`) so many of them were read."""

@@ -113,12 +113,10 @@ class BodyPlan:
     def wants_md5(self) -> bool:
         """Whether the ETag must be an MD5: unless a large body comes with a CRC64NVME and no MD5.
 
-        Who knows that checksum trusts it, and whoever sends so much meets ETags of multipart uploads, which are no MD5
-        either. Nobody who checks the ETag as an MD5 sends it.
+        Who sends that checksum checks by it, and whoever sends so much meets ETags of multipart uploads, which are no
+        MD5 either.
         """
-        sent = self.algorithm is not None and (
-            self.digest is not None or self.algorithm.header in self.trailers
-        )
+        sent = self.digest is not None or bool(self.trailers)
         own = sent and self.algorithm is not None and self.algorithm.name == OWN_CHECKSUM
         return self.md5 is not None or self.size < OWN_ETAG_BYTES or not own
 

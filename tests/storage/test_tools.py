@@ -13,9 +13,11 @@ import pytest
 from aiobotocore.session import get_session
 from boto3.s3.transfer import TransferConfig
 
+from bench.alone import crc64_header
 from storage.__main__ import main, prepare
-from storage.client.sdk import Endpoint
+from storage.client.sdk import Endpoint, url_path
 from storage.disk.blobs import lock_folder
+from storage.http.ingest import OWN_ETAG_BYTES
 from tests.storage.stores import Raw
 from tests.storage.test_crash import StoreProcess
 
@@ -215,6 +217,24 @@ def test_a_model_folder_goes_both_ways(client, scratch, tmp_path):
     client.up(scratch, model)
     client.down(scratch, back)
     assert contents(back) == files | changed
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=[type(each).__name__.lower() for each in CLIENTS])
+def test_an_etag_that_is_no_md5_is_taken_for_none(client, scratch, tmp_path):
+    """What came with a CRC64NVME comes down whole, is checked by what it has, and goes over itself again."""
+    if client.needs and shutil.which(client.needs) is None:
+        pytest.skip(f"no {client.needs} on this machine (.ci/run installs it)")
+    back, data = tmp_path / "back", os.urandom(OWN_ETAG_BYTES + 1)
+    with Raw(scratch.store) as raw:
+        sums = {"x-amz-checksum-crc64nvme": crc64_header(memoryview(data))}
+        path = url_path(BUCKET, PREFIX + "model.safetensors")
+        tag = raw.send("PUT", path, "", sums, data, payload="UNSIGNED-PAYLOAD").headers["etag"]
+        assert tag.endswith('-1"')
+
+        client.down(scratch, back)
+        assert contents(back) == {"model.safetensors": data}
+        client.up(scratch, back)
+        assert raw.send("GET", path).body == data
 
 
 def test_a_second_store_on_a_folder_says_so(tmp_path, monkeypatch, capsys):
