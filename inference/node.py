@@ -26,6 +26,7 @@ from inference.workers.standing import StandingShell, socket_path
 from inference.workers.worker import Parts
 from weights_cache.cache import HostTier
 from weights_cache.fetch import HttpReader
+from weights_cache.folder import CacheFolder
 from weights_cache.handoff import Handoff, NoHandoff, StoreHandoff
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class NodeSettings:
     memory_budget_bytes: int
     host_cache_bytes: int
     landing_pool_bytes: int = 0
+    cache: Path | None = None
+    """A folder of this node's own, in which weights that were read outlive it; `host_cache_bytes` at most."""
     num_threads: int = 1
     max_slots: int = 16
     idle_timeout_s: float = 300.0
@@ -148,24 +151,31 @@ async def run(settings: NodeSettings, ready: Callable[[int], None], stop: asynci
     for it.
 
     Raises:
-        OSError: the address cannot be bound.
+        OSError: the address cannot be bound, or the folder `cache` cannot be used.
     """
     settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = socket_path(settings.state)
     async with AsyncExitStack() as stack:
         shell = StandingShell(partial(ShellLink.start, path))
         stack.push_async_callback(shell.close)
-        tier = HostTier(
-            settings.store,
-            settings.host_cache_bytes,
-            pool_bytes=settings.landing_pool_bytes,
-            handoff=handoff_of(settings),
-        )
+        tier = await asyncio.to_thread(tier_of, settings)
         stack.push_async_callback(asyncio.to_thread, tier.close)
         child = TemplateChild(settings.template_cpu_ms)
         stack.push_async_callback(child.close)
         await child.start()
         await serve_node(settings, Node(settings, tier, shell, child), ready, stop)
+
+
+def tier_of(settings: NodeSettings) -> HostTier:
+    """The host's weights, with those that an earlier node left in its folder. Raises OSError: it cannot be used."""
+    path, cap_bytes = settings.cache, settings.host_cache_bytes
+    return HostTier(
+        settings.store,
+        cap_bytes,
+        pool_bytes=settings.landing_pool_bytes,
+        handoff=handoff_of(settings),
+        folder=None if path is None else CacheFolder(path, cap_bytes),
+    )
 
 
 def handoff_of(settings: NodeSettings) -> Handoff:

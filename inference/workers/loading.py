@@ -37,6 +37,7 @@ class LoadReport:
     bytes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
     total_ms: float = 0.0
     copied_bytes: int = 0
+    shared_bytes: int = 0
 
     def note_ready(self, ready: Message, landing: Landing, total_ms: float) -> None:
         """Take the engine's and the landing's figures, once the engine can answer.
@@ -57,13 +58,15 @@ class LoadReport:
 
     def note_bytes(self, landing: Landing) -> None:
         """Bytes by source; what a load still reads counts already, a part read twice counts twice."""
-        progress = landing.progress()
-        if landing.source == "host":
-            self.bytes["host"] = progress.total_bytes
-            return
-        handed_bytes = landing.mapped_bytes + landing.copied_bytes
+        total_bytes, read_bytes = landing.progress().total_bytes, landing.bytes_read
+        self.shared_bytes = landing.shared_bytes
         self.bytes |= {"mapped": landing.mapped_bytes, "copied": landing.copied_bytes}
-        self.bytes["region"] = max(landing.bytes_read, progress.total_bytes - handed_bytes)
+        rest_bytes = total_bytes - landing.mapped_bytes - landing.copied_bytes
+        if landing.source == "host":
+            self.bytes |= {"host": max(0, rest_bytes - read_bytes), "region": read_bytes}
+        else:
+            host_bytes = landing.host_bytes
+            self.bytes |= {"host": host_bytes, "region": max(read_bytes, rest_bytes - host_bytes)}
 
     def line(self) -> dict[str, Any]:
         """The last line of a load that succeeded."""
@@ -74,6 +77,7 @@ class LoadReport:
             "bytes": dict(self.bytes),
             "total_ms": round(self.total_ms, 3),
             "copied_bytes": self.copied_bytes,
+            "shared_bytes": self.shared_bytes,
         }
 
 
