@@ -113,7 +113,7 @@ class FakeTier:
         assert pin
         if self.fault:
             raise self.fault
-        landing = FakeLanding("host" if wanted.id in self.landed else "region")
+        landing = FakeLanding("host", 0) if wanted.id in self.landed else FakeLanding("region")
         self.landed.add(wanted.id)
         self.landings.append(landing)
         return landing
