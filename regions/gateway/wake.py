@@ -156,7 +156,7 @@ class Wakes:
     async def _load(self, wake: Wake, address: str, reason: Reason) -> LoadLine:
         deployment = wake.deployment
         lines = self._nodes[address].load(
-            wake.revision, reason, deployment.idle_timeout_s, deployment.min_replicas
+            wake.revision, reason, deployment.idle_timeout_s, deployment.num_kept
         )
         async for line in lines:
             wake.progress = Progress(line.phase, line.percent, line.eta_s)
