@@ -69,6 +69,8 @@ class NodeEntry:
     """One inference host: its region, its private address and its budgets.
 
     With `handoff` a store of the same region and host hands its files of weights over, to be mapped without a copy.
+    Weights that are read instead are kept in the folder `cache`, if one is named, within `host_cache_bytes`, so that a
+    restart finds them: a tmpfs, or a disk if the node may lock its pages in memory. Without it they go with the node.
     """
 
     region: str
@@ -77,6 +79,7 @@ class NodeEntry:
     memory_budget_bytes: int = 4096 * MIB
     host_cache_bytes: int = 4096 * MIB
     landing_pool_bytes: int = 0
+    cache: Path | None = None
     num_threads: int = 0
     max_slots: int = 16
     handoff: bool = True

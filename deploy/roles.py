@@ -194,6 +194,7 @@ def _node(config: Config, name: str | None) -> Runner:
         memory_budget_bytes=entry.memory_budget_bytes,
         host_cache_bytes=entry.host_cache_bytes,
         landing_pool_bytes=entry.landing_pool_bytes,
+        cache=entry.cache,
         num_threads=entry.num_threads or len(os.sched_getaffinity(0)),
         max_slots=entry.max_slots,
         idle_timeout_s=config.idle_timeout_s,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ import uvicorn
 from inference.api.app import make_app
 from inference.api.modeltext import TextShelf
 from inference.api.template import RENDER_CPU_MS, TemplateChild
+from inference.workers.figures import StartFigures
 from inference.workers.host import Host, Means
 from inference.workers.inspection import look_at
 from inference.workers.shell_link import ShellLink
@@ -26,7 +28,9 @@ from inference.workers.standing import StandingShell, socket_path
 from inference.workers.worker import Parts
 from weights_cache.cache import HostTier
 from weights_cache.fetch import HttpReader
+from weights_cache.folder import CacheFolder
 from weights_cache.handoff import Handoff, NoHandoff, StoreHandoff
+from wire.metrics import Metrics, one
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
 
     from inference.workers.seams import Shell, Tier
     from storage.client.sdk import Endpoint
+    from wire.metrics import Reading
 
 BACKLOG = 1_024
 """Connections the kernel holds for us; the gateway pools its own."""
@@ -58,6 +63,8 @@ class NodeSettings:
     memory_budget_bytes: int
     host_cache_bytes: int
     landing_pool_bytes: int = 0
+    cache: Path | None = None
+    """A folder of this node's own, in which weights that were read outlive it; `host_cache_bytes` at most."""
     num_threads: int = 1
     max_slots: int = 16
     idle_timeout_s: float = 300.0
@@ -92,7 +99,9 @@ class Node:
         means = Means(
             settings.memory_budget_bytes, settings.host_cache_bytes, settings.max_slots, settings.num_threads
         )
-        self.host = Host(means, Parts(tier, shell, TextShelf(child)))
+        self.metrics = Metrics()
+        self.host = Host(means, Parts(tier, shell, TextShelf(child)), figures=StartFigures(self.metrics))
+        self._add_gauges()
         self.child = child
         self.is_stopping = False
 
@@ -135,6 +144,39 @@ class Node:
             "template_kills": self.child.num_killed,
         }
 
+    def _add_gauges(self) -> None:
+        gauge, host, tier = self.metrics.gauge, self.host, self._tier
+        gauge(
+            "nearfield_node_memory_budget_bytes",
+            "For workers.",
+            lambda: one(self._settings.memory_budget_bytes),
+        )
+        gauge("nearfield_node_memory_used_bytes", "What workers may take.", lambda: one(host.used_bytes))
+        gauge("nearfield_node_workers", "Processes, by state.", self._worker_counts, "state")
+        gauge(
+            "nearfield_node_cache_cap_bytes",
+            "Weights kept at most.",
+            lambda: one(self._settings.host_cache_bytes),
+        )
+        gauge("nearfield_node_cache_bytes", "Weights on this host, by model.", self._cache_bytes, "model")
+        gauge("nearfield_node_store_bytes_per_second", "Measured.", lambda: one(tier.store_bytes_per_s))
+        gauge("nearfield_node_host_bytes_per_second", "Measured.", lambda: one(host.host_bytes_per_s))
+        gauge(
+            "nearfield_node_attach_seconds", "The last start without its bytes.", lambda: one(host.attach_s)
+        )
+
+    def _worker_counts(self) -> Reading:
+        return (
+            (((state,)), num)
+            for state, num in Counter(each.state.value for each in self.host.workers).items()
+        )
+
+    def _cache_bytes(self) -> Reading:
+        sums: Counter[str] = Counter()
+        for entry in self._tier.entries():
+            sums[entry.model] += entry.num_bytes
+        return (((model,), num_bytes) for model, num_bytes in sums.items())
+
     async def close(self) -> None:
         """End every worker; requests that run may finish for a while."""
         self.is_stopping = True
@@ -148,24 +190,31 @@ async def run(settings: NodeSettings, ready: Callable[[int], None], stop: asynci
     for it.
 
     Raises:
-        OSError: the address cannot be bound.
+        OSError: the address cannot be bound, or the folder `cache` cannot be used.
     """
     settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = socket_path(settings.state)
     async with AsyncExitStack() as stack:
         shell = StandingShell(partial(ShellLink.start, path))
         stack.push_async_callback(shell.close)
-        tier = HostTier(
-            settings.store,
-            settings.host_cache_bytes,
-            pool_bytes=settings.landing_pool_bytes,
-            handoff=handoff_of(settings),
-        )
+        tier = await asyncio.to_thread(tier_of, settings)
         stack.push_async_callback(asyncio.to_thread, tier.close)
         child = TemplateChild(settings.template_cpu_ms)
         stack.push_async_callback(child.close)
         await child.start()
         await serve_node(settings, Node(settings, tier, shell, child), ready, stop)
+
+
+def tier_of(settings: NodeSettings) -> HostTier:
+    """The host's weights, with those that an earlier node left in its folder. Raises OSError: it cannot be used."""
+    path, cap_bytes = settings.cache, settings.host_cache_bytes
+    return HostTier(
+        settings.store,
+        cap_bytes,
+        pool_bytes=settings.landing_pool_bytes,
+        handoff=handoff_of(settings),
+        folder=None if path is None else CacheFolder(path, cap_bytes),
+    )
 
 
 def handoff_of(settings: NodeSettings) -> Handoff:

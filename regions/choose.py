@@ -75,6 +75,26 @@ class Way(Protocol):
         """What requests over it saw."""
 
 
+class Measured(Protocol):
+    """What a region was measured at; 0 while unknown. A `RegionRow` is one."""
+
+    @property
+    def store_bytes_per_s(self) -> float:
+        """From the region's store into a host."""
+
+    @property
+    def host_bytes_per_s(self) -> float:
+        """From a host's memory to an engine."""
+
+    @property
+    def origin_bytes_per_s(self) -> float:
+        """From the home region into the region's store."""
+
+    @property
+    def attach_s(self) -> float:
+        """A start without its bytes."""
+
+
 class Offer(NamedTuple):
     """What a region's last row says about one model, as far as no single request changes it."""
 
@@ -163,17 +183,22 @@ def queue_ms(row: ModelRow) -> float:
 
 def ready_ms(region: RegionRow, row: ModelRow) -> float:
     """Expected time until the model can answer: 0 if resident, else bytes through each tier, and attach."""
-    if row.tier is Tier.RESIDENT:
-        return 0.0
-    seconds = region.attach_s or ATTACH_S
-    if row.tier is Tier.HOST:
-        seconds += row.bytes / (region.host_bytes_per_s or HOST_BYTES_PER_S)
-    else:
-        seconds += row.bytes / (region.store_bytes_per_s or STORE_BYTES_PER_S)
-    if row.tier is Tier.ORIGIN:
-        seconds += row.bytes / (region.origin_bytes_per_s or ORIGIN_BYTES_PER_S)
     left = 1.0 - row.progress.percent / 100.0 if row.progress else 1.0
-    return max(0.0, seconds * left) * 1e3
+    return max(0.0, start_s(row.tier, row.bytes, region) * left) * 1e3
+
+
+def start_s(tier: Tier, num_bytes: int, measured: Measured) -> float:
+    """Expected seconds of a start whose weights are `num_bytes` in `tier`; 0 if it is resident."""
+    if tier is Tier.RESIDENT:
+        return 0.0
+    seconds = measured.attach_s or ATTACH_S
+    if tier is Tier.HOST:
+        seconds += num_bytes / (measured.host_bytes_per_s or HOST_BYTES_PER_S)
+    else:
+        seconds += num_bytes / (measured.store_bytes_per_s or STORE_BYTES_PER_S)
+    if tier is Tier.ORIGIN:
+        seconds += num_bytes / (measured.origin_bytes_per_s or ORIGIN_BYTES_PER_S)
+    return seconds
 
 
 def _standing(

@@ -58,7 +58,13 @@ class Deployment:
     min_replicas: int = 0
     max_replicas: int | None = None
     pushed_s: int = 0  # seconds since 1970; 0 while unknown
+    scheduled: bool = False  # it is in the hours in which it wants to be awake
     leases: dict[str, int] = field(default_factory=dict)  # revision id -> requests that it is answering
+
+    @property
+    def num_kept(self) -> int:
+        """Replicas that are not idled out."""
+        return max(self.min_replicas, int(self.scheduled))
 
     @property
     def facts(self) -> ModelFacts | None:

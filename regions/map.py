@@ -176,7 +176,8 @@ class RegionRow:
     `epoch` is the writer's start, ms since 1970; `seq` counts its rows from 1. Bandwidths are bytes/s of the
     tiers as measured (0 while unknown); `attach_s` is the measured time from bytes at hand to a process that
     can answer. `behind_bytes` of revisions that should be here have not come from home yet; `behind_s` is since when
-    the oldest is due, or the home silent.
+    the oldest is due, or the home silent. `eta_error` is how far the estimates of its last starts were off, as a share
+    of what they took; 0 while there was none.
     """
 
     id: str
@@ -189,6 +190,7 @@ class RegionRow:
     attach_s: float = 0.0
     behind_bytes: int = 0
     behind_s: float = 0.0
+    eta_error: float = 0.0
     draining: bool = False
 
 

@@ -174,6 +174,7 @@ REGION: Final[Mapping[str, Reader]] = {
     "attach_s": _amount,
     "behind_bytes": _count,
     "behind_s": _amount,
+    "eta_error": _amount,
     "draining": _flag,
 }
 _MODEL: Final[Mapping[str, Reader]] = {

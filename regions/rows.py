@@ -96,6 +96,7 @@ def _region_body(row: RegionRow) -> dict[str, object]:
         "attach_s": row.attach_s,
         "behind_bytes": row.behind_bytes,
         "behind_s": row.behind_s,
+        "eta_error": row.eta_error,
         "draining": row.draining,
     }
 

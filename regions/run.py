@@ -14,7 +14,7 @@ from regions.deployments import DEFAULT_IDLE_TIMEOUT_S
 from regions.gateway.front import Gateway
 from regions.gateway.publish import Publisher
 from regions.gateway.wake import Wakes
-from regions.map import Tier
+from regions.gateway.warmth import Warmth
 from regions.nodes.client import Node
 from regions.nodes.watch import NodeWatch
 from regions.push.commit import Patience
@@ -32,7 +32,6 @@ log = logging.getLogger("nearfield.regions")
 
 DRAIN_S = 10.0  # for requests under way when the role is told to stop
 HOME = "home"  # a name for whoever signs the policy: only its key is known here
-KEEP_WARM_S = 2.0  # between two looks at models that want a worker at all times
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,8 @@ async def run(settings: RegionSettings, ready: Callable[[int], None], stop: asyn
         stack.push_async_callback(gateway.close)
         server = await Server.start(gateway.serve, settings.host, settings.port)
         stack.push_async_callback(server.close)
-        loops = [region.run(), publisher.run(), _keep_warm(region.deployments, wakes)]
+        warmth = Warmth(region.deployments, nodes, wakes)
+        loops = [region.run(), publisher.run(), warmth.run()]
         loops += [watch.run()] if nodes else []
         tasks = [asyncio.create_task(each) for each in loops]
         try:
@@ -143,14 +143,3 @@ async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
     for each in tasks:
         each.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _keep_warm(deployments: Deployments, wakes: Wakes) -> None:
-    """Wakes live models that want a replica at all times and have none, until cancelled."""
-    while True:
-        await asyncio.sleep(KEEP_WARM_S)
-        for each in tuple(deployments.models.values()):
-            if each.live is None or not each.min_replicas or not deployments.nodes:
-                continue
-            if deployments.tier(each) is not Tier.RESIDENT:
-                wakes.wake(each, each.live, "prewarm")

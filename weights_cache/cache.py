@@ -1,26 +1,28 @@
 """The host tier: one copy of a revision's weights in the memory of a host, for every process that maps it.
 
 Single flight: however many ask for a revision, each of its bytes is read once; who comes later shares the
-load that runs. Least recently used revisions make room under the cap, pinned ones and loads never. A load
-that failed tells everyone who waited and is forgotten, so the next ask starts afresh.
+load that runs, and what another revision has too is copied from there. Older revisions of a model, then the least
+recently used, make room under the cap; pinned ones and loads never. A load that failed tells everyone who waited and
+is forgotten, so the next ask starts afresh. With a folder all of it outlives the process.
 """
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from storage.client.sdk import Endpoint
 from weights_cache.buffers import BufferPool
 from weights_cache.fetch import HttpReader, RangeReader
 from weights_cache.flight import RETRY_FOR_S, Flight, OnProgress
+from weights_cache.folder import CacheFolder, Rested
 from weights_cache.handoff import Given, Handoff, NoHandoff
 from weights_cache.keyed_locks import KeyedLocks
 from weights_cache.landing import Landing, Source
-from weights_cache.plan import Held, evictions, layout
+from weights_cache.plan import Held, eviction_order, evictions, layout
 from weights_cache.rate import Rate
-from weights_cache.revision import Revision
-from weights_cache.seat import Entry, Seat
+from weights_cache.revision import Extent, Revision
+from weights_cache.seat import Entry, Seat, rested_entry, rested_held
 from weights_cache.small import Files, SmallFiles, read_small_files
 from weights_cache.view import LandingError
 
@@ -41,16 +43,19 @@ class HostTier:
         make_reader: Callable[[], RangeReader] | None = None,
         handoff: Handoff | None = None,
         retry_for_s: float = RETRY_FOR_S,
+        folder: CacheFolder | None = None,
     ) -> None:
+        """`folder` is closed with the tier."""
         self._etags: dict[str, str] = {}
         self._make_reader = make_reader or partial(HttpReader, store, self._etags)
         self._handoff, self._asking = handoff or NoHandoff(), KeyedLocks()
         self._cap_bytes, self._num_readers, self._retry_for_s = cap_bytes, num_readers, retry_for_s
-        self._lock = threading.Lock()
+        self._lock, self._folder = threading.RLock(), folder
         self._seats: dict[str, Seat] = {}
         self._readers: list[RangeReader] = []
         self._pool, self._small, self._rate = BufferPool(pool_bytes), SmallFiles(), Rate()
         self._closing = threading.Event()
+        self._drop(evictions(self._held(), 0, cap_bytes) or ())
         self._refill()
 
     def land(
@@ -70,12 +75,13 @@ class HostTier:
             given = None if found else self._handoff.give(revision)
             with self._lock:
                 seat = self._seat(revision, given)
-                source: Source = "host" if seat.landed else "region"
-                seat.used_s = time.monotonic()
+                hit = seat.landed
+                source: Source = "host" if hit or (seat.kept and seat.kept.is_whole) else "region"
+                self._used(seat)
                 seat.num_pins += pin
                 if on_progress and not seat.landed:
                     seat.flight.watchers.append(on_progress)
-        return Landing(seat.flight, source, partial(self._unpin, seat) if pin else _nothing)
+        return Landing(seat.flight, source, partial(self._unpin, seat) if pin else _nothing, hit=hit)
 
     def small_files(self, revision: Revision) -> Files:
         """{path: bytes} of the revision's other files, verified; read once, then from memory.
@@ -87,12 +93,9 @@ class HostTier:
     def evict(self, revision_id: str) -> int:
         """Drop a revision that is landed and not pinned. The bytes freed, 0 if there was nothing to drop."""
         with self._lock:
-            seat = self._seats.get(revision_id)
-            if seat is None or seat.num_pins or not seat.landed:
-                return 0
-            del self._seats[revision_id]
-        self._free([seat])
-        return seat.num_bytes
+            found = [each for each in self._held() if each.revision_id == revision_id and not each.pinned]
+            self._drop(each.revision_id for each in found)
+        return sum(each.num_bytes for each in found)
 
     def pin(self, revision_id: str) -> bool:
         """Keep a revision from eviction; False when it is not here. Pins count."""
@@ -113,8 +116,9 @@ class HostTier:
         """What is here or on its way, least recently used first."""
         now = time.monotonic()
         with self._lock:
-            seats = sorted(self._seats.values(), key=lambda seat: seat.used_s)
-            return tuple(seat.entry(now) for seat in seats)
+            found = [seat.entry(now) for seat in self._seats.values()]
+            found += [rested_entry(each, now) for each in self._rested()]
+        return tuple(sorted(found, key=lambda entry: -entry.idle_s))
 
     def holds(self, revision_id: str) -> bool:
         """Whether all of a revision's weights are here."""
@@ -144,7 +148,10 @@ class HostTier:
         with self._lock:
             left, self._seats = list(self._seats.values()), {}
             readers, self._readers = self._readers, []
-        self._free(left)
+        for seat in left:
+            self._let_go(seat, forget=not seat.landed)
+        if self._folder is not None:
+            self._folder.close()
         self._pool.close()
         for reader in readers:
             reader.close()
@@ -165,46 +172,101 @@ class HostTier:
 
     def _new_seat(self, revision: Revision, given: Given) -> Seat:
         """Under the lock: make room and start a load. Raises LandingError, and `given` is given back."""
-        places = layout(revision.files, revision.tensors, given.mapped)
         try:
-            flight = self._new_flight(revision, given)
+            seat = self._made_seat(revision, given)
         except (LandingError, OSError) as error:
             given.give_back()
             if isinstance(error, LandingError):
                 raise
             raise LandingError("host_memory_full", f"no room for {revision.model}: {error}") from error
-        flight.start(self._num_readers)
-        return Seat(flight, places.total_bytes, time.monotonic())
+        seat.flight.start(self._num_readers)
+        return seat
 
-    def _new_flight(self, revision: Revision, given: Given) -> Flight:
+    def _made_seat(self, revision: Revision, given: Given) -> Seat:
         if self._closing.is_set():
             raise LandingError("stopped", "this host is shutting down")
         places = layout(revision.files, revision.tensors, given.mapped)
+        folder = self._folder if places.fresh_bytes and not given.mapped else None
+        num_bytes = places.total_bytes if folder is None else folder.num_bytes(revision, places)
         # Freed first, so that the memory of what goes is the landing of what comes.
-        self._free([self._seats.pop(gone) for gone in self._room_for(revision.model, places.total_bytes)])
-        return Flight(
+        self._drop(self._room_for(revision, num_bytes))
+        if folder is not None and revision.id in self._seats:
+            folder.drop(revision.id)  # a load that failed may still write to it: the next one takes new files
+        kept = None if folder is None else folder.open(revision, places, self._make_room)
+        flight = Flight(
             revision,
-            self._pool.take(places.fresh_bytes),
+            self._pool.take(places.fresh_bytes) if kept is None else kept.buffer,
             self._take_reader,
             self._give_reader,
             self._ended,
             retry_for_s=self._retry_for_s,
             given=given,
+            keep=kept,
+            elsewhere=partial(self._copy_other, revision.id),
         )
+        return Seat(flight, num_bytes, time.monotonic(), kept=kept)
 
-    def _room_for(self, model: str, need_bytes: int) -> tuple[str, ...]:
-        held = [
-            Held(revision_id, seat.num_bytes, seat.used_s, bool(seat.num_pins) or not seat.landed)
-            for revision_id, seat in self._seats.items()
-        ]
+    def _copy_other(self, revision_id: str, extent: Extent, view: memoryview) -> bool:
+        """Copy an extent from any other revision of this host; called by readers, without the lock."""
+        with self._lock:
+            seats = dict(self._seats)
+        others = (seat.flight for name, seat in seats.items() if name != revision_id)
+        if any(flight.copy_to(extent.blake3, view) for flight in others):
+            return True
+        folder = self._folder
+        return folder is not None and folder.copy_to(extent.blake3, view, {revision_id, *seats})
+
+    def _rested(self) -> list[Rested]:
+        return [] if self._folder is None else self._folder.rested(tuple(self._seats))
+
+    def _held(self) -> list[Held]:
+        return [*(seat.held() for seat in self._seats.values()), *map(rested_held, self._rested())]
+
+    def _room_for(self, revision: Revision, need_bytes: int) -> tuple[str, ...]:
+        """What is to go; the revision's own files of an earlier load are room, not in the way."""
+        own = None if revision.id in self._seats else revision.id
+        held = [each for each in self._held() if each.revision_id != own]
         chosen = evictions(held, need_bytes, self._cap_bytes)
         if chosen is None:
             raise LandingError(
                 "host_full",
-                f"{model} needs {need_bytes:,} bytes of host memory; the cap is {self._cap_bytes:,} "
+                f"{revision.model} needs {need_bytes:,} bytes of host memory; the cap is {self._cap_bytes:,} "
                 "and what is in use cannot go",
             )
         return chosen
+
+    def _make_room(self) -> bool:
+        """The folder's disk is full below the cap: delete the entry that matters least. False if none may go."""
+        with self._lock:
+            kept = [
+                each
+                for each in self._held()
+                if (seat := self._seats.get(each.revision_id)) is None or seat.kept
+            ]
+            order = eviction_order(kept)
+            self._drop(each.revision_id for each in order[:1])
+        return bool(order)
+
+    def _drop(self, revision_ids: Iterable[str]) -> None:
+        """Under the lock: forget these, wherever their bytes are."""
+        for revision_id in revision_ids:
+            seat = self._seats.pop(revision_id, None)
+            if seat is not None:
+                self._let_go(seat, forget=True)
+            elif self._folder is not None:
+                self._folder.drop(revision_id)
+
+    def _let_go(self, seat: Seat, *, forget: bool) -> None:
+        """Give back what a load took; with `forget` also its files in the folder."""
+        revision_id = seat.flight.revision.id
+        self._small.drop(revision_id)
+        if seat.kept is None:
+            self._pool.give(seat.flight.buffer)
+        else:
+            seat.flight.buffer.close()
+        if seat.kept is not None and self._folder is not None and forget:
+            self._folder.drop(revision_id)
+        seat.flight.given.let_go()
 
     def _ended(self, flight: Flight) -> None:
         """Called by a load's last reader, before anyone who waits is woken."""
@@ -216,19 +278,19 @@ class HostTier:
             flight.buffer.close()
             flight.given.let_go()
         else:
-            self._rate.observe(flight.total_bytes, flight.seconds())
+            if not flight.kept_bytes and not flight.shared_bytes:  # else it says nothing of the store
+                self._rate.observe(flight.total_bytes, flight.seconds())
             self._refill()
 
     def _unpin(self, seat: Seat) -> None:
         with self._lock:
             seat.num_pins = max(0, seat.num_pins - 1)
-            seat.used_s = time.monotonic()
+            self._used(seat)
 
-    def _free(self, seats: list[Seat]) -> None:
-        for seat in seats:
-            self._small.drop(seat.flight.revision.id)
-            self._pool.give(seat.flight.buffer)
-            seat.flight.given.let_go()
+    def _used(self, seat: Seat) -> None:
+        seat.used_s = time.monotonic()
+        if seat.kept is not None and self._folder is not None:
+            self._folder.touch(seat.flight.revision.id)
 
     def _refill(self) -> None:
         if self._pool.pool_bytes and not self._closing.is_set():

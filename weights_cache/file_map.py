@@ -33,7 +33,7 @@ class FileMap:
             offset=offset - self._lead,
         )
         try:
-            _call("mlock2", self._map, 0, len(self._map), _MLOCK_ONFAULT)
+            lock_as_read(self._map)
             self.populate(0, 1)  # a kernel that does not know the advice says so now
         except OSError:
             self.close()
@@ -44,7 +44,7 @@ class FileMap:
         region = self._region()
         start = self._lead + at
         page = start - start % mmap.PAGESIZE
-        _call("madvise", region, page, start + length - page, _MADV_POPULATE_READ)
+        read_in(region, page, start + length - page)
 
     def view(self, at: int, length: int) -> memoryview:
         """These bytes; the mapping lives as long as a view of it."""
@@ -58,6 +58,16 @@ class FileMap:
         if self._map is None:
             raise ValueError("this mapping is closed")
         return self._map
+
+
+def lock_as_read(region: mmap.mmap) -> None:
+    """Have each page of a mapping stay in memory from its first read on. Raises OSError."""
+    _call("mlock2", region, 0, len(region), _MLOCK_ONFAULT)
+
+
+def read_in(region: mmap.mmap, page: int, length: int) -> None:
+    """Read a span that begins on a page into memory. Without the interpreter's lock. Raises OSError."""
+    _call("madvise", region, page, length, _MADV_POPULATE_READ)
 
 
 def _call(name: str, region: mmap.mmap, start: int, length: int, flag: int) -> None:

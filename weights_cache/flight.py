@@ -14,16 +14,19 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import xxhash
 
 from weights_cache.buffers import Buffer, HostMemoryError
 from weights_cache.fetch import RangeReader, ReadError, blob_path
 from weights_cache.handoff import Given
+from weights_cache.keep import Elsewhere, Keep, NoKeep, nowhere
 from weights_cache.plan import layout
 from weights_cache.revision import Extent, Revision
 from weights_cache.view import FAILED, LANDED, WAITING, LandingError
 
+NUM_HANDOVERS = 2  # readers of one load that may die and be replaced; a fault that kills every reader ends it
 NUM_BAD_TRIES = 3  # the same wrong bytes three times: the object itself is wrong
 RETRY_FOR_S = 15.0  # a store that is killed and restarted is back within seconds
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.05, 1.0  # between tries, doubling, with jitter
@@ -69,11 +72,14 @@ class Flight:
         *,
         retry_for_s: float = RETRY_FOR_S,
         given: Given | None = None,
+        keep: Keep | None = None,
+        elsewhere: Elsewhere = nowhere,
     ) -> None:
         self.revision, self.buffer, self.given = revision, buffer, given or Given()
+        self._keep, self._elsewhere = keep or NoKeep(), elsewhere
         self.total_bytes = sum(extent.length for extent in revision.extents)
         self.mapped_bytes, self.copied_bytes = self.given.num_bytes(revision)
-        self.bytes_read = 0
+        self.bytes_read, self.kept_bytes, self.shared_bytes = 0, 0, 0
         self.error: LandingError | None = None
         self.ended = threading.Event()
         self.watchers: list[OnProgress] = []
@@ -82,6 +88,8 @@ class Flight:
         self._retry_for_s = retry_for_s
         self._lock = threading.Lock()
         self._next, self._running, self._done_bytes = 0, 0, 0
+        self._returned: list[int] = []
+        self._num_deaths = 0
         self._begun, self._elapsed_s, self._told = time.monotonic(), 0.0, 0.0
         self._busy_s = {"allocate": 0.0, "fetch": 0.0, "verify": 0.0}
         self.fd = buffer.read_only_fd()
@@ -96,8 +104,10 @@ class Flight:
         num_threads = max(1, min(num_threads, len(self.revision.extents)))
         self._running = num_threads
         for number in range(num_threads):
-            name = f"land-{self.revision.id[:8]}-{number}"
-            threading.Thread(target=self._read, name=name, daemon=True).start()
+            self._start_reader(str(number))
+
+    def _start_reader(self, name: str) -> None:
+        threading.Thread(target=self._read, name=f"land-{self.revision.id[:8]}-{name}", daemon=True).start()
 
     def stop(self) -> None:
         """End the load: the readers stop at their next extent."""
@@ -121,8 +131,34 @@ class Flight:
         """Wall time of the load so far."""
         return self._elapsed_s or time.monotonic() - self._begun
 
+    def copy_to(self, digest: str, view: memoryview) -> bool:
+        """Copy the extent with this BLAKE3 into `view` if it has landed here; False if not. To be checked again.
+
+        Any thread may call it, at any time: memory that was meanwhile given away gives bytes that do not check.
+        """
+        number = self._by_digest.get(digest, -1)
+        if number < 0 or self._ready[number] != LANDED or self.revision.extents[number].length != len(view):
+            return False
+        fd, at = self._where(self.revision.extents[number])
+        try:
+            return os.preadv(fd, [view], at) == len(view)
+        except OSError as error:
+            log.warning("weights of %s cannot be read for another: %s", self.revision.model, error)
+            return False
+
+    @cached_property
+    def _by_digest(self) -> dict[str, int]:
+        return {extent.blake3: number for number, extent in enumerate(self.revision.extents)}
+
+    def _where(self, extent: Extent) -> tuple[int, int]:
+        """The open file that holds a landed extent, and where in it."""
+        for each, fd in zip(self.given.mapped, self.given.fds, strict=True):
+            if each.file == extent.file:
+                return fd, each.data_at + extent.offset - self._layout.data_starts[extent.file]
+        return self.fd, self._layout.place(extent)
+
     def _read(self) -> None:
-        reader: RangeReader | None = None
+        reader, number = None, None
         try:
             reader = self._take_reader()
             while (number := self._take_extent()) is not None:
@@ -132,12 +168,17 @@ class Flight:
             if reader:
                 reader.close()
             self._fail(LandingError(error.code, error.message))  # a fresh one: no frames are kept alive
+            number = None
         finally:
-            self._leave()
+            self._leave(number)
 
     def _take_extent(self) -> int | None:
         with self._lock:
-            if self.error or self._next >= len(self.revision.extents):
+            if self.error:
+                return None
+            if self._returned:
+                return self._returned.pop()
+            if self._next >= len(self.revision.extents):
                 return None
             self._next += 1
             return self._next - 1
@@ -145,7 +186,8 @@ class Flight:
     def _land(self, reader: RangeReader, number: int) -> None:
         """Fetch, verify and mark one extent. Raises LandingError when it cannot be had."""
         extent = self.revision.extents[number]
-        whole = self._map(extent) if extent.file in self.given.maps else self._fill(reader, extent)
+        mapped = extent.file in self.given.maps
+        whole = self._map(extent) if mapped else self._is_kept(number, extent) or self._fill(reader, extent)
         if not whole:
             path = self.revision.files[extent.file].path
             message = f"{path} at byte {extent.offset:,} is not what was committed"
@@ -164,6 +206,30 @@ class Flight:
         with file_map.view(at, extent.length) as view:
             return self._verified(extent, view)
 
+    def _is_kept(self, number: int, extent: Extent) -> bool:
+        """Whether an extent is here from an earlier load, and right."""
+        place, started = self._layout.place(extent), time.monotonic()
+        if not self._keep.has(number) or not self._keep.bring(place, extent.length):
+            return False
+        self._spend("fetch", started)
+        with self.buffer.view()[place : place + extent.length] as view:
+            right = self._verified(extent, view)
+        with self._lock:
+            self.kept_bytes += extent.length if right else 0
+        return right
+
+    def _share(self, extent: Extent, view: memoryview) -> bool:
+        """Copy an extent that another revision of this host has too; False if none has, or it is not right there."""
+        started = time.monotonic()
+        if not self._elsewhere(extent, view):
+            return False
+        self._spend("fetch", started)
+        right = self._verified(extent, view)
+        with self._lock:
+            self.shared_bytes += extent.length if right else 0
+            self.copied_bytes -= extent.length if right and extent.file in self.given.objects else 0
+        return right
+
     def _fill(self, reader: RangeReader, extent: Extent) -> bool:
         """Bring an extent into fresh memory and verify it; some times over if it is wrong."""
         place, started = self._layout.place(extent), time.monotonic()
@@ -173,7 +239,7 @@ class Flight:
             raise LandingError("host_memory_full", str(error)) from error
         self._spend("allocate", started)
         with self.buffer.view()[place : place + extent.length] as view:
-            if self._copy(extent, view) and self._verified(extent, view):
+            if self._share(extent, view) or (self._copy(extent, view) and self._verified(extent, view)):
                 return True
             for attempt in range(NUM_BAD_TRIES):
                 self._fetch(reader, extent, view)
@@ -234,6 +300,7 @@ class Flight:
             tell = now - self._told >= PROGRESS_EACH_S or self._done_bytes == self.total_bytes
             self._told = now if tell else self._told
         os.eventfd_write(self.event_fd, 1)
+        self._keep.note(number)
         if tell:
             self._tell()
 
@@ -253,7 +320,21 @@ class Flight:
                     self._ready[number] = FAILED
         os.eventfd_write(self.event_fd, 1)
 
-    def _leave(self) -> None:
+    def _hand_over(self, number: int) -> bool:
+        """A reader dies over an extent: have a new one go on with it, unless too many have died."""
+        with self._lock:
+            self._num_deaths += 1
+            self._returned.append(number)
+            if self.error or self._num_deaths > NUM_HANDOVERS:
+                return False
+        log.error("a reader of %s died and is replaced", self.revision.model)
+        self._start_reader(f"again-{self._num_deaths}")
+        return True
+
+    def _leave(self, unfinished: int | None) -> None:
+        """The last thing a reader does; `unfinished` is the extent over which it dies of a fault of ours."""
+        if unfinished is not None and self._hand_over(unfinished):
+            return
         with self._lock:
             self._running -= 1
             if self._running:

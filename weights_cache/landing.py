@@ -18,8 +18,9 @@ class Landing:
     exited. `mapped` and `mapped_fds` say which files are not in `fd` but mapped where the store has them.
     """
 
-    def __init__(self, flight: Flight, source: Source, release: Callable[[], None]) -> None:
-        self._flight, self._release = flight, release
+    def __init__(self, flight: Flight, source: Source, release: Callable[[], None], *, hit: bool) -> None:
+        """With `hit` the load had ended before this handle was asked for, and none of its work counts."""
+        self._flight, self._release, self._is_hit = flight, release, hit
         self.revision_id = flight.revision.id
         self.source = source
         self.fd, self.ready_fd, self.event_fd = flight.fd, flight.ready_fd, flight.event_fd
@@ -33,22 +34,33 @@ class Landing:
     @property
     def bytes_read(self) -> int:
         """Bytes this load has read from the region's store, repeats included; 0 when they were here."""
-        return 0 if self.source == "host" else self._flight.bytes_read
+        return 0 if self._is_hit else self._flight.bytes_read
 
     @property
     def mapped_bytes(self) -> int:
         """Bytes of this load that are mapped from the store's own files, with no copy; 0 when they were here."""
-        return 0 if self.source == "host" else self._flight.mapped_bytes
+        return 0 if self._is_hit else self._flight.mapped_bytes
 
     @property
     def copied_bytes(self) -> int:
         """Bytes of this load that are copied from files the store handed over; 0 when they were here."""
-        return 0 if self.source == "host" else self._flight.copied_bytes
+        return 0 if self._is_hit else self._flight.copied_bytes
+
+    @property
+    def shared_bytes(self) -> int:
+        """Bytes of this load that another revision of this host has too and that were copied from there."""
+        return 0 if self._is_hit else self._flight.shared_bytes
+
+    @property
+    def host_bytes(self) -> int:
+        """Bytes of this load that were on this host: shared ones, those of a kept entry, or all of them on a hit."""
+        flight = self._flight
+        return flight.total_bytes if self._is_hit else flight.kept_bytes + flight.shared_bytes
 
     @property
     def phases(self) -> dict[str, float]:
         """Milliseconds spent on allocate, fetch and verify; they sum to the load's wall. Empty on a hit."""
-        return {} if self.source == "host" else self._flight.phases()
+        return {} if self._is_hit else self._flight.phases()
 
     @property
     def done(self) -> bool:

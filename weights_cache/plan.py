@@ -227,25 +227,40 @@ def copied_tensors(tensors: Sequence[TensorEntry], places: Layout) -> tuple[int,
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One revision in the host tier, as the eviction choice sees it."""
+    """One revision in the host tier, as the eviction choice sees it; `model` is whose revision it is."""
 
     revision_id: str
     num_bytes: int
     last_used_s: float
     pinned: bool
+    model: str = ""
 
 
 def evictions(held: Sequence[Held], need_bytes: int, cap_bytes: int) -> tuple[str, ...] | None:
-    """Which revisions to drop, least recently used first, so that `need_bytes` more fit under the cap.
+    """Which revisions to drop so that `need_bytes` more fit under the cap: old ones, then the least recently used.
 
-    A pinned one is never among them. None when even dropping all others is not enough.
+    Old is a revision when a newer one of its model was used since. A pinned one is never among those that go. None
+    when even dropping all others is not enough.
     """
     excess = sum(entry.num_bytes for entry in held) + need_bytes - cap_bytes
     chosen = []
-    for entry in sorted(held, key=lambda entry: entry.last_used_s):
+    for entry in eviction_order(held):
         if excess <= 0:
             break
-        if not entry.pinned:
-            chosen.append(entry.revision_id)
-            excess -= entry.num_bytes
+        chosen.append(entry.revision_id)
+        excess -= entry.num_bytes
     return tuple(chosen) if excess <= 0 else None
+
+
+def eviction_order(held: Iterable[Held]) -> list[Held]:
+    """Those that may go, in the order in which they would."""
+    entries = tuple(held)
+    newest: dict[str, float] = {}
+    for entry in entries:
+        newest[entry.model] = max(entry.last_used_s, newest.get(entry.model, entry.last_used_s))
+    free = [entry for entry in entries if not entry.pinned]
+    return sorted(free, key=lambda entry: (_is_newest(entry, newest), entry.last_used_s))
+
+
+def _is_newest(entry: Held, newest: dict[str, float]) -> bool:
+    return not entry.model or entry.last_used_s >= newest[entry.model]

@@ -36,6 +36,7 @@ __all__ = [
     "MAX_REVISION_BYTES",
     "MAX_TENSORS",
     "MODEL_NAME",
+    "PREWARM",
     "TENSOR_NAME",
     "Extent",
     "FileEntry",
@@ -61,6 +62,9 @@ MAX_REASON_CHARS = 500
 
 MODEL_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 TENSOR_NAME = r"[A-Za-z0-9._-]{1,256}"
+_DAY, _TIME = r"(?:mon|tue|wed|thu|fri|sat|sun)", r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
+PREWARM = rf"(?:{_DAY}(?:-{_DAY}|(?:,{_DAY}){{0,6}}) )?{_TIME}-{_TIME}"  # mon-fri 08:00-18:00
+MAX_PREWARM = 32  # windows of a week
 FILE_PATH = r"[A-Za-z0-9_][A-Za-z0-9._ +=@,()-]*(/[A-Za-z0-9_][A-Za-z0-9._ +=@,()-]*)*"
 
 
@@ -122,16 +126,20 @@ class Spec:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     max_batch: int | None = None
     engine: str | None = None
+    prewarm: tuple[str, ...] | None = None
+    """Hours in which it is to be awake, UTC (`regions.gateway.schedule`)."""
 
     @classmethod
     def from_value(cls, value: object) -> "Spec":
         """The spec in a parsed JSON object. Raises RevisionError."""
-        return cls(**_translated(lambda: read_fields(value, _SPEC, "spec")))
+        return cls(**_translated(lambda: _spec_fields(value, "spec")))
 
     def as_value(self) -> dict[str, Any]:
-        """The spec as JSON-ready values."""
-        idle = self.idle_timeout_s
-        return _plain(self) | {"idle_timeout_s": None if idle is None else float(idle)}
+        """The spec as JSON-ready values; `prewarm` only where it is said, so that older revisions keep their id."""
+        idle, values = self.idle_timeout_s, _plain(self)
+        if self.prewarm is None:
+            del values["prewarm"]
+        return values | {"idle_timeout_s": None if idle is None else float(idle)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +218,12 @@ def _object_reader(make: Callable[..., Any], table: dict[str, Any]) -> Callable[
     return lambda value, where: make(**read_fields(value, table, where))
 
 
+def _spec_fields(value: object, where: str) -> dict[str, Any]:
+    """The fields of a spec. One from before there were schedules lacks that field."""
+    table = _SPEC | ({"prewarm": _PREWARM} if isinstance(value, dict) and "prewarm" in value else {})
+    return read_fields(value, table, where)
+
+
 _index = integer(0, MAX_TENSORS - 1)
 _short = text(200)
 _FILE = {
@@ -261,6 +275,7 @@ _SPEC = {
     "max_batch": optional(integer(1, 4_096)),
     "engine": optional(text(64, r"[A-Za-z0-9._-]+")),
 }
+_PREWARM = optional(several(text(40, PREWARM), MAX_PREWARM))
 _LEFT_OUT = {"path": text(1_024), "reason": text(MAX_REASON_CHARS)}
 _REVISION = {
     "schema": one_of(SCHEMA),
@@ -269,6 +284,6 @@ _REVISION = {
     "tensors": several(_object_reader(TensorEntry, _TENSOR), MAX_TENSORS),
     "extents": several(_object_reader(Extent, _EXTENT), MAX_EXTENTS),
     "facts": _object_reader(ModelFacts, _FACTS),
-    "spec": _object_reader(Spec, _SPEC),
+    "spec": lambda value, where: Spec(**_spec_fields(value, where)),
     "left_out": several(_object_reader(LeftOut, _LEFT_OUT), 10_000),
 }

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from weights_cache.flight import Flight
+from weights_cache.folder import OpenEntry, Rested, age_to_monotonic
+from weights_cache.plan import Held
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +32,17 @@ class Seat:
     num_bytes: int
     used_s: float
     num_pins: int = 0
+    kept: OpenEntry | None = None
 
     @property
     def landed(self) -> bool:
         """Whether the load has ended."""
         return self.flight.ended.is_set()
+
+    def held(self) -> Held:
+        """This seat as the choice of what to evict sees it."""
+        revision, pinned = self.flight.revision, bool(self.num_pins) or not self.landed
+        return Held(revision.id, self.num_bytes, self.used_s, pinned, revision.model)
 
     def entry(self, now: float) -> Entry:
         """This seat as a caller sees it."""
@@ -49,3 +57,23 @@ class Seat:
             self.num_pins,
             now - self.used_s,
         )
+
+
+def rested_held(rested: Rested) -> Held:
+    """What only lies in the folder, as the choice of what to evict sees it."""
+    used_s = age_to_monotonic(rested.used_s)
+    return Held(rested.revision_id, rested.num_bytes, used_s, pinned=False, model=rested.file.model)
+
+
+def rested_entry(rested: Rested, now: float) -> Entry:
+    """What only lies in the folder, as a caller sees it."""
+    return Entry(
+        rested.revision_id,
+        rested.file.model,
+        rested.num_bytes,
+        0,
+        rested.landed_bytes,
+        rested.is_whole,
+        0,
+        now - age_to_monotonic(rested.used_s),
+    )

@@ -72,7 +72,18 @@ def regions(credentials: Credentials, *, as_json: bool) -> None:
     if status.get("simulated_wan"):
         console.print(f"long-distance delays are SIMULATED: profile {status['simulated_wan']}")
     rows = [_region_row(region, seen) for region, seen in status["regions"].items()]
-    columns = ("region", "rtt", "heard", "breaker", "store", "host", "from home", "behind home", "models")
+    columns = (
+        "region",
+        "rtt",
+        "heard",
+        "breaker",
+        "store",
+        "host",
+        "from home",
+        "behind home",
+        "ETA off",
+        "models",
+    )
     console.print(show.table(columns, rows))
 
 
@@ -89,6 +100,7 @@ def _region_row(region: str, seen: Mapping[str, Any]) -> tuple[str, ...]:
         _rate(body.get("host_bytes_per_s")),
         _rate(body.get("origin_bytes_per_s")),
         _behind(body),
+        f"{body['eta_error']:.0%}" if body.get("eta_error") else "-",
         ", ".join(f"{name} {row.get('tier') or row['state']}" for name, row in sorted(found.items())) or "-",
     )
 

@@ -48,7 +48,7 @@ class Row:
     """One region in one start state. `typical` is the median request by time to first token.
 
     `floor_ms` is the typical request's bytes over the bandwidth measured in the same run, `moving_ms` the time its
-    bytes took; None where a figure is not known.
+    bytes took, `eta_error` the median error of the gateway's estimates; None where a figure is not known.
     """
 
     region: str
@@ -63,6 +63,7 @@ class Row:
     most_remote_bytes: int
     floor_ms: float | None
     moving_ms: float | None
+    eta_error: float | None
 
     @property
     def num_failed(self) -> int:
@@ -95,6 +96,17 @@ class Report:
         """The largest share of a median request that is not attributed, over all rows."""
         shares = [row.unattributed_share for row in self.rows if row.unattributed_share is not None]
         return max(shares, default=None)
+
+    @property
+    def num_estimates(self) -> int:
+        """Requests that waited for a start, whose time the gateway had estimated."""
+        return len(_eta_errors(self.samples))
+
+    @property
+    def eta_error(self) -> float | None:
+        """How far those estimates were off, as a share of what the start took: the median; None if there are none."""
+        errors = _eta_errors(self.samples)
+        return quantile(errors, 0.5) if errors else None
 
     @property
     def sums(self) -> bool:
@@ -139,6 +151,7 @@ def _row(region: str, start: Start, samples: Sequence[Sample], tiers: Tiers, see
     answered = sorted(good(samples), key=lambda sample: sample.ttft_ms or 0.0)
     typical = answered[middle(len(answered))] if answered else None
     shares = sorted(s.before_first.unattributed_share for s in answered if s.before_first is not None)
+    errors = _eta_errors(answered)
     return Row(
         region=region,
         start=start,
@@ -152,7 +165,12 @@ def _row(region: str, start: Start, samples: Sequence[Sample], tiers: Tiers, see
         most_remote_bytes=max((s.num_bytes.get("remote", 0) for s in answered), default=0),
         floor_ms=_floor_ms(typical, tiers),
         moving_ms=moving_ms(typical.before_first) if typical else None,
+        eta_error=quantile(errors, 0.5) if errors else None,
     )
+
+
+def _eta_errors(samples: Iterable[Sample]) -> list[float]:
+    return sorted(sample.eta.error for sample in good(samples) if sample.eta is not None)
 
 
 def _figures(values: Iterable[float | None], seed: int) -> Summary:
@@ -194,6 +212,7 @@ def as_json_document(report: Report) -> dict[str, Any]:
             "worst_unattributed_share": report.worst_share,
             "num_failed": report.num_failed,
         },
+        "estimates": {"num": report.num_estimates, "median_error": report.eta_error},
         "regions": {region: asdict(tiers) for region, tiers in report.tiers.items()},
         "rows": [_row_value(row) for row in report.rows],
         "requests": [_sample_value(sample) for sample in report.samples],
@@ -218,6 +237,7 @@ def _row_value(row: Row) -> dict[str, Any]:
         "most_remote_bytes": row.most_remote_bytes,
         "bytes_over_bandwidth_ms": row.floor_ms,
         "bytes_moving_ms": row.moving_ms,
+        "eta_error": row.eta_error,
     }
 
 
@@ -245,6 +265,7 @@ def _sample_value(sample: Sample) -> dict[str, Any]:
         "completion_tokens": sample.num_tokens,
         "tokens_per_s": sample.tokens_per_s,
         "bytes": dict(sample.num_bytes),
+        "eta_ms": None if sample.eta is None else asdict(sample.eta),
         "request_id": sample.request_id,
         "before_first_token": _breakdown_value(sample.before_first),
     }

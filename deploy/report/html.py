@@ -9,7 +9,7 @@ from deploy.report.plots import colour
 from deploy.report.stats import MIN_SAMPLES_P50, MIN_SAMPLES_P99
 from deploy.report.style import STYLE
 from deploy.report.waterfall import waterfalls
-from deploy.report.words import NONE, best, ms, num_bytes, share, spread, times
+from deploy.report.words import NONE, best, estimates, ms, num_bytes, share, spread, times
 
 HEADS = (
     "region",
@@ -105,6 +105,8 @@ def _badges(report: Report) -> Html:
     made.append(
         _badge(remote == 0, f"{num_bytes(remote)} from another region, once the bytes were in the region")
     )
+    if report.num_estimates:
+        made.append(tag("li", estimates(report.num_estimates, report.eta_error)))
     failed = report.num_failed
     made.append(_badge(failed == 0, f"{failed} of {len(report.samples)} requests failed"))
     return tag("ul", *made, class_="badges")

@@ -1,5 +1,6 @@
 """One request of the report: what was wanted, what was found, how long it took and where the time went."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,19 @@ from deploy.report.reading import StreamReading
 from wire.timing import parse_server_timing
 
 SOURCES = ("remote", "region", "copied", "mapped", "host")  # where a start's bytes came from, farthest first
+
+
+@dataclass(frozen=True, slots=True)
+class Eta:
+    """What the gateway expected of a start when it began, and what it took, in ms."""
+
+    expected_ms: float
+    took_ms: float
+
+    @property
+    def error(self) -> float:
+        """How far off it was, as a share of what it took."""
+        return abs(self.expected_ms - self.took_ms) / self.took_ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +42,7 @@ class Sample:
     before_first: Breakdown | None = None
     whole: Breakdown | None = None
     num_bytes: Mapping[str, int] = field(default_factory=dict)
+    eta: Eta | None = None
     revision: str | None = None
     request_id: str | None = None
 
@@ -111,6 +126,7 @@ def _shared(
         "before_first": first_token(hops, ttft_ms),
         "whole": whole(hops, e2e_ms),
         "num_bytes": _num_bytes(headers, receipts),
+        "eta": _eta(headers, receipts),
         "revision": headers.get("x-nearfield-revision"),
         "request_id": headers.get("x-request-id"),
     }
@@ -138,3 +154,24 @@ def _num_bytes(headers: Mapping[str, str], receipts: Sequence[Mapping[str, objec
         if source in found and isinstance(claim, int) and claim >= 0:
             found[source] = max(found[source], claim)
     return found
+
+
+def _eta(headers: Mapping[str, str], receipts: Sequence[Mapping[str, object]]) -> Eta | None:
+    """The gateway's estimate of the start that the request waited for; None if it waited for none."""
+    claims = [receipt.get("eta") for receipt in receipts]
+    timing = parse_server_timing(headers.get("server-timing", ""))
+    claims.append({"expected_ms": timing.get("eta.expected"), "took_ms": timing.get("eta.took")})
+    for claim in claims:
+        figures = _milliseconds(claim)
+        if figures is not None:
+            return Eta(*figures)
+    return None
+
+
+def _milliseconds(claim: object) -> tuple[float, float] | None:
+    """(expected, took) in a claim that came over the wire; None if it is not one."""
+    if not isinstance(claim, Mapping):
+        return None
+    values = [claim.get(name) for name in ("expected_ms", "took_ms")]
+    found = [float(value) for value in values if isinstance(value, int | float) and 0 <= value < math.inf]
+    return (found[0], found[1]) if len(found) == 2 and found[1] > 0 else None

@@ -11,7 +11,7 @@ from deploy.report.arms import Start
 from deploy.report.document import Report, Row
 from deploy.report.figures import by_family
 from deploy.report.phases import Family
-from deploy.report.words import NONE, best, ms, num_bytes, share, spread, times
+from deploy.report.words import NONE, best, estimates, ms, num_bytes, share, spread, times
 
 COLOURS = {
     Start.ORIGIN: "blue",
@@ -140,6 +140,8 @@ def _verdict(report: Report) -> list[Text]:
         ),
         _line(not report.num_failed, f"{report.num_failed} of {len(report.samples)} requests failed"),
     ]
+    if report.num_estimates:
+        lines.append(Text(f"    {estimates(report.num_estimates, report.eta_error)}", style="dim"))
     for row in report.rows:
         for why, count in row.failures.items():
             lines.append(Text(f"  {row.region} {row.start.value}: {count} x {why}", style="red"))

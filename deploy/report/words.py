@@ -41,6 +41,11 @@ def share(value: float | None) -> str:
     return f"{value:.0%}" if value >= 0.1 or value == 0 else f"{value:.1%}"
 
 
+def estimates(num: int, error: float | None) -> str:
+    """How good the gateways' estimates of starts were."""
+    return f"the gateways' estimates of {num} starts were off by {share(error)} (median)"
+
+
 def best(figure: Summary) -> float | None:
     """The median if there are enough samples for one, else the slowest of the few."""
     return figure.p50 if figure.p50 is not None else figure.most

@@ -19,6 +19,7 @@ from inference.api.request import read_chat, read_completion, read_embedding
 from inference.api.serving import ChatReply, CompletionReply
 from inference.api.visit import Visit
 from inference.workers.control import MAX_CONTROL_BYTES, LoadReply, read_inspect, read_load, read_unload
+from wire.metrics import CONTENT_TYPE
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from inference.api.template import TemplateChild
     from inference.workers.host import Host
+    from wire.metrics import Metrics
 
 OPEN_PATH = "/healthz"
 REVISION = "x-nearfield-revision"
@@ -59,6 +61,10 @@ class Rooms(Protocol):
 
     def status(self) -> dict[str, Any]:
         """The body of `/status`."""
+
+    @property
+    def metrics(self) -> Metrics:
+        """What `/metrics` says."""
 
 
 def make_app(rooms: Rooms, hop_token: str) -> ASGIApp:
@@ -135,6 +141,10 @@ def _add_control_routes(app: FastAPI, rooms: Rooms) -> None:
     @app.get("/status")
     async def status() -> Response:
         return _json(200, rooms.status())
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(rooms.metrics.page(), headers={"content-type": CONTENT_TYPE})
 
     @app.get(OPEN_PATH)
     async def healthz() -> Response:

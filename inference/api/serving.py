@@ -52,6 +52,8 @@ class ModelReply(Reply):
             yield model
         finally:
             worker.leave()
+            if self._visit.first_ms is not None:
+                self._host.figures.first_token(self._visit.start, self._visit.first_ms)
 
 
 class GenerationReply(ModelReply):

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inference.workers.board import Board, LoadFailure
+from inference.workers.figures import StartFigures
 from inference.workers.life import State, idle_too_long, stops_for_room
 from inference.workers.loading import Room
 from inference.workers.worker import Parts, Worker, not_resident
+from wire.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -54,8 +56,16 @@ class Tenure:
 class Host:
     """The workers of one node. `tend` runs beside it; `close` ends them all."""
 
-    def __init__(self, means: Means, parts: Parts, *, now: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        means: Means,
+        parts: Parts,
+        *,
+        figures: StartFigures | None = None,
+        now: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._means, self._parts, self._now = means, parts, now
+        self.figures = figures or StartFigures(Metrics())
         self._workers: dict[str, Worker] = {}
         self._tenures: dict[str, Tenure] = {}
         self._loads: dict[str, Board] = {}
@@ -155,12 +165,14 @@ class Host:
 
     async def _serve(self, revision: Revision, board: Board) -> None:
         """One worker's whole life, from making room for it to its end."""
+        asked_at = self._now()
         try:
-            worker = await self._seat(revision, board)
+            worker = await self._seat(revision, board, asked_at)
             watch = asyncio.create_task(self._note_load(worker))
             await worker.run()
             await watch
         except LoadFailure as failure:
+            self.figures.failed(revision.model, failure.code, failure.message)
             board.finish(failure.line())
         finally:
             self._forget(revision.id, board)
@@ -177,15 +189,16 @@ class Host:
     async def _note_load(self, worker: Worker) -> None:
         line = await worker.board.outcome()
         if line["phase"] == "failed":
-            log.warning("load of %s failed: %s: %s", worker.revision.model, line["code"], line["message"])
+            self.figures.failed(worker.revision.model, line["code"], line["message"])
             return
         report = worker.report
+        self.figures.started(worker.revision.model, report)
         waited_ms = report.phases.get("fetch", 0.0) + report.phases.get("verify", 0.0)
-        self._attach_s = (report.total_ms - waited_ms) / 1000
+        self._attach_s = (report.total_ms - waited_ms - report.phases["queue"]) / 1000
         if report.start == "host":
             self.host_bytes_per_s = report.bytes["host"] / max(waited_ms, LEAST_WAIT_MS) * 1000
 
-    async def _seat(self, revision: Revision, board: Board) -> Worker:
+    async def _seat(self, revision: Revision, board: Board, asked_at: float) -> Worker:
         """Make room, one load at a time, and take it."""
         room = self._wanted(revision)
         async with self._room:
@@ -195,7 +208,7 @@ class Host:
             await self._make_room(revision, room)
             if self._closing:
                 raise LoadFailure("draining", "this node is stopping", "ask another one")
-            worker = Worker(revision, room, board, self._parts, now=self._now)
+            worker = Worker(revision, room, board, self._parts, now=self._now, asked_at=asked_at)
             self._workers[revision.id] = worker
             return worker
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from inference.workers.board import LoadFailure
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from inference.link import Message
     from inference.workers.seams import Landing
     from weights_cache.view import LandingError
@@ -30,26 +32,38 @@ class Room:
 
 @dataclass(slots=True)
 class LoadReport:
-    """What a load found and took. `phases` are milliseconds, exclusive; what they leave of `total_ms` is ours."""
+    """What a load found and took. `phases` are milliseconds that exclude each other and make up `total_ms`.
+
+    queue: waiting for room; prepare: config and tokenizer, which stand for a header here, since the extents are known;
+    fork; boot: the new process up to its first work, and what it says on the way; fetch, verify: waiting for bytes and
+    for their check; attach; warm: slots and first run; text: the tokenizer, as far as it took longer than all else.
+    """
 
     start: str = "resident"
     phases: dict[str, float] = field(default_factory=dict)
     bytes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
     total_ms: float = 0.0
     copied_bytes: int = 0
+    shared_bytes: int = 0
 
-    def note_ready(self, ready: Message, landing: Landing, total_ms: float) -> None:
+    def note_ready(
+        self, ready: Message, landing: Landing, laps: Mapping[str, float], fork_ms: float, total_ms: float
+    ) -> None:
         """Take the engine's and the landing's figures, once the engine can answer.
 
-        What the engine waited for is shared out as the landing's own work was. An engine that starts before
-        all bytes are here (`gated`) leaves the rest of the wait to the first request's prompt.
+        `laps` are the node's own: queue, prepare, fork, engine, text. What the engine waited for is shared out as the
+        landing's own work was. An engine that starts before all bytes are here (`gated`) leaves the rest of the wait to
+        the first request's prompt.
         """
-        phases = {str(name): float(ms) for name, ms in dict(ready.get("phases") or {}).items()}
-        waited_ms = phases.pop("wait", 0.0)
+        engine = {str(name): float(ms) for name, ms in dict(ready.get("phases") or {}).items()}
+        boot_ms = laps["fork"] + laps["engine"] - fork_ms - sum(engine.values())
+        waited_ms = engine.pop("wait", 0.0)
         work = landing.phases
         whole_ms = sum(work.values())
         verify_ms = waited_ms * work.get("verify", 0.0) / whole_ms if whole_ms else 0.0
-        self.phases |= {"fetch": waited_ms - verify_ms, "verify": verify_ms} | phases
+        self.phases = {"queue": laps["queue"], "prepare": laps["prepare"], "fork": fork_ms}
+        self.phases |= {"boot": max(0.0, boot_ms), "fetch": waited_ms - verify_ms, "verify": verify_ms}
+        self.phases |= {**engine, "text": laps["text"]}
         self.start = landing.source
         self.copied_bytes = int(ready.get("copied_bytes") or 0)
         self.total_ms = total_ms
@@ -57,13 +71,15 @@ class LoadReport:
 
     def note_bytes(self, landing: Landing) -> None:
         """Bytes by source; what a load still reads counts already, a part read twice counts twice."""
-        progress = landing.progress()
-        if landing.source == "host":
-            self.bytes["host"] = progress.total_bytes
-            return
-        handed_bytes = landing.mapped_bytes + landing.copied_bytes
+        total_bytes, read_bytes = landing.progress().total_bytes, landing.bytes_read
+        self.shared_bytes = landing.shared_bytes
         self.bytes |= {"mapped": landing.mapped_bytes, "copied": landing.copied_bytes}
-        self.bytes["region"] = max(landing.bytes_read, progress.total_bytes - handed_bytes)
+        rest_bytes = total_bytes - landing.mapped_bytes - landing.copied_bytes
+        if landing.source == "host":
+            self.bytes |= {"host": max(0, rest_bytes - read_bytes), "region": read_bytes}
+        else:
+            host_bytes = landing.host_bytes
+            self.bytes |= {"host": host_bytes, "region": max(read_bytes, rest_bytes - host_bytes)}
 
     def line(self) -> dict[str, Any]:
         """The last line of a load that succeeded."""
@@ -74,7 +90,15 @@ class LoadReport:
             "bytes": dict(self.bytes),
             "total_ms": round(self.total_ms, 3),
             "copied_bytes": self.copied_bytes,
+            "shared_bytes": self.shared_bytes,
         }
+
+    def words(self) -> str:
+        """One line for the log: state, wall time, its phases, and the bytes by where they were."""
+        phases = " ".join(f"{name}={ms:.1f}" for name, ms in self.phases.items())
+        sources = " ".join(f"{name}={num_bytes}" for name, num_bytes in self.bytes.items() if num_bytes)
+        shared = f" shared={self.shared_bytes}" if self.shared_bytes else ""
+        return f"{self.start} in {self.total_ms:.1f} ms ({phases}), bytes {sources or 'none'}{shared}"
 
 
 def stopped() -> LoadFailure:

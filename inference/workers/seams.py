@@ -60,6 +60,14 @@ class Landing(Protocol):
         """Bytes of this landing that are copied from files the store handed over."""
 
     @property
+    def host_bytes(self) -> int:
+        """Bytes of this landing that were on this host already: of an earlier one, or of another revision."""
+
+    @property
+    def shared_bytes(self) -> int:
+        """Those of them that another revision has too."""
+
+    @property
     def source(self) -> Literal["region", "host"]:
         """Where the bytes were found."""
 

@@ -15,6 +15,7 @@ from inference.workers.loading import LoadReport, Room, stopped, unreadable
 from inference.workers.shell_link import ShellError
 from weights_cache.view import LandingError
 from wire.refusal import Refusal
+from wire.timing import Phases
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -63,7 +64,9 @@ class Worker:
         parts: Parts,
         *,
         now: Callable[[], float],
+        asked_at: float | None = None,
     ) -> None:
+        """`asked_at`: when the load was asked for, on the clock `now`; what lies between is its queue."""
         self.revision = revision
         self.room = room
         self.board = board
@@ -73,6 +76,7 @@ class Worker:
         self.report = LoadReport()
         self.gone = asyncio.Event()
         self._parts, self._now = parts, now
+        self._laps = Phases("node", now, asked_at)
         self._model: ResidentModel | None = None
         self._landing: Landing | None = None
         self._engine: EngineProcess | None = None
@@ -152,19 +156,23 @@ class Worker:
             self._happen(Event.EXITED)
 
     async def _load(self) -> None:
-        started = self._now()
+        laps = self._laps
+        laps.mark("queue")
         try:
             async with asyncio.timeout(LOAD_DEADLINE_S):
                 files = await self._prepare()
-                self.report.phases["prepare"] = (self._now() - started) * 1000
+                laps.mark("prepare")
                 await self._fork(files)
+                laps.mark("fork")
                 await self._until_ready(files)
         except TimeoutError as cause:
             message = f"the model was not ready within {LOAD_DEADLINE_S:g} s"
             raise LoadFailure("load_timeout", message, "look at the node's log") from cause
-        if self._landing is None:
+        if self._landing is None or self._engine is None:
             raise stopped()
-        self.report.note_ready(self.ready, self._landing, (self._now() - started) * 1000)
+        self.report.note_ready(
+            self.ready, self._landing, laps.items, self._engine.fork_ms, sum(laps.items.values())
+        )
 
     async def _prepare(self) -> Mapping[str, bytes]:
         """Start the landing and read the small files, side by side."""
@@ -188,7 +196,6 @@ class Worker:
             raise LoadFailure(
                 "fork_failed", f"no engine could be forked: {cause}", "it is tried again"
             ) from cause
-        self.report.phases["fork"] = self._engine.fork_ms
 
     def _spec(self, config: dict[str, Any], landing: Landing) -> dict[str, Any]:
         return {
@@ -215,9 +222,9 @@ class Worker:
                 await asyncio.wait({ready, silent}, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
             if silent.done() and not ready.done():
                 raise self._why_lost()
-            since = self._now()
+            self._laps.mark("engine")
             self._admit(await text, self._engine)
-            self.report.phases["text"] = (self._now() - since) * 1000
+            self._laps.mark("text")
         finally:
             await _settled(ready, silent, text)
 

@@ -18,6 +18,7 @@ from regions.map import ASK, ROW_PERIOD_S, Tier
 from regions.nodes import pick
 from wire.bearer import require_token
 from wire.flow import in_task
+from wire.metrics import CONTENT_TYPE, one
 from wire.refusal import Refusal
 from wire.timing import Phases
 
@@ -60,12 +61,15 @@ class Gateway:
         self._rows_ended = False
         self.relay = Relay(nodes, hop_token)
         self.seats = seats or Seats()
+        self._figures = wakes.figures
+        self._add_gauges()
         control = Control(deployments, nodes, watch, wakes, publisher)
         self._routes: Mapping[tuple[str, str], Route] = {
             **{("POST", path): self._infer for path in KINDS},
             ("GET", "/healthz"): _healthz,
             ("GET", "/rows"): self._rows,
             ("GET", "/status"): control.status,
+            ("GET", "/metrics"): self._metrics,
             ("POST", "/control/cool"): control.cool,
             ("POST", "/control/prewarm"): control.prewarm,
         }
@@ -105,6 +109,21 @@ class Gateway:
                 return await exchange.finish()
             await self._publisher.changed(seen, ROW_PERIOD_S)
 
+    async def _metrics(self, exchange: Exchange) -> None:
+        await exchange.respond(200, (("content-type", CONTENT_TYPE),), self._figures.metrics.page())
+
+    def _add_gauges(self) -> None:
+        gauge, accuracy = self._figures.metrics.gauge, self._figures.accuracy
+        gauge("nearfield_gateway_held_requests", "That wait for a wake.", lambda: one(self.seats.num_held))
+        gauge("nearfield_gateway_wakes_running", "Under way.", lambda: one(len(self._wakes.running)))
+        gauge(
+            "nearfield_gateway_inflight_requests", "Sent to nodes.", lambda: one(self.relay.inflight.total())
+        )
+        gauge("nearfield_gateway_nodes", "That answer.", lambda: one(len(self._deployments.nodes)))
+        gauge(
+            "nearfield_gateway_eta_error_ratio", "Of the last wakes' estimates.", lambda: one(accuracy.error)
+        )
+
     async def _infer(self, exchange: Exchange) -> None:
         phases = Phases("gateway", started=exchange.started)
         head, body = exchange.head, await exchange.read_body(MAX_BODY_BYTES)
@@ -120,6 +139,9 @@ class Gateway:
             await trip.fail(refusal)
         finally:
             deployment.release(revision)
+            if "first_byte" in phases.items:
+                before = (ms for name, ms in phases.items.items() if name != "stream")
+                self._figures.first_byte(str(trip.found), sum(before) / 1000)
 
     def _find(self, ask: Ask, path: str) -> tuple[Deployment, Revision]:
         """The model's deployment and the revision that answers. Raises Refusal 404, 400 or 503."""

@@ -84,15 +84,15 @@ async def wait_awake(wake: Wake, until: float, say: Callable[[Progress], Awaitab
             if left_s <= 0:
                 raise _not_ready(wake)
             await asyncio.wait([wake.task], timeout=min(left_s, TICK_S) if say else left_s)
-            if say and not wake.task.done() and pace.due(wake.seen(), loop.time()):
-                await say(wake.seen())
+            if say and not wake.task.done() and pace.due(wake.told(), loop.time()):
+                await say(wake.told())
         return wake.task.result()
     finally:
         wake.num_waiting -= 1
 
 
 def _not_ready(wake: Wake) -> Refusal:
-    progress = wake.seen()
+    progress = wake.told()
     text = f"{wake.revision.model} is waking: {progress.phase}, {progress.percent:.0f} %. Ask again shortly."
     retry_s = max(MIN_RETRY_S, progress.eta_s or 0.0)
     return Refusal(503, "model_not_ready", text, "server_error", retry_after_s=retry_s)

@@ -8,6 +8,7 @@ import time
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from regions.gateway.estimate import measured
 from regions.map import MAX_LEFT_OUT, ROW_PERIOD_S, LeftOutFile, ModelFault, ModelRow, RegionRow
 from regions.row_fields import MAX_TEXT
 from regions.rows import RowRefused, encode, signing_key
@@ -94,7 +95,7 @@ class Publisher:
 
 def region_row(deployments: Deployments, wakes: Wakes, epoch: int, seq: int) -> RegionRow:
     """The row of a region as it stands."""
-    nodes = tuple(deployments.nodes.values())
+    found = measured(deployments)
     behind = deployments.lag.behind(time.monotonic())
     models = {name: model_row(deployments, each, wakes) for name, each in deployments.models.items()}
     return RegionRow(
@@ -102,12 +103,13 @@ def region_row(deployments: Deployments, wakes: Wakes, epoch: int, seq: int) -> 
         epoch=epoch,
         seq=seq,
         models=MappingProxyType(models),
-        store_bytes_per_s=max((node.store_bytes_per_s for node in nodes), default=0.0),
-        host_bytes_per_s=max((node.host_bytes_per_s for node in nodes), default=0.0),
-        origin_bytes_per_s=deployments.origin_bytes_per_s or 0.0,
-        attach_s=min((node.attach_s for node in nodes if node.attach_s), default=0.0),
+        store_bytes_per_s=found.store_bytes_per_s,
+        host_bytes_per_s=found.host_bytes_per_s,
+        origin_bytes_per_s=found.origin_bytes_per_s,
+        attach_s=found.attach_s,
         behind_bytes=behind.num_bytes,
         behind_s=round(behind.seconds, 1),
+        eta_error=round(wakes.figures.accuracy.error or 0.0, 3),
         draining=deployments.draining,
     )
 

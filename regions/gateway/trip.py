@@ -115,16 +115,19 @@ class Trip:
         extra: dict[str, object] = {"region": self.region, "remote_bytes": self.remote_bytes}
         if self.held:
             extra |= {"start": str(self.found), "start_phases": self.held.start_phases()}
-            extra |= {"bytes": dict(self.held.load.bytes or {})}
+            extra |= {"bytes": dict(self.held.load.bytes or {}), "eta": self.held.score.as_value()}
         return self.phases.comment(extra)
 
     def timing(self, upstream: Headers) -> str:
-        """The whole `server-timing`: the node's, ours, and the pull from home that lies inside our wake."""
+        """The whole `server-timing`: the node's, ours, and of a wake the pull from home inside it and its estimate."""
         said = [value for name, value in upstream if name == "server-timing"]
-        pulled = (
-            [f"gateway.start.pull;dur={self.held.pull_ms:.3f}"] if self.held and self.remote_bytes else []
-        )
-        return ", ".join([*said, self.phases.header(), *pulled])
+        woken: list[str] = []
+        if self.held and self.remote_bytes:
+            woken.append(f"gateway.start.pull;dur={self.held.pull_ms:.3f}")
+        if self.held:
+            eta = self.held.score
+            woken.append(f"eta.expected;dur={eta.expected_s * 1e3:.3f}, eta.took;dur={eta.took_s * 1e3:.3f}")
+        return ", ".join([*said, self.phases.header(), *woken])
 
     async def fail(self, refusal: Refusal) -> None:
         """Ends a stream that was begun with one error event; raises the refusal where none was."""

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
 
-from regions.map import Progress
+from regions.gateway.estimate import Score, expected_s
+from regions.gateway.figures import GatewayFigures
+from regions.map import Progress, Tier
 from regions.nodes import pick
 from regions.nodes.client import NodeError
+from wire.metrics import Metrics
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -35,12 +38,16 @@ RETRY_AFTER_S: Final = 2.0  # when a wake says nothing of the time it needs
 
 @dataclass(frozen=True, slots=True)
 class Woken:
-    """Resident at `address`: `remote_bytes` crossed from home in `pull_ms`; `load` is the node's last line."""
+    """Resident at `address`: `remote_bytes` crossed from home in `pull_ms`; `load` is the node's last line.
+
+    `score`: what it was expected to take, and took.
+    """
 
     address: str
     remote_bytes: int
     pull_ms: float
     load: LoadLine
+    score: Score
 
     def start_phases(self) -> dict[str, float]:
         """What the start was made of, ms: the pull from home if there was one, then the node's phases."""
@@ -50,10 +57,17 @@ class Woken:
 
 @dataclass(slots=True)
 class Wake:
-    """One wake under way; `progress` is its newest figure, `num_waiting` who is held for it."""
+    """One wake under way; `progress` is its newest figure, `num_waiting` who is held for it.
+
+    `found` is the tier it began from, `expected_s` how long it should take by what was measured, from `began_s` on.
+    """
 
     deployment: Deployment
     revision: Revision
+    reason: Reason
+    found: Tier
+    expected_s: float
+    began_s: float = field(default_factory=time.perf_counter)
     progress: Progress = field(default_factory=lambda: Progress("queue", 0.0))
     num_waiting: int = 0
     task: asyncio.Task[Woken] = field(init=False)
@@ -63,11 +77,30 @@ class Wake:
         replicating = self.deployment.progress
         return replicating if self.progress.phase == "queue" and replicating else self.progress
 
+    def told(self) -> Progress:
+        """The same for those who wait: a step that does not know its time has the estimate's."""
+        progress = self.seen()
+        if progress.eta_s is not None:
+            return progress
+        left_s = max(0.0, self.expected_s - (time.perf_counter() - self.began_s))
+        return replace(progress, eta_s=left_s)
+
+    def score(self) -> Score:
+        """The estimate against the clock, now that it is done."""
+        return Score(self.expected_s, time.perf_counter() - self.began_s)
+
 
 class Wakes:
     """The wakes of one region, by revision id."""
 
-    def __init__(self, deployments: Deployments, nodes: Mapping[str, Node], watch: NodeWatch) -> None:
+    def __init__(
+        self,
+        deployments: Deployments,
+        nodes: Mapping[str, Node],
+        watch: NodeWatch,
+        figures: GatewayFigures | None = None,
+    ) -> None:
+        self.figures = figures or GatewayFigures(Metrics())
         self._deployments = deployments
         self._nodes = nodes
         self._watch = watch
@@ -84,7 +117,8 @@ class Wakes:
         running = self._running.get(revision.id)
         if running is not None:
             return running
-        wake = Wake(deployment, revision)
+        found = self._deployments.tier(deployment)
+        wake = Wake(deployment, revision, reason, found, expected_s(self._deployments, deployment))
         wake.task = asyncio.create_task(self._run(wake, reason))
         wake.task.add_done_callback(lambda _task: self._ended(wake))
         self._running[revision.id] = wake
@@ -116,13 +150,13 @@ class Wakes:
                 last = error
                 continue
             await self._watch.refresh(address)
-            return Woken(address, remote_bytes, pull_ms, load)
+            return Woken(address, remote_bytes, pull_ms, load, wake.score())
         raise _refused(wake.revision.model, last) if tried else _no_node(self._deployments.region)
 
     async def _load(self, wake: Wake, address: str, reason: Reason) -> LoadLine:
         deployment = wake.deployment
         lines = self._nodes[address].load(
-            wake.revision, reason, deployment.idle_timeout_s, deployment.min_replicas
+            wake.revision, reason, deployment.idle_timeout_s, deployment.num_kept
         )
         async for line in lines:
             wake.progress = Progress(line.phase, line.percent, line.eta_s)
@@ -133,7 +167,13 @@ class Wakes:
         revision = wake.revision.id
         del self._running[revision]
         self._deployments.touch()
-        if not wake.task.cancelled() and wake.task.exception() is not None:
+        if wake.task.cancelled():
+            return
+        error = wake.task.exception()
+        if error is None:
+            self.figures.woken(wake, wake.task.result())
+        else:
+            self.figures.failed(wake, str(error))
             loop = asyncio.get_running_loop()
             self._resting[revision] = loop.call_later(REST_S, self._resting.pop, revision, None)
 

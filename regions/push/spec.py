@@ -16,7 +16,7 @@ from weights_cache.revision import RevisionError, Spec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MAX_SPEC_BYTES = 64 << 10  # seven keys; the rest can only be comments
+MAX_SPEC_BYTES = 64 << 10  # eight keys; the rest can only be comments
 
 KEYS = tuple(part.name for part in fields(Spec))
 
@@ -46,6 +46,7 @@ def read_spec(data: bytes, all_regions: Sequence[str]) -> Spec:
     if spec.regions is not None:
         check_regions(spec.regions, all_regions, "model.toml")
     _check_replicas(spec)
+    _check_hours(spec)
     return spec
 
 
@@ -102,6 +103,16 @@ def _check_replicas(spec: Spec) -> None:
             f"model.toml wants at least {least} replicas and at most {most}",
             "raise max_replicas or lower min_replicas",
         )
+
+
+def _check_hours(spec: Spec) -> None:
+    for text in spec.prewarm or ():
+        first, last = text.rpartition(" ")[2].split("-")
+        if first == last:
+            raise SpecError(
+                f"model.toml: prewarm {text!r} has no hours",
+                'write prewarm = ["mon-fri 08:00-18:00"] (UTC); for a replica at all times set min_replicas = 1',
+            )
 
 
 def _allowed() -> str:

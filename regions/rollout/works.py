@@ -181,7 +181,7 @@ class Works:
         found, node = tracked.revisions[revision], self._nodes[tracked.nodes[revision]]
         deployment = tracked.deployment
         try:
-            async for line in node.load(found, "probe", deployment.idle_timeout_s, deployment.min_replicas):
+            async for line in node.load(found, "probe", deployment.idle_timeout_s, deployment.num_kept):
                 deployment.progress = Progress(line.phase, line.percent, line.eta_s)
                 self._deployments.touch()
             await node.probe(found)

@@ -82,6 +82,11 @@ def receipts(start: Start, rng: random.Random, net_ms: float) -> tuple[list[dict
             "phases": gateway,
             "remote_bytes": SOURCES.get(start, {}).get("remote", 0),
             **({"start": start.value, "start_phases": parts} if parts else {}),
+            **(
+                {"eta": {"expected_ms": round(wake_ms * 1.25, 3), "took_ms": round(wake_ms, 3)}}
+                if parts
+                else {}
+            ),
         },
         {"hop": "edge", "total_ms": edge_ms, "phases": edge},
     ]

@@ -274,3 +274,11 @@ def test_a_node_asks_the_store_of_its_own_region_for_files(written):
     asked = {node.region: store_socket(theirs, node) for node in theirs.nodes.values()}
     assert asked["iad"] is None
     assert asked["fra"] == config.stores["fra"].root / SOCKET_NAME
+
+
+def test_a_node_keeps_its_weights_where_the_file_says(written):
+    """No folder by default; one that is named is taken from the file's own place."""
+    assert {node.cache for node in load(written).nodes.values()} == {None}
+    text = written.read_text().replace("landing_pool_bytes", 'cache = "kept"\nlanding_pool_bytes')
+
+    assert {n.cache for n in parse(tomllib.loads(text), written).nodes.values()} == {written.parent / "kept"}

@@ -2,7 +2,18 @@
 
 from deploy.commands.ls import _region_row
 
-COLUMNS = ("region", "rtt", "heard", "breaker", "store", "host", "from home", "behind home", "models")
+COLUMNS = (
+    "region",
+    "rtt",
+    "heard",
+    "breaker",
+    "store",
+    "host",
+    "from home",
+    "behind home",
+    "ETA off",
+    "models",
+)
 
 
 def shown(**body):
@@ -15,3 +26,8 @@ def test_status_says_how_far_a_region_is_behind_its_home():
     assert shown(behind_bytes=1_250_000_000, behind_s=14.2)["behind home"] == "1.2 GB, 14 s"
     assert shown(behind_bytes=0, behind_s=61.0)["behind home"] == "0 B, 61 s", "a silent home"
     assert shown(origin_bytes_per_s=2e7)["from home"] == "20.0 MB/s"
+
+
+def test_status_says_how_far_a_regions_estimates_were_off():
+    assert shown(eta_error=0.0)["ETA off"] == "-", "no start yet"
+    assert shown(eta_error=0.123)["ETA off"] == "12%"

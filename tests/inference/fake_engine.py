@@ -74,6 +74,8 @@ class FakeLanding:
     mapped_fds: Sequence[int] = ()
     mapped_bytes: int = 0
     copied_bytes: int = 0
+    host_bytes: int = 0
+    shared_bytes: int = 0
     phases: dict[str, float] = field(default_factory=lambda: {"fetch": 3.0, "verify": 1.0})
     error: Any = None
     released: bool = False
@@ -111,7 +113,7 @@ class FakeTier:
         assert pin
         if self.fault:
             raise self.fault
-        landing = FakeLanding("host" if wanted.id in self.landed else "region")
+        landing = FakeLanding("host", 0) if wanted.id in self.landed else FakeLanding("region")
         self.landed.add(wanted.id)
         self.landings.append(landing)
         return landing

@@ -67,8 +67,9 @@ async def test_a_chat(node: RunningNode) -> None:
 
     assert lines[-1]["phase"] == "ready"
     assert (lines[-1]["start"], lines[-1]["bytes"]["region"]) == ("region", 100)
-    assert lines[-1]["phases"] | {"prepare": 0, "text": 0} == {
-        "prepare": 0, "text": 0, "fork": 1.5, "attach": 2.0, "fetch": 3.0, "verify": 1.0, "warm": 1.0,
+    assert lines[-1]["phases"] | {"queue": 0, "prepare": 0, "boot": 0, "text": 0} == {
+        "queue": 0, "prepare": 0, "fork": 1.5, "boot": 0, "fetch": 3.0, "verify": 1.0, "attach": 2.0, "warm": 1.0,
+        "text": 0,
     }  # fmt: skip
     assert answer.choices[0].message.content == TEXT
     assert answer.choices[0].finish_reason == "stop"

@@ -1,5 +1,10 @@
+import tempfile
+from pathlib import Path
+
 import pytest
 from hypothesis import settings
+
+from weights_cache.mounts import lies_in_memory
 
 from .samples import described, tiny_files
 from .store_script import ScriptedStore, objects_of
@@ -22,3 +27,14 @@ def model():
     found = Model(tiny_files())
     yield found
     found.store.close()
+
+
+@pytest.fixture
+def cache_path(tmp_path):
+    """A folder of memory, or where there is none a disk's."""
+    memory = Path("/dev/shm")
+    if not (memory.is_dir() and lies_in_memory(memory)):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory, prefix="nearfield-test-") as name:
+        yield Path(name)

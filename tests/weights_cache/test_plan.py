@@ -209,6 +209,28 @@ def test_eviction_takes_the_least_recent():
     assert evictions(held, 91, 100) is None
 
 
+def test_eviction_takes_old_revisions_first():
+    """A revision that a newer one of its model has followed goes before models that rest for longer."""
+    held = [
+        Held("other", 40, 1.0, False, "acme/other"),
+        Held("before", 40, 2.0, False, "acme/m"),
+        Held("first", 40, 1.5, False, "acme/m"),
+        Held("now", 40, 3.0, False, "acme/m"),
+    ]
+
+    assert evictions(held, 40, 160) == ("first",)
+    assert evictions(held, 80, 160) == ("first", "before")
+    assert evictions(held, 120, 160) == ("first", "before", "other")
+
+
+def test_eviction_keeps_a_pinned_old_revision_and_then_goes_by_use():
+    """A newer revision that is in use does not make the older one that is in use go."""
+    held = [Held("old", 50, 1.0, True, "acme/m"), Held("new", 50, 2.0, False, "acme/m")]
+
+    assert evictions(held, 50, 100) == ("new",)
+    assert evictions(held, 51, 100) is None
+
+
 HELD = st.lists(st.tuples(st.integers(1, 50), st.floats(0, 9), st.booleans()), max_size=8)
 
 

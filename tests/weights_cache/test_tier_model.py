@@ -14,7 +14,7 @@ from weights_cache.view import LandingError, open_landing
 
 from .samples import described, landed_bytes, tiny_files
 
-FILES = [tiny_files(num_layers=1 + number, width=8, seed=50 + number) for number in range(4)]
+FILES = [tiny_files(num_layers=1 + number, width=8, seed=50 + 10 * number) for number in range(4)]
 REVISIONS = [described(files, f"acme/m{number}") for number, files in enumerate(FILES)]
 WHOLE = [landed_bytes(revision, files) for revision, files in zip(REVISIONS, FILES, strict=True)]
 SIZES = [layout(revision.files, revision.tensors).total_bytes for revision in REVISIONS]

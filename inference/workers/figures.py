@@ -1,0 +1,56 @@
+"""What a node counts of its starts, for /metrics and its log: each phase, each source of bytes, each first token."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from inference.workers.loading import LoadReport
+    from wire.metrics import Metrics
+
+log = logging.getLogger("nearfield.node")
+
+
+class StartFigures:
+    """Starts of workers and first tokens of requests, by start state."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._seconds = metrics.histogram(
+            "nearfield_node_start_seconds", "From the order to load a model until it can answer.", "start"
+        )
+        self._phases = metrics.histogram(
+            "nearfield_node_start_phase_seconds",
+            "What starts were spent on; phases exclude each other.",
+            "start",
+            "phase",
+        )
+        self._bytes = metrics.counter(
+            "nearfield_node_start_bytes_total", "Weights of starts, by where they were found.", "source"
+        )
+        self._shared = metrics.counter(
+            "nearfield_node_start_shared_bytes_total", "Weights that another revision of the host had too."
+        )
+        self._failures = metrics.counter("nearfield_node_start_failures_total", "Starts that failed.", "code")
+        self._first = metrics.histogram(
+            "nearfield_node_first_token_seconds", "From a request's head until its first token.", "start"
+        )
+
+    def started(self, model: str, report: LoadReport) -> None:
+        """A worker can answer."""
+        self._seconds.observe(report.total_ms / 1000, report.start)
+        for name, ms in report.phases.items():
+            self._phases.observe(ms / 1000, report.start, name)
+        for source, num_bytes in report.bytes.items():
+            self._bytes.add(num_bytes, source)
+        self._shared.add(report.shared_bytes)
+        log.info("start of %s: %s", model, report.words())
+
+    def failed(self, model: str, code: str, message: str) -> None:
+        """A worker could not be started."""
+        self._failures.add(1, code)
+        log.warning("load of %s failed: %s: %s", model, code, message)
+
+    def first_token(self, start: str, ms: float) -> None:
+        """A request has its first token."""
+        self._first.observe(ms / 1000, start)

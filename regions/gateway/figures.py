@@ -1,0 +1,79 @@
+"""What a gateway counts: wakes and what they were made of, how good its estimates are, and when first bytes came."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from regions.gateway.estimate import Accuracy
+
+if TYPE_CHECKING:
+    from regions.gateway.wake import Wake, Woken
+    from wire.metrics import Metrics
+
+SHARES: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0)  # of what a start took
+
+log = logging.getLogger("nearfield.regions")
+
+
+class GatewayFigures:
+    """The figures of one gateway's starts."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self.metrics, self.accuracy = metrics, Accuracy()
+        self._wakes = metrics.counter(
+            "nearfield_gateway_wakes_total", "Wakes that ended.", "reason", "outcome"
+        )
+        self._seconds = metrics.histogram(
+            "nearfield_gateway_wake_seconds", "From an order to wake a model until it is resident.", "start"
+        )
+        self._phases = metrics.histogram(
+            "nearfield_gateway_wake_phase_seconds", "What wakes were spent on.", "start", "phase"
+        )
+        self._bytes = metrics.counter(
+            "nearfield_gateway_wake_bytes_total", "Weights of wakes, by where they were found.", "source"
+        )
+        self._expected = metrics.histogram(
+            "nearfield_gateway_wake_expected_seconds", "What wakes were expected to take.", "start"
+        )
+        self._errors = metrics.histogram(
+            "nearfield_gateway_wake_eta_error_ratio",
+            "How far estimates were off, as a share of what the wake took.",
+            "start",
+            bounds=SHARES,
+        )
+        self._first = metrics.histogram(
+            "nearfield_gateway_first_byte_seconds", "From a request's head to its answer's.", "start"
+        )
+
+    def woken(self, wake: Wake, woken: Woken) -> None:
+        """A model is resident."""
+        start = str(wake.found)
+        self._wakes.add(1, wake.reason, "resident")
+        self._seconds.observe(woken.score.took_s, start)
+        self._expected.observe(woken.score.expected_s, start)
+        self._errors.observe(woken.score.error, start)
+        self.accuracy.observe(woken.score)
+        for name, ms in woken.start_phases().items():
+            self._phases.observe(ms / 1000, start, name)
+        for source, num_bytes in {**(woken.load.bytes or {}), "remote": woken.remote_bytes}.items():
+            self._bytes.add(num_bytes, source)
+        log.info("woke %s: %s", wake.revision.model, _words(wake, woken))
+
+    def failed(self, wake: Wake, why: str) -> None:
+        """A model could not be woken."""
+        self._wakes.add(1, wake.reason, "failed")
+        log.warning("no wake of %s (%s, %s): %s", wake.revision.model, wake.reason, wake.found, why)
+
+    def first_byte(self, start: str, seconds: float) -> None:
+        """A node has begun to answer a request."""
+        self._first.observe(seconds, start)
+
+
+def _words(wake: Wake, woken: Woken) -> str:
+    score = woken.score
+    phases = " ".join(f"{name}={ms:.1f}" for name, ms in woken.start_phases().items())
+    return (
+        f"{wake.reason} found it at {wake.found}, {score.took_s * 1e3:.1f} ms at {woken.address} ({phases}), "
+        f"expected {score.expected_s * 1e3:.1f} ms, off by {score.error:.0%}, bytes from home {woken.remote_bytes}"
+    )

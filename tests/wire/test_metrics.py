@@ -1,0 +1,75 @@
+"""The text that Prometheus reads: its form, its arithmetic, its bounds."""
+
+import re
+
+import pytest
+
+from wire.metrics import MAX_SERIES, Metrics, one
+
+SAMPLE = re.compile(
+    r'[a-zA-Z_:][a-zA-Z0-9_:]*(\{[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\["\\n])*"'
+    r'(?:,[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\["\\n])*")*\})? (?:[-+]?[0-9.]+(?:e[-+]?[0-9]+)?|\+Inf|NaN)'
+)
+
+
+def test_a_page_has_the_form():
+    metrics = Metrics()
+    counter = metrics.counter("nf_bytes_total", "Bytes read.", "source")
+    counter.add(3, "region")
+    counter.add(4, "region")
+    counter.add(1.5, 'a"b\\c\nd')
+    metrics.gauge("nf_held", "Requests that wait.", lambda: one(2))
+    metrics.gauge("nf_rate", "Unknown yet.", lambda: one(None))
+    lines = metrics.page().decode().splitlines()
+
+    assert lines == [
+        "# HELP nf_bytes_total Bytes read.",
+        "# TYPE nf_bytes_total counter",
+        'nf_bytes_total{source="region"} 7',
+        'nf_bytes_total{source="a\\"b\\\\c\\nd"} 1.5',
+        "# HELP nf_held Requests that wait.",
+        "# TYPE nf_held gauge",
+        "nf_held 2",
+        "# HELP nf_rate Unknown yet.",
+        "# TYPE nf_rate gauge",
+    ]
+    assert all(SAMPLE.fullmatch(line) for line in lines if not line.startswith("#"))
+
+
+def test_a_histogram_counts_up():
+    """A value on a bound is under it; one past all bounds is only in +Inf; sum and count are of all."""
+    metrics = Metrics()
+    seconds = metrics.histogram("nf_s", "Seconds.", "start", bounds=(0.5, 1.0))
+    for value in (0.1, 0.5, 0.75, 7.0):
+        seconds.observe(value, "host")
+    lines = metrics.page().decode().splitlines()[2:]
+
+    assert lines == [
+        'nf_s_bucket{start="host",le="0.5"} 2',
+        'nf_s_bucket{start="host",le="1"} 3',
+        'nf_s_bucket{start="host",le="+Inf"} 4',
+        'nf_s_sum{start="host"} 8.35',
+        'nf_s_count{start="host"} 4',
+    ]
+    assert all(SAMPLE.fullmatch(line) for line in lines)
+
+
+def test_series_are_bounded():
+    """Labels without end end in one series; those that were there keep theirs."""
+    metrics = Metrics()
+    counter = metrics.counter("nf_total", "Things.", "kind")
+    for number in range(MAX_SERIES + 100):
+        counter.add(1, f"kind {number}")
+    counter.add(5, "kind 0")
+    lines = metrics.page().decode().splitlines()[2:]
+
+    assert len(lines) == MAX_SERIES + 1
+    assert lines[0] == 'nf_total{kind="kind 0"} 6'
+    assert lines[-1] == 'nf_total{kind="other"} 100'
+
+
+def test_a_name_is_one_figures():
+    metrics = Metrics()
+    metrics.counter("nf_total", "Things.")
+    with pytest.raises(ValueError, match="nf_total"):
+        metrics.histogram("nf_total", "Other things.")

@@ -1,0 +1,138 @@
+"""Figures in the text format that Prometheus reads (0.0.4): counters, gauges and histograms.
+
+Whoever composes a role makes one `Metrics` and hands it to those who count; nothing is global, and everything is for
+one thread. Names follow https://prometheus.io/docs/practices/naming/: base units, `_total` for counters.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
+from typing import Final, TypeVar
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+MAX_SERIES: Final = (
+    512  # of one figure: label values are ours, and this bounds what a fault of ours could make
+)
+OTHER: Final = "other"  # the label values of what is beyond that
+SECONDS: Final = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0),  # a cold start of a large model from far away
+)
+_ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+Labels = tuple[str, ...]
+Reading = Iterable[tuple[Labels, float]]
+
+
+class Counter:
+    """What only grows."""
+
+    def __init__(self, name: str, labels: Labels) -> None:
+        self._name, self._labels = name, labels
+        self._values: dict[Labels, float] = {}
+
+    def add(self, amount: float, *labels: str) -> None:
+        """Count `amount` more under these label values, in the order of their names."""
+        key = bounded(labels, self._values)
+        self._values[key] = self._values.get(key, 0.0) + amount
+
+    def lines(self) -> list[str]:
+        """One line a series."""
+        return [sample(self._name, self._labels, key, value) for key, value in self._values.items()]
+
+
+class Gauge:
+    """What is read when it is asked for."""
+
+    def __init__(self, name: str, labels: Labels, read: Callable[[], Reading]) -> None:
+        self._name, self._labels, self._read = name, labels, read
+
+    def lines(self) -> list[str]:
+        """One line a series."""
+        return [sample(self._name, self._labels, key, value) for key, value in self._read()]
+
+
+class Histogram:
+    """How often values fell under each bound."""
+
+    def __init__(self, name: str, labels: Labels, bounds: Sequence[float]) -> None:
+        self._name, self._labels, self._bounds = name, labels, tuple(bounds)
+        self._counts: dict[Labels, list[int]] = {}
+        self._sums: dict[Labels, float] = {}
+
+    def observe(self, value: float, *labels: str) -> None:
+        """Count one value under these label values."""
+        key = bounded(labels, self._counts)
+        counts = self._counts.setdefault(key, [0] * (len(self._bounds) + 1))
+        counts[bisect_left(self._bounds, value)] += 1
+        self._sums[key] = self._sums.get(key, 0.0) + value
+
+    def lines(self) -> list[str]:
+        """The buckets of each series, counted up, then its sum and count."""
+        return [line for key in self._counts for line in self._series(key)]
+
+    def _series(self, key: Labels) -> list[str]:
+        bounds = [*(f"{bound:g}" for bound in self._bounds), "+Inf"]
+        reached = list(accumulate(self._counts[key]))
+        names = (*self._labels, "le")
+        buckets = [
+            sample(f"{self._name}_bucket", names, (*key, bound), count)
+            for bound, count in zip(bounds, reached, strict=True)
+        ]
+        total = sample(f"{self._name}_sum", self._labels, key, self._sums[key])
+        return [*buckets, total, sample(f"{self._name}_count", self._labels, key, reached[-1])]
+
+
+Figure = Counter | Gauge | Histogram
+T = TypeVar("T", Counter, Gauge, Histogram)
+_KINDS: Final = {Counter: "counter", Gauge: "gauge", Histogram: "histogram"}
+
+
+class Metrics:
+    """All figures of one role; `page` is what its /metrics says."""
+
+    def __init__(self) -> None:
+        self._figures: dict[str, tuple[str, Figure]] = {}
+
+    def counter(self, name: str, about: str, *labels: str) -> Counter:
+        """A new counter."""
+        return self._add(name, about, Counter(name, labels))
+
+    def gauge(self, name: str, about: str, read: Callable[[], Reading], *labels: str) -> Gauge:
+        """A new gauge; `read` gives (label values, value) whenever it is asked for."""
+        return self._add(name, about, Gauge(name, labels, read))
+
+    def histogram(self, name: str, about: str, *labels: str, bounds: Sequence[float] = SECONDS) -> Histogram:
+        """A new histogram; `bounds` ascend."""
+        return self._add(name, about, Histogram(name, labels, bounds))
+
+    def page(self) -> bytes:
+        """Everything, as text."""
+        lines = [line for name in self._figures for line in self._lines(name)]
+        return "".join(f"{line}\n" for line in lines).encode()
+
+    def _add(self, name: str, about: str, figure: T) -> T:
+        if name in self._figures:
+            raise ValueError(f"there is a figure {name} already")
+        self._figures[name] = about, figure
+        return figure
+
+    def _lines(self, name: str) -> list[str]:
+        about, figure = self._figures[name]
+        return [f"# HELP {name} {about}", f"# TYPE {name} {_KINDS[type(figure)]}", *figure.lines()]
+
+
+def one(value: float | None) -> Reading:
+    """The reading of a gauge without labels; none if there is no value yet."""
+    return () if value is None else (((), value),)
+
+
+def bounded(labels: Labels, known: Mapping[Labels, object]) -> Labels:
+    """The labels under which to count: their own, or OTHER where there are too many."""
+    return labels if labels in known or len(known) < MAX_SERIES else (OTHER,) * len(labels)
+
+
+def sample(name: str, names: Labels, values: Labels, value: float) -> str:
+    """One line: `name{label="value"} 1.5`."""
+    pairs = ",".join(f'{key}="{said.translate(_ESCAPES)}"' for key, said in zip(names, values, strict=True))
+    return f"{name}{{{pairs}}} {value:.10g}" if pairs else f"{name} {value:.10g}"
