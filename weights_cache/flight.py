@@ -12,7 +12,8 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 
 import xxhash
@@ -22,12 +23,14 @@ from weights_cache.fetch import RangeReader, ReadError, blob_path
 from weights_cache.handoff import Given
 from weights_cache.plan import layout
 from weights_cache.revision import Extent, Revision
+from weights_cache.runs import Runs
 from weights_cache.view import FAILED, LANDED, WAITING, LandingError
 
 NUM_BAD_TRIES = 3  # the same wrong bytes three times: the object itself is wrong
 RETRY_FOR_S = 15.0  # a store that is killed and restarted is back within seconds
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.05, 1.0  # between tries, doubling, with jitter
 PROGRESS_EACH_S = 0.1  # the gateway shows at most four a second
+LEAST_S = 1e-6  # a clock's tick: nothing takes no time
 
 
 log = logging.getLogger("nearfield.weights")
@@ -81,7 +84,8 @@ class Flight:
         self._take_reader, self._give_reader, self._on_end = take_reader, give_reader, on_end
         self._retry_for_s = retry_for_s
         self._lock = threading.Lock()
-        self._next, self._running, self._done_bytes = 0, 0, 0
+        self._runs = Runs(revision, 1)
+        self._running, self._done_bytes = 0, 0
         self._begun, self._elapsed_s, self._told = time.monotonic(), 0.0, 0.0
         self._busy_s = {"allocate": 0.0, "fetch": 0.0, "verify": 0.0}
         self.fd = buffer.read_only_fd()
@@ -95,6 +99,7 @@ class Flight:
         """Start the readers; they end by themselves."""
         num_threads = max(1, min(num_threads, len(self.revision.extents)))
         self._running = num_threads
+        self._runs = Runs(self.revision, num_threads, {*self.given.maps, *self.given.objects})
         for number in range(num_threads):
             name = f"land-{self.revision.id[:8]}-{number}"
             threading.Thread(target=self._read, name=name, daemon=True).start()
@@ -124,9 +129,11 @@ class Flight:
     def _read(self) -> None:
         reader: RangeReader | None = None
         try:
-            reader = self._take_reader()
-            while (number := self._take_extent()) is not None:
-                self._land(reader, number)
+            reader, bytes_per_s = self._take_reader(), 0.0
+            while run := self._take_run(bytes_per_s):
+                started = time.monotonic()
+                self._land_run(reader, run)
+                bytes_per_s = self._num_bytes(run) / max(time.monotonic() - started, LEAST_S)
             self._give_reader(reader)
         except LandingError as error:
             if reader:
@@ -135,12 +142,45 @@ class Flight:
         finally:
             self._leave()
 
-    def _take_extent(self) -> int | None:
+    def _take_run(self, bytes_per_s: float) -> range:
         with self._lock:
-            if self.error or self._next >= len(self.revision.extents):
-                return None
-            self._next += 1
-            return self._next - 1
+            return range(0) if self.error else self._runs.take(bytes_per_s)
+
+    def _num_bytes(self, run: range) -> int:
+        return sum(self.revision.extents[number].length for number in run)
+
+    def _land_run(self, reader: RangeReader, run: range) -> None:
+        """Fetch, verify and mark these extents. Raises LandingError when one cannot be had."""
+        landed = self._land_together(reader, run) if len(run) > 1 else set[int]()
+        for number in run:
+            if number not in landed:
+                self._land(reader, number)
+
+    def _land_together(self, reader: RangeReader, run: range) -> set[int]:
+        """Ask for all of them at once; those that are there and right are marked, and told."""
+        first, landed = self.revision.extents[run.start], set[int]()
+        path = blob_path(self.revision.files[first.file].blake3)
+        with closing(self._views(run, landed)) as views:
+            try:
+                reader.read_run(path, first.offset, self._num_bytes(run), views)
+            except ReadError as error:
+                log.info("reading weights, what is missing is asked for again: %s", error)
+        return landed
+
+    def _views(self, run: range, landed: set[int]) -> Generator[memoryview]:
+        """The memory of each extent in turn; the one before is verified, and marked, when the next is asked for."""
+        for number in run:
+            extent = self.revision.extents[number]
+            with self._memory(extent) as view:
+                started = time.monotonic()
+                yield view
+                self._note_fetched(extent, started)
+                right = self._verified(extent, view)
+            if right:
+                landed.add(number)
+                self._mark(number, extent)
+            if self.error:
+                raise LandingError(self.error.code, self.error.message)
 
     def _land(self, reader: RangeReader, number: int) -> None:
         """Fetch, verify and mark one extent. Raises LandingError when it cannot be had."""
@@ -166,13 +206,7 @@ class Flight:
 
     def _fill(self, reader: RangeReader, extent: Extent) -> bool:
         """Bring an extent into fresh memory and verify it; some times over if it is wrong."""
-        place, started = self._layout.place(extent), time.monotonic()
-        try:
-            self.buffer.populate(place, extent.length)
-        except HostMemoryError as error:
-            raise LandingError("host_memory_full", str(error)) from error
-        self._spend("allocate", started)
-        with self.buffer.view()[place : place + extent.length] as view:
+        with self._memory(extent) as view:
             if self._copy(extent, view) and self._verified(extent, view):
                 return True
             for attempt in range(NUM_BAD_TRIES):
@@ -182,6 +216,16 @@ class Flight:
                 reader.close()  # whatever garbled it may sit on this connection
                 time.sleep(pause_s(attempt))
         return False
+
+    def _memory(self, extent: Extent) -> memoryview:
+        """Where an extent lands, its pages there. Raises LandingError."""
+        place, started = self._layout.place(extent), time.monotonic()
+        try:
+            self.buffer.populate(place, extent.length)
+        except HostMemoryError as error:
+            raise LandingError("host_memory_full", str(error)) from error
+        self._spend("allocate", started)
+        return self.buffer.view()[place : place + extent.length]
 
     def _copy(self, extent: Extent, view: memoryview) -> bool:
         """Copy an extent from a file that was handed over; False if there is none or it cannot be read."""
@@ -209,10 +253,13 @@ class Flight:
                 time.sleep(pause_s(attempt))
                 attempt += 1
             else:
-                self._spend("fetch", started)
-                with self._lock:
-                    self.bytes_read += extent.length
+                self._note_fetched(extent, started)
                 return
+
+    def _note_fetched(self, extent: Extent, started: float) -> None:
+        self._spend("fetch", started)
+        with self._lock:
+            self.bytes_read += extent.length
 
     def _verified(self, extent: Extent, view: memoryview) -> bool:
         started = time.monotonic()
