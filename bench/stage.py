@@ -32,7 +32,7 @@ class Broken(Exception):
 
 @asynccontextmanager
 async def linked(
-    scratch: Path, say: Say, *, pool_bytes: int = 128 * MIB
+    scratch: Path, say: Say, *, pool_bytes: int = 64 * MIB
 ) -> AsyncIterator[tuple[Running, Link]]:
     """The same platform with its store at the far end of a SIMULATED link, so that nothing is handed over."""
     state = scratch / "platform"
@@ -56,7 +56,7 @@ def at_far_end(toml: str, listens: str, port: int) -> str:
 
 
 @asynccontextmanager
-async def platform(scratch: Path, say: Say, *, pool_bytes: int = 128 * MIB) -> AsyncIterator[Running]:
+async def platform(scratch: Path, say: Say, *, pool_bytes: int = 64 * MIB) -> AsyncIterator[Running]:
     """One region that serves, in a fresh folder inside `scratch`; stopped and removed at the end."""
     state = scratch / "platform"
     async with _started(Platform(_plan(state, pool_bytes), say), state) as running:

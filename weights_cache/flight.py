@@ -6,7 +6,6 @@ sleeps on.
 """
 
 import logging
-import mmap
 import os
 import random
 import threading
@@ -21,10 +20,11 @@ import xxhash
 from weights_cache.buffers import Buffer, HostMemoryError
 from weights_cache.fetch import RangeReader, ReadError, blob_path
 from weights_cache.handoff import Given
+from weights_cache.marks import Marks
 from weights_cache.plan import layout
 from weights_cache.revision import Extent, Revision
 from weights_cache.runs import Runs
-from weights_cache.view import FAILED, LANDED, WAITING, LandingError
+from weights_cache.view import LandingError
 
 NUM_BAD_TRIES = 3  # the same wrong bytes three times: the object itself is wrong
 RETRY_FOR_S = 15.0  # a store that is killed and restarted is back within seconds
@@ -89,10 +89,10 @@ class Flight:
         self._begun, self._elapsed_s, self._told = time.monotonic(), 0.0, 0.0
         self._busy_s = {"allocate": 0.0, "fetch": 0.0, "verify": 0.0}
         self.fd = buffer.read_only_fd()
-        self._ready, self.ready_fd = _states(len(revision.extents))
-        self.event_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._marks = Marks(len(revision.extents))
+        self.ready_fd, self.event_fd = self._marks.ready_fd, self._marks.event_fd
         # Whoever still holds the flight may still send its descriptors: they close with the last holder.
-        weakref.finalize(self, _close, self.fd, self.ready_fd, self.event_fd)
+        weakref.finalize(self, os.close, self.fd)
         weakref.finalize(self, self.given.close)
 
     def start(self, num_threads: int) -> None:
@@ -276,11 +276,11 @@ class Flight:
         with self._lock:
             if self.error:
                 return
-            self._ready[number] = LANDED
+            self._marks.land(number)
             self._done_bytes += extent.length
             tell = now - self._told >= PROGRESS_EACH_S or self._done_bytes == self.total_bytes
             self._told = now if tell else self._told
-        os.eventfd_write(self.event_fd, 1)
+        self._marks.wake()
         if tell:
             self._tell()
 
@@ -295,10 +295,8 @@ class Flight:
             if self.error or self.ended.is_set():
                 return
             self.error = error
-            for number in range(len(self.revision.extents)):
-                if self._ready[number] == WAITING:
-                    self._ready[number] = FAILED
-        os.eventfd_write(self.event_fd, 1)
+            self._marks.fail_rest()
+        self._marks.wake()
 
     def _leave(self) -> None:
         with self._lock:
@@ -314,18 +312,3 @@ class Flight:
         self.given.close_copied()
         self._on_end(self)
         self.ended.set()
-
-
-def _states(num_extents: int) -> tuple[mmap.mmap, int]:
-    """One byte an extent, all WAITING: our writable mapping and a descriptor that cannot write."""
-    fd = os.memfd_create("nearfield-ready", os.MFD_CLOEXEC)
-    os.ftruncate(fd, max(1, num_extents))
-    states = mmap.mmap(fd, max(1, num_extents))
-    read_only = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-    os.close(fd)
-    return states, read_only
-
-
-def _close(*fds: int) -> None:
-    for fd in fds:
-        os.close(fd)
