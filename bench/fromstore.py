@@ -122,10 +122,11 @@ def measure(sizes_mib: Sequence[int], num_runs: int, cache: Path, say: Say) -> t
 
 def _streamer(stack: ExitStack, cache: Path, notes: list[str]) -> list[Contestant]:
     try:
-        return [stack.enter_context(contestant("runai", loader_peers.install(cache)))]
+        packages = loader_peers.install(cache)
     except Missing as error:
         notes.append(f"a peer is left out: {error}")
         return []
+    return [stack.enter_context(contestant("runai", packages))]
 
 
 def _put(served: Served, folder: Path, memory: Path, size_mib: int) -> Order:

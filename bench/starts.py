@@ -38,6 +38,7 @@ OF_GATED_LIMIT = 1 / 1.15  # the issue's: at most max(load, prefill) and 15 %
 CROWD_BYTES = 1.02  # the issue's: bytes read by 64 waiting requests, against the model's
 OF_SINGLE = 1 / 1.3  # the issue's: their p99 against a single one
 SPARE_BYTES = 512 * MIB  # the issue's: peak memory beyond the weights
+AFTER_S = 4.0  # by then the node has memory again for its next landing
 LEAST_S = 0.001
 
 Say = Callable[[str], None]
@@ -116,10 +117,11 @@ def _over_link(running: Running, link: Link, folder: Path, scratch: Path, num_ru
     for rate in RATES:
         rows += _gated(running, link, model, order, rate, prefill_s, num_runs, say)
     rows += _logits(link, order, model, notes)
-    for found, said in (_crowd(running, link, model, num_runs, say), _memory(running, model, num_runs, say)):
-        rows += found
-        notes += said
-    return rows, notes
+    for rate in (0.0, RATES[0]):
+        rows += _crowd(running, link, model, rate, num_runs, say)
+    found, said = _memory(running, model, num_runs, say)
+    crowd = "the crowd's prompts have one token each, so that 64 prefills do not hide the load"
+    return [*rows, *found], [*notes, crowd, *said]
 
 
 def _gated(
@@ -169,22 +171,25 @@ def _logits(link: Link, order: Order, model: Model, notes: list[str]) -> list[Ro
     ]
 
 
-def _crowd(running: Running, link: Link, model: Model, num_runs: int, say: Say) -> Found:
+def _crowd(running: Running, link: Link, model: Model, rate: float, num_runs: int, say: Say) -> list[Row]:
     singles, lasts, shares = [], [], []
+    link.set(rate)
     for _ in range(num_runs):
         singles.append(_at_once(running, model, 1)[0].first_text_s)
-        link.set(0)
+        link.set(rate)
         answers = _at_once(running, model, NUM_CROWD)
-        shares.append(link.set(0) / model.num_bytes)
+        shares.append(link.set(rate) / model.num_bytes)
         lasts.append(quantile([answer.first_text_s for answer in answers], 0.99))
         say(f"crowd: {shares[-1]:.4f}x of the bytes, single {singles[-1]:.3f} s, p99 of 64 {lasts[-1]:.3f} s")
-    what = f"{NUM_CROWD} requests that wait for one cold model"
+    link.set(0)
+    over = f"a SIMULATED link of {rate / 1e9:g} GB/s" if rate else "loopback"
+    what = f"{NUM_CROWD} requests that wait for one cold model over {over}"
+    read = f"{what}: bytes read against the model's, worst of {num_runs}"
+    last = f"{what}: p99 of their first tokens against a single one's, median of {num_runs}"
     return [
-        compare(f"{what}: bytes read, against the model's, worst of {num_runs}", max(shares), CROWD_BYTES, "x",
-                better="lower", target=1.0),
-        compare(f"{what}: p99 of their first tokens against a single one's, median of {num_runs}",
-                median(lasts), median(singles), "s", better="lower", target=OF_SINGLE),
-    ], ["the crowd's prompts have one token each, so that 64 prefills do not hide the load"]  # fmt: skip
+        compare(read, max(shares), CROWD_BYTES, "x", better="lower", target=1.0),
+        compare(last, median(lasts), median(singles), "s", better="lower", target=OF_SINGLE),
+    ]
 
 
 def _at_once(running: Running, model: Model, count: int) -> list[Answer]:
@@ -207,13 +212,14 @@ def _at_once(running: Running, model: Model, count: int) -> list[Answer]:
 
 
 def _memory(running: Running, model: Model, num_runs: int, say: Say) -> Found:
-    """Of node, shell, template child and engine, during cold starts over the link."""
+    """Of node, shell, template child and engine, during cold starts over the link and a while after."""
     peaks = []
     for _ in range(num_runs):
         stage.cool(running.credentials, model.name, "region")
         time.sleep(pss.SAMPLE_S)
         with pss.Peak(pss.node_pid()) as peak:
             _from(running, model, "region")
+            time.sleep(AFTER_S)
         peaks.append(peak)
         say(f"peak {peak.num_bytes / MIB:,.0f} MiB: " + _mib(peak.parts))
     most = max(peaks, key=lambda peak: peak.num_bytes)
