@@ -79,6 +79,7 @@ class Ours:
 
     def prepare(self, order: Order) -> None:
         """A tier without weights; with a pool that is there, as on a node that has been up for a while."""
+        importlib.import_module("torch")
         self._revision = Revision.from_json(Path(order.revision).read_bytes())
         pool_bytes = order.num_bytes + MIB if self._pooled else 0
         self._tier = HostTier(order.store, 2 * order.num_bytes, pool_bytes=pool_bytes)
@@ -137,7 +138,6 @@ LOADERS: Mapping[str, Callable[[], Loader]] = MappingProxyType(
 def main() -> None:
     """Answer orders until there are no more."""
     answers, sys.stdout = sys.stdout, sys.stderr  # whatever a library prints is no answer
-    importlib.import_module("torch")
     loader = LOADERS[sys.argv[1]]()
     for line in sys.stdin:
         _answer(loader, Order(**json.loads(line)), answers)
