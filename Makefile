@@ -46,6 +46,7 @@ bench: setup
 	$(BIN)/python -m bench handoff
 	$(BIN)/python -m bench overhead
 	$(BIN)/python -m bench storage
+	$(BIN)/python -m bench weights
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info .demo

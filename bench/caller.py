@@ -60,6 +60,10 @@ class Caller:
             raise CallFailed(f"{path} answered {head.status}: {said[:2000]!r}")
         return _answer(path, started, head, pieces)
 
+    def connect(self) -> None:
+        """Connect now, not at the first request. Raises OSError."""
+        self._socket = self._socket or self._connect()
+
     def close(self) -> None:
         """Let the connection go."""
         if self._socket is not None:

@@ -8,9 +8,6 @@ fresh memory, as on a node without a pool, and in memory that is there already.
 
 import argparse
 import asyncio
-import json
-import os
-import struct
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,22 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from bench import blob
 from bench.blast import Line
+from bench.blob import MIB, TENSOR_BYTES
 from bench.rows import Row, compare
 from bench.servers import Served, ours
 from storage.client.endpoint import SOCKET_NAME
-from storage.client.sdk import S3, Endpoint, url_path
+from storage.client.sdk import Endpoint, url_path
 from weights_cache.cache import HostTier
-from weights_cache.describe import Source, build_revision, draft
 from weights_cache.fetch import BLOB_BUCKET
 from weights_cache.handoff import StoreHandoff
-from weights_cache.header import read_header
-from weights_cache.revision import ModelFacts, Revision, Spec
+from weights_cache.revision import Revision
 from weights_cache.view import open_landing
 
-MIB = 1 << 20
-TENSOR_BYTES = 32 * MIB
-PART_BYTES = 16 * MIB  # as `nearfield push` uploads
 GROWING_BYTES = 16 * MIB  # each part of the second upload is larger than the one before by 1 MiB
 TARGET = 2.0  # HTTP moves each byte twice more (socket and landing), and both ways verify it
 NEVER = 1e9
@@ -62,54 +56,15 @@ def measure(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[li
     num_tensors = max(1, options.megabytes * MIB // TENSOR_BYTES)
     with tempfile.TemporaryDirectory(prefix="nearfield-bench-") as scratch:
         folder = Path(scratch)
-        whole = _model(folder / "whole.safetensors", num_tensors, "whole")
-        pieces = _model(folder / "pieces.safetensors", num_tensors, "pieces")
+        whole = blob.made(folder / "whole.safetensors", num_tensors, "whole")
+        pieces = blob.made(folder / "pieces.safetensors", num_tensors, "pieces")
         with ours(folder / "store") as served:
-            asyncio.run(_put(served.store, whole, folder / "whole.safetensors"))
+            asyncio.run(blob.put(served.store, whole, folder / "whole.safetensors"))
             _put_growing(served.store, pieces, folder / "pieces.safetensors")
             found = _alternate(
                 served, folder / "store" / "store" / SOCKET_NAME, (whole, pieces), options.runs, say
             )
     return _rows(found, num_tensors * TENSOR_BYTES), _notes(found, options.runs)
-
-
-def _model(path: Path, num_tensors: int, name: str) -> Revision:
-    """A file of large tensors with a padded header, and the revision that describes it."""
-    entries = {
-        f"model.layers.{n}.weight": {
-            "dtype": "F32",
-            "shape": [TENSOR_BYTES // 4],
-            "data_offsets": [n * TENSOR_BYTES, (n + 1) * TENSOR_BYTES],
-        }
-        for n in range(num_tensors)
-    }
-    header = json.dumps({"__metadata__": {"of": name}} | entries).encode()
-    header += b" " * (-len(header) % 8)
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(header)) + header)
-        for _ in range(num_tensors):
-            file.write(os.urandom(MIB) * (TENSOR_BYTES // MIB))
-    return _described(path, f"bench/{name}", header)
-
-
-def _described(path: Path, model: str, header: bytes) -> Revision:
-    size = path.stat().st_size
-    first = struct.pack("<Q", len(header)) + header
-    plan = draft(model, [Source(path.name, size, "e", read_header(first, size))])
-    scan = plan.scan(path.name)
-    with path.open("rb") as file:
-        while chunk := file.read(8 * MIB):
-            scan.update(chunk)
-    facts = ModelFacts("generate", "Bench", "bench", "float32", 1, 1, 128, 8, 64, size)
-    return build_revision(plan, {path.name: scan.finish()}, facts, Spec())
-
-
-async def _put(store: Endpoint, revision: Revision, path: Path) -> None:
-    """As a push: equal parts."""
-    with Line(store) as line:
-        line.call("PUT", url_path(BLOB_BUCKET)).demand(200)
-    async with S3(store) as s3:
-        await s3.put_file(BLOB_BUCKET, revision.files[0].blake3, path, part_bytes=PART_BYTES)
 
 
 def _put_growing(store: Endpoint, revision: Revision, path: Path) -> None:

@@ -17,7 +17,9 @@ NUM_CONNECTIONS = 4
 HEAD_BYTES = 4096
 
 
-def bare_bytes_per_s(store: Endpoint, bucket: str, key: str, memory: memoryview) -> float:
+def bare_bytes_per_s(
+    store: Endpoint, bucket: str, key: str, memory: memoryview, num_connections: int = NUM_CONNECTIONS
+) -> float:
     """Bytes a second of reading the first `len(memory)` bytes of an object into `memory`."""
     path = url_path(bucket, key)
     turns = itertools.count(0, RANGE_BYTES)
@@ -31,7 +33,7 @@ def bare_bytes_per_s(store: Endpoint, bucket: str, key: str, memory: memoryview)
         except OSError as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=read) for _ in range(NUM_CONNECTIONS)]
+    threads = [threading.Thread(target=read) for _ in range(num_connections)]
     started = time.perf_counter()
     for thread in threads:
         thread.start()

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
-from urllib.parse import urlsplit
 
 from bench import stage
 from bench.caller import Answer, Caller
@@ -56,7 +55,7 @@ def _interleave(
     running: Running, folder: Path, num_requests: int, say: stage.Say
 ) -> tuple[list[Answer], list[Answer]]:
     revision = stage.push_until_live(running.credentials, folder, MODEL, say)
-    ways = (_through(running), list[Answer]()), (_straight(running, revision), list[Answer]())
+    ways = (stage.caller(running), list[Answer]()), (_straight(running, revision), list[Answer]())
     for number in range(NUM_WARM_UP + num_requests):
         for caller, answers in ways if number % 2 else reversed(ways):
             answer = caller.stream("/v1/chat/completions", _body())
@@ -70,12 +69,6 @@ def _interleave(
 def _body() -> dict[str, object]:
     question = {"role": "user", "content": "What is the capital of France?"}
     return {"model": MODEL, "messages": [question], "max_tokens": 1, "temperature": 0}
-
-
-def _through(running: Running) -> Caller:
-    address = urlsplit(running.credentials.base_url)
-    key = {"authorization": f"Bearer {running.credentials.api_key}"}
-    return Caller((address.hostname or "", address.port or 443), key, running.credentials.ca)
 
 
 def _straight(running: Running, revision: str) -> Caller:

@@ -49,7 +49,7 @@ class FleetPlan:
     profile: str = "lan"
     idle_timeout_s: float = 300.0
     memory_budget_bytes: int = 0
-    landing_pool_bytes: int = 128 * MIB
+    landing_pool_bytes: int = 64 * MIB
     usual_ports: tuple[int, ...] = (EDGE_PORT, S3_PORT)
 
 

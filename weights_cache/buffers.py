@@ -63,6 +63,12 @@ class Buffer:
         elif code:
             raise HostMemoryError(code, f"no memory for {length:,} bytes of weights")
 
+    def grow(self, num_bytes: int) -> None:
+        """Hold at least `num_bytes`; what is populated stays so. Nobody views it now."""
+        self.num_bytes = max(self.num_bytes, whole_pages(num_bytes))
+        os.ftruncate(self.fd, self.num_bytes)
+        self._map = mmap.mmap(self.fd, self.num_bytes)  # a thread that still populates the old one keeps that
+
     def shrink(self, num_bytes: int) -> None:
         """Give back the pages past `num_bytes`. The mapping stays as long; its end is not touched again."""
         self.num_bytes = max(PAGE_BYTES, whole_pages(num_bytes))
@@ -107,16 +113,21 @@ class BufferPool:
             return sum(buffer.populated_bytes for buffer in self._free)
 
     def take(self, num_bytes: int) -> Buffer:
-        """A buffer of at least `num_bytes`; the smallest free one that fits, or a new one."""
+        """A buffer of at least `num_bytes`: the smallest free one that fits, the largest one made longer, or a new one.
+
+        A longer one is there as far as it was before: that much less to touch, and no second memory beside it.
+        """
         if num_bytes < SMALL_BYTES:
             return Buffer(num_bytes)
         with self._lock:
-            fitting = [buffer for buffer in self._free if buffer.num_bytes >= num_bytes]
-            if not fitting:
+            if not self._free:
                 return Buffer(num_bytes)
-            chosen = min(fitting, key=lambda buffer: buffer.num_bytes)
+            fitting = [buffer for buffer in self._free if buffer.num_bytes >= num_bytes]
+            chosen = min(fitting, key=_size) if fitting else max(self._free, key=_size)
             self._free.remove(chosen)
-        if chosen.num_bytes > num_bytes + SLACK_BYTES:
+        if chosen.num_bytes < num_bytes:
+            chosen.grow(num_bytes)
+        elif chosen.num_bytes > num_bytes + SLACK_BYTES:
             chosen.shrink(num_bytes)
         return chosen
 
@@ -161,3 +172,7 @@ class BufferPool:
             free, self._free = self._free, []
         for buffer in free:
             buffer.close()
+
+
+def _size(buffer: Buffer) -> int:
+    return buffer.num_bytes

@@ -6,13 +6,13 @@ sleeps on.
 """
 
 import logging
-import mmap
 import os
 import random
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,15 +22,18 @@ from weights_cache.buffers import Buffer, HostMemoryError
 from weights_cache.fetch import RangeReader, ReadError, blob_path
 from weights_cache.handoff import Given
 from weights_cache.keep import Elsewhere, Keep, NoKeep, nowhere
+from weights_cache.marks import Marks
 from weights_cache.plan import layout
 from weights_cache.revision import Extent, Revision
-from weights_cache.view import FAILED, LANDED, WAITING, LandingError
+from weights_cache.runs import Runs, pieces
+from weights_cache.view import LandingError
 
 NUM_HANDOVERS = 2  # readers of one load that may die and be replaced; a fault that kills every reader ends it
 NUM_BAD_TRIES = 3  # the same wrong bytes three times: the object itself is wrong
 RETRY_FOR_S = 15.0  # a store that is killed and restarted is back within seconds
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.05, 1.0  # between tries, doubling, with jitter
 PROGRESS_EACH_S = 0.1  # the gateway shows at most four a second
+LEAST_S = 1e-6  # a clock's tick: nothing takes no time
 
 
 log = logging.getLogger("nearfield.weights")
@@ -87,22 +90,25 @@ class Flight:
         self._take_reader, self._give_reader, self._on_end = take_reader, give_reader, on_end
         self._retry_for_s = retry_for_s
         self._lock = threading.Lock()
-        self._next, self._running, self._done_bytes = 0, 0, 0
+        self._runs = Runs(revision, 1)
+        self._running, self._done_bytes = 0, 0
         self._returned: list[int] = []
         self._num_deaths = 0
+        self._populated = bytearray(len(revision.extents))
         self._begun, self._elapsed_s, self._told = time.monotonic(), 0.0, 0.0
         self._busy_s = {"allocate": 0.0, "fetch": 0.0, "verify": 0.0}
         self.fd = buffer.read_only_fd()
-        self._ready, self.ready_fd = _states(len(revision.extents))
-        self.event_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._marks = Marks(len(revision.extents))
+        self.ready_fd, self.event_fd = self._marks.ready_fd, self._marks.event_fd
         # Whoever still holds the flight may still send its descriptors: they close with the last holder.
-        weakref.finalize(self, _close, self.fd, self.ready_fd, self.event_fd)
+        weakref.finalize(self, os.close, self.fd)
         weakref.finalize(self, self.given.close)
 
     def start(self, num_threads: int) -> None:
         """Start the readers; they end by themselves."""
         num_threads = max(1, min(num_threads, len(self.revision.extents)))
         self._running = num_threads
+        self._runs = Runs(self.revision, num_threads, {*self.given.maps, *self.given.objects})
         for number in range(num_threads):
             self._start_reader(str(number))
 
@@ -137,7 +143,11 @@ class Flight:
         Any thread may call it, at any time: memory that was meanwhile given away gives bytes that do not check.
         """
         number = self._by_digest.get(digest, -1)
-        if number < 0 or self._ready[number] != LANDED or self.revision.extents[number].length != len(view):
+        if (
+            number < 0
+            or not self._marks.has_landed(number)
+            or self.revision.extents[number].length != len(view)
+        ):
             return False
         fd, at = self._where(self.revision.extents[number])
         try:
@@ -158,41 +168,101 @@ class Flight:
         return self.fd, self._layout.place(extent)
 
     def _read(self) -> None:
-        reader, number = None, None
+        reader: RangeReader | None = None
+        run, ended = range(0), False
         try:
-            reader = self._take_reader()
-            while (number := self._take_extent()) is not None:
-                self._land(reader, number)
+            reader, bytes_per_s = self._take_reader(), 0.0
+            while run := self._take_run(bytes_per_s):
+                started = time.monotonic()
+                self._land_run(reader, run)
+                bytes_per_s = self._num_bytes(run) / max(time.monotonic() - started, LEAST_S)
             self._give_reader(reader)
+            ended = True
         except LandingError as error:
             if reader:
                 reader.close()
             self._fail(LandingError(error.code, error.message))  # a fresh one: no frames are kept alive
-            number = None
+            ended = True
         finally:
-            self._leave(number)
+            self._leave(None if ended else run)
 
-    def _take_extent(self) -> int | None:
+    def _take_run(self, bytes_per_s: float) -> range:
         with self._lock:
             if self.error:
-                return None
+                return range(0)
             if self._returned:
-                return self._returned.pop()
-            if self._next >= len(self.revision.extents):
-                return None
-            self._next += 1
-            return self._next - 1
+                number = self._returned.pop()
+                return range(number, number + 1)
+            return self._runs.take(bytes_per_s)
+
+    def _num_bytes(self, run: range) -> int:
+        return sum(self.revision.extents[number].length for number in run)
+
+    def _land_run(self, reader: RangeReader, run: range) -> None:
+        """Have these extents, from this host or the store, verified and marked. Raises LandingError."""
+        for missing in pieces([number for number in run if not self._land_here(number)]):
+            if len(missing) > 1:
+                self._land_together(reader, missing)
+            for number in missing:
+                if not self._marks.has_landed(number):
+                    self._land(reader, number)
+
+    def _land_here(self, number: int) -> bool:
+        """Have an extent without the store, if this host has it: mapped, kept, of another revision, handed over."""
+        extent = self.revision.extents[number]
+        if extent.file in self.given.maps:
+            if not self._map(extent):
+                raise self._corrupt(extent)
+        elif not self._is_kept(number, extent):
+            with self._memory(number) as view:
+                if not (
+                    self._share(extent, view) or (self._copy(extent, view) and self._verified(extent, view))
+                ):
+                    return False
+        self._mark(number, extent)
+        return True
+
+    def _land_together(self, reader: RangeReader, run: range) -> None:
+        """Ask for all of them at once; those that are there and right are marked, and told."""
+        first = self.revision.extents[run.start]
+        path = blob_path(self.revision.files[first.file].blake3)
+        with closing(self._views(run)) as views:
+            try:
+                reader.read_run(path, first.offset, self._num_bytes(run), views)
+            except ReadError as error:
+                log.info("reading weights, what is missing is asked for again: %s", error)
+
+    def _views(self, run: range) -> Generator[memoryview]:
+        """The memory of each extent in turn; the one before is verified, and marked, when the next is asked for."""
+        for number in run:
+            extent = self.revision.extents[number]
+            with self._memory(number) as view:
+                started = time.monotonic()
+                yield view
+                self._note_fetched(extent, started)
+                right = self._verified(extent, view)
+            if right:
+                self._mark(number, extent)
+            if self.error:
+                raise LandingError(self.error.code, self.error.message)
 
     def _land(self, reader: RangeReader, number: int) -> None:
-        """Fetch, verify and mark one extent. Raises LandingError when it cannot be had."""
+        """Fetch, verify and mark one extent; some times over if it is wrong. Raises LandingError."""
         extent = self.revision.extents[number]
-        mapped = extent.file in self.given.maps
-        whole = self._map(extent) if mapped else self._is_kept(number, extent) or self._fill(reader, extent)
-        if not whole:
-            path = self.revision.files[extent.file].path
-            message = f"{path} at byte {extent.offset:,} is not what was committed"
-            raise LandingError("weights_corrupt", message)
+        with self._memory(number) as view:
+            for attempt in range(NUM_BAD_TRIES):
+                self._fetch(reader, extent, view)
+                if self._verified(extent, view):
+                    break
+                reader.close()  # whatever garbled it may sit on this connection
+                time.sleep(pause_s(attempt))
+            else:
+                raise self._corrupt(extent)
         self._mark(number, extent)
+
+    def _corrupt(self, extent: Extent) -> LandingError:
+        path = self.revision.files[extent.file].path
+        return LandingError("weights_corrupt", f"{path} at byte {extent.offset:,} is not what was committed")
 
     def _map(self, extent: Extent) -> bool:
         """Bring an extent of a mapped file into memory and verify it there. Reading it again would be the same page."""
@@ -230,24 +300,18 @@ class Flight:
             self.copied_bytes -= extent.length if right and extent.file in self.given.objects else 0
         return right
 
-    def _fill(self, reader: RangeReader, extent: Extent) -> bool:
-        """Bring an extent into fresh memory and verify it; some times over if it is wrong."""
-        place, started = self._layout.place(extent), time.monotonic()
-        try:
-            self.buffer.populate(place, extent.length)
-        except HostMemoryError as error:
-            raise LandingError("host_memory_full", str(error)) from error
-        self._spend("allocate", started)
-        with self.buffer.view()[place : place + extent.length] as view:
-            if self._share(extent, view) or (self._copy(extent, view) and self._verified(extent, view)):
-                return True
-            for attempt in range(NUM_BAD_TRIES):
-                self._fetch(reader, extent, view)
-                if self._verified(extent, view):
-                    return True
-                reader.close()  # whatever garbled it may sit on this connection
-                time.sleep(pause_s(attempt))
-        return False
+    def _memory(self, number: int) -> memoryview:
+        """Where an extent lands, its pages there. Raises LandingError."""
+        extent, started = self.revision.extents[number], time.monotonic()
+        place = self._layout.place(extent)
+        if not self._populated[number]:
+            try:
+                self.buffer.populate(place, extent.length)
+            except HostMemoryError as error:
+                raise LandingError("host_memory_full", str(error)) from error
+            self._populated[number] = 1
+            self._spend("allocate", started)
+        return self.buffer.view()[place : place + extent.length]
 
     def _copy(self, extent: Extent, view: memoryview) -> bool:
         """Copy an extent from a file that was handed over; False if there is none or it cannot be read."""
@@ -275,10 +339,13 @@ class Flight:
                 time.sleep(pause_s(attempt))
                 attempt += 1
             else:
-                self._spend("fetch", started)
-                with self._lock:
-                    self.bytes_read += extent.length
+                self._note_fetched(extent, started)
                 return
+
+    def _note_fetched(self, extent: Extent, started: float) -> None:
+        self._spend("fetch", started)
+        with self._lock:
+            self.bytes_read += extent.length
 
     def _verified(self, extent: Extent, view: memoryview) -> bool:
         started = time.monotonic()
@@ -295,11 +362,11 @@ class Flight:
         with self._lock:
             if self.error:
                 return
-            self._ready[number] = LANDED
+            self._marks.land(number)
             self._done_bytes += extent.length
             tell = now - self._told >= PROGRESS_EACH_S or self._done_bytes == self.total_bytes
             self._told = now if tell else self._told
-        os.eventfd_write(self.event_fd, 1)
+        self._marks.wake()
         self._keep.note(number)
         if tell:
             self._tell()
@@ -315,24 +382,22 @@ class Flight:
             if self.error or self.ended.is_set():
                 return
             self.error = error
-            for number in range(len(self.revision.extents)):
-                if self._ready[number] == WAITING:
-                    self._ready[number] = FAILED
-        os.eventfd_write(self.event_fd, 1)
+            self._marks.fail_rest()
+        self._marks.wake()
 
-    def _hand_over(self, number: int) -> bool:
-        """A reader dies over an extent: have a new one go on with it, unless too many have died."""
+    def _hand_over(self, run: Sequence[int]) -> bool:
+        """A reader dies over a run: have a new one go on with what is missing of it, unless too many have died."""
         with self._lock:
             self._num_deaths += 1
-            self._returned.append(number)
+            self._returned += [number for number in run if not self._marks.has_landed(number)]
             if self.error or self._num_deaths > NUM_HANDOVERS:
                 return False
         log.error("a reader of %s died and is replaced", self.revision.model)
         self._start_reader(f"again-{self._num_deaths}")
         return True
 
-    def _leave(self, unfinished: int | None) -> None:
-        """The last thing a reader does; `unfinished` is the extent over which it dies of a fault of ours."""
+    def _leave(self, unfinished: Sequence[int] | None) -> None:
+        """The last thing a reader does; `unfinished` is the run over which it dies of a fault of ours."""
         if unfinished is not None and self._hand_over(unfinished):
             return
         with self._lock:
@@ -348,18 +413,3 @@ class Flight:
         self.given.close_copied()
         self._on_end(self)
         self.ended.set()
-
-
-def _states(num_extents: int) -> tuple[mmap.mmap, int]:
-    """One byte an extent, all WAITING: our writable mapping and a descriptor that cannot write."""
-    fd = os.memfd_create("nearfield-ready", os.MFD_CLOEXEC)
-    os.ftruncate(fd, max(1, num_extents))
-    states = mmap.mmap(fd, max(1, num_extents))
-    read_only = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
-    os.close(fd)
-    return states, read_only
-
-
-def _close(*fds: int) -> None:
-    for fd in fds:
-        os.close(fd)

@@ -33,7 +33,8 @@ _REASONS = {int(status): status.phrase for status in HTTPStatus}
 class RequestHead(NamedTuple):
     """A request line and its headers, checked; names are lower-case, values Latin-1 as sent, in order.
 
-    `target` is exactly what was sent; `path` and `query` are its two sides of the first '?', still encoded.
+    `target` is exactly what was sent, but for the scheme and host of an absolute form; `path` and `query` are its
+    two sides of the first '?', still encoded.
     """
 
     method: str

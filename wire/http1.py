@@ -51,7 +51,7 @@ _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{
 _METHOD = "|".join(sorted(METHODS)).encode()
 _USER_METADATA = rb"(?i:x-amz-meta-)[%b_]+" % NAME_CHARS  # the one place where S3 clients put underscores
 _REQUEST = re.compile(
-    rb"(%b) (/[\x21\x22\x24-\x7e]*) HTTP/1\.([01])\r\n" % _METHOD
+    rb"(%b) (?:https?://([A-Za-z0-9.:_\[\]-]+))?(/[\x21\x22\x24-\x7e]*) HTTP/1\.([01])\r\n" % _METHOD
     + rb"((?:(?:[%b]+|%b):[\t\x20-\x7e]*\r\n)*)\r\n" % (NAME_CHARS, _USER_METADATA)
 )
 _REQUEST_LINE = re.compile(rb"[A-Z]+ [^ ]+ HTTP/([0-9]\.[0-9])")
@@ -140,13 +140,16 @@ def _bad(message: str) -> Refusal:
 def _request_head(raw: bytes, limits: Limits) -> RequestHead:
     """Read and check one whole head (blank line included). Raises Refusal."""
     match = _REQUEST.fullmatch(raw)
-    if match is None or len(match[2]) > limits.target_bytes:
+    if match is None or len(match[3]) > limits.target_bytes:
         raise _why_not(raw, limits)
     try:
-        headers, control = read_fields(match[4].decode())
+        headers, control = read_fields(match[5].decode())
     except FramingError as error:
         raise _bad(f"{error}.") from None
-    return _checked_request(match[1].decode(), match[2].decode(), headers, control, match[3] == b"1", limits)
+    # The absolute form must be taken (RFC 9112 3.2.2; S3 clients on AWS' C library send it over plain HTTP).
+    if match[2] is not None and match[2].decode().lower() != control.get("host", "").lower():
+        raise _bad("The request target names another host than the Host header.")
+    return _checked_request(match[1].decode(), match[3].decode(), headers, control, match[4] == b"1", limits)
 
 
 def _why_not(raw: bytes, limits: Limits) -> Refusal:

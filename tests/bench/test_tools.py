@@ -146,10 +146,10 @@ def pair(ours_s, peer_s, limit_s):
 
 def test_cold_rows():
     """The target row is medians against medians; the limit is printed beside it."""
-    pairs = [pair(1.0, 10.0, 0.4), pair(2.0, 9.0, 0.5), pair(1.5, 11.0, 0.6)]
+    pairs = [pair(1.0, 13.0, 0.4), pair(2.0, 9.0, 0.5), pair(1.5, 14.0, 0.6)]
     rows = cold._rows(pairs, 977_000_000)
 
-    assert (rows[0].ours, rows[0].peer, rows[0].target) == (1.5, 10.0, 4.0)
+    assert (rows[0].ours, rows[0].peer, rows[0].target) == (1.5, 13.0, 8.0)
     assert rows[0].holds
     assert (rows[1].ours, rows[1].peer) == (2.0, 9.0)
     assert rows[2].peer == 0.5

@@ -5,7 +5,7 @@ import base64
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,11 @@ class FolderReader:
 
     def read_into(self, path: str, offset: int, view: memoryview) -> None:
         view[:] = self.paths[path].read_bytes()[offset : offset + len(view)]
+
+    def read_run(self, path: str, offset: int, num_bytes: int, views: Iterator[memoryview]) -> None:
+        for view in views:
+            self.read_into(path, offset, view)
+            offset += len(view)
 
     def close(self) -> None:
         pass

@@ -35,6 +35,11 @@ class MemoryReader:
         view[:] = BLOBS[path][offset : offset + len(view)]
         self.num_bytes[path] += len(view)
 
+    def read_run(self, path, offset, num_bytes, views):
+        for view in views:
+            self.read_into(path, offset, view)
+            offset += len(view)
+
     def close(self):
         pass
 

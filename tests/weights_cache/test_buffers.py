@@ -105,6 +105,27 @@ def test_pool_is_bounded_and_left_alone_by_small_landings(stop):
     assert pool.free_bytes == 0
 
 
+def test_pool_lends_what_it_has_to_a_larger_landing(stop):
+    """A landing that no buffer fits takes the largest one made longer: what was populated is not touched again."""
+    pool = BufferPool(80 * MIB)
+    pool.refill(stop)
+    (kept,) = pool._free
+    kept.view()[:3] = b"abc"
+    taken = pool.take(200 * MIB + 7)
+
+    assert taken is kept
+    assert (pool.free_bytes, taken.populated_bytes) == (0, 80 * MIB)
+    assert taken.num_bytes == 200 * MIB + buffers.PAGE_BYTES
+    assert resident_bytes(taken) == 80 * MIB
+    view = taken.view()
+    assert (len(view), bytes(view[:3])) == (taken.num_bytes, b"abc")
+    view[-3:] = b"end"
+    taken.populate(100 * MIB, MIB)
+    assert 81 * MIB <= resident_bytes(taken) <= 82 * MIB
+    pool.give(taken)
+    assert pool.free_bytes == 0
+
+
 def test_refill_ends_when_its_buffer_is_taken(stop):
     """A landing that comes early takes what there is; the refill leaves off."""
     pool = BufferPool(512 * MIB)

@@ -48,6 +48,14 @@ def test_every_cut_gives_the_same_messages(stream):
     assert drive(RequestGate(), [stream[i : i + 1] for i in range(len(stream))]) == whole
 
 
+@pytest.mark.parametrize("form", ["http://a.example:8443", "https://A.example:8443"])
+def test_the_absolute_form_of_ones_own_host_is_its_path(form):
+    """RFC 9112 3.2.2: a server must take it; what is behind us sees a path, whichever form was sent."""
+    sent = GET.replace(b"GET /", f"GET {form}/".encode())
+
+    assert drive(RequestGate(), [sent]) == drive(RequestGate(), [GET])
+
+
 def test_a_head_is_read_as_sent():
     [(head, body, ended)] = drive(RequestGate(), [GET])
 
@@ -148,6 +156,12 @@ REFUSED = {
     "host with a long port": (400, request(host="h:123456")),
     # targets
     "absolute form": (400, request(line="GET http://other/ HTTP/1.1")),
+    "absolute form of another port": (400, request(line="GET http://h:81/ HTTP/1.1", host="h:80")),
+    "absolute form with a user": (400, request(line="GET http://a@h/ HTTP/1.1")),
+    "absolute form without a path": (400, request(line="GET http://h HTTP/1.1")),
+    "absolute form of another scheme": (400, request(line="GET ftp://h/ HTTP/1.1")),
+    "absolute form with dots": (400, request(line="GET http://h/a/../b HTTP/1.1")),
+    "absolute form, no host": (400, request(line="GET http://h/ HTTP/1.1", host=None)),
     "authority form": (400, request(line="GET other:80 HTTP/1.1")),
     "asterisk": (400, request(line="OPTIONS * HTTP/1.1")),
     "fragment": (400, request(line="GET /a#b HTTP/1.1")),

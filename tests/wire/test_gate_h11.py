@@ -33,7 +33,7 @@ REQUEST = st.builds(
         eol.join([f"{method} {target} {version}", "Host: h", *headers, framing, "", ""]).encode() + body
     ),
     st.sampled_from(["GET", "POST", "PUT", "OPTIONS", "BREW"]),
-    st.sampled_from(["/", "/v1/x?y=%2f", "/a;b", "*", "/a b", "http://h/"]),
+    st.sampled_from(["/", "/v1/x?y=%2f", "/a;b", "*", "/a b", "http://h/", "http://i/"]),
     st.sampled_from(["HTTP/1.1"] * 6 + ["HTTP/1.0", "HTTP/2.0"]),
     st.lists(HEADER, max_size=4),
     FRAMING,
@@ -86,7 +86,8 @@ def check(stream: bytes) -> None:
     head, body, ended = messages[0]
     method, target, headers, other_body, other_ended = first_by_h11(stream)
 
-    assert (head.method.encode(), head.target.encode()) == (method, target)
+    # h11 leaves the scheme and host of an absolute form to its user
+    assert (head.method.encode(), head.target.encode()) == (method, target.removeprefix(b"http://h"))
     ours = [(name.encode(), value.encode("latin-1")) for name, value in head.headers]
     # h11 lower-cases the coding's name and cuts nothing else
     assert [(n, v.lower() if n == b"transfer-encoding" else v) for n, v in ours] == headers
