@@ -36,9 +36,11 @@ def start_logging() -> None:
 
 def serve(role: str, name: str | None, config_path: Path) -> None:
     """Run one role in this process until SIGTERM or SIGINT; one JSON line on stdout says that it listens."""
+    gc.disable()  # until ready: imports make what stays
     run = runner(load(config_path), role, name)
 
     def ready(port: int) -> None:
+        gc.enable()
         gc.freeze()  # what was imported lives as long as the process: the collector need not walk it again
         gc.set_threshold(GC_THRESHOLD, 20, 50)
         sys.stdout.write(json.dumps({"ready": True, "role": role, "name": name, "port": port}) + "\n")
