@@ -3,10 +3,14 @@
 A platform is seven processes that load torch. One lane has the files that share one platform, the other those that
 start (and kill) platforms of their own, one after another; both begin first, since they are the longest and wait
 much, and the other files run beside them.
+
+What collection makes lives until the end: a million objects with torch, which the collector would walk again and
+again. It rests until all are made, and never looks at them after.
 """
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 from xdist.scheduler import LoadScopeScheduling
@@ -14,6 +18,8 @@ from xdist.scheduler import LoadScopeScheduling
 if TYPE_CHECKING:
     import pytest
     from xdist.remote import Producer
+
+gc.disable()  # until `pytest_collection_finish`
 
 E2E = "tests/e2e/"
 SHARING = ("test_cold.py", "test_push.py", "test_serve.py")  # these use the fixture `platform`
@@ -40,3 +46,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(
         key=lambda item: (not item.nodeid.startswith(E2E), item.nodeid.startswith(E2E) and lane(item.nodeid))
     )
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
