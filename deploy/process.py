@@ -14,6 +14,7 @@ from pathlib import Path
 import uvloop
 
 from deploy.config import load
+from deploy.faults import RoleFailed
 from deploy.roles import runner
 
 PR_SET_PDEATHSIG = 1
@@ -124,12 +125,8 @@ class RoleProcess:
             raise RuntimeError(f"{self.role} {self.name} was never started")
         return self._process
 
-    def _failed(self, what: str) -> "RoleFailed":
+    def _failed(self, what: str) -> RoleFailed:
         return RoleFailed(f"{self.role} {self.name} {what}.\n{log_tail(self.log)}\nThe whole log: {self.log}")
-
-
-class RoleFailed(Exception):
-    """A role's process did not come up; the message says why, in the process's own last words."""
 
 
 def log_tail(path: Path, num_lines: int = 8) -> str:
