@@ -11,6 +11,9 @@ ROOMS := wire edge regions weights_cache inference storage deploy bench examples
 
 .PHONY: setup demo test lint types unit evidence bench clean
 
+# A test run starts some 200 processes: compiling our modules anew in each takes more processor time than any test.
+unexport PYTHONDONTWRITEBYTECODE
+
 setup: $(VENV)/.ready
 
 $(VENV)/.ready: constraints.txt pyproject.toml
@@ -26,7 +29,9 @@ $(VENV)/.ready: constraints.txt pyproject.toml
 demo: setup
 	@$(BIN)/nearfield demo
 
-test: lint types unit
+# the types are one process' work: beside the tests they fill the time in which those wait
+test: lint
+	@$(MAKE) --no-print-directory -j2 types unit
 
 lint: setup
 	$(BIN)/ruff format --check .

@@ -10,12 +10,12 @@ from typing import Annotated
 import typer
 
 from deploy import credentials as saved
-from deploy import show, up
+from deploy import show
 from deploy.client import ApiError, Unreachable
 from deploy.config import ConfigError
 from deploy.credentials import NoPlatform
 from deploy.exits import Exit
-from deploy.process import RoleFailed
+from deploy.faults import RoleFailed, StateInUse
 from deploy.push import PushRefused
 from deploy.s3tools import TOOLS
 from deploy.secrets import SecretsError
@@ -61,7 +61,8 @@ def up_command(
     as_json: JsonOption = False,
 ) -> None:
     """Start the whole platform on this machine and keep it up until Ctrl-C."""
-    from deploy.commands import up as command  # noqa: PLC0415 - each command loads only what it needs
+    from deploy import up  # noqa: PLC0415 - each command loads only what it needs
+    from deploy.commands import up as command  # noqa: PLC0415
 
     with _errors(as_json=as_json):
         if fresh:
@@ -267,7 +268,7 @@ def main() -> None:
 _CAUSES: tuple[tuple[type[Exception], Exit, str], ...] = (
     (NoPlatform, Exit.NOT_READY, "no_platform"),
     (Unreachable, Exit.NOT_READY, "unreachable"),
-    (up.StateInUse, Exit.NOT_READY, "state_in_use"),
+    (StateInUse, Exit.NOT_READY, "state_in_use"),
     (RoleFailed, Exit.FAILED, "role_failed"),
     (ConfigError, Exit.USAGE, "bad_config"),
     (SecretsError, Exit.FAILED, "bad_secret"),

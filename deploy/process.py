@@ -14,6 +14,7 @@ from pathlib import Path
 import uvloop
 
 from deploy.config import load
+from deploy.faults import RoleFailed
 from deploy.roles import runner
 
 PR_SET_PDEATHSIG = 1
@@ -36,9 +37,11 @@ def start_logging() -> None:
 
 def serve(role: str, name: str | None, config_path: Path) -> None:
     """Run one role in this process until SIGTERM or SIGINT; one JSON line on stdout says that it listens."""
+    gc.disable()  # until ready: imports make what stays
     run = runner(load(config_path), role, name)
 
     def ready(port: int) -> None:
+        gc.enable()
         gc.freeze()  # what was imported lives as long as the process: the collector need not walk it again
         gc.set_threshold(GC_THRESHOLD, 20, 50)
         sys.stdout.write(json.dumps({"ready": True, "role": role, "name": name, "port": port}) + "\n")
@@ -122,12 +125,8 @@ class RoleProcess:
             raise RuntimeError(f"{self.role} {self.name} was never started")
         return self._process
 
-    def _failed(self, what: str) -> "RoleFailed":
+    def _failed(self, what: str) -> RoleFailed:
         return RoleFailed(f"{self.role} {self.name} {what}.\n{log_tail(self.log)}\nThe whole log: {self.log}")
-
-
-class RoleFailed(Exception):
-    """A role's process did not come up; the message says why, in the process's own last words."""
 
 
 def log_tail(path: Path, num_lines: int = 8) -> str:

@@ -19,7 +19,8 @@ from deploy import fleet, pki, secrets
 from deploy.client import ApiError, Client, Unreachable
 from deploy.config import Config, ConfigError, listeners, load
 from deploy.credentials import Credentials
-from deploy.process import RoleFailed, RoleProcess
+from deploy.faults import RoleFailed, StateInUse
+from deploy.process import RoleProcess
 from deploy.roles import endpoint
 from storage.client.sdk import S3, PreconditionFailed
 from wire.dial import split_address
@@ -36,10 +37,6 @@ RESTART_PAUSE_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 BUCKETS = ("models", "nearfield-system", "nearfield-blobs")
 
 Say = Callable[[str], None]
-
-
-class StateInUse(Exception):
-    """Another `up` holds the state folder."""
 
 
 @dataclass(frozen=True, slots=True)

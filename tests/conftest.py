@@ -1,12 +1,17 @@
-"""Which tests share a process when pytest-xdist has several: a file stays together, and whole platforms take two lanes.
+"""Which tests share a process when pytest-xdist has several: a file stays together, and what shares a system does too.
 
 A platform is seven processes that load torch. One lane has the files that share one platform, the other those that
 start (and kill) platforms of their own, one after another; both begin first, since they are the longest and wait
-much, and the other files run beside them.
+much, and the other files run beside them. The files that fork engines from one shell are a lane too: it takes
+seconds of processor time to import torch and transformers.
+
+What collection makes lives until the end: a million objects with torch, which the collector would walk again and
+again. It rests until all are made, and never looks at them after.
 """
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING
 
 from xdist.scheduler import LoadScopeScheduling
@@ -15,16 +20,22 @@ if TYPE_CHECKING:
     import pytest
     from xdist.remote import Producer
 
+gc.disable()  # until `pytest_collection_finish`
+
 E2E = "tests/e2e/"
-SHARING = ("test_cold.py", "test_push.py", "test_serve.py")  # these use the fixture `platform`
+SHARING = {
+    "shares a platform": (f"{E2E}test_cold.py", f"{E2E}test_push.py", f"{E2E}test_serve.py"),
+    "forks from one shell": tuple(
+        f"tests/inference/test_{name}.py" for name in ("node_handoff", "node_real", "shell_fork")
+    ),
+}
 
 
 def lane(nodeid: str) -> str:
     """The name of what runs in one process, in the order of collection."""
     path = nodeid.partition("::")[0]
-    if not path.startswith(E2E):
-        return path
-    return "shares a platform" if path.endswith(SHARING) else "starts platforms"
+    shared = next((name for name, paths in SHARING.items() if path in paths), path)
+    return "starts platforms" if shared == path and path.startswith(E2E) else shared
 
 
 class Lanes(LoadScopeScheduling):
@@ -40,3 +51,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(
         key=lambda item: (not item.nodeid.startswith(E2E), item.nodeid.startswith(E2E) and lane(item.nodeid))
     )
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()

@@ -61,6 +61,7 @@ def is_types_only(node):
     return isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
 
 
+@cache
 def imported(path, *, types, nested=True):
     """(line, module) of each import: those under TYPE_CHECKING or the others; `nested`: inside functions too."""
     found = []

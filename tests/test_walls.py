@@ -2,6 +2,7 @@
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -28,19 +29,16 @@ SECRET = re.compile(
 )
 
 
-def trees():
-    for path in FILES:
-        yield str(path.relative_to(HOUSE)), ast.parse(path.read_text(), str(path))
+@cache
+def nodes():
+    """(file, node) of everything that stands in the house."""
+    trees = [(str(path.relative_to(HOUSE)), ast.parse(path.read_text(), str(path))) for path in FILES]
+    return [(name, node) for name, tree in trees for node in ast.walk(tree)]
 
 
 def found(check):
     """`file:line: what` for every node that `check(file, node)` has something to say about."""
-    return [
-        f"{name}:{node.lineno}: {said}"
-        for name, tree in trees()
-        for node in ast.walk(tree)
-        if (said := check(name, node))
-    ]
+    return [f"{name}:{node.lineno}: {said}" for name, node in nodes() if (said := check(name, node))]
 
 
 def executing(_name, node):

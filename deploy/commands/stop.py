@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from deploy import push, show, up, watch
+from deploy import push, show, watch
 from deploy.client import Client
 from deploy.credentials import Credentials, NoPlatform
 from deploy.watch import NotLive
@@ -22,6 +22,8 @@ def platform(state: Path, *, as_json: bool) -> None:
         NoPlatform: none runs there.
         NotLive: it still runs after the deadline.
     """
+    from deploy import up  # noqa: PLC0415 - `rm` and `stop MODEL` need nothing of what it loads
+
     pid = up.holder(state)
     if pid is None:
         raise NoPlatform(f"no platform runs in {state}")

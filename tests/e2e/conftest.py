@@ -1,4 +1,4 @@
-"""One platform for the tests that share it: three regions, both example models pushed and live."""
+"""The platforms that tests share: one that nobody harms, and one whose processes are killed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,10 +14,20 @@ EMBED = "examples/minilm"
 
 @pytest.fixture(scope="session")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPlatform]:
+    """Three regions, both example models pushed and live."""
     state = tmp_path_factory.mktemp("platform") / "state"
     with running.start(state) as up:
         up.nearfield("push", str(TINYCHAT), CHAT)
         up.nearfield("push", str(minilm.model_folder()), EMBED)
+        yield up
+
+
+@pytest.fixture(scope="session")
+def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPlatform]:
+    """Two regions, 90 ms apart (simulated): what is killed here disturbs no test of `platform`."""
+    state = tmp_path_factory.mktemp("fragile") / "state"
+    with running.start(state, "--regions", "iad,fra", "--profile", "us-eu-jp") as up:
+        up.nearfield("push", str(TINYCHAT), CHAT)
         yield up
 
 

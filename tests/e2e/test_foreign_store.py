@@ -16,7 +16,7 @@ import pytest
 
 from deploy import doctor, fleet, pki, secrets
 from edge.s3 import S3Door
-from tests.e2e.platform import CHAT, ROOT, TINYCHAT, start, wait_for, wait_live
+from tests.e2e.platform import ROOT, TINYCHAT, start, wait_for, wait_live
 from tests.storage.rclone import needs_rclone, running_rclone
 from tests.storage.swift import needs_swift, running_swift
 from tests.storage.test_crash import StoreProcess
@@ -24,6 +24,7 @@ from wire.dial import split_address
 from wire.serve import Limits, Server
 
 NO_FEED = b'<?xml version="1.0"?><ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>'
+MODEL = "acme/anywhere"
 QUESTION = "What is the capital of France?"
 
 
@@ -81,8 +82,9 @@ def written(theirs, folder):
 
 
 def answer_of(up):
-    answer = up.openai().chat.completions.create(
-        model=CHAT, messages=[{"role": "user", "content": QUESTION}], temperature=0
+    """What the region itself says: where there are two, the other one answers nothing for it."""
+    answer = up.openai("iad").chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": QUESTION}], temperature=0
     )
     return answer.choices[0].message.content
 
@@ -95,31 +97,31 @@ def answer_or_none(up):
 
 
 @contextmanager
-def embedded(_folder, state):
-    fleet.write(
-        fleet.FleetPlan(state, regions=("iad",), usual_ports=()),
-        pki.ensure(state / "tls", dt.datetime.now(dt.UTC)),
-    )
-    yield
+def embedded(request):
+    yield request.getfixturevalue("fragile")
 
 
 @contextmanager
-def somebody_elses(folder, state):
+def somebody_elses(request):
+    folder = request.getfixturevalue("tmp_path")
     store = StoreProcess(folder / "theirs")
     try:
         with without_feed(store.endpoint.netloc) as url:
-            on(url, folder / "theirs" / "credentials", state)
-            yield
+            on(url, folder / "theirs" / "credentials", folder / "state")
+            with start(folder / "state") as up:
+                yield up
     finally:
         store.stop()
 
 
 @contextmanager
-def openstack_swift(folder, state):
+def openstack_swift(request):
     """It has no If-Match on PUT either, and tells racing creators that each was the first."""
+    folder = request.getfixturevalue("tmp_path")
     with running_swift(folder / "swift") as theirs:
-        on(theirs.url, written(theirs, folder), state)
-        yield
+        on(theirs.url, written(theirs, folder), folder / "state")
+        with start(folder / "state") as up:
+            yield up
 
 
 STORES = (embedded, somebody_elses, pytest.param(openstack_swift, marks=needs_swift))
@@ -132,26 +134,26 @@ SAID = {
 
 @pytest.mark.timeout(300)  # a second system is started, and a model is pushed twice
 @pytest.mark.parametrize("store", STORES)
-def test_a_model_is_pushed_overwritten_and_removed_on_any_store(store, tmp_path):
+def test_a_model_is_pushed_overwritten_and_removed_on_any_store(store, tmp_path, request):
     """The region is killed on the way, and goes on from what stands in its store."""
-    folder, state = tmp_path / "model", tmp_path / "state"
+    folder = tmp_path / "model"
     shutil.copytree(TINYCHAT, folder)
-    with store(tmp_path, state), start(state) as up:
-        up.nearfield("push", str(folder), CHAT)
-        first = wait_live(up, CHAT)
+    with store(request) as up:
+        up.nearfield("push", str(folder), MODEL)
+        first = wait_live(up, MODEL)
         assert "Paris" in answer_of(up)
         assert SAID[store] in " ".join(up.nearfield("doctor", check=False).stdout.split())
 
         (folder / "generation_config.json").write_text('{"max_new_tokens": 7}')
-        up.nearfield("push", str(folder), CHAT)
-        second = wait_live(up, CHAT)
+        up.nearfield("push", str(folder), MODEL)
+        second = wait_live(up, MODEL)
         assert second != first
 
         os.kill(up.role_pids("region-iad")["region-iad"], signal.SIGKILL)
         assert "Paris" in wait_for(lambda: answer_or_none(up), 60, "an answer after the kill", poll_s=0.3)
-        assert wait_live(up, CHAT) == second
-        up.nearfield("rm", CHAT, "--yes")
-        assert up.row("iad", CHAT) is None
+        assert wait_live(up, MODEL) == second
+        up.nearfield("rm", MODEL, "--yes")
+        assert up.row("iad", MODEL) is None
 
 
 @needs_rclone

@@ -7,21 +7,11 @@ import time
 from pathlib import Path
 
 import openai
-import pytest
 
 from tests.e2e import platform as running
 from tests.e2e.platform import CHAT, TINYCHAT, RunningPlatform, descendants, questions, wait_for, wait_live
 
 PROMPT = questions()[0]
-
-
-@pytest.fixture(scope="module")
-def fragile(tmp_path_factory) -> RunningPlatform:
-    """A platform of its own: what is killed here disturbs no other test."""
-    state = tmp_path_factory.mktemp("fragile") / "state"
-    with running.start(state, "--regions", "iad,fra") as up:
-        up.nearfield("push", str(TINYCHAT), CHAT)
-        yield up
 
 
 def _ask(client: openai.OpenAI, **kwargs):

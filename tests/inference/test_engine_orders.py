@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.engine.orders import Bounds, Cancel, Embed, Generate, OrderRefused, Sampling, Stop, parse_order
+from tests.evidence import count
 
 BOUNDS = Bounds(vocab_size=100, max_len=16)
 PLAIN = {"op": "add", "id": "a", "tokens": [1, 2, 3]}
@@ -124,7 +125,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=count(100, 400), deadline=None)
 @given(
     st.sampled_from(["add", "embed", "cancel", "stop", "x"]),
     st.dictionaries(

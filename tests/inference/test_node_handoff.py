@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from inference.node import NodeSettings, handoff_of, run
 from storage.client.endpoint import SOCKET_NAME
+from tests.inference.conftest import LivingShell
 from tests.inference.fake_engine import HOP_TOKEN
 from tests.inference.test_node_real import PROMPT, RealNode, greedy, make_folder, real_node, streamed
 from tests.storage.stores import Raw, StoreThread, memory_folder
@@ -22,7 +23,7 @@ from tests.weights_cache.locking import needs_locking
 from weights_cache.handoff import NoHandoff, StoreHandoff
 from weights_cache.revision import Revision
 
-pytestmark = needs_locking
+pytestmark = [needs_locking, pytest.mark.asyncio(loop_scope="session")]
 
 WAIT_S = 30.0
 
@@ -38,9 +39,9 @@ def store() -> Iterator[StoreThread]:
 
 
 @asynccontextmanager
-async def beside(store: StoreThread, tmp_path: Path) -> AsyncIterator[RealNode]:
+async def beside(store: StoreThread, tmp_path: Path, shell: LivingShell) -> AsyncIterator[RealNode]:
     handoff = StoreHandoff(store.settings.root / SOCKET_NAME, store.endpoint())
-    async with real_node(tmp_path, handoff) as node:
+    async with real_node(tmp_path, shell, handoff) as node:
         yield node
 
 
@@ -84,14 +85,14 @@ async def receipt_of(node: RealNode, name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("shards", [1, 2])
 async def test_a_cold_start_maps_the_stores_files_and_answers_as_before(
-    store: StoreThread, tmp_path: Path, shards: int
+    store: StoreThread, tmp_path: Path, living_shell: LivingShell, shards: int
 ) -> None:
     """Same tokens as transformers; every byte mapped, none read; said in the load, the receipt and the status."""
     folder = tmp_path / "model"
     model = make_folder(folder)
     if shards == 2:
         in_two_shards(folder)
-    async with beside(store, tmp_path) as node:
+    async with beside(store, tmp_path, living_shell) as node:
         revision = await node.commit(folder, "acme/m")
         put_blobs(store, revision, folder)
         line = await node.load(revision)
@@ -107,11 +108,13 @@ async def test_a_cold_start_maps_the_stores_files_and_answers_as_before(
         assert [entry["mapped_bytes"] for entry in status["cache"]] == [num_bytes]
 
 
-async def test_without_the_store_it_reads_and_says_so(store: StoreThread, tmp_path: Path) -> None:
+async def test_without_the_store_it_reads_and_says_so(
+    store: StoreThread, tmp_path: Path, living_shell: LivingShell
+) -> None:
     """The same model through the reader: the same tokens, other words."""
     folder = tmp_path / "model"
     model = make_folder(folder)
-    async with real_node(tmp_path) as node:
+    async with real_node(tmp_path, living_shell) as node:
         revision = await node.commit(folder, "acme/m")
         line = await node.load(revision)
         text, _ = await streamed(node, model="acme/m", prompt=PROMPT, max_tokens=24, temperature=0)
@@ -121,13 +124,15 @@ async def test_without_the_store_it_reads_and_says_so(store: StoreThread, tmp_pa
         assert text == greedy(model, PROMPT, 24)
 
 
-async def test_a_served_model_outlives_its_object_and_its_store(store: StoreThread, tmp_path: Path) -> None:
+async def test_a_served_model_outlives_its_object_and_its_store(
+    store: StoreThread, tmp_path: Path, living_shell: LivingShell
+) -> None:
     """Deleted, and the store stopped: answers go on, also from a new engine; cooled to the region the file goes."""
     folder = tmp_path / "model"
     model = make_folder(folder)
     wanted = greedy(model, PROMPT, 12)
     body: dict[str, Any] = {"model": "acme/m", "prompt": PROMPT, "max_tokens": 12, "temperature": 0}
-    async with beside(store, tmp_path) as node:
+    async with beside(store, tmp_path, living_shell) as node:
         revision = await node.commit(folder, "acme/m")
         put_blobs(store, revision, folder)
         assert (await node.load(revision))["bytes"]["mapped"] > 0

@@ -21,7 +21,8 @@ from inference.api.template import TemplateChild
 from inference.node import Node, NodeSettings, serve_node
 from inference.workers.inspection import look_at
 from inference.workers.shell_link import ShellLink
-from inference.workers.standing import StandingShell, socket_path
+from inference.workers.standing import StandingShell
+from tests.inference.conftest import LivingShell
 from tests.inference.fake_engine import HOP_TOKEN, TEMPLATE, VOCABULARY
 from tests.inference.test_node_serving import AUTH
 from tests.inference.tokenizers_made import byte_level
@@ -30,6 +31,8 @@ from weights_cache.describe import Draft, Source, build_revision, draft
 from weights_cache.handoff import Handoff
 from weights_cache.header import read_header
 from weights_cache.revision import ModelFacts, Revision, Spec
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 PROMPT = "The quick brown fox"
 
@@ -126,6 +129,17 @@ def committed(plan: Draft, folder: Path, facts: ModelFacts) -> Revision:
     return build_revision(plan, digests, facts, Spec())
 
 
+class Lent:
+    """The shell of all tests, for one node: whoever started it ends it."""
+
+    def __init__(self, shell: ShellLink) -> None:
+        self.gone = shell.gone
+        self.fork, self.inspect, self.exited = shell.fork, shell.inspect, shell.exited
+
+    async def close(self) -> None:
+        pass
+
+
 class RealNode:
     def __init__(self, url: str, node: Node, shell: StandingShell, blobs: dict[str, Path]) -> None:
         self.url, self.node, self.shell, self.blobs = url, node, shell, blobs
@@ -148,11 +162,17 @@ class RealNode:
 
 
 @asynccontextmanager
-async def real_node(tmp_path: Path, handoff: Handoff | None = None) -> AsyncIterator[RealNode]:
+async def real_node(
+    tmp_path: Path, living_shell: LivingShell, handoff: Handoff | None = None
+) -> AsyncIterator[RealNode]:
     """A node whose store is a folder; `handoff`: who hands over files of weights beside it."""
+
+    async def start() -> Any:
+        return Lent(await living_shell())
+
     async with AsyncExitStack() as stack:
         blobs: dict[str, Path] = {}
-        shell = StandingShell(lambda: ShellLink.start(socket_path(tmp_path)))
+        shell = StandingShell(start)
         stack.push_async_callback(shell.close)
         read = partial(FolderReader, blobs)
         tier = HostTier(None, 1 << 30, make_reader=read, handoff=handoff)  # type: ignore[arg-type]
@@ -196,10 +216,10 @@ async def streamed(node: RealNode, **body: Any) -> tuple[str, dict[str, Any]]:
     return "".join(event["choices"][0]["text"] for event in events if event["choices"]), events[-1]["usage"]
 
 
-async def test_real_models_answer_as_transformers_does(tmp_path: Path) -> None:
+async def test_real_models_answer_as_transformers_does(tmp_path: Path, living_shell: LivingShell) -> None:
     folder = tmp_path / "model"
     model = make_folder(folder)
-    async with real_node(tmp_path) as node:
+    async with real_node(tmp_path, living_shell) as node:
         await check_embeddings(node, tmp_path / "encoder")
         revision = await node.commit(folder, "acme/m")
         line = await node.load(revision)

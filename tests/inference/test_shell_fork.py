@@ -10,22 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import pytest_asyncio
 import torch
 
 from inference.link import NodeLink, link_pair
-from inference.workers.shell_link import LOST, ShellError, ShellLink
+from inference.workers.shell_link import LOST, ShellError
 from tests.inference.tiny import config_values, extent_bytes, landed_model, made
 
 PROMPT = [5, 9, 3, 44, 17]
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("shell")]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shell(tmp_path_factory):
-    link = await ShellLink.start(tmp_path_factory.mktemp("shell") / "s")
-    yield link
-    await link.close()
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 class Engine:
@@ -390,4 +382,3 @@ async def test_a_dead_shell_is_told_to_everyone(shell):
         await shell.inspect({}, 1.0)
     await engine.until("end")
     await engine.close()
-    await shell.close()

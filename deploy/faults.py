@@ -1,0 +1,9 @@
+"""What keeps a platform from running. The command line names these errors without loading what raises them."""
+
+
+class RoleFailed(Exception):
+    """A role's process did not come up; the message says why, in the process's own last words."""
+
+
+class StateInUse(Exception):
+    """Another `up` holds the state folder."""
