@@ -92,7 +92,7 @@ class Journey:
         self, region: str | None, upstream: Headers = (), timing: str | None = None
     ) -> Headers:
         """The region's headers with ours in place of those of the same name."""
-        headers = [pair for pair in without_hop_headers(upstream) if pair[0] not in _OWN]
+        headers = list(without_hop_headers(upstream, _OWN))
         headers.append((REQUEST_ID, self.request_id))
         if region is not None:
             headers.append((REGION, region))

@@ -71,28 +71,30 @@ class Exchange:
         finished: the whole answer is queued.
     """
 
+    # What an ordinary request never changes is not set for each one anew.
+    disconnected = False
+    status = 0
+    finished = False
+    _ended = False
+    _asked = False  # the handler wants the body, so a client that waits for 100 has been told
+    _told = False  # the 100 was sent
+    _failure: Refusal | None = None
+    _waiting_since: float | None = None
+    _waited_s = 0.0
+    _received_bytes = 0
+    _pending_head = b""
+    _left: int | None = None  # answer bytes still owed; None when chunked or up to the close
+    _chunked = False
+    _mute = False  # HEAD, 204, 304: a body is counted but not sent
+
     def __init__(self, head: RequestHead, peer: str, line: Line) -> None:
         self.head = head
         self.peer = peer
         self.started = time.perf_counter()
-        self.disconnected = False
-        self.status = 0
-        self.finished = False
         self.keep_alive = head.keep_alive
         self._line = line
         self._pieces: deque[bytes] = deque()
-        self._ended = False
-        self._asked = False  # the handler wants the body, so a client that waits for 100 has been told
-        self._told = False  # the 100 was sent
-        self._failure: Refusal | None = None
         self._fed = Signal()
-        self._waiting_since: float | None = None
-        self._waited_s = 0.0
-        self._received_bytes = 0
-        self._pending_head = b""
-        self._left: int | None = None  # answer bytes still owed; None when chunked or up to the close
-        self._chunked = False
-        self._mute = False  # HEAD, 204, 304: a body is counted but not sent
 
     # The request's body ------------------------------------------------------------------------------------
 
@@ -276,12 +278,14 @@ class Exchange:
             raise RuntimeError("the answer was started already")
         self._mute = self.head.method == "HEAD" or status in _BODYLESS
         self.keep_alive = self.keep_alive and self._line.stays_open and self._body_will_be_read()
-        fields = [pair for pair in headers if pair[0] not in _OURS]
+        given = dict(headers)
+        kept = headers if _OURS.isdisjoint(given) else [pair for pair in headers if pair[0] not in _OURS]
+        fields = list(kept)
         if length is not None and status not in _BODYLESS:
             fields.append(("content-length", str(length)))
         elif length is None and not self._mute:
             self._frame_unknown_length(fields)
-        if not any(name == "date" for name, _ in headers):
+        if "date" not in given:
             fields.append(("date", self._line.date()))
         if not self.keep_alive:
             fields.append(("connection", "close"))

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 CHUNK_LINE_BYTES = 256  # a size and, at most, a short extension; nobody sends longer ones in good faith
 TRAILER_BYTES = 4096  # all trailers together; they are dropped, so this only bounds work
+_PLAIN_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e]*)?")
 _TRAILER_LINE = re.compile(rb"([!#$%&'*+.^`|~0-9A-Za-z-]+):[\t\x20-\x7e]*")
 _FRAMING_FIELDS = frozenset(
@@ -90,6 +91,10 @@ class ChunkedFraming:
         pieces: list[bytes] = []
         position, end = 0, len(data)
         while position < end and not self.done:
+            if (whole := self._whole_chunk(data, position)) is not None:
+                pieces.append(data[whole])
+                position = whole.stop + 2
+                continue
             if self._left:
                 piece = data[position : position + self._left]
                 pieces.append(piece)
@@ -104,6 +109,16 @@ class ChunkedFraming:
             position += len(line) + 2
             self._take(line)
         return pieces, data[position:] if self.done else b""
+
+    def _whole_chunk(self, data: bytes, position: int) -> slice | None:
+        """Where the data of a chunk lies that begins at `position` and is here to its end; most are."""
+        if self._left or self._closing or self._trailers >= 0:
+            return None
+        size = _PLAIN_SIZE.match(data, position)
+        if size is None:
+            return None
+        start, stop = size.end(), size.end() + int(size[1], 16)
+        return slice(start, stop) if start < stop and data[stop : stop + 2] == b"\r\n" else None
 
     @staticmethod
     def _line(data: bytes, position: int) -> bytes | None:

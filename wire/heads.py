@@ -113,28 +113,28 @@ def is_length(value: str) -> bool:
 
 
 _CONTROL = frozenset({"host", "content-length", "transfer-encoding", "connection", "expect", "upgrade"})
+_FIELD = re.compile(r"([^:]+):([^\r]*)\r\n")
 
 
-def read_fields(block: str) -> tuple[Headers, dict[str, str]]:
-    """The headers of `block`, lines that a grammar of ours has matched, and those that decide about framing.
+def read_fields(block: str) -> tuple[Headers, Mapping[str, str]]:
+    """The headers of `block`, lines that a grammar of ours has matched, and a look-up for those that frame.
 
-    The latter stand once each in the second value; Connection may be a list. Raises FramingError for one that
-    is repeated: two readers could choose differently.
+    Connection may be a list. Raises FramingError for another field of _CONTROL that is repeated: two readers could
+    choose differently.
     """
-    headers: list[tuple[str, str]] = []
+    headers = tuple([(name.lower(), value.strip(" \t")) for name, value in _FIELD.findall(block)])
+    control = dict(headers)
+    return headers, control if len(control) == len(headers) else _control(headers)
+
+
+def _control(headers: Headers) -> dict[str, str]:
+    """The same look-up where some header comes twice; its values are joined as a list."""
     control: dict[str, str] = {}
-    for line in block.split("\r\n")[:-1]:
-        name, _, value = line.partition(":")
-        name, value = name.lower(), value.strip(" \t")
-        headers.append((name, value))
-        if name in _CONTROL:
-            if name not in control:
-                control[name] = value
-            elif name == "connection":
-                control[name] += "," + value
-            else:
-                raise FramingError(f"The header {name} must not be repeated")
-    return tuple(headers), control
+    for name, value in headers:
+        if name in control and name in _CONTROL - {"connection"}:
+            raise FramingError(f"The header {name} must not be repeated")
+        control[name] = f"{control[name]},{value}" if name in control else value
+    return control
 
 
 def _tokens(connection: str) -> set[str]:
@@ -148,8 +148,12 @@ def says_close(control: Mapping[str, str]) -> bool:
 
 def without_hop_headers(headers: Headers, also: Iterable[str] = ()) -> Headers:
     """`headers` without those that belong to one connection (RFC 9110 7.6.1), those it names, and `also`."""
-    named = [value for name, value in headers if name == "connection"]
-    dropped = HOP_HEADERS.union(also, *map(_tokens, named)) if named or also else HOP_HEADERS
+    given = dict(headers)
+    dropped = HOP_HEADERS.union(also)
+    if "connection" in given:
+        dropped = dropped.union(*[_tokens(value) for name, value in headers if name == "connection"])
+    if dropped.isdisjoint(given):
+        return headers
     return tuple([pair for pair in headers if pair[0] not in dropped])
 
 

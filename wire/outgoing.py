@@ -31,18 +31,25 @@ class Outgoing:
         self.streams = not (body is None or isinstance(body, bytes))
         self._body = body
         self._chunked = self.streams and length is None
-        framed = [pair for pair in headers if pair[0] not in _OURS]
-        if not any(name == "host" for name, _ in headers):
-            framed.insert(0, ("host", host))
-        if self._chunked:
-            framed.append(("transfer-encoding", "chunked"))
-        elif self.streams:
-            framed.append(("content-length", str(length)))
-        elif body is not None or method in {"POST", "PUT"}:
-            framed.append(("content-length", str(len(body) if isinstance(body, bytes) else 0)))
-        if self.expects:
-            framed.append(("expect", "100-continue"))
-        self._head = request_head_bytes(method, target, tuple(framed))
+        given = dict(headers)
+        if "host" not in given:
+            headers = (("host", host), *headers)
+        if not _OURS.isdisjoint(given):
+            headers = tuple([pair for pair in headers if pair[0] not in _OURS])
+        self._head = request_head_bytes(method, target, headers + self._framing(length))
+
+    def _framing(self, length: int | None) -> Headers:
+        """The headers that say how long the body is, and whether it waits for a 100."""
+        body = self._body
+        if isinstance(body, bytes):
+            framing: Headers = (("content-length", str(len(body))),)
+        elif self._chunked:
+            framing = (("transfer-encoding", "chunked"),)
+        elif self.streams or self.method in {"POST", "PUT"}:
+            framing = (("content-length", str(length if self.streams else 0)),)
+        else:
+            framing = ()
+        return (*framing, ("expect", "100-continue")) if self.expects else framing
 
     async def send(self, upstream: Upstream, head_s: float) -> None:
         """Send all of it, or as much as the upstream wants before it answers. Raises DialError."""

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final, Literal
 from regions.gateway.trip import SSE, said_refusal
 from wire.dial import DialError, Pool, split_address
 from wire.eventcut import EventCut
-from wire.http1 import without_hop_headers
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -104,7 +103,7 @@ async def _pass_whole(trip: Trip, answer: Answer) -> None:
     """Read to its end before a byte goes out: a node lost meanwhile is a status, and the times are whole."""
     body = await _whole(trip, answer)
     trip.phases.mark("stream")
-    upstream = without_hop_headers(answer.head.headers, {"content-length"})
+    upstream = answer.head.headers
     headers = (*trip.answer_headers(upstream), ("server-timing", trip.timing(upstream)))
     await trip.exchange.respond(answer.head.status, headers, body)
 
@@ -122,8 +121,7 @@ async def _whole(trip: Trip, answer: Answer) -> bytes:
 async def _pass_stream(trip: Trip, answer: Answer) -> None:
     exchange, cut = trip.exchange, EventCut()
     if not exchange.status:
-        upstream = without_hop_headers(answer.head.headers, {"content-length"})
-        await exchange.start(200, trip.answer_headers(upstream))
+        await exchange.start(200, trip.answer_headers(answer.head.headers))
     while data := await answer.next(trip.patience_s(BETWEEN_S)):
         await exchange.write(cut.feed(data))
     await exchange.write(cut.rest())

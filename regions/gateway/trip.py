@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from regions.gateway.hold import comment
 from regions.map import DEADLINE_MS, REGION, REMOTE_BYTES, REQUEST_ID, REVISION, START, TENANT, WAIT_S, Tier
+from wire.heads import without_hop_headers
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ DEFAULT_WAIT_S: Final = (
 SSE: Final = "text/event-stream"
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_OWN = frozenset({"server", "server-timing", REQUEST_ID, REGION, START, REMOTE_BYTES, REVISION})
+_OWN = frozenset(
+    {"server", "content-length", "server-timing", REQUEST_ID, REGION, START, REMOTE_BYTES, REVISION}
+)
 
 
 @dataclass(slots=True)
@@ -101,7 +104,7 @@ class Trip:
             (START, str(self.found) if self.held else said),
             (REMOTE_BYTES, str(self.remote_bytes)),
         )
-        return (*[pair for pair in upstream if pair[0] not in _OWN], *ours)
+        return (*without_hop_headers(upstream, _OWN), *ours)
 
     async def say(self, progress: Progress) -> None:
         """Tells a client that streams how far its model is; the first comment opens the stream."""
