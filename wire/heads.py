@@ -46,10 +46,11 @@ class RequestHead(NamedTuple):
     keep_alive: bool
     expect_continue: bool
     minor: int = 1  # HTTP/1.minor
+    values: Mapping[str, str] | None = None  # the first value of each header, for look-ups
 
     def get(self, name: str) -> str | None:
         """The first value of header `name` (lower-case), or None."""
-        return first_value(self.headers, name)
+        return first_value(self.headers, name) if self.values is None else self.values.get(name)
 
 
 class ResponseHead(NamedTuple):
@@ -60,10 +61,11 @@ class ResponseHead(NamedTuple):
     content_length: int | None
     chunked: bool
     keep_alive: bool
+    values: Mapping[str, str] | None = None  # the first value of each header, for look-ups
 
     def get(self, name: str) -> str | None:
         """The first value of header `name` (lower-case), or None."""
-        return first_value(self.headers, name)
+        return first_value(self.headers, name) if self.values is None else self.values.get(name)
 
 
 def first_value(headers: Headers, name: str) -> str | None:
@@ -113,6 +115,7 @@ def is_length(value: str) -> bool:
 
 
 _CONTROL = frozenset({"host", "content-length", "transfer-encoding", "connection", "expect", "upgrade"})
+UNUSUAL = _CONTROL - {"host", "content-length"}  # where none of these is given, nothing else asks for care
 _FIELD = re.compile(r"([^:]+):([^\r]*)\r\n")
 
 
@@ -125,6 +128,11 @@ def read_fields(block: str) -> tuple[Headers, Mapping[str, str]]:
     headers = tuple([(name.lower(), value.strip(" \t")) for name, value in _FIELD.findall(block)])
     control = dict(headers)
     return headers, control if len(control) == len(headers) else _control(headers)
+
+
+def first_values(headers: Headers, control: Mapping[str, str]) -> Mapping[str, str]:
+    """The first value of each header; `control` is what `read_fields` gave beside them."""
+    return control if len(control) == len(headers) else dict(reversed(headers))
 
 
 def _control(headers: Headers) -> dict[str, str]:

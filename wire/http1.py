@@ -10,16 +10,28 @@ smuggled.
 import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
+from typing import NamedTuple
 
-from wire.framing import END, Body, ChunkedFraming, End, Framing, FramingError, LengthFraming
+from wire.framing import (
+    END,
+    NO_BODY,
+    Body,
+    ChunkedFraming,
+    End,
+    Framing,
+    FramingError,
+    LengthFraming,
+)
 from wire.heads import (
     METHODS,
     NAME_CHARS,
     TARGET,
+    UNUSUAL,
     HeadBuffer,
     Headers,
     RequestHead,
     ResponseHead,
+    first_values,
     is_length,
     read_fields,
     request_head_bytes,
@@ -35,6 +47,7 @@ __all__ = [
     "Body",
     "End",
     "Headers",
+    "Message",
     "RequestGate",
     "RequestHead",
     "ResponseError",
@@ -60,10 +73,20 @@ _ODD_PATH = re.compile(r"%(?:00|2f|2e|5c)|\\|//|/\.\.?(?:/|$)", re.IGNORECASE)
 _ODD_BYTE = re.compile(rb"[^\t\r\n\x20-\x7e]")
 
 
+class Message(NamedTuple):
+    """A head and its whole body, where both came at once and nothing after them: the usual request."""
+
+    head: RequestHead
+    body: bytes
+
+
+Events = list[Message | RequestHead | Body | End]
+
+
 class RequestGate:
     """The strict server side of one connection: one message at a time.
 
-    After `End` the bytes of a following (pipelined) request stay here; `next_message()` starts on them.
+    After `Message` or `End` the bytes of a following (pipelined) request stay here; `next_message()` starts on them.
     After a Refusal the gate is spent and the connection must be closed.
     """
 
@@ -77,27 +100,36 @@ class RequestGate:
         """Bytes received that belong to no event yet: a partial head, or what follows the current message."""
         return len(self._head.data)
 
-    def receive(self, data: bytes) -> list[RequestHead | Body | End]:
-        """The events that `data` completes, up to the End of the current message. Raises Refusal."""
-        events: list[RequestHead | Body | End] = []
+    def receive(self, data: bytes) -> Events:
+        """The events that `data` completes, up to the end of the current message. Raises Refusal."""
         framing = self._framing
         if framing is None:
-            raw = self._take_head(data)
-            if raw is None:
-                return events
-            head = _request_head(raw, self.limits)
-            framing = self._framing = (
-                ChunkedFraming() if head.chunked else LengthFraming(head.content_length or 0)
-            )
-            events.append(head)
-            data, self._head.data = self._head.data, b""
-        elif framing.done:
+            return self._begin(data)
+        if framing.done:
             self._head.data += data
-            return events
-        self._take_body(framing, data, events)
-        return events
+            return []
+        return self._take_body(framing, data, [])
 
-    def _take_body(self, framing: Framing, data: bytes, events: list[RequestHead | Body | End]) -> None:
+    def next_message(self) -> Events:
+        """Start on the next message with the bytes already here; returns its first events. Raises Refusal."""
+        self._framing = None
+        return self.receive(b"") if self._head.data else []
+
+    def _begin(self, data: bytes) -> Events:
+        raw = self._take_head(data)
+        if raw is None:
+            return []
+        head = _request_head(raw, self.limits)
+        rest, self._head.data = self._head.data, b""
+        if len(rest) == (head.content_length or 0) and not head.chunked:
+            self._framing = NO_BODY
+            return [Message(head, rest)]
+        framing = self._framing = (
+            ChunkedFraming() if head.chunked else LengthFraming(head.content_length or 0)
+        )
+        return self._take_body(framing, rest, [head])
+
+    def _take_body(self, framing: Framing, data: bytes, events: Events) -> Events:
         try:
             pieces, self._head.data = ((), data) if framing.done else framing.feed(data)
         except FramingError as error:
@@ -105,11 +137,7 @@ class RequestGate:
         events += [Body(piece) for piece in pieces]
         if framing.done:
             events.append(END)
-
-    def next_message(self) -> list[RequestHead | Body | End]:
-        """Start on the next message with the bytes already here; returns its first events. Raises Refusal."""
-        self._framing = None
-        return self.receive(b"") if self._head.data else []
+        return events
 
     def _take_head(self, data: bytes) -> bytes | None:
         try:
@@ -180,15 +208,23 @@ def _checked_request(
     if len(headers) > limits.num_headers:
         raise Refusal(431, "head_too_large", f"More than {limits.num_headers} headers; send fewer.")
     _check_host(control.get("host", ""), limits)
+    length = _content_length(control.get("content-length"))
+    values = first_values(headers, control)
+    if UNUSUAL.isdisjoint(control):
+        return RequestHead(
+            method, target, path, query, headers, length, False, is_11, False, int(is_11), values
+        )
     if "upgrade" in control:
         raise Refusal(405, "method_not_allowed", "This server does not upgrade connections.")
-    length, chunked = _request_framing(control, is_11=is_11)
+    chunked = _is_chunked(control, is_11=is_11)
     expect = control.get("expect")
     if expect is not None and expect.lower() != "100-continue":
         raise Refusal(417, "bad_request", "The only expectation served is 100-continue.")
     keep_alive = is_11 and not says_close(control)
     waits = expect is not None and is_11  # for a 100, which an empty body gets too: see Exchange._open
-    return RequestHead(method, target, path, query, headers, length, chunked, keep_alive, waits, int(is_11))
+    return RequestHead(
+        method, target, path, query, headers, length, chunked, keep_alive, waits, int(is_11), values
+    )
 
 
 def _check_path(path: str, limits: Limits) -> None:
@@ -207,15 +243,19 @@ def _check_host(host: str, limits: Limits) -> None:
         raise _bad("This Host is not served here.")
 
 
-def _request_framing(control: Mapping[str, str], *, is_11: bool) -> tuple[int | None, bool]:
-    """(content length or None, chunked). Raises Refusal for every ambiguous combination."""
-    coding, length = control.get("transfer-encoding"), control.get("content-length")
-    if coding is not None:
-        if not is_11 or length is not None or coding.lower() != "chunked":
-            raise _bad("Transfer-Encoding must be just 'chunked', on HTTP/1.1, without Content-Length.")
-        return None, True
-    if length is None:
-        return None, False
-    if not is_length(length):
+def _content_length(said: str | None) -> int | None:
+    if said is None:
+        return None
+    if not is_length(said):
         raise _bad("Content-Length must be one plain number.")
-    return int(length), False
+    return int(said)
+
+
+def _is_chunked(control: Mapping[str, str], *, is_11: bool) -> bool:
+    """Raises Refusal for every ambiguous combination."""
+    coding = control.get("transfer-encoding")
+    if coding is None:
+        return False
+    if not is_11 or "content-length" in control or coding.lower() != "chunked":
+        raise _bad("Transfer-Encoding must be just 'chunked', on HTTP/1.1, without Content-Length.")
+    return True

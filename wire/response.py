@@ -3,8 +3,27 @@
 import re
 from collections.abc import Mapping
 
-from wire.framing import END, Body, ChunkedFraming, End, EofFraming, Framing, FramingError, LengthFraming
-from wire.heads import NAME_CHARS, HeadBuffer, Headers, ResponseHead, is_length, read_fields, says_close
+from wire.framing import (
+    END,
+    NO_BODY,
+    Body,
+    ChunkedFraming,
+    End,
+    EofFraming,
+    Framing,
+    FramingError,
+    LengthFraming,
+)
+from wire.heads import (
+    NAME_CHARS,
+    HeadBuffer,
+    Headers,
+    ResponseHead,
+    first_values,
+    is_length,
+    read_fields,
+    says_close,
+)
 
 RESPONSE_HEAD_BYTES = 64 * 1024  # our own hops send under 4 KiB; S3 user metadata may add 8
 RESPONSE_NUM_HEADERS = 128
@@ -45,40 +64,42 @@ class ResponseReader:
     def receive(self, data: bytes) -> list[ResponseHead | Body | End]:
         """The events that `data` completes; interim (1xx) answers are swallowed. Raises ResponseError."""
         self.started = True
-        events: list[ResponseHead | Body | End] = []
         try:
-            while self._framing is None:
-                head = self._take_head(data)
-                data = b""
-                if head is None:
-                    return events
-                if head.status >= 200:
-                    events.append(head)
-                    self._framing = self._frame(head)
-                    data, self._head.data = self._head.data, b""
-            self._take_body(data, events)
+            framing = self._framing
+            if framing is None:
+                return self._begin(data)
+            if framing.done:
+                raise FramingError("bytes after the answer")
+            return self._take_body(framing, data, [])
         except (FramingError, OverflowError) as error:
             raise ResponseError(f"the answer is malformed: {error}") from None
-        return events
 
     def receive_eof(self) -> list[ResponseHead | Body | End]:
         """The peer closed: the End of an answer framed so. Raises Unframed if it cuts an answer short."""
         if isinstance(self._framing, EofFraming):
-            self._framing = LengthFraming(0)
+            self._framing = NO_BODY
             return [END]
         raise Unframed("the connection ended inside an answer")
 
-    def _take_body(self, data: bytes, events: list[ResponseHead | Body | End]) -> None:
-        framing = self._framing
-        if framing is None:
-            return
-        if framing.done and not events:
-            raise FramingError("bytes after the answer")
+    def _begin(self, data: bytes) -> list[ResponseHead | Body | End]:
+        head = self._take_head(data)
+        while head is not None and head.status < 200:
+            head = self._take_head(b"")
+        if head is None:
+            return []
+        framing = self._framing = self._frame(head)
+        rest, self._head.data = self._head.data, b""
+        return self._take_body(framing, rest, [head])
+
+    def _take_body(
+        self, framing: Framing, data: bytes, events: list[ResponseHead | Body | End]
+    ) -> list[ResponseHead | Body | End]:
         pieces, rest = ([], data) if framing.done else framing.feed(data)
         events += [Body(piece) for piece in pieces]
         if framing.done:
             self._head.data = rest
             events.append(END)
+        return events
 
     def _take_head(self, data: bytes) -> ResponseHead | None:
         raw = self._head.take(data)
@@ -91,12 +112,13 @@ class ResponseReader:
         head = _checked_response(int(match[2]), headers, control, is_11=match[1] == b"1")
         if head.status == 101:
             raise FramingError("an upgrade nobody asked for")
-        self.continued = self.continued or head.status == 100
+        if head.status == 100:
+            self.continued = True
         return head
 
     def _frame(self, head: ResponseHead) -> Framing:
         if self._method == "HEAD" or head.status in {204, 304}:
-            return LengthFraming(0)
+            return NO_BODY
         if head.chunked:
             return ChunkedFraming()
         return EofFraming() if head.content_length is None else LengthFraming(head.content_length)
@@ -105,13 +127,21 @@ class ResponseReader:
 def _checked_response(
     status: int, headers: Headers, control: Mapping[str, str], *, is_11: bool
 ) -> ResponseHead:
-    coding, length = control.get("transfer-encoding"), control.get("content-length")
-    if (coding is not None and length is not None) or len(headers) > RESPONSE_NUM_HEADERS:
-        raise FramingError("ambiguous length, or too many headers")
-    if (coding or "chunked").lower() != "chunked" or (length is not None and not is_length(length)):
-        raise FramingError("unknown transfer coding or length")
-    framed = coding is not None or length is not None or status in {204, 304}
+    if len(headers) > RESPONSE_NUM_HEADERS:
+        raise FramingError("too many headers")
+    length = _content_length(control)
+    chunked = "transfer-encoding" in control
+    framed = chunked or length is not None or status in {204, 304}
     keep_alive = is_11 and framed and not says_close(control)
-    return ResponseHead(
-        status, headers, None if length is None else int(length), coding is not None, keep_alive
-    )
+    return ResponseHead(status, headers, length, chunked, keep_alive, first_values(headers, control))
+
+
+def _content_length(control: Mapping[str, str]) -> int | None:
+    coding, length = control.get("transfer-encoding"), control.get("content-length")
+    if coding is not None:
+        if length is not None or coding.lower() != "chunked":
+            raise FramingError("an unknown transfer coding, or an ambiguous length")
+        return None
+    if length is not None and not is_length(length):
+        raise FramingError("the length is no number")
+    return None if length is None else int(length)
