@@ -270,8 +270,12 @@ class Pool:
         meanwhile: Callable[[], None] | None,
     ) -> Answer:
         try:
-            upstream.begin(outgoing.method, head_s)
-            await outgoing.send(upstream, head_s)
+            upstream.begin(outgoing.method, outgoing.first, whole=not outgoing.more)
+            if outgoing.more or upstream.is_behind:
+                upstream.allow(head_s)
+                await upstream.caught_up()
+            if outgoing.more:
+                await outgoing.send_rest(upstream, head_s)
             if meanwhile is not None:
                 meanwhile()
             head = await upstream.answer(head_s)

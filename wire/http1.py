@@ -9,8 +9,8 @@ smuggled.
 
 import re
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from wire.framing import (
     END,

@@ -12,7 +12,17 @@ _OURS = frozenset({"content-length", "transfer-encoding", "expect"})
 
 
 class Outgoing:
-    """A request that can be sent until a streamed body has been begun (`replayable`)."""
+    """A request that can be sent until a streamed body has been begun (`replayable`).
+
+    `first` is what goes out at once: the head, and the body if it is at hand and wanted. `more` says that this is
+    not all of it.
+    """
+
+    replayable = True
+    expects = False
+    streams = False
+    more = False
+    _chunked = False
 
     def __init__(
         self,
@@ -26,17 +36,21 @@ class Outgoing:
         expect_continue: bool,
     ) -> None:
         self.method = method
-        self.replayable = True
-        self.expects = expect_continue and body is not None
-        self.streams = not (body is None or isinstance(body, bytes))
         self._body = body
-        self._chunked = self.streams and length is None
         given = dict(headers)
         if "host" not in given:
             headers = (("host", host), *headers)
         if not _OURS.isdisjoint(given):
             headers = tuple([pair for pair in headers if pair[0] not in _OURS])
-        self._head = request_head_bytes(method, target, headers + self._framing(length))
+        if isinstance(body, bytes) and not expect_continue:
+            headers = (*headers, ("content-length", str(len(body))))
+            self.first = request_head_bytes(method, target, headers) + body
+            return
+        self.more = body is not None
+        self.expects = expect_continue and self.more
+        self.streams = self.more and not isinstance(body, bytes)
+        self._chunked = self.streams and length is None
+        self.first = request_head_bytes(method, target, headers + self._framing(length))
 
     def _framing(self, length: int | None) -> Headers:
         """The headers that say how long the body is, and whether it waits for a 100."""
@@ -51,14 +65,9 @@ class Outgoing:
             framing = ()
         return (*framing, ("expect", "100-continue")) if self.expects else framing
 
-    async def send(self, upstream: Upstream, head_s: float) -> None:
-        """Send all of it, or as much as the upstream wants before it answers. Raises DialError."""
+    async def send_rest(self, upstream: Upstream, head_s: float) -> None:
+        """Send what follows `first`, or as much as the upstream wants before it answers. Raises DialError."""
         body = self._body
-        if isinstance(body, bytes) and not self.expects:
-            await upstream.send(self._head + body)
-            upstream.sent_whole()
-            return
-        await upstream.send(self._head)
         if self.expects and not await upstream.continued(min(CONTINUE_S, head_s)):
             return
         if isinstance(body, bytes):

@@ -66,11 +66,7 @@ class ResponseReader:
         self.started = True
         try:
             framing = self._framing
-            if framing is None:
-                return self._begin(data)
-            if framing.done:
-                raise FramingError("bytes after the answer")
-            return self._take_body(framing, data, [])
+            return self._begin(data) if framing is None else self._take_body(framing, data, [])
         except (FramingError, OverflowError) as error:
             raise ResponseError(f"the answer is malformed: {error}") from None
 
@@ -94,6 +90,8 @@ class ResponseReader:
     def _take_body(
         self, framing: Framing, data: bytes, events: list[ResponseHead | Body | End]
     ) -> list[ResponseHead | Body | End]:
+        if framing.done and not events:
+            raise FramingError("bytes after the answer")
         pieces, rest = ([], data) if framing.done else framing.feed(data)
         events += [Body(piece) for piece in pieces]
         if framing.done:
