@@ -73,13 +73,12 @@ class Journey:
         num_asked = len(self.setbacks) + 1
         return num_asked < len(self.decision.choices) and num_asked <= MAX_REPLAYS and self.left_s() > 0
 
-    def request_headers(self, hop_token: str) -> Headers:
-        """A new head for the region: nothing of the client's but what is named here."""
+    def request_headers(self, ours: Headers) -> Headers:
+        """A new head for the region: `ours`, and nothing of the client's but what is named here."""
         head = self.exchange.head
         wait = head.get(WAIT_S)
         return (
-            ("authorization", f"Bearer {hop_token}"),
-            ("content-type", "application/json"),
+            *ours,
             ("accept", head.get("accept") or "*/*"),
             (REQUEST_ID, self.request_id),
             (TENANT, self.admission.tenant),
@@ -115,7 +114,10 @@ class Relay:
 
     def __init__(self, reaches: Mapping[str, Reach], hop_token: str) -> None:
         self._reaches = reaches
-        self._hop_token = hop_token
+        self._headers: Headers = (
+            ("authorization", f"Bearer {hop_token}"),
+            ("content-type", "application/json"),
+        )
 
     async def serve(self, journey: Journey, aside: Callable[[], None]) -> None:
         """Answer one request; `aside` is done while it is on its way, where it costs the first token nothing.
@@ -156,7 +158,7 @@ class Relay:
         answer = await reach.pool.request(
             "POST",
             journey.exchange.head.path,
-            journey.request_headers(self._hop_token),
+            journey.request_headers(self._headers),
             journey.body,
             connect_s=CONNECT_S,
             head_s=max(journey.left_s(), 0.001),

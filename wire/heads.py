@@ -12,7 +12,7 @@ Headers = tuple[tuple[str, str], ...]
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 LENGTH_DIGITS = 15  # below 2**53, a petabyte
 TARGET = re.compile(r"/[\x21\x22\x24-\x7e]*")  # visible ASCII but '#': fragments are never sent
-NAME_CHARS: Final = rb"!#$%&'*+.^`|~0-9A-Za-z-"  # RFC 9110's token, without '_'
+NAME_CHARS: Final = r"!#$%&'*+.^`|~0-9A-Za-z-"  # RFC 9110's token, without '_'
 HOP_HEADERS = frozenset(
     {
         "connection",
@@ -86,8 +86,11 @@ class HeadBuffer:
         self.limit = limit
         self._num_searched = 0
 
-    def take(self, data: bytes) -> bytes | None:
-        """Add `data`; the whole head once it is there, the rest stays. Raises FramingError, OverflowError."""
+    def take(self, data: bytes) -> tuple[str, bytes] | None:
+        """Add `data`; the whole head (Latin-1) and what follows it, once it is there; nothing stays then.
+
+        Raises FramingError, OverflowError.
+        """
         seen = self._num_searched
         whole = self.data + data if self.data else data
         if whole[:1] in b"\r\n" and whole:
@@ -97,8 +100,8 @@ class HeadBuffer:
             self._look_at_part(whole, whole[seen:])
             return None
         self._num_searched = 0
-        self.data = whole[end:]
-        return whole[:end]
+        self.data = b""
+        return whole[:end].decode("latin-1"), whole[end:]
 
     def _look_at_part(self, whole: bytes, fresh: bytes) -> None:
         if len(whole) >= self.limit:

@@ -61,16 +61,17 @@ __all__ = [
 
 NEVER = frozenset({"CONNECT", "TRACE"})  # tunnels and echoes have no place here
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
-_METHOD = "|".join(sorted(METHODS)).encode()
-_USER_METADATA = rb"(?i:x-amz-meta-)[%b_]+" % NAME_CHARS  # the one place where S3 clients put underscores
+_METHOD = "|".join(sorted(METHODS))
+_USER_METADATA = rf"(?i:x-amz-meta-)[{NAME_CHARS}_]+"  # the one place where S3 clients put underscores
 _REQUEST = re.compile(
-    rb"(%b) (/[\x21\x22\x24-\x7e]*) HTTP/1\.([01])\r\n" % _METHOD
-    + rb"((?:(?:[%b]+|%b):[\t\x20-\x7e]*\r\n)*)\r\n" % (NAME_CHARS, _USER_METADATA)
+    rf"({_METHOD}) (/[\x21\x22\x24-\x7e]*) HTTP/1\.([01])\r\n"
+    rf"((?:(?:[{NAME_CHARS}]+|{_USER_METADATA}):[\t\x20-\x7e]*\r\n)*)\r\n",
+    re.ASCII,
 )
-_REQUEST_LINE = re.compile(rb"[A-Z]+ [^ ]+ HTTP/([0-9]\.[0-9])")
-_UNDERSCORE = re.compile(rb"\n[%b]*_[%b_]*:" % (NAME_CHARS, NAME_CHARS))
+_REQUEST_LINE = re.compile(r"[A-Z]+ [^ ]+ HTTP/([0-9]\.[0-9])")
+_UNDERSCORE = re.compile(rf"\n[{NAME_CHARS}]*_[{NAME_CHARS}_]*:")
 _ODD_PATH = re.compile(r"%(?:00|2f|2e|5c)|\\|//|/\.\.?(?:/|$)", re.IGNORECASE)
-_ODD_BYTE = re.compile(rb"[^\t\r\n\x20-\x7e]")
+_ODD_BYTE = re.compile(r"[^\t\r\n\x20-\x7e]")
 
 
 class Message(NamedTuple):
@@ -116,11 +117,11 @@ class RequestGate:
         return self.receive(b"") if self._head.data else []
 
     def _begin(self, data: bytes) -> Events:
-        raw = self._take_head(data)
-        if raw is None:
+        taken = self._take_head(data)
+        if taken is None:
             return []
+        raw, rest = taken
         head = _request_head(raw, self.limits)
-        rest, self._head.data = self._head.data, b""
         if len(rest) == (head.content_length or 0) and not head.chunked:
             self._framing = NO_BODY
             return [Message(head, rest)]
@@ -139,7 +140,7 @@ class RequestGate:
             events.append(END)
         return events
 
-    def _take_head(self, data: bytes) -> bytes | None:
+    def _take_head(self, data: bytes) -> tuple[str, bytes] | None:
         try:
             return self._head.take(data)
         except OverflowError:
@@ -153,19 +154,22 @@ def _bad(message: str) -> Refusal:
     return Refusal(400, "bad_request", message)
 
 
-def _request_head(raw: bytes, limits: Limits) -> RequestHead:
+def _request_head(raw: str, limits: Limits) -> RequestHead:
     """Read and check one whole head (blank line included). Raises Refusal."""
     match = _REQUEST.fullmatch(raw)
-    if match is None or len(match[2]) > limits.target_bytes:
+    if match is None:
+        raise _why_not(raw, limits)
+    method, target, minor, fields = match.groups()
+    if len(target) > limits.target_bytes:
         raise _why_not(raw, limits)
     try:
-        headers, control = read_fields(match[4].decode())
+        headers, control = read_fields(fields)
     except FramingError as error:
         raise _bad(f"{error}.") from None
-    return _checked_request(match[1].decode(), match[2].decode(), headers, control, match[3] == b"1", limits)
+    return _checked_request(method, target, headers, control, minor == "1", limits)
 
 
-def _why_not(raw: bytes, limits: Limits) -> Refusal:
+def _why_not(raw: str, limits: Limits) -> Refusal:
     """What is wrong with a head that is not of the grammar."""
     try:
         _check_request_line(raw, limits)
@@ -176,15 +180,15 @@ def _why_not(raw: bytes, limits: Limits) -> Refusal:
     if _UNDERSCORE.search(raw):
         # CGI and WSGI fold '_' into '-': content_length would be read as content-length behind us.
         return _bad("Header names with an underscore are not accepted.")
-    if not TARGET.fullmatch(raw.split(b" ", 2)[1].decode()):
+    if not TARGET.fullmatch(raw.split(" ", 2)[1]):
         return _bad("The request target must be a path of visible ASCII characters, such as /v1/models.")
     return _bad("Every header line must be NAME: VALUE, unfolded, without a blank before the colon.")
 
 
-def _check_request_line(raw: bytes, limits: Limits) -> None:
+def _check_request_line(raw: str, limits: Limits) -> None:
     """The checks that need only the raw first line: method and length of the target."""
-    line = raw[: raw.find(b"\r\n")]
-    method = line.partition(b" ")[0].decode("latin-1")
+    line = raw[: raw.find("\r\n")]
+    method = line.partition(" ")[0]
     if method in NEVER:
         raise Refusal(405, "method_not_allowed", f"{method} is not served here.")
     if method not in METHODS:
@@ -196,7 +200,7 @@ def _check_request_line(raw: bytes, limits: Limits) -> None:
     version = _REQUEST_LINE.fullmatch(line)  # llhttp lets two spaces pass
     if version is None:
         raise _bad("The request line must be: METHOD, space, /path, space, HTTP/1.1.")
-    if version[1] not in {b"1.0", b"1.1"}:
+    if version[1] not in {"1.0", "1.1"}:
         raise Refusal(505, "bad_request", "Use HTTP/1.1.")
 
 

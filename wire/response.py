@@ -27,9 +27,9 @@ from wire.heads import (
 
 RESPONSE_HEAD_BYTES = 64 * 1024  # our own hops send under 4 KiB; S3 user metadata may add 8
 RESPONSE_NUM_HEADERS = 128
-_TEXT = rb"[\t\x20-\x7e\x80-\xff]*"  # S3 stores echo user metadata as it was sent
+_TEXT = r"[\t\x20-\x7e\x80-\xff]*"  # S3 stores echo user metadata as it was sent
 _RESPONSE = re.compile(
-    rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: %b)?\r\n((?:[%b_]+:%b\r\n)*)\r\n" % (_TEXT, NAME_CHARS, _TEXT)
+    rf"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: {_TEXT})?\r\n((?:[{NAME_CHARS}_]+:{_TEXT}\r\n)*)\r\n"
 )
 
 
@@ -78,14 +78,13 @@ class ResponseReader:
         raise Unframed("the connection ended inside an answer")
 
     def _begin(self, data: bytes) -> list[ResponseHead | Body | End]:
-        head = self._take_head(data)
-        while head is not None and head.status < 200:
-            head = self._take_head(b"")
-        if head is None:
-            return []
-        framing = self._framing = self._frame(head)
-        rest, self._head.data = self._head.data, b""
-        return self._take_body(framing, rest, [head])
+        while (taken := self._head.take(data)) is not None:
+            raw, data = taken
+            head = self._read_head(raw)
+            if head.status >= 200:
+                framing = self._framing = self._frame(head)
+                return self._take_body(framing, data, [head])
+        return []
 
     def _take_body(
         self, framing: Framing, data: bytes, events: list[ResponseHead | Body | End]
@@ -99,15 +98,13 @@ class ResponseReader:
             events.append(END)
         return events
 
-    def _take_head(self, data: bytes) -> ResponseHead | None:
-        raw = self._head.take(data)
-        if raw is None:
-            return None
+    def _read_head(self, raw: str) -> ResponseHead:
         match = _RESPONSE.fullmatch(raw)
         if match is None:
             raise FramingError("its head is not HTTP/1")
-        headers, control = read_fields(match[3].decode("latin-1"))
-        head = _checked_response(int(match[2]), headers, control, is_11=match[1] == b"1")
+        minor, status, fields = match.groups()
+        headers, control = read_fields(fields)
+        head = _checked_response(int(status), headers, control, is_11=minor == "1")
         if head.status == 101:
             raise FramingError("an upgrade nobody asked for")
         if head.status == 100:
