@@ -185,13 +185,19 @@ class Exchange:
 
     # The answer --------------------------------------------------------------------------------------------
 
-    async def start(self, status: int, headers: Headers, length: int | None = None) -> None:
+    async def start(
+        self, status: int, headers: Headers, length: int | None = None, *, first: bytes = b""
+    ) -> None:
         """Begin the answer; with `length` None it is chunked. The head leaves with the first write or soon.
 
-        Framing headers among `headers` are ignored: they are set here. Raises Disconnected.
+        `first` is the beginning of the body, if it is at hand: it leaves with the head. Framing headers among
+        `headers` are ignored: they are set here. Raises Disconnected.
         """
         self._open(status, headers, length)
-        asyncio.get_running_loop().call_soon(self._flush_head)
+        if first:
+            await self.write(first)
+        else:
+            asyncio.get_running_loop().call_soon(self._flush_head)
 
     async def write(self, data: bytes) -> None:
         """Send body bytes; waits while the peer reads slowly. `data` is not copied. Raises Disconnected."""

@@ -76,16 +76,15 @@ class Trip:
             raise Refusal(504, "deadline_exceeded", text, "server_error")
         return min(at_most_s, left_s)
 
-    def request_headers(self, hop_token: str) -> Headers:
-        """A new head for the node: nothing of the client's but what is named here.
+    def request_headers(self, ours: Headers) -> Headers:
+        """A new head for the node: `ours`, and nothing of the client's but what is named here.
 
         A request that was held says what it found, so that the node's figures name the same start state.
         """
         head = self.exchange.head
         start = ((START, str(self.found)),) if self.held else ()
         return (
-            ("authorization", f"Bearer {hop_token}"),
-            ("content-type", "application/json"),
+            *ours,
             ("accept", head.get("accept") or "*/*"),
             (REQUEST_ID, self.request_id),
             (TENANT, head.get(TENANT) or "default"),
