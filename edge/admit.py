@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from wire.http1 import RequestHead
 
 MAX_KEY_CHARS: Final = 256  # ours have about 50; nothing longer is worth a hash
+MAX_SHOWN_CHARS: Final = MAX_KEY_CHARS + len("Bearer ")
+MAX_KNOWN: Final = 16_384  # twice what a policy row can hold; then they are found anew
 RETRY_S: Final = 1.0  # a row, and with it the policy, comes each second
 
 
@@ -102,6 +104,31 @@ def admit(head: RequestHead, policy: PolicyRow | None) -> Admission:
     return Admission(route.action, grant.tenant, digest, values)
 
 
+class Admissions:
+    """`admit`, remembered while one policy is in force: nearly every request of a key is like one before it."""
+
+    def __init__(self) -> None:
+        self._policy: PolicyRow | None = None
+        self._known: dict[tuple[str, str, bytes], Admission] = {}  # by method, path, digest of what was shown
+
+    def admit(self, head: RequestHead, policy: PolicyRow | None) -> Admission:
+        """Admit `head` under `policy` as the function `admit` does. Raises the same."""
+        if policy is not self._policy or len(self._known) > MAX_KNOWN:
+            self._policy, self._known = policy, {}
+        shown = head.get("authorization") or ""
+        if len(shown) > MAX_SHOWN_CHARS:
+            return admit(head, policy)
+        key = (head.method, head.path, hashlib.sha256(shown.encode()).digest())
+        known = self._known.get(key)
+        if known is None:
+            known = admit(head, policy)
+            if known.action is Action.INFER:
+                self._known[key] = known
+        elif head.get("content-encoding") is not None:
+            _refuse_compressed(head)
+        return known
+
+
 def _find(head: RequestHead) -> tuple[Route | None, Mapping[str, str]]:
     plain = _PLAIN.get((head.method, head.path))
     if plain is not None:
@@ -138,8 +165,12 @@ def _unknown(head: RequestHead) -> Refusal:
 
 
 def _refuse_odd(head: RequestHead, route: Route) -> None:
+    _refuse_compressed(head)
+    if route.scope == "admin" and head.get("origin") is not None:
+        raise Refusal(403, "forbidden", "Admin routes are not for pages in a browser.")
+
+
+def _refuse_compressed(head: RequestHead) -> None:
     coding = head.get("content-encoding")
     if coding is not None and coding.lower() != "identity":
         raise Refusal(415, "bad_request", "Send the body uncompressed.")
-    if route.scope == "admin" and head.get("origin") is not None:
-        raise Refusal(403, "forbidden", "Admin routes are not for pages in a browser.")

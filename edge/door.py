@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any, Final
 
 from edge import models
-from edge.admit import Action, Admission, admit
+from edge.admit import Action, Admission, Admissions
 from edge.relay import DEADLINE_S, Journey
 from regions.ask import MAX_BODY_BYTES, read_ask
 from regions.map import REGION, REQUEST_ID
@@ -41,24 +41,27 @@ class Door:
         self._relay = relay
         self._orders = orders
         self._pinned = pinned
+        self._admissions = Admissions()
 
     async def serve(self, exchange: Exchange) -> None:
         """Answer one request; a refusal carries the request id like every answer. Raises Refusal inside an answer."""
         request_id = f"req_{os.urandom(16).hex()}"
         try:
-            admission = admit(exchange.head, self._feed.snapshot.policy)
-            self._take_turn(admission)
-            await self._do(exchange, admission, request_id)
+            admission = self._admissions.admit(exchange.head, self._feed.snapshot.policy)
+            now = asyncio.get_running_loop().time()
+            self._take_turn(admission, now)
+            if admission.action is Action.INFER:
+                await self._infer(exchange, admission, request_id, now)
+            else:
+                await self._do(exchange, admission, request_id)
         except Refusal as refusal:
             if exchange.status:
                 raise
             headers = (*refusal.headers(), (REQUEST_ID, request_id))
             await exchange.respond(refusal.status, headers, refusal.body())
 
-    def _take_turn(self, admission: Admission) -> None:
-        if not admission.digest:
-            return
-        wait_s = self._buckets.take(admission.digest, asyncio.get_running_loop().time())
+    def _take_turn(self, admission: Admission, now: float) -> None:
+        wait_s = self._buckets.take(admission.digest, now) if admission.digest else None
         if wait_s is not None:
             text = "This key asks too often; wait as Retry-After says."
             raise Refusal(429, "rate_limited", text, "rate_limit_error", retry_after_s=wait_s)
@@ -66,8 +69,6 @@ class Door:
     async def _do(self, exchange: Exchange, admission: Admission, request_id: str) -> None:
         snapshot, values, own = self._feed.snapshot, admission.values, (REQUEST_ID, request_id)
         match admission.action:
-            case Action.INFER:
-                await self._infer(exchange, admission, request_id)
             case Action.HEALTH:
                 await _say(exchange, {"status": "ok"}, own)
             case Action.MODELS:
@@ -81,9 +82,8 @@ class Door:
                 headers = (own, (REGION, values["region"]))
                 await self._orders.hand_on(exchange, values["region"], ORDER_PATHS[admission.action], headers)
 
-    async def _infer(self, exchange: Exchange, admission: Admission, request_id: str) -> None:
+    async def _infer(self, exchange: Exchange, admission: Admission, request_id: str, now: float) -> None:
         phases = Phases("edge", started=exchange.started)
-        now = asyncio.get_running_loop().time()
         body = await exchange.read_body(MAX_BODY_BYTES)
         ask = read_ask(exchange.head.path, body)
         phases.mark("read")

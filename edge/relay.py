@@ -73,18 +73,17 @@ class Journey:
         num_asked = len(self.setbacks) + 1
         return num_asked < len(self.decision.choices) and num_asked <= MAX_REPLAYS and self.left_s() > 0
 
-    def request_headers(self, hop_token: str) -> Headers:
-        """A new head for the region: nothing of the client's but what is named here."""
+    def request_headers(self, ours: Headers, left_s: float) -> Headers:
+        """A new head for the region: `ours`, and nothing of the client's but what is named here."""
         head = self.exchange.head
         wait = head.get(WAIT_S)
         return (
-            ("authorization", f"Bearer {hop_token}"),
-            ("content-type", "application/json"),
+            *ours,
             ("accept", head.get("accept") or "*/*"),
             (REQUEST_ID, self.request_id),
             (TENANT, self.admission.tenant),
             (ASK, self.ask.header()),
-            (DEADLINE_MS, str(int(self.left_s() * 1000))),
+            (DEADLINE_MS, str(int(left_s * 1000))),
             *(((WAIT_S, wait),) if wait is not None else ()),
         )
 
@@ -92,7 +91,7 @@ class Journey:
         self, region: str | None, upstream: Headers = (), timing: str | None = None
     ) -> Headers:
         """The region's headers with ours in place of those of the same name."""
-        headers = [pair for pair in without_hop_headers(upstream) if pair[0] not in _OWN]
+        headers = list(without_hop_headers(upstream, _OWN))
         headers.append((REQUEST_ID, self.request_id))
         if region is not None:
             headers.append((REGION, region))
@@ -115,7 +114,10 @@ class Relay:
 
     def __init__(self, reaches: Mapping[str, Reach], hop_token: str) -> None:
         self._reaches = reaches
-        self._hop_token = hop_token
+        self._headers: Headers = (
+            ("authorization", f"Bearer {hop_token}"),
+            ("content-type", "application/json"),
+        )
 
     async def serve(self, journey: Journey, aside: Callable[[], None]) -> None:
         """Answer one request; `aside` is done while it is on its way, where it costs the first token nothing.
@@ -128,23 +130,33 @@ class Relay:
             aside()
 
         for choice in journey.decision.choices[: MAX_REPLAYS + 1]:
-            if not journey.left_s():
+            left_s = journey.left_s()
+            if not left_s:
                 break
-            back = await self._try(journey, choice.region, meanwhile)
+            back = await self._try(journey, choice.region, left_s, meanwhile)
             if back is None:
                 return
             journey.setbacks.append(back)
             journey.phases.mark("replay")
         await _give_up(journey)
 
-    async def _try(self, journey: Journey, region: str, meanwhile: Callable[[], None]) -> Setback | None:
+    async def _try(
+        self, journey: Journey, region: str, left_s: float, meanwhile: Callable[[], None]
+    ) -> Setback | None:
         """Ask one region; None once the client has its answer, else why it has not."""
         reach = self._reaches[region]
         reach.saw(Outcome.SENT)
         try:
-            answer = await self._ask(journey, reach, meanwhile)
-            async with answer:
-                back = await _pass_back(journey, region, answer)
+            answer = await reach.pool.request(
+                "POST",
+                journey.exchange.head.path,
+                journey.request_headers(self._headers, left_s),
+                journey.body,
+                connect_s=CONNECT_S,
+                head_s=left_s,
+                meanwhile=meanwhile,
+            )
+            back = await _pass_back(journey, region, answer)
         except DialError as error:
             back = setback.of_error(region, error)
         reach.saw(Outcome.FAILED if back is not None and back.failed else Outcome.SUCCEEDED)
@@ -152,31 +164,27 @@ class Relay:
             raise Disconnected("the client is gone, or was cut off from an answer that broke")
         return None if journey.exchange.finished else back  # finished: an error event told the client already
 
-    async def _ask(self, journey: Journey, reach: Reach, meanwhile: Callable[[], None]) -> Answer:
-        answer = await reach.pool.request(
-            "POST",
-            journey.exchange.head.path,
-            journey.request_headers(self._hop_token),
-            journey.body,
-            connect_s=CONNECT_S,
-            head_s=max(journey.left_s(), 0.001),
-            meanwhile=meanwhile,
-        )
-        journey.phases.mark("first_byte")
-        journey.phases.add("connect", answer.connect_s * 1000)
-        journey.phases.add("first_byte", -answer.connect_s * 1000)
-        return answer
-
 
 async def _pass_back(journey: Journey, region: str, answer: Answer) -> Setback | None:
-    """The answer to the client. Raises DialError while nothing of it is committed."""
+    """The answer to the client, and its connection back. Raises DialError while nothing of it is committed."""
+    journey.phases.mark("first_byte")
+    if answer.connect_s:  # on a new connection its making is a phase of its own
+        journey.phases.add("connect", answer.connect_s * 1000)
+        journey.phases.add("first_byte", -answer.connect_s * 1000)
+    try:
+        return await _by_kind(journey, region, answer)
+    finally:
+        answer.abort()  # unless it was read to its end
+
+
+async def _by_kind(journey: Journey, region: str, answer: Answer) -> Setback | None:
     head = answer.head
+    if head.status == 200 and (head.get("content-type") or "").startswith(CONTENT_TYPE):
+        return await _Stream(journey, region, answer).run()
     if head.status in REPLAYABLE:
         return setback.of_answer(
             region, head.status, head.headers, await answer.read(MAX_ERROR_BYTES, BETWEEN_S)
         )
-    if head.status == 200 and (head.get("content-type") or "").startswith(CONTENT_TYPE):
-        return await _Stream(journey, region, answer).run()
     if journey.exchange.status:  # comments went out before a replay: a status code comes too late
         await _end_with(journey, region, await answer.read(MAX_ERROR_BYTES, BETWEEN_S))
     elif (head.content_length or 0) <= WHOLE_BYTES and head.content_length is not None:
@@ -230,7 +238,8 @@ class _Stream:
                 raise
             return await self._broken(error)
         await self._pass(cut.rest())
-        await self._open()
+        if not self._exchange.status:
+            await self._open()
         self._journey.phases.mark("stream")
         await self._exchange.finish(self._journey.receipt(self._region))
         return None
@@ -245,15 +254,15 @@ class _Stream:
                 return setback.of_event(self._region, code or "", data)
             self._committed = True
             self._journey.phases.mark("first_byte")
-        await self._open()
-        await self._exchange.write(block)
+        if self._exchange.status:
+            await self._exchange.write(block)
+        else:
+            await self._open(block)
         return None
 
-    async def _open(self) -> None:
-        if not self._exchange.status:
-            await self._exchange.start(
-                200, self._journey.answer_headers(self._region, self._answer.head.headers)
-            )
+    async def _open(self, first: bytes = b"") -> None:
+        headers = self._journey.answer_headers(self._region, self._answer.head.headers)
+        await self._exchange.start(200, headers, first=first)
 
     async def _broken(self, error: DialError) -> Setback:
         """The region died inside a committed stream: the client hears it, and the region's health too."""

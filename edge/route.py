@@ -50,17 +50,18 @@ class Chooser:
 
     def choose(self, ask: Ask, pinned: str | None, now: float) -> Decision:
         """The regions for `ask` at `now` (loop time), only `pinned` if that is given. Raises Refusal 404 or 503."""
+        previous = self._previous.get(ask.model)
         choices = rank(
             self._offers(ask.model, pinned),
             self._reaches,
             prompt_tokens=ask.prompt_tokens,
             now=now,
-            previous=self._previous.get(ask.model),
+            previous=previous,
             draws=(random.random(), random.random(), random.random()),  # noqa: S311 - spreads load
         )
         if not choices:
             raise not_served(ask.model, self._feed.snapshot, pinned)
-        if pinned is None:
+        if pinned is None and choices[0].region != previous:
             self._remember(ask.model, choices[0].region)
         return Decision(choices, self._simulated_wan)
 
@@ -69,10 +70,10 @@ class Chooser:
         snapshot = self._feed.snapshot
         if snapshot is not self._offered_by:
             self._offered_by, self._offered = snapshot, {}
-        known = self._offered.get((model, pinned), ())
-        if not known and (known := offers(model, self._rows(snapshot, pinned))):
+        known = self._offered.get((model, pinned))
+        if known is None and (known := offers(model, self._rows(snapshot, pinned))):
             self._offered[model, pinned] = known
-        return known
+        return known or ()
 
     def _rows(self, snapshot: Snapshot, pinned: str | None) -> Mapping[str, Heard]:
         return {

@@ -8,6 +8,8 @@ so that the gateway need not read a megabyte again.
 from __future__ import annotations
 
 import json
+import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from regions.map import BadNameError, ModelName
@@ -21,7 +23,7 @@ MAX_OBJECTS: Final = 200_000  # each costs a call of 0.3 us while the loop waits
 CHARS_PER_TOKEN: Final = 4  # of English text; the choice needs the order of magnitude
 MAX_TOKEN_CHARS: Final = 128  # longest token of the vocabularies in use (GPT-2 has 128 spaces in one)
 MAX_PROMPT_DEPTH: Final = 3  # messages of parts, or a batch of token lists
-MAX_HEADER_CHARS: Final = 256  # a name of 161 and three numbers
+_SAID: Final = re.compile(r"([^ ]{1,161}) ([01]) ([0-9]{1,9}) ([0-9]{1,9})")  # as Ask.header writes it
 KINDS: Final[dict[str, Kind]] = {
     "/v1/chat/completions": "generate",
     "/v1/completions": "generate",
@@ -53,10 +55,11 @@ class Ask(NamedTuple):
 
 def said(value: str) -> Ask:
     """What another hop of ours read. Raises Refusal 400 for anything that `header` does not write."""
-    model, *numbers = value[:MAX_HEADER_CHARS].split(" ")
-    if len(numbers) != len(Ask._fields) - 1 or not all(each.isdecimal() for each in numbers):
+    match = _SAID.fullmatch(value)
+    if match is None:
         raise Refusal(400, "bad_request", "The header x-nearfield-ask is set by Nearfield's own hops.")
-    return Ask(model, numbers[0] == "1", int(numbers[1]), int(numbers[2]))
+    model, stream, about, least = match.groups()
+    return Ask(model, stream == "1", int(about), int(least))
 
 
 def read_ask(path: str, body: bytes) -> Ask:
@@ -66,17 +69,34 @@ def read_ask(path: str, body: bytes) -> Ask:
     if not isinstance(name, str):
         raise Refusal(400, "bad_request", 'Name a model: {"model": "org/name", ...}.', param="model")
     try:
-        model = str(ModelName.parse(name))
+        model = _model(name)
     except BadNameError as error:
         raise Refusal(404, "model_not_found", f"No such model: {error}.", param="model") from error
-    stream = KINDS[path] == "generate" and document.get("stream") is True
+    stream = document.get("stream") is True and KINDS[path] == "generate"
     messages = document.get("messages")
     if isinstance(messages, list):
-        contents = [each.get("content") for each in messages if isinstance(each, dict)]
-        texts = [each for each in contents if isinstance(each, str)]
-        return Ask(model, stream, _about(contents), sum(map(len, texts)) // MAX_TOKEN_CHARS)
+        return Ask(model, stream, *_of_messages(messages))
     prompt = document.get("prompt", document.get("input"))
-    return Ask(model, stream, _about(prompt), _least_of(prompt, MAX_PROMPT_DEPTH))
+    about = max(1, _tokens_of(prompt, MAX_PROMPT_DEPTH))
+    return Ask(model, stream, about, _least_of(prompt, MAX_PROMPT_DEPTH))
+
+
+@lru_cache(maxsize=4_096)  # as many models as a row holds
+def _model(name: str) -> str:
+    return str(ModelName.parse(name))
+
+
+def _of_messages(messages: list[Any]) -> tuple[int, int]:
+    """About how many tokens, and how many at the least."""
+    about = num_chars = 0
+    for message in messages:
+        content = message.get("content") if isinstance(message, dict) else None
+        if isinstance(content, str):
+            num_chars += len(content)
+            about += len(content) // CHARS_PER_TOKEN
+        elif content is not None:
+            about += _tokens_of(content, MAX_PROMPT_DEPTH - 1)
+    return about or 1, num_chars // MAX_TOKEN_CHARS
 
 
 def refuse_misfit(ask: Ask, path: str, kind: Kind, max_len: int) -> None:
@@ -87,11 +107,6 @@ def refuse_misfit(ask: Ask, path: str, kind: Kind, max_len: int) -> None:
     if ask.least_tokens > max_len:
         text = f"The prompt has at least {ask.least_tokens} tokens; {ask.model} takes {max_len}. Shorten it."
         raise Refusal(400, "context_length_exceeded", text, param=PROMPT_FIELDS[path])
-
-
-def _about(prompt: object) -> int:
-    """About how many tokens a prompt has: text by its length, ids by their number."""
-    return max(1, _tokens_of(prompt, MAX_PROMPT_DEPTH))
 
 
 def _least_of(prompt: object, depth: int) -> int:
@@ -123,7 +138,10 @@ def _strict(body: bytes) -> dict[str, Any]:
         text = f"The body has more than {MAX_OBJECTS} objects (or braces); send fewer."
         raise Refusal(400, "bad_request", text)
     try:
-        document = _DECODER.decode(body.decode())
+        text = body.decode().strip(_BLANKS)
+        document, end = _DECODER.raw_decode(text)
+        if end != len(text):
+            raise _NotStrict("something follows the object")
     except (ValueError, RecursionError) as error:
         cause = str(error) if isinstance(error, _NotStrict) else "it is not JSON in UTF-8"
         raise Refusal(
@@ -149,4 +167,5 @@ def _no_constant(name: str) -> NoReturn:
     raise _NotStrict(f"{name} is not a JSON number")
 
 
+_BLANKS: Final = " \t\r\n"  # what JSON allows around a value
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_each_key_once, parse_constant=_no_constant)

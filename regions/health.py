@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 EJECT_AFTER: Final = 2  # failures in a row; one may be the request's own bad luck
 EJECT_RATE: Final = 0.5  # failing half of all requests ejects too, though successes come between
 RATE_WEIGHT: Final = 0.1  # of the newest outcome in the moving failure rate: about the last 10 count
-RATE_MIN_SEEN: Final = 10  # outcomes before the rate means anything
+RATE_MIN_SEEN: Final = 10  # outcomes before the rate means anything; more are not counted
+RATE_LEAST: Final = 0.001  # less is none: the last failure is about 70 successes ago
 EJECT_S: Final = 1.0  # first ejection; each one in a row doubles it
 EJECT_MAX_S: Final = 30.0  # a region that is long away is still asked this often
 TRIAL_S: Final = 10.0  # a trial that never came back lets the next one go after this
@@ -65,6 +66,7 @@ class RegionHealth:
 
 
 HEALTHY: Final = RegionHealth()
+PROVEN: Final = RegionHealth(num_seen=RATE_MIN_SEEN)  # what a healthy region comes to, and stays
 
 
 def after(health: RegionHealth, outcome: Outcome, now: float) -> RegionHealth:
@@ -82,19 +84,32 @@ def _same(health: RegionHealth, _now: float) -> RegionHealth:
     return health
 
 
-def _counted(health: RegionHealth, failed: float) -> RegionHealth:
-    rate = health.failure_rate + RATE_WEIGHT * (failed - health.failure_rate)
-    return replace(health, failure_rate=rate, num_seen=health.num_seen + 1)
+def _rate(health: RegionHealth, failed: float) -> float:
+    return health.failure_rate + RATE_WEIGHT * (failed - health.failure_rate)
 
 
 def _success(health: RegionHealth, now: float) -> RegionHealth:
+    if health == PROVEN:
+        return health  # nothing to learn: most requests go to such a region
     ramped = health.recovered_at is not None and now - health.recovered_at >= RAMP_S
-    num_ejections = 0 if ramped else health.num_ejections
-    return replace(_counted(health, 0.0), num_failures=0, num_ejections=num_ejections)
+    rate = _rate(health, 0.0)
+    return replace(
+        health,
+        failure_rate=rate if rate >= RATE_LEAST else 0.0,
+        num_seen=min(RATE_MIN_SEEN, health.num_seen + 1),
+        num_failures=0,
+        num_ejections=0 if ramped else health.num_ejections,
+        recovered_at=None if ramped else health.recovered_at,
+    )
 
 
 def _failure(health: RegionHealth, now: float) -> RegionHealth:
-    counted = replace(_counted(health, 1.0), num_failures=health.num_failures + 1)
+    counted = replace(
+        health,
+        failure_rate=_rate(health, 1.0),
+        num_seen=min(RATE_MIN_SEEN, health.num_seen + 1),
+        num_failures=health.num_failures + 1,
+    )
     outlier = counted.num_seen >= RATE_MIN_SEEN and counted.failure_rate >= EJECT_RATE
     return _ejected(counted, now) if outlier or counted.num_failures >= EJECT_AFTER else counted
 

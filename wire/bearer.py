@@ -22,8 +22,11 @@ def bearer(head: RequestHead) -> str | None:
 
 def require_token(head: RequestHead, token: str) -> None:
     """Return if the request carries `token`. Raises Refusal 401; takes the same time wherever they differ."""
-    shown = bearer(head) or ""
-    if not hmac.compare_digest(shown.encode(), token.encode()):
+    shown = (head.get("authorization") or "").encode()
+    if hmac.compare_digest(shown, f"Bearer {token}".encode()):
+        return
+    other = bearer(head) or ""  # the scheme's name in another case
+    if not hmac.compare_digest(other.encode(), token.encode()):
         raise Refusal(
             401, "invalid_api_key", "This port is for Nearfield's own hops; use the edge's address."
         )

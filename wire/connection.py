@@ -13,7 +13,7 @@ from typing import cast
 from wire import descriptors, filesend
 from wire.exchange import Disconnected, Exchange
 from wire.flow import Flow
-from wire.http1 import Body, End, RequestGate, RequestHead, response_head_bytes
+from wire.http1 import Body, End, Events, Message, RequestGate, RequestHead, response_head_bytes
 from wire.refusal import Refusal
 from wire.roster import Roster
 
@@ -234,24 +234,33 @@ class Connection(asyncio.Protocol):
 
     # inside -------------------------------------------------------------------------------------------------
 
-    def _dispatch(self, events: list[RequestHead | Body | End]) -> None:
+    def _dispatch(self, events: Events) -> None:
         begun: Exchange | None = None
         for event in events:
-            if isinstance(event, RequestHead):
-                self._in_head = False
+            if isinstance(event, Message):
+                begun = Exchange(event.head, self._address, self, event.body)
+                self._num_unread_bytes = len(event.body)
+            elif isinstance(event, RequestHead):
                 begun = self._exchange = Exchange(event, self._address, self)
             elif self._exchange is not None:
                 self._pass_on(self._exchange, event)
-        if self._exchange is None and not self._in_head and self._gate.num_waiting_bytes:
-            self._in_head = True
-            self._deadline = self._loop.time() + self._limits.head_s
-        held = self._num_unread_bytes + self._gate.num_waiting_bytes
-        if self._reading and self._exchange is not None and held > self._limits.read_buffer_bytes:
-            self._reading = False
-            self._transport.pause_reading()
+        if begun is None or not begun.body_complete:
+            self._watch_input()
         if begun is not None:  # last: the handler runs now, with all that is here already fed to it
+            self._in_head, self._exchange = False, begun
             self._flow = Flow(self._serve(begun))
             self._flow.resume()
+
+    def _watch_input(self) -> None:
+        """More is to come: start the clock of a head, and stop reading what the handler does not take."""
+        num_waiting = self._gate.num_waiting_bytes
+        if self._exchange is None:
+            if not self._in_head and num_waiting:
+                self._in_head = True
+                self._deadline = self._loop.time() + self._limits.head_s
+        elif self._reading and self._num_unread_bytes + num_waiting > self._limits.read_buffer_bytes:
+            self._reading = False
+            self._transport.pause_reading()
 
     def _pass_on(self, exchange: Exchange, event: Body | End) -> None:
         if isinstance(event, End):

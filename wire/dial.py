@@ -218,8 +218,10 @@ class Pool:
         """(Answer) a completely read answer: keep its connection if another request may follow."""
         self._busy.discard(upstream)
         if upstream.reusable and not self._closed and len(self._idle) < self._max_idle:
-            upstream.idle_since = asyncio.get_running_loop().time()
+            upstream.idle_since = now = asyncio.get_running_loop().time()
             self._idle.append(upstream)
+            while now - self._idle[0].idle_since > IDLE_S or not self._idle[0].usable:
+                self._idle.popleft().abort()  # here, where no request waits for it
         else:
             upstream.abort()
 
@@ -230,14 +232,14 @@ class Pool:
     def _kept(self, idle_s: float) -> Upstream | None:
         """The connection used last, if alive and idle for less than `idle_s`; the dead ones are let go."""
         now = asyncio.get_running_loop().time()
-        while self._idle and (not self._idle[0].usable or now - self._idle[0].idle_since > IDLE_S):
-            self._idle.popleft().abort()
         while self._idle:
             upstream = self._idle.pop()
-            if upstream.usable and now - upstream.idle_since <= idle_s:
+            if not upstream.usable or now - upstream.idle_since > IDLE_S:
+                upstream.abort()
+            elif now - upstream.idle_since <= idle_s:
                 self._busy.add(upstream)
                 return upstream
-            if upstream.usable:
+            else:
                 self._idle.append(upstream)
                 return None
         return None
@@ -268,8 +270,12 @@ class Pool:
         meanwhile: Callable[[], None] | None,
     ) -> Answer:
         try:
-            upstream.begin(outgoing.method, head_s)
-            await outgoing.send(upstream, head_s)
+            upstream.begin(outgoing.method, outgoing.first, whole=not outgoing.more)
+            if outgoing.more or upstream.is_behind:
+                upstream.allow(head_s)
+                await upstream.caught_up()
+            if outgoing.more:
+                await outgoing.send_rest(upstream, head_s)
             if meanwhile is not None:
                 meanwhile()
             head = await upstream.answer(head_s)

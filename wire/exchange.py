@@ -19,6 +19,7 @@ SKIP_BYTES = 1024 * 1024  # of an unwanted body; for more the connection is clos
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _OURS = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive"})
 _BODYLESS = frozenset({204, 304})
+_CHUNKED: Headers = (("transfer-encoding", "chunked"),)
 
 
 class Disconnected(ConnectionError):
@@ -38,28 +39,34 @@ class Exchange:
         finished: the whole answer is queued.
     """
 
-    def __init__(self, head: RequestHead, peer: str, line: Line) -> None:
+    # What an ordinary request never changes is not set for each one anew.
+    disconnected = False
+    status = 0
+    finished = False
+    _ended = False
+    _asked = False  # the handler wants the body, so a client that waits for 100 has been told
+    _told = False  # the 100 was sent
+    _failure: Refusal | None = None
+    _waiting_since: float | None = None
+    _waited_s = 0.0
+    _received_bytes = 0
+    _pending_head = b""
+    _left: int | None = None  # answer bytes still owed; None when chunked or up to the close
+    _chunked = False
+    _mute = False  # HEAD, 204, 304: a body is counted but not sent
+    _fed: Signal | None = None  # there once the handler had to wait for the body
+
+    def __init__(self, head: RequestHead, peer: str, line: Line, body: bytes | None = None) -> None:
+        """`body` is the whole of it where it came with the head; else it is fed."""
         self.head = head
         self.peer = peer
         self.started = time.perf_counter()
-        self.disconnected = False
-        self.status = 0
-        self.finished = False
         self.keep_alive = head.keep_alive
         self._line = line
-        self._pieces: deque[bytes] = deque()
-        self._ended = False
-        self._asked = False  # the handler wants the body, so a client that waits for 100 has been told
-        self._told = False  # the 100 was sent
-        self._failure: Refusal | None = None
-        self._fed = Signal()
-        self._waiting_since: float | None = None
-        self._waited_s = 0.0
-        self._received_bytes = 0
-        self._pending_head = b""
-        self._left: int | None = None  # answer bytes still owed; None when chunked or up to the close
-        self._chunked = False
-        self._mute = False  # HEAD, 204, 304: a body is counted but not sent
+        self._pieces: deque[bytes] = deque((body,) if body else ())
+        if body is not None:
+            self._received_bytes = len(body)
+            self._ended = True
 
     # The request's body ------------------------------------------------------------------------------------
 
@@ -72,13 +79,15 @@ class Exchange:
         """(The connection) one more piece of the request's body."""
         self._pieces.append(data)
         self._received_bytes += len(data)
-        self._fed.set()
+        if self._fed is not None:
+            self._fed.set()
 
     def feed_end(self, failure: Refusal | None = None) -> None:
         """(The connection) the body is complete, or cannot be completed because of `failure`."""
         self._ended = failure is None
         self._failure = failure
-        self._fed.set()
+        if self._fed is not None:
+            self._fed.set()
 
     def body_rate_missed(self, bytes_per_s: float, grace_s: float) -> bool:
         """True if a handler has waited over `grace_s` for the body, and less than `bytes_per_s` came."""
@@ -164,6 +173,7 @@ class Exchange:
     async def _more(self) -> None:
         """Wait for the next piece, the end or a failure."""
         self._check_connected()
+        self._fed = self._fed or Signal()
         self._waiting_since = time.perf_counter()
         try:
             await self._fed
@@ -174,13 +184,19 @@ class Exchange:
 
     # The answer --------------------------------------------------------------------------------------------
 
-    async def start(self, status: int, headers: Headers, length: int | None = None) -> None:
+    async def start(
+        self, status: int, headers: Headers, length: int | None = None, *, first: bytes = b""
+    ) -> None:
         """Begin the answer; with `length` None it is chunked. The head leaves with the first write or soon.
 
-        Framing headers among `headers` are ignored: they are set here. Raises Disconnected.
+        `first` is the beginning of the body, if it is at hand: it leaves with the head. Framing headers among
+        `headers` are ignored: they are set here. Raises Disconnected.
         """
         self._open(status, headers, length)
-        asyncio.get_running_loop().call_soon(self._flush_head)
+        if first:
+            await self.write(first)
+        else:
+            asyncio.get_running_loop().call_soon(self._flush_head)
 
     async def write(self, data: bytes) -> None:
         """Send body bytes; waits while the peer reads slowly. `data` is not copied. Raises Disconnected."""
@@ -237,7 +253,7 @@ class Exchange:
             self.abort()
             raise ValueError("the answer is shorter than its announced length")
         if self._chunked and not self._mute:
-            self._line.send(self._take_head(), *(chunk_parts(data) if data else ()), LAST_CHUNK)
+            self._send_last(data)
         else:
             self._flush_head()
             if data and not self._mute:
@@ -275,28 +291,29 @@ class Exchange:
             raise RuntimeError("the answer was started already")
         self._mute = self.head.method == "HEAD" or status in _BODYLESS
         self.keep_alive = self.keep_alive and self._line.stays_open and self._body_will_be_read()
-        fields = [pair for pair in headers if pair[0] not in _OURS]
-        if length is not None and status not in _BODYLESS:
-            fields.append(("content-length", str(length)))
-        elif length is None and not self._mute:
-            self._frame_unknown_length(fields)
-        if not any(name == "date" for name, _ in headers):
-            fields.append(("date", self._line.date()))
-        if not self.keep_alive:
-            fields.append(("connection", "close"))
-        head = response_head_bytes(status, tuple(fields))
-        # An empty body needs no 100, but botocore misreads the next answer of a connection that left one out.
-        self._pending_head = CONTINUE + head if self._may_wait and self._ended else head
+        framing = self._framing(status, length)
+        given = dict(headers)
+        if not _OURS.isdisjoint(given):
+            headers = tuple([pair for pair in headers if pair[0] not in _OURS])
+        if "date" not in given:
+            headers = (*headers, ("date", self._line.date()))
+        self._pending_head = response_head_bytes(status, headers + framing)
+        if self.head.expect_continue and self._may_wait and self._ended:
+            # An empty body needs no 100, but botocore misreads the next answer of a connection that left one out.
+            self._pending_head = CONTINUE + self._pending_head
         self._left = length
         self.status = status
 
-    def _frame_unknown_length(self, fields: list[tuple[str, str]]) -> None:
-        """Chunked, or for HTTP/1.0 clients up to the close."""
-        self._chunked = self.head.minor == 1
-        if self._chunked:
-            fields.append(("transfer-encoding", "chunked"))
-        else:
-            self.keep_alive = False
+    def _framing(self, status: int, length: int | None) -> Headers:
+        """The headers that say where the answer ends: by length, chunked, or for HTTP/1.0 clients by the close."""
+        framing: Headers = ()
+        if length is not None:
+            framing = (("content-length", str(length)),) if status not in _BODYLESS else ()
+        elif not self._mute:
+            self._chunked = self.head.minor == 1
+            self.keep_alive = self.keep_alive and self._chunked
+            framing = _CHUNKED if self._chunked else ()
+        return framing if self.keep_alive else (*framing, ("connection", "close"))
 
     def _body_will_be_read(self) -> bool:
         """False if the client may wait for a 100 that will not come, or its body is broken or too long to skip."""
@@ -313,6 +330,16 @@ class Exchange:
             self._line.send(b"%b%x\r\n%b\r\n" % (head, len(data), data))
         else:
             self._line.send(head, *chunk_parts(data))
+
+    def _send_last(self, data: bytes) -> None:
+        """The end of a chunked answer; in one piece if it is small, which over TLS is one record."""
+        head = self._take_head()
+        if not data:
+            self._line.send(head + LAST_CHUNK)
+        elif len(data) < JOIN_BYTES:
+            self._line.send(b"%b%x\r\n%b\r\n%b" % (head, len(data), data, LAST_CHUNK))
+        else:
+            self._line.send(head, *chunk_parts(data), LAST_CHUNK)
 
     def _owe(self, num_bytes: int) -> None:
         if self._left is None:
@@ -335,7 +362,8 @@ class Exchange:
             raise Disconnected("the client is gone")
 
     def _check_writable(self) -> None:
-        self._check_connected()
+        if self.disconnected:
+            raise Disconnected("the client is gone")
         if not self.status or self.finished:
             raise RuntimeError("the answer is not open")
 

@@ -7,10 +7,11 @@ framing is an error.
 
 import re
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 CHUNK_LINE_BYTES = 256  # a size and, at most, a short extension; nobody sends longer ones in good faith
 TRAILER_BYTES = 4096  # all trailers together; they are dropped, so this only bounds work
+_PLAIN_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e]*)?")
 _TRAILER_LINE = re.compile(rb"([!#$%&'*+.^`|~0-9A-Za-z-]+):[\t\x20-\x7e]*")
 _FRAMING_FIELDS = frozenset(
@@ -73,6 +74,9 @@ class LengthFraming:
         self.done = not self._left
 
 
+NO_BODY: Final = LengthFraming(0)  # done from the start, so one serves all
+
+
 class EofFraming:
     """Everything until the peer closes: only answers, and only where nothing else was said."""
 
@@ -86,19 +90,31 @@ class EofFraming:
 class ChunkedFraming:
     """`Transfer-Encoding: chunked`."""
 
-    def __init__(self) -> None:
-        self.done = False
-        self._left = 0  # bytes of the open chunk still to come
-        self._closing = False  # the CR LF after a chunk's data is due
-        self._trailers = -1  # bytes of trailers seen, -1 before the last chunk
-        self._partial = b""
+    done = False
+    _left = 0  # bytes of the open chunk still to come
+    _closing = False  # the CR LF after a chunk's data is due
+    _trailers = -1  # bytes of trailers seen, -1 before the last chunk
+    _partial = b""
+    _within = False  # inside a chunk or the trailers, rather than before a chunk's size
 
     def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
         """See Framing; a piece is one chunk or a part of one."""
         if self._partial:
             data, self._partial = self._partial + data, b""
         pieces: list[bytes] = []
-        position, end = 0, len(data)
+        position = 0 if self._within else _take_whole_chunks(data, pieces)
+        if position == len(data):
+            return pieces, b""
+        if data[position:] == LAST_CHUNK and not self._within:  # how nearly every body ends
+            self.done = True
+            return pieces, b""
+        rest = self._step_through(data, position, pieces)
+        self._within = bool(self._left) or self._closing or self._trailers >= 0
+        return pieces, rest
+
+    def _step_through(self, data: bytes, position: int, pieces: list[bytes]) -> bytes:
+        """Take what is not a whole chunk, or comes after one that is not; the bytes after the body."""
+        end = len(data)
         while position < end and not self.done:
             if self._left:
                 piece = data[position : position + self._left]
@@ -110,10 +126,10 @@ class ChunkedFraming:
             line = self._line(data, position)
             if line is None:
                 self._partial = data[position:]
-                return pieces, b""
+                return b""
             position += len(line) + 2
             self._take(line)
-        return pieces, data[position:] if self.done else b""
+        return data[position:] if self.done else b""
 
     @staticmethod
     def _line(data: bytes, position: int) -> bytes | None:
@@ -150,6 +166,19 @@ class ChunkedFraming:
         match = _TRAILER_LINE.fullmatch(line)
         if match is None or self._trailers > TRAILER_BYTES or match[1].lower() in _FRAMING_FIELDS:
             raise FramingError("a trailer is malformed, too long, or would change the framing")
+
+
+def _take_whole_chunks(data: bytes, pieces: list[bytes]) -> int:
+    """Put the data of the chunks that are here from size to end into `pieces`, most are; where they stop."""
+    position = 0
+    while size := _PLAIN_SIZE.match(data, position):
+        start = size.end()
+        stop = start + int(size[1], 16)
+        if start == stop or data[stop : stop + 2] != b"\r\n":
+            break
+        pieces.append(data[start:stop])
+        position = stop + 2
+    return position
 
 
 def chunk_parts(data: bytes) -> tuple[bytes, bytes, bytes]:

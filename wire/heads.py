@@ -12,7 +12,7 @@ Headers = tuple[tuple[str, str], ...]
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"})
 LENGTH_DIGITS = 15  # below 2**53, a petabyte
 TARGET = re.compile(r"/[\x21\x22\x24-\x7e]*")  # visible ASCII but '#': fragments are never sent
-NAME_CHARS: Final = rb"!#$%&'*+.^`|~0-9A-Za-z-"  # RFC 9110's token, without '_'
+NAME_CHARS: Final = r"!#$%&'*+.^`|~0-9A-Za-z-"  # RFC 9110's token, without '_'
 HOP_HEADERS = frozenset(
     {
         "connection",
@@ -47,10 +47,11 @@ class RequestHead(NamedTuple):
     keep_alive: bool
     expect_continue: bool
     minor: int = 1  # HTTP/1.minor
+    values: Mapping[str, str] | None = None  # the first value of each header, for look-ups
 
     def get(self, name: str) -> str | None:
         """The first value of header `name` (lower-case), or None."""
-        return first_value(self.headers, name)
+        return first_value(self.headers, name) if self.values is None else self.values.get(name)
 
 
 class ResponseHead(NamedTuple):
@@ -61,10 +62,11 @@ class ResponseHead(NamedTuple):
     content_length: int | None
     chunked: bool
     keep_alive: bool
+    values: Mapping[str, str] | None = None  # the first value of each header, for look-ups
 
     def get(self, name: str) -> str | None:
         """The first value of header `name` (lower-case), or None."""
-        return first_value(self.headers, name)
+        return first_value(self.headers, name) if self.values is None else self.values.get(name)
 
 
 def first_value(headers: Headers, name: str) -> str | None:
@@ -85,8 +87,11 @@ class HeadBuffer:
         self.limit = limit
         self._num_searched = 0
 
-    def take(self, data: bytes) -> bytes | None:
-        """Add `data`; the whole head once it is there, the rest stays. Raises FramingError, OverflowError."""
+    def take(self, data: bytes) -> tuple[str, bytes] | None:
+        """Add `data`; the whole head (Latin-1) and what follows it, once it is there; nothing stays then.
+
+        Raises FramingError, OverflowError.
+        """
         seen = self._num_searched
         whole = self.data + data if self.data else data
         if whole[:1] in b"\r\n" and whole:
@@ -96,8 +101,8 @@ class HeadBuffer:
             self._look_at_part(whole, whole[seen:])
             return None
         self._num_searched = 0
-        self.data = whole[end:]
-        return whole[:end]
+        self.data = b""
+        return whole[:end].decode("latin-1"), whole[end:]
 
     def _look_at_part(self, whole: bytes, fresh: bytes) -> None:
         if len(whole) >= self.limit:
@@ -114,28 +119,34 @@ def is_length(value: str) -> bool:
 
 
 _CONTROL = frozenset({"host", "content-length", "transfer-encoding", "connection", "expect", "upgrade"})
+UNUSUAL = _CONTROL - {"host", "content-length"}  # where none of these is given, nothing else asks for care
+_FIELD = re.compile(r"([^:]+):([^\r]*)\r\n")
 
 
-def read_fields(block: str) -> tuple[Headers, dict[str, str]]:
-    """The headers of `block`, lines that a grammar of ours has matched, and those that decide about framing.
+def read_fields(block: str) -> tuple[Headers, Mapping[str, str]]:
+    """The headers of `block`, lines that a grammar of ours has matched, and a look-up for those that frame.
 
-    The latter stand once each in the second value; Connection may be a list. Raises FramingError for one that
-    is repeated: two readers could choose differently.
+    Connection may be a list. Raises FramingError for another field of _CONTROL that is repeated: two readers could
+    choose differently.
     """
-    headers: list[tuple[str, str]] = []
+    headers = tuple([(name.lower(), value.strip(" \t")) for name, value in _FIELD.findall(block)])
+    control = dict(headers)
+    return headers, control if len(control) == len(headers) else _control(headers)
+
+
+def first_values(headers: Headers, control: Mapping[str, str]) -> Mapping[str, str]:
+    """The first value of each header; `control` is what `read_fields` gave beside them."""
+    return control if len(control) == len(headers) else dict(reversed(headers))
+
+
+def _control(headers: Headers) -> dict[str, str]:
+    """The same look-up where some header comes twice; its values are joined as a list."""
     control: dict[str, str] = {}
-    for line in block.split("\r\n")[:-1]:
-        name, _, value = line.partition(":")
-        name, value = name.lower(), value.strip(" \t")
-        headers.append((name, value))
-        if name in _CONTROL:
-            if name not in control:
-                control[name] = value
-            elif name == "connection":
-                control[name] += "," + value
-            else:
-                raise FramingError(f"The header {name} must not be repeated")
-    return tuple(headers), control
+    for name, value in headers:
+        if name in control and name in _CONTROL - {"connection"}:
+            raise FramingError(f"The header {name} must not be repeated")
+        control[name] = f"{control[name]},{value}" if name in control else value
+    return control
 
 
 def _tokens(connection: str) -> set[str]:
@@ -149,8 +160,12 @@ def says_close(control: Mapping[str, str]) -> bool:
 
 def without_hop_headers(headers: Headers, also: Iterable[str] = ()) -> Headers:
     """`headers` without those that belong to one connection (RFC 9110 7.6.1), those it names, and `also`."""
-    named = [value for name, value in headers if name == "connection"]
-    dropped = HOP_HEADERS.union(also, *map(_tokens, named)) if named or also else HOP_HEADERS
+    given = dict(headers)
+    dropped = HOP_HEADERS.union(also)
+    if "connection" in given:
+        dropped = dropped.union(*[_tokens(value) for name, value in headers if name == "connection"])
+    if dropped.isdisjoint(given):
+        return headers
     return tuple([pair for pair in headers if pair[0] not in dropped])
 
 

@@ -9,17 +9,29 @@ smuggled.
 
 import re
 from collections.abc import Mapping
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from wire.framing import END, Body, ChunkedFraming, End, Framing, FramingError, LengthFraming
+from wire.framing import (
+    END,
+    NO_BODY,
+    Body,
+    ChunkedFraming,
+    End,
+    Framing,
+    FramingError,
+    LengthFraming,
+)
 from wire.heads import (
     METHODS,
     NAME_CHARS,
     TARGET,
+    UNUSUAL,
     HeadBuffer,
     Headers,
     RequestHead,
     ResponseHead,
+    first_values,
     is_length,
     read_fields,
     request_head_bytes,
@@ -35,6 +47,7 @@ __all__ = [
     "Body",
     "End",
     "Headers",
+    "Message",
     "RequestGate",
     "RequestHead",
     "ResponseError",
@@ -48,22 +61,33 @@ __all__ = [
 
 NEVER = frozenset({"CONNECT", "TRACE"})  # tunnels and echoes have no place here
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
-_METHOD = "|".join(sorted(METHODS)).encode()
-_USER_METADATA = rb"(?i:x-amz-meta-)[%b_]+" % NAME_CHARS  # the one place where S3 clients put underscores
+_METHOD = "|".join(sorted(METHODS))
+_USER_METADATA = rf"(?i:x-amz-meta-)[{NAME_CHARS}_]+"  # the one place where S3 clients put underscores
 _REQUEST = re.compile(
-    rb"(%b) (?:https?://([A-Za-z0-9.:_\[\]-]+))?(/[\x21\x22\x24-\x7e]*) HTTP/1\.([01])\r\n" % _METHOD
-    + rb"((?:(?:[%b]+|%b):[\t\x20-\x7e]*\r\n)*)\r\n" % (NAME_CHARS, _USER_METADATA)
+    rf"({_METHOD}) (?:https?://([A-Za-z0-9.:_\[\]-]+))?(/[\x21\x22\x24-\x7e]*) HTTP/1\.([01])\r\n"
+    rf"((?:(?:[{NAME_CHARS}]+|{_USER_METADATA}):[\t\x20-\x7e]*\r\n)*)\r\n",
+    re.ASCII,
 )
-_REQUEST_LINE = re.compile(rb"[A-Z]+ [^ ]+ HTTP/([0-9]\.[0-9])")
-_UNDERSCORE = re.compile(rb"\n[%b]*_[%b_]*:" % (NAME_CHARS, NAME_CHARS))
+_REQUEST_LINE = re.compile(r"[A-Z]+ [^ ]+ HTTP/([0-9]\.[0-9])")
+_UNDERSCORE = re.compile(rf"\n[{NAME_CHARS}]*_[{NAME_CHARS}_]*:")
 _ODD_PATH = re.compile(r"%(?:00|2f|2e|5c)|\\|//|/\.\.?(?:/|$)", re.IGNORECASE)
-_ODD_BYTE = re.compile(rb"[^\t\r\n\x20-\x7e]")
+_ODD_BYTE = re.compile(r"[^\t\r\n\x20-\x7e]")
+
+
+class Message(NamedTuple):
+    """A head and its whole body, where both came at once and nothing after them: the usual request."""
+
+    head: RequestHead
+    body: bytes
+
+
+Events = list[Message | RequestHead | Body | End]
 
 
 class RequestGate:
     """The strict server side of one connection: one message at a time.
 
-    After `End` the bytes of a following (pipelined) request stay here; `next_message()` starts on them.
+    After `Message` or `End` the bytes of a following (pipelined) request stay here; `next_message()` starts on them.
     After a Refusal the gate is spent and the connection must be closed.
     """
 
@@ -82,34 +106,43 @@ class RequestGate:
         """Bytes of the current message's body still to come; 0 if only its end will say."""
         return self._framing.left if isinstance(self._framing, LengthFraming) else 0
 
-    def pass_by(self, num_bytes: int) -> list[RequestHead | Body | End]:
+    def pass_by(self, num_bytes: int) -> Events:
         """So many of those were read by another way: End if they were the last."""
         if isinstance(self._framing, LengthFraming) and num_bytes:
             self._framing.pass_by(num_bytes)
             return [END] if self._framing.done else []
         return []
 
-    def receive(self, data: bytes) -> list[RequestHead | Body | End]:
-        """The events that `data` completes, up to the End of the current message. Raises Refusal."""
-        events: list[RequestHead | Body | End] = []
+    def receive(self, data: bytes) -> Events:
+        """The events that `data` completes, up to the end of the current message. Raises Refusal."""
         framing = self._framing
         if framing is None:
-            raw = self._take_head(data)
-            if raw is None:
-                return events
-            head = _request_head(raw, self.limits)
-            framing = self._framing = (
-                ChunkedFraming() if head.chunked else LengthFraming(head.content_length or 0)
-            )
-            events.append(head)
-            data, self._head.data = self._head.data, b""
-        elif framing.done:
+            return self._begin(data)
+        if framing.done:
             self._head.data += data
-            return events
-        self._take_body(framing, data, events)
-        return events
+            return []
+        return self._take_body(framing, data, [])
 
-    def _take_body(self, framing: Framing, data: bytes, events: list[RequestHead | Body | End]) -> None:
+    def next_message(self) -> Events:
+        """Start on the next message with the bytes already here; returns its first events. Raises Refusal."""
+        self._framing = None
+        return self.receive(b"") if self._head.data else []
+
+    def _begin(self, data: bytes) -> Events:
+        taken = self._take_head(data)
+        if taken is None:
+            return []
+        raw, rest = taken
+        head = _request_head(raw, self.limits)
+        if len(rest) == (head.content_length or 0) and not head.chunked:
+            self._framing = NO_BODY
+            return [Message(head, rest)]
+        framing = self._framing = (
+            ChunkedFraming() if head.chunked else LengthFraming(head.content_length or 0)
+        )
+        return self._take_body(framing, rest, [head])
+
+    def _take_body(self, framing: Framing, data: bytes, events: Events) -> Events:
         try:
             pieces, self._head.data = ((), data) if framing.done else framing.feed(data)
         except FramingError as error:
@@ -117,13 +150,9 @@ class RequestGate:
         events += [Body(piece) for piece in pieces]
         if framing.done:
             events.append(END)
+        return events
 
-    def next_message(self) -> list[RequestHead | Body | End]:
-        """Start on the next message with the bytes already here; returns its first events. Raises Refusal."""
-        self._framing = None
-        return self.receive(b"") if self._head.data else []
-
-    def _take_head(self, data: bytes) -> bytes | None:
+    def _take_head(self, data: bytes) -> tuple[str, bytes] | None:
         try:
             return self._head.take(data)
         except OverflowError:
@@ -137,22 +166,25 @@ def _bad(message: str) -> Refusal:
     return Refusal(400, "bad_request", message)
 
 
-def _request_head(raw: bytes, limits: Limits) -> RequestHead:
+def _request_head(raw: str, limits: Limits) -> RequestHead:
     """Read and check one whole head (blank line included). Raises Refusal."""
     match = _REQUEST.fullmatch(raw)
-    if match is None or len(match[3]) > limits.target_bytes:
+    if match is None:
+        raise _why_not(raw, limits)
+    method, named_host, target, minor, fields = match.groups()
+    if len(target) > limits.target_bytes:
         raise _why_not(raw, limits)
     try:
-        headers, control = read_fields(match[5].decode())
+        headers, control = read_fields(fields)
     except FramingError as error:
         raise _bad(f"{error}.") from None
     # The absolute form must be taken (RFC 9112 3.2.2; S3 clients on AWS' C library send it over plain HTTP).
-    if match[2] is not None and match[2].decode().lower() != control.get("host", "").lower():
+    if named_host is not None and named_host.lower() != control.get("host", "").lower():
         raise _bad("The request target names another host than the Host header.")
-    return _checked_request(match[1].decode(), match[3].decode(), headers, control, match[4] == b"1", limits)
+    return _checked_request(method, target, headers, control, minor == "1", limits)
 
 
-def _why_not(raw: bytes, limits: Limits) -> Refusal:
+def _why_not(raw: str, limits: Limits) -> Refusal:
     """What is wrong with a head that is not of the grammar."""
     try:
         _check_request_line(raw, limits)
@@ -163,15 +195,15 @@ def _why_not(raw: bytes, limits: Limits) -> Refusal:
     if _UNDERSCORE.search(raw):
         # CGI and WSGI fold '_' into '-': content_length would be read as content-length behind us.
         return _bad("Header names with an underscore are not accepted.")
-    if not TARGET.fullmatch(raw.split(b" ", 2)[1].decode()):
+    if not TARGET.fullmatch(raw.split(" ", 2)[1]):
         return _bad("The request target must be a path of visible ASCII characters, such as /v1/models.")
     return _bad("Every header line must be NAME: VALUE, unfolded, without a blank before the colon.")
 
 
-def _check_request_line(raw: bytes, limits: Limits) -> None:
+def _check_request_line(raw: str, limits: Limits) -> None:
     """The checks that need only the raw first line: method and length of the target."""
-    line = raw[: raw.find(b"\r\n")]
-    method = line.partition(b" ")[0].decode("latin-1")
+    line = raw[: raw.find("\r\n")]
+    method = line.partition(" ")[0]
     if method in NEVER:
         raise Refusal(405, "method_not_allowed", f"{method} is not served here.")
     if method not in METHODS:
@@ -183,7 +215,7 @@ def _check_request_line(raw: bytes, limits: Limits) -> None:
     version = _REQUEST_LINE.fullmatch(line)  # llhttp lets two spaces pass
     if version is None:
         raise _bad("The request line must be: METHOD, space, /path, space, HTTP/1.1.")
-    if version[1] not in {b"1.0", b"1.1"}:
+    if version[1] not in {"1.0", "1.1"}:
         raise Refusal(505, "bad_request", "Use HTTP/1.1.")
 
 
@@ -195,15 +227,23 @@ def _checked_request(
     if len(headers) > limits.num_headers:
         raise Refusal(431, "head_too_large", f"More than {limits.num_headers} headers; send fewer.")
     _check_host(control.get("host", ""), limits)
+    length = _content_length(control.get("content-length"))
+    values = first_values(headers, control)
+    if UNUSUAL.isdisjoint(control):
+        return RequestHead(
+            method, target, path, query, headers, length, False, is_11, False, int(is_11), values
+        )
     if "upgrade" in control:
         raise Refusal(405, "method_not_allowed", "This server does not upgrade connections.")
-    length, chunked = _request_framing(control, is_11=is_11)
+    chunked = _is_chunked(control, is_11=is_11)
     expect = control.get("expect")
     if expect is not None and expect.lower() != "100-continue":
         raise Refusal(417, "bad_request", "The only expectation served is 100-continue.")
     keep_alive = is_11 and not says_close(control)
     waits = expect is not None and is_11  # for a 100, which an empty body gets too: see Exchange._open
-    return RequestHead(method, target, path, query, headers, length, chunked, keep_alive, waits, int(is_11))
+    return RequestHead(
+        method, target, path, query, headers, length, chunked, keep_alive, waits, int(is_11), values
+    )
 
 
 def _check_path(path: str, limits: Limits) -> None:
@@ -222,15 +262,19 @@ def _check_host(host: str, limits: Limits) -> None:
         raise _bad("This Host is not served here.")
 
 
-def _request_framing(control: Mapping[str, str], *, is_11: bool) -> tuple[int | None, bool]:
-    """(content length or None, chunked). Raises Refusal for every ambiguous combination."""
-    coding, length = control.get("transfer-encoding"), control.get("content-length")
-    if coding is not None:
-        if not is_11 or length is not None or coding.lower() != "chunked":
-            raise _bad("Transfer-Encoding must be just 'chunked', on HTTP/1.1, without Content-Length.")
-        return None, True
-    if length is None:
-        return None, False
-    if not is_length(length):
+def _content_length(said: str | None) -> int | None:
+    if said is None:
+        return None
+    if not is_length(said):
         raise _bad("Content-Length must be one plain number.")
-    return int(length), False
+    return int(said)
+
+
+def _is_chunked(control: Mapping[str, str], *, is_11: bool) -> bool:
+    """Raises Refusal for every ambiguous combination."""
+    coding = control.get("transfer-encoding")
+    if coding is None:
+        return False
+    if not is_11 or "content-length" in control or coding.lower() != "chunked":
+        raise _bad("Transfer-Encoding must be just 'chunked', on HTTP/1.1, without Content-Length.")
+    return True

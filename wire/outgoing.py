@@ -12,7 +12,17 @@ _OURS = frozenset({"content-length", "transfer-encoding", "expect"})
 
 
 class Outgoing:
-    """A request that can be sent until a streamed body has been begun (`replayable`)."""
+    """A request that can be sent until a streamed body has been begun (`replayable`).
+
+    `first` is what goes out at once: the head, and the body if it is at hand and wanted. `more` says that this is
+    not all of it.
+    """
+
+    replayable = True
+    expects = False
+    streams = False
+    more = False
+    _chunked = False
 
     def __init__(
         self,
@@ -26,32 +36,38 @@ class Outgoing:
         expect_continue: bool,
     ) -> None:
         self.method = method
-        self.replayable = True
-        self.expects = expect_continue and body is not None
-        self.streams = not (body is None or isinstance(body, bytes))
         self._body = body
-        self._chunked = self.streams and length is None
-        framed = [pair for pair in headers if pair[0] not in _OURS]
-        if not any(name == "host" for name, _ in headers):
-            framed.insert(0, ("host", host))
-        if self._chunked:
-            framed.append(("transfer-encoding", "chunked"))
-        elif self.streams:
-            framed.append(("content-length", str(length)))
-        elif body is not None or method in {"POST", "PUT"}:
-            framed.append(("content-length", str(len(body) if isinstance(body, bytes) else 0)))
-        if self.expects:
-            framed.append(("expect", "100-continue"))
-        self._head = request_head_bytes(method, target, tuple(framed))
-
-    async def send(self, upstream: Upstream, head_s: float) -> None:
-        """Send all of it, or as much as the upstream wants before it answers. Raises DialError."""
-        body = self._body
-        if isinstance(body, bytes) and not self.expects:
-            await upstream.send(self._head + body)
-            upstream.sent_whole()
+        given = dict(headers)
+        if "host" not in given:
+            headers = (("host", host), *headers)
+        if not _OURS.isdisjoint(given):
+            headers = tuple([pair for pair in headers if pair[0] not in _OURS])
+        if isinstance(body, bytes) and not expect_continue:
+            headers = (*headers, ("content-length", str(len(body))))
+            self.first = request_head_bytes(method, target, headers) + body
             return
-        await upstream.send(self._head)
+        self.more = body is not None
+        self.expects = expect_continue and self.more
+        self.streams = self.more and not isinstance(body, bytes)
+        self._chunked = self.streams and length is None
+        self.first = request_head_bytes(method, target, headers + self._framing(length))
+
+    def _framing(self, length: int | None) -> Headers:
+        """The headers that say how long the body is, and whether it waits for a 100."""
+        body = self._body
+        if isinstance(body, bytes):
+            framing: Headers = (("content-length", str(len(body))),)
+        elif self._chunked:
+            framing = (("transfer-encoding", "chunked"),)
+        elif self.streams or self.method in {"POST", "PUT"}:
+            framing = (("content-length", str(length if self.streams else 0)),)
+        else:
+            framing = ()
+        return (*framing, ("expect", "100-continue")) if self.expects else framing
+
+    async def send_rest(self, upstream: Upstream, head_s: float) -> None:
+        """Send what follows `first`, or as much as the upstream wants before it answers. Raises DialError."""
+        body = self._body
         if self.expects and not await upstream.continued(min(CONTINUE_S, head_s)):
             return
         if isinstance(body, bytes):

@@ -3,14 +3,33 @@
 import re
 from collections.abc import Mapping
 
-from wire.framing import END, Body, ChunkedFraming, End, EofFraming, Framing, FramingError, LengthFraming
-from wire.heads import NAME_CHARS, HeadBuffer, Headers, ResponseHead, is_length, read_fields, says_close
+from wire.framing import (
+    END,
+    NO_BODY,
+    Body,
+    ChunkedFraming,
+    End,
+    EofFraming,
+    Framing,
+    FramingError,
+    LengthFraming,
+)
+from wire.heads import (
+    NAME_CHARS,
+    HeadBuffer,
+    Headers,
+    ResponseHead,
+    first_values,
+    is_length,
+    read_fields,
+    says_close,
+)
 
 RESPONSE_HEAD_BYTES = 64 * 1024  # our own hops send under 4 KiB; S3 user metadata may add 8
 RESPONSE_NUM_HEADERS = 128
-_TEXT = rb"[\t\x20-\x7e\x80-\xff]*"  # S3 stores echo user metadata as it was sent
+_TEXT = r"[\t\x20-\x7e\x80-\xff]*"  # S3 stores echo user metadata as it was sent
 _RESPONSE = re.compile(
-    rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: %b)?\r\n((?:[%b_]+:%b\r\n)*)\r\n" % (_TEXT, NAME_CHARS, _TEXT)
+    rf"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: {_TEXT})?\r\n((?:[{NAME_CHARS}_]+:{_TEXT}\r\n)*)\r\n"
 )
 
 
@@ -45,33 +64,31 @@ class ResponseReader:
     def receive(self, data: bytes) -> list[ResponseHead | Body | End]:
         """The events that `data` completes; interim (1xx) answers are swallowed. Raises ResponseError."""
         self.started = True
-        events: list[ResponseHead | Body | End] = []
         try:
-            while self._framing is None:
-                head = self._take_head(data)
-                data = b""
-                if head is None:
-                    return events
-                if head.status >= 200:
-                    events.append(head)
-                    self._framing = self._frame(head)
-                    data, self._head.data = self._head.data, b""
-            self._take_body(data, events)
+            framing = self._framing
+            return self._begin(data) if framing is None else self._take_body(framing, data, [])
         except (FramingError, OverflowError) as error:
             raise ResponseError(f"the answer is malformed: {error}") from None
-        return events
 
     def receive_eof(self) -> list[ResponseHead | Body | End]:
         """The peer closed: the End of an answer framed so. Raises Unframed if it cuts an answer short."""
         if isinstance(self._framing, EofFraming):
-            self._framing = LengthFraming(0)
+            self._framing = NO_BODY
             return [END]
         raise Unframed("the connection ended inside an answer")
 
-    def _take_body(self, data: bytes, events: list[ResponseHead | Body | End]) -> None:
-        framing = self._framing
-        if framing is None:
-            return
+    def _begin(self, data: bytes) -> list[ResponseHead | Body | End]:
+        while (taken := self._head.take(data)) is not None:
+            raw, data = taken
+            head = self._read_head(raw)
+            if head.status >= 200:
+                framing = self._framing = self._frame(head)
+                return self._take_body(framing, data, [head])
+        return []
+
+    def _take_body(
+        self, framing: Framing, data: bytes, events: list[ResponseHead | Body | End]
+    ) -> list[ResponseHead | Body | End]:
         if framing.done and not events:
             raise FramingError("bytes after the answer")
         pieces, rest = ([], data) if framing.done else framing.feed(data)
@@ -79,24 +96,24 @@ class ResponseReader:
         if framing.done:
             self._head.data = rest
             events.append(END)
+        return events
 
-    def _take_head(self, data: bytes) -> ResponseHead | None:
-        raw = self._head.take(data)
-        if raw is None:
-            return None
+    def _read_head(self, raw: str) -> ResponseHead:
         match = _RESPONSE.fullmatch(raw)
         if match is None:
             raise FramingError("its head is not HTTP/1")
-        headers, control = read_fields(match[3].decode("latin-1"))
-        head = _checked_response(int(match[2]), headers, control, is_11=match[1] == b"1")
+        minor, status, fields = match.groups()
+        headers, control = read_fields(fields)
+        head = _checked_response(int(status), headers, control, is_11=minor == "1")
         if head.status == 101:
             raise FramingError("an upgrade nobody asked for")
-        self.continued = self.continued or head.status == 100
+        if head.status == 100:
+            self.continued = True
         return head
 
     def _frame(self, head: ResponseHead) -> Framing:
         if self._method == "HEAD" or head.status in {204, 304}:
-            return LengthFraming(0)
+            return NO_BODY
         if head.chunked:
             return ChunkedFraming()
         return EofFraming() if head.content_length is None else LengthFraming(head.content_length)
@@ -105,13 +122,21 @@ class ResponseReader:
 def _checked_response(
     status: int, headers: Headers, control: Mapping[str, str], *, is_11: bool
 ) -> ResponseHead:
-    coding, length = control.get("transfer-encoding"), control.get("content-length")
-    if (coding is not None and length is not None) or len(headers) > RESPONSE_NUM_HEADERS:
-        raise FramingError("ambiguous length, or too many headers")
-    if (coding or "chunked").lower() != "chunked" or (length is not None and not is_length(length)):
-        raise FramingError("unknown transfer coding or length")
-    framed = coding is not None or length is not None or status in {204, 304}
+    if len(headers) > RESPONSE_NUM_HEADERS:
+        raise FramingError("too many headers")
+    length = _content_length(control)
+    chunked = "transfer-encoding" in control
+    framed = chunked or length is not None or status in {204, 304}
     keep_alive = is_11 and framed and not says_close(control)
-    return ResponseHead(
-        status, headers, None if length is None else int(length), coding is not None, keep_alive
-    )
+    return ResponseHead(status, headers, length, chunked, keep_alive, first_values(headers, control))
+
+
+def _content_length(control: Mapping[str, str]) -> int | None:
+    coding, length = control.get("transfer-encoding"), control.get("content-length")
+    if coding is not None:
+        if length is not None or coding.lower() != "chunked":
+            raise FramingError("an unknown transfer coding, or an ambiguous length")
+        return None
+    if length is not None and not is_length(length):
+        raise FramingError("the length is no number")
+    return None if length is None else int(length)

@@ -120,22 +120,33 @@ class Upstream(asyncio.Protocol):
         """The head of the final answer, or the end of the connection, is here."""
         return self._head is not None or self._failure is not None
 
-    def begin(self, method: str, head_s: float) -> None:
-        """Start a request; its answer's head must be here `head_s` seconds after the last byte was sent."""
+    def begin(self, method: str, first: bytes, *, whole: bool) -> None:
+        """Start a request and queue its first bytes, all of it if `whole`. Raises DialError."""
+        if self._failure is not None:
+            raise self._failure
         self._reader.start(method)
         self._head, self._ended, self._received, self._phase = None, False, 0, "send"
-        self._sent = False
-        self._alarm.set(head_s)
+        self._sent = whole
+        self._transport.write(first)
+
+    @property
+    def is_behind(self) -> bool:
+        """It reads slower than we send: `caught_up` waits for it."""
+        return self._drain is not None
+
+    async def caught_up(self) -> None:
+        """Wait while the upstream reads slowly. Raises DialError."""
+        if self._drain is not None:
+            await asyncio.shield(self._drain)
+            if self._failure is not None:
+                raise self._failure
 
     async def send(self, *parts: bytes) -> None:
         """Queue request bytes; waits while the upstream reads slowly. Raises DialError."""
         if self._failure is not None:
             raise self._failure
         self._transport.writelines(parts)
-        if self._drain is not None:
-            await asyncio.shield(self._drain)
-            if self._failure is not None:
-                raise self._failure
+        await self.caught_up()
 
     def sent_whole(self) -> None:
         """Nothing is owed of the request: without this the upstream would read the next one as its rest."""

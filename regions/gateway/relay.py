@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final, Literal
 from regions.gateway.trip import SSE, said_refusal
 from wire.dial import DialError, Pool, split_address
 from wire.eventcut import EventCut
-from wire.http1 import without_hop_headers
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from regions.gateway.trip import Trip
     from wire.dial import Answer
+    from wire.http1 import Headers
     from wire.timing import Phases
 
 CONNECT_S: Final = 2.0  # within a region; a node that takes longer is not there
@@ -36,7 +36,10 @@ class Relay:
 
     def __init__(self, addresses: Iterable[str], hop_token: str) -> None:
         self._pools = {address: Pool(*split_address(address)) for address in addresses}
-        self._hop_token = hop_token
+        self._headers: Headers = (
+            ("authorization", f"Bearer {hop_token}"),
+            ("content-type", "application/json"),
+        )
         self.inflight: Counter[tuple[str, str]] = Counter()  # requests by (address, revision)
 
     async def close(self) -> None:
@@ -63,15 +66,16 @@ class Relay:
         answer = await self._send(trip, address)
         if answer is None:
             return "unreachable"
-        async with answer:
+        try:
             if answer.head.status == NOT_RESIDENT:
                 await answer.read(MAX_ERROR_BYTES)
                 return "not_resident"
             _mark_sent(trip.phases, answer.connect_s * 1000)
-            try:
-                await _pass_back(trip, answer)
-            except DialError as error:
-                raise _lost(error) from error
+            await _pass_back(trip, answer)
+        except DialError as error:
+            raise _lost(error) from error
+        finally:
+            answer.abort()
         return "answered"
 
     async def _send(self, trip: Trip, address: str) -> Answer | None:
@@ -79,7 +83,7 @@ class Relay:
             return await self._pools[address].request(
                 "POST",
                 trip.exchange.head.path,
-                trip.request_headers(self._hop_token),
+                trip.request_headers(self._headers),
                 trip.body,
                 connect_s=CONNECT_S,
                 head_s=max(trip.left_s(), 0.001),
@@ -104,7 +108,7 @@ async def _pass_whole(trip: Trip, answer: Answer) -> None:
     """Read to its end before a byte goes out: a node lost meanwhile is a status, and the times are whole."""
     body = await _whole(trip, answer)
     trip.phases.mark("stream")
-    upstream = without_hop_headers(answer.head.headers, {"content-length"})
+    upstream = answer.head.headers
     headers = (*trip.answer_headers(upstream), ("server-timing", trip.timing(upstream)))
     await trip.exchange.respond(answer.head.status, headers, body)
 
@@ -122,13 +126,11 @@ async def _whole(trip: Trip, answer: Answer) -> bytes:
 async def _pass_stream(trip: Trip, answer: Answer) -> None:
     exchange, cut = trip.exchange, EventCut()
     if not exchange.status:
-        upstream = without_hop_headers(answer.head.headers, {"content-length"})
-        await exchange.start(200, trip.answer_headers(upstream))
+        await exchange.start(200, trip.answer_headers(answer.head.headers))
     while data := await answer.next(trip.patience_s(BETWEEN_S)):
         await exchange.write(cut.feed(data))
-    await exchange.write(cut.rest())
     trip.phases.mark("stream")
-    await exchange.finish(trip.receipt())
+    await exchange.finish(cut.rest() + trip.receipt())
 
 
 def _mark_sent(phases: Phases, connect_ms: float) -> None:

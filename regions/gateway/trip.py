@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from regions.gateway.hold import comment
 from regions.map import DEADLINE_MS, REGION, REMOTE_BYTES, REQUEST_ID, REVISION, START, TENANT, WAIT_S, Tier
+from wire.heads import without_hop_headers
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ DEFAULT_WAIT_S: Final = (
 SSE: Final = "text/event-stream"
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_OWN = frozenset({"server", "server-timing", REQUEST_ID, REGION, START, REMOTE_BYTES, REVISION})
+_OWN = frozenset(
+    {"server", "content-length", "server-timing", REQUEST_ID, REGION, START, REMOTE_BYTES, REVISION}
+)
 
 
 @dataclass(slots=True)
@@ -73,16 +76,15 @@ class Trip:
             raise Refusal(504, "deadline_exceeded", text, "server_error")
         return min(at_most_s, left_s)
 
-    def request_headers(self, hop_token: str) -> Headers:
-        """A new head for the node: nothing of the client's but what is named here.
+    def request_headers(self, ours: Headers) -> Headers:
+        """A new head for the node: `ours`, and nothing of the client's but what is named here.
 
         A request that was held says what it found, so that the node's figures name the same start state.
         """
         head = self.exchange.head
         start = ((START, str(self.found)),) if self.held else ()
         return (
-            ("authorization", f"Bearer {hop_token}"),
-            ("content-type", "application/json"),
+            *ours,
             ("accept", head.get("accept") or "*/*"),
             (REQUEST_ID, self.request_id),
             (TENANT, head.get(TENANT) or "default"),
@@ -101,7 +103,7 @@ class Trip:
             (START, str(self.found) if self.held else said),
             (REMOTE_BYTES, str(self.remote_bytes)),
         )
-        return (*[pair for pair in upstream if pair[0] not in _OWN], *ours)
+        return (*without_hop_headers(upstream, _OWN), *ours)
 
     async def say(self, progress: Progress) -> None:
         """Tells a client that streams how far its model is; the first comment opens the stream."""

@@ -25,6 +25,7 @@ BUSY_CODES = frozenset(  # what a node says of its own moment, or of its store's
     }
 )
 CRASH_CODES = frozenset({"engine_failed", "load_timeout"})  # may be a kill: worth another try, not any number
+RESIDENT = "resident"  # the state of a worker that answers
 PASSING_STATUSES = frozenset({401, 403, 429, 503})  # a node of another configuration, or a busy one
 
 
@@ -53,7 +54,7 @@ class WorkerView:
 
     def holds(self, revision: str) -> bool:
         """Whether it can answer for that revision now."""
-        return self.state == "resident" and self.revision == revision
+        return self.state == RESIDENT and self.revision == revision
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from regions.nodes.answers import RESIDENT
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from regions.nodes.client import NodeView, WorkerView
+    from regions.nodes.client import NodeView
 
 
 def answering(
@@ -20,22 +22,20 @@ def answering(
         nodes: last report of each node that answers, by address.
         inflight: requests of ours under way, by (address, revision): newer than the reports.
     """
-    loads = {
-        address: inflight.get((address, revision), 0) / max(1, worker.slots)
-        for address, view in nodes.items()
-        if (worker := _holder(revision, view)) is not None
-    }
-    return min(loads, key=lambda address: (loads[address], address), default=None)
+    best: tuple[float, str] | None = None
+    for address, view in nodes.items():
+        for worker in view.workers:
+            if worker.revision == revision and worker.state == RESIDENT:
+                load = (inflight.get((address, revision), 0) / (worker.slots or 1), address)
+                best = load if best is None else min(best, load)
+                break
+    return None if best is None else best[1]
 
 
 def waking(revision: str, nodes: Mapping[str, NodeView], tried: Collection[str]) -> str | None:
     """The node to load it: bytes in memory first, then most memory free; None if all were tried."""
     left = {address: view for address, view in nodes.items() if address not in tried}
     return min(left, key=lambda address: _wake_order(revision, left[address]), default=None)
-
-
-def _holder(revision: str, view: NodeView) -> WorkerView | None:
-    return next((worker for worker in view.workers if worker.holds(revision)), None)
 
 
 def _wake_order(revision: str, view: NodeView) -> tuple[bool, bool, int, str]:
