@@ -104,6 +104,7 @@ class Visit:
             "bytes": dict(report.bytes) if report else dict.fromkeys(SOURCES, 0),
             "start_phases": {name: round(ms, 3) for name, ms in report.phases.items()} if report else {},
             "copied_bytes": report.copied_bytes if report else 0,
+            **(report.device() if report else {}),
             "cached": cached_tokens,
             "revision": self.revision_id,
             "request_id": self.request_id,

@@ -37,6 +37,9 @@ class LoadReport:
     bytes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(SOURCES, 0))
     total_ms: float = 0.0
     copied_bytes: int = 0
+    h2d_bytes: int = 0
+    h2d_ms: float | None = None
+    """What the copies to a device took; of a start that did not wait for them, once it is known."""
 
     def note_ready(self, ready: Message, landing: Landing, total_ms: float) -> None:
         """Take the engine's and the landing's figures, once the engine can answer.
@@ -52,6 +55,8 @@ class LoadReport:
         self.phases |= {"fetch": waited_ms - verify_ms, "verify": verify_ms} | phases
         self.start = landing.source
         self.copied_bytes = int(ready.get("copied_bytes") or 0)
+        self.h2d_bytes = int(ready.get("h2d_bytes") or 0)
+        self.h2d_ms = self.phases.get("h2d") or None
         self.total_ms = total_ms
         self.note_bytes(landing)
 
@@ -65,6 +70,15 @@ class LoadReport:
         self.bytes |= {"mapped": landing.mapped_bytes, "copied": landing.copied_bytes}
         self.bytes["region"] = max(landing.bytes_read, progress.total_bytes - handed_bytes)
 
+    def note_stats(self, stats: Message) -> None:
+        """Take what the engine came to know after it was ready."""
+        if self.h2d_ms is None and "h2d_ms" in stats:
+            self.h2d_ms = float(stats["h2d_ms"])
+
+    def device(self) -> dict[str, Any]:
+        """What went to a device and how long that took; nothing where the weights stay in host memory."""
+        return {"h2d_bytes": self.h2d_bytes, "h2d_ms": self.h2d_ms} if self.h2d_bytes else {}
+
     def line(self) -> dict[str, Any]:
         """The last line of a load that succeeded."""
         return {
@@ -74,6 +88,7 @@ class LoadReport:
             "bytes": dict(self.bytes),
             "total_ms": round(self.total_ms, 3),
             "copied_bytes": self.copied_bytes,
+            **self.device(),
         }
 
 
