@@ -195,6 +195,8 @@ def _node(config: Config, name: str | None) -> Runner:
         host_cache_bytes=entry.host_cache_bytes,
         landing_pool_bytes=entry.landing_pool_bytes,
         num_threads=entry.num_threads or len(os.sched_getaffinity(0)),
+        device=entry.device,
+        num_spares=entry.spares,
         max_slots=entry.max_slots,
         idle_timeout_s=config.idle_timeout_s,
         store_socket=store_socket(config, entry),

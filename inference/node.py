@@ -19,6 +19,7 @@ import uvicorn
 from inference.api.app import make_app
 from inference.api.modeltext import TextShelf
 from inference.api.template import RENDER_CPU_MS, TemplateChild
+from inference.devices import CPU
 from inference.workers.host import Host, Means
 from inference.workers.inspection import look_at
 from inference.workers.shell_link import ShellLink
@@ -59,6 +60,8 @@ class NodeSettings:
     host_cache_bytes: int
     landing_pool_bytes: int = 0
     num_threads: int = 1
+    device: str = CPU
+    num_spares: int = 0
     max_slots: int = 16
     idle_timeout_s: float = 300.0
     template_cpu_ms: float = RENDER_CPU_MS
@@ -92,7 +95,7 @@ class Node:
         means = Means(
             settings.memory_budget_bytes, settings.host_cache_bytes, settings.max_slots, settings.num_threads
         )
-        self.host = Host(means, Parts(tier, shell, TextShelf(child)))
+        self.host = Host(means, Parts(tier, shell, TextShelf(child), settings.device))
         self.child = child
         self.is_stopping = False
 
@@ -153,7 +156,9 @@ async def run(settings: NodeSettings, ready: Callable[[int], None], stop: asynci
     settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = socket_path(settings.state)
     async with AsyncExitStack() as stack:
-        shell = StandingShell(partial(ShellLink.start, path))
+        shell = StandingShell(
+            partial(ShellLink.start, path, device=settings.device, num_spares=settings.num_spares)
+        )
         stack.push_async_callback(shell.close)
         tier = HostTier(
             settings.store,
