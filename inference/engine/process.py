@@ -90,8 +90,9 @@ def _serve(spec: EngineSpec, landing_fds: Sequence[int], link: EngineLink) -> No
     fd, ready_fd, event_fd, *mapped_fds = landing_fds
     view = open_landing(revision, fd, ready_fd, event_fd, spec.mapped_files, mapped_fds)
     landed = ToldLanding(view, link, len(revision.extents))
+    opening = time.perf_counter()
     device = open_device(spec.device)
-    context_ms = (time.perf_counter() - started) * 1000 if device else 0.0
+    context_ms = (time.perf_counter() - opening) * 1000
     config = config_of(spec.config)
     may_gate = spec.gated and revision.facts.kind == "generate" and shares_a_pass(config)
     model_class = class_of(config, revision.facts.kind)

@@ -70,6 +70,8 @@ def test_a_dtype_is_converted_on_the_device(stored, gated):
     device = LateDevice()
     found = put_on(device, model, landing, dtype="float32", gated=gated)
     assert found.copied_bytes == 0, "nothing is converted on the host"
+    places = sum(-(-weight.nbytes // 256) * 256 for weight in found.model.parameters())
+    assert device.device_bytes <= places + SMALL.num_slots * SMALL.slot_bytes, "a second copy of the weights"
     assert {weight.dtype for weight in found.model.parameters()} == {torch.float32}
     assert torch.equal(logits(found.model), logits(model.float()))
     assert found.copier.num_bytes == sum(tensor.nbytes for tensor in stored_tensors(model).values()) // 2
