@@ -16,7 +16,8 @@ from statistics import median
 
 import torch
 
-from bench.handoff import MIB, TENSOR_BYTES, make_model, put_model
+from bench import blob
+from bench.blob import MIB, TENSOR_BYTES
 from bench.limit import bare_bytes_per_s
 from bench.rows import Row, compare
 from bench.servers import ours
@@ -76,9 +77,9 @@ def measure_on(device: Device, megabytes: int, num_runs: int, say: Callable[[str
     """Load a model of this size over and over, by a fresh host tier each time."""
     with tempfile.TemporaryDirectory(prefix="nearfield-bench-") as scratch:
         path = Path(scratch) / "model.safetensors"
-        revision = make_model(path, max(1, megabytes * MIB // TENSOR_BYTES), "device")
+        revision = blob.made(path, max(1, megabytes * MIB // TENSOR_BYTES), "device")
         with ours(Path(scratch) / "store") as served:
-            asyncio.run(put_model(served.store, revision, path))
+            asyncio.run(blob.put(served.store, revision, path))
             runs = []
             for number in range(num_runs + 1):
                 runs.append(_run(device, served.store, revision))

@@ -62,10 +62,10 @@ def measure(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[li
     num_tensors = max(1, options.megabytes * MIB // TENSOR_BYTES)
     with tempfile.TemporaryDirectory(prefix="nearfield-bench-") as scratch:
         folder = Path(scratch)
-        whole = make_model(folder / "whole.safetensors", num_tensors, "whole")
-        pieces = make_model(folder / "pieces.safetensors", num_tensors, "pieces")
+        whole = _model(folder / "whole.safetensors", num_tensors, "whole")
+        pieces = _model(folder / "pieces.safetensors", num_tensors, "pieces")
         with ours(folder / "store") as served:
-            asyncio.run(put_model(served.store, whole, folder / "whole.safetensors"))
+            asyncio.run(_put(served.store, whole, folder / "whole.safetensors"))
             _put_growing(served.store, pieces, folder / "pieces.safetensors")
             found = _alternate(
                 served, folder / "store" / "store" / SOCKET_NAME, (whole, pieces), options.runs, say
@@ -73,7 +73,7 @@ def measure(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[li
     return _rows(found, num_tensors * TENSOR_BYTES), _notes(found, options.runs)
 
 
-def make_model(path: Path, num_tensors: int, name: str) -> Revision:
+def _model(path: Path, num_tensors: int, name: str) -> Revision:
     """A file of large tensors with a padded header, and the revision that describes it."""
     entries = {
         f"model.layers.{n}.weight": {
@@ -104,7 +104,7 @@ def _described(path: Path, model: str, header: bytes) -> Revision:
     return build_revision(plan, {path.name: scan.finish()}, facts, Spec())
 
 
-async def put_model(store: Endpoint, revision: Revision, path: Path) -> None:
+async def _put(store: Endpoint, revision: Revision, path: Path) -> None:
     """As a push: equal parts."""
     with Line(store) as line:
         line.call("PUT", url_path(BLOB_BUCKET)).demand(200)
