@@ -15,6 +15,7 @@ BENCHES: Mapping[str, str] = MappingProxyType(
     {
         "cold": "cold start, region state, against a fresh process with boto3 and from_pretrained",
         "handoff": "cold landing beside the store: its files mapped, against the same bytes over HTTP",
+        "device": "weights to a GPU, from host memory and from the store, against the links alone",
         "storage": "the store against a bare sendfile loop, hashing, the disk, rclone serve s3 and OpenStack Swift",
         "weights": "from store, host and slow links to tensors and first tokens, against limits measured beside them",
         "overhead": "what edge and gateway add to the time to first token of a warm model",

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from inference.devices import CPU, MAX_SPARES, parse_device
+
 MIB = 1024 * 1024
 MAX_CONFIG_BYTES = 1 * MIB
 """A fleet of 100 regions is about 40 KiB of TOML; more is a mistake."""
@@ -71,6 +73,8 @@ class NodeEntry:
     With `handoff` a store of the same region and host hands its files of weights over, to be mapped without a copy.
     Weights that are read instead are kept in the folder `cache`, if one is named, within `host_cache_bytes`, so that a
     restart finds them: a tmpfs, or a disk if the node may lock its pages in memory. Without it they go with the node.
+    `device` is "cpu" or "cuda:N"; with a GPU `memory_budget_bytes` is what models may take of its memory, and so many
+    processes as `num_spares` stand ready with its context up (1 if it is not given).
     """
 
     region: str
@@ -83,6 +87,13 @@ class NodeEntry:
     num_threads: int = 0
     max_slots: int = 16
     handoff: bool = True
+    device: str = CPU
+    num_spares: int | None = None
+
+    @property
+    def spares(self) -> int:
+        """Processes to keep ready with the device's context up: one, unless told; none on the CPU, which has none."""
+        return int(self.device != CPU) if self.num_spares is None else self.num_spares
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,10 +252,25 @@ def _check(config: Config) -> None:
     for name, node in config.nodes.items():
         if node.region not in config.regions:
             raise ConfigError(f"nodes.{name}.region = {node.region!r} is not one of [regions]")
+        _check_device(f"nodes.{name}", node)
     for name, edge in config.edges.items():
         for region in (*edge.pins, *edge.via, *([edge.s3_region] if edge.s3_region else [])):
             if region not in config.regions:
                 raise ConfigError(f"edges.{name} names region {region!r}, which is not one of [regions]")
+
+
+def _check_device(where: str, node: NodeEntry) -> None:
+    try:
+        parse_device(node.device)
+    except ValueError as error:
+        raise ConfigError(f"{where}.device = {node.device!r}: {error}") from error
+    if node.spares and node.device == CPU:
+        raise ConfigError(
+            f"{where}.num_spares = {node.spares}: spares wait with a GPU's context up, and the CPU has none. "
+            'Remove it, or set device = "cuda:0".'
+        )
+    if node.spares > MAX_SPARES:
+        raise ConfigError(f"{where}.num_spares = {node.spares}: at most {MAX_SPARES}; each takes GPU memory")
 
 
 def _check_stores(config: Config) -> None:

@@ -196,6 +196,8 @@ def _node(config: Config, name: str | None) -> Runner:
         landing_pool_bytes=entry.landing_pool_bytes,
         cache=entry.cache,
         num_threads=entry.num_threads or len(os.sched_getaffinity(0)),
+        device=entry.device,
+        num_spares=entry.spares,
         max_slots=entry.max_slots,
         idle_timeout_s=config.idle_timeout_s,
         store_socket=store_socket(config, entry),

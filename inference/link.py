@@ -22,6 +22,8 @@ Message = dict[str, Any]
 PREFIX_BYTES = 4
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 """A prompt of a million token ids is about 7 MB of JSON; an answer of 1,024 vectors x 1,536 f32 is 8 MB."""
+MAX_FDS = 253
+"""The most the kernel takes with one message (SCM_MAX_FD)."""
 READ_BYTES = 256 * 1024
 """One read: many token frames at once, and small against a process."""
 SOCKET_BUFFER_BYTES = 1024 * 1024
@@ -109,6 +111,32 @@ class FrameReader:
             raise LinkError(f"a frame of {length} bytes is over the limit of {MAX_FRAME_BYTES}")
         end = start + PREFIX_BYTES + length
         return end if len(self._held) >= end else None
+
+
+def receive_frame(connection: socket.socket) -> tuple[Message | None, list[int]]:
+    """One frame and the descriptors that came with it, blocking; None at the end of the stream.
+
+    Raises:
+        LinkError: a bad frame, or the peer went away inside it.
+    """
+    prefix, fds, _, _ = socket.recv_fds(connection, PREFIX_BYTES, MAX_FDS)
+    if not prefix:
+        return None, []
+    prefix += _exactly(connection, PREFIX_BYTES - len(prefix))
+    length = int.from_bytes(prefix, "big")
+    if length > MAX_FRAME_BYTES:
+        raise LinkError(f"a frame of {length} bytes is over the limit of {MAX_FRAME_BYTES}")
+    return parse_body(_exactly(connection, length)), list(fds)
+
+
+def _exactly(connection: socket.socket, count: int) -> bytes:
+    held = bytearray()
+    while len(held) < count:
+        data = connection.recv(count - len(held))
+        if not data:
+            raise LinkError("the peer went away inside a frame")
+        held += data
+    return bytes(held)
 
 
 def link_pair() -> tuple[socket.socket, socket.socket]:

@@ -20,6 +20,7 @@ import uvicorn
 from inference.api.app import make_app
 from inference.api.modeltext import TextShelf
 from inference.api.template import RENDER_CPU_MS, TemplateChild
+from inference.devices import CPU
 from inference.workers.figures import StartFigures
 from inference.workers.host import Host, Means
 from inference.workers.inspection import look_at
@@ -66,6 +67,8 @@ class NodeSettings:
     cache: Path | None = None
     """A folder of this node's own, in which weights that were read outlive it; `host_cache_bytes` at most."""
     num_threads: int = 1
+    device: str = CPU
+    num_spares: int = 0
     max_slots: int = 16
     idle_timeout_s: float = 300.0
     template_cpu_ms: float = RENDER_CPU_MS
@@ -100,7 +103,8 @@ class Node:
             settings.memory_budget_bytes, settings.host_cache_bytes, settings.max_slots, settings.num_threads
         )
         self.metrics = Metrics()
-        self.host = Host(means, Parts(tier, shell, TextShelf(child)), figures=StartFigures(self.metrics))
+        parts = Parts(tier, shell, TextShelf(child), settings.device)
+        self.host = Host(means, parts, figures=StartFigures(self.metrics))
         self._add_gauges()
         self.child = child
         self.is_stopping = False
@@ -195,7 +199,9 @@ async def run(settings: NodeSettings, ready: Callable[[int], None], stop: asynci
     settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = socket_path(settings.state)
     async with AsyncExitStack() as stack:
-        shell = StandingShell(partial(ShellLink.start, path))
+        shell = StandingShell(
+            partial(ShellLink.start, path, device=settings.device, num_spares=settings.num_spares)
+        )
         stack.push_async_callback(shell.close)
         tier = await asyncio.to_thread(tier_of, settings)
         stack.push_async_callback(asyncio.to_thread, tier.close)

@@ -10,8 +10,9 @@ link frames; descriptors come with a frame's first bytes (SCM_RIGHTS).
 
 A fork copies one thread only, so a second one (an OpenMP pool after one matrix product, measured) would
 leave its locks held for ever in the child. Hence: no thread, no tensor operation, a look at
-/proc/self/task before each fork. It ends when the node's connection ends or the node dies; its children
-die with it.
+/proc/self/task before each fork. Nor does a GPU's context survive a fork: the shell never looks at one, and a
+few spares (`inference.spares`), forked ahead, bring it up and are handed what a fork would be. It ends when the
+node's connection ends or the node dies; its children die with it.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from inference.link import MAX_FRAME_BYTES, PREFIX_BYTES, LinkError, Message, frame_bytes, parse_body
+from inference.devices import CPU
+from inference.link import Message, frame_bytes, receive_frame
+from inference.spares import SparePool
 from inference.spec import EngineSpec, SpecError
 
 if TYPE_CHECKING:
@@ -42,6 +45,7 @@ ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_OFFLINE": "1",  # nothing is ever fetched
     "OMP_WAIT_POLICY": "PASSIVE",  # spinning workers on shared cores made a pass 15 times slower (measured)
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # a look for GPUs that leaves CUDA alone: it does not survive a fork
     "OPENBLAS_NUM_THREADS": "1",  # numpy's and scipy's pools are threads, made at import
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_OFFLINE": "1",
@@ -57,12 +61,12 @@ INSPECT_DEADLINE_S = 20.0
 """A throw-away child that takes longer is killed; a 1,000-layer config takes under 2 s."""
 INSPECT_MEMORY_BYTES = 4 << 30
 """Address space an inspection may take beyond what the shell has mapped itself."""
+WARM_DEADLINE_S = 60.0
+"""A spare that takes longer to bring its device up hangs in the driver; a context takes 0.3 to 3 s."""
 FORK_WAIT_S = 5.0
 """Until a forked child says that it runs; a host that is slower than this is out of memory."""
 NUM_ENGINE_FDS = 4
 """Of an engine without mapped files: landing, ready, event, link."""
-MAX_FDS = 253
-"""The most the kernel takes with one message (SCM_MAX_FD)."""
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
 
@@ -132,8 +136,9 @@ class Children:
 class Shell:
     """One connection's loop. Everything happens in this one thread."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, spares: SparePool | None = None) -> None:
         self._connection = connection
+        self._spares = spares or SparePool(CPU, 0)
         self._children = Children()
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
@@ -152,13 +157,17 @@ class Shell:
             self._wait()
             self._children.kill_late(time.monotonic())
             for pid, status in self._children.reap():
-                self._send({"op": "exited", "pid": pid, "status": status})
+                self._tell_end(pid, status)
+            self._hear_spares()
             if self._readable() and not self._answer():
                 return
+            self._add_spare()
 
     def _wait(self) -> None:
-        wait_s = self._children.next_deadline_s(time.monotonic())
-        poller = _poller(self._connection, self._wake_read)
+        now = time.monotonic()
+        ends = (self._children.next_deadline_s(now), self._spares.roster.next_due_s(now))
+        poller = _poller(self._connection, self._wake_read, *self._spares.sockets.values())
+        wait_s = min((end for end in ends if end is not None), default=None)
         poller.poll(None if wait_s is None else wait_s * 1000 + 1)
         try:
             self._wake_read.recv(4096)
@@ -170,7 +179,7 @@ class Shell:
 
     def _answer(self) -> bool:
         """Hear one message and answer it; False when the node is gone."""
-        message, fds = _receive(self._connection)
+        message, fds = receive_frame(self._connection)
         if message is None:
             return False
         try:
@@ -198,6 +207,9 @@ class Shell:
             return {"op": "refused", "message": str(fault)}
         if len(spec.mapped) != len(fds) - NUM_ENGINE_FDS:
             return {"op": "refused", "message": f"{len(fds)} descriptors for {len(spec.mapped)} mapped files"}
+        started = time.perf_counter()
+        if spec.device == self._spares.device and (pid := self._spares.hand_over(value, fds)) is not None:
+            return {"op": "forked", "pid": pid, "ms": _ms_since(started), "spare": True}
         return self._fork("nf-engine", lambda: _be_engine(spec, fds), None)
 
     def _fork_inspection(self, request: object, fds: list[int]) -> Message:
@@ -206,23 +218,54 @@ class Shell:
         forked = self._fork("nf-inspect", lambda: _be_inspection(request, fds[0]), INSPECT_DEADLINE_S)
         return {**forked, "op": "inspecting"}
 
+    def _tell_end(self, pid: int, status: int) -> None:
+        if (fault := self._spares.gone(pid, time.monotonic())) is None:
+            self._send({"op": "exited", "pid": pid, "status": status})
+        else:
+            self._send({"op": "spare_ended", "pid": pid, "fault": fault or f"its exit status is {status}"})
+
+    def _hear_spares(self) -> None:
+        for pid in self._spares.hear():
+            self._children.deadlines[pid] = None
+            self._send({"op": "spare_ready", "pid": pid})
+
+    def _add_spare(self) -> None:
+        """Fork the next one if one is due."""
+        now = time.monotonic()
+        if not self._spares.roster.is_due(now) or num_threads() != 1:
+            return
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                forked = self._fork(
+                    "nf-spare", lambda: self._spares.be_spare(ours, theirs, _be_engine), WARM_DEADLINE_S
+                )
+            except OSError:  # no memory or no process left: later
+                ours.close()
+                self._spares.roster.note_failure(now)
+                return
+        self._spares.add(forked["pid"], ours)
+
     def _fork(self, name: str, work: Callable[[], None], deadline_s: float | None) -> Message:
         started = time.perf_counter()
         shell_pid = os.getpid()
         told_read, told_write = os.pipe()
         pid = os.fork()
         if not pid:
-            _be_child(
-                shell_pid, name, told_write, work, [self._connection, self._wake_read, self._wake_write]
-            )
+            inherited = [self._connection, self._wake_read, self._wake_write, *self._spares.sockets.values()]
+            _be_child(shell_pid, name, told_write, work, inherited)
         os.close(told_write)
         self._children.deadlines[pid] = None if deadline_s is None else time.monotonic() + deadline_s
         _poller(told_read).poll(FORK_WAIT_S * 1000)
         os.close(told_read)
-        return {"op": "forked", "pid": pid, "ms": round((time.perf_counter() - started) * 1000, 3)}
+        return {"op": "forked", "pid": pid, "ms": _ms_since(started)}
 
     def _send(self, message: Message) -> None:
         self._connection.sendall(frame_bytes(message))
+
+
+def _ms_since(started: float) -> float:
+    return round((time.perf_counter() - started) * 1000, 3)
 
 
 def _poller(*readable: socket.socket | int) -> Any:
@@ -230,28 +273,6 @@ def _poller(*readable: socket.socket | int) -> Any:
     for each in readable:
         poller.register(each, 1)
     return poller
-
-
-def _receive(connection: socket.socket) -> tuple[Message | None, list[int]]:
-    """One frame and the descriptors that came with it; None at the end of the stream."""
-    prefix, fds, _, _ = socket.recv_fds(connection, PREFIX_BYTES, MAX_FDS)
-    if not prefix:
-        return None, []
-    prefix += _exactly(connection, PREFIX_BYTES - len(prefix))
-    length = int.from_bytes(prefix, "big")
-    if length > MAX_FRAME_BYTES:
-        raise LinkError(f"a frame of {length} bytes is over the limit of {MAX_FRAME_BYTES}")
-    return parse_body(_exactly(connection, length)), list(fds)
-
-
-def _exactly(connection: socket.socket, count: int) -> bytes:
-    held = bytearray()
-    while len(held) < count:
-        data = connection.recv(count - len(held))
-        if not data:
-            raise LinkError("the node went away inside a frame")
-        held += data
-    return bytes(held)
 
 
 def _be_child(
@@ -277,8 +298,16 @@ def _be_child(
 def _be_engine(spec: EngineSpec, fds: list[int]) -> None:
     from inference.engine.process import run  # noqa: PLC0415 - imported already, by `prepare`
 
+    ctypes.CDLL(None).prctl(PR_SET_NAME, b"nf-engine")  # a spare was called otherwise
     landing, ready, event, link, *mapped = fds
     run(spec, (landing, ready, event, *mapped), link)
+
+
+def warm_up(device: str) -> str:
+    """Bring a device up in a forked child; gives what went wrong, or nothing."""
+    from inference.engine.device import bring_up  # noqa: PLC0415 - imported already, by `prepare`
+
+    return bring_up(device)
 
 
 def _be_inspection(request: Message, answer_fd: int) -> None:
@@ -309,6 +338,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m inference.shell", description=__doc__)
     parser.add_argument("--socket", required=True, help="path of the Unix socket to listen on")
     parser.add_argument("--parent", type=int, default=os.getppid(), help="pid that we die with")
+    parser.add_argument("--device", default=CPU, help="what engines compute on")
+    parser.add_argument("--spares", type=int, default=0, help="processes to keep ready with the device up")
     settings = parser.parse_args()
     die_with_parent(settings.parent)
     with listen(settings.socket) as listener:
@@ -316,7 +347,7 @@ def main() -> None:
         connection, _ = listener.accept()
     Path(settings.socket).unlink(missing_ok=True)  # one node, one connection
     with connection:
-        Shell(connection).serve(import_ms)
+        Shell(connection, SparePool(settings.device, settings.spares, warm_up)).serve(import_ms)
 
 
 if __name__ == "__main__":

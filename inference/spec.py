@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from inference.devices import CPU, parse_device
 from weights_cache.plan import MappedFile
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class EngineSpec:
         kv_budget_bytes: Memory for keys and values of all slots.
         mapped: The landing's files that are mapped where the store has them, as [number, start of the data]; their
             descriptors follow the landing's own.
+        device: What it computes on (`inference.devices`).
         gated: Start before every byte has landed, each layer waiting for its own.
     """
 
@@ -41,6 +43,7 @@ class EngineSpec:
     max_len: int = 0
     num_threads: int = 1
     kv_budget_bytes: int = 1 << 30
+    device: str = CPU
     gated: bool = True
     mapped: Sequence[Sequence[int]] = ()
 
@@ -65,6 +68,7 @@ class EngineSpec:
         spec = cls(**value)
         if spec.dtype not in DTYPES:
             raise SpecError(f"dtype must be one of {sorted(DTYPES)}")
+        _check_device(spec.device)
         spec._check_numbers()
         spec._check_mapped()
         return spec
@@ -82,3 +86,12 @@ class EngineSpec:
             numbers = pair if isinstance(pair, list | tuple) else ()
             if len(numbers) != 2 or not all(type(each) is int and each >= 0 for each in numbers):
                 raise SpecError("mapped must be pairs of whole numbers")
+
+
+def _check_device(value: object) -> None:
+    if not isinstance(value, str):
+        raise SpecError("device must be a string")
+    try:
+        parse_device(value)
+    except ValueError as cause:
+        raise SpecError(str(cause)) from cause

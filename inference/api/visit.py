@@ -106,6 +106,7 @@ class Visit:
             "copied_bytes": report.copied_bytes if report else 0,
             "start_total_ms": round(report.total_ms, 3) if report else 0.0,
             "shared_bytes": report.shared_bytes if report else 0,
+            **(report.device() if report else {}),
             "cached": cached_tokens,
             "revision": self.revision_id,
             "request_id": self.request_id,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from inference.engine.scheduler import Segment, Step
 
 NAMES = itertools.count()
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,37 +55,39 @@ class StepLayout:
     wanted, and `sampled_ids` their requests.
     """
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: Step, device: torch.device = CPU) -> None:
         singles = sorted((part for part in step if len(part.tokens) == 1), key=lambda part: part.slot)
         chunks = [part for part in step if len(part.tokens) > 1]
         ordered = [*singles, *chunks]
-        self.ids = torch.tensor([[token for part in ordered for token in part.tokens]])
-        self.positions = torch.tensor([[part.start + i for part in ordered for i in range(len(part.tokens))]])
+        self._device = device
+        self.ids = torch.tensor([[token for part in ordered for token in part.tokens]], device=device)
+        positions = [part.start + i for part in ordered for i in range(len(part.tokens))]
+        self.positions = torch.tensor([positions], device=device)
         ends = list(itertools.accumulate(len(part.tokens) for part in ordered))
         sampled = [end - 1 for part, end in zip(ordered, ends, strict=True) if part.samples]
-        self.sampled = torch.tensor(sampled, dtype=torch.long)
+        self.sampled = torch.tensor(sampled, dtype=torch.long, device=device)
         self.sampled_ids = [part.id for part in ordered if part.samples]
         self.runs = _runs(singles)
         self.chunks = [
             Chunk(part.slot, part.start, len(part.tokens), end - len(part.tokens))
             for part, end in zip(chunks, ends[len(singles) :], strict=True)
         ]
-        self.single_slots = torch.tensor([part.slot for part in singles], dtype=torch.long)
+        self.single_slots = torch.tensor([part.slot for part in singles], dtype=torch.long, device=device)
         self.single_positions = self.positions[0, : len(singles)]
         self._masks: dict[tuple[Run | Chunk, int], torch.Tensor | None] = {}
 
     def run_mask(self, run: Run, first: int, window: int) -> torch.Tensor | None:
         """[rows, 1, 1, positions from `first`], true where a row may look; None when all look everywhere."""
         if (run, window) not in self._masks:
-            self._masks[run, window] = _run_mask(run, first, window)
+            self._masks[run, window] = _run_mask(run, first, window, self._device)
         return self._masks[run, window]
 
     def chunk_mask(self, chunk: Chunk, first: int, window: int) -> torch.Tensor:
         """[tokens, positions from `first`]: causal, and within the window."""
         mask = self._masks.get((chunk, window))
         if mask is None:
-            own = torch.arange(chunk.start, chunk.start + chunk.count)[:, None]
-            seen = torch.arange(first, chunk.start + chunk.count)[None, :]
+            own = torch.arange(chunk.start, chunk.start + chunk.count, device=self._device)[:, None]
+            seen = torch.arange(first, chunk.start + chunk.count, device=self._device)[None, :]
             mask = (seen <= own) & (seen > own - window)
             self._masks[chunk, window] = mask
         return mask
@@ -96,20 +99,20 @@ def _runs(singles: list[Segment]) -> list[Run]:
     return [Run(slots[cut.start], cut.start, tuple(lengths[cut.start : cut.stop])) for cut in cuts]
 
 
-def _run_mask(run: Run, first: int, window: int) -> torch.Tensor | None:
+def _run_mask(run: Run, first: int, window: int, device: torch.device) -> torch.Tensor | None:
     longest = max(run.lengths)
     if min(run.lengths) == longest:
         return None
-    lengths = torch.tensor(run.lengths)[:, None]
-    seen = torch.arange(first, longest)[None, :]
+    lengths = torch.tensor(run.lengths, device=device)[:, None]
+    seen = torch.arange(first, longest, device=device)[None, :]
     return ((seen < lengths) & (seen >= lengths - window))[:, None, None, :]
 
 
 class SlotCache:
     """Keys and values of all slots: per layer [slots, KV heads, max_len, head size], made at its first use.
 
-    Stands where transformers expects a cache. Memory is taken from the system as positions are first
-    written.
+    Stands where transformers expects a cache. Host memory is taken from the system as positions are first
+    written, a device's at once.
     """
 
     def __init__(self, num_slots: int, max_len: int) -> None:
@@ -143,6 +146,8 @@ class SlotCache:
     def _room(self, like: torch.Tensor) -> torch.Tensor:
         _, num_heads, _, head_size = like.shape
         shape = (self._num_slots, num_heads, self._max_len, head_size)
+        if like.device != CPU:
+            return torch.zeros(shape, dtype=like.dtype, device=like.device)
         pages = mmap.mmap(-1, math.prod(shape) * like.element_size())  # zeroed by the system, page by page
         return torch.frombuffer(pages, dtype=like.dtype).view(shape)
 
@@ -196,7 +201,7 @@ class SlotAttention:
         """
         layout = self._cache.step()
         tokens = query[0].transpose(0, 1)  # [num_tokens, heads, head size]
-        out = torch.empty(*tokens.shape[:2], value.shape[-1], dtype=query.dtype)
+        out = torch.empty(*tokens.shape[:2], value.shape[-1], dtype=query.dtype, device=query.device)
         scores = Scores(scaling or query.shape[-1] ** -0.5, softcap, s_aux)
         layer = LayerStep(layout, key, value, scores, sliding_window or key.shape[2], tokens, out)
         for run in layout.runs:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from inference.engine.device import device_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -105,6 +107,7 @@ class Encoder:
 
     def __init__(self, model: PreTrainedModel, pooling: str, *, normalize: bool) -> None:
         self._model = model
+        self._device = device_of(model)
         self._pooling = pooling
         self._normalize = normalize
         self._pad_id = model.config.pad_token_id or 0
@@ -112,11 +115,15 @@ class Encoder:
     def encode(self, rows: Sequence[tuple[int, ...]]) -> torch.Tensor:
         """The vectors of token rows: [rows, size] float32."""
         longest = max(map(len, rows))
-        ids = torch.tensor([[*row, *[self._pad_id] * (longest - len(row))] for row in rows])
-        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+        ids = torch.tensor(
+            [[*row, *[self._pad_id] * (longest - len(row))] for row in rows], device=self._device
+        )
+        mask = torch.tensor(
+            [[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=self._device
+        )
         with torch.inference_mode():
             states = self._model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
-        return self._finished(self._pooled(states, mask[:, :, None].float()))
+        return self._finished(self._pooled(states, mask[:, :, None].float())).cpu()
 
     def _pooled(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         if self._pooling == "cls":

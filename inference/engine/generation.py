@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from inference.engine.sample import Sampled
     from inference.engine.scheduler import Scheduler, Step
     from inference.engine.slots import SlotPlan
-    from inference.engine.weights import Gates
+    from inference.engine.weights import Waits
     from inference.link import EngineLink, Message
 
 STATS_S = 1.0
@@ -38,7 +38,7 @@ class GenerateLoop:
         link: EngineLink,
         scheduler: Scheduler,
         model: StepModel,
-        gates: Gates | None,
+        gates: Waits | None,
         bounds: Bounds,
         room: SlotPlan,
     ) -> None:
@@ -189,6 +189,7 @@ class GenerateLoop:
             "waiting": self._scheduler.num_waiting,
             "step_ms": _ms(pace.decode_s),
             "prefill_ms_per_token": _ms(pace.prefill_s_per_token),
+            **(self._gates.figures() if self._gates else {}),
         }
 
     def _tell_stats(self) -> None:

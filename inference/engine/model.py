@@ -15,6 +15,7 @@ import torch
 from transformers import DynamicCache
 
 from inference.engine.attention import SlotAttention, SlotCache, StepLayout
+from inference.engine.device import device_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -49,12 +50,18 @@ class SlotModel:
 
     def __init__(self, model: PreTrainedModel, num_slots: int, max_len: int) -> None:
         self._model = model
+        self._device = device_of(model)
         self._cache = SlotCache(num_slots, max_len)
         model.set_attn_implementation(SlotAttention(self._cache).name)
 
     def forward(self, step: Step) -> tuple[list[str], torch.Tensor]:
         """See `StepModel`."""
-        layout = StepLayout(step)
+        layout, logits = self.compute(step)
+        return layout.sampled_ids, logits.float().cpu()  # rows are sampled on the host, each by its own rules
+
+    def compute(self, step: Step) -> tuple[StepLayout, torch.Tensor]:
+        """The step's logits where the model computes: [sampled, vocabulary]."""
+        layout = StepLayout(step, self._device)
         self._cache.layout = layout
         with torch.inference_mode():
             out = self._model(
@@ -64,7 +71,7 @@ class SlotModel:
                 use_cache=True,
                 logits_to_keep=layout.sampled,
             )
-        return layout.sampled_ids, out.logits[0].float()
+        return layout, out.logits[0]
 
     def release(self, slot: int, *, scrub: bool) -> None:
         """See `StepModel`."""
@@ -77,6 +84,7 @@ class LoneModel:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
+        self._device = device_of(model)
         self._caches: dict[int, Any] = {}
         self._last: dict[int, tuple[Segment, torch.Tensor]] = {}
 
@@ -104,9 +112,11 @@ class LoneModel:
             self._caches[part.slot] = DynamicCache(config=self._model.config)
         with torch.inference_mode():
             out = self._model(
-                input_ids=torch.tensor([part.tokens]), past_key_values=self._caches[part.slot], use_cache=True
+                input_ids=torch.tensor([part.tokens], device=self._device),
+                past_key_values=self._caches[part.slot],
+                use_cache=True,
             )
-        last: torch.Tensor = out.logits[0, -1].float()
+        last: torch.Tensor = out.logits[0, -1].float().cpu()
         return last
 
 

@@ -12,11 +12,14 @@ import os
 import socket
 import time
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 import torch
 
 from inference.engine.classes import class_of, config_of
+from inference.engine.device import open_device
+from inference.engine.device_attach import attach_on
 from inference.engine.embed import Encoder
 from inference.engine.embedding import EmbedLoop
 from inference.engine.generation import GenerateLoop
@@ -87,23 +90,49 @@ def _serve(spec: EngineSpec, landing_fds: Sequence[int], link: EngineLink) -> No
     fd, ready_fd, event_fd, *mapped_fds = landing_fds
     view = open_landing(revision, fd, ready_fd, event_fd, spec.mapped_files, mapped_fds)
     landed = ToldLanding(view, link, len(revision.extents))
+    opening = time.perf_counter()
+    device = open_device(spec.device)
+    context_ms = (time.perf_counter() - opening) * 1000
     config = config_of(spec.config)
     may_gate = spec.gated and revision.facts.kind == "generate" and shares_a_pass(config)
     model_class = class_of(config, revision.facts.kind)
-    attached = attach(revision, landed, model_class, config, dtype=spec.dtype, gated=may_gate)
-    fit_each_pass(attached.model, spec.num_threads)
+    take = attach if device is None else partial(attach_on, device)
+    attached = take(revision, landed, model_class, config, dtype=spec.dtype, gated=may_gate)
+    if device is None:
+        fit_each_pass(attached.model, spec.num_threads)
     attach_ms = (time.perf_counter() - started) * 1000 - landed.waited_ms
     loop = _loop(spec, revision, attached, config, link)
     warm_ms = (time.perf_counter() - started) * 1000 - landed.waited_ms - attach_ms
-    phases = {"attach": round(attach_ms, 3), "wait": round(landed.waited_ms, 3), "warm": round(warm_ms, 3)}
+    phases = {"attach": attach_ms, "wait": landed.waited_ms, "warm": warm_ms}
+    if device is not None:
+        phases = on_device(phases, context_ms, attached)
     loop.serve(
         {
             "op": "ready",
-            "phases": phases,
+            "phases": {name: round(ms, 3) for name, ms in phases.items()},
             "copied_bytes": attached.copied_bytes,
+            "h2d_bytes": attached.copier.planned_bytes if attached.copier else 0,
             "gated": attached.gates is not None,
         }
     )
+
+
+def on_device(phases: dict[str, float], context_ms: float, attached: Attached) -> dict[str, float]:
+    """A start's phases with the device's own taken out of `attach`; they stay exclusive.
+
+    What a gated start still copies is no phase of it: the first request's prompt waits for that.
+    """
+    copier = attached.copier
+    waited_ms, h2d_ms = 0.0, 0.0
+    if copier is not None and attached.gates is None:
+        waited_ms, h2d_ms = copier.waited_ms, copier.h2d_ms or 0.0
+    return {
+        "context": context_ms,
+        **phases,
+        "attach": phases["attach"] - context_ms - waited_ms - h2d_ms,
+        "wait": phases["wait"] + waited_ms,
+        "h2d": h2d_ms,
+    }
 
 
 def _loop(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedConfig, PreTrainedModel
 
+    from inference.engine.copier import Copier
     from weights_cache.plan import Layout
     from weights_cache.revision import Revision, TensorEntry
 
@@ -68,6 +69,19 @@ class Landed(Protocol):
         """Wait for every extent; raises LandingError."""
 
 
+class Waits(Protocol):
+    """What makes modules wait for their bytes, once each."""
+
+    waited_ms: float
+
+    @property
+    def num_closed(self) -> int:
+        """Modules that have not run yet."""
+
+    def figures(self) -> dict[str, float]:
+        """What is known by now of work that goes on beside the passes."""
+
+
 class AttachError(Exception):
     """These weights do not fill this model; `code` and a sentence."""
 
@@ -84,8 +98,10 @@ class Attached:
     model: PreTrainedModel
     copied_bytes: int
     """Bytes of weights that are not views of the landing."""
-    gates: Gates | None
+    gates: Waits | None
     """None if every byte is here."""
+    copier: Copier | None = None
+    """What brings (or brought) the weights to a device."""
 
 
 def attach(
@@ -107,12 +123,12 @@ def attach(
     """
     target = NAMED.get(dtype) or stored_dtype(revision.tensors)
     if gated and not _reads_bytes(revision, landed.layout, model_class, config, target):
-        model = _filled(model_class, config, _views(revision, landed), target)
+        model = filled(model_class, config, _views(revision, landed), target)
         spans = _spans(model, landed.buffer)
         if all(span is not None for span in spans.values()):
             return Attached(model, 0, Gates(model, revision, landed))
     landed.wait_all()
-    model = _filled(model_class, config, _views(revision, landed), target)
+    model = filled(model_class, config, _views(revision, landed), target)
     return Attached(model, _copied_bytes(model, landed.buffer), None)
 
 
@@ -133,14 +149,20 @@ def _reads_bytes(
     target: torch.dtype,
 ) -> bool:
     """True if attaching looks at values: to convert, to align, or to compare a tied pair stored twice."""
-    ties = getattr(config.get_text_config(), "tie_word_embeddings", True)
-    tied = tuple(getattr(model_class, "_tied_weights_keys", None) or ()) if ties else ()
-    return any(
+    return ties_stored_twice(revision, model_class, config) or any(
         (tensor.dtype in COMPUTED and DTYPES[tensor.dtype] != target)
         or places.place(tensor) % DTYPES[tensor.dtype].itemsize
-        or any(tensor.name.endswith(name) for name in tied)
         for tensor in revision.tensors
     )
+
+
+def ties_stored_twice(
+    revision: Revision, model_class: type[PreTrainedModel], config: PreTrainedConfig
+) -> bool:
+    """True if a weight that is tied to another is stored too: then their values say whether it is."""
+    ties = getattr(config.get_text_config(), "tie_word_embeddings", True)
+    tied = tuple(getattr(model_class, "_tied_weights_keys", None) or ()) if ties else ()
+    return any(tensor.name.endswith(name) for tensor in revision.tensors for name in tied)
 
 
 def _views(revision: Revision, landed: Landed) -> dict[str, torch.Tensor]:
@@ -160,12 +182,13 @@ def _view(flat: torch.Tensor, start: int, tensor: TensorEntry) -> torch.Tensor:
     return own.view(dtype).view(tensor.shape)
 
 
-def _filled(
+def filled(
     model_class: type[PreTrainedModel],
     config: PreTrainedConfig,
     views: dict[str, torch.Tensor],
     dtype: torch.dtype,
 ) -> PreTrainedModel:
+    """A model of these tensors, its every weight and buffer accounted for. Raises AttachError."""
     load: Any = model_class.from_pretrained
     try:
         model, report = load(
@@ -180,8 +203,8 @@ def _filled(
     except RuntimeError as cause:
         raise AttachError("bad_weights", f"the weights do not fit {model_class.__name__}: {cause}") from cause
     _check_filled(model, report)
-    filled: PreTrainedModel = model.eval()
-    return filled
+    whole: PreTrainedModel = model.eval()
+    return whole
 
 
 def _check_filled(model: PreTrainedModel, report: dict[str, Any]) -> None:
@@ -221,7 +244,7 @@ def _copied_bytes(model: PreTrainedModel, buffer: memoryview) -> int:
     return sum({weights[name].data_ptr(): weights[name].nbytes for name in outside}.values())
 
 
-def _units(model: nn.Module) -> Iterator[tuple[nn.Module, list[str]]]:
+def units(model: nn.Module) -> Iterator[tuple[nn.Module, list[str]]]:
     """The modules that wait, and the names of the weights each waits for."""
     inside: tuple[str, ...] = ()
     names = set(model.state_dict())
@@ -255,7 +278,7 @@ class Gates:
         self._closed: dict[nn.Module, Any] = {}
         self.waited_ms = 0.0
         """Time that forward passes spent waiting for bytes."""
-        for module, names in _units(model):
+        for module, names in units(model):
             numbers = {
                 number for name in names if (span := self._spans[name]) for number in self._extents_of(span)
             }
@@ -266,6 +289,10 @@ class Gates:
     def num_closed(self) -> int:
         """Modules that have not run yet."""
         return len(self._closed)
+
+    def figures(self) -> dict[str, float]:
+        """See `Waits`: bytes land without the engine."""
+        return {}
 
     def open_all(self) -> None:
         """Wait for every byte and take all gates away."""

@@ -45,6 +45,9 @@ class LoadReport:
     total_ms: float = 0.0
     copied_bytes: int = 0
     shared_bytes: int = 0
+    h2d_bytes: int = 0
+    h2d_ms: float | None = None
+    """What the copies to a device took; of a start that did not wait for them, once it is known."""
 
     def note_ready(
         self, ready: Message, landing: Landing, laps: Mapping[str, float], fork_ms: float, total_ms: float
@@ -66,6 +69,8 @@ class LoadReport:
         self.phases |= {**engine, "text": laps["text"]}
         self.start = landing.source
         self.copied_bytes = int(ready.get("copied_bytes") or 0)
+        self.h2d_bytes = int(ready.get("h2d_bytes") or 0)
+        self.h2d_ms = self.phases.get("h2d") or None
         self.total_ms = total_ms
         self.note_bytes(landing)
 
@@ -81,6 +86,15 @@ class LoadReport:
             host_bytes = landing.host_bytes
             self.bytes |= {"host": host_bytes, "region": max(read_bytes, rest_bytes - host_bytes)}
 
+    def note_stats(self, stats: Message) -> None:
+        """Take what the engine came to know after it was ready."""
+        if self.h2d_ms is None and "h2d_ms" in stats:
+            self.h2d_ms = float(stats["h2d_ms"])
+
+    def device(self) -> dict[str, Any]:
+        """What went to a device and how long that took; nothing where the weights stay in host memory."""
+        return {"h2d_bytes": self.h2d_bytes, "h2d_ms": self.h2d_ms} if self.h2d_bytes else {}
+
     def line(self) -> dict[str, Any]:
         """The last line of a load that succeeded."""
         return {
@@ -91,6 +105,7 @@ class LoadReport:
             "total_ms": round(self.total_ms, 3),
             "copied_bytes": self.copied_bytes,
             "shared_bytes": self.shared_bytes,
+            **self.device(),
         }
 
     def words(self) -> str:

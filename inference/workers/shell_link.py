@@ -6,17 +6,21 @@ Standard library only: the API process imports this file.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inference.devices import CPU
 from inference.link import PREFIX_BYTES, READ_BYTES, FrameReader, LinkError, Message, frame_bytes, parse_body
 from inference.shell import ENVIRONMENT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+log = logging.getLogger("nearfield.node")
 
 START_DEADLINE_S = 120.0
 """Importing torch and transformers takes 5 s on a quiet host, and half a minute on a crowded one."""
@@ -55,13 +59,17 @@ class ShellLink:
         self.import_ms = 0.0
 
     @classmethod
-    async def start(cls, path: Path, deadline_s: float = START_DEADLINE_S) -> ShellLink:
+    async def start(
+        cls, path: Path, deadline_s: float = START_DEADLINE_S, *, device: str = CPU, num_spares: int = 0
+    ) -> ShellLink:
         """Start a shell that listens at `path` (at most 107 bytes; made anew), and wait until it can fork.
+
+        With `num_spares` it keeps so many processes ready that have brought `device` up already.
 
         Raises:
             ShellError: it ended, or is not ready in `deadline_s`.
         """
-        process = await _spawn(path)
+        process = await _spawn(path, device, num_spares)
         try:
             async with asyncio.timeout(deadline_s):
                 link = cls(process, await _connected(path, process))
@@ -166,6 +174,10 @@ class ShellLink:
         match message["op"]:
             case "hello":
                 self._hello.set_result(message)
+            case "spare_ready":
+                log.info("process %d stands ready with its device up", message["pid"])
+            case "spare_ended":
+                log.warning("a spare process ended before it had a model: %s", message["fault"])
             case "exited":
                 if message["pid"] in self._exits:
                     self._exits[message["pid"]].set_result(message["status"])
@@ -201,11 +213,12 @@ INSPECTION_DIED = {
 }
 
 
-async def _spawn(path: Path) -> asyncio.subprocess.Process:
+async def _spawn(path: Path, device: str, num_spares: int) -> asyncio.subprocess.Process:
     """The shell in a session of its own: a Ctrl-C is the node's to handle."""
     search = os.pathsep.join(filter(None, (PACKAGE_ROOT, os.environ.get("PYTHONPATH"))))
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "inference.shell", "--socket", str(path), "--parent", str(os.getpid())),
+        *("--device", device, "--spares", str(num_spares)),
         env={**os.environ, **ENVIRONMENT, "PYTHONPATH": search},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from inference.api.sequences import ModelLimits
 from inference.api.template import json_file
+from inference.devices import CPU
 from inference.workers.board import Board, LoadFailure
 from inference.workers.engine_process import EngineProcess
 from inference.workers.life import Act, Event, State, Tenancy, move
@@ -41,6 +42,7 @@ class Parts:
     tier: Tier
     shell: Shell
     texts: TextShelf
+    device: str = CPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,7 @@ class Worker:
         """The load's report, its bytes as they stand now."""
         if self._landing is not None:
             self.report.note_bytes(self._landing)
+        self.report.note_stats(self.stats)
         return self.report
 
     def leave(self) -> None:
@@ -206,6 +209,7 @@ class Worker:
             "max_len": self.revision.facts.context_tokens,
             "num_threads": self.room.num_threads,
             "kv_budget_bytes": max(1, self.room.kv_bytes),
+            "device": self._parts.device,
             "mapped": [(each.file, each.data_at) for each in landing.mapped],
         }
 

@@ -1,0 +1,151 @@
+"""Weights to a GPU: from host memory and from the store, each against what the links alone can do.
+
+The limits are measured in the same run: one pinned buffer copied over and over (host to device), and a bare socket
+reader (the link to the store). Ours goes the engine's own way: landing, pinned ring, side stream, every extent
+checked. It needs a CUDA device; `bench/GPU.md` says what else is checked on one.
+"""
+
+import argparse
+import asyncio
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from bench import blob
+from bench.blob import MIB, TENSOR_BYTES
+from bench.limit import bare_bytes_per_s
+from bench.rows import Row, compare
+from bench.servers import ours
+from inference.devices import parse_device
+from inference.engine.copier import Copier, Target
+from inference.engine.device import Device, DeviceError, open_device
+from inference.engine.device_attach import LandedBytes
+from inference.engine.ring import Ring, parts_of
+from storage.client.sdk import Endpoint
+from weights_cache.cache import HostTier
+from weights_cache.fetch import BLOB_BUCKET
+from weights_cache.landing import Landing
+from weights_cache.revision import Revision
+from weights_cache.view import open_landing
+
+HOST_SHARE = 0.8  # of the copy rate, from host memory
+STORE_SHARE = 1 / 1.2  # of the slower of link and copy, from the store
+LIMIT_BYTES = 64 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Seconds of one load from the store and of one from host memory, and of the limits beside them."""
+
+    store_s: float
+    host_s: float
+    link_s: float
+    copy_s: float
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of this benchmark."""
+    parser.add_argument("--runs", type=int, default=5, help="runs of each way (5)")
+    parser.add_argument("--megabytes", type=int, default=4096, help="size of the model in MiB (4096)")
+    parser.add_argument("--device", type=parse_device, default="cuda:0", help="the GPU (cuda:0)")
+    parser.add_argument("--threads", type=int, default=8, help="threads that fill the ring (8)")
+
+
+def measure(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[list[Row], list[str]]:
+    """Rows and notes."""
+    torch.set_num_threads(options.threads)
+    try:
+        device = open_device(options.device)
+    except DeviceError as error:
+        raise SystemExit(f"{error.message}. This benchmark needs a CUDA device.") from error
+    if device is None:
+        raise SystemExit("the CPU maps its weights: there is nothing to copy. Name a CUDA device.")
+    runs = measure_on(device, options.megabytes, options.runs, say)
+    return rows_of(runs, options.megabytes * MIB), [
+        f"one model in tensors of {TENSOR_BYTES // MIB} MiB, a store process on this host, HTTP over loopback",
+        f"the ring is {Ring().num_slots} slots of {Ring().slot_bytes // MIB} MiB, filled by {options.threads} threads",
+        "every extent is verified as it lands; the first run of each way is not counted",
+    ]
+
+
+def measure_on(device: Device, megabytes: int, num_runs: int, say: Callable[[str], None]) -> list[Run]:
+    """Load a model of this size over and over, by a fresh host tier each time."""
+    with tempfile.TemporaryDirectory(prefix="nearfield-bench-") as scratch:
+        path = Path(scratch) / "model.safetensors"
+        revision = blob.made(path, max(1, megabytes * MIB // TENSOR_BYTES), "device")
+        with ours(Path(scratch) / "store") as served:
+            asyncio.run(blob.put(served.store, revision, path))
+            runs = []
+            for number in range(num_runs + 1):
+                runs.append(_run(device, served.store, revision))
+                say(f"run {number}: {runs[-1]}")
+    return runs[1:]
+
+
+def _run(device: Device, store: Endpoint, revision: Revision) -> Run:
+    num_bytes = revision.files[0].size
+    tier = HostTier(store, 2 * num_bytes)
+    started = time.perf_counter()
+    landing = tier.land(revision, pin=True)
+    copy_model(device, landing, revision)
+    store_s = time.perf_counter() - started
+    started = time.perf_counter()
+    copy_model(device, landing, revision)
+    host_s = time.perf_counter() - started
+    landing.release()
+    tier.close()
+    memory = memoryview(bytearray(min(num_bytes, 1 << 30)))
+    link_s = num_bytes / bare_bytes_per_s(store, BLOB_BUCKET, revision.files[0].blake3, memory)
+    return Run(store_s, host_s, link_s, num_bytes / copy_bytes_per_s(device))
+
+
+def copy_model(device: Device, landing: Landing, revision: Revision) -> Copier:
+    """The engine's way of a landing's bytes to the device, without a model around them."""
+    view = open_landing(
+        revision, landing.fd, landing.ready_fd, landing.event_fd, landing.mapped, landing.mapped_fds
+    )
+    targets = {
+        index: Target(device.empty(tensor.length), torch.uint8)
+        for index, tensor in enumerate(revision.tensors)
+    }
+    copier = Copier(device, Ring(), LandedBytes(view), targets)
+    copier.run([*parts_of(revision.extents, revision.tensors, view.layout)])
+    return copier
+
+
+def copy_bytes_per_s(device: Device, num_copies: int = 64) -> float:
+    """What the link to the device gives: a pinned buffer, again and again."""
+    source, target = device.pinned(LIMIT_BYTES), device.empty(LIMIT_BYTES)
+    stream, done = device.stream(), device.event()
+    device.copy(stream, target, source)
+    done.record(stream)
+    done.synchronize()
+    started = time.perf_counter()
+    for _ in range(num_copies):
+        device.copy(stream, target, source)
+    done.record(stream)
+    done.synchronize()
+    return num_copies * LIMIT_BYTES / (time.perf_counter() - started)
+
+
+def rows_of(runs: list[Run], num_bytes: int) -> list[Row]:
+    """Rates in GB/s: ours against the limit."""
+    gigabytes = num_bytes / 1e9
+
+    def row(what: str, seconds: list[float], limits: list[float], target: float) -> Row:
+        rates = gigabytes / median(seconds), gigabytes / median(limits)
+        return compare(f"{what}, {gigabytes:.2f} GB", *rates, "GB/s", better="higher", target=target)
+
+    copies = [run.copy_s for run in runs]
+    slower = [max(run.copy_s, run.link_s) for run in runs]
+    return [
+        row(
+            "host memory to device, against the copy alone", [run.host_s for run in runs], copies, HOST_SHARE
+        ),
+        row("store to device, against the slower link", [run.store_s for run in runs], slower, STORE_SHARE),
+    ]

@@ -1,0 +1,156 @@
+"""The way of weights through a ring of pinned memory to a device, as a list of steps. Pure: no torch, no clock.
+
+A GPU reads host memory by itself only if it is pinned, and pinning a whole model takes longer than copying it:
+so the bytes go through a few pinned slots. A slot may be filled again only when the device has read it, which
+its own event says, and never sooner (vLLM lost weights to that race: vllm-exl3 PR #28). The order is that of
+execution, the memory is bounded by the ring, and every byte is sent once, whatever the tensors' sizes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from weights_cache.revision import MAX_EXTENT_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from weights_cache.plan import Layout
+    from weights_cache.revision import Extent, TensorEntry
+
+PART_ALIGN_BYTES = 16
+"""Of each part in its slot: the widest element has 8 bytes, and a device copies 16 at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """How much pinned memory: at least two slots, so that one is filled while the other is read.
+
+    By default 128 MiB: a slot holds a whole extent, and eight of them keep a PCIe 5 link (50 GB/s) busy for 2.5 ms
+    while the thread that fills them is not scheduled.
+    """
+
+    num_slots: int = 8
+    slot_bytes: int = MAX_EXTENT_BYTES
+
+    def __post_init__(self) -> None:
+        if self.num_slots < 2 or self.slot_bytes < PART_ALIGN_BYTES or self.slot_bytes % PART_ALIGN_BYTES:
+            raise ValueError(f"a ring has two slots or more, of a multiple of {PART_ALIGN_BYTES} bytes")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """`length` bytes of one tensor, from its byte `start` on, which lie at byte `source` of the landing."""
+
+    extent: int
+    layer: int
+    tensor: int
+    start: int
+    source: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class WaitExtent:
+    """The host waits until the extent is in memory and verified."""
+
+    extent: int
+
+
+@dataclass(frozen=True, slots=True)
+class WaitSlot:
+    """The host waits until the device has read the slot."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """The host copies a part to byte `at` of a slot."""
+
+    slot: int
+    at: int
+    part: Part
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """The device is told to copy the part to its tensor."""
+
+    slot: int
+    at: int
+    part: Part
+
+
+@dataclass(frozen=True, slots=True)
+class MarkSlot:
+    """An event behind all that was sent so far: when it has happened, the slot is free."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class MarkLayer:
+    """An event behind all that was sent so far: when it has happened, the layer may run, and all before it."""
+
+    layer: int
+
+
+Step = WaitExtent | WaitSlot | Fill | Send | MarkSlot | MarkLayer
+
+
+def parts_of(extents: Sequence[Extent], tensors: Sequence[TensorEntry], places: Layout) -> Iterator[Part]:
+    """The tensors' bytes in the order of the extents, which is that of execution."""
+    for number, extent in enumerate(extents):
+        end = extent.offset + extent.length
+        for index in extent.tensors:
+            tensor = tensors[index]
+            first, last = max(extent.offset, tensor.offset), min(end, tensor.offset + tensor.length)
+            if first < last:
+                source = places.place(tensor) + first - tensor.offset
+                yield Part(number, extent.layer, index, first - tensor.offset, source, last - first)
+
+
+def steps(parts: Iterable[Part], ring: Ring) -> Iterator[Step]:
+    """What to do, one after another, to bring the parts to the device. Parts of a layer are neighbours."""
+    num_sent, extent, layer = 0, None, None
+    for load in _loads(parts, ring.slot_bytes):
+        first, slot = load[0][1], num_sent % ring.num_slots
+        if layer is not None and first.layer != layer:
+            yield MarkLayer(layer)
+        if first.extent != extent:
+            yield WaitExtent(first.extent)
+        if num_sent >= ring.num_slots:
+            yield WaitSlot(slot)
+        yield from (Fill(slot, at, part) for at, part in load)
+        yield from (Send(slot, at, part) for at, part in load)
+        yield MarkSlot(slot)
+        num_sent, extent, layer = num_sent + 1, first.extent, first.layer
+    if layer is not None:
+        yield MarkLayer(layer)
+
+
+def _loads(parts: Iterable[Part], slot_bytes: int) -> Iterator[list[tuple[int, Part]]]:
+    """What goes into one slot: parts of one extent and their places there; a part that is too long is cut."""
+    load: list[tuple[int, Part]] = []
+    at = 0
+    for part in parts:
+        if load and part.extent != load[0][1].extent:
+            yield load
+            load, at = [], 0
+        for piece in _cut(part, slot_bytes):
+            if at + piece.length > slot_bytes:
+                yield load
+                load, at = [], 0
+            load.append((at, piece))
+            at += piece.length + -piece.length % PART_ALIGN_BYTES
+    if load:
+        yield load
+
+
+def _cut(part: Part, slot_bytes: int) -> Iterator[Part]:
+    """Pieces of at most a slot, each whole elements of any dtype."""
+    for done in range(0, part.length, slot_bytes):
+        length = min(slot_bytes, part.length - done)
+        yield Part(part.extent, part.layer, part.tensor, part.start + done, part.source + done, length)

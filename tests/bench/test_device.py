@@ -1,0 +1,46 @@
+"""The GPU benchmark's own parts, on a pretended device: every byte goes over, and a row is judged as it should be."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from bench import __main__ as command
+from bench import device as bench
+from tests.inference.late_device import LateDevice
+from tests.inference.tiny import landed_model, made
+
+
+def test_a_landing_goes_over_whole():
+    revision, landing, _ = landed_model(made("llama"))
+    handle = SimpleNamespace(
+        fd=landing.fd, ready_fd=landing.ready_fd, event_fd=landing.event_fd, mapped=(), mapped_fds=()
+    )
+    device = LateDevice()
+    copier = bench.copy_model(device, handle, revision)
+    assert copier.num_bytes == device.copied_bytes == sum(tensor.length for tensor in revision.tensors)
+    assert copier.h2d_ms > 0
+
+
+def test_the_limit_counts_its_copies(monkeypatch):
+    monkeypatch.setattr(bench, "LIMIT_BYTES", 4096)
+    device = LateDevice()
+    assert bench.copy_bytes_per_s(device, 3) > 0
+    assert device.copied_bytes == 4 * 4096  # one to begin with, that is not timed
+
+
+@pytest.mark.parametrize(
+    ("run", "holds"),
+    [
+        (bench.Run(store_s=1.19, host_s=1.24, link_s=1.0, copy_s=1.0), [True, True]),
+        (bench.Run(store_s=1.3, host_s=1.0, link_s=1.0, copy_s=0.5), [False, False]),
+        (bench.Run(store_s=1.3, host_s=1.3, link_s=0.5, copy_s=1.0), [False, False]),
+    ],
+)
+def test_rows_are_judged_against_what_the_links_can_do(run, holds):
+    assert [row.holds for row in bench.rows_of([run], 1 << 30)] == holds
+
+
+@pytest.mark.parametrize(("name", "words"), [("cuda:63", "CUDA device"), ("cpu", "nothing to copy")])
+def test_without_a_gpu_it_says_so(name, words):
+    with pytest.raises(SystemExit, match=words):
+        command.main(["device", "--device", name, "--threads", "1"])

@@ -1,0 +1,74 @@
+"""On a real GPU: what the pretended one cannot show. `pytest -m gpu`; skipped where there is none."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+import torch
+
+from inference.engine.classes import class_of, config_of
+from inference.engine.device import Cuda, DeviceError
+from inference.engine.device_attach import attach_on
+from inference.engine.ring import Ring
+from inference.workers.shell_link import ShellLink
+from tests.inference.test_shell_fork import Engine, expected
+from tests.inference.test_weights_attach import IDS, logits
+from tests.inference.tiny import landed_model, made
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+GPU = "cuda:0"
+
+
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16"])
+@pytest.mark.parametrize("gated", [False, True])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "qwen3_moe"])
+def test_weights_arrive_bit_for_bit(family, gated, dtype):
+    model = made(family)
+    _, landing, _ = landed_model(model, 2)
+    config = config_of(model.config.to_dict())
+    found = attach_on(
+        *(Cuda(GPU), landing.revision, landing, class_of(config, "generate"), config),
+        dtype=dtype,
+        gated=gated,
+        ring=Ring(2, 4096),
+    )
+    with torch.inference_mode():
+        out = found.model(input_ids=IDS.to(GPU)).logits.float().cpu()
+    wanted = model.to(found.model.dtype)
+    for name, weight in found.model.state_dict().items():
+        assert weight.device == torch.device(GPU)
+        assert torch.equal(weight.cpu(), wanted.state_dict()[name]), name
+    torch.testing.assert_close(
+        out, logits(wanted).float(), rtol=0.05, atol=0.5 if dtype == "bfloat16" else 0.01
+    )
+
+
+def test_a_model_that_does_not_fit_is_one_clear_error():
+    with pytest.raises(DeviceError, match="bytes free") as caught:
+        Cuda(GPU).empty(1 << 50)
+    assert caught.value.code == "device_memory_full"
+
+
+def open_files(pid):
+    return [str(each.readlink()) for each in Path(f"/proc/{pid}/fd").iterdir()]
+
+
+async def test_a_spare_answers_and_the_shell_has_no_context(tmp_path):
+    shell = await ShellLink.start(tmp_path / "s", device=GPU, num_spares=1)
+    try:
+        for _ in range(3):  # with a spare, and perhaps bare: the answers are the same
+            model = made("llama")
+            _, landing, _ = landed_model(model, eos_token_ids=())
+            engine = await Engine.fork(shell, landing, model.config.to_dict(), device=GPU)
+            await engine.add("a")
+            ready = await engine.until("ready")
+            print({"fork_ms": engine.ms, **ready["phases"]})
+            await engine.until("done", "a")
+            assert engine.tokens("a") == expected(model, 8)
+            await engine.link.send({"op": "stop"})
+            assert await shell.exited(engine.pid) == 0
+            await engine.close()
+            await asyncio.sleep(5)  # the next spare comes up
+        assert "/dev/nvidia-uvm" not in open_files(shell.pid), "CUDA was touched before the fork"
+    finally:
+        await shell.close()
