@@ -5,17 +5,18 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from inference.engine.events import Emitted, Ended, Event, Failed, Stored
 from inference.engine.orders import Cancel, Embed, Generate, OrderRefused, Stop, parse_order
 from inference.engine.sample import ROW_FAULTS, Broken, Sampler, choose_all
-from inference.engine.scheduler import Emitted, Ended, Event, Failed
 
 if TYPE_CHECKING:
     import torch
 
+    from inference.engine.events import Step
     from inference.engine.model import StepModel
     from inference.engine.orders import Bounds
     from inference.engine.sample import Sampled
-    from inference.engine.scheduler import Scheduler, Step
+    from inference.engine.scheduler import Scheduler
     from inference.engine.slots import SlotPlan
     from inference.engine.weights import Gates
     from inference.link import EngineLink, Message
@@ -165,6 +166,8 @@ class GenerateLoop:
             match event:
                 case Emitted():
                     messages.append(_token_message(event, (chosen or {})[event.id], waited_ms))
+                case Stored():
+                    self._model.store(event.slot, event.start, event.pages)
                 case Ended():
                     self._forget(event.id, event.slot, scrub=event.reason == "cancelled")
                     messages.append(_done_message(event))
@@ -189,6 +192,10 @@ class GenerateLoop:
             "waiting": self._scheduler.num_waiting,
             "step_ms": _ms(pace.decode_s),
             "prefill_ms_per_token": _ms(pace.prefill_s_per_token),
+            "pages": self._scheduler.pages.num_pages,
+            "pages_kept": self._scheduler.pages.num_kept,
+            "prefix_queries": self._scheduler.num_asked,
+            "prefix_hits": self._scheduler.num_found,
         }
 
     def _tell_stats(self) -> None:
@@ -207,6 +214,7 @@ def _token_message(event: Emitted, sampled: Sampled, waited_ms: float) -> Messag
     if event.queue_ms is not None and event.prefill_ms is not None:
         message |= {"queue_ms": round(event.queue_ms, 3), "prefill_ms": round(event.prefill_ms, 3)}
         message["wait_ms"] = round(min(waited_ms, event.prefill_ms), 3)
+        message["cached_tokens"] = event.num_cached
     return message
 
 
@@ -217,6 +225,7 @@ def _done_message(event: Ended) -> Message:
         "reason": event.reason,
         "prompt_tokens": event.num_prompt,
         "completion_tokens": event.num_output,
+        "cached_tokens": event.num_cached,
         "decode_ms": round(event.decode_ms, 3),
         "stop_id": event.stop_id,
     }
