@@ -92,6 +92,7 @@ def orders(job: Job, limits: ModelLimits, defaults: Defaults, tenant: str = "") 
         "stop_ids": list(sampling.stop_ids),
         "ignore_eos": sampling.ignore_eos,
         "logprobs": job.delivery.logprobs,
+        "priority": job.delivery.priority,
         "tenant": tenant,
     }
     made = []

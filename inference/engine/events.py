@@ -66,6 +66,17 @@ class Failed:
     code: str
     message: str
     slot: int | None = None
+    retry_after_s: float | None = None
 
 
-Event = Emitted | Stored | Ended | Failed
+@dataclass(frozen=True, slots=True)
+class Preempted:
+    """A request gave `slot` to a more urgent one and waits; its answer goes on later where it stopped."""
+
+    id: str
+    slot: int
+    is_proven: bool
+    """It had a token: what the slot holds are numbers."""
+
+
+Event = Emitted | Stored | Ended | Failed | Preempted

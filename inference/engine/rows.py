@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from inference.engine.orders import Generate
 
 
+AGE_S = 5.0
+"""A request of the next lower priority goes behind those that come within so many seconds after it."""
+
+
 class State(enum.Enum):
     """Where a request is."""
 
@@ -24,6 +28,9 @@ class Row:
     """A request's tokens, and how many of them its slot holds.
 
     Attributes:
+        rank: Who is less goes first. Its number is when the request came, `AGE_S` later for each step of
+            priority; so it is first come, first served within one priority, and nobody waits behind requests
+            that came more than so much later, whatever their priority.
         tokens: The prompt and what was sampled after it.
         num_computed: Tokens whose keys and values are in the slot.
         num_copied: Of those, the ones that came from kept pages.
@@ -39,14 +46,16 @@ class Row:
         "num_computed",
         "num_copied",
         "order",
+        "rank",
         "slot",
         "state",
         "tokens",
     )
 
-    def __init__(self, order: Generate, added_s: float) -> None:
+    def __init__(self, order: Generate, added_s: float, serial: int) -> None:
         self.order = order
         self.added_s = added_s
+        self.rank = (added_s + order.priority * AGE_S, serial)
         self.tokens = list(order.tokens)
         self.chain = Chain(order.tenant, self.tokens)
         self.state = State.WAITING
@@ -75,6 +84,15 @@ class Row:
     def admit(self, slot: int, now: float) -> None:
         """Give it a slot."""
         self.slot, self.state, self.admitted_s = slot, State.PREFILL, now
+
+    def suspend(self) -> None:
+        """Take its slot away. It keeps its tokens; their keys and values are copied or computed again later."""
+        self.slot, self.state = -1, State.WAITING
+        self.num_computed = self.num_copied = 0
+
+    def gives_way_to(self, other: Row) -> bool:
+        """True if `other` is of a higher priority, and this one has not waited long enough to make up for it."""
+        return other.order.priority < self.order.priority and other.rank < self.rank
 
     def segment(self, most: int, pages: tuple[int, ...] = ()) -> Segment:
         """Its next tokens, at most so many, behind `pages`."""

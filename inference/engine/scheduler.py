@@ -1,9 +1,11 @@
 """Which tokens of which requests the next step computes. Plain Python: no torch, no clock, no I/O.
 
 `plan` says what to compute, `commit` takes the sampled tokens and says what happened. In every step each
-running row gives one token, and prompts fill the rest of the budget in the order they came. A request is
-in one of three states, WAITING (no slot), PREFILL (a slot, prompt not yet computed), DECODE (one token to
-compute), and leaves by `commit`, `cancel` or `fail`, which free its slot at once.
+running row gives one token, and prompts fill the rest of the budget by rank: by priority, and first come, first
+served within one (`Row.rank`). `preempt` takes slots from rows of lower priority; they wait and go on later.
+
+A request is in one of three states, WAITING (no slot), PREFILL (a slot, tokens not yet computed), DECODE (one
+token to compute), and leaves by `commit`, `cancel` or `fail`, which free its slot at once.
 
 A prompt begins behind the longest prefix of it that a page of its tenant keeps. A row gives its own blocks to
 the pages when it has a token, which proves that its keys and values are numbers, and again when it leaves.
@@ -11,10 +13,13 @@ the pages when it has a token, which proves that its keys and values are numbers
 
 from __future__ import annotations
 
-from collections import deque
+import itertools
+from bisect import insort
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from inference.engine.events import Emitted, Ended, Event, Failed, Step, Stored
+from inference.engine.drain import Drain
+from inference.engine.events import Emitted, Ended, Event, Failed, Preempted, Step, Stored
 from inference.engine.pace import Pace
 from inference.engine.pages import PAGE_TOKENS, PageCache
 from inference.engine.rows import Row, State
@@ -26,7 +31,8 @@ if TYPE_CHECKING:
     from inference.engine.orders import Generate
 
 MAX_WAITING = 256
-"""Requests without a slot; the node refuses earlier, with a Retry-After, by the figures in `stats`."""
+"""Requests without a slot. One more is refused, or the last of them if that one is of a lower priority."""
+_RANK = attrgetter("rank")
 
 
 class Scheduler:
@@ -50,8 +56,11 @@ class Scheduler:
         self._eos_ids = eos_ids
         self._max_waiting = max_waiting
         self._rows: dict[str, Row] = {}
-        self._waiting: deque[str] = deque()
+        self._waiting: list[Row] = []  # by rank
         self._running: list[str] = []  # in the order of admission
+        self._serials = itertools.count()
+        self._drain = Drain()
+        self.num_preempted = 0
 
     @property
     def num_waiting(self) -> int:
@@ -79,13 +88,19 @@ class Scheduler:
 
     def add(self, order: Generate, now: float) -> list[Event]:
         """Let a request in; it waits for a slot. `now` in seconds of any one clock."""
+        self._drain.pass_time(now, is_busy=bool(self._waiting))
         if order.id in self._rows:
             return [Failed(order.id, "bad_request", "a request with this id is running")]
-        if self.num_waiting >= self._max_waiting + self._slots.num_free:
-            return [Failed(order.id, "overloaded", f"{self.num_waiting} requests are waiting already")]
-        self._rows[order.id] = Row(order, now)
-        self._waiting.append(order.id)
-        return []
+        row = Row(order, now, next(self._serials))
+        is_full = self.num_waiting >= self._max_waiting + self._slots.num_free
+        unlucky = self._last_of(row) if is_full else None
+        events: list[Event] = [] if unlucky is None else [self._turned_away(unlucky)]
+        if unlucky is not row:
+            self._rows[order.id] = row
+            insort(self._waiting, row, key=_RANK)
+        if unlucky is not None and unlucky is not row:
+            self._leave(unlucky.order.id)
+        return events
 
     def cancel(self, order_id: str, now: float) -> list[Event]:
         """Drop a request in whatever state; one that is not here is no error (it may have ended just now)."""
@@ -98,8 +113,26 @@ class Scheduler:
         slot = self._leave(order_id)
         return [Failed(order_id, code, message, slot)]
 
+    def preempt(self, now: float) -> list[Event]:
+        """Take slots from the least urgent rows for requests of a higher priority that find none.
+
+        To be called before `plan`. A row gives way only to who came within its own bonus for waiting, so it is
+        preempted for a bounded time and then stays.
+        """
+        self._drain.pass_time(now, is_busy=bool(self._waiting))
+        events: list[Event] = []
+        for row in self._waiting[self._slots.num_free :]:
+            last = max(self._running_rows(), key=_RANK, default=row)
+            if not last.gives_way_to(row):
+                break
+            is_proven = last.state is State.DECODE
+            events += [*self._stored(last), Preempted(last.order.id, last.slot, is_proven)]
+            self._suspend(last)
+        return events
+
     def plan(self, now: float) -> Step:
-        """The next step: decode rows by slot first, then prompt chunks in the order the requests came."""
+        """The next step: decode rows by slot first, then prompt chunks by rank."""
+        self._drain.pass_time(now, is_busy=bool(self._waiting))
         decoding = [row for row in self._running_rows() if row.state is State.DECODE]
         segments = [row.segment(1) for row in sorted(decoding, key=lambda row: row.slot)]
         budget = self.pace.prefill_tokens(len(decoding))
@@ -141,7 +174,7 @@ class Scheduler:
             raise RuntimeError(
                 f"slots held {sorted(held)}, free {self._slots.num_free} of {self._slots.num_slots}"
             )
-        if set(self._rows) != {*self._waiting, *self._running}:
+        if set(self._rows) != {*(row.order.id for row in self._waiting), *self._running}:
             raise RuntimeError("a request is neither waiting nor running")
         self.pages.check()
 
@@ -156,12 +189,29 @@ class Scheduler:
         return (self._rows[order_id] for order_id in self._running)
 
     def _prefilling(self, now: float) -> Iterator[Row]:
-        yield from (row for row in list(self._running_rows()) if row.state is State.PREFILL)
-        while self._waiting and (slot := self._slots.take()) is not None:
-            row = self._rows[self._waiting.popleft()]
-            row.admit(slot, now)
-            self._running.append(row.order.id)
+        begun = [row for row in self._running_rows() if row.state is State.PREFILL]
+        for row in sorted([*begun, *self._waiting[: self._slots.num_free]], key=_RANK):
+            if row.state is State.WAITING and (slot := self._slots.take()) is not None:
+                self._waiting.remove(row)
+                row.admit(slot, now)
+                self._running.append(row.order.id)
             yield row
+
+    def _suspend(self, row: Row) -> None:
+        self._running.remove(row.order.id)
+        self._slots.give(row.slot)
+        row.suspend()
+        insort(self._waiting, row, key=_RANK)
+        self.num_preempted += 1
+
+    def _last_of(self, new: Row) -> Row:
+        """Who is turned away from a full queue: the last by rank of those who have not begun to answer."""
+        return max((new, *(row for row in self._waiting if not row.num_output)), key=_RANK)
+
+    def _turned_away(self, row: Row) -> Failed:
+        retry_after_s = self._drain.wait_s(self.num_waiting)
+        message = f"{self.num_waiting} requests are waiting already; try again in {retry_after_s:.0f} s"
+        return Failed(row.order.id, "overloaded", message, retry_after_s=retry_after_s)
 
     def _kept_pages(self, row: Row, ahead: set[bytes]) -> tuple[int, ...] | None:
         """The pages that this row begins behind; None if it is to wait for a step.
@@ -176,8 +226,9 @@ class Scheduler:
         if len(pages) < row.num_reusable and row.chain.block(len(pages))[0] in ahead:
             return None
         self._add_ahead(row, len(pages), ahead)
-        self.num_asked += len(row.tokens)
-        self.num_found += len(pages) * PAGE_TOKENS
+        if not row.num_output:
+            self.num_asked += len(row.tokens)
+            self.num_found += len(pages) * PAGE_TOKENS
         return pages
 
     def _add_ahead(self, row: Row, start: int, ahead: set[bytes]) -> None:
@@ -196,9 +247,11 @@ class Scheduler:
         events: list[Event] = []
         emitted = Emitted(row.order.id, token)
         if row.state is State.PREFILL:
-            row.state, row.first_s, row.num_cached = State.DECODE, now, row.num_copied
-            emitted = Emitted(row.order.id, token, *row.first_times_ms(), row.num_cached)
+            row.state = State.DECODE
             events += self._stored(row)
+        if row.num_output == 1:
+            row.first_s, row.num_cached = now, row.num_copied
+            emitted = Emitted(row.order.id, token, *row.first_times_ms(), row.num_cached)
         order = row.order
         if token in self.stop_ids(order.id) and row.num_output >= order.min_tokens:
             return [*events, *self._end(order.id, "stop", now, token)]
@@ -217,8 +270,10 @@ class Scheduler:
     def _leave(self, order_id: str) -> int | None:
         row = self._rows.pop(order_id)
         if row.state is State.WAITING:
-            self._waiting.remove(order_id)
+            self._waiting.remove(row)
             return None
+        if self._waiting:
+            self._drain.depart()
         self._running.remove(order_id)
         self._slots.give(row.slot)
         return row.slot

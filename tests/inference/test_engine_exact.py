@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from inference.engine.events import Emitted, Ended, Failed, Stored
+from inference.engine.events import Emitted, Ended, Failed, Preempted, Stored
 from inference.engine.model import SLOT_FAMILIES, LoneModel, SlotModel, shares_a_pass, step_model
 from inference.engine.orders import Generate, Sampling
 from inference.engine.pace import Pace
@@ -50,20 +50,25 @@ def answers(rows, orders, *, num_slots=4, arrive_every=0, scheduler=None):
             assert scheduler.add(todo.pop(0), 0.0) == []
             if arrive_every:
                 break
+        hear(scheduler.preempt(0.0), rows, out)
         step = scheduler.plan(0.0)
         ids, logits = rows.forward(step)
         tokens = dict(zip(ids, logits.argmax(-1).tolist(), strict=True)) if ids else {}
-        for event in scheduler.commit(step, tokens, 0.0, 0.01):
-            match event:
-                case Emitted():
-                    out[event.id].append(event.token)
-                case Stored():
-                    rows.store(event.slot, event.start, event.pages)
-                case Ended() | Failed():
-                    rows.release(event.slot, scrub=False)
+        hear(scheduler.commit(step, tokens, 0.0, 0.01), rows, out)
         scheduler.check()
         steps += 1
     return out
+
+
+def hear(events, rows, out):
+    for event in events:
+        match event:
+            case Emitted():
+                out[event.id].append(event.token)
+            case Stored():
+                rows.store(event.slot, event.start, event.pages)
+            case Ended() | Failed() | Preempted():
+                rows.release(event.slot, scrub=False)
 
 
 def orders_of(some_prompts):
@@ -128,6 +133,19 @@ def test_pages_that_give_way_all_the_time_spoil_nothing():
     expected = {str(i): reference(made("llama"), order.tokens, 20) for i, order in enumerate(orders)}
     assert answers(rows, orders, arrive_every=2, scheduler=scheduler) == expected
     assert scheduler.num_found > 0
+
+
+@pytest.mark.parametrize("num_pages", [0, 40], ids=["computed again", "copied back"])
+@pytest.mark.parametrize("family", ["llama", "gemma2", "bloom"])
+def test_a_preempted_answer_goes_on_as_generate_would(family, num_pages):
+    model, crowd = made(family), prompts()
+    expected = {str(i): reference(model, prompt, 30) for i, prompt in enumerate(crowd)}
+    num_pages = num_pages if shares_a_pass(model.config) else 0
+    rows = step_model(model, 2, 128, num_pages)
+    scheduler = Scheduler(2, frozenset(), pace=SmallChunks(), num_pages=num_pages)
+    orders = [Generate(str(i), prompt, 30, GREEDY, priority=9 - i) for i, prompt in enumerate(crowd)]
+    assert answers(rows, orders, arrive_every=6, scheduler=scheduler) == expected
+    assert scheduler.num_preempted >= 4
 
 
 @pytest.mark.parametrize("family", ["bloom", "gpt_neo", "gptj", "falcon", "codegen"])

@@ -21,21 +21,13 @@ from inference.engine.rows import State
 from inference.engine.scheduler import Scheduler
 from inference.engine.slots import SlotPlan, SlotPool, plan_room, plan_slots, side_by_side
 from tests.evidence import count
+from tests.inference.simulated import Budget, Memory
 
 EOS = 2
 
 
 def order(name, prompt=4, most=5, **more):
     return Generate(name, tuple(range(10, 10 + prompt)), most, Sampling(), **more)
-
-
-class Budget(Pace):
-    def __init__(self, tokens):
-        super().__init__()
-        self.tokens = tokens
-
-    def prefill_tokens(self, num_decoding):
-        return self.tokens
 
 
 def scheduler(num_slots=2, budget=8, **more):
@@ -210,31 +202,6 @@ def test_a_slot_is_written_from_the_front_without_a_gap(seed):
             assert part.start == written.get(part.id, 0)
             written[part.id] = part.start + len(part.tokens)
         one.commit(step, {part.id: 5 for part in step if part.samples}, 0.0, 0.01)
-
-
-class Memory:
-    """What slots and pages hold when every step is done as it says: the tokens, and whose they are."""
-
-    def __init__(self, orders):
-        self.orders = {one.id: one for one in orders}
-        self.slots, self.pages = {}, {}
-
-    def compute(self, step):
-        for part in step:
-            row = self.slots.setdefault(part.slot, [])
-            tenant = self.orders[part.id].tenant
-            del row[part.start - 16 * len(part.pages) :]
-            for page in part.pages:
-                row += self.pages[page]
-            assert len(row) == part.start, "a slot is written from the front without a gap"
-            row += [(tenant, token) for token in part.tokens]
-
-    def store(self, event):
-        row = self.slots[event.slot]
-        for number, page in enumerate(event.pages):
-            start = event.start + 16 * number
-            self.pages[page] = row[start : start + 16]
-            assert len(self.pages[page]) == 16
 
 
 @settings(max_examples=count(120, 4_000), deadline=None)
