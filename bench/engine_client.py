@@ -108,7 +108,7 @@ class Engine:
 
 
 def batched_s(model: str, threads: int, runs: Sequence[tuple[int, int, int]]) -> list[float]:
-    """Seconds that transformers' continuous batching takes for the answers of each (streams, prompt, new tokens)."""
+    """Seconds that transformers' continuous batching takes for each crowd (streams, prompt, new tokens)."""
     order = {"model": model, "threads": threads, "runs": [list(run) for run in runs]}
     command = [sys.executable, "-m", "bench.engine_child", "theirs", json.dumps(order)]
     done = subprocess.run(command, env=os.environ | QUIET_ENV, capture_output=True, text=True, check=False)
