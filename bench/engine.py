@@ -41,11 +41,9 @@ def measure(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[li
     rows: list[Row] = []
     for part in options.only.split(","):
         for model in models if part == "prefix" else models[:1]:
-            rows += MEASURES[part](model, options)
-            say(
-                f"{part}: "
-                + ", ".join(f"{row.what}: {row.ours:.4g} against {row.peer:.4g}" for row in rows[-2:])
-            )
+            found = MEASURES[part](model, options)
+            rows += found
+            say(", ".join(f"{row.what}: {row.ours:.4g} against {row.peer:.4g} {row.unit}" for row in found))
     return rows, _notes()
 
 
