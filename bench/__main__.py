@@ -14,6 +14,7 @@ Say = Callable[[str], None]
 BENCHES: Mapping[str, str] = MappingProxyType(
     {
         "cold": "cold start, region state, against a fresh process with boto3 and from_pretrained",
+        "engine": "the engine by itself: batches, kept prefixes, a long prompt among streams, continuous batching",
         "handoff": "cold landing beside the store: its files mapped, against the same bytes over HTTP",
         "device": "weights to a GPU, from host memory and from the store, against the links alone",
         "storage": "the store against a bare sendfile loop, hashing, the disk, rclone serve s3 and OpenStack Swift",

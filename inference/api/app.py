@@ -152,7 +152,8 @@ def _add_control_routes(app: FastAPI, rooms: Rooms) -> None:
 
 
 def _visit(request: Request) -> Visit:
-    visit = Visit.of(request.headers.get("x-request-id"), request.headers.get("x-nearfield-start"))
+    told = request.headers.get
+    visit = Visit.of(told("x-request-id"), told("x-nearfield-start"), told("x-nearfield-tenant"))
     request.state.request_id = visit.request_id
     return visit
 

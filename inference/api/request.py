@@ -24,6 +24,7 @@ from inference.api.fields import (
 )
 from inference.api.messages import read_messages
 from inference.api.sampling import MAX_TOKENS, SAMPLING_FIELDS, Sampling
+from inference.engine.orders import MAX_PRIORITY
 
 MAX_CHOICES = 4
 """`n`: each choice is a whole generation, and clients that want more can ask again."""
@@ -51,12 +52,16 @@ DEFAULT_COMPLETION_TOKENS = 16
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """How the answer is to be handed over. `logprobs` is the number of alternatives per token, None for none."""
+    """How the answer is to be handed over. `logprobs` is the number of alternatives per token, None for none.
+
+    `priority` is 0 or more: who has more lets others go first.
+    """
 
     num_choices: int = 1
     stream: bool = False
     include_usage: bool = False
     logprobs: int | None = None
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +128,7 @@ _SHARED: dict[str, Reader[Any]] = {
     "stream": boolean,
     "stream_options": _stream_options,
     "user": _label,
+    "priority": integer(0, MAX_PRIORITY),
     **{field: reader for field, (_, reader) in SAMPLING_FIELDS.items()},
 }
 _CHAT: dict[str, Reader[Any]] = {
@@ -265,7 +271,9 @@ def _delivery(found: dict[str, Any], logprobs: int | None) -> Delivery:
     stream = found.get("stream", False)
     if "stream_options" in found and not stream:
         raise bad("stream_options", "'stream_options' needs 'stream': true.")
-    return Delivery(found.get("n", 1), stream, found.get("stream_options", False), logprobs)
+    return Delivery(
+        found.get("n", 1), stream, found.get("stream_options", False), logprobs, found.get("priority", 0)
+    )
 
 
 def _chat_logprobs(found: dict[str, Any]) -> int | None:

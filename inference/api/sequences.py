@@ -82,7 +82,7 @@ def check_sampling(sampling: Sampling, limits: ModelLimits) -> None:
     check_ids([token for token, _ in sampling.logit_bias], limits, "logit_bias")
 
 
-def orders(job: Job, limits: ModelLimits, defaults: Defaults) -> list[Message]:
+def orders(job: Job, limits: ModelLimits, defaults: Defaults, tenant: str = "") -> list[Message]:
     """The engine's `add` messages, without ids: for each prompt its `n` choices.
 
     With a seed, choice k has the seed + k: all differ, and the first is what `n = 1` gives.
@@ -92,6 +92,8 @@ def orders(job: Job, limits: ModelLimits, defaults: Defaults) -> list[Message]:
         "stop_ids": list(sampling.stop_ids),
         "ignore_eos": sampling.ignore_eos,
         "logprobs": job.delivery.logprobs,
+        "priority": job.delivery.priority,
+        "tenant": tenant,
     }
     made = []
     for prompt in job.prompts:
@@ -115,7 +117,7 @@ class Generation:
         ]
         self._num_tokens = [0] * num
         self._job = job
-        self.num_cached = 0
+        self._cached: dict[int, int] = {}
         self.prefill_ms: float | None = None
         """The engine's own figure of the first sequence to begin; None until then."""
         self.wait_ms = 0.0
@@ -125,6 +127,20 @@ class Generation:
     def num_choices(self) -> int:
         """Sequences of this request."""
         return len(self._choices)
+
+    @property
+    def num_cached(self) -> int:
+        """Of the prompts' tokens, those that were not computed for this request.
+
+        A prompt counts once, however many choices it has, and its choices copy from each other: what none of
+        them computed was there before.
+        """
+        num = self._job.delivery.num_choices
+        prompts = range(len(self._job.prompts))
+        begun = [
+            [self._cached[i] for i in range(p * num, p * num + num) if i in self._cached] for p in prompts
+        ]
+        return sum(min(counts) for counts in begun if counts)
 
     def usage(self) -> Usage:
         """The tokens so far."""
@@ -144,18 +160,20 @@ class Generation:
         if choice.finish is not None:
             return Delta("")
         if message["op"] == "tokens":
-            self._note_times(message)
+            self._note_first(index, message)
             delta = choice.receive(message["tokens"], _scores(message.get("logprobs")))
             self._num_tokens[index] = choice.num_tokens
             if choice.finish is not None:
                 self._call.drop(index)
             return delta
+        self._note_first(index, message)  # of an answer that its first token ended
         delta = choice.end(_finish(message))
         self._num_tokens[index] = int(message["completion_tokens"])  # with the end token, which is never sent
-        self.num_cached += int(message.get("cached_tokens") or 0)
         return delta
 
-    def _note_times(self, message: Message) -> None:
+    def _note_first(self, index: int, message: Message) -> None:
+        if message.get("cached_tokens") is not None:
+            self._cached[index] = int(message["cached_tokens"])
         if self.prefill_ms is None and message.get("prefill_ms") is not None:
             self.prefill_ms = float(message["prefill_ms"])
             self.wait_ms = float(message.get("wait_ms") or 0.0)

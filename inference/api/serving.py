@@ -76,7 +76,8 @@ class GenerationReply(ModelReply):
             check_sampling(self._request.sampling, model.limits)
             job = await self._job(model)
             shape = self._shape(model, job)
-            with await model.calls.open(orders(job, model.limits, model.text.defaults)) as call:
+            wanted = orders(job, model.limits, model.text.defaults, self._visit.tenant)
+            with await model.calls.open(wanted) as call:
                 generation = Generation(call, job, model.text.vocabulary, model.limits)
                 send = self._stream if job.delivery.stream else self._whole
                 await send(outlet, generation, shape)

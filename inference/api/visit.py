@@ -28,12 +28,14 @@ class Visit:
 
     Attributes:
         request_id: The edge's id, or one of ours.
+        tenant: Whose request it is, as the edge says; only their own prompts are kept for them.
         start: The start state this request found.
         report: The load that it waited for or was the first to use; None when the worker was warm.
     """
 
     request_id: str
     asked_start: str | None
+    tenant: str = ""
     phases: Phases = field(default_factory=lambda: Phases("node"))
     start: str = "warm"
     report: LoadReport | None = None
@@ -41,11 +43,11 @@ class Visit:
     first_ms: float | None = None
 
     @classmethod
-    def of(cls, request_id: str | None, asked_start: str | None) -> Visit:
-        """From the request's headers `x-request-id` and `x-nearfield-start`."""
+    def of(cls, request_id: str | None, asked_start: str | None, tenant: str | None = None) -> Visit:
+        """From the request's headers `x-request-id`, `x-nearfield-start` and `x-nearfield-tenant`."""
         known = request_id is not None and REQUEST_ID.match(request_id)
         made = request_id if known and request_id else f"req_{secrets.token_hex(16)}"
-        return cls(made, asked_start if asked_start in COLD else None)
+        return cls(made, asked_start if asked_start in COLD else None, tenant or "")
 
     def arrive(self, worker: Worker, load_reason: str) -> ResidentModel:
         """Enter the worker; its `leave` is the caller's to call.

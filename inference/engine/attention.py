@@ -20,105 +20,31 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from inference.engine.slots import side_by_side
+from inference.engine.layout import CPU
+from inference.engine.pages import PAGE_TOKENS
 
 if TYPE_CHECKING:
-    from inference.engine.scheduler import Segment, Step
+    from collections.abc import Iterator
+
+    from inference.engine.layout import Chunk, Run, StepLayout
 
 NAMES = itertools.count()
-CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Several tokens of one row; `token` is the index of the first in the step."""
-
-    slot: int
-    start: int
-    count: int
-    token: int
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One token of each of several rows in consecutive slots, the first of them token `token` of the step."""
-
-    slot: int
-    token: int
-    lengths: tuple[int, ...]  # positions to attend to, the token's own included
-
-
-class StepLayout:
-    """Where each token of a step lies: rows with one token first (by slot), then the chunks.
-
-    `ids` and `positions` are [1, num_tokens]; `sampled` holds the indices of the tokens whose logits are
-    wanted, and `sampled_ids` their requests.
-    """
-
-    def __init__(self, step: Step, device: torch.device = CPU) -> None:
-        singles = sorted((part for part in step if len(part.tokens) == 1), key=lambda part: part.slot)
-        chunks = [part for part in step if len(part.tokens) > 1]
-        ordered = [*singles, *chunks]
-        self._device = device
-        self.ids = torch.tensor([[token for part in ordered for token in part.tokens]], device=device)
-        positions = [part.start + i for part in ordered for i in range(len(part.tokens))]
-        self.positions = torch.tensor([positions], device=device)
-        ends = list(itertools.accumulate(len(part.tokens) for part in ordered))
-        sampled = [end - 1 for part, end in zip(ordered, ends, strict=True) if part.samples]
-        self.sampled = torch.tensor(sampled, dtype=torch.long, device=device)
-        self.sampled_ids = [part.id for part in ordered if part.samples]
-        self.runs = _runs(singles)
-        self.chunks = [
-            Chunk(part.slot, part.start, len(part.tokens), end - len(part.tokens))
-            for part, end in zip(chunks, ends[len(singles) :], strict=True)
-        ]
-        self.single_slots = torch.tensor([part.slot for part in singles], dtype=torch.long, device=device)
-        self.single_positions = self.positions[0, : len(singles)]
-        self._masks: dict[tuple[Run | Chunk, int], torch.Tensor | None] = {}
-
-    def run_mask(self, run: Run, first: int, window: int) -> torch.Tensor | None:
-        """[rows, 1, 1, positions from `first`], true where a row may look; None when all look everywhere."""
-        if (run, window) not in self._masks:
-            self._masks[run, window] = _run_mask(run, first, window, self._device)
-        return self._masks[run, window]
-
-    def chunk_mask(self, chunk: Chunk, first: int, window: int) -> torch.Tensor:
-        """[tokens, positions from `first`]: causal, and within the window."""
-        mask = self._masks.get((chunk, window))
-        if mask is None:
-            own = torch.arange(chunk.start, chunk.start + chunk.count, device=self._device)[:, None]
-            seen = torch.arange(first, chunk.start + chunk.count, device=self._device)[None, :]
-            mask = (seen <= own) & (seen > own - window)
-            self._masks[chunk, window] = mask
-        return mask
-
-
-def _runs(singles: list[Segment]) -> list[Run]:
-    slots, lengths = [part.slot for part in singles], [part.start + 1 for part in singles]
-    cuts = side_by_side(slots, lengths)
-    return [Run(slots[cut.start], cut.start, tuple(lengths[cut.start : cut.stop])) for cut in cuts]
-
-
-def _run_mask(run: Run, first: int, window: int, device: torch.device) -> torch.Tensor | None:
-    longest = max(run.lengths)
-    if min(run.lengths) == longest:
-        return None
-    lengths = torch.tensor(run.lengths, device=device)[:, None]
-    seen = torch.arange(first, longest, device=device)[None, :]
-    return ((seen < lengths) & (seen >= lengths - window))[:, None, None, :]
 
 
 class SlotCache:
     """Keys and values of all slots: per layer [slots, KV heads, max_len, head size], made at its first use.
 
-    Stands where transformers expects a cache. Host memory is taken from the system as positions are first
-    written, a device's at once.
+    Stands where transformers expects a cache. Host memory is taken from the system as positions are first written, a
+    device's at once. Beside the slots it has the pages of kept prefixes, [pages, KV heads, page tokens, head size]:
+    a prefix is copied, not shared, because attention over a slot needs its positions side by side.
     """
 
-    def __init__(self, num_slots: int, max_len: int) -> None:
+    def __init__(self, num_slots: int, max_len: int, num_pages: int = 0) -> None:
         self._num_slots = num_slots
         self._max_len = max_len
+        self._num_pages = num_pages
         self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._pages: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self.layout: StepLayout | None = None
 
     def update(
@@ -126,11 +52,23 @@ class SlotCache:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Store a step's keys and values ([1, KV heads, num_tokens, head size]); gives the whole layer."""
         if layer_idx not in self._layers:
-            self._layers[layer_idx] = (self._room(keys), self._room(values))
+            self._layers[layer_idx] = self._rooms(keys, values, self._num_slots, self._max_len)
+            if self._num_pages:
+                self._pages[layer_idx] = self._rooms(keys, values, self._num_pages, PAGE_TOKENS)
         stored_keys, stored_values = self._layers[layer_idx]
         self._store(stored_keys, keys[0])
         self._store(stored_values, values[0])
         return stored_keys, stored_values
+
+    def keep(self, slot: int, start: int, pages: tuple[int, ...]) -> None:
+        """Copy a slot's keys and values from position `start` on to pages."""
+        for row, page in self._beside(slot, start, len(pages)):
+            page[list(pages)] = row.transpose(0, 1)
+
+    def restore(self, slot: int, start: int, pages: tuple[int, ...]) -> None:
+        """Copy pages to a slot, from position `start` on."""
+        for row, page in self._beside(slot, start, len(pages)):
+            row.copy_(page[list(pages)].transpose(0, 1))
 
     def scrub(self, slot: int) -> None:
         """Overwrite a slot: a poisoned row's NaN would reach a neighbour through a zero weight (0 x NaN)."""
@@ -143,13 +81,19 @@ class SlotCache:
         """Never used to place a token: positions are always given."""
         return 0
 
-    def _room(self, like: torch.Tensor) -> torch.Tensor:
-        _, num_heads, _, head_size = like.shape
-        shape = (self._num_slots, num_heads, self._max_len, head_size)
-        if like.device != CPU:
-            return torch.zeros(shape, dtype=like.dtype, device=like.device)
-        pages = mmap.mmap(-1, math.prod(shape) * like.element_size())  # zeroed by the system, page by page
-        return torch.frombuffer(pages, dtype=like.dtype).view(shape)
+    def _beside(self, slot: int, start: int, count: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Of each layer, keys then values: a slot's part as [KV heads, count, page tokens, size], and all pages."""
+        end = start + count * PAGE_TOKENS
+        with torch.inference_mode():  # as the pass that made them
+            for number, rooms in self._layers.items():
+                for room, pages in zip(rooms, self._pages[number], strict=True):
+                    yield room[slot, :, start:end].view(-1, count, PAGE_TOKENS, room.shape[3]), pages
+
+    @staticmethod
+    def _rooms(
+        keys: torch.Tensor, values: torch.Tensor, count: int, length: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return _room(keys, count, length), _room(values, count, length)
 
     def _store(self, stored: torch.Tensor, new: torch.Tensor) -> None:
         layout = self.step()
@@ -168,6 +112,15 @@ class SlotCache:
         if self.layout is None:
             raise RuntimeError("the cache was used outside a step")
         return self.layout
+
+
+def _room(like: torch.Tensor, count: int, length: int) -> torch.Tensor:
+    _, num_heads, _, head_size = like.shape
+    shape = (count, num_heads, length, head_size)
+    if like.device != CPU:
+        return torch.zeros(shape, dtype=like.dtype, device=like.device)
+    memory = mmap.mmap(-1, math.prod(shape) * like.element_size())  # zeroed by the system, as it is touched
+    return torch.frombuffer(memory, dtype=like.dtype).view(shape)
 
 
 class SlotAttention:

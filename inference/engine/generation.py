@@ -5,17 +5,18 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from inference.engine.events import Emitted, Ended, Event, Failed, Preempted, Stored
 from inference.engine.orders import Cancel, Embed, Generate, OrderRefused, Stop, parse_order
 from inference.engine.sample import ROW_FAULTS, Broken, Sampler, choose_all
-from inference.engine.scheduler import Emitted, Ended, Event, Failed
 
 if TYPE_CHECKING:
     import torch
 
+    from inference.engine.events import Step
     from inference.engine.model import StepModel
     from inference.engine.orders import Bounds
     from inference.engine.sample import Sampled
-    from inference.engine.scheduler import Scheduler, Step
+    from inference.engine.scheduler import Scheduler
     from inference.engine.slots import SlotPlan
     from inference.engine.weights import Waits
     from inference.link import EngineLink, Message
@@ -98,13 +99,17 @@ class GenerateLoop:
         if self._stopping:
             self._tell([Failed(order.id, "stopping", "this engine is stopping")])
             return
-        refused = self._scheduler.add(order, time.perf_counter())
-        if not refused:
+        events = self._scheduler.add(order, time.perf_counter())
+        if order.id in self._samplers:  # the other request of this id goes on
+            self._link.send([_failed_message(event) for event in events if isinstance(event, Failed)])
+            return
+        if order.id not in {event.id for event in events}:
             self._samplers[order.id] = Sampler.of(order, self._scheduler.stop_ids(order.id))
-        self._tell(refused)
+        self._tell(events)
 
     def _step(self) -> None:
         started, waited_before_ms = time.perf_counter(), self._waited_ms
+        self._tell(self._scheduler.preempt(started))
         step = self._scheduler.plan(started)
         chosen, failed = self._compute(step)
         now, waited_ms = time.perf_counter(), self._waited_ms - waited_before_ms
@@ -165,14 +170,16 @@ class GenerateLoop:
             match event:
                 case Emitted():
                     messages.append(_token_message(event, (chosen or {})[event.id], waited_ms))
+                case Stored():
+                    self._model.store(event.slot, event.start, event.pages)
                 case Ended():
                     self._forget(event.id, event.slot, scrub=event.reason == "cancelled")
                     messages.append(_done_message(event))
                 case Failed():
                     self._forget(event.id, event.slot, scrub=True)
-                    messages.append(
-                        {"op": "failed", "id": event.id, "code": event.code, "message": event.message}
-                    )
+                    messages.append(_failed_message(event))
+                case Preempted():
+                    self._model.release(event.slot, scrub=not event.is_proven)
         if messages:
             self._link.send(messages)
 
@@ -190,6 +197,11 @@ class GenerateLoop:
             "step_ms": _ms(pace.decode_s),
             "prefill_ms_per_token": _ms(pace.prefill_s_per_token),
             **(self._gates.figures() if self._gates else {}),
+            "pages": self._scheduler.pages.num_pages,
+            "pages_kept": self._scheduler.pages.num_kept,
+            "prefix_queries": self._scheduler.num_asked,
+            "prefix_hits": self._scheduler.num_found,
+            "preemptions": self._scheduler.num_preempted,
         }
 
     def _tell_stats(self) -> None:
@@ -208,6 +220,14 @@ def _token_message(event: Emitted, sampled: Sampled, waited_ms: float) -> Messag
     if event.queue_ms is not None and event.prefill_ms is not None:
         message |= {"queue_ms": round(event.queue_ms, 3), "prefill_ms": round(event.prefill_ms, 3)}
         message["wait_ms"] = round(min(waited_ms, event.prefill_ms), 3)
+        message["cached_tokens"] = event.num_cached
+    return message
+
+
+def _failed_message(event: Failed) -> Message:
+    message: Message = {"op": "failed", "id": event.id, "code": event.code, "message": event.message}
+    if event.retry_after_s is not None:
+        message["retry_after_s"] = round(event.retry_after_s, 3)
     return message
 
 
@@ -218,6 +238,7 @@ def _done_message(event: Ended) -> Message:
         "reason": event.reason,
         "prompt_tokens": event.num_prompt,
         "completion_tokens": event.num_output,
+        "cached_tokens": event.num_cached,
         "decode_ms": round(event.decode_ms, 3),
         "stop_id": event.stop_id,
     }

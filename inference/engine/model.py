@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from transformers import DynamicCache
 
-from inference.engine.attention import SlotAttention, SlotCache, StepLayout
+from inference.engine.attention import SlotAttention, SlotCache
 from inference.engine.device import device_of
+from inference.engine.layout import StepLayout
+from inference.engine.pages import PAGE_TOKENS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
-    from inference.engine.scheduler import Segment, Step
+    from inference.engine.events import Segment, Step
 
 SLOT_FAMILIES = frozenset({
     "cohere", "cohere2", "exaone4", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "gpt2",
@@ -41,6 +43,9 @@ class StepModel(Protocol):
     def forward(self, step: Step) -> tuple[list[str], torch.Tensor]:
         """Compute and store the step; the ids that sample and their logits [ids, vocabulary] in float32."""
 
+    def store(self, slot: int, start: int, pages: tuple[int, ...]) -> None:
+        """Copy what the slot holds from position `start` on to `pages`, for `forward` to copy back."""
+
     def release(self, slot: int, *, scrub: bool) -> None:
         """The row of this slot ended; `scrub` if what it left may not be finite."""
 
@@ -48,10 +53,10 @@ class StepModel(Protocol):
 class SlotModel:
     """All rows of a step in one forward pass."""
 
-    def __init__(self, model: PreTrainedModel, num_slots: int, max_len: int) -> None:
+    def __init__(self, model: PreTrainedModel, num_slots: int, max_len: int, num_pages: int = 0) -> None:
         self._model = model
         self._device = device_of(model)
-        self._cache = SlotCache(num_slots, max_len)
+        self._cache = SlotCache(num_slots, max_len, num_pages)
         model.set_attn_implementation(SlotAttention(self._cache).name)
 
     def forward(self, step: Step) -> tuple[list[str], torch.Tensor]:
@@ -63,6 +68,9 @@ class SlotModel:
         """The step's logits where the model computes: [sampled, vocabulary]."""
         layout = StepLayout(step, self._device)
         self._cache.layout = layout
+        for part in step:
+            if part.pages:
+                self._cache.restore(part.slot, part.start - len(part.pages) * PAGE_TOKENS, part.pages)
         with torch.inference_mode():
             out = self._model(
                 input_ids=layout.ids,
@@ -72,6 +80,10 @@ class SlotModel:
                 logits_to_keep=layout.sampled,
             )
         return layout, out.logits[0]
+
+    def store(self, slot: int, start: int, pages: tuple[int, ...]) -> None:
+        """See `StepModel`."""
+        self._cache.keep(slot, start, pages)
 
     def release(self, slot: int, *, scrub: bool) -> None:
         """See `StepModel`."""
@@ -95,6 +107,14 @@ class LoneModel:
         if not sampled:
             return [], torch.empty(0, 0)
         return [order_id for order_id, _ in sampled], torch.stack([row for _, row in sampled])
+
+    def store(self, slot: int, start: int, pages: tuple[int, ...]) -> None:
+        """Never asked for: the class' own cache may be of any kind, so nothing of it is kept.
+
+        Raises:
+            NotImplementedError: it was asked for.
+        """
+        raise NotImplementedError
 
     def release(self, slot: int, *, scrub: bool) -> None:  # noqa: ARG002 - the cache goes, whatever is in it
         """See `StepModel`."""
@@ -120,10 +140,10 @@ class LoneModel:
         return last
 
 
-def step_model(model: PreTrainedModel, num_slots: int, max_len: int) -> StepModel:
-    """The way this model's steps are computed."""
+def step_model(model: PreTrainedModel, num_slots: int, max_len: int, num_pages: int = 0) -> StepModel:
+    """The way this model's steps are computed; only models that share a pass have pages."""
     if shares_a_pass(model.config):
-        return SlotModel(model, num_slots, max_len)
+        return SlotModel(model, num_slots, max_len, num_pages)
     return LoneModel(model)
 
 

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 MAX_ID_CHARS = 256
 """Request ids are made by the edge (36 characters) and given a suffix by the node."""
+MAX_TENANT_CHARS = 256
+MAX_PRIORITY = 9
+"""Lower goes first, as vLLM has it. 0 is what everybody has who says nothing, and there is nothing before it:
+a request can step back and can't push others back."""
 MAX_LOGPROBS = 20
 """OpenAI's own limit of `top_logprobs`."""
 MAX_BIASED_TOKENS = 1024
@@ -66,6 +70,9 @@ class Generate:
     stop_ids: frozenset[int] = frozenset()
     min_tokens: int = 0
     ignore_eos: bool = False
+    priority: int = 0
+    tenant: str = ""
+    """Whose prompt it is: only the same tenant's prompts begin behind what it left. Empty: nobody in particular."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +143,8 @@ def _generate(fields: _Fields, bounds: Bounds) -> Generate:
         stop_ids=frozenset(fields.ids("stop_ids", bounds, MAX_STOP_IDS)),
         min_tokens=fields.whole("min_tokens", 0, 0, max_tokens),
         ignore_eos=fields.flag("ignore_eos"),
+        priority=fields.whole("priority", 0, 0, MAX_PRIORITY),
+        tenant=fields.text("tenant", MAX_TENANT_CHARS),
     )
     fields.end()
     return order
@@ -217,6 +226,14 @@ class _Fields:
         if value not in {None, True, False}:
             self.refuse(f"{name} must be true or false")
         return value is True
+
+    def text(self, name: str, most_chars: int) -> str:
+        value = self.take(name)
+        if value is None:
+            return ""
+        if not isinstance(value, str) or len(value) > most_chars:
+            self.refuse(f"{name} must be a string of at most {most_chars} characters")
+        return value
 
     def seed(self) -> int | None:
         value = self.take("seed")

@@ -26,7 +26,7 @@ from inference.engine.generation import GenerateLoop
 from inference.engine.model import shares_a_pass, step_model
 from inference.engine.orders import Bounds
 from inference.engine.scheduler import Scheduler
-from inference.engine.slots import plan_slots
+from inference.engine.slots import plan_room, plan_slots
 from inference.engine.threads import fit_each_pass
 from inference.engine.weights import Attached, attach
 from inference.link import EngineLink, LinkError
@@ -143,7 +143,8 @@ def _loop(
     if facts.kind == "embed":
         encoder = Encoder(attached.model, facts.pooling or "mean", normalize=facts.normalize)
         return EmbedLoop(link, encoder, Bounds(config.vocab_size, min(most, facts.context_tokens)))
-    room = plan_slots(
+    plan = plan_room if shares_a_pass(config) else plan_slots
+    room = plan(
         max_slots=spec.max_slots,
         max_len=most,
         kv_bytes_per_token=facts.kv_bytes_per_token,
@@ -151,8 +152,8 @@ def _loop(
     )
     return GenerateLoop(
         link,
-        Scheduler(room.num_slots, frozenset(facts.eos_token_ids)),
-        step_model(attached.model, room.num_slots, room.max_len),
+        Scheduler(room.num_slots, frozenset(facts.eos_token_ids), num_pages=room.num_pages),
+        step_model(attached.model, room.num_slots, room.max_len, room.num_pages),
         attached.gates,
         Bounds(facts.vocab_size, room.max_len),
         room,

@@ -1,19 +1,28 @@
 """Which tokens of which requests the next step computes. Plain Python: no torch, no clock, no I/O.
 
 `plan` says what to compute, `commit` takes the sampled tokens and says what happened. In every step each
-running row gives one token, and prompts fill the rest of the budget in the order they came. A request is
-in one of three states, WAITING (no slot), PREFILL (a slot, prompt not yet computed), DECODE (one token to
-compute), and leaves by `commit`, `cancel` or `fail`, which free its slot at once.
+running row gives one token, and prompts fill the rest of the budget by rank: by priority, and first come, first
+served within one (`Row.rank`). `preempt` takes slots from rows of lower priority; they wait and go on later.
+
+A request is in one of three states, WAITING (no slot), PREFILL (a slot, tokens not yet computed), DECODE (one
+token to compute), and leaves by `commit`, `cancel` or `fail`, which free its slot at once.
+
+A prompt begins behind the longest prefix of it that a page of its tenant keeps. A row gives its own blocks to
+the pages when it has a token, which proves that its keys and values are numbers, and again when it leaves.
 """
 
 from __future__ import annotations
 
-import enum
-from collections import deque
-from dataclasses import dataclass, field
+import itertools
+from bisect import insort
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from inference.engine.drain import Drain
+from inference.engine.events import Emitted, Ended, Event, Failed, Preempted, Step, Stored
 from inference.engine.pace import Pace
+from inference.engine.pages import PAGE_TOKENS, PageCache
+from inference.engine.rows import Row, State
 from inference.engine.slots import SlotPool
 
 if TYPE_CHECKING:
@@ -22,86 +31,8 @@ if TYPE_CHECKING:
     from inference.engine.orders import Generate
 
 MAX_WAITING = 256
-"""Requests without a slot; the node refuses earlier, with a Retry-After, by the figures in `stats`."""
-
-
-class State(enum.Enum):
-    """Where a request is."""
-
-    WAITING = "waiting"
-    PREFILL = "prefill"
-    DECODE = "decode"
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """Consecutive tokens of one row to compute: positions `start` to `start + len(tokens)` of its slot."""
-
-    id: str
-    slot: int
-    start: int
-    tokens: tuple[int, ...]
-    samples: bool
-    """The last token's logits give the row's next token."""
-
-
-Step = tuple[Segment, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Emitted:
-    """One new token of a request; the times are on its first token only."""
-
-    id: str
-    token: int
-    queue_ms: float | None = None
-    prefill_ms: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A request left and freed `slot`. `stop_id` ended it: counted in `num_output`, not emitted."""
-
-    id: str
-    reason: str
-    num_prompt: int
-    num_output: int
-    decode_ms: float
-    slot: int | None
-    stop_id: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """A request left without an answer, or was never let in (`slot` is None)."""
-
-    id: str
-    code: str
-    message: str
-    slot: int | None = None
-
-
-Event = Emitted | Ended | Failed
-
-
-@dataclass(slots=True)
-class _Row:
-    order: Generate
-    added_s: float
-    state: State = State.WAITING
-    slot: int = -1
-    num_cached: int = 0
-    output: list[int] = field(default_factory=list)
-    admitted_s: float = 0.0
-    first_s: float = 0.0
-
-    def segment(self, most: int) -> Segment:
-        pending = (
-            (self.output[-1],) if self.state is State.DECODE else self.order.tokens[self.num_cached :][:most]
-        )
-        end = self.num_cached + len(pending)
-        samples = self.state is State.DECODE or end == len(self.order.tokens)
-        return Segment(self.order.id, self.slot, self.num_cached, pending, samples)
+"""Requests without a slot. One more is refused, or the last of them if that one is of a lower priority."""
+_RANK = attrgetter("rank")
 
 
 class Scheduler:
@@ -114,14 +45,22 @@ class Scheduler:
         *,
         max_waiting: int = MAX_WAITING,
         pace: Pace | None = None,
+        num_pages: int = 0,
     ) -> None:
         self.pace = pace or Pace()
+        self.pages = PageCache(num_pages)
+        self.num_asked = 0
+        """Tokens of prompts that looked for kept pages, and of those the ones that were found."""
+        self.num_found = 0
         self._slots = SlotPool(num_slots)
         self._eos_ids = eos_ids
         self._max_waiting = max_waiting
-        self._rows: dict[str, _Row] = {}
-        self._waiting: deque[str] = deque()
+        self._rows: dict[str, Row] = {}
+        self._waiting: list[Row] = []  # by rank
         self._running: list[str] = []  # in the order of admission
+        self._serials = itertools.count()
+        self._drain = Drain()
+        self.num_preempted = 0
 
     @property
     def num_waiting(self) -> int:
@@ -145,39 +84,65 @@ class Scheduler:
 
     def num_output(self, order_id: str) -> int:
         """Tokens sampled so far for this request."""
-        return len(self._rows[order_id].output)
+        return self._rows[order_id].num_output
 
     def add(self, order: Generate, now: float) -> list[Event]:
         """Let a request in; it waits for a slot. `now` in seconds of any one clock."""
+        self._drain.pass_time(now, is_busy=bool(self._waiting))
         if order.id in self._rows:
             return [Failed(order.id, "bad_request", "a request with this id is running")]
-        if self.num_waiting >= self._max_waiting + self._slots.num_free:
-            return [Failed(order.id, "overloaded", f"{self.num_waiting} requests are waiting already")]
-        self._rows[order.id] = _Row(order, now)
-        self._waiting.append(order.id)
-        return []
+        row = Row(order, now, next(self._serials))
+        is_full = self.num_waiting >= self._max_waiting + self._slots.num_free
+        unlucky = self._last_of(row) if is_full else None
+        events: list[Event] = [] if unlucky is None else [self._turned_away(unlucky)]
+        if unlucky is not row:
+            self._rows[order.id] = row
+            insort(self._waiting, row, key=_RANK)
+        if unlucky is not None and unlucky is not row:
+            self._leave(unlucky.order.id)
+        return events
 
     def cancel(self, order_id: str, now: float) -> list[Event]:
         """Drop a request in whatever state; one that is not here is no error (it may have ended just now)."""
         if order_id not in self._rows:
             return []
-        return [self._end(order_id, "cancelled", now)]
+        return self._end(order_id, "cancelled", now)
 
     def fail(self, order_id: str, code: str, message: str) -> list[Event]:
         """Drop a request that cannot go on."""
         slot = self._leave(order_id)
         return [Failed(order_id, code, message, slot)]
 
+    def preempt(self, now: float) -> list[Event]:
+        """Take slots from the least urgent rows for requests of a higher priority that find none.
+
+        To be called before `plan`. A row gives way only to who came within its own bonus for waiting, so it is
+        preempted for a bounded time and then stays.
+        """
+        self._drain.pass_time(now, is_busy=bool(self._waiting))
+        events: list[Event] = []
+        for row in self._waiting[self._slots.num_free :]:
+            last = max(self._running_rows(), key=_RANK, default=row)
+            if not last.gives_way_to(row):
+                break
+            is_proven = last.state is State.DECODE
+            events += [*self._stored(last), Preempted(last.order.id, last.slot, is_proven)]
+            self._suspend(last)
+        return events
+
     def plan(self, now: float) -> Step:
-        """The next step: decode rows by slot first, then prompt chunks in the order the requests came."""
+        """The next step: decode rows by slot first, then prompt chunks by rank."""
+        self._drain.pass_time(now, is_busy=bool(self._waiting))
         decoding = [row for row in self._running_rows() if row.state is State.DECODE]
         segments = [row.segment(1) for row in sorted(decoding, key=lambda row: row.slot)]
         budget = self.pace.prefill_tokens(len(decoding))
+        ahead: set[bytes] = set()
         for row in self._prefilling(now):
             if budget <= 0:
                 break
-            segments.append(chunk := row.segment(budget))
-            budget -= len(chunk.tokens)
+            if (pages := self._kept_pages(row, ahead)) is not None:
+                segments.append(chunk := row.segment(budget, pages))
+                budget -= len(chunk.tokens)
         return tuple(segments)
 
     def commit(self, step: Step, tokens: Mapping[str, int], now: float, took_s: float) -> list[Event]:
@@ -189,12 +154,11 @@ class Scheduler:
         Raises:
             KeyError: a row that samples got no token.
         """
-        num_prefill = sum(len(part.tokens) for part in step if part.start < self._num_prompt(part.id))
-        self.pace.observe(num_prefill, sum(len(part.tokens) for part in step) - num_prefill, took_s)
+        self._observe(step, took_s)
         events: list[Event] = []
         for part in step:
             if (row := self._rows.get(part.id)) is not None:
-                row.num_cached = part.start + len(part.tokens)
+                row.receive(part)
                 if part.samples:
                     events += self._take(row, tokens[part.id], now)
         return events
@@ -210,52 +174,106 @@ class Scheduler:
             raise RuntimeError(
                 f"slots held {sorted(held)}, free {self._slots.num_free} of {self._slots.num_slots}"
             )
-        if set(self._rows) != {*self._waiting, *self._running}:
+        if set(self._rows) != {*(row.order.id for row in self._waiting), *self._running}:
             raise RuntimeError("a request is neither waiting nor running")
+        self.pages.check()
 
-    def _num_prompt(self, order_id: str) -> int:
-        row = self._rows.get(order_id)
-        return len(row.order.tokens) if row else 0
+    def _observe(self, step: Step, took_s: float) -> None:
+        """Let the pace learn from a step; one that copied pages says nothing of what its tokens cost."""
+        if any(part.pages for part in step):
+            return
+        decoding = [row for part in step if (row := self._rows.get(part.id)) and row.state is State.DECODE]
+        self.pace.observe(sum(len(part.tokens) for part in step) - len(decoding), len(decoding), took_s)
 
-    def _running_rows(self) -> Iterator[_Row]:
+    def _running_rows(self) -> Iterator[Row]:
         return (self._rows[order_id] for order_id in self._running)
 
-    def _prefilling(self, now: float) -> Iterator[_Row]:
-        yield from (row for row in list(self._running_rows()) if row.state is State.PREFILL)
-        while self._waiting and (slot := self._slots.take()) is not None:
-            row = self._rows[self._waiting.popleft()]
-            row.slot, row.state, row.admitted_s = slot, State.PREFILL, now
-            self._running.append(row.order.id)
+    def _prefilling(self, now: float) -> Iterator[Row]:
+        begun = [row for row in self._running_rows() if row.state is State.PREFILL]
+        for row in sorted([*begun, *self._waiting[: self._slots.num_free]], key=_RANK):
+            if row.state is State.WAITING and (slot := self._slots.take()) is not None:
+                self._waiting.remove(row)
+                row.admit(slot, now)
+                self._running.append(row.order.id)
             yield row
 
-    def _take(self, row: _Row, token: int, now: float) -> list[Event]:
-        row.output.append(token)
-        is_first = row.state is State.PREFILL
-        if is_first:
-            row.state, row.first_s = State.DECODE, now
+    def _suspend(self, row: Row) -> None:
+        self._running.remove(row.order.id)
+        self._slots.give(row.slot)
+        row.suspend()
+        insort(self._waiting, row, key=_RANK)
+        self.num_preempted += 1
+
+    def _last_of(self, new: Row) -> Row:
+        """Who is turned away from a full queue: the last by rank of those who have not begun to answer."""
+        return max((new, *(row for row in self._waiting if not row.num_output)), key=_RANK)
+
+    def _turned_away(self, row: Row) -> Failed:
+        retry_after_s = self._drain.wait_s(self.num_waiting)
+        message = f"{self.num_waiting} requests are waiting already; try again in {retry_after_s:.0f} s"
+        return Failed(row.order.id, "overloaded", message, retry_after_s=retry_after_s)
+
+    def _kept_pages(self, row: Row, ahead: set[bytes]) -> tuple[int, ...] | None:
+        """The pages that this row begins behind; None if it is to wait for a step.
+
+        It waits while a row before it in this step computes the very block it needs next, to copy that block
+        afterwards. `ahead` has those blocks, and gets this row's. The first row of a step never waits.
+        """
+        if not self.pages.num_pages or not row.is_fresh:
+            self._add_ahead(row, row.num_computed // PAGE_TOKENS, ahead)
+            return ()
+        pages = self.pages.find(row.chain, row.num_reusable)
+        if len(pages) < row.num_reusable and row.chain.block(len(pages))[0] in ahead:
+            return None
+        self._add_ahead(row, len(pages), ahead)
+        if not row.num_output:
+            self.num_asked += len(row.tokens)
+            self.num_found += len(pages) * PAGE_TOKENS
+        return pages
+
+    def _add_ahead(self, row: Row, start: int, ahead: set[bytes]) -> None:
+        if self.pages.num_pages:
+            ahead.update(row.chain.digests(start, len(row.tokens) // PAGE_TOKENS))
+
+    def _stored(self, row: Row) -> list[Event]:
+        """Give pages to this row's blocks, if what it computed is known to be numbers."""
+        if not self.pages.num_pages or row.state is not State.DECODE:
+            return []
+        first, pages = self.pages.keep(row.chain, row.num_computed // PAGE_TOKENS)
+        return [Stored(row.order.id, row.slot, first * PAGE_TOKENS, pages)] if pages else []
+
+    def _take(self, row: Row, token: int, now: float) -> list[Event]:
+        row.tokens.append(token)
+        events: list[Event] = []
+        emitted = Emitted(row.order.id, token)
+        if row.state is State.PREFILL:
+            row.state = State.DECODE
+            events += self._stored(row)
+        if row.num_output == 1:
+            row.first_s, row.num_cached = now, row.num_copied
+            emitted = Emitted(row.order.id, token, *row.first_times_ms(), row.num_cached)
         order = row.order
-        if token in self.stop_ids(order.id) and len(row.output) >= order.min_tokens:
-            return [self._end(order.id, "stop", now, token)]
-        emitted = Emitted(order.id, token, *self._first_times(row) if is_first else ())
-        if len(row.output) >= order.max_tokens:
-            return [emitted, self._end(order.id, "length", now)]
-        return [emitted]
+        if token in self.stop_ids(order.id) and row.num_output >= order.min_tokens:
+            return [*events, *self._end(order.id, "stop", now, token)]
+        if row.num_output >= order.max_tokens:
+            return [*events, emitted, *self._end(order.id, "length", now)]
+        return [*events, emitted]
 
-    @staticmethod
-    def _first_times(row: _Row) -> tuple[float, float]:
-        return (row.admitted_s - row.added_s) * 1000, (row.first_s - row.admitted_s) * 1000
-
-    def _end(self, order_id: str, reason: str, now: float, stop_id: int | None = None) -> Ended:
+    def _end(self, order_id: str, reason: str, now: float, stop_id: int | None = None) -> list[Event]:
         row = self._rows[order_id]
-        decode_ms = (now - row.first_s) * 1000 if row.output else 0.0
+        decode_ms = (now - row.first_s) * 1000 if row.num_output else 0.0
+        counts = len(row.order.tokens), row.num_output
+        stored = self._stored(row)
         slot = self._leave(order_id)
-        return Ended(order_id, reason, len(row.order.tokens), len(row.output), decode_ms, slot, stop_id)
+        return [*stored, Ended(order_id, reason, *counts, decode_ms, slot, stop_id, row.num_cached)]
 
     def _leave(self, order_id: str) -> int | None:
         row = self._rows.pop(order_id)
         if row.state is State.WAITING:
-            self._waiting.remove(order_id)
+            self._waiting.remove(row)
             return None
+        if self._waiting:
+            self._drain.depart()
         self._running.remove(order_id)
         self._slots.give(row.slot)
         return row.slot

@@ -8,8 +8,10 @@ that the busy ones stay packed at the front and neighbours can be attended to as
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from inference.engine.pages import PAGE_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,6 +20,9 @@ MIN_SLOTS = 4
 """Fewer requests together is not much of a server: a long context is cut before it comes to that."""
 MIN_CONTEXT_TOKENS = 4096
 """Below this the context is not cut for more slots: a chat does not fit any more."""
+PAGES_SHARE = 0.2
+"""Of the budget, for kept prefixes: a quarter of what the slots get holds the system prompts and the last turns
+of a few chats, and costs a fifth of the slots only where memory is what bounds them."""
 PADDING_SHARE = 0.25
 """Attending to a quarter more positions than there are costs less than one more attention call."""
 PADDING_TOKENS = 128
@@ -32,6 +37,30 @@ class SlotPlan:
     num_slots: int
     max_len: int
     kv_bytes: int
+    num_pages: int = 0
+    """Pages beside the slots, for prefixes that are kept."""
+
+
+def plan_room(*, max_slots: int, max_len: int, kv_bytes_per_token: int, budget_bytes: int) -> SlotPlan:
+    """Slots, and pages for kept prefixes: `PAGES_SHARE` of the budget, and what the slots leave of the rest.
+
+    Never more pages than the slots hold themselves: they are to serve the next requests, not to be an archive.
+
+    Raises:
+        ValueError: see `plan_slots`.
+    """
+    page_bytes = PAGE_TOKENS * kv_bytes_per_token
+    reserved = int(budget_bytes * PAGES_SHARE)
+    slots = plan_slots(
+        max_slots=max_slots,
+        max_len=max_len,
+        kv_bytes_per_token=kv_bytes_per_token,
+        budget_bytes=max(budget_bytes - reserved, min(budget_bytes, kv_bytes_per_token)),
+    )
+    if not page_bytes:
+        return slots
+    num_pages = min(budget_bytes - slots.kv_bytes, slots.kv_bytes) // page_bytes
+    return replace(slots, kv_bytes=slots.kv_bytes + num_pages * page_bytes, num_pages=num_pages)
 
 
 def plan_slots(*, max_slots: int, max_len: int, kv_bytes_per_token: int, budget_bytes: int) -> SlotPlan:

@@ -108,7 +108,7 @@ class Call:
         if isinstance(item, Refusal):
             raise item
         if item[1]["op"] == "failed":
-            raise _refusal(item[1], self._calls.drain_s())
+            raise _refusal(item[1])
         return item
 
 
@@ -175,11 +175,6 @@ class EngineCalls:
         for call in calls:
             call.fail(worker_lost())
 
-    def drain_s(self) -> float:
-        """Seconds after which an overloaded engine may have room, from its own figures."""
-        waiting, step_ms = self.stats.get("waiting") or 0, self.stats.get("step_ms") or 0.0
-        return float(min(30.0, max(1.0, waiting * step_ms / 1000)))
-
     async def close(self) -> None:
         """Close the link; a living engine drops all work and exits."""
         for task in list(self._errands):
@@ -203,11 +198,12 @@ class EngineCalls:
             return  # the reader sees the end of the link and says so to everyone
 
 
-def _refusal(message: Message, drain_s: float) -> Refusal:
+def _refusal(message: Message) -> Refusal:
     code = str(message.get("code") or "engine_failed")
     status, kind = _STATUS.get(code, (500, "server_error"))
     said: Any = message.get("message")
-    retry_after_s = {429: drain_s, 503: 1.0}.get(status)
+    drained_s = float(message.get("retry_after_s") or 1.0)  # as the engine measured it
+    retry_after_s = {429: drained_s, 503: 1.0}.get(status)
     return Refusal(
         status, code, str(said or "The engine could not do this."), kind, retry_after_s=retry_after_s
     )

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from inference.engine.slots import PAGES_SHARE
 from inference.workers.board import Board, LoadFailure
 from inference.workers.figures import StartFigures
 from inference.workers.life import State, idle_too_long, stops_for_room
@@ -221,9 +222,8 @@ class Host:
         facts, means = revision.facts, self._means
         num_slots = min(means.max_slots, revision.spec.max_batch or means.max_slots)
         one_context = facts.context_tokens * facts.kv_bytes_per_token
-        kv_bytes = min(
-            num_slots * one_context, max(int(means.memory_budget_bytes * KV_SHARE), facts.kv_bytes_per_token)
-        )
+        slots_bytes = int(num_slots * one_context / (1 - PAGES_SHARE))
+        kv_bytes = min(slots_bytes, max(int(means.memory_budget_bytes * KV_SHARE), facts.kv_bytes_per_token))
         need_bytes = facts.weight_bytes + kv_bytes + WORKER_BYTES
         if need_bytes > means.memory_budget_bytes or facts.weight_bytes > means.host_cache_bytes:
             raise _too_large(revision.model, need_bytes, means)

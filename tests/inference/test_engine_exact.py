@@ -5,10 +5,12 @@ import random
 import pytest
 import torch
 
+from inference.engine.events import Emitted, Ended, Failed, Preempted, Stored
 from inference.engine.model import SLOT_FAMILIES, LoneModel, SlotModel, shares_a_pass, step_model
 from inference.engine.orders import Generate, Sampling
 from inference.engine.pace import Pace
-from inference.engine.scheduler import Emitted, Scheduler
+from inference.engine.scheduler import Scheduler
+from tests.evidence import IS_WHOLE
 from tests.inference.tiny import VOCABULARY, made
 
 NUM_TOKENS = 24
@@ -39,26 +41,35 @@ def reference(model, prompt, num_tokens):
     return out[0, len(prompt) :].tolist()
 
 
-def answers(rows, orders, *, num_slots=4, arrive_every=0):
+def answers(rows, orders, *, num_slots=4, arrive_every=0, scheduler=None):
     """What comes out when `orders` run together; one more arrives each `arrive_every` steps."""
-    scheduler, out, todo, steps = Scheduler(num_slots, frozenset(), pace=SmallChunks()), {}, list(orders), 0
+    scheduler = scheduler or Scheduler(num_slots, frozenset(), pace=SmallChunks())
+    out, todo, steps = {}, list(orders), 0
     while todo or not scheduler.is_idle:
         while todo and (not arrive_every or steps % arrive_every == 0 or scheduler.is_idle):
             out[todo[0].id] = []
             assert scheduler.add(todo.pop(0), 0.0) == []
             if arrive_every:
                 break
+        hear(scheduler.preempt(0.0), rows, out)
         step = scheduler.plan(0.0)
         ids, logits = rows.forward(step)
         tokens = dict(zip(ids, logits.argmax(-1).tolist(), strict=True)) if ids else {}
-        for event in scheduler.commit(step, tokens, 0.0, 0.01):
-            if isinstance(event, Emitted):
-                out[event.id].append(event.token)
-            else:
-                rows.release(event.slot, scrub=False)
+        hear(scheduler.commit(step, tokens, 0.0, 0.01), rows, out)
         scheduler.check()
         steps += 1
     return out
+
+
+def hear(events, rows, out):
+    for event in events:
+        match event:
+            case Emitted():
+                out[event.id].append(event.token)
+            case Stored():
+                rows.store(event.slot, event.start, event.pages)
+            case Ended() | Failed() | Preempted():
+                rows.release(event.slot, scrub=False)
 
 
 def orders_of(some_prompts):
@@ -84,6 +95,64 @@ def test_alone_and_arriving_late_are_the_same(family):
         alone |= answers(rows, [order])
     assert answers(rows, orders_of(prompts()), num_slots=6, arrive_every=3) == alone
     assert alone["2"] == reference(made(family, seed=1), prompts()[2], NUM_TOKENS + 2)
+
+
+def shared_prompts():
+    """Prompts that begin alike, some longer than a page by nothing, one or many tokens."""
+    draws = random.Random(1)
+    long = tuple(draws.randrange(3, VOCABULARY) for _ in range(60))
+    return [long, long[:32], long[:33], (*long[:40], 5, 6, 7), long[:16], (*long[:20], 9), long]
+
+
+DIFFERENT = frozenset(
+    {"cohere2", "gemma2", "gemma3_text", "gpt2", "gpt_oss", "llama", "mistral", "olmo3", "phi3", "qwen3"}
+)
+"""Families whose attention differs: windows, sinks, soft caps, learned positions, norms of queries and keys."""
+
+
+@pytest.mark.parametrize("family", sorted(SLOT_FAMILIES if IS_WHOLE else DIFFERENT))
+def test_behind_kept_prefixes_an_answer_is_generate(family):
+    """In a crowd that copies from each other, then again behind what the crowd left, answers included."""
+    model, num_tokens = made(family), 8
+    crowd = shared_prompts()
+    expected = [reference(model, prompt, num_tokens) for prompt in crowd]
+    longer = [(*prompt, *answer, 3) for prompt, answer in zip(crowd, expected, strict=True)]
+    rows = SlotModel(model, 4, 128, num_pages=40)
+    scheduler = Scheduler(4, frozenset(), pace=SmallChunks(), num_pages=40)
+    for prompts_now in (crowd, crowd, longer):
+        orders = [Generate(str(i), prompt, num_tokens, GREEDY) for i, prompt in enumerate(prompts_now)]
+        num_found, num_asked = scheduler.num_found, scheduler.num_asked
+        found = answers(rows, orders, scheduler=scheduler)
+        assert scheduler.num_found > num_found
+        assert scheduler.num_asked - num_asked == sum(map(len, prompts_now))
+        if prompts_now is crowd:
+            assert [found[str(i)] for i in range(len(crowd))] == expected
+    fresh = made(family)
+    assert [found[str(i)] for i in range(len(longer))] == [
+        reference(fresh, one, num_tokens) for one in longer
+    ]
+
+
+def test_pages_that_give_way_all_the_time_spoil_nothing():
+    model = made("llama")
+    rows, scheduler = SlotModel(model, 3, 128, num_pages=3), Scheduler(3, frozenset(), num_pages=3)
+    orders = [Generate(str(i), prompt, 20, GREEDY) for i, prompt in enumerate(shared_prompts() * 3)]
+    expected = {str(i): reference(made("llama"), order.tokens, 20) for i, order in enumerate(orders)}
+    assert answers(rows, orders, arrive_every=2, scheduler=scheduler) == expected
+    assert scheduler.num_found > 0
+
+
+@pytest.mark.parametrize("num_pages", [0, 40], ids=["computed again", "copied back"])
+@pytest.mark.parametrize("family", ["llama", "gemma2", "bloom"])
+def test_a_preempted_answer_goes_on_as_generate_would(family, num_pages):
+    model, crowd = made(family), prompts()
+    expected = {str(i): reference(model, prompt, 30) for i, prompt in enumerate(crowd)}
+    num_pages = num_pages if shares_a_pass(model.config) else 0
+    rows = step_model(model, 2, 128, num_pages)
+    scheduler = Scheduler(2, frozenset(), pace=SmallChunks(), num_pages=num_pages)
+    orders = [Generate(str(i), prompt, 30, GREEDY, priority=9 - i) for i, prompt in enumerate(crowd)]
+    assert answers(rows, orders, arrive_every=6, scheduler=scheduler) == expected
+    assert scheduler.num_preempted >= 4
 
 
 @pytest.mark.parametrize("family", ["bloom", "gpt_neo", "gptj", "falcon", "codegen"])

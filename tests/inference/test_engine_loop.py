@@ -24,6 +24,7 @@ class Counting:
     broken: bool = False
     passes: list = field(default_factory=list)
     released: list = field(default_factory=list)
+    stored: list = field(default_factory=list)
     rows: dict = field(default_factory=dict)
 
     def forward(self, step):
@@ -36,16 +37,19 @@ class Counting:
         kept = [row for row, part in enumerate(step) if part.samples]
         return [step[row].id for row in kept], logits[kept]
 
+    def store(self, slot, start, pages):
+        self.stored.append((slot, start, pages))
+
     def release(self, slot, *, scrub):
         self.released.append((slot, scrub))
 
 
-def serve(model, *messages, stop=True, num_slots=4):
+def serve(model, *messages, stop=True, num_slots=4, **scheduling):
     """Everything the node hears from one loop that was sent `messages` (and then stop)."""
     node, ours = link_pair()
     loop = GenerateLoop(
         EngineLink(ours),
-        Scheduler(num_slots, frozenset({0})),
+        Scheduler(num_slots, frozenset({0}), **scheduling),
         model,
         None,
         Bounds(VOCABULARY, 40),
@@ -171,6 +175,78 @@ def test_times_are_told_with_the_first_token_only():
     with_times = [m for m in heard if m["op"] == "tokens" and "prefill_ms" in m]
     assert len(with_times) == 1
     assert with_times[0]["wait_ms"] == 0.0
+
+
+def test_what_is_kept_is_stored_before_its_slot_is_given_up_and_told_exactly():
+    model = Counting()
+    prompt = [10 + number % 30 for number in range(33)]
+    messages = [add(name, *prompt, max_tokens=1, tenant="acme") for name in ("a", "b")]
+    heard, _ = serve(model, *messages, add("c", *prompt, max_tokens=1), num_slots=1, num_pages=8)
+    assert model.stored == [(0, 0, (0, 1)), (0, 0, (2, 3))]
+    cached = {m["id"]: m["cached_tokens"] for m in heard if m["op"] == "tokens"}
+    assert cached == {"a": 0, "b": 32, "c": 0}
+    assert {m["id"]: m["cached_tokens"] for m in heard if m["op"] == "done"} == cached
+    figures = [m for m in heard if m["op"] == "stats"]
+    assert all(m["prefix_hits"] <= m["prefix_queries"] and m["pages"] == 8 for m in figures)
+
+
+def test_a_request_under_an_id_that_runs_fails_and_the_other_one_goes_on():
+    heard, fault = serve(Counting(), add("a", 10), add("a", 20))
+    assert fault == []
+    assert tokens(heard, "a") == [11, 12, 13, 14]
+    assert [m["code"] for m in heard if m["op"] == "failed"] == ["bad_request"]
+
+
+def poison(number):
+    """A request as bad as they come; `number` says in which way."""
+    name = f"poison {number}"
+    ways = (
+        add(name, 30),
+        add(name, 10, 30, max_tokens=30, priority=9),
+        add(name, *[10] * 40),
+        add(name, *[10] * 39, max_tokens=10**9),
+        add(name, *[10] * 38, min_tokens=2, max_tokens=2),
+        add(name),
+        add(name, 10, max_tokens=0),
+        add(name, 10**9),
+        add(name, -1),
+        add(name, 10, priority=-1),
+        add(name, 10, priority=10**30),
+        add(name, 10, tenant="x" * 300),
+        add(name, 10, temperature=float("1e308")),
+        add(name, 10, logit_bias={"11": -100, "12": 100}),
+        add(name, 10, logit_bias={str(token): -100 for token in range(VOCABULARY)}),
+        add(name, 10, stop_ids=list(range(VOCABULARY)), min_tokens=4),
+        add(name, 10, seed=2**64 - 1, temperature=2, top_p=1e-9, top_k=1, min_p=1),
+        add(name, 10, what="is this"),
+        add(f"good {number // 10}", 10),
+        {"op": "cancel", "id": f"good {10**9}"},
+        {"op": "cancel", "id": f"poison {number - 3}"},
+        {"op": "cancel", "id": ""},
+        {"op": "add", "id": 7, "tokens": [1]},
+        {"op": "embed", "id": name, "batch": [[1]]},
+        {"op": None},
+        {},
+    )
+    return ways[number % len(ways)]
+
+
+def test_a_crowd_of_poison_does_not_touch_healthy_requests():
+    model = Counting(bad=frozenset({30}))
+    healthy = {f"good {number}": [3 + number % 9, 7] for number in range(24)}
+    messages = []
+    for number, (name, prompt) in enumerate(healthy.items()):
+        messages += [add(name, *prompt, max_tokens=20, priority=number % 10)]
+        messages += [poison(10 * number + each) for each in range(10)]
+    heard, fault = serve(model, *messages, num_slots=3, num_pages=8)
+    assert fault == []
+    for name in healthy:
+        assert tokens(heard, name) == list(range(8, 28)), name
+        assert [m["completion_tokens"] for m in heard if m["op"] == "done" and m["id"] == name] == [20]
+    ends = [m["id"] for m in heard if m["op"] in {"done", "failed"} and str(m["id"]).startswith("poison")]
+    assert len(ends) == len(set(ends)), "each has exactly one end"
+    asked = {m["id"] for m in messages if m.get("op") in {"add", "embed"} and isinstance(m["id"], str)}
+    assert set(ends) == {name for name in asked if name.startswith("poison")}
 
 
 @pytest.mark.parametrize("count", [0, 2])

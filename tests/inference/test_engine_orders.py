@@ -34,10 +34,12 @@ def test_a_full_order():
         "logprobs": 3,
         "min_tokens": 2,
         "ignore_eos": True,
+        "tenant": "acme",
+        "priority": 9,
     }
     sampling = Sampling(0.0, 0.5, 0, 0.1, -5, 1.0, -1.0, 1.5, ((5, -100.0),), 3)
     assert parse_order(message, BOUNDS) == Generate(
-        "a", (1, 2, 3), 4, sampling, frozenset({7}), 2, ignore_eos=True
+        "a", (1, 2, 3), 4, sampling, frozenset({7}), 2, ignore_eos=True, priority=9, tenant="acme"
     )
 
 
@@ -50,7 +52,15 @@ def test_the_other_orders():
 
 
 def test_nulls_are_the_defaults():
-    names = [*Sampling.__dataclass_fields__, "stop_ids", "min_tokens", "max_tokens", "ignore_eos"]
+    names = [
+        *Sampling.__dataclass_fields__,
+        "stop_ids",
+        "min_tokens",
+        "max_tokens",
+        "ignore_eos",
+        "tenant",
+        "priority",
+    ]
     assert parse_order(PLAIN | dict.fromkeys(names), BOUNDS) == parse_order(PLAIN, BOUNDS)
 
 
@@ -96,6 +106,11 @@ def test_nulls_are_the_defaults():
         ({"stop_ids": [1] * 257}, "bad_request"),
         ({"stop_ids": [100]}, "bad_request"),
         ({"ignore_eos": 1.5}, "bad_request"),
+        ({"priority": -1}, "bad_request"),
+        ({"priority": 10}, "bad_request"),
+        ({"priority": 0.0}, "bad_request"),
+        ({"tenant": 1}, "bad_request"),
+        ({"tenant": "x" * 257}, "bad_request"),
         ({"grammar": "x"}, "bad_request"),
         ({"op": "embed", "batch": []}, "bad_request"),
         ({"op": "embed", "batch": [[]]}, "bad_request"),

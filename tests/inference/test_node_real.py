@@ -226,6 +226,7 @@ async def test_real_models_answer_as_transformers_does(tmp_path: Path, living_sh
         assert (line["phase"], line["start"]) == ("ready", "region"), line
         await check_completions(node, model)
         await check_chat(node, model)
+        await check_kept_prefixes(node, model)
         await check_refusals(node)
         await check_loss_and_return(node, revision, model)
 
@@ -272,6 +273,33 @@ async def check_chat(node: RealNode, model: Any) -> None:
     assert stopped["choices"][0]["finish_reason"] == "stop"
     assert stop not in stopped["choices"][0]["message"]["content"]
     assert stopped["usage"]["completion_tokens"] <= 8
+
+
+async def check_kept_prefixes(node: RealNode, model: Any) -> None:
+    """What the same tenant sent before is not computed again, is told exactly, and changes no answer."""
+    prompt = PROMPT * 9
+    num_tokens = len(VOCABULARY.encode(prompt, add_special=True))
+    kept = (num_tokens - 1) // 16 * 16
+    body: dict[str, Any] = {"model": "acme/m", "prompt": prompt, "max_tokens": 8, "temperature": 0}
+
+    async def ask(tenant: str, **more: Any) -> tuple[set[str], int]:
+        headers = {"x-nearfield-tenant": tenant}
+        answer = await node.http.post(f"{node.url}/v1/completions", json=body | more, headers=headers)
+        found = answer.json()
+        assert found["usage"]["prompt_tokens"] == num_tokens
+        return {one["text"] for one in found["choices"]}, found["usage"]["prompt_tokens_details"][
+            "cached_tokens"
+        ]
+
+    wanted = {greedy(model, prompt, 8)}
+    assert kept > 0
+    assert await ask("acme") == (wanted, 0)
+    assert await ask("acme") == (wanted, kept)
+    assert await ask("evil") == (wanted, 0)
+    assert await ask("third", n=4) == (wanted, 0), (
+        "the choices copy from each other: nothing was there before"
+    )
+    assert await ask("third", n=4) == (wanted, kept)
 
 
 async def check_refusals(node: RealNode) -> None:

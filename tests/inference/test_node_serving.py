@@ -365,6 +365,7 @@ async def test_a_model_that_is_not_resident_is_409(node: RunningNode) -> None:
     ("failure", "status"),
     [
         ({"code": "overloaded", "message": "256 wait"}, 429),
+        ({"code": "overloaded", "message": "256 wait", "retry_after_s": 12.2}, 429),
         ({"code": "bad_request", "message": "no"}, 400),
         ({"code": "poisoned", "message": "NaN"}, 500),
         ({"code": "stopping", "message": "bye"}, 503),
@@ -383,3 +384,19 @@ async def test_what_the_engine_refuses_keeps_its_status(
         assert answer.status_code == status
         assert answer.json()["error"]["code"] == failure["code"]
         assert ("retry-after" in answer.headers) == (status in {429, 503})
+        if "retry_after_s" in failure:
+            assert answer.headers["retry-after"] == "13", "as the engine measured it, in whole seconds"
+
+
+async def test_whose_request_it_is_and_how_urgent_goes_to_the_engine(node: RunningNode) -> None:
+    await load(node)
+    body = {"model": "acme/m", "messages": HI, "priority": 3, "n": 2}
+    assert (
+        await post(node, "/v1/chat/completions", body, **{"x-nearfield-tenant": "acme"})
+    ).status_code == 200
+    assert (await post(node, "/v1/chat/completions", {"model": "acme/m", "messages": HI})).status_code == 200
+    told = [(order["tenant"], order["priority"]) for order in node.shell.engines[0].orders]
+    assert told == [("acme", 3), ("acme", 3), ("", 0)]
+    for priority in (-1, 10, 1.0, "0", True):
+        refused = await post(node, "/v1/chat/completions", body | {"priority": priority})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "priority")

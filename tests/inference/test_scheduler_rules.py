@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inference.engine.events import Emitted, Ended, Failed, Stored
 from inference.engine.orders import Generate, Sampling
 from inference.engine.pace import (
     FIRST_PREFILL_TOKENS,
@@ -16,24 +17,17 @@ from inference.engine.pace import (
     MIN_PREFILL_TOKENS,
     Pace,
 )
-from inference.engine.scheduler import Emitted, Ended, Failed, Scheduler, State
-from inference.engine.slots import SlotPlan, SlotPool, plan_slots, side_by_side
+from inference.engine.rows import State
+from inference.engine.scheduler import Scheduler
+from inference.engine.slots import SlotPlan, SlotPool, plan_room, plan_slots, side_by_side
 from tests.evidence import count
+from tests.inference.simulated import Budget, Memory
 
 EOS = 2
 
 
 def order(name, prompt=4, most=5, **more):
     return Generate(name, tuple(range(10, 10 + prompt)), most, Sampling(), **more)
-
-
-class Budget(Pace):
-    def __init__(self, tokens):
-        super().__init__()
-        self.tokens = tokens
-
-    def prefill_tokens(self, num_decoding):
-        return self.tokens
 
 
 def scheduler(num_slots=2, budget=8, **more):
@@ -210,6 +204,85 @@ def test_a_slot_is_written_from_the_front_without_a_gap(seed):
         one.commit(step, {part.id: 5 for part in step if part.samples}, 0.0, 0.01)
 
 
+@settings(max_examples=count(120, 4_000), deadline=None)
+@given(st.integers(0, 2**32), st.integers(0, 30), st.integers(1, 40))
+def test_behind_kept_prefixes_every_slot_holds_its_own_tokens(seed, num_pages, budget):
+    draws = random.Random(seed)
+    orders = [
+        Generate(
+            str(number),
+            tuple([draws.choice([1, 5, 9])] * draws.randint(1, 60) + [7] * draws.randint(0, 40)),
+            draws.randint(1, 20),
+            tenant=draws.choice(["acme", "evil"]),
+        )
+        for number in range(14)
+    ]
+    one, memory, todo, sampled = scheduler(3, budget, num_pages=num_pages), Memory(orders), orders[:], {}
+
+    def hear(events):
+        for event in events:
+            if isinstance(event, Stored):
+                memory.store(event)
+            elif isinstance(event, Ended):
+                assert event.num_cached % 16 == 0
+                assert event.num_cached < event.num_prompt
+                memory.slots.pop(event.slot, None)
+
+    while todo or not one.is_idle:
+        if todo and draws.random() < 0.4:
+            new = todo.pop()
+            assert one.add(new, 0.0) == []
+            sampled[new.id] = []
+        if sampled and draws.random() < 0.1:
+            hear(one.cancel(draws.choice(list(sampled)), 0.0))
+        step = one.plan(0.0)
+        assert step or one.is_idle, "somebody always moves on"
+        memory.compute(step)
+        for part in step:
+            order = memory.orders[part.id]
+            wanted = [(order.tenant, token) for token in (*order.tokens, *sampled[part.id])]
+            held = memory.slots[part.slot]
+            assert held == wanted[: len(held)]
+            assert part.samples == (held == wanted)
+        tokens = {part.id: draws.choice([1, 5, 9]) for part in step if part.samples}
+        for name, token in tokens.items():
+            sampled[name].append(token)
+        hear(one.commit(step, tokens, 0.0, 0.01))
+        one.check()
+
+
+def test_choices_of_one_prompt_compute_it_once():
+    one = scheduler(4, budget=1000, num_pages=64)
+    for name in "abcd":
+        one.add(order(name, prompt=100), 0.0)
+    step, _ = run_step(one)
+    assert [(part.id, len(part.tokens)) for part in step] == [("a", 100)]
+    step, events = run_step(one)
+    copied = [(part.id, part.start, len(part.tokens)) for part in step if part.pages]
+    assert copied == [("b", 96, 4), ("c", 96, 4), ("d", 96, 4)]
+    assert [event.num_cached for event in events if isinstance(event, Emitted)] == [0, 96, 96, 96]
+
+
+def test_another_prompt_does_not_wait_for_one_that_begins_otherwise():
+    one = scheduler(4, budget=150, num_pages=64)
+    one.add(order("a", prompt=100), 0.0)
+    one.add(order("b", prompt=100, tenant="evil"), 0.0)
+    step, _ = run_step(one)
+    assert [(part.id, len(part.tokens)) for part in step] == [("a", 100), ("b", 50)]
+
+
+def test_a_cancelled_answer_is_kept_and_a_prompt_without_a_token_is_not():
+    one = scheduler(2, budget=40, num_pages=64)
+    one.add(order("a", prompt=70), 0.0)
+    run_step(one)
+    assert [type(event) for event in one.cancel("a", 0.0)] == [Ended]
+    one.add(order("b", prompt=31, most=9), 0.0)
+    _, events = run_step(one)
+    assert events[0] == Stored("b", 0, 0, (0,))
+    run_step(one)
+    assert one.cancel("b", 0.0)[0] == Stored("b", 0, 16, (1,))
+
+
 class TestPace:
     def test_alone_a_prompt_takes_large_chunks(self):
         assert Pace().prefill_tokens(0) == MAX_LONELY_TOKENS
@@ -282,6 +355,22 @@ class TestSlots:
         assert 1 <= plan.max_len <= max_len
         assert plan.kv_bytes == plan.num_slots * plan.max_len * per_token <= budget
 
+    @given(st.integers(1, 16), st.integers(1, 10**6), st.integers(1, 10**5), st.integers(10**5, 10**12))
+    def test_slots_and_pages_fit_a_budget_together(self, max_slots, max_len, per_token, budget):
+        room = plan_room(
+            max_slots=max_slots, max_len=max_len, kv_bytes_per_token=per_token, budget_bytes=budget
+        )
+        slots_bytes = room.num_slots * room.max_len * per_token
+        assert room.kv_bytes == slots_bytes + room.num_pages * 16 * per_token <= budget
+        assert room.num_pages * 16 <= room.num_slots * room.max_len
+
+    def test_a_share_of_the_budget_is_the_pages(self):
+        room = plan_room(max_slots=8, max_len=1000, kv_bytes_per_token=10, budget_bytes=100_000)
+        assert room == SlotPlan(8, 1000, 80_000 + 125 * 160, 125)
+        assert plan_room(max_slots=8, max_len=500, kv_bytes_per_token=0, budget_bytes=1) == SlotPlan(
+            8, 500, 0
+        )
+
     @given(st.dictionaries(st.integers(0, 20), st.integers(1, 3000), max_size=12))
     def test_runs_cover_all_rows_side_by_side(self, lengths_by_slot):
         slots = sorted(lengths_by_slot)
@@ -295,7 +384,7 @@ class TestSlots:
 
 
 def test_no_torch_is_loaded():
-    names = ", ".join(f"inference.engine.{name}" for name in ("scheduler", "orders", "slots"))
+    names = ", ".join(f"inference.engine.{name}" for name in ("scheduler", "orders", "slots", "pages"))
     code = f"import sys, {names}; print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert out.stdout.strip() == "False"

@@ -1,0 +1,182 @@
+"""The engine by itself, over its link: batches, kept prefixes, a long prompt among streams, and a peer.
+
+Our engine is the process that a node forks, less the shell and the landing: step loop, scheduler, slots, sampling.
+The peer is transformers' continuous batching of the same weights in a process of its own. Every figure of ours is
+taken by a client in this process from the moment the bytes of a token were here.
+"""
+
+import argparse
+import itertools
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+
+from bench.engine_client import Engine, batched_s
+from bench.llama import cache_folder, model_folder
+from bench.rows import Row, compare, quantile
+
+PREFIX_TOKENS = 2000
+CROWD, CROWD_PROMPT = 32, 1024  # what the issue names
+DECODERS = 8
+PLAIN_GAPS = 30  # of each stream, before the long prompt comes
+ENDLESS = 1 << 20  # the engine cuts it to the room there is
+PARTS = ("batch", "prefix", "gap", "peer")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of this benchmark."""
+    parser.add_argument("--only", default=",".join(PARTS), help=f"parts to run, of {','.join(PARTS)} (all)")
+    parser.add_argument("--large", action="store_true", help="the 244 M Llama as well, where it matters")
+    parser.add_argument(
+        "--runs", type=int, default=3, help="runs of each short figure, the median counts (3)"
+    )
+    parser.add_argument("--new", type=int, default=32, help="new tokens of each stream beside the peer (32)")
+    parser.add_argument("--crowd", type=int, default=CROWD, help=f"streams beside the peer ({CROWD})")
+
+
+def measure(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[list[Row], list[str]]:
+    """Rows and notes."""
+    models = ["tiny", *([str(model_folder(cache_folder(), 16))] if options.large else [])]
+    rows: list[Row] = []
+    for part in options.only.split(","):
+        for model in models if part == "prefix" else models[:1]:
+            found = MEASURES[part](model, options)
+            rows += found
+            say(", ".join(f"{row.what}: {row.ours:.4g} against {row.peer:.4g} {row.unit}" for row in found))
+    return rows, _notes()
+
+
+def _engine(model: str, slots: int, max_len: int = 2048) -> Engine:
+    pages = 4 * max_len // 16
+    return Engine(model=model, threads=_cores(), slots=slots, max_len=max_len, pages=pages)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _prompt(number: int, num_tokens: int) -> list[int]:
+    """Prompts that differ from their first token on."""
+    return [2 + (7 * place + 13 * number + number * number) % 500 for place in range(num_tokens)]
+
+
+def _rate(engine: Engine, streams: int, prompt: int, new: int, seed: int = 0) -> float:
+    """Tokens a second of all streams together, `new` tokens of each, from when the last of them had begun."""
+    moments = _begun(engine, [_prompt(seed * 100 + number, prompt) for number in range(streams)])
+    started, wanted = _latest(moments), _count(moments) + new * streams
+    engine.read_until(lambda: _count(moments) >= wanted, moments)
+    took_s = _latest(moments) - started
+    engine.cancel(*moments)
+    return new * streams / took_s
+
+
+def _begun(engine: Engine, prompts: Sequence[list[int]]) -> dict[str, list[float]]:
+    """Streams without an end, all of which have given a token."""
+    moments: dict[str, list[float]] = {engine.start(prompt, ENDLESS): [] for prompt in prompts}
+    engine.read_until(lambda: all(moments.values()), moments)
+    return moments
+
+
+def _latest(moments: Mapping[str, list[float]]) -> float:
+    return max(times[-1] for times in moments.values())
+
+
+def _count(moments: Mapping[str, list[float]]) -> int:
+    return sum(map(len, moments.values()))
+
+
+def _batch(model: str, options: argparse.Namespace) -> list[Row]:
+    with _engine(model, 16, 512) as engine:
+        _rate(engine, 16, 8, 8)  # first touch of every slot
+        one = median(_rate(engine, 1, 128, 48, 1 + n) for n in range(options.runs))
+        many = median(_rate(engine, 16, 128, 48, 11 + n) for n in range(options.runs))
+    what = "tokens a second at 16 streams against 1, prompt 128, tiny model"
+    return [compare(what, many, one, "tok/s", better="higher", target=8.0)]
+
+
+def _prefix(model: str, options: argparse.Namespace) -> list[Row]:
+    cold, kept = [], []
+    with _engine(model, 4) as engine:
+        engine.finish(engine.start(_prompt(9, 64), 2))
+        for number in range(1 if model != "tiny" else options.runs):
+            cold.append(_first_ms(engine, number))
+            kept.append(_first_ms(engine, number))
+    name = "tiny model" if model == "tiny" else "244 M Llama"
+    what = f"first token of a prompt of {PREFIX_TOKENS} tokens, kept against new, {name}"
+    return [compare(what, median(kept), median(cold), "ms", better="lower", target=8.0)]
+
+
+def _first_ms(engine: Engine, number: int) -> float:
+    started = time.perf_counter()
+    moments = engine.finish(name := engine.start(_prompt(number, PREFIX_TOKENS), 1))
+    return (moments[name][0] - started) * 1000
+
+
+def _gap(model: str, _: argparse.Namespace) -> list[Row]:
+    """Eight streams; when all run, a long prompt comes. p50 of their gaps before it, p99 while it is computed."""
+    with _engine(model, DECODERS + 1) as engine:
+        _rate(engine, DECODERS, 8, 8)
+        engine.finish(engine.start(_prompt(77, 300), 2))
+        streams = _begun(engine, [_prompt(number, 64) for number in range(DECODERS)])
+        began, wanted = _latest(streams), _count(streams) + PLAIN_GAPS * DECODERS
+        engine.read_until(lambda: _count(streams) >= wanted, streams)
+        came, late = _latest(streams), engine.start(_prompt(99, PREFIX_TOKENS), 1)
+        moments = streams | {late: []}
+        engine.read_until(lambda: bool(moments[late]), moments)
+        until = moments[late][0]
+        engine.cancel(*streams)
+    plain = _gaps(streams, began, came)
+    beside = _gaps(streams, came, until)
+    what = f"p99 gap of {DECODERS} streams while a prompt of {PREFIX_TOKENS} tokens comes, against their p50 before"
+    row = compare(what, quantile(beside, 0.99), quantile(plain, 0.5), "ms", better="lower", target=1 / 3)
+    return [row]
+
+
+def _gaps(moments: Mapping[str, list[float]], start: float, end: float) -> list[float]:
+    """Milliseconds between two tokens of one stream, the second of which came in that time."""
+    pairs = [pair for times in moments.values() for pair in itertools.pairwise(times)]
+    return [1000 * (after - before) for before, after in pairs if start < after <= end]
+
+
+def _peer(model: str, options: argparse.Namespace) -> list[Row]:
+    """Whole crowds, from the first byte of a request to the last token."""
+    crowds = [(options.crowd, CROWD_PROMPT, options.new), (1, CROWD_PROMPT, options.new)]
+    theirs_s = batched_s(model, _cores(), crowds)
+    with _engine(model, options.crowd, CROWD_PROMPT + 64) as engine:
+        _rate(engine, 1, 8, 8)
+        ours_s = [_crowd_s(engine, *crowd) for crowd in crowds]
+    return [
+        compare(
+            f"answers of {new} tokens at {streams} x {prompt} prompt, transformers' continuous batching, tiny model",
+            streams * new / ours,
+            streams * new / theirs,
+            "tok/s",
+            better="higher",
+            target=5.0 if streams > 1 else 1.0,
+        )
+        for (streams, prompt, new), ours, theirs in zip(crowds, ours_s, theirs_s, strict=True)
+    ]
+
+
+def _crowd_s(engine: Engine, streams: int, prompt: int, new: int) -> float:
+    started = time.perf_counter()
+    moments = engine.finish(*[engine.start(_prompt(streams + row, prompt), new) for row in range(streams)])
+    return _latest(moments) - started
+
+
+MEASURES: Mapping[str, Callable[[str, argparse.Namespace], list[Row]]] = {
+    "batch": _batch,
+    "prefix": _prefix,
+    "gap": _gap,
+    "peer": _peer,
+}
+
+
+def _notes() -> list[str]:
+    return [
+        f"tiny model: 25 M random Llama, 8 layers, fp32, {_cores()} threads at most; greedy; end tokens off",
+        "rates at 1 and 16 streams count decode only, from when the last of them had its first token",
+        "beside the peer: whole answers, prompts included, all asked for at once",
+        "a kept prompt is copied from its pages up to its last whole block of 16 tokens, the rest is computed",
+    ]

@@ -1,0 +1,99 @@
+"""The two engines of `bench engine`, each in a process of its own: `python -m bench.engine_child WHOSE ORDER FD`.
+
+ORDER is JSON: {"model": folder or "tiny", "threads", "slots", "max_len", "pages"} for `ours`, which then speaks the
+engine's link over FD; and {"model", "threads", "runs": [[streams, prompt tokens, new tokens], ..]} for `theirs`,
+transformers' continuous batching, which prints one line of JSON: the seconds of each run.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import time
+from typing import Any
+
+import torch
+
+from inference.engine.generation import GenerateLoop
+from inference.engine.model import step_model
+from inference.engine.orders import Bounds
+from inference.engine.scheduler import Scheduler
+from inference.engine.slots import SlotPlan
+from inference.engine.threads import fit_each_pass
+from inference.link import EngineLink
+
+TINY: dict[str, Any] = {
+    "vocab_size": 512,
+    "hidden_size": 512,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+}
+"""25 million weights: large enough that a step is arithmetic and not Python."""
+PAGE_TOKENS = 16  # of theirs: as ours
+SEED = 1
+
+
+def main() -> None:
+    """Be one of the two."""
+    whose, order = sys.argv[1], json.loads(sys.argv[2])
+    torch.set_num_threads(order["threads"])
+    if whose == "ours":
+        _serve(order, int(sys.argv[3]))
+    else:
+        print(json.dumps([_batched(order, *run) for run in order["runs"]]), flush=True)
+
+
+def _model(order: dict[str, Any], attention: str) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    if order["model"] != "tiny":
+        return AutoModelForCausalLM.from_pretrained(order["model"], attn_implementation=attention)
+    torch.manual_seed(SEED)
+    config = AutoConfig.for_model("llama", **TINY)
+    return AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+
+
+def _serve(order: dict[str, Any], fd: int) -> None:
+    model = _model(order, "sdpa")
+    model.eval()
+    fit_each_pass(model, order["threads"])
+    room = SlotPlan(order["slots"], order["max_len"], 0, order["pages"])
+    GenerateLoop(
+        EngineLink(socket.socket(fileno=fd)),
+        Scheduler(room.num_slots, frozenset(), num_pages=room.num_pages),
+        step_model(model, room.num_slots, room.max_len, room.num_pages),
+        None,
+        Bounds(model.config.vocab_size, room.max_len),
+        room,
+    ).serve({"op": "ready"})
+
+
+def _batched(order: dict[str, Any], streams: int, prompt: int, new: int) -> float:
+    """Seconds of one crowd, all there from the start; a short one goes before it."""
+    import transformers
+
+    model = _model(order, "paged|sdpa")
+    model.eval()
+    make: Any = transformers.GenerationConfig
+    settings = transformers.ContinuousBatchingConfig(
+        block_size=PAGE_TOKENS,
+        num_blocks=streams * (-(-(prompt + new) // PAGE_TOKENS) + 1),
+        max_batch_tokens=512,
+    )
+    started = 0.0
+    for length, num_new in ((PAGE_TOKENS, 2), (prompt, new)):
+        asked = make(max_new_tokens=num_new, do_sample=False, eos_token_id=-1)
+        prompts = [
+            [2 + (7 * i + 13 * row + row * row) % 500 for i in range(length)] for row in range(streams)
+        ]
+        started = time.perf_counter()
+        model.generate_batch(prompts, asked, settings, warmup=False)
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()

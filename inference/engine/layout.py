@@ -1,0 +1,95 @@
+"""Where each token of a step lies, and which positions it may look at."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from inference.engine.slots import side_by_side
+
+if TYPE_CHECKING:
+    from inference.engine.events import Segment, Step
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Several tokens of one row; `token` is the index of the first in the step."""
+
+    slot: int
+    start: int
+    count: int
+    token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One token of each of several rows in consecutive slots, the first of them token `token` of the step."""
+
+    slot: int
+    token: int
+    lengths: tuple[int, ...]  # positions to attend to, the token's own included
+
+
+class StepLayout:
+    """Where each token of a step lies: rows with one token first (by slot), then the chunks.
+
+    `ids` and `positions` are [1, num_tokens]; `sampled` holds the indices of the tokens whose logits are
+    wanted, and `sampled_ids` their requests.
+    """
+
+    def __init__(self, step: Step, device: torch.device = CPU) -> None:
+        singles = sorted((part for part in step if len(part.tokens) == 1), key=lambda part: part.slot)
+        chunks = [part for part in step if len(part.tokens) > 1]
+        ordered = [*singles, *chunks]
+        self._device = device
+        self.ids = torch.tensor([[token for part in ordered for token in part.tokens]], device=device)
+        positions = [part.start + i for part in ordered for i in range(len(part.tokens))]
+        self.positions = torch.tensor([positions], device=device)
+        ends = list(itertools.accumulate(len(part.tokens) for part in ordered))
+        sampled = [end - 1 for part, end in zip(ordered, ends, strict=True) if part.samples]
+        self.sampled = torch.tensor(sampled, dtype=torch.long, device=device)
+        self.sampled_ids = [part.id for part in ordered if part.samples]
+        self.runs = _runs(singles)
+        self.chunks = [
+            Chunk(part.slot, part.start, len(part.tokens), end - len(part.tokens))
+            for part, end in zip(chunks, ends[len(singles) :], strict=True)
+        ]
+        self.single_slots = torch.tensor([part.slot for part in singles], dtype=torch.long, device=device)
+        self.single_positions = self.positions[0, : len(singles)]
+        self._masks: dict[tuple[Run | Chunk, int], torch.Tensor | None] = {}
+
+    def run_mask(self, run: Run, first: int, window: int) -> torch.Tensor | None:
+        """[rows, 1, 1, positions from `first`], true where a row may look; None when all look everywhere."""
+        if (run, window) not in self._masks:
+            self._masks[run, window] = _run_mask(run, first, window, self._device)
+        return self._masks[run, window]
+
+    def chunk_mask(self, chunk: Chunk, first: int, window: int) -> torch.Tensor:
+        """[tokens, positions from `first`]: causal, and within the window."""
+        mask = self._masks.get((chunk, window))
+        if mask is None:
+            own = torch.arange(chunk.start, chunk.start + chunk.count, device=self._device)[:, None]
+            seen = torch.arange(first, chunk.start + chunk.count, device=self._device)[None, :]
+            mask = (seen <= own) & (seen > own - window)
+            self._masks[chunk, window] = mask
+        return mask
+
+
+def _runs(singles: list[Segment]) -> list[Run]:
+    slots, lengths = [part.slot for part in singles], [part.start + 1 for part in singles]
+    cuts = side_by_side(slots, lengths)
+    return [Run(slots[cut.start], cut.start, tuple(lengths[cut.start : cut.stop])) for cut in cuts]
+
+
+def _run_mask(run: Run, first: int, window: int, device: torch.device) -> torch.Tensor | None:
+    longest = max(run.lengths)
+    if min(run.lengths) == longest:
+        return None
+    lengths = torch.tensor(run.lengths, device=device)[:, None]
+    seen = torch.arange(first, longest, device=device)[None, :]
+    return ((seen < lengths) & (seen >= lengths - window))[:, None, None, :]

@@ -1,0 +1,111 @@
+"""One request on its way through the scheduler. Plain Python."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+from inference.engine.events import Segment
+from inference.engine.pages import PAGE_TOKENS, Chain
+
+if TYPE_CHECKING:
+    from inference.engine.orders import Generate
+
+
+AGE_S = 5.0
+"""A request of the next lower priority goes behind those that come within so many seconds after it."""
+
+
+class State(enum.Enum):
+    """Where a request is."""
+
+    WAITING = "waiting"
+    PREFILL = "prefill"
+    DECODE = "decode"
+
+
+class Row:
+    """A request's tokens, and how many of them its slot holds.
+
+    Attributes:
+        rank: Who is less goes first. Its number is when the request came, `AGE_S` later for each step of
+            priority; so it is first come, first served within one priority, and nobody waits behind requests
+            that came more than so much later, whatever their priority.
+        tokens: The prompt and what was sampled after it.
+        num_computed: Tokens whose keys and values are in the slot.
+        num_copied: Of those, the ones that came from kept pages.
+        num_cached: Of the prompt's tokens, those that were copied before the first token came.
+    """
+
+    __slots__ = (
+        "added_s",
+        "admitted_s",
+        "chain",
+        "first_s",
+        "num_cached",
+        "num_computed",
+        "num_copied",
+        "order",
+        "rank",
+        "slot",
+        "state",
+        "tokens",
+    )
+
+    def __init__(self, order: Generate, added_s: float, serial: int) -> None:
+        self.order = order
+        self.added_s = added_s
+        self.rank = (added_s + order.priority * AGE_S, serial)
+        self.tokens = list(order.tokens)
+        self.chain = Chain(order.tenant, self.tokens)
+        self.state = State.WAITING
+        self.slot = -1
+        self.num_computed = 0
+        self.num_copied = 0
+        self.num_cached = 0
+        self.admitted_s = 0.0
+        self.first_s = 0.0
+
+    @property
+    def num_output(self) -> int:
+        """Tokens sampled so far."""
+        return len(self.tokens) - len(self.order.tokens)
+
+    @property
+    def is_fresh(self) -> bool:
+        """Nothing was computed for it in its slot yet: kept pages may still be copied there."""
+        return self.num_computed == 0
+
+    @property
+    def num_reusable(self) -> int:
+        """Whole blocks that may be copied: the last token is always computed, for its logits."""
+        return (len(self.tokens) - 1) // PAGE_TOKENS
+
+    def admit(self, slot: int, now: float) -> None:
+        """Give it a slot."""
+        self.slot, self.state, self.admitted_s = slot, State.PREFILL, now
+
+    def suspend(self) -> None:
+        """Take its slot away. It keeps its tokens; their keys and values are copied or computed again later."""
+        self.slot, self.state = -1, State.WAITING
+        self.num_computed = self.num_copied = 0
+
+    def gives_way_to(self, other: Row) -> bool:
+        """True if `other` is of a higher priority, and this one has not waited long enough to make up for it."""
+        return other.order.priority < self.order.priority and other.rank < self.rank
+
+    def segment(self, most: int, pages: tuple[int, ...] = ()) -> Segment:
+        """Its next tokens, at most so many, behind `pages`."""
+        start = self.num_computed + len(pages) * PAGE_TOKENS
+        pending = tuple(self.tokens[start : start + most])
+        samples = start + len(pending) == len(self.tokens)
+        return Segment(self.order.id, self.slot, start, pending, samples, pages)
+
+    def receive(self, part: Segment) -> None:
+        """A segment was computed."""
+        self.num_copied += len(part.pages) * PAGE_TOKENS
+        self.num_computed = part.start + len(part.tokens)
+
+    def first_times_ms(self) -> tuple[float, float]:
+        """Waiting for a slot, and from there to the first token."""
+        return (self.admitted_s - self.added_s) * 1000, (self.first_s - self.admitted_s) * 1000

@@ -1,0 +1,170 @@
+"""The whole scheduler in every order of events: requests, steps, faults, cancels, time; nobody is lost or starved."""
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from inference.engine import pages as pages_module
+from inference.engine.events import Emitted, Ended, Failed, Preempted, Stored
+from inference.engine.orders import Generate
+from inference.engine.pages import digest
+from inference.engine.rows import AGE_S
+from inference.engine.scheduler import Scheduler
+from tests.evidence import count
+from tests.inference.simulated import Budget, Memory
+
+EOS = 2
+MAX_WAITING = 4
+
+
+class Serving(RuleBasedStateMachine):
+    """Requests beside what each may expect, and slots and pages that are filled as the steps say."""
+
+    def __init__(self):
+        super().__init__()
+        self.now, self.serial, self.memory = 0.0, 0, Memory()
+        self.alive, self.sampled, self.told = {}, {}, {}
+
+    @initialize(num_slots=st.integers(1, 3), budget=st.integers(1, 40), num_pages=st.integers(0, 12))
+    def make(self, num_slots, budget, num_pages):
+        self.num_slots = num_slots
+        self.one = Scheduler(
+            num_slots, frozenset({EOS}), max_waiting=MAX_WAITING, pace=Budget(budget), num_pages=num_pages
+        )
+
+    @rule(
+        first=st.sampled_from([5, 9]),
+        same=st.integers(1, 50),
+        other=st.integers(0, 20),
+        most=st.integers(1, 25),
+        tenant=st.sampled_from(["acme", "evil"]),
+        priority=st.sampled_from([0, 0, 3, 9]),
+    )
+    def add(self, first, same, other, most, tenant, priority):
+        tokens = (first,) * same + (7,) * other
+        new = Generate(str(self.serial), tokens, most, tenant=tenant, priority=priority)
+        self.serial += 1
+        was_full = self.one.num_waiting >= MAX_WAITING + self.num_slots - self.one.num_running
+        self.alive[new.id] = self.memory.orders[new.id] = new
+        self.sampled[new.id], self.told[new.id] = [], []
+        events = self.one.add(new, self.now)
+        assert bool(events) == was_full
+        for event in events:
+            assert (event.code, self.told[event.id]) == ("overloaded", [])
+            assert self.alive[event.id].priority >= priority
+            assert 1 <= event.retry_after_s <= 60
+        self.hear(events)
+
+    @rule(number=st.integers(0, 30))
+    def add_again(self, number):
+        if self.alive:
+            twin = sorted(self.alive)[number % len(self.alive)]
+            assert [event.code for event in self.one.add(self.alive[twin], self.now)] == ["bad_request"]
+
+    @rule(number=st.integers(0, 30), fails=st.booleans())
+    def leave(self, number, fails):
+        if self.alive:
+            gone = sorted(self.alive)[number % len(self.alive)]
+            events = self.one.fail(gone, "x", "y") if fails else self.one.cancel(gone, self.now)
+            assert events[-1].id == gone
+            self.hear(events)
+            assert gone not in self.alive
+            assert self.one.cancel(gone, self.now) == []
+
+    @rule(seconds=st.sampled_from([0.01, 1.0, 2 * AGE_S]))
+    def wait(self, seconds):
+        self.now += seconds
+
+    @rule(tokens=st.lists(st.sampled_from([5, 7, 9, EOS]), min_size=3, max_size=3), broken=st.integers(0, 8))
+    def step(self, tokens, broken):
+        """One step; its row number `broken`, if there is one, turns out not to be computable."""
+        self.now += 0.01
+        self.hear(self.one.preempt(self.now))
+        step = self.one.plan(self.now)
+        assert bool(step) == bool(self.alive), "somebody always moves on"
+        assert len({part.slot for part in step}) == len(step) <= self.num_slots
+        self.memory.compute(step)
+        self.look(step)
+        if broken < len(step):
+            self.hear(self.one.fail(step[broken].id, "poisoned", "why"))
+        chosen = {part.id: token for part, token in zip(step, tokens, strict=False) if part.samples}
+        for name, token in chosen.items():
+            if name in self.alive:
+                self.sampled[name].append(token)
+        self.hear(self.one.commit(step, chosen, self.now, 0.01))
+
+    def look(self, step):
+        """Each slot holds its own request's tokens, as its own tenant computed them, whatever was copied."""
+        for part in step:
+            order = self.alive[part.id]
+            wanted = [(order.tenant, token) for token in (*order.tokens, *self.sampled[part.id])]
+            held = self.memory.slots[part.slot]
+            assert held == wanted[: len(held)]
+            assert part.samples == (held == wanted)
+
+    def hear(self, events):
+        for event in events:
+            match event:
+                case Stored():
+                    self.memory.store(event)
+                case Preempted():
+                    del self.memory.slots[event.slot]
+                case Emitted():
+                    self.told[event.id].append(event.token)
+                case Ended():
+                    self.ended(event)
+                case Failed():
+                    del self.alive[event.id]
+                    self.memory.slots.pop(event.slot, None)
+
+    def ended(self, event):
+        order = self.alive.pop(event.id)
+        self.memory.slots.pop(event.slot, None)
+        sampled = self.sampled[event.id]
+        assert event.num_output == len(sampled) <= order.max_tokens
+        assert self.told[event.id] == (sampled if event.stop_id is None else sampled[:-1])
+        assert event.num_cached % 16 == 0
+        assert event.num_cached < event.num_prompt
+
+    @invariant()
+    def nothing_is_leaked(self):
+        if hasattr(self, "one"):
+            self.one.check()
+            assert self.one.num_running + self.one.num_waiting == len(self.alive)
+
+    def teardown(self):
+        """Whatever happened, everybody who is left ends within the steps that their tokens take, one by one."""
+        most = sum(len(order.tokens) + order.max_tokens for order in self.alive.values()) * 2
+        while self.alive:
+            self.step([5, 5, 5], broken=99)
+            most -= 1
+            assert most >= 0
+
+
+@pytest.mark.parametrize("weak", [False, True], ids=["digests", "digests that collide"])
+def test_in_every_order_of_events(weak, monkeypatch):
+    if weak:
+        monkeypatch.setattr(pages_module, "digest", lambda *parts: bytes([digest(*parts)[0] % 5]))
+    run_state_machine_as_test(
+        Serving, settings=settings(max_examples=count(60, 2_000), stateful_step_count=40, deadline=None)
+    )
+
+
+def test_a_low_priority_request_is_served_under_an_endless_stream_of_high_ones():
+    """Two requests come for each that can be served, all before it: it waits for its bonus and no longer."""
+    one, now = Scheduler(1, frozenset(), max_waiting=10_000, pace=Budget(100)), 0.0
+    one.add(Generate("low", (5,), 3, priority=9), now)
+    served_at = None
+    for number in range(4_000):
+        now += 0.05
+        one.add(Generate(f"high {number}", (5,), 4), now)
+        one.preempt(now)
+        step = one.plan(now)
+        for event in one.commit(step, {part.id: 5 for part in step}, now, 0.05):
+            if isinstance(event, Ended) and event.id == "low":
+                served_at = now
+        if served_at:
+            break
+    assert served_at is not None
+    assert one.num_preempted <= 1
