@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from inference.api.app import make_app
+from inference.api.grammar import GrammarChild
 from inference.api.modeltext import TextShelf
+from inference.api.serving import Children
 from inference.api.template import RENDER_CPU_MS, TemplateChild
 from inference.workers.host import Host, Means
 from inference.workers.inspection import look_at
@@ -93,7 +95,7 @@ class Node:
             settings.memory_budget_bytes, settings.host_cache_bytes, settings.max_slots, settings.num_threads
         )
         self.host = Host(means, Parts(tier, shell, TextShelf(child)))
-        self.child = child
+        self.children = Children(child, GrammarChild())
         self.is_stopping = False
 
     @property
@@ -132,13 +134,15 @@ class Node:
             "store_bytes_per_s": self._tier.store_bytes_per_s,
             "host_bytes_per_s": self.host.host_bytes_per_s,
             "attach_s": self.host.attach_s,
-            "template_kills": self.child.num_killed,
+            "template_kills": self.children.templates.num_killed,
+            "grammar_kills": self.children.grammars.num_killed,
         }
 
     async def close(self) -> None:
         """End every worker; requests that run may finish for a while."""
         self.is_stopping = True
         await self.host.close()
+        await self.children.grammars.close()
 
 
 async def run(settings: NodeSettings, ready: Callable[[int], None], stop: asyncio.Event) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from inference.api.template import TemplateChild
+    from inference.api.serving import Children
     from inference.workers.host import Host
 
 OPEN_PATH = "/healthz"
@@ -43,8 +43,8 @@ class Rooms(Protocol):
         """The workers."""
 
     @property
-    def child(self) -> TemplateChild:
-        """The renderer of chat templates."""
+    def children(self) -> Children:
+        """What renders chat templates and tries grammars."""
 
     @property
     def idle_timeout_s(self) -> float:
@@ -98,13 +98,13 @@ def _add_openai_routes(app: FastAPI, rooms: Rooms) -> None:
     async def chat(request: Request) -> Response:
         visit = _visit(request)
         asked = read_chat(await _body(request, visit))
-        return ChatReply(rooms.host, visit, request.headers.get(REVISION), asked, rooms.child)
+        return ChatReply(rooms.host, visit, request.headers.get(REVISION), asked, rooms.children)
 
     @app.post("/v1/completions")
     async def complete(request: Request) -> Response:
         visit = _visit(request)
         asked = read_completion(await _body(request, visit))
-        return CompletionReply(rooms.host, visit, request.headers.get(REVISION), asked, rooms.child)
+        return CompletionReply(rooms.host, visit, request.headers.get(REVISION), asked, rooms.children)
 
     @app.post("/v1/embeddings")
     async def embed(request: Request) -> Response:

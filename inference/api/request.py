@@ -24,6 +24,7 @@ from inference.api.fields import (
 )
 from inference.api.messages import read_messages
 from inference.api.sampling import MAX_TOKENS, SAMPLING_FIELDS, Sampling
+from inference.api.structure import STRUCTURE_FIELDS, Structure, structure_of
 
 MAX_CHOICES = 4
 """`n`: each choice is a whole generation, and clients that want more can ask again."""
@@ -69,6 +70,7 @@ class ChatRequest:
     delivery: Delivery
     template_kwargs: dict[str, Any]
     add_generation_prompt: bool = True
+    structure: Structure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class CompletionRequest:
     sampling: Sampling
     delivery: Delivery
     echo: bool = False
+    structure: Structure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,7 @@ _SHARED: dict[str, Reader[Any]] = {
     "stream_options": _stream_options,
     "user": _label,
     **{field: reader for field, (_, reader) in SAMPLING_FIELDS.items()},
+    **STRUCTURE_FIELDS,
 }
 _CHAT: dict[str, Reader[Any]] = {
     **_SHARED,
@@ -162,7 +166,6 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "parallel_tool_calls": ((), _TOOLS),
     "functions": (([],), _TOOLS),
     "function_call": (("none",), _TOOLS),
-    "response_format": (({"type": "text"},), "answers are plain text; ask for JSON in a message."),
     "store": ((False,), "answers are not kept."),
     "service_tier": (("auto", "default"), "there is one tier."),
     "modalities": ((["text"],), "models answer in text only."),
@@ -195,6 +198,7 @@ def read_chat(body: dict[str, Any]) -> ChatRequest:
         delivery=_delivery(found, _chat_logprobs(found)),
         template_kwargs=found.get("chat_template_kwargs", {}),
         add_generation_prompt=found.get("add_generation_prompt", True),
+        structure=structure_of(found),
     )
 
 
@@ -212,6 +216,7 @@ def read_completion(body: dict[str, Any]) -> CompletionRequest:
         sampling=_sampling(found),
         delivery=_delivery(found, found.get("logprobs")),
         echo=found.get("echo", False),
+        structure=structure_of(found),
     )
 
 

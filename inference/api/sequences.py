@@ -42,6 +42,7 @@ class Job:
     sampling: Sampling
     delivery: Delivery
     follows_text: bool
+    grammar: str | None = None
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -92,6 +93,7 @@ def orders(job: Job, limits: ModelLimits, defaults: Defaults) -> list[Message]:
         "stop_ids": list(sampling.stop_ids),
         "ignore_eos": sampling.ignore_eos,
         "logprobs": job.delivery.logprobs,
+        "grammar": job.grammar,
     }
     made = []
     for prompt in job.prompts:

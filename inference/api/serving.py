@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from inference.api.answer import DONE, ChatShape, CompletionShape, Finished, Heading, Shape, error_event
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from inference.api.choice import Delta
+    from inference.api.grammar import GrammarChild
     from inference.api.request import ChatRequest, CompletionRequest
+    from inference.api.structure import Structure
     from inference.api.template import TemplateChild
     from inference.api.visit import Visit
     from inference.workers.host import Host
@@ -26,6 +29,14 @@ if TYPE_CHECKING:
 THREAD_CHARS = 4096
 """Longer texts are tokenized in a thread: about a millisecond of the loop's time."""
 JSON_HEADERS = {"content-type": "application/json"}
+
+
+@dataclass(frozen=True, slots=True)
+class Children:
+    """The processes that run what requests and models bring along."""
+
+    templates: TemplateChild
+    grammars: GrammarChild
 
 
 class ModelReply(Reply):
@@ -63,10 +74,10 @@ class GenerationReply(ModelReply):
         visit: Visit,
         revision_id: str | None,
         request: ChatRequest | CompletionRequest,
-        child: TemplateChild,
+        children: Children,
     ) -> None:
         super().__init__(host, visit, revision_id, request.model)
-        self._request, self._child = request, child
+        self._request, self._children = request, children
 
     async def answer(self, outlet: Outlet) -> None:
         """See `Reply`."""
@@ -74,6 +85,8 @@ class GenerationReply(ModelReply):
             check_sampling(self._request.sampling, model.limits)
             job = await self._job(model)
             shape = self._shape(model, job)
+            if job.grammar is not None:
+                await model.calls.teach(model.text.vocabulary.lesson)
             with await model.calls.open(orders(job, model.limits, model.text.defaults)) as call:
                 generation = Generation(call, job, model.text.vocabulary, model.limits)
                 send = self._stream if job.delivery.stream else self._whole
@@ -81,6 +94,15 @@ class GenerationReply(ModelReply):
 
     async def _job(self, model: ResidentModel) -> Job:
         raise NotImplementedError
+
+    async def _grammar(self, model: ResidentModel, structure: Structure | None) -> str | None:
+        """The structure as a grammar that the model's engine can follow. Raises Refusal (400)."""
+        if structure is None:
+            return None
+        if not model.text.vocabulary.is_pieced or not model.limits.eos_ids:
+            raise _no_grammars(model, structure.param)
+        await self._children.grammars.check(structure.grammar, structure.param)
+        return structure.grammar
 
     def _shape(self, model: ResidentModel, job: Job) -> Shape:
         raise NotImplementedError
@@ -134,13 +156,14 @@ class ChatReply(GenerationReply):
         if model.text.template is None:
             raise _no_template(model)
         variables = {"add_generation_prompt": request.add_generation_prompt, **request.template_kwargs}
-        text = await self._child.render(model.text.template, request.messages, variables)
+        text = await self._children.templates.render(model.text.template, request.messages, variables)
         visit.phases.mark("template")
         tokens = await _encode(model, text, add_special=False)
         visit.phases.mark("tokenize")
         check_prompt(tokens, "messages")
         check_length(len(tokens), request.sampling.max_tokens, model.limits, "messages")
-        return Job((tokens,), request.sampling, request.delivery, follows_text=False)
+        grammar = await self._grammar(model, request.structure)
+        return Job((tokens,), request.sampling, request.delivery, follows_text=False, grammar=grammar)
 
     def _shape(self, model: ResidentModel, job: Job) -> Shape:
         return ChatShape(
@@ -169,7 +192,8 @@ class CompletionReply(GenerationReply):
             check_length(len(tokens), request.sampling.max_tokens, model.limits, "prompt")
             prompts.append(tokens)
         self._visit.phases.mark("tokenize")
-        return Job(tuple(prompts), request.sampling, request.delivery, follows_text=True)
+        grammar = await self._grammar(model, request.structure)
+        return Job(tuple(prompts), request.sampling, request.delivery, follows_text=True, grammar=grammar)
 
     def _shape(self, model: ResidentModel, job: Job) -> Shape:
         return CompletionShape(
@@ -223,6 +247,14 @@ def _wrong_kind(model: ResidentModel) -> Refusal:
             f"{name} generates text and makes no embeddings; use /v1/chat/completions or /v1/completions."
         )
     return Refusal(400, "wrong_model_kind", message, param="model")
+
+
+def _no_grammars(model: ResidentModel, param: str) -> Refusal:
+    message = (
+        f"{model.revision.model} cannot be held to a structure: its tokenizer's decoder is of a kind whose tokens "
+        "have no text of their own, or it names no token that ends an answer. Ask for the structure in a message."
+    )
+    return Refusal(400, "unsupported_parameter", message, param=param)
 
 
 def _no_template(model: ResidentModel) -> Refusal:

@@ -124,6 +124,11 @@ class Scheduler:
         self._running: list[str] = []  # in the order of admission
 
     @property
+    def eos_ids(self) -> frozenset[int]:
+        """The ids that end an answer unless its order says otherwise."""
+        return self._eos_ids
+
+    @property
     def num_waiting(self) -> int:
         """Requests without a slot."""
         return len(self._waiting)

@@ -201,6 +201,7 @@ async def test_real_models_answer_as_transformers_does(tmp_path: Path) -> None:
         assert (line["phase"], line["start"]) == ("ready", "region"), line
         await check_completions(node, model)
         await check_chat(node, model)
+        await check_structure(node)
         await check_refusals(node)
         await check_loss_and_return(node, revision, model)
 
@@ -318,3 +319,24 @@ async def test_a_folder_that_cannot_be_served_is_refused(
 
     assert answer["refused"]["code"] == code
     assert answer["refused"]["next"]
+
+
+async def check_structure(node: RealNode) -> None:
+    """A random model writes JSON of the schema that it was given, alone, streamed and beside free answers."""
+    shape = {"a": {"type": "integer", "minimum": 0, "maximum": 99}, "b": {"enum": ["x", "y"]}}
+    schema = {"type": "object", "properties": shape, "required": ["a", "b"], "additionalProperties": False}
+    asked = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema, "strict": True}}
+    body: dict[str, Any] = {"model": "acme/m", "prompt": PROMPT, "max_tokens": 120}
+    held = [
+        node.post("completions", **body, response_format=asked, seed=n, temperature=n % 2) for n in range(6)
+    ]
+    free = node.post("completions", **(body | {"max_tokens": 16}), seed=1)
+    *answers, beside = await asyncio.gather(*held, free)
+    alone = await node.post("completions", **(body | {"max_tokens": 16}), seed=1)
+
+    for answer in answers:
+        value = json.loads(answer.json()["choices"][0]["text"])
+        assert 0 <= value["a"] <= 99
+        assert value["b"] in {"x", "y"}
+        assert list(value) == ["a", "b"]
+    assert beside.json()["choices"][0]["text"] == alone.json()["choices"][0]["text"]
