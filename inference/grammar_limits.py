@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
-LIMITS: Final = {
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LIMITS: Final[Mapping[str, Any]] = {
     "max_grammar_size": 200_000,
     "initial_lexer_fuel": 500_000,
     "step_lexer_fuel": 100_000,

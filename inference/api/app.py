@@ -14,9 +14,10 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from inference.api.body import MAX_BODY_BYTES, read_object
+from inference.api.chat import ChatReply
 from inference.api.embedding_reply import EmbeddingReply
 from inference.api.request import read_chat, read_completion, read_embedding
-from inference.api.serving import ChatReply, CompletionReply
+from inference.api.serving import CompletionReply
 from inference.api.visit import Visit
 from inference.workers.control import MAX_CONTROL_BYTES, LoadReply, read_inspect, read_load, read_unload
 from wire.refusal import Refusal

@@ -25,6 +25,7 @@ from inference.api.fields import (
 from inference.api.messages import read_messages
 from inference.api.sampling import MAX_TOKENS, SAMPLING_FIELDS, Sampling
 from inference.api.structure import STRUCTURE_FIELDS, Structure, structure_of
+from inference.api.tools import ToolUse, read_tool_choice, read_tools, tool_use
 
 MAX_CHOICES = 4
 """`n`: each choice is a whole generation, and clients that want more can ask again."""
@@ -71,6 +72,8 @@ class ChatRequest:
     template_kwargs: dict[str, Any]
     add_generation_prompt: bool = True
     structure: Structure | None = None
+    tools: ToolUse | None = None
+    reasoning_effort: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,10 @@ _CHAT: dict[str, Reader[Any]] = {
     "prompt_cache_key": _label,
     "chat_template_kwargs": mapping,
     "add_generation_prompt": boolean,
+    "tools": read_tools,
+    "tool_choice": read_tool_choice,
+    "parallel_tool_calls": boolean,
+    "reasoning_effort": one_of("none", "minimal", "low", "medium", "high", "xhigh"),
 }
 _COMPLETION: dict[str, Reader[Any]] = {
     **_SHARED,
@@ -156,14 +163,15 @@ _EMBEDDING: dict[str, Reader[Any]] = {
     "user": _label,
 }
 
-_TOOLS = "tool calls are not offered yet; describe the tools in a message instead."
+_TOOLS = "functions are called by 'tools' and 'tool_choice', which took this one's place."
 _REASONING = (
     "the models served here have no such setting; use chat_template_kwargs if the model's template has."
 )
+_LEGACY = "this route answers in plain text; use /v1/chat/completions."
 REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "tools": (([],), _TOOLS),
-    "tool_choice": (("none",), _TOOLS),
-    "parallel_tool_calls": ((), _TOOLS),
+    "tools": (([],), _LEGACY),
+    "tool_choice": (("none",), _LEGACY),
+    "parallel_tool_calls": ((), _LEGACY),
     "functions": (([],), _TOOLS),
     "function_call": (("none",), _TOOLS),
     "store": ((False,), "answers are not kept."),
@@ -171,7 +179,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "modalities": ((["text"],), "models answer in text only."),
     "audio": ((), "models answer in text only."),
     "prediction": ((), "there is no speculative decoding."),
-    "reasoning_effort": (("none",), _REASONING),
+    "reasoning_effort": (("none",), _LEGACY),
     "verbosity": ((), _REASONING),
     "web_search_options": ((), "no request reaches the network."),
     "moderation": ((), "no moderation model runs beside the answer."),
@@ -191,6 +199,10 @@ def read_chat(body: dict[str, Any]) -> ChatRequest:
         raise bad("max_tokens", "'max_tokens' and 'max_completion_tokens' differ; give one of them.")
     if wanted is not None:
         found["max_tokens"] = wanted
+    structure, tools = structure_of(found), tool_use(found)
+    if structure is not None and tools is not None:
+        raise bad(structure.param, f"{structure.param!r} and 'tools' both say what the answer looks like.")
+    _check_tools(found, tools)
     return ChatRequest(
         model=found["model"],
         messages=found["messages"],
@@ -198,8 +210,21 @@ def read_chat(body: dict[str, Any]) -> ChatRequest:
         delivery=_delivery(found, _chat_logprobs(found)),
         template_kwargs=found.get("chat_template_kwargs", {}),
         add_generation_prompt=found.get("add_generation_prompt", True),
-        structure=structure_of(found),
+        structure=structure,
+        tools=tools,
+        reasoning_effort=found.get("reasoning_effort"),
     )
+
+
+def _check_tools(found: dict[str, Any], tools: ToolUse | None) -> None:
+    """A call that is demanded is held by a grammar, which ends the answer."""
+    if tools is None or not tools.must:
+        return
+    for field in ("ignore_eos", "min_tokens"):
+        if found.get(field):
+            raise bad(
+                field, f"{field!r} would go on after the call that 'tool_choice' demands; leave it out."
+            )
 
 
 def read_completion(body: dict[str, Any]) -> CompletionRequest:

@@ -1,14 +1,14 @@
-"""Chats and completions, from a parsed request to the last byte."""
+"""Answers of generating models, from a parsed request to the last byte; completions, and what chats share."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from inference.api.answer import DONE, ChatShape, CompletionShape, Finished, Heading, Shape, error_event
+from inference.api.answer import DONE, CompletionShape, Finished, Heading, Shape, error_event
 from inference.api.reply import STREAM_HEADERS, Outlet, Reply
 from inference.api.sequences import Generation, Job, check_ids, check_length, check_sampling, orders
 from inference.api.visit import now_unix
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from inference.api.request import ChatRequest, CompletionRequest
     from inference.api.structure import Structure
     from inference.api.template import TemplateChild
+    from inference.api.toolcalls import CallPart
     from inference.api.visit import Visit
     from inference.workers.host import Host
     from inference.workers.worker import ResidentModel
@@ -95,7 +96,7 @@ class GenerationReply(ModelReply):
     async def _job(self, model: ResidentModel) -> Job:
         raise NotImplementedError
 
-    async def _grammar(self, model: ResidentModel, structure: Structure | None) -> str | None:
+    async def grammar_of(self, model: ResidentModel, structure: Structure | None) -> str | None:
         """The structure as a grammar that the model's engine can follow. Raises Refusal (400)."""
         if structure is None:
             return None
@@ -146,34 +147,6 @@ class GenerationReply(ModelReply):
         )
 
 
-class ChatReply(GenerationReply):
-    """`/v1/chat/completions`."""
-
-    _request: ChatRequest
-
-    async def _job(self, model: ResidentModel) -> Job:
-        request, visit = self._request, self._visit
-        if model.text.template is None:
-            raise _no_template(model)
-        variables = {"add_generation_prompt": request.add_generation_prompt, **request.template_kwargs}
-        text = await self._children.templates.render(model.text.template, request.messages, variables)
-        visit.phases.mark("template")
-        tokens = await _encode(model, text, add_special=False)
-        visit.phases.mark("tokenize")
-        check_prompt(tokens, "messages")
-        check_length(len(tokens), request.sampling.max_tokens, model.limits, "messages")
-        grammar = await self._grammar(model, request.structure)
-        return Job((tokens,), request.sampling, request.delivery, follows_text=False, grammar=grammar)
-
-    def _shape(self, model: ResidentModel, job: Job) -> Shape:
-        return ChatShape(
-            _heading("chatcmpl", model, self._model),
-            model.text.vocabulary,
-            scored=job.delivery.logprobs is not None,
-            with_usage=job.delivery.include_usage,
-        )
-
-
 class CompletionReply(GenerationReply):
     """`/v1/completions`."""
 
@@ -184,7 +157,7 @@ class CompletionReply(GenerationReply):
         prompts = []
         for prompt in request.prompts:
             if isinstance(prompt, str):
-                tokens = await _encode(model, prompt, add_special=True)
+                tokens = await encode(model, prompt, add_special=True)
             else:
                 tokens = list(prompt)
                 check_ids(tokens, model.limits, "prompt")
@@ -192,12 +165,12 @@ class CompletionReply(GenerationReply):
             check_length(len(tokens), request.sampling.max_tokens, model.limits, "prompt")
             prompts.append(tokens)
         self._visit.phases.mark("tokenize")
-        grammar = await self._grammar(model, request.structure)
+        grammar = await self.grammar_of(model, request.structure)
         return Job(tuple(prompts), request.sampling, request.delivery, follows_text=True, grammar=grammar)
 
     def _shape(self, model: ResidentModel, job: Job) -> Shape:
         return CompletionShape(
-            _heading("cmpl", model, self._model),
+            heading("cmpl", model, self._model),
             model.text.vocabulary,
             scored=job.delivery.logprobs is not None,
             with_usage=job.delivery.include_usage,
@@ -213,20 +186,34 @@ class CompletionReply(GenerationReply):
         return [text for text in texts for _ in range(self._request.delivery.num_choices)]
 
 
-async def _encode(model: ResidentModel, text: str, *, add_special: bool) -> list[int]:
-    encode = model.text.vocabulary.encode
+async def encode(model: ResidentModel, text: str, *, add_special: bool) -> list[int]:
+    """The text's token ids; a long text is cut in a thread."""
+    cut = model.text.vocabulary.encode
     if len(text) > THREAD_CHARS:
-        return await asyncio.to_thread(encode, text, add_special=add_special)
-    return encode(text, add_special=add_special)
+        return await asyncio.to_thread(cut, text, add_special=add_special)
+    return cut(text, add_special=add_special)
 
 
 def _finished(deltas: Sequence[Delta], *, scored: bool) -> Finished:
     scores = tuple(score for delta in deltas for score in delta.scores)
     finish = next((delta.finish for delta in deltas if delta.finish), "stop")
-    return Finished("".join(delta.text for delta in deltas), scores if scored else None, finish)
+    text, thoughts = "".join(delta.text for delta in deltas), "".join(delta.thoughts for delta in deltas)
+    return Finished(text, scores if scored else None, finish, thoughts, whole_calls(deltas))
 
 
-def _heading(prefix: str, model: ResidentModel, name: str) -> Heading:
+def whole_calls(deltas: Sequence[Delta]) -> tuple[CallPart, ...]:
+    """The calls whose pieces these deltas have, each in one."""
+    calls: list[CallPart] = []
+    for part in (part for delta in deltas for part in delta.calls):
+        if part.index == len(calls):
+            calls.append(part)
+        else:
+            calls[-1] = replace(calls[-1], arguments=calls[-1].arguments + part.arguments)
+    return tuple(calls)
+
+
+def heading(prefix: str, model: ResidentModel, name: str) -> Heading:
+    """A fresh answer's heading."""
     return Heading(f"{prefix}-{secrets.token_hex(12)}", now_unix(), name, f"fp_{model.revision.id[:12]}")
 
 
@@ -255,11 +242,3 @@ def _no_grammars(model: ResidentModel, param: str) -> Refusal:
         "have no text of their own, or it names no token that ends an answer. Ask for the structure in a message."
     )
     return Refusal(400, "unsupported_parameter", message, param=param)
-
-
-def _no_template(model: ResidentModel) -> Refusal:
-    message = (
-        f"{model.revision.model} has no chat template. Push one (chat_template.jinja, or chat_template in "
-        "tokenizer_config.json), or use /v1/completions."
-    )
-    return Refusal(400, "no_chat_template", message, param="messages")

@@ -114,15 +114,17 @@ class Vocabulary:
         special = sorted(token for token in self._special if token < self.num_ids)
         return {"op": "vocabulary", "pieces": base64.b64encode(data).decode(), "special": special}
 
-    def text_stream(self, *, keep_special: bool = False, follows_text: bool = False) -> TextStream:
+    def text_stream(
+        self, *, keep_special: bool = False, follows_text: bool = False, marks: frozenset[int] = frozenset()
+    ) -> TextStream:
         """A fresh decoder of one answer.
 
         `follows_text`: the answer goes on from a text, so a word's leading space is kept (legacy completions);
-        otherwise it stands alone, as `tokenizer.decode(ids)` would give it.
+        otherwise it stands alone, as `tokenizer.decode(ids)` would give it. `marks`: special tokens that are kept.
         """
         if self._read_piece is None:
             return _Windowed(self._tokenizer, keep_special)
-        return _Pieced(self, frozenset() if keep_special else self._special, follows_text)
+        return _Pieced(self, frozenset() if keep_special else self._special - marks, follows_text)
 
     def decode(self, tokens: list[int], *, keep_special: bool = False) -> str:
         """The text of a whole sequence, by the same rules as a stream of it."""

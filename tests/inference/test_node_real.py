@@ -204,6 +204,7 @@ async def test_real_models_answer_as_transformers_does(tmp_path: Path) -> None:
         await check_structure(node)
         await check_refusals(node)
         await check_loss_and_return(node, revision, model)
+        await check_tools(node, folder)
 
 
 async def check_completions(node: RealNode, model: Any) -> None:
@@ -340,3 +341,28 @@ async def check_structure(node: RealNode) -> None:
         assert value["b"] in {"x", "y"}
         assert list(value) == ["a", "b"]
     assert beside.json()["choices"][0]["text"] == alone.json()["choices"][0]["text"]
+
+
+async def check_tools(node: RealNode, folder: Path) -> None:
+    """The same random model with a template that offers tools calls one when it must, streamed as well."""
+    (folder / "chat_template.jinja").write_text(TEMPLATE + "{% if tools %}<tool_call>{% endif %}")
+    await node.load(await node.commit(folder, "acme/t"))
+    city = {"type": "object", "properties": {"city": {"enum": ["Rome", "Oslo"]}}, "required": ["city"]}
+    shape = city | {"additionalProperties": False}
+    body: dict[str, Any] = {
+        "model": "acme/t",
+        "messages": [{"role": "user", "content": PROMPT}],
+        "tools": [{"type": "function", "function": {"name": "weather", "parameters": shape}}],
+        "tool_choice": {"type": "function", "function": {"name": "weather"}},
+        "seed": 4,
+    }
+    whole = (await node.post("chat/completions", **body)).json()["choices"][0]
+    answer = await node.post("chat/completions", **body, stream=True)
+    events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+    pieces = [one for event in events for one in event["choices"][0]["delta"].get("tool_calls", [])]
+    call = whole["message"]["tool_calls"][0]["function"]
+
+    assert (call["name"], json.loads(call["arguments"])["city"] in {"Rome", "Oslo"}) == ("weather", True)
+    assert (whole["finish_reason"], whole["message"]["content"]) == ("tool_calls", None)
+    assert "".join(one["function"]["arguments"] for one in pieces) == call["arguments"]
+    assert {one["index"] for one in pieces} == {0}

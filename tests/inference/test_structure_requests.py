@@ -122,12 +122,12 @@ async def test_an_engine_is_told_its_vocabulary_once_and_first(node: RunningNode
 
 
 async def test_a_grammar_that_costs_too_much_costs_the_child_only() -> None:
-    child = GrammarChild(cpu_ms=20)
-    words = " | ".join(f'"word{number}"' for number in range(30_000))
+    child = GrammarChild(cpu_ms=100)
+    words = " | ".join(f'"word{number}"' for number in range(60_000))
     try:
         with pytest.raises(Refusal) as refused:
             await child.check(f"start: {words}", "guided_grammar")
-        assert "20 ms of processor time" in refused.value.message
+        assert "it took more than" in refused.value.message
         assert refused.value.param == "guided_grammar"
         await child.check('start: "fine"', "guided_grammar")
         assert child.num_killed == 1
