@@ -25,11 +25,13 @@ MAX_HEADER_CHARS: Final = 256  # a name of 161 and three numbers
 KINDS: Final[dict[str, Kind]] = {
     "/v1/chat/completions": "generate",
     "/v1/completions": "generate",
+    "/v1/messages": "generate",
     "/v1/embeddings": "embed",
 }
 PROMPT_FIELDS: Final = {
     "/v1/chat/completions": "messages",
     "/v1/completions": "prompt",
+    "/v1/messages": "messages",
     "/v1/embeddings": "input",
 }
 

@@ -51,6 +51,7 @@ class Finished:
     thoughts: str = ""
     calls: tuple[CallPart, ...] = ()
     """Each call whole, in one part."""
+    stop: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,11 @@ class Shape(Protocol):
     def event(self, index: int, delta: Delta) -> bytes:
         """One event for `delta` (with its `finish`, if it has one); empty when it says nothing."""
 
-    def usage_event(self, usage: Usage) -> bytes:
-        """The last event of a stream that asked for usage."""
+    def closing(self, usage: Usage, *, with_usage: bool) -> bytes:
+        """The last events of a stream that went well."""
+
+    def error(self, refusal: Refusal) -> bytes:
+        """The last event of a stream that failed after it began."""
 
     def whole(self, choices: Sequence[Finished], usage: Usage) -> bytes:
         """The body of an answer that does not stream."""
@@ -124,9 +128,14 @@ class ChatShape:
         inner = b'"delta":%b,"logprobs":null,"finish_reason":null' % json.dumps(change).encode()
         return b'%b{"index":%d,%b%b' % (self._head, index, inner, self._tail)
 
-    def usage_event(self, usage: Usage) -> bytes:
+    def closing(self, usage: Usage, *, with_usage: bool) -> bytes:
         """See `Shape`."""
-        return self._head + b'],"usage":%b}\n\n' % json.dumps(usage.as_value()).encode()
+        counts = b'],"usage":%b}\n\n' % json.dumps(usage.as_value()).encode()
+        return (self._head + counts if with_usage else b"") + DONE
+
+    def error(self, refusal: Refusal) -> bytes:
+        """See `Shape`."""
+        return error_event(refusal)
 
     def whole(self, choices: Sequence[Finished], usage: Usage) -> bytes:
         """See `Shape`."""
@@ -194,9 +203,14 @@ class CompletionShape:
         body = b'"text":%b,"logprobs":%b,"finish_reason":%b' % (text, scores, finish)
         return b'%b{"index":%d,%b%b' % (self._head, index, body, self._tail)
 
-    def usage_event(self, usage: Usage) -> bytes:
+    def closing(self, usage: Usage, *, with_usage: bool) -> bytes:
         """See `Shape`."""
-        return self._head + b'],"usage":%b}\n\n' % json.dumps(usage.as_value()).encode()
+        counts = b'],"usage":%b}\n\n' % json.dumps(usage.as_value()).encode()
+        return (self._head + counts if with_usage else b"") + DONE
+
+    def error(self, refusal: Refusal) -> bytes:
+        """See `Shape`."""
+        return error_event(refusal)
 
     def whole(self, choices: Sequence[Finished], usage: Usage) -> bytes:
         """See `Shape`."""

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
+from inference.api.anthropic import read_messages_body
 from inference.api.body import MAX_BODY_BYTES, read_object
 from inference.api.chat import ChatReply
 from inference.api.embedding_reply import EmbeddingReply
+from inference.api.messages_reply import MessagesReply, error_body
 from inference.api.request import read_chat, read_completion, read_embedding
 from inference.api.serving import CompletionReply
 from inference.api.visit import Visit
@@ -106,6 +108,16 @@ def _add_openai_routes(app: FastAPI, rooms: Rooms) -> None:
         visit = _visit(request)
         asked = read_completion(await _body(request, visit))
         return CompletionReply(rooms.host, visit, request.headers.get(REVISION), asked, rooms.children)
+
+    @app.post("/v1/messages")
+    async def message(request: Request) -> Response:
+        visit = _visit(request)
+        try:
+            asked = read_messages_body(await _body(request, visit))
+        except Refusal as refusal:
+            headers = {"x-request-id": visit.request_id, **dict(refusal.headers())}
+            return Response(error_body(refusal), refusal.status, headers)
+        return MessagesReply(rooms.host, visit, request.headers.get(REVISION), asked, rooms.children)
 
     @app.post("/v1/embeddings")
     async def embed(request: Request) -> Response:

@@ -44,6 +44,8 @@ class Delta:
     finish: Finish | None = None
     thoughts: str = ""
     calls: tuple[CallPart, ...] = ()
+    stop: str | None = None
+    """With `finish`: the stop string that ended the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +168,7 @@ class Choice:
         out = []
         while self._scores and self._is_out(*self._scores[0]):
             out.append(self._scores.popleft()[1])
-        return Delta(parts.words, tuple(out), self.finish, parts.thoughts, parts.calls)
+        return Delta(parts.words, tuple(out), self.finish, parts.thoughts, parts.calls, self._gate.hit)
 
     def _is_out(self, end: int, score: TokenScore) -> bool:
         return end <= self._num_shown or (self.finish is not None and score.offset < self._num_shown)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inference.api.fields import (
     Reader,
@@ -26,6 +26,9 @@ from inference.api.messages import read_messages
 from inference.api.sampling import MAX_TOKENS, SAMPLING_FIELDS, Sampling
 from inference.api.structure import STRUCTURE_FIELDS, Structure, structure_of
 from inference.api.tools import ToolUse, read_tool_choice, read_tools, tool_use
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MAX_CHOICES = 4
 """`n`: each choice is a whole generation, and clients that want more can ask again."""
@@ -193,7 +196,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
 
 def read_chat(body: dict[str, Any]) -> ChatRequest:
     """A body of `/v1/chat/completions`. Raises Refusal (400, `param` set)."""
-    found = _read(body, _CHAT, ("model", "messages"))
+    found = read_fields(body, _CHAT, ("model", "messages"))
     wanted = found.get("max_completion_tokens")
     if wanted is not None and found.get("max_tokens", wanted) != wanted:
         raise bad("max_tokens", "'max_tokens' and 'max_completion_tokens' differ; give one of them.")
@@ -229,7 +232,7 @@ def _check_tools(found: dict[str, Any], tools: ToolUse | None) -> None:
 
 def read_completion(body: dict[str, Any]) -> CompletionRequest:
     """A body of `/v1/completions`. Raises Refusal (400, `param` set)."""
-    found = _read(body, _COMPLETION, ("model", "prompt"))
+    found = read_fields(body, _COMPLETION, ("model", "prompt"))
     if found.get("best_of", found.get("n", 1)) != found.get("n", 1):
         raise unsupported("best_of", "every choice that is made is returned; give 'n' alone.")
     if found.get("echo") and "logprobs" in found:
@@ -247,7 +250,7 @@ def read_completion(body: dict[str, Any]) -> CompletionRequest:
 
 def read_embedding(body: dict[str, Any]) -> EmbeddingRequest:
     """A body of `/v1/embeddings`. Raises Refusal (400, `param` set)."""
-    found = _read(body, _EMBEDDING, ("model", "input"))
+    found = read_fields(body, _EMBEDDING, ("model", "input"))
     return EmbeddingRequest(
         model=found["model"],
         inputs=found["input"],
@@ -256,7 +259,12 @@ def read_embedding(body: dict[str, Any]) -> EmbeddingRequest:
     )
 
 
-def _read(body: dict[str, Any], table: dict[str, Reader[Any]], required: tuple[str, ...]) -> dict[str, Any]:
+def read_fields(
+    body: dict[str, Any],
+    table: dict[str, Reader[Any]],
+    required: tuple[str, ...],
+    refused: Mapping[str, tuple[tuple[Any, ...], str]] = REFUSED,
+) -> dict[str, Any]:
     """The fields that are there and not null, each one read; null is what the client sends for 'not given'."""
     found: dict[str, Any] = {}
     for field, value in body.items():
@@ -264,16 +272,21 @@ def _read(body: dict[str, Any], table: dict[str, Reader[Any]], required: tuple[s
             if value is not None:
                 found[field] = table[field](value, field)
         else:
-            _check_neutral(field, value, table)
+            _check_neutral(field, value, table, refused)
     for field in required:
         if field not in found:
             raise bad(field, f"Missing required parameter: {field!r}.", "missing_required_parameter")
     return found
 
 
-def _check_neutral(field: str, value: Any, table: dict[str, Reader[Any]]) -> None:
-    if field in REFUSED:
-        neutral, why = REFUSED[field]
+def _check_neutral(
+    field: str,
+    value: Any,
+    table: dict[str, Reader[Any]],
+    refused: Mapping[str, tuple[tuple[Any, ...], str]],
+) -> None:
+    if field in refused:
+        neutral, why = refused[field]
         if value is not None and not any(type(value) is type(idle) and value == idle for idle in neutral):
             raise unsupported(field, why)
         return

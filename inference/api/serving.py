@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from inference.api.answer import DONE, CompletionShape, Finished, Heading, Shape, error_event
+from inference.api.answer import CompletionShape, Finished, Heading, Shape
 from inference.api.reply import STREAM_HEADERS, Outlet, Reply
 from inference.api.sequences import Generation, Job, check_ids, check_length, check_sampling, orders
 from inference.api.visit import now_unix
@@ -120,12 +120,12 @@ class GenerationReply(ModelReply):
                     events = b"".join(map(shape.opening, range(generation.num_choices))) + events
                 if events:
                     await outlet.write(events)
-            closing = shape.usage_event(generation.usage()) if self._request.delivery.include_usage else b""
-            closing += DONE
+            with_usage = self._request.delivery.include_usage
+            closing = shape.closing(generation.usage(), with_usage=with_usage)
         except Refusal as refusal:
             if not outlet.started:
                 raise
-            closing = error_event(refusal)
+            closing = shape.error(refusal)
         visit.phases.mark("decode")
         usage = generation.usage()
         receipt = visit.receipt(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
@@ -197,8 +197,9 @@ async def encode(model: ResidentModel, text: str, *, add_special: bool) -> list[
 def _finished(deltas: Sequence[Delta], *, scored: bool) -> Finished:
     scores = tuple(score for delta in deltas for score in delta.scores)
     finish = next((delta.finish for delta in deltas if delta.finish), "stop")
+    stop = next((delta.stop for delta in deltas if delta.finish), None)
     text, thoughts = "".join(delta.text for delta in deltas), "".join(delta.thoughts for delta in deltas)
-    return Finished(text, scores if scored else None, finish, thoughts, whole_calls(deltas))
+    return Finished(text, scores if scored else None, finish, thoughts, whole_calls(deltas), stop)
 
 
 def whole_calls(deltas: Sequence[Delta]) -> tuple[CallPart, ...]:
