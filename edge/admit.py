@@ -60,6 +60,7 @@ ROUTES: Final = (
     _route("POST", r"/v1/chat/completions", Action.INFER, "infer"),
     _route("POST", r"/v1/completions", Action.INFER, "infer"),
     _route("POST", r"/v1/messages", Action.INFER, "infer"),
+    _route("POST", r"/v1/responses", Action.INFER, "infer"),
     _route("POST", r"/v1/embeddings", Action.INFER, "infer"),
     _route("GET", r"/v1/models", Action.MODELS, "infer"),
     _route("GET", _MODEL_PATH, Action.MODEL, "infer"),

@@ -19,6 +19,8 @@ from inference.api.chat import ChatReply
 from inference.api.embedding_reply import EmbeddingReply
 from inference.api.messages_reply import MessagesReply, error_body
 from inference.api.request import read_chat, read_completion, read_embedding
+from inference.api.responses import read_response
+from inference.api.responses_reply import ResponsesReply
 from inference.api.serving import CompletionReply
 from inference.api.visit import Visit
 from inference.workers.control import MAX_CONTROL_BYTES, LoadReply, read_inspect, read_load, read_unload
@@ -108,6 +110,12 @@ def _add_openai_routes(app: FastAPI, rooms: Rooms) -> None:
         visit = _visit(request)
         asked = read_completion(await _body(request, visit))
         return CompletionReply(rooms.host, visit, request.headers.get(REVISION), asked, rooms.children)
+
+    @app.post("/v1/responses")
+    async def respond(request: Request) -> Response:
+        visit = _visit(request)
+        asked = read_response(await _body(request, visit))
+        return ResponsesReply(rooms.host, visit, request.headers.get(REVISION), asked, rooms.children)
 
     @app.post("/v1/messages")
     async def message(request: Request) -> Response:

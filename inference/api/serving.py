@@ -113,11 +113,13 @@ class GenerationReply(ModelReply):
         visit = self._visit
         try:
             async for batch in generation.deltas():
-                events = b"".join([shape.event(index, delta) for index, delta in batch])
+                events = (
+                    b"" if outlet.started else b"".join(map(shape.opening, range(generation.num_choices)))
+                )
+                events += b"".join([shape.event(index, delta) for index, delta in batch])
                 if not outlet.started:
                     visit.note_first(generation.prefill_ms or 0.0, generation.wait_ms)
                     await outlet.start(200, {**STREAM_HEADERS, **visit.headers()})
-                    events = b"".join(map(shape.opening, range(generation.num_choices))) + events
                 if events:
                     await outlet.write(events)
             with_usage = self._request.delivery.include_usage
