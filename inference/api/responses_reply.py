@@ -136,7 +136,7 @@ class ResponseShape:
         if item is None:
             raise RuntimeError("an item was begun and is not open")
         item["content"][0]["text"] += text
-        more = {"logprobs": []} if kind == "message" else {}
+        more: dict[str, Any] = {"logprobs": []} if kind == "message" else {}
         return events + self._event(_DELTAS[kind], **self._where(item), delta=text, **more)
 
     def _call(self, part: CallPart) -> bytes:
