@@ -154,7 +154,7 @@ def _generate(fields: _Fields, bounds: Bounds) -> Generate:
         stop_ids=frozenset(fields.ids("stop_ids", bounds, MAX_STOP_IDS)),
         min_tokens=fields.whole("min_tokens", 0, 0, max_tokens),
         ignore_eos=fields.flag("ignore_eos"),
-        grammar=fields.text("grammar", MAX_GRAMMAR_CHARS),
+        grammar=fields.optional_text("grammar", MAX_GRAMMAR_CHARS),
     )
     fields.end()
     return order
@@ -255,7 +255,7 @@ class _Fields:
             self.refuse(f"{name} must be true or false")
         return value is True
 
-    def text(self, name: str, most_chars: int) -> str | None:
+    def optional_text(self, name: str, most_chars: int) -> str | None:
         value = self.take(name)
         if value is not None and (not isinstance(value, str) or len(value) > most_chars):
             self.refuse(f"{name} must be a text of at most {most_chars} characters")
