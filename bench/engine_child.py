@@ -54,7 +54,8 @@ def _model(order: dict[str, Any], attention: str) -> Any:
         return AutoModelForCausalLM.from_pretrained(order["model"], attn_implementation=attention)
     torch.manual_seed(SEED)
     config = AutoConfig.for_model("llama", **TINY)
-    return AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+    make: Any = AutoModelForCausalLM.from_config
+    return make(config, attn_implementation=attention)
 
 
 def _serve(order: dict[str, Any], fd: int) -> None:

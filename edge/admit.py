@@ -61,6 +61,8 @@ ROUTES: Final = (
     _route("GET", r"/healthz", Action.HEALTH, None),
     _route("POST", r"/v1/chat/completions", Action.INFER, "infer"),
     _route("POST", r"/v1/completions", Action.INFER, "infer"),
+    _route("POST", r"/v1/messages", Action.INFER, "infer"),
+    _route("POST", r"/v1/responses", Action.INFER, "infer"),
     _route("POST", r"/v1/embeddings", Action.INFER, "infer"),
     _route("GET", r"/v1/models", Action.MODELS, "infer"),
     _route("GET", _MODEL_PATH, Action.MODEL, "infer"),

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from inference.api.app import make_app
+from inference.api.grammar import GrammarChild
 from inference.api.modeltext import TextShelf
+from inference.api.serving import Children
 from inference.api.template import RENDER_CPU_MS, TemplateChild
 from inference.devices import CPU
 from inference.workers.figures import StartFigures
@@ -106,7 +108,7 @@ class Node:
         parts = Parts(tier, shell, TextShelf(child), settings.device)
         self.host = Host(means, parts, figures=StartFigures(self.metrics))
         self._add_gauges()
-        self.child = child
+        self.children = Children(child, GrammarChild())
         self.is_stopping = False
 
     @property
@@ -145,7 +147,8 @@ class Node:
             "store_bytes_per_s": self._tier.store_bytes_per_s,
             "host_bytes_per_s": self.host.host_bytes_per_s,
             "attach_s": self.host.attach_s,
-            "template_kills": self.child.num_killed,
+            "template_kills": self.children.templates.num_killed,
+            "grammar_kills": self.children.grammars.num_killed,
         }
 
     def _add_gauges(self) -> None:
@@ -185,6 +188,7 @@ class Node:
         """End every worker; requests that run may finish for a while."""
         self.is_stopping = True
         await self.host.close()
+        await self.children.grammars.close()
 
 
 async def run(settings: NodeSettings, ready: Callable[[int], None], stop: asyncio.Event) -> None:

@@ -27,11 +27,15 @@ _SAID: Final = re.compile(r"([^ ]{1,161}) ([01]) ([0-9]{1,9}) ([0-9]{1,9})")  # 
 KINDS: Final[dict[str, Kind]] = {
     "/v1/chat/completions": "generate",
     "/v1/completions": "generate",
+    "/v1/messages": "generate",
+    "/v1/responses": "generate",
     "/v1/embeddings": "embed",
 }
 PROMPT_FIELDS: Final = {
     "/v1/chat/completions": "messages",
     "/v1/completions": "prompt",
+    "/v1/messages": "messages",
+    "/v1/responses": "input",
     "/v1/embeddings": "input",
 }
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from inference.api.choice import Delta, TokenScore
     from inference.api.tokens import Vocabulary
+    from inference.api.toolcalls import CallPart
     from wire.refusal import Refusal
 
 DONE = b"data: [DONE]\n\n"
@@ -26,6 +28,7 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
     def as_value(self) -> dict[str, Any]:
         """OpenAI's `usage`: integers, never null."""
@@ -34,7 +37,7 @@ class Usage:
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens, "audio_tokens": 0},
-            "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": self.reasoning_tokens, "audio_tokens": 0},
         }
 
 
@@ -45,6 +48,10 @@ class Finished:
     text: str
     scores: tuple[TokenScore, ...] | None
     finish: str
+    thoughts: str = ""
+    calls: tuple[CallPart, ...] = ()
+    """Each call whole, in one part."""
+    stop: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +73,11 @@ class Shape(Protocol):
     def event(self, index: int, delta: Delta) -> bytes:
         """One event for `delta` (with its `finish`, if it has one); empty when it says nothing."""
 
-    def usage_event(self, usage: Usage) -> bytes:
-        """The last event of a stream that asked for usage."""
+    def closing(self, usage: Usage, *, with_usage: bool) -> bytes:
+        """The last events of a stream that went well."""
+
+    def error(self, refusal: Refusal) -> bytes:
+        """The last event of a stream that failed after it began."""
 
     def whole(self, choices: Sequence[Finished], usage: Usage) -> bytes:
         """The body of an answer that does not stream."""
@@ -102,30 +112,37 @@ class ChatShape:
 
     def event(self, index: int, delta: Delta) -> bytes:
         """See `Shape`."""
-        if not (delta.text or delta.scores or delta.finish):
-            return b""
-        parts = b""
+        parts = b"".join(map(partial(self._extra, index), _extras(delta)))
         if delta.text or delta.scores:
             content = b'"delta":{"content":%b},"logprobs":%b,"finish_reason":null' % (
                 _text(delta.text),
                 self._scores(delta.scores),
             )
-            parts = b'%b{"index":%d,%b%b' % (self._head, index, content, self._tail)
+            parts += b'%b{"index":%d,%b%b' % (self._head, index, content, self._tail)
         if delta.finish:
             ending = b'"delta":{},"logprobs":null,"finish_reason":"%b"' % delta.finish.encode()
             parts += b'%b{"index":%d,%b%b' % (self._head, index, ending, self._tail)
         return parts
 
-    def usage_event(self, usage: Usage) -> bytes:
+    def _extra(self, index: int, change: dict[str, Any]) -> bytes:
+        inner = b'"delta":%b,"logprobs":null,"finish_reason":null' % json.dumps(change).encode()
+        return b'%b{"index":%d,%b%b' % (self._head, index, inner, self._tail)
+
+    def closing(self, usage: Usage, *, with_usage: bool) -> bytes:
         """See `Shape`."""
-        return self._head + b'],"usage":%b}\n\n' % json.dumps(usage.as_value()).encode()
+        counts = b'],"usage":%b}\n\n' % json.dumps(usage.as_value()).encode()
+        return (self._head + counts if with_usage else b"") + DONE
+
+    def error(self, refusal: Refusal) -> bytes:
+        """See `Shape`."""
+        return error_event(refusal)
 
     def whole(self, choices: Sequence[Finished], usage: Usage) -> bytes:
         """See `Shape`."""
         answers = [
             {
                 "index": index,
-                "message": {"role": "assistant", "content": choice.text, "refusal": None},
+                "message": _message(choice),
                 "logprobs": None if choice.scores is None else self._score_value(choice.scores),
                 "finish_reason": choice.finish,
             }
@@ -186,9 +203,14 @@ class CompletionShape:
         body = b'"text":%b,"logprobs":%b,"finish_reason":%b' % (text, scores, finish)
         return b'%b{"index":%d,%b%b' % (self._head, index, body, self._tail)
 
-    def usage_event(self, usage: Usage) -> bytes:
+    def closing(self, usage: Usage, *, with_usage: bool) -> bytes:
         """See `Shape`."""
-        return self._head + b'],"usage":%b}\n\n' % json.dumps(usage.as_value()).encode()
+        counts = b'],"usage":%b}\n\n' % json.dumps(usage.as_value()).encode()
+        return (self._head + counts if with_usage else b"") + DONE
+
+    def error(self, refusal: Refusal) -> bytes:
+        """See `Shape`."""
+        return error_event(refusal)
 
     def whole(self, choices: Sequence[Finished], usage: Usage) -> bytes:
         """See `Shape`."""
@@ -213,6 +235,32 @@ class CompletionShape:
             "top_logprobs": [{name(token): logprob for token, logprob in score.top} for score in scores],
             "text_offset": [score.offset for score in scores],
         }
+
+
+def _extras(delta: Delta) -> Iterator[dict[str, Any]]:
+    """The deltas of what is not text: thoughts, and each piece of a call with its `index`."""
+    if delta.thoughts:
+        yield {"reasoning_content": delta.thoughts}
+    for part in delta.calls:
+        function: dict[str, Any] = {"arguments": part.arguments}
+        call: dict[str, Any] = {"index": part.index, "function": function}
+        if part.id is not None:
+            function["name"] = part.name
+            call |= {"id": part.id, "type": "function"}
+        yield {"tool_calls": [call]}
+
+
+def _message(choice: Finished) -> dict[str, Any]:
+    content = choice.text if choice.text or not choice.calls else None
+    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+    if choice.thoughts:
+        message["reasoning_content"] = choice.thoughts
+    if choice.calls:
+        message["tool_calls"] = [
+            {"id": one.id, "type": "function", "function": {"name": one.name, "arguments": one.arguments}}
+            for one in choice.calls
+        ]
+    return message
 
 
 def token_text(piece: bytes) -> str:

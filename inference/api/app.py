@@ -13,10 +13,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
+from inference.api.anthropic import read_messages_body
 from inference.api.body import MAX_BODY_BYTES, read_object
+from inference.api.chat import ChatReply
 from inference.api.embedding_reply import EmbeddingReply
+from inference.api.messages_reply import MessagesReply, error_body
 from inference.api.request import read_chat, read_completion, read_embedding
-from inference.api.serving import ChatReply, CompletionReply
+from inference.api.responses import read_response
+from inference.api.responses_reply import ResponsesReply
+from inference.api.serving import CompletionReply
 from inference.api.visit import Visit
 from inference.workers.control import MAX_CONTROL_BYTES, LoadReply, read_inspect, read_load, read_unload
 from wire.metrics import CONTENT_TYPE
@@ -27,7 +32,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from inference.api.template import TemplateChild
+    from inference.api.serving import Children
     from inference.workers.host import Host
     from wire.metrics import Metrics
 
@@ -45,8 +50,8 @@ class Rooms(Protocol):
         """The workers."""
 
     @property
-    def child(self) -> TemplateChild:
-        """The renderer of chat templates."""
+    def children(self) -> Children:
+        """What renders chat templates and tries grammars."""
 
     @property
     def idle_timeout_s(self) -> float:
@@ -104,13 +109,29 @@ def _add_openai_routes(app: FastAPI, rooms: Rooms) -> None:
     async def chat(request: Request) -> Response:
         visit = _visit(request)
         asked = read_chat(await _body(request, visit))
-        return ChatReply(rooms.host, visit, request.headers.get(REVISION), asked, rooms.child)
+        return ChatReply(rooms.host, visit, request.headers.get(REVISION), asked, rooms.children)
 
     @app.post("/v1/completions")
     async def complete(request: Request) -> Response:
         visit = _visit(request)
         asked = read_completion(await _body(request, visit))
-        return CompletionReply(rooms.host, visit, request.headers.get(REVISION), asked, rooms.child)
+        return CompletionReply(rooms.host, visit, request.headers.get(REVISION), asked, rooms.children)
+
+    @app.post("/v1/responses")
+    async def respond(request: Request) -> Response:
+        visit = _visit(request)
+        asked = read_response(await _body(request, visit))
+        return ResponsesReply(rooms.host, visit, request.headers.get(REVISION), asked, rooms.children)
+
+    @app.post("/v1/messages")
+    async def message(request: Request) -> Response:
+        visit = _visit(request)
+        try:
+            asked = read_messages_body(await _body(request, visit))
+        except Refusal as refusal:
+            headers = {"x-request-id": visit.request_id, **dict(refusal.headers())}
+            return Response(error_body(refusal), refusal.status, headers)
+        return MessagesReply(rooms.host, visit, request.headers.get(REVISION), asked, rooms.children)
 
     @app.post("/v1/embeddings")
     async def embed(request: Request) -> Response:

@@ -60,6 +60,10 @@ class Reply(Response):
         """Send the response. Refusals raised before it started become one; later ones are `answer`'s own."""
         raise NotImplementedError
 
+    async def refuse(self, outlet: Outlet, refusal: Refusal) -> None:
+        """Send a refusal as the whole response."""
+        await outlet.refuse(refusal, self.refusal_headers())
+
     def refusal_headers(self) -> dict[str, str]:
         """What a refusal says beside its error."""
         return {}
@@ -75,7 +79,7 @@ class Reply(Response):
         except Refusal as refusal:
             if outlet.started:
                 raise
-            await outlet.refuse(refusal, self.refusal_headers())
+            await self.refuse(outlet, refusal)
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:

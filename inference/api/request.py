@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inference.api.fields import (
     Reader,
@@ -24,7 +24,12 @@ from inference.api.fields import (
 )
 from inference.api.messages import read_messages
 from inference.api.sampling import MAX_TOKENS, SAMPLING_FIELDS, Sampling
+from inference.api.structure import STRUCTURE_FIELDS, Structure, structure_of
+from inference.api.tools import ToolUse, read_tool_choice, read_tools, tool_use
 from inference.engine.orders import MAX_PRIORITY
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MAX_CHOICES = 4
 """`n`: each choice is a whole generation, and clients that want more can ask again."""
@@ -74,6 +79,9 @@ class ChatRequest:
     delivery: Delivery
     template_kwargs: dict[str, Any]
     add_generation_prompt: bool = True
+    structure: Structure | None = None
+    tools: ToolUse | None = None
+    reasoning_effort: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +93,7 @@ class CompletionRequest:
     sampling: Sampling
     delivery: Delivery
     echo: bool = False
+    structure: Structure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +139,7 @@ _SHARED: dict[str, Reader[Any]] = {
     "user": _label,
     "priority": integer(0, MAX_PRIORITY),
     **{field: reader for field, (_, reader) in SAMPLING_FIELDS.items()},
+    **STRUCTURE_FIELDS,
 }
 _CHAT: dict[str, Reader[Any]] = {
     **_SHARED,
@@ -142,6 +152,10 @@ _CHAT: dict[str, Reader[Any]] = {
     "prompt_cache_key": _label,
     "chat_template_kwargs": mapping,
     "add_generation_prompt": boolean,
+    "tools": read_tools,
+    "tool_choice": read_tool_choice,
+    "parallel_tool_calls": boolean,
+    "reasoning_effort": one_of("none", "minimal", "low", "medium", "high", "xhigh"),
 }
 _COMPLETION: dict[str, Reader[Any]] = {
     **_SHARED,
@@ -158,23 +172,23 @@ _EMBEDDING: dict[str, Reader[Any]] = {
     "user": _label,
 }
 
-_TOOLS = "tool calls are not offered yet; describe the tools in a message instead."
+_TOOLS = "functions are called by 'tools' and 'tool_choice', which took this one's place."
 _REASONING = (
     "the models served here have no such setting; use chat_template_kwargs if the model's template has."
 )
+_LEGACY = "this route answers in plain text; use /v1/chat/completions."
 REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "tools": (([],), _TOOLS),
-    "tool_choice": (("none",), _TOOLS),
-    "parallel_tool_calls": ((), _TOOLS),
+    "tools": (([],), _LEGACY),
+    "tool_choice": (("none",), _LEGACY),
+    "parallel_tool_calls": ((), _LEGACY),
     "functions": (([],), _TOOLS),
     "function_call": (("none",), _TOOLS),
-    "response_format": (({"type": "text"},), "answers are plain text; ask for JSON in a message."),
     "store": ((False,), "answers are not kept."),
     "service_tier": (("auto", "default"), "there is one tier."),
     "modalities": ((["text"],), "models answer in text only."),
     "audio": ((), "models answer in text only."),
     "prediction": ((), "there is no speculative decoding."),
-    "reasoning_effort": (("none",), _REASONING),
+    "reasoning_effort": (("none",), _LEGACY),
     "verbosity": ((), _REASONING),
     "web_search_options": ((), "no request reaches the network."),
     "moderation": ((), "no moderation model runs beside the answer."),
@@ -188,12 +202,16 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
 
 def read_chat(body: dict[str, Any]) -> ChatRequest:
     """A body of `/v1/chat/completions`. Raises Refusal (400, `param` set)."""
-    found = _read(body, _CHAT, ("model", "messages"))
+    found = read_fields(body, _CHAT, ("model", "messages"))
     wanted = found.get("max_completion_tokens")
     if wanted is not None and found.get("max_tokens", wanted) != wanted:
         raise bad("max_tokens", "'max_tokens' and 'max_completion_tokens' differ; give one of them.")
     if wanted is not None:
         found["max_tokens"] = wanted
+    structure, tools = structure_of(found), tool_use(found)
+    if structure is not None and tools is not None:
+        raise bad(structure.param, f"{structure.param!r} and 'tools' both say what the answer looks like.")
+    _check_tools(found, tools)
     return ChatRequest(
         model=found["model"],
         messages=found["messages"],
@@ -201,12 +219,26 @@ def read_chat(body: dict[str, Any]) -> ChatRequest:
         delivery=_delivery(found, _chat_logprobs(found)),
         template_kwargs=found.get("chat_template_kwargs", {}),
         add_generation_prompt=found.get("add_generation_prompt", True),
+        structure=structure,
+        tools=tools,
+        reasoning_effort=found.get("reasoning_effort"),
     )
+
+
+def _check_tools(found: dict[str, Any], tools: ToolUse | None) -> None:
+    """A call that is demanded is held by a grammar, which ends the answer."""
+    if tools is None or not tools.must:
+        return
+    for field in ("ignore_eos", "min_tokens"):
+        if found.get(field):
+            raise bad(
+                field, f"{field!r} would go on after the call that 'tool_choice' demands; leave it out."
+            )
 
 
 def read_completion(body: dict[str, Any]) -> CompletionRequest:
     """A body of `/v1/completions`. Raises Refusal (400, `param` set)."""
-    found = _read(body, _COMPLETION, ("model", "prompt"))
+    found = read_fields(body, _COMPLETION, ("model", "prompt"))
     if found.get("best_of", found.get("n", 1)) != found.get("n", 1):
         raise unsupported("best_of", "every choice that is made is returned; give 'n' alone.")
     if found.get("echo") and "logprobs" in found:
@@ -218,12 +250,13 @@ def read_completion(body: dict[str, Any]) -> CompletionRequest:
         sampling=_sampling(found),
         delivery=_delivery(found, found.get("logprobs")),
         echo=found.get("echo", False),
+        structure=structure_of(found),
     )
 
 
 def read_embedding(body: dict[str, Any]) -> EmbeddingRequest:
     """A body of `/v1/embeddings`. Raises Refusal (400, `param` set)."""
-    found = _read(body, _EMBEDDING, ("model", "input"))
+    found = read_fields(body, _EMBEDDING, ("model", "input"))
     return EmbeddingRequest(
         model=found["model"],
         inputs=found["input"],
@@ -232,7 +265,12 @@ def read_embedding(body: dict[str, Any]) -> EmbeddingRequest:
     )
 
 
-def _read(body: dict[str, Any], table: dict[str, Reader[Any]], required: tuple[str, ...]) -> dict[str, Any]:
+def read_fields(
+    body: dict[str, Any],
+    table: dict[str, Reader[Any]],
+    required: tuple[str, ...],
+    refused: Mapping[str, tuple[tuple[Any, ...], str]] = REFUSED,
+) -> dict[str, Any]:
     """The fields that are there and not null, each one read; null is what the client sends for 'not given'."""
     found: dict[str, Any] = {}
     for field, value in body.items():
@@ -240,16 +278,21 @@ def _read(body: dict[str, Any], table: dict[str, Reader[Any]], required: tuple[s
             if value is not None:
                 found[field] = table[field](value, field)
         else:
-            _check_neutral(field, value, table)
+            _check_neutral(field, value, table, refused)
     for field in required:
         if field not in found:
             raise bad(field, f"Missing required parameter: {field!r}.", "missing_required_parameter")
     return found
 
 
-def _check_neutral(field: str, value: Any, table: dict[str, Reader[Any]]) -> None:
-    if field in REFUSED:
-        neutral, why = REFUSED[field]
+def _check_neutral(
+    field: str,
+    value: Any,
+    table: dict[str, Reader[Any]],
+    refused: Mapping[str, tuple[tuple[Any, ...], str]],
+) -> None:
+    if field in refused:
+        neutral, why = refused[field]
         if value is not None and not any(type(value) is type(idle) and value == idle for idle in neutral):
             raise unsupported(field, why)
         return

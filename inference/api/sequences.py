@@ -16,6 +16,7 @@ from wire.refusal import Refusal
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
+    from inference.api.choice import Reading
     from inference.api.request import Delivery
     from inference.api.sampling import Defaults, Sampling
     from inference.api.tokens import Vocabulary
@@ -42,6 +43,8 @@ class Job:
     sampling: Sampling
     delivery: Delivery
     follows_text: bool
+    grammar: str | None = None
+    reading: Reading | None = None
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -94,6 +97,7 @@ def orders(job: Job, limits: ModelLimits, defaults: Defaults, tenant: str = "") 
         "logprobs": job.delivery.logprobs,
         "priority": job.delivery.priority,
         "tenant": tenant,
+        "grammar": job.grammar,
     }
     made = []
     for prompt in job.prompts:
@@ -112,7 +116,13 @@ class Generation:
         num = len(job.prompts) * job.delivery.num_choices
         self._call = call
         self._choices = [
-            make_choice(vocabulary, job.sampling, limits.eos_ids, follows_text=job.follows_text)
+            make_choice(
+                vocabulary,
+                job.sampling,
+                limits.eos_ids,
+                follows_text=job.follows_text,
+                reading=job.reading,
+            )
             for _ in range(num)
         ]
         self._num_tokens = [0] * num
@@ -144,7 +154,8 @@ class Generation:
 
     def usage(self) -> Usage:
         """The tokens so far."""
-        return Usage(self._job.num_prompt_tokens, sum(self._num_tokens), self.num_cached)
+        num_reasoning = sum(choice.num_reasoning for choice in self._choices)
+        return Usage(self._job.num_prompt_tokens, sum(self._num_tokens), self.num_cached, num_reasoning)
 
     async def deltas(self) -> AsyncIterator[list[tuple[int, Delta]]]:
         """What has come, as (number of the choice, delta), until every choice has finished.

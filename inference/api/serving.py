@@ -1,13 +1,14 @@
-"""Chats and completions, from a parsed request to the last byte."""
+"""Answers of generating models, from a parsed request to the last byte; completions, and what chats share."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from inference.api.answer import DONE, ChatShape, CompletionShape, Finished, Heading, Shape, error_event
+from inference.api.answer import CompletionShape, Finished, Heading, Shape
 from inference.api.reply import STREAM_HEADERS, Outlet, Reply
 from inference.api.sequences import Generation, Job, check_ids, check_length, check_sampling, orders
 from inference.api.visit import now_unix
@@ -17,8 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from inference.api.choice import Delta
+    from inference.api.grammar import GrammarChild
     from inference.api.request import ChatRequest, CompletionRequest
+    from inference.api.structure import Structure
     from inference.api.template import TemplateChild
+    from inference.api.toolcalls import CallPart
     from inference.api.visit import Visit
     from inference.workers.host import Host
     from inference.workers.worker import ResidentModel
@@ -26,6 +30,14 @@ if TYPE_CHECKING:
 THREAD_CHARS = 4096
 """Longer texts are tokenized in a thread: about a millisecond of the loop's time."""
 JSON_HEADERS = {"content-type": "application/json"}
+
+
+@dataclass(frozen=True, slots=True)
+class Children:
+    """The processes that run what requests and models bring along."""
+
+    templates: TemplateChild
+    grammars: GrammarChild
 
 
 class ModelReply(Reply):
@@ -65,10 +77,10 @@ class GenerationReply(ModelReply):
         visit: Visit,
         revision_id: str | None,
         request: ChatRequest | CompletionRequest,
-        child: TemplateChild,
+        children: Children,
     ) -> None:
         super().__init__(host, visit, revision_id, request.model)
-        self._request, self._child = request, child
+        self._request, self._children = request, children
 
     async def answer(self, outlet: Outlet) -> None:
         """See `Reply`."""
@@ -76,6 +88,8 @@ class GenerationReply(ModelReply):
             check_sampling(self._request.sampling, model.limits)
             job = await self._job(model)
             shape = self._shape(model, job)
+            if job.grammar is not None:
+                await model.calls.teach(model.text.vocabulary.lesson)
             wanted = orders(job, model.limits, model.text.defaults, self._visit.tenant)
             with await model.calls.open(wanted) as call:
                 generation = Generation(call, job, model.text.vocabulary, model.limits)
@@ -85,6 +99,15 @@ class GenerationReply(ModelReply):
     async def _job(self, model: ResidentModel) -> Job:
         raise NotImplementedError
 
+    async def grammar_of(self, model: ResidentModel, structure: Structure | None) -> str | None:
+        """The structure as a grammar that the model's engine can follow. Raises Refusal (400)."""
+        if structure is None:
+            return None
+        if not model.text.vocabulary.is_pieced or not model.limits.eos_ids:
+            raise _no_grammars(model, structure.param)
+        await self._children.grammars.check(structure.grammar, structure.param)
+        return structure.grammar
+
     def _shape(self, model: ResidentModel, job: Job) -> Shape:
         raise NotImplementedError
 
@@ -93,19 +116,21 @@ class GenerationReply(ModelReply):
         visit = self._visit
         try:
             async for batch in generation.deltas():
-                events = b"".join([shape.event(index, delta) for index, delta in batch])
+                events = (
+                    b"" if outlet.started else b"".join(map(shape.opening, range(generation.num_choices)))
+                )
+                events += b"".join([shape.event(index, delta) for index, delta in batch])
                 if not outlet.started:
                     visit.note_first(generation.prefill_ms or 0.0, generation.wait_ms)
                     await outlet.start(200, {**STREAM_HEADERS, **visit.headers()})
-                    events = b"".join(map(shape.opening, range(generation.num_choices))) + events
                 if events:
                     await outlet.write(events)
-            closing = shape.usage_event(generation.usage()) if self._request.delivery.include_usage else b""
-            closing += DONE
+            with_usage = self._request.delivery.include_usage
+            closing = shape.closing(generation.usage(), with_usage=with_usage)
         except Refusal as refusal:
             if not outlet.started:
                 raise
-            closing = error_event(refusal)
+            closing = shape.error(refusal)
         visit.phases.mark("decode")
         usage = generation.usage()
         receipt = visit.receipt(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
@@ -127,33 +152,6 @@ class GenerationReply(ModelReply):
         )
 
 
-class ChatReply(GenerationReply):
-    """`/v1/chat/completions`."""
-
-    _request: ChatRequest
-
-    async def _job(self, model: ResidentModel) -> Job:
-        request, visit = self._request, self._visit
-        if model.text.template is None:
-            raise _no_template(model)
-        variables = {"add_generation_prompt": request.add_generation_prompt, **request.template_kwargs}
-        text = await self._child.render(model.text.template, request.messages, variables)
-        visit.phases.mark("template")
-        tokens = await _encode(model, text, add_special=False)
-        visit.phases.mark("tokenize")
-        check_prompt(tokens, "messages")
-        check_length(len(tokens), request.sampling.max_tokens, model.limits, "messages")
-        return Job((tokens,), request.sampling, request.delivery, follows_text=False)
-
-    def _shape(self, model: ResidentModel, job: Job) -> Shape:
-        return ChatShape(
-            _heading("chatcmpl", model, self._model),
-            model.text.vocabulary,
-            scored=job.delivery.logprobs is not None,
-            with_usage=job.delivery.include_usage,
-        )
-
-
 class CompletionReply(GenerationReply):
     """`/v1/completions`."""
 
@@ -164,7 +162,7 @@ class CompletionReply(GenerationReply):
         prompts = []
         for prompt in request.prompts:
             if isinstance(prompt, str):
-                tokens = await _encode(model, prompt, add_special=True)
+                tokens = await encode(model, prompt, add_special=True)
             else:
                 tokens = list(prompt)
                 check_ids(tokens, model.limits, "prompt")
@@ -172,11 +170,12 @@ class CompletionReply(GenerationReply):
             check_length(len(tokens), request.sampling.max_tokens, model.limits, "prompt")
             prompts.append(tokens)
         self._visit.phases.mark("tokenize")
-        return Job(tuple(prompts), request.sampling, request.delivery, follows_text=True)
+        grammar = await self.grammar_of(model, request.structure)
+        return Job(tuple(prompts), request.sampling, request.delivery, follows_text=True, grammar=grammar)
 
     def _shape(self, model: ResidentModel, job: Job) -> Shape:
         return CompletionShape(
-            _heading("cmpl", model, self._model),
+            heading("cmpl", model, self._model),
             model.text.vocabulary,
             scored=job.delivery.logprobs is not None,
             with_usage=job.delivery.include_usage,
@@ -192,20 +191,35 @@ class CompletionReply(GenerationReply):
         return [text for text in texts for _ in range(self._request.delivery.num_choices)]
 
 
-async def _encode(model: ResidentModel, text: str, *, add_special: bool) -> list[int]:
-    encode = model.text.vocabulary.encode
+async def encode(model: ResidentModel, text: str, *, add_special: bool) -> list[int]:
+    """The text's token ids; a long text is cut in a thread."""
+    cut = model.text.vocabulary.encode
     if len(text) > THREAD_CHARS:
-        return await asyncio.to_thread(encode, text, add_special=add_special)
-    return encode(text, add_special=add_special)
+        return await asyncio.to_thread(cut, text, add_special=add_special)
+    return cut(text, add_special=add_special)
 
 
 def _finished(deltas: Sequence[Delta], *, scored: bool) -> Finished:
     scores = tuple(score for delta in deltas for score in delta.scores)
     finish = next((delta.finish for delta in deltas if delta.finish), "stop")
-    return Finished("".join(delta.text for delta in deltas), scores if scored else None, finish)
+    stop = next((delta.stop for delta in deltas if delta.finish), None)
+    text, thoughts = "".join(delta.text for delta in deltas), "".join(delta.thoughts for delta in deltas)
+    return Finished(text, scores if scored else None, finish, thoughts, whole_calls(deltas), stop)
 
 
-def _heading(prefix: str, model: ResidentModel, name: str) -> Heading:
+def whole_calls(deltas: Sequence[Delta]) -> tuple[CallPart, ...]:
+    """The calls whose pieces these deltas have, each in one."""
+    calls: list[CallPart] = []
+    for part in (part for delta in deltas for part in delta.calls):
+        if part.index == len(calls):
+            calls.append(part)
+        else:
+            calls[-1] = replace(calls[-1], arguments=calls[-1].arguments + part.arguments)
+    return tuple(calls)
+
+
+def heading(prefix: str, model: ResidentModel, name: str) -> Heading:
+    """A fresh answer's heading."""
     return Heading(f"{prefix}-{secrets.token_hex(12)}", now_unix(), name, f"fp_{model.revision.id[:12]}")
 
 
@@ -228,9 +242,9 @@ def _wrong_kind(model: ResidentModel) -> Refusal:
     return Refusal(400, "wrong_model_kind", message, param="model")
 
 
-def _no_template(model: ResidentModel) -> Refusal:
+def _no_grammars(model: ResidentModel, param: str) -> Refusal:
     message = (
-        f"{model.revision.model} has no chat template. Push one (chat_template.jinja, or chat_template in "
-        "tokenizer_config.json), or use /v1/completions."
+        f"{model.revision.model} cannot be held to a structure: its tokenizer's decoder is of a kind whose tokens "
+        "have no text of their own, or it names no token that ends an answer. Ask for the structure in a message."
     )
-    return Refusal(400, "no_chat_template", message, param="messages")
+    return Refusal(400, "unsupported_parameter", message, param=param)

@@ -5,21 +5,15 @@ input and answers each on standard output. The rendering rules are those of tran
 (`utils/chat_template_utils.py`), which is what model authors write for: an immutable sandbox with trimmed blocks,
 loop controls, `tojson` that does not escape HTML, `raise_exception`, `strftime_now`, and `{% generation %}`.
 
-What the sandbox cannot stop is stopped by the kernel: processor time by an interval timer whose signal kills
-this process, memory and files by limits. The parent starts another. Imports: Jinja and the standard library.
+What the sandbox cannot stop, the kernel stops (`inference.api.child_loop`). Imports: Jinja and the standard library.
 """
 
 from __future__ import annotations
 
-import argparse
-import ctypes
 import json
-import resource
-import signal
-import sys
 from collections import OrderedDict
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import jinja2
 import jinja2.ext
@@ -27,23 +21,19 @@ import jinja2.nodes
 import jinja2.sandbox
 import jinja2.utils
 
+from inference.api.child_loop import MAX_MEMORY_BYTES, run
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from jinja2.parser import Parser
 
-PREFIX_BYTES = 4
-MAX_FRAME_BYTES = 16 * 1024 * 1024
-"""A request is at most 1 MiB of body, escaped up to six times over, and a template."""
 MAX_TEXT_BYTES = 1024 * 1024
 """Rendered text; a million bytes is more than any context we serve."""
-MAX_MEMORY_BYTES = 512 * 1024 * 1024
-"""Address space: Python and Jinja take about 60 MiB of it; a 100 MB string still fits, ten do not."""
 MAX_TEMPLATES = 32
 """Compiled templates kept; one is a few hundred KiB at worst."""
 MAX_WHY_CHARS = 400
 """Of an error message: templates may raise text of any length."""
-PR_SET_PDEATHSIG = 1
 
 SandboxedEnvironment = jinja2.sandbox.ImmutableSandboxedEnvironment
 
@@ -168,48 +158,9 @@ def _name(cause: Exception) -> str:
     return "" if isinstance(cause, (TemplateFailure, jinja2.TemplateError)) else f"{type(cause).__name__}: "
 
 
-def serve(renderer: Renderer, source: BinaryIO, sink: BinaryIO, disarm: Callable[[], None]) -> None:
-    """Answer frames until the end of `source`."""
-    while len(prefix := source.read(PREFIX_BYTES)) == PREFIX_BYTES:
-        body = source.read(min(int.from_bytes(prefix, "big"), MAX_FRAME_BYTES))
-        answer = json.dumps(renderer.answer(json.loads(body))).encode()
-        disarm()
-        sink.write(len(answer).to_bytes(PREFIX_BYTES, "big") + answer)
-        sink.flush()
-
-
-def _limit() -> None:
-    """No files, no core, bounded memory; and die with the parent, even if it is killed."""
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY_BYTES, MAX_MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (16, 16))
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def main() -> None:
-    """Runs until standard input ends."""
-    parser = argparse.ArgumentParser(
-        description="Renders chat templates for one node; speaks frames, not text."
-    )
-    parser.add_argument("--cpu-ms", type=float, required=True, help="processor time of one rendering")
-    cpu_s = parser.parse_args().cpu_ms / 1000
-
-    def arm() -> None:
-        signal.setitimer(signal.ITIMER_PROF, cpu_s)  # SIGPROF's own action ends the process
-
-    def disarm() -> None:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the node's to handle; we end with our input
-    _limit()
-    renderer = Renderer(arm)
-    renderer.answer(
-        {"digest": "", "source": "{{ messages }}", "variables": {"messages": []}}
-    )  # warm Jinja up
-    disarm()
-    serve(renderer, sys.stdin.buffer, sys.stdout.buffer, disarm)
-
-
 if __name__ == "__main__":
-    main()
+    run(
+        "Renders chat templates for one node; speaks frames, not text.",
+        Renderer,
+        {"digest": "", "source": "{{ messages }}", "variables": {"messages": []}},
+    )

@@ -7,13 +7,17 @@ only where the model really made bytes that are not UTF-8.
 
 from __future__ import annotations
 
+import base64
 import codecs
 import json
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tokenizers import Tokenizer
 
 from inference.api.pieces import PieceReader, piece_reader
+
+if TYPE_CHECKING:
+    from inference.link import Message
 
 MAX_WINDOW_TOKENS = 64
 """Of a decoder chain we do not know: tokens kept as context before a text is taken as it stands."""
@@ -98,15 +102,29 @@ class Vocabulary:
             return str(self._tokenizer.decode([token], skip_special_tokens=False)).encode()
         return self._read_piece(text, token in self._added, first)
 
-    def text_stream(self, *, keep_special: bool = False, follows_text: bool = False) -> TextStream:
+    @property
+    def is_pieced(self) -> bool:
+        """Whether each token's text is known by itself; without that no grammar can be followed."""
+        return self._read_piece is not None
+
+    def lesson(self) -> Message:
+        """What an engine must know to follow grammars (`inference.engine.orders.Vocabulary`); about 2 us a token."""
+        pieces = [self._make_piece(token, False) for token in range(self.num_ids)]
+        data = b"".join([len(piece).to_bytes(2, "big") + piece for piece in pieces])
+        special = sorted(token for token in self._special if token < self.num_ids)
+        return {"op": "vocabulary", "pieces": base64.b64encode(data).decode(), "special": special}
+
+    def text_stream(
+        self, *, keep_special: bool = False, follows_text: bool = False, marks: frozenset[int] = frozenset()
+    ) -> TextStream:
         """A fresh decoder of one answer.
 
         `follows_text`: the answer goes on from a text, so a word's leading space is kept (legacy completions);
-        otherwise it stands alone, as `tokenizer.decode(ids)` would give it.
+        otherwise it stands alone, as `tokenizer.decode(ids)` would give it. `marks`: special tokens that are kept.
         """
         if self._read_piece is None:
             return _Windowed(self._tokenizer, keep_special)
-        return _Pieced(self, frozenset() if keep_special else self._special, follows_text)
+        return _Pieced(self, frozenset() if keep_special else self._special - marks, follows_text)
 
     def decode(self, tokens: list[int], *, keep_special: bool = False) -> str:
         """The text of a whole sequence, by the same rules as a stream of it."""

@@ -6,13 +6,15 @@ import time
 from typing import TYPE_CHECKING
 
 from inference.engine.events import Emitted, Ended, Event, Failed, Preempted, Stored
-from inference.engine.orders import Cancel, Embed, Generate, OrderRefused, Stop, parse_order
+from inference.engine.grammar import PENDING_S, GrammarFault, Grammars
+from inference.engine.orders import Cancel, Embed, Generate, OrderRefused, Stop, Vocabulary, parse_order
 from inference.engine.sample import ROW_FAULTS, Broken, Sampler, choose_all
 
 if TYPE_CHECKING:
     import torch
 
     from inference.engine.events import Step
+    from inference.engine.grammar import Follower
     from inference.engine.model import StepModel
     from inference.engine.orders import Bounds
     from inference.engine.sample import Sampled
@@ -50,6 +52,7 @@ class GenerateLoop:
         self._bounds = bounds
         self._room = room
         self._samplers: dict[str, Sampler] = {}
+        self._grammars = Grammars(bounds.vocab_size, scheduler.eos_ids)
         self._stopping = False
         self._num_bad_steps = 0
         self._stats_at_s = 0.0
@@ -64,16 +67,23 @@ class GenerateLoop:
         """
         room = {"slots": self._room.num_slots, "kv_bytes": self._room.kv_bytes, "max_len": self._room.max_len}
         self._link.send([{**ready, **room}])
-        while not self._link.closed and not (self._stopping and self._scheduler.is_idle):
+        while not self._link.closed and not (self._stopping and self._is_idle):
             for message in self._link.poll(self._patience_s()):
                 self._hear(message)
+            self._admit_compiled()
             if not self._scheduler.is_idle:
                 self._step()
             self._tell_stats()
 
+    @property
+    def _is_idle(self) -> bool:
+        return self._scheduler.is_idle and not self._grammars.num_pending
+
     def _patience_s(self) -> float | None:
         if not self._scheduler.is_idle:
             return 0.0
+        if self._grammars.num_pending:
+            return PENDING_S
         self._scheduler.check()
         return STATS_S if self._stats() != self._told else None
 
@@ -86,7 +96,10 @@ class GenerateLoop:
         match order:
             case Generate():
                 self._add(order)
+            case Vocabulary():
+                self._grammars.learn(order)
             case Cancel():
+                self._grammars.cancel(order.id)
                 self._tell(self._scheduler.cancel(order.id, time.perf_counter()))
             case Stop():
                 self._stopping = True
@@ -99,12 +112,25 @@ class GenerateLoop:
         if self._stopping:
             self._tell([Failed(order.id, "stopping", "this engine is stopping")])
             return
+        if order.grammar is not None:
+            self._grammars.begin(order)
+            return
+        self._admit(order, None)
+
+    def _admit_compiled(self) -> None:
+        for order, found in self._grammars.finished() if self._grammars.num_pending else ():
+            if isinstance(found, GrammarFault):
+                self._tell([Failed(order.id, "bad_grammar", str(found))])
+            else:
+                self._admit(order, found)
+
+    def _admit(self, order: Generate, grammar: Follower | None) -> None:
         events = self._scheduler.add(order, time.perf_counter())
         if order.id in self._samplers:  # the other request of this id goes on
             self._link.send([_failed_message(event) for event in events if isinstance(event, Failed)])
             return
         if order.id not in {event.id for event in events}:
-            self._samplers[order.id] = Sampler.of(order, self._scheduler.stop_ids(order.id))
+            self._samplers[order.id] = Sampler.of(order, self._scheduler.stop_ids(order.id), grammar)
         self._tell(events)
 
     def _step(self) -> None:

@@ -6,6 +6,8 @@ range, so that nothing a request says can make a shared step fail.
 
 from __future__ import annotations
 
+import base64
+import binascii
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
@@ -31,6 +33,10 @@ MAX_TEMPERATURE = 100.0
 """OpenAI stops at 2; vLLM has no limit; beyond this every model is uniform noise."""
 MAX_PENALTY = 100.0
 MAX_SEED_BITS = 64
+MAX_GRAMMAR_CHARS = 1024 * 1024
+"""A request's body has no more; llguidance's own limits hold long before."""
+LENGTH_BYTES = 2
+"""Before each piece of a vocabulary; the longest public token has 256 bytes."""
 
 
 class OrderRefused(Exception):
@@ -73,6 +79,16 @@ class Generate:
     priority: int = 0
     tenant: str = ""
     """Whose prompt it is: only the same tenant's prompts begin behind what it left. Empty: nobody in particular."""
+    grammar: str | None = None
+    """What the answer must follow, in llguidance's terms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The bytes that each token writes, by its id (b"" for an id that is none), and which write no text."""
+
+    pieces: tuple[bytes, ...]
+    special: frozenset[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +111,7 @@ class Stop:
     """Finish what runs, take nothing new, then exit."""
 
 
-Order = Generate | Embed | Cancel | Stop
+Order = Generate | Embed | Vocabulary | Cancel | Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +133,8 @@ def parse_order(message: Message, bounds: Bounds) -> Order:
             return _generate(_Fields(message), bounds)
         case "embed":
             return _embed(_Fields(message), bounds)
+        case "vocabulary":
+            return _vocabulary(message, bounds)
         case "cancel":
             return Cancel(_Fields(message).id)
         case "stop":
@@ -145,9 +163,28 @@ def _generate(fields: _Fields, bounds: Bounds) -> Generate:
         ignore_eos=fields.flag("ignore_eos"),
         priority=fields.whole("priority", 0, 0, MAX_PRIORITY),
         tenant=fields.text("tenant", MAX_TENANT_CHARS),
+        grammar=fields.optional_text("grammar", MAX_GRAMMAR_CHARS),
     )
     fields.end()
     return order
+
+
+def _vocabulary(message: Message, bounds: Bounds) -> Vocabulary:
+    """Pieces as base64 of each one's length (2 bytes, big-endian) and bytes. Raises OrderRefused."""
+    try:
+        data = base64.b64decode(str(message.get("pieces")), validate=True)
+    except (binascii.Error, ValueError) as cause:
+        raise OrderRefused("", "bad_request", f"pieces that are no base64: {cause}") from cause
+    pieces, at = [], 0
+    while at < len(data):
+        start = at + LENGTH_BYTES
+        at = start + int.from_bytes(data[at:start], "big")
+        pieces.append(data[start:at])
+    special = message.get("special")
+    if at != len(data) or len(pieces) > bounds.vocab_size or not isinstance(special, list):
+        raise OrderRefused("", "bad_request", f"a vocabulary of {len(pieces)} pieces that does not fit")
+    known = [each for each in special if type(each) is int and 0 <= each < len(pieces)]
+    return Vocabulary(tuple(pieces), frozenset(known))
 
 
 def _sampling(fields: _Fields, bounds: Bounds) -> Sampling:
@@ -233,6 +270,12 @@ class _Fields:
             return ""
         if not isinstance(value, str) or len(value) > most_chars:
             self.refuse(f"{name} must be a string of at most {most_chars} characters")
+        return value
+
+    def optional_text(self, name: str, most_chars: int) -> str | None:
+        value = self.take(name)
+        if value is not None and (not isinstance(value, str) or len(value) > most_chars):
+            self.refuse(f"{name} must be a text of at most {most_chars} characters")
         return value
 
     def seed(self) -> int | None:

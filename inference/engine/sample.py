@@ -1,7 +1,8 @@
 """Logits to tokens, row by row: no row's settings, randomness or broken numbers reach another.
 
 Order of the steps (as vLLM's and transformers' own): penalties, biases, bans, temperature, then the cuts
-top_k, top_p and min_p on the probabilities, then one draw from the request's own generator.
+top_k, top_p and min_p on the probabilities, then one draw from the request's own generator. Of a request with a
+grammar, all tokens that may not come next are out before the temperature.
 Log-probabilities are those of the model's raw logits.
 """
 
@@ -15,9 +16,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from inference.engine.grammar import GrammarFault
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from inference.engine.grammar import Follower
     from inference.engine.orders import Generate, Sampling
 
 LEAST_LOGPROB = -9999.0
@@ -58,34 +62,49 @@ class Sampler:
     """Ids that may not come before `min_tokens`."""
     min_tokens: int
     draws: random.Random
+    grammar: Follower | None = None
     seen: Counter[int] = field(default_factory=Counter)
 
     @classmethod
-    def of(cls, order: Generate, stop_ids: Iterable[int]) -> Sampler:
+    def of(cls, order: Generate, stop_ids: Iterable[int], grammar: Follower | None = None) -> Sampler:
         """The sampler of one order; an order without a seed gets one of its own."""
         sampling = order.sampling
         prompt = frozenset(order.tokens) if sampling.repetition_penalty != 1.0 else frozenset()
         draws = random.Random(sampling.seed)  # noqa: S311 - a choice of words, not a secret
-        return cls(sampling, prompt, tuple(stop_ids) if order.min_tokens else (), order.min_tokens, draws)
+        banned_early = tuple(stop_ids) if order.min_tokens else ()
+        return cls(sampling, prompt, banned_early, order.min_tokens, draws, grammar)
 
     @property
     def is_plain(self) -> bool:
         """True if the largest logit is the answer and nothing else is asked."""
         settings = self.sampling
-        return settings.temperature == 0 and settings.logprobs is None and not self._changes_logits()
+        plain = settings.temperature == 0 and settings.logprobs is None and self.grammar is None
+        return plain and not self._changes_logits()
 
     def choose(self, logits: torch.Tensor) -> Sampled:
         """The next token of [vocabulary] finite-maximum float32 logits, which are not changed."""
         changed = self._changed(logits) if self._changes_logits() else logits
-        token = int(changed.argmax()) if self.sampling.temperature == 0 else self._draw(changed)
+        token = self._best(changed) if self.sampling.temperature == 0 else self._draw(self._allowed(changed))
         self.take(token)
         if self.sampling.logprobs is None:
             return Sampled(token)
         return _with_logprobs(token, logits, self.sampling.logprobs)
 
     def take(self, token: int) -> None:
-        """Count a token that was chosen."""
+        """Count a token that was chosen. Raises GrammarFault if the grammar cannot go on by it."""
         self.seen[token] += 1
+        if self.grammar is not None:
+            self.grammar.take(token)
+
+    def _best(self, logits: torch.Tensor) -> int:
+        """The largest that may come: most often the largest of all, and then no mask is made."""
+        best = int(logits.argmax())
+        if self.grammar is None or self.grammar.allows(best):
+            return best
+        return int(self.grammar.only_allowed(logits).argmax())
+
+    def _allowed(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits if self.grammar is None else self.grammar.only_allowed(logits)
 
     def _changes_logits(self) -> bool:
         settings = self.sampling
@@ -170,6 +189,8 @@ def _choose(sampler: Sampler, logits: torch.Tensor, first: int) -> Sampled | Bro
         return Sampled(first)
     try:
         return sampler.choose(logits)
+    except GrammarFault as fault:
+        return Broken("bad_grammar", str(fault))
     except ROW_FAULTS as fault:
         return Broken("engine_error", f"{type(fault).__name__}: {fault}")
 

@@ -63,6 +63,11 @@ class Scheduler:
         self.num_preempted = 0
 
     @property
+    def eos_ids(self) -> frozenset[int]:
+        """The ids that end an answer unless its order says otherwise."""
+        return self._eos_ids
+
+    @property
     def num_waiting(self) -> int:
         """Requests without a slot."""
         return len(self._waiting)

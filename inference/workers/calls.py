@@ -21,6 +21,7 @@ _ENDS = frozenset({"done", "failed", "vectors"})
 _ANSWERS = _ENDS | {"tokens"}
 _STATUS: dict[str, tuple[int, str]] = {
     "bad_request": (400, "invalid_request_error"),
+    "bad_grammar": (400, "invalid_request_error"),
     "context_length_exceeded": (400, "invalid_request_error"),
     "overloaded": (429, "rate_limit_error"),
     "stopping": (503, "server_error"),
@@ -121,6 +122,8 @@ class EngineCalls:
         self._calls: dict[str, Call] = {}
         self._num_orders = 0
         self._errands: set[asyncio.Task[None]] = set()
+        self._lesson = asyncio.Lock()
+        self._is_taught = False
         self.stats: Message = {}
 
     @property
@@ -149,6 +152,21 @@ class EngineCalls:
             call.__exit__()
             raise
         return call
+
+    async def teach(self, lesson: Callable[[], Message]) -> None:
+        """Tell the engine what its tokens write, once, before the first order that needs it.
+
+        Raises:
+            Refusal: 503 when the engine is gone.
+        """
+        async with self._lesson:
+            if not self._is_taught:
+                try:
+                    await self._link.send(await asyncio.to_thread(lesson))
+                except LinkError as cause:
+                    self.fail_all()
+                    raise worker_lost() from cause
+                self._is_taught = True
 
     async def read(self) -> None:
         """Deliver the engine's messages until its link ends; then no call is left open by the engine."""

@@ -14,6 +14,8 @@ PATHS = [
     "/healthz",
     "/v1/chat/completions",
     "/v1/completions",
+    "/v1/messages",
+    "/v1/responses",
     "/v1/embeddings",
     "/v1/models",
     "/v1/models/acme/chat",

@@ -157,6 +157,7 @@ class FakeEngine:
     def __init__(self, script: Script, spec: Mapping[str, Any], link: NodeLink, process: Any) -> None:
         self.script, self.spec, self.link, self.process = script, spec, link, process
         self.orders: list[Message] = []
+        self.lessons: list[Message] = []
         self.cancelled: list[str] = []
         self.running: dict[str, asyncio.Task[None]] = {}
         self.sent: dict[str, int] = {}
@@ -185,6 +186,9 @@ class FakeEngine:
             self.cancelled.append(message["id"])
             if task := self.running.pop(message["id"], None):
                 task.cancel()
+            return True
+        if message["op"] == "vocabulary":
+            self.lessons.append(message)
             return True
         self.orders.append(message)
         work = self.embed if message["op"] == "embed" else self.generate

@@ -44,7 +44,7 @@ def test_chat_chunks(with_usage: bool, scored: bool) -> None:
     events = (
         shape.opening(1) + shape.event(1, Delta('"é"\n', SCORES)) + shape.event(1, Delta("", (), "length"))
     )
-    raw = values(events + shape.usage_event(USAGE))
+    raw = values(events + shape.closing(USAGE, with_usage=True).removesuffix(DONE))
     role, text, end, last = (ChatCompletionChunk.model_validate(value, strict=True) for value in raw)
 
     assert (role.choices[0].delta.role, role.choices[0].delta.content) == ("assistant", "")
@@ -100,7 +100,11 @@ def test_a_whole_completion() -> None:
 
 def test_completion_chunks() -> None:
     shape = CompletionShape(HEADING, VOCABULARY, scored=False, with_usage=True, echoes=["say: "])
-    raw = values(shape.opening(0) + shape.event(0, Delta("x", (), "stop")) + shape.usage_event(USAGE))
+    raw = values(
+        shape.opening(0)
+        + shape.event(0, Delta("x", (), "stop"))
+        + shape.closing(USAGE, with_usage=True).removesuffix(DONE)
+    )
 
     assert (raw[0]["choices"][0]["text"], raw[0]["choices"][0]["finish_reason"]) == ("say: ", None)
     assert Completion.model_validate(raw[1], strict=True).choices[0].text == "x"

@@ -227,8 +227,10 @@ async def test_real_models_answer_as_transformers_does(tmp_path: Path, living_sh
         await check_completions(node, model)
         await check_chat(node, model)
         await check_kept_prefixes(node, model)
+        await check_structure(node)
         await check_refusals(node)
         await check_loss_and_return(node, revision, model)
+        await check_tools(node, folder)
 
 
 async def check_completions(node: RealNode, model: Any) -> None:
@@ -371,3 +373,49 @@ async def test_a_folder_that_cannot_be_served_is_refused(
 
     assert answer["refused"]["code"] == code
     assert answer["refused"]["next"]
+
+
+async def check_structure(node: RealNode) -> None:
+    """A random model writes JSON of the schema that it was given, alone, streamed and beside free answers."""
+    shape = {"a": {"type": "integer", "minimum": 0, "maximum": 99}, "b": {"enum": ["x", "y"]}}
+    schema = {"type": "object", "properties": shape, "required": ["a", "b"], "additionalProperties": False}
+    asked = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema, "strict": True}}
+    body: dict[str, Any] = {"model": "acme/m", "prompt": PROMPT, "max_tokens": 120}
+    held = [
+        node.post("completions", **body, response_format=asked, seed=n, temperature=n % 2) for n in range(6)
+    ]
+    free = node.post("completions", **(body | {"max_tokens": 16}), seed=1)
+    *answers, beside = await asyncio.gather(*held, free)
+    alone = await node.post("completions", **(body | {"max_tokens": 16}), seed=1)
+
+    for answer in answers:
+        value = json.loads(answer.json()["choices"][0]["text"])
+        assert 0 <= value["a"] <= 99
+        assert value["b"] in {"x", "y"}
+        assert list(value) == ["a", "b"]
+    assert beside.json()["choices"][0]["text"] == alone.json()["choices"][0]["text"]
+
+
+async def check_tools(node: RealNode, folder: Path) -> None:
+    """The same random model with a template that offers tools calls one when it must, streamed as well."""
+    (folder / "chat_template.jinja").write_text(TEMPLATE + "{% if tools %}<tool_call>{% endif %}")
+    await node.load(await node.commit(folder, "acme/t"))
+    city = {"type": "object", "properties": {"city": {"enum": ["Rome", "Oslo"]}}, "required": ["city"]}
+    shape = city | {"additionalProperties": False}
+    body: dict[str, Any] = {
+        "model": "acme/t",
+        "messages": [{"role": "user", "content": PROMPT}],
+        "tools": [{"type": "function", "function": {"name": "weather", "parameters": shape}}],
+        "tool_choice": {"type": "function", "function": {"name": "weather"}},
+        "seed": 4,
+    }
+    whole = (await node.post("chat/completions", **body)).json()["choices"][0]
+    answer = await node.post("chat/completions", **body, stream=True)
+    events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+    pieces = [one for event in events for one in event["choices"][0]["delta"].get("tool_calls", [])]
+    call = whole["message"]["tool_calls"][0]["function"]
+
+    assert (call["name"], json.loads(call["arguments"])["city"] in {"Rome", "Oslo"}) == ("weather", True)
+    assert (whole["finish_reason"], whole["message"]["content"]) == ("tool_calls", None)
+    assert "".join(one["function"]["arguments"] for one in pieces) == call["arguments"]
+    assert {one["index"] for one in pieces} == {0}

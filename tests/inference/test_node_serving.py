@@ -24,6 +24,7 @@ from tests.inference.fake_engine import (
 from wire.timing import parse_receipt, parse_server_timing
 
 HI: list[Any] = [{"role": "user", "content": "hi"}]
+FUNCTION = {"type": "function", "function": {"name": "f"}}
 AUTH = {"authorization": f"Bearer {HOP_TOKEN}"}
 
 
@@ -229,7 +230,8 @@ async def test_completions_with_many_prompts_echo_and_scores(node: RunningNode) 
             "stop_token_ids",
         ),
         ("embeddings", {"input": "x"}, "wrong_model_kind", "model"),
-        ("chat/completions", {"messages": HI, "tools": [1]}, "unsupported_parameter", "tools"),
+        ("chat/completions", {"messages": HI, "tools": [FUNCTION]}, "unsupported_parameter", "tools"),
+        ("chat/completions", {"messages": HI, "tools": [1]}, "invalid_type", "tools[0]"),
     ],
 )
 async def test_what_cannot_be_done_is_refused_before_the_engine(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from inference.api import template
+from inference.api import child as child_of
 from inference.api.template import ChatTemplate, TemplateChild, find_template
 from wire.refusal import Refusal
 
@@ -172,7 +172,7 @@ async def test_more_templates_than_the_child_keeps(child: TemplateChild) -> None
 
 
 async def test_the_child_ends_with_its_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(template, "EXIT_S", 20.0)  # after which it would be killed: the machine may be busy
+    monkeypatch.setattr(child_of, "EXIT_S", 20.0)  # after which it would be killed: the machine may be busy
     made = TemplateChild()
     await made.render(ChatTemplate("up", {}), MESSAGES, {})
     process = made._process

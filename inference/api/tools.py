@@ -1,0 +1,218 @@
+"""Tools of a chat: what a request offers and wants, how its model writes calls, and the grammar of demanded calls."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from inference.api.fields import array, bad, boolean, mapping, one_of, string, unsupported
+from inference.api.structure import Structure, schema_rule, words
+from inference.api.toolcalls import THINK_CLOSE, Markers
+from wire.refusal import Refusal
+
+if TYPE_CHECKING:
+    from inference.api.tokens import Vocabulary
+
+MAX_TOOLS = 128
+"""OpenAI's own bound."""
+MAX_DESCRIPTION_CHARS = 64 * 1024
+"""All tools are in one body of a MiB."""
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+"""OpenAI's own form of a function's name."""
+FORMATS = (
+    Markers("mistral", "[TOOL_CALLS]", "", is_list=True),
+    Markers("hermes", "<tool_call>", "</tool_call>"),
+    Markers("llama", "<|python_tag|>", "", "parameters", bare=True),
+)
+"""The formats that are read, the most telling first; a template that names a format's opening writes it."""
+LLAMA_SIGN = '"parameters": dictionary of argument name'
+"""What Llama 3's templates say; only those of 3.1 name the tag too."""
+OTHER_SIGNS = ("<function=", "[ARGS]", "<|tool_calls_section_begin|>", "<|channel|>")
+"""Templates whose calls are written otherwise: not read, so refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function as the template is shown it; `parameters` is its schema."""
+
+    name: str
+    parameters: dict[str, Any]
+    strict: bool
+    shown: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """The tools that may be called. `must`: at least one call and nothing else; `is_single`: at most one call."""
+
+    tools: tuple[Tool, ...]
+    must: bool = False
+    is_single: bool = False
+
+
+def read_tools(value: Any, param: str) -> tuple[Tool, ...]:
+    """OpenAI's `tools`. Raises Refusal (400)."""
+    tools = array(_tool, MAX_TOOLS)(value, param)
+    names = [tool.name for tool in tools]
+    if len(set(names)) != len(names):
+        raise bad(param, f"{param!r} has two functions of one name.")
+    return tools
+
+
+def _tool(value: Any, param: str) -> Tool:
+    found = mapping(value, param)
+    if found.get("type") != "function":
+        raise unsupported(f"{param}.type", "tools are functions that the client runs ('type': 'function').")
+    _only(found, {"type", "function"}, param)
+    inner = mapping(found.get("function"), f"{param}.function")
+    _only(inner, {"name", "description", "parameters", "strict"}, f"{param}.function")
+    name = read_name(inner.get("name"), f"{param}.function.name")
+    parameters = inner.get("parameters")
+    schema = {} if parameters is None else mapping(parameters, f"{param}.function.parameters")
+    shown: dict[str, Any] = {"name": name}
+    if inner.get("description") is not None:
+        read = string(MAX_DESCRIPTION_CHARS)
+        shown["description"] = read(inner["description"], f"{param}.function.description")
+    shown["parameters"] = schema or {"type": "object", "properties": {}}
+    strict = inner.get("strict") is not None and boolean(inner["strict"], f"{param}.function.strict")
+    return Tool(name, schema, strict, {"type": "function", "function": shown})
+
+
+def read_name(value: Any, param: str) -> str:
+    """A function's name."""
+    name = string(64, 1)(value, param)
+    if not NAME.match(name):
+        raise bad(param, f"{param!r} may have letters, digits, '_' and '-' only.")
+    return name
+
+
+def read_tool_choice(value: Any, param: str) -> dict[str, Any]:
+    """OpenAI's `tool_choice` as {"mode", "names" or None}: `auto`, `none` or `required` of these functions."""
+    if type(value) is str:
+        return {"mode": one_of("none", "auto", "required")(value, param), "names": None}
+    found = mapping(value, param)
+    kind = one_of("function", "allowed_tools")(found.get("type"), f"{param}.type")
+    _only(found, {"type", kind}, param)
+    inner = mapping(found.get(kind), f"{param}.{kind}")
+    if kind == "function":
+        _only(inner, {"name"}, f"{param}.function")
+        return {"mode": "required", "names": (read_name(inner.get("name"), f"{param}.function.name"),)}
+    _only(inner, {"mode", "tools"}, f"{param}.allowed_tools")
+    allowed = array(_allowed_name, MAX_TOOLS, 1)(inner.get("tools"), f"{param}.allowed_tools.tools")
+    mode = one_of("auto", "required")(inner.get("mode"), f"{param}.allowed_tools.mode")
+    return {"mode": mode, "names": allowed}
+
+
+def _allowed_name(value: Any, param: str) -> str:
+    found = mapping(value, param)
+    if found.get("type") != "function":
+        raise unsupported(f"{param}.type", "tools are functions ('type': 'function').")
+    return read_name(
+        mapping(found.get("function"), f"{param}.function").get("name"), f"{param}.function.name"
+    )
+
+
+def tool_use(found: dict[str, Any]) -> ToolUse | None:
+    """What a chat's fields say together; None when no tool may be called. Raises Refusal (400)."""
+    tools: tuple[Tool, ...] = found.get("tools") or ()
+    choice = found.get("tool_choice", {"mode": "auto", "names": None})
+    if not tools:
+        for field in ("tool_choice", "parallel_tool_calls"):
+            if field in found and choice["mode"] != "none":
+                raise bad(field, f"{field!r} needs 'tools'.")
+        return None
+    if choice["names"] is not None:
+        known = {tool.name: tool for tool in tools}
+        unknown = [name for name in choice["names"] if name not in known]
+        if unknown:
+            raise bad("tool_choice", f"'tool_choice' names {unknown[0]!r}, which is not in 'tools'.")
+        tools = tuple(known[name] for name in dict.fromkeys(choice["names"]))
+    if choice["mode"] == "none":
+        return None
+    must = choice["mode"] == "required"
+    named_one = isinstance(choice["names"], tuple) and len(choice["names"]) == 1 and must
+    return ToolUse(tools, must, found.get("parallel_tool_calls") is False or named_one)
+
+
+def markers_of(template: str) -> Markers | None:
+    """How a model with this chat template writes calls; None when it does not, or in no way that is read here."""
+    if "tools" not in template or any(sign in template for sign in OTHER_SIGNS):
+        return None
+    named = [markers for markers in FORMATS if markers.opening in template]
+    if named:
+        return named[0]
+    return FORMATS[-1] if LLAMA_SIGN in template else None
+
+
+def thinks(template: str) -> bool:
+    """Whether a model with this chat template marks its thoughts."""
+    return THINK_CLOSE in template
+
+
+def call_structure(use: ToolUse, markers: Markers, vocabulary: Vocabulary) -> Structure | None:
+    """The grammar of an answer with calls of these tools, in the model's own format.
+
+    A demanded call is all there is. Where calls are free but a tool is `strict`, words may come first, and what
+    looks like a call is one. None where nothing is held: no call is demanded and no tool is strict.
+    """
+    if not use.must and not any(tool.strict for tool in use.tools):
+        return None
+    calls, rules = _calls_rule(use, markers, vocabulary)
+    if use.must:
+        return Structure("calls", "tools", f"calls: {calls}\n{rules}")
+    free = "WORDS | calls" if markers.bare else "WORDS calls?"
+    return Structure(free, "tools", f"WORDS: {_words_before(markers)}\ncalls: {calls}\n{rules}")
+
+
+def _calls_rule(use: ToolUse, markers: Markers, vocabulary: Vocabulary) -> tuple[str, str]:
+    """(the body of the rule `calls`, the further rules that it names)."""
+    one = {"anyOf": [_call_schema(tool, markers) for tool in use.tools]}
+    body = f"body: {schema_rule(one)}\n"
+    if markers.bare:
+        return "body", body
+    opening = _mark(markers.opening, vocabulary)
+    if markers.is_list:
+        most = {"maxItems": 1} if use.is_single else {}
+        every = {"type": "array", "minItems": 1, **most, "items": one}
+        return f"{opening} body", f"body: {schema_rule(every)}\n"
+    call = f'call: {opening} "\\n" body "\\n" {_mark(markers.closing, vocabulary)}\n'
+    return "call" if use.is_single else 'call ("\\n" call)*', call + body
+
+
+def _words_before(markers: Markers) -> str:
+    """Any text in which no call begins."""
+    if markers.bare:
+        return r"/([^{](?s:.*))?/"
+    return f"/(?s:.*)/ & ~/(?s:.*){re.escape(markers.opening)}(?s:.*)/"
+
+
+def _call_schema(tool: Tool, markers: Markers) -> dict[str, Any]:
+    """One call as a schema; definitions that the parameters name stay reachable from the call's root."""
+    shape = {"name": {"const": tool.name}, markers.arguments: {"type": "object"} | tool.parameters}
+    return {
+        "type": "object",
+        "properties": shape,
+        "required": ["name", markers.arguments],
+        "additionalProperties": False,
+    }
+
+
+def _mark(text: str, vocabulary: Vocabulary) -> str:
+    token = vocabulary.token_of(text)
+    return f"<[{token}]>" if token is not None and vocabulary.is_special(token) else words(text)
+
+
+def no_tools(model: str) -> Refusal:
+    """For a model that was not made to call tools, or does so in a format that is not read here."""
+    message = (
+        f"{model} has no chat template that offers tools in a format that is read here "
+        f"({', '.join(markers.name for markers in FORMATS)}). Describe the tools in a message instead."
+    )
+    return Refusal(400, "unsupported_parameter", message, param="tools")
+
+
+def _only(found: dict[str, Any], known: set[str], param: str) -> None:
+    for key, value in found.items():
+        if key not in known and value is not None:
+            raise bad(f"{param}.{key[:64]}", f"Unknown field {key[:64]!r} in {param!r}.", "unknown_parameter")
