@@ -131,9 +131,11 @@ class Worker:
         return self.report
 
     def leave(self) -> None:
-        """A request has ended, one way or another."""
+        """A request has ended, one way or another; the last one of a worker that is to go lets it go."""
         self._num_requests -= 1
         self._rested_at = self._now()
+        if self.state is State.DRAINING:
+            self._stop()
 
     async def drain(self, deadline_s: float = DRAIN_DEADLINE_S) -> None:
         """End it: running requests may finish within the deadline. Returns when it is gone."""
@@ -289,8 +291,8 @@ class Worker:
             case Act.ANNOUNCE:
                 self._rested_at = self._now()
                 self.board.finish(self.report.line())
-            case Act.STOP if self._engine is not None:
-                self._engine.calls.tell({"op": "stop"})
+            case Act.STOP:
+                self._stop()
             case Act.KILL if self._engine is not None:
                 self._engine.kill()
             case Act.FAIL_CALLS if self._engine is not None:
@@ -301,6 +303,11 @@ class Worker:
                 self.gone.set()
             case _:
                 pass  # there is no process yet: the load sees the state at its next step
+
+    def _stop(self) -> None:
+        """Have the engine exit, once no request is on it: one that has entered may not have sent its order yet."""
+        if self._engine is not None and not self._num_requests:
+            self._engine.calls.tell({"op": "stop"})
 
 
 async def _settled(*tasks: asyncio.Task[Any]) -> None:
