@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class RunningPlatform:
 
     state: Path
     process: subprocess.Popen[str]
+    _s3: Any = field(default=None, init=False, repr=False)
 
     @property
     def credentials(self) -> Credentials:
@@ -53,7 +54,12 @@ class RunningPlatform:
         return openai.OpenAI(base_url=url, http_client=openai.DefaultHttpxClient(verify=tls(c.ca)), **options)
 
     def s3(self) -> Any:
-        """boto3 with the printed settings."""
+        """boto3 with the printed settings; one client for all, as its models take a while to read."""
+        if self._s3 is None:
+            self._s3 = self._open_s3()
+        return self._s3
+
+    def _open_s3(self) -> Any:
         c = self.credentials
         return boto3.client(
             "s3",
