@@ -2,6 +2,7 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,8 +11,8 @@ from inference.engine import copier as copier_module
 from inference.engine.classes import class_of, config_of
 from inference.engine.copier import Copier
 from inference.engine.device import DeviceError
-from inference.engine.device_attach import attach_on
-from inference.engine.ring import Ring, WaitSlot, steps
+from inference.engine.device_attach import DeviceGates, attach_on
+from inference.engine.ring import Part, Ring, WaitSlot, steps
 from inference.engine.weights import AttachError
 from tests.inference.late_device import LateDevice, Mark, overlap, span
 from tests.inference.test_weights_attach import FAMILIES, logits
@@ -221,6 +222,19 @@ def test_each_wait_is_needed(monkeypatch, forget):
     forget(monkeypatch)
     found = put_on(LateDevice(), model, landing, gated=True)
     assert not torch.equal(logits(found.model), logits(model))
+
+
+def test_a_module_waits_for_the_last_layer_of_its_weights():
+    """A name may put a module's tensors in several layers of the plan."""
+    asked = []
+    copier = SimpleNamespace(wait_layer=asked.append)
+    parts = [Part(n, layer, tensor, 0, 0, 8) for n, (layer, tensor) in enumerate([(0, 0), (2, 1), (2, 0)])]
+    model = torch.nn.Linear(2, 2)
+    gates = DeviceGates(model, {"weight": 0, "bias": 1}, parts, copier)
+    for _ in range(2):
+        model(torch.ones(2))
+    assert asked == [2]
+    assert gates.num_closed == 0
 
 
 def test_the_figures_leave_out_the_wait_for_bytes():
