@@ -109,7 +109,7 @@ class Serving(RuleBasedStateMachine):
                 case Stored():
                     self.memory.store(event)
                 case Preempted():
-                    del self.memory.slots[event.slot]
+                    self.memory.slots.pop(event.slot, None)  # a row that had a slot and no turn yet left nothing there
                 case Emitted():
                     self.told[event.id].append(event.token)
                 case Ended():
