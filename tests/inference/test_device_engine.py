@@ -8,8 +8,8 @@ import torch
 from inference.devices import parse_device
 from inference.engine import process
 from inference.engine.device import DeviceError, bring_up, open_device
-from inference.engine.model import SlotModel
 from inference.engine.events import Segment
+from inference.engine.model import SlotModel
 from inference.link import EngineLink, FrameReader, LinkError, frame_bytes, link_pair
 from inference.spec import EngineSpec, SpecError
 from inference.workers.loading import LoadReport

@@ -109,7 +109,9 @@ class Serving(RuleBasedStateMachine):
                 case Stored():
                     self.memory.store(event)
                 case Preempted():
-                    self.memory.slots.pop(event.slot, None)  # a row that had a slot and no turn yet left nothing there
+                    self.memory.slots.pop(
+                        event.slot, None
+                    )  # a row that had a slot and no turn yet left nothing there
                 case Emitted():
                     self.told[event.id].append(event.token)
                 case Ended():

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regions.assembly import Region
+from regions.gateway.figures import GatewayFigures
 from regions.gateway.publish import region_row
 from regions.map import RolloutState
 from regions.objects.blobs import Holdings
@@ -17,6 +18,7 @@ from storage.client.sdk import Unreachable
 from tests.regions.folders import sharded, whole
 from tests.regions.made_region import MODEL, Made, plan_of
 from tests.regions.test_replicate_blobs import Link
+from wire.metrics import Metrics
 
 
 class Clock:
@@ -96,7 +98,7 @@ def test_the_lag_is_what_is_due_and_the_silence_of_home():
 
 
 def row(made):
-    wakes = type("Wakes", (), {"running": {}})()
+    wakes = type("Wakes", (), {"running": {}, "figures": GatewayFigures(Metrics())})()
     return region_row(made.deployments, wakes, 1, 1)
 
 
