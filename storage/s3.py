@@ -190,7 +190,7 @@ def _verify(store: Store, sent: RequestHead, head: RequestHead) -> tuple[Request
     if not store.verifier.sigv2 or not sigv2.is_claimed(signable(sent)):
         return head, store.verifier.verify(signable(sent), now)
     headers, verified = sigv2.verify(signable(head), store.verifier.keys, now)
-    return head._replace(headers=headers), verified
+    return head.with_headers(headers), verified
 
 
 def translate(error: Exception) -> S3Error:

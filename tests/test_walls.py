@@ -196,3 +196,16 @@ def test_each_wall_stops_what_it_should_and_nothing_else(check, bad, good):
     """The test of the tests."""
     assert any(check("edge/x.py", node) for node in ast.walk(ast.parse(bad)))
     assert not any(check("edge/x.py", node) for node in ast.walk(ast.parse(good)))
+
+
+def test_a_heads_headers_are_replaced_by_its_own_method_alone():
+    """`head._replace(headers=...)` would keep the look-up of the old ones."""
+
+    def check(name, node):
+        if name == "wire/heads.py" or not isinstance(node, ast.Call):
+            return ""
+        named = {word.arg for word in node.keywords}
+        is_replace = isinstance(node.func, ast.Attribute) and node.func.attr == "_replace"
+        return "headers replaced" if is_replace and "headers" in named else ""
+
+    assert found(check) == []

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from wire.framing import FramingError
 
@@ -52,6 +52,10 @@ class RequestHead(NamedTuple):
     def get(self, name: str) -> str | None:
         """The first value of header `name` (lower-case), or None."""
         return first_value(self.headers, name) if self.values is None else self.values.get(name)
+
+    def with_headers(self, headers: Headers) -> Self:
+        """The same head with these headers: `_replace` alone would go on looking them up in the old ones."""
+        return self._replace(headers=headers, values=None)
 
 
 class ResponseHead(NamedTuple):

@@ -152,7 +152,7 @@ def _as_put(head: RequestHead, bucket: str, form: Form) -> RequestHead:
         raise S3Error("InvalidArgument", message, ArgumentName="key")
     path = f"/{bucket}/{quote(key, safe='/')}"
     headers = (("content-length", str(form.most_bytes)), *_headers_of(form.fields))
-    return head._replace(method="PUT", target=path, path=path, headers=headers)
+    return head.with_headers(headers)._replace(method="PUT", target=path, path=path)
 
 
 def _headers_of(fields: Mapping[str, str]) -> Headers:

@@ -10,6 +10,7 @@ from wire.alarm import Alarm
 from wire.bearer import bearer, hop_token, require_token
 from wire.dial import DialError
 from wire.heads import RequestHead, response_head_bytes, without_hop_headers
+from wire.http1 import RequestGate
 from wire.refusal import Refusal
 from wire.timing import Phases, parse_receipt, parse_server_timing
 
@@ -152,3 +153,10 @@ def test_dial_errors_say_where():
     error = DialError("body", 12, "cut", timed_out=True)
 
     assert (str(error), error.phase, error.received, error.timed_out) == ("body: cut", "body", 12, True)
+
+
+def test_a_head_with_other_headers_looks_them_up_in_those():
+    (message,) = RequestGate().receive(b"GET / HTTP/1.1\r\nHost: a\r\nX-Id: old\r\n\r\n")
+    head = message.head.with_headers((("x-id", "new"),))
+
+    assert (head.get("x-id"), head.get("host")) == ("new", None)
