@@ -7,6 +7,19 @@ from deploy import show, watch
 from deploy.client import Client
 from deploy.credentials import Credentials
 
+REGION_COLUMNS = (
+    "region",
+    "rtt",
+    "heard",
+    "breaker",
+    "store",
+    "host",
+    "from home",
+    "behind home",
+    "ETA off",
+    "models",
+)
+
 
 def models(credentials: Credentials, *, as_json: bool) -> None:
     """Each model with its state in each region; a refused push shows its reason and the next step."""
@@ -72,19 +85,7 @@ def regions(credentials: Credentials, *, as_json: bool) -> None:
     if status.get("simulated_wan"):
         console.print(f"long-distance delays are SIMULATED: profile {status['simulated_wan']}")
     rows = [_region_row(region, seen) for region, seen in status["regions"].items()]
-    columns = (
-        "region",
-        "rtt",
-        "heard",
-        "breaker",
-        "store",
-        "host",
-        "from home",
-        "behind home",
-        "ETA off",
-        "models",
-    )
-    console.print(show.table(columns, rows))
+    console.print(show.table(REGION_COLUMNS, rows))
 
 
 def _region_row(region: str, seen: Mapping[str, Any]) -> tuple[str, ...]:

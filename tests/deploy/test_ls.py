@@ -1,24 +1,11 @@
 """The tables of `nearfield ls` and `nearfield status`."""
 
-from deploy.commands.ls import _region_row
-
-COLUMNS = (
-    "region",
-    "rtt",
-    "heard",
-    "breaker",
-    "store",
-    "host",
-    "from home",
-    "behind home",
-    "ETA off",
-    "models",
-)
+from deploy.commands.ls import REGION_COLUMNS, _region_row
 
 
 def shown(**body):
     seen = {"rtt_ms": 1.0, "heard_s": 0.5, "breaker": "closed", "body": body}
-    return dict(zip(COLUMNS, _region_row("fra", seen), strict=True))
+    return dict(zip(REGION_COLUMNS, _region_row("fra", seen), strict=True))
 
 
 def test_status_says_how_far_a_region_is_behind_its_home():
