@@ -1,7 +1,8 @@
 """May this head go on? Pure: a request head and the policy in force in, an Admission or a Refusal out.
 
 Rule 1: default deny. A path and method that no row of ROUTES names is answered as if it did not exist, and
-only to holders of a key; without a good key every route but /healthz is the same 401.
+only to holders of a key; without a good key every route but /healthz is the same 401. A key is shown as
+`Authorization: Bearer KEY`, or as `x-api-key: KEY` where there is no Authorization.
 Rule 2: keys are known by their SHA-256 digest alone; a look-up by the whole digest takes no secret-dependent time.
 """
 
@@ -14,6 +15,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from regions.ask import ASKED
 from wire.bearer import bearer
 from wire.refusal import Refusal
 
@@ -59,11 +61,7 @@ _MODEL_PATH: Final = r"/v1/models/(?P<model>[^/%?]{1,64}(?:/|%2[Ff])[^/%?]{1,96}
 _REGION_PATH: Final = r"/nearfield/regions/(?P<region>[a-z][a-z0-9-]{0,31})"
 ROUTES: Final = (
     _route("GET", r"/healthz", Action.HEALTH, None),
-    _route("POST", r"/v1/chat/completions", Action.INFER, "infer"),
-    _route("POST", r"/v1/completions", Action.INFER, "infer"),
-    _route("POST", r"/v1/messages", Action.INFER, "infer"),
-    _route("POST", r"/v1/responses", Action.INFER, "infer"),
-    _route("POST", r"/v1/embeddings", Action.INFER, "infer"),
+    *(_route("POST", re.escape(path), Action.INFER, "infer") for path in ASKED),
     _route("GET", r"/v1/models", Action.MODELS, "infer"),
     _route("GET", _MODEL_PATH, Action.MODEL, "infer"),
     _route("GET", r"/nearfield/status", Action.STATUS, "admin"),
@@ -117,7 +115,8 @@ class Admissions:
         """Admit `head` under `policy` as the function `admit` does. Raises the same."""
         if policy is not self._policy or len(self._known) > MAX_KNOWN:
             self._policy, self._known = policy, {}
-        shown = head.get("authorization") or ""
+        shown = head.get("authorization")
+        shown = f"k{head.get('x-api-key')}" if shown is None else f"a{shown}"  # the two never look alike
         if len(shown) > MAX_SHOWN_CHARS:
             return admit(head, policy)
         key = (head.method, head.path, hashlib.sha256(shown.encode()).digest())
@@ -144,8 +143,8 @@ def _find(head: RequestHead) -> tuple[Route | None, Mapping[str, str]]:
 
 def _grant(head: RequestHead, policy: PolicyRow | None) -> tuple[str, KeyGrant]:
     """The digest of the shown key and what it grants. Raises Refusal 401, or 503 while no policy is known."""
-    key = bearer(head)
-    if key is None or len(key) > MAX_KEY_CHARS:
+    key = bearer(head) if head.get("authorization") is not None else head.get("x-api-key")
+    if not key or len(key) > MAX_KEY_CHARS:
         text = "Send your API key as `Authorization: Bearer KEY`; `nearfield env` shows yours."
         raise Refusal(401, "invalid_api_key", text)
     if policy is None:

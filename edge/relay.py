@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 from edge import setback
 from edge.setback import REPLAYABLE, REPLAYABLE_CODES, Setback
-from edge.sse import CONTENT_TYPE, error_code, event, first_event
+from edge.sse import CONTENT_TYPE, error_code, first_event
 from regions.health import Outcome
 from regions.map import ASK, DEADLINE_MS, REGION, REQUEST_ID, ROUTE, TENANT, WAIT_S
 from wire.dial import Answer, DialError
+from wire.dialect import error_event, translated
 from wire.eventcut import EventCut
 from wire.exchange import Disconnected
 from wire.http1 import without_hop_headers
@@ -196,8 +197,12 @@ async def _by_kind(journey: Journey, region: str, answer: Answer) -> Setback | N
 
 async def _respond(journey: Journey, region: str, answer: Answer, body: bytes) -> None:
     journey.phases.mark("stream")
-    headers = journey.answer_headers(region, answer.head.headers, journey.phases.header())
-    await journey.exchange.respond(answer.head.status, headers, body)
+    status, headers = (
+        answer.head.status,
+        journey.answer_headers(region, answer.head.headers, journey.phases.header()),
+    )
+    said = body if status < 400 else translated(journey.exchange.head.path, status, body)
+    await journey.exchange.respond(status, headers, said)
 
 
 async def _pour(journey: Journey, region: str, answer: Answer) -> None:
@@ -275,7 +280,8 @@ class _Stream:
 async def _end_with(journey: Journey, region: str | None, error: bytes) -> None:
     """End a stream that was begun with one error event, and the receipt."""
     journey.phases.mark("stream")
-    await journey.exchange.finish(event(error.replace(b"\n", b" ")) + journey.receipt(region))
+    said = error_event(journey.exchange.head.path, error)
+    await journey.exchange.finish(said + journey.receipt(region))
 
 
 async def _give_up(journey: Journey) -> None:
@@ -290,4 +296,5 @@ async def _give_up(journey: Journey) -> None:
         return
     region = last.region if last.answered else None
     headers = (*last.headers, *journey.answer_headers(region, timing=journey.phases.header()))
-    await journey.exchange.respond(last.status, headers, last.body)
+    said = translated(journey.exchange.head.path, last.status, last.body)
+    await journey.exchange.respond(last.status, headers, said)

@@ -24,20 +24,31 @@ CHARS_PER_TOKEN: Final = 4  # of English text; the choice needs the order of mag
 MAX_TOKEN_CHARS: Final = 128  # longest token of the vocabularies in use (GPT-2 has 128 spaces in one)
 MAX_PROMPT_DEPTH: Final = 3  # messages of parts, or a batch of token lists
 _SAID: Final = re.compile(r"([^ ]{1,161}) ([01]) ([0-9]{1,9}) ([0-9]{1,9})")  # as Ask.header writes it
-KINDS: Final[dict[str, Kind]] = {
-    "/v1/chat/completions": "generate",
-    "/v1/completions": "generate",
-    "/v1/messages": "generate",
-    "/v1/responses": "generate",
-    "/v1/embeddings": "embed",
+
+
+class Asked(NamedTuple):
+    """What a path is for: the kind of model that answers there (None: any), and the field that has the prompt.
+
+    `is_bounded`: a prompt longer than the model takes is refused; other paths count or cut it.
+    """
+
+    kind: Kind | None
+    prompt: str
+    is_bounded: bool = True
+
+
+ASKED: Final[dict[str, Asked]] = {
+    "/v1/chat/completions": Asked("generate", "messages"),
+    "/v1/completions": Asked("generate", "prompt"),
+    "/v1/messages": Asked("generate", "messages"),
+    "/v1/messages/count_tokens": Asked("generate", "messages", is_bounded=False),
+    "/v1/responses": Asked("generate", "input"),
+    "/v1/embeddings": Asked("embed", "input"),
+    **dict.fromkeys(("/v1/rerank", "/v2/rerank", "/rerank"), Asked("embed", "documents", is_bounded=False)),
+    **dict.fromkeys(("/v1/tokenize", "/tokenize"), Asked(None, "prompt", is_bounded=False)),
+    **dict.fromkeys(("/v1/detokenize", "/detokenize"), Asked(None, "tokens", is_bounded=False)),
 }
-PROMPT_FIELDS: Final = {
-    "/v1/chat/completions": "messages",
-    "/v1/completions": "prompt",
-    "/v1/messages": "messages",
-    "/v1/responses": "input",
-    "/v1/embeddings": "input",
-}
+"""The paths of inference requests, beside their names at vLLM, Jina and Cohere."""
 
 
 class Ask(NamedTuple):
@@ -67,7 +78,7 @@ def said(value: str) -> Ask:
 
 
 def read_ask(path: str, body: bytes) -> Ask:
-    """The request in `body` to `path`, a key of KINDS. Raises Refusal 400, or 404 for a name that no model can have."""
+    """The request in `body` to `path`, a key of ASKED. Raises Refusal 400, or 404 for a name that no model can have."""
     document = _strict(body)
     name = document.get("model")
     if not isinstance(name, str):
@@ -76,11 +87,12 @@ def read_ask(path: str, body: bytes) -> Ask:
         model = _model(name)
     except BadNameError as error:
         raise Refusal(404, "model_not_found", f"No such model: {error}.", param="model") from error
-    stream = document.get("stream") is True and KINDS[path] == "generate"
-    messages = document.get("messages")
+    kind, field, is_bounded = ASKED[path]
+    stream = document.get("stream") is True and kind == "generate" and is_bounded
+    prompt = document.get(field)
+    messages = document.get("messages", prompt if field == "input" and _has_messages(prompt) else None)
     if isinstance(messages, list):
         return Ask(model, stream, *_of_messages(messages))
-    prompt = document.get("prompt", document.get("input"))
     about = max(1, _tokens_of(prompt, MAX_PROMPT_DEPTH))
     return Ask(model, stream, about, _least_of(prompt, MAX_PROMPT_DEPTH))
 
@@ -88,6 +100,10 @@ def read_ask(path: str, body: bytes) -> Ask:
 @lru_cache(maxsize=4_096)  # as many models as a row holds
 def _model(name: str) -> str:
     return str(ModelName.parse(name))
+
+
+def _has_messages(prompt: object) -> bool:
+    return isinstance(prompt, list) and bool(prompt) and isinstance(prompt[0], dict)
 
 
 def _of_messages(messages: list[Any]) -> tuple[int, int]:
@@ -105,12 +121,15 @@ def _of_messages(messages: list[Any]) -> tuple[int, int]:
 
 def refuse_misfit(ask: Ask, path: str, kind: Kind, max_len: int) -> None:
     """Raises Refusal 400 for a model of the other kind, or a prompt that cannot fit its `max_len` tokens."""
-    if KINDS[path] != kind:
-        right = "/v1/embeddings" if kind == "embed" else "/v1/chat/completions or /v1/completions"
+    wanted, field, is_bounded = ASKED[path]
+    if wanted not in {None, kind}:
+        right = (
+            "/v1/embeddings and /v1/rerank" if kind == "embed" else "/v1/chat/completions or /v1/completions"
+        )
         raise Refusal(400, "bad_request", f"{ask.model} is served at {right}.", param="model")
-    if ask.least_tokens > max_len:
+    if is_bounded and ask.least_tokens > max_len:
         text = f"The prompt has at least {ask.least_tokens} tokens; {ask.model} takes {max_len}. Shorten it."
-        raise Refusal(400, "context_length_exceeded", text, param=PROMPT_FIELDS[path])
+        raise Refusal(400, "context_length_exceeded", text, param=field)
 
 
 def _least_of(prompt: object, depth: int) -> int:

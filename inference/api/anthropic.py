@@ -36,6 +36,13 @@ def read_messages_body(body: dict[str, Any]) -> ChatRequest:
     )
 
 
+def read_count_body(body: dict[str, Any]) -> ChatRequest:
+    """A body of `/v1/messages/count_tokens` as the chat whose prompt is counted. Raises Refusal (400, `param` set)."""
+    counted = {field: reader for field, reader in _FIELDS.items() if field in COUNTED}
+    read_fields(body, counted, ("model", "messages"), REFUSED)
+    return read_messages_body(body | {"max_tokens": 1})
+
+
 def _system(value: Any, param: str) -> list[dict[str, Any]]:
     return [{"role": "system", "content": _words(value, param)}]
 
@@ -209,6 +216,17 @@ _FIELDS: dict[str, Reader[Any]] = {
     "metadata": _metadata,
     "cache_control": _cache_control,
 }
+COUNTED = (
+    "model",
+    "messages",
+    "system",
+    "tools",
+    "tool_choice",
+    "thinking",
+    "output_config",
+    "cache_control",
+)
+"""The fields that a count may have."""
 REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "container": ((), "no code is run for a request."),
     "diagnostics": ((), "no diagnostics are returned."),

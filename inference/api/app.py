@@ -17,27 +17,44 @@ from inference.api.anthropic import read_messages_body
 from inference.api.body import MAX_BODY_BYTES, read_object
 from inference.api.chat import ChatReply
 from inference.api.embedding_reply import EmbeddingReply
-from inference.api.messages_reply import MessagesReply, error_body
+from inference.api.messages_reply import MessagesReply
 from inference.api.request import read_chat, read_completion, read_embedding
+from inference.api.rerank import RerankReply, read_rerank
 from inference.api.responses import read_response
 from inference.api.responses_reply import ResponsesReply
 from inference.api.serving import CompletionReply
+from inference.api.token_replies import CountReply, DetokenizeReply, TokenizeReply
+from inference.api.token_requests import read_count, read_detokenize, read_tokenize
 from inference.api.visit import Visit
 from inference.workers.control import MAX_CONTROL_BYTES, LoadReply, read_inspect, read_load, read_unload
+from wire.dialect import error_body
 from wire.metrics import CONTENT_TYPE
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from inference.api.reply import Reply
     from inference.api.serving import Children
     from inference.workers.host import Host
     from wire.metrics import Metrics
 
 OPEN_PATH = "/healthz"
 REVISION = "x-nearfield-revision"
+ROUTES: tuple[tuple[tuple[str, ...], Callable[[dict[str, Any]], Any], Callable[..., Reply]], ...] = (
+    (("/v1/chat/completions",), read_chat, ChatReply),
+    (("/v1/completions",), read_completion, CompletionReply),
+    (("/v1/responses",), read_response, ResponsesReply),
+    (("/v1/messages",), read_messages_body, MessagesReply),
+    (("/v1/messages/count_tokens",), read_count, CountReply),
+    (("/v1/embeddings",), read_embedding, EmbeddingReply),
+    (("/v1/rerank", "/v2/rerank", "/rerank"), read_rerank, RerankReply),
+    (("/v1/tokenize", "/tokenize"), read_tokenize, TokenizeReply),
+    (("/v1/detokenize", "/detokenize"), read_detokenize, DetokenizeReply),
+)
+"""Paths, what reads their bodies, and what answers; the gateway's and the edge's list is `regions.ask.ASKED`."""
 
 log = logging.getLogger("nearfield.node")
 
@@ -97,7 +114,7 @@ class HopGuard:
             return
         message = "This port is for Nearfield's own hops; use the edge's address."
         refusal = Refusal(401, "invalid_api_key", message)
-        await _response(refusal)(scope, receive, send)
+        await _response(refusal, scope["path"])(scope, receive, send)
 
     def _shown(self, scope: Scope) -> bool:
         values = [value for name, value in scope["headers"] if name == b"authorization"]
@@ -105,39 +122,21 @@ class HopGuard:
 
 
 def _add_openai_routes(app: FastAPI, rooms: Rooms) -> None:
-    @app.post("/v1/chat/completions")
-    async def chat(request: Request) -> Response:
-        visit = _visit(request)
-        asked = read_chat(await _body(request, visit))
-        return ChatReply(rooms.host, visit, request.headers.get(REVISION), asked, rooms.children)
+    for paths, read, make in ROUTES:
+        answer = _route(rooms, read, make)
+        for path in paths:
+            app.post(path)(answer)
 
-    @app.post("/v1/completions")
-    async def complete(request: Request) -> Response:
-        visit = _visit(request)
-        asked = read_completion(await _body(request, visit))
-        return CompletionReply(rooms.host, visit, request.headers.get(REVISION), asked, rooms.children)
 
-    @app.post("/v1/responses")
-    async def respond(request: Request) -> Response:
+def _route(
+    rooms: Rooms, read: Callable[[dict[str, Any]], Any], make: Callable[..., Reply]
+) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
         visit = _visit(request)
-        asked = read_response(await _body(request, visit))
-        return ResponsesReply(rooms.host, visit, request.headers.get(REVISION), asked, rooms.children)
+        asked = read(await _body(request, visit))
+        return make(rooms.host, visit, request.headers.get(REVISION), asked, rooms.children)
 
-    @app.post("/v1/messages")
-    async def message(request: Request) -> Response:
-        visit = _visit(request)
-        try:
-            asked = read_messages_body(await _body(request, visit))
-        except Refusal as refusal:
-            headers = {"x-request-id": visit.request_id, **dict(refusal.headers())}
-            return Response(error_body(refusal), refusal.status, headers)
-        return MessagesReply(rooms.host, visit, request.headers.get(REVISION), asked, rooms.children)
-
-    @app.post("/v1/embeddings")
-    async def embed(request: Request) -> Response:
-        visit = _visit(request)
-        asked = read_embedding(await _body(request, visit))
-        return EmbeddingReply(rooms.host, visit, request.headers.get(REVISION), asked)
+    return answer
 
 
 def _add_control_routes(app: FastAPI, rooms: Rooms) -> None:
@@ -217,21 +216,22 @@ class JSONBody(Response):
         super().__init__(json.dumps(value).encode(), status)
 
 
-def _response(refusal: Refusal, request_id: str | None = None) -> Response:
+def _response(refusal: Refusal, path: str, request_id: str | None = None) -> Response:
     named = {"x-request-id": request_id} if request_id else {}
-    return Response(refusal.body(), refusal.status, {**dict(refusal.headers()), **named})
+    return Response(error_body(path, refusal), refusal.status, {**dict(refusal.headers()), **named})
 
 
 async def _refused(request: Request, error: Exception) -> Response:
     if not isinstance(error, Refusal):
         raise error
-    return _response(error, _request_id(request))
+    return _response(error, request.url.path, _request_id(request))
 
 
 async def _no_route(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 404
     code = "method_not_allowed" if status == 405 else "not_found"
-    return _response(Refusal(status, code, f"There is no {request.method} {request.url.path} here."))
+    refusal = Refusal(status, code, f"There is no {request.method} {request.url.path} here.")
+    return _response(refusal, request.url.path)
 
 
 async def _broken(request: Request, error: Exception) -> Response:
@@ -240,4 +240,4 @@ async def _broken(request: Request, error: Exception) -> Response:
     refusal = Refusal(
         500, "internal_error", "The node failed at this request; its log has more.", "server_error"
     )
-    return _response(refusal, request_id)
+    return _response(refusal, request.url.path, request_id)

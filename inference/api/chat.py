@@ -16,6 +16,7 @@ from wire.refusal import Refusal
 if TYPE_CHECKING:
     from inference.api.request import ChatRequest
     from inference.api.structure import Structure
+    from inference.api.template import TemplateChild
     from inference.api.toolcalls import Markers
     from inference.workers.worker import ResidentModel
 
@@ -27,37 +28,16 @@ class ChatReply(GenerationReply):
 
     async def _job(self, model: ResidentModel) -> Job:
         request, visit = self._request, self._visit
-        if model.text.template is None:
-            raise _no_template(model)
-        markers = self._markers(model, model.text.template.source)
-        variables = {
-            "add_generation_prompt": request.add_generation_prompt,
-            **self._tool_variables(),
-            **_effort(request.reasoning_effort, model.text.template.source),
-            **request.template_kwargs,
-        }
-        text = await self._children.templates.render(model.text.template, request.messages, variables)
+        text = await prompt_of(model, request, self._children.templates)
         visit.phases.mark("template")
         tokens = await encode(model, text, add_special=False)
         visit.phases.mark("tokenize")
         check_prompt(tokens, "messages")
         check_length(len(tokens), request.sampling.max_tokens, model.limits, "messages")
+        markers = _markers(model, request)
         grammar = await self.grammar_of(model, self._structure(model, markers))
         reading = self._reading(model, markers, text)
         return Job((tokens,), request.sampling, request.delivery, False, grammar, reading)
-
-    def _markers(self, model: ResidentModel, template: str) -> Markers | None:
-        """How the model writes the calls that this request allows. Raises Refusal (400)."""
-        if self._request.tools is None:
-            return None
-        markers = markers_of(template)
-        if markers is None:
-            raise no_tools(model.revision.model)
-        return markers
-
-    def _tool_variables(self) -> dict[str, Any]:
-        use = self._request.tools
-        return {} if use is None else {"tools": [tool.shown for tool in use.tools]}
 
     def _structure(self, model: ResidentModel, markers: Markers | None) -> Structure | None:
         use = self._request.tools
@@ -92,6 +72,32 @@ class ChatReply(GenerationReply):
             scored=job.delivery.logprobs is not None,
             with_usage=job.delivery.include_usage,
         )
+
+
+async def prompt_of(model: ResidentModel, request: ChatRequest, templates: TemplateChild) -> str:
+    """The chat as the text that the model goes on from. Raises Refusal (400)."""
+    template = model.text.template
+    if template is None:
+        raise _no_template(model)
+    _markers(model, request)  # what calls cannot be read from is not written either
+    tools = {} if request.tools is None else {"tools": [tool.shown for tool in request.tools.tools]}
+    variables = {
+        "add_generation_prompt": request.add_generation_prompt,
+        **tools,
+        **_effort(request.reasoning_effort, template.source),
+        **request.template_kwargs,
+    }
+    return await templates.render(template, request.messages, variables)
+
+
+def _markers(model: ResidentModel, request: ChatRequest) -> Markers | None:
+    """How the model writes the calls that this request allows. Raises Refusal (400)."""
+    if request.tools is None or model.text.template is None:
+        return None
+    markers = markers_of(model.text.template.source)
+    if markers is None:
+        raise no_tools(model.revision.model)
+    return markers
 
 
 def _effort(effort: str | None, template: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from inference.api.reply import Outlet
     from inference.api.request import EmbeddingRequest
+    from inference.api.serving import Children
     from inference.api.visit import Visit
     from inference.workers.host import Host
     from inference.workers.worker import ResidentModel
@@ -27,10 +28,18 @@ if TYPE_CHECKING:
 class EmbeddingReply(ModelReply):
     """`/v1/embeddings`."""
 
-    kind = "embed"
+    kinds = frozenset({"embed"})
 
-    def __init__(self, host: Host, visit: Visit, revision_id: str | None, request: EmbeddingRequest) -> None:
+    def __init__(
+        self,
+        host: Host,
+        visit: Visit,
+        revision_id: str | None,
+        request: EmbeddingRequest,
+        children: Children,
+    ) -> None:
         super().__init__(host, visit, revision_id, request.model)
+        del children  # there is neither a template nor a grammar to look after
         self._request = request
 
     async def answer(self, outlet: Outlet) -> None:
@@ -39,7 +48,7 @@ class EmbeddingReply(ModelReply):
         with self._resident() as model:
             rows = await self._rows(model)
             visit.phases.mark("tokenize")
-            vectors = await _embed(model, rows)
+            vectors = await vectors_of(model, rows)
             visit.note_first(visit.phases.total_ms())
             vectors = cut(vectors, request.dimensions, normalize=model.revision.facts.normalize)
             body = embedding_body(vectors, request.model, sum(map(len, rows)), as_base64=request.base64)
@@ -50,11 +59,7 @@ class EmbeddingReply(ModelReply):
     async def _rows(self, model: ResidentModel) -> list[list[int]]:
         """The inputs as token ids; ids that a client made itself are taken as they are."""
         texts = [one for one in self._request.inputs if isinstance(one, str)]
-        encode = model.text.vocabulary.encode_all
-        if sum(map(len, texts)) > THREAD_CHARS:
-            encoded = iter(await asyncio.to_thread(encode, texts, add_special=True))
-        else:
-            encoded = iter(encode(texts, add_special=True))
+        encoded = iter(await encode_all(model, texts))
         rows = [next(encoded) if isinstance(one, str) else list(one) for one in self._request.inputs]
         for row in rows:
             check_prompt(row, "input")
@@ -64,7 +69,15 @@ class EmbeddingReply(ModelReply):
         return rows
 
 
-async def _embed(model: ResidentModel, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+async def encode_all(model: ResidentModel, texts: list[str]) -> list[list[int]]:
+    """The texts' token ids, with the tokenizer's begin and end; long ones are cut in a thread."""
+    encode = model.text.vocabulary.encode_all
+    if sum(map(len, texts)) > THREAD_CHARS:
+        return await asyncio.to_thread(encode, texts, add_special=True)
+    return encode(texts, add_special=True)
+
+
+async def vectors_of(model: ResidentModel, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
     """The vectors of `rows`, in their order."""
     groups = list(batches(rows))
     found: dict[int, NDArray[np.float32]] = {}

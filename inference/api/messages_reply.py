@@ -1,4 +1,4 @@
-"""Anthropic's answers: one message of blocks, whole or as named events; and its shape of error."""
+"""Anthropic's answers: one message of blocks, whole or as named events."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from inference.api.chat import ChatReply
 from inference.api.serving import heading
+from wire.dialect import MESSAGES, error_body, error_event
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,25 +20,7 @@ if TYPE_CHECKING:
     from inference.workers.worker import ResidentModel
     from wire.refusal import Refusal
 
-ERROR_TYPES = {
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    503: "overloaded_error",
-}
-"""By status; any other is `invalid_request_error` below 500, `api_error` from there."""
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
-
-
-def error_body(refusal: Refusal) -> bytes:
-    """A refusal as Anthropic writes errors; `param` and `code` beside what it has."""
-    otherwise = "invalid_request_error" if refusal.status < 500 else "api_error"
-    error = {"type": ERROR_TYPES.get(refusal.status, otherwise), "message": refusal.message}
-    return json.dumps(
-        {"type": "error", "error": error | {"param": refusal.param, "code": refusal.code}}
-    ).encode()
 
 
 def _named(event: dict[str, Any]) -> bytes:
@@ -92,7 +75,7 @@ class MessageShape:
 
     def error(self, refusal: Refusal) -> bytes:
         """See `Shape`."""
-        return b"event: error\ndata: " + error_body(refusal) + b"\n\n"
+        return error_event(MESSAGES, refusal.body())
 
     def whole(self, choices: Sequence[Finished], usage: Usage) -> bytes:
         """See `Shape`."""
@@ -164,4 +147,4 @@ class MessagesReply(ChatReply):
     async def refuse(self, outlet: Outlet, refusal: Refusal) -> None:
         """See `Reply`."""
         headers = {**self.refusal_headers(), **dict(refusal.headers())}
-        await outlet.whole(refusal.status, headers, error_body(refusal))
+        await outlet.whole(refusal.status, headers, error_body(MESSAGES, refusal))

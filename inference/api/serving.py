@@ -43,7 +43,8 @@ class Children:
 class ModelReply(Reply):
     """An answer of a resident model: enters its worker, and leaves it whatever happens."""
 
-    kind = "generate"
+    kinds = frozenset({"generate"})
+    """The kinds of model that answer so."""
 
     def __init__(self, host: Host, visit: Visit, revision_id: str | None, model: str) -> None:
         super().__init__()
@@ -59,7 +60,7 @@ class ModelReply(Reply):
         worker = self._host.find(self._revision_id, self._model)
         model = self._visit.arrive(worker, self._host.reason(worker.revision.id))
         try:
-            if model.revision.facts.kind != self.kind:
+            if model.revision.facts.kind not in self.kinds:
                 raise _wrong_kind(model)
             yield model
         finally:

@@ -78,6 +78,14 @@ class Vocabulary:
             for found in self._tokenizer.encode_batch_fast(texts, add_special_tokens=add_special)
         ]
 
+    def names_of(self, tokens: list[int]) -> list[str]:
+        """The tokens as the tokenizer's own file writes them; "" for an id that is none."""
+        return [self._tokenizer.id_to_token(token) or "" for token in tokens]
+
+    def text_of(self, tokens: list[int]) -> str:
+        """The text of ids as the tokenizer itself gives it, special tokens too; half a character is U+FFFD."""
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=False))
+
     def token_of(self, text: str) -> int | None:
         """The id of a token by its exact text."""
         found: int | None = self._tokenizer.token_to_id(text)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from regions.ask import KINDS, MAX_BODY_BYTES, read_ask, refuse_misfit, said
+from regions.ask import ASKED, MAX_BODY_BYTES, read_ask, refuse_misfit, said
 from regions.gateway.control import Control
 from regions.gateway.hold import Seats, wait_awake
 from regions.gateway.relay import Relay
@@ -65,7 +65,7 @@ class Gateway:
         self._add_gauges()
         control = Control(deployments, nodes, watch, wakes, publisher)
         self._routes: Mapping[tuple[str, str], Route] = {
-            **{("POST", path): self._infer for path in KINDS},
+            **{("POST", path): self._infer for path in ASKED},
             ("GET", "/healthz"): _healthz,
             ("GET", "/rows"): self._rows,
             ("GET", "/status"): control.status,

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from regions.gateway.hold import comment
 from regions.map import DEADLINE_MS, REGION, REMOTE_BYTES, REQUEST_ID, REVISION, START, TENANT, WAIT_S, Tier
+from wire.dialect import error_event
 from wire.heads import without_hop_headers
 from wire.refusal import Refusal
 
@@ -135,7 +136,8 @@ class Trip:
         """Ends a stream that was begun with one error event; raises the refusal where none was."""
         if not self.exchange.status:
             raise refusal
-        await self.exchange.finish(b"data: " + refusal.body() + b"\n\n" + self.receipt())
+        said = error_event(self.exchange.head.path, refusal.body())
+        await self.exchange.finish(said + self.receipt())
 
 
 def request_id(head: RequestHead) -> str:

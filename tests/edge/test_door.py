@@ -8,6 +8,7 @@ import pytest
 from edge.admit import ROUTES
 from regions.map import Tier
 from tests.edge.world import ADMIN, BODY, HOP, MODEL, STREAM_BODY, USER, code, served, streams
+from wire.dialect import is_anthropic
 from wire.timing import parse_receipt, parse_server_timing
 
 PATHS = [
@@ -15,8 +16,12 @@ PATHS = [
     "/v1/chat/completions",
     "/v1/completions",
     "/v1/messages",
+    "/v1/messages/count_tokens",
+    "/v1/messages/batches",
     "/v1/responses",
     "/v1/embeddings",
+    "/v1/rerank",
+    "/tokenize",
     "/v1/models",
     "/v1/models/acme/chat",
     "/nearfield/status",
@@ -84,7 +89,7 @@ async def test_the_region_gets_a_new_head_and_the_exact_bytes(world):
 
 async def test_without_a_key_every_route_and_method_is_the_same_401(world):
     edge = await world(names=("iad",))
-    bodies = set()
+    bodies: dict[bool, set[tuple[bool, bytes]]] = {False: set(), True: set()}
     for path in PATHS:
         for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
             for key in (None, "nf-wrong", HOP):
@@ -96,8 +101,8 @@ async def test_without_a_key_every_route_and_method_is_the_same_401(world):
                 assert answer.head.status == 401, (method, path, key)
                 if method != "HEAD":
                     assert code(body) == "invalid_api_key"
-                    bodies.add((key is None, body))
-    assert len(bodies) == 2  # one for a missing key, one for a wrong one
+                    bodies[is_anthropic(path)].add((key is None, body))
+    assert [len(each) for each in bodies.values()] == [2, 2]  # one for a missing key, one for a wrong one
     assert edge.regions["iad"].requests == []
     assert edge.regions["iad"].orders == []
 

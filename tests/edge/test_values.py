@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.admit import ROUTES, Action, admit
+from edge.admit import ROUTES, Action, Admissions, admit
 from edge.rate import Buckets
 from edge.setback import of_answer, of_error
 from edge.sse import error_code, first_event
@@ -103,6 +103,27 @@ def test_the_parts_of_a_path_are_handed_on():
     }
 
 
+def test_a_key_may_come_as_anthropics_clients_send_it():
+    """`x-api-key` is the same key; where there is an Authorization, that one alone decides."""
+    admissions = Admissions()
+    for _ in range(2):  # the second time from memory
+        for ask in (admit, admissions.admit):
+            shown = head("POST", "/v1/messages", x_api_key=KEYS["infer"], anthropic_version="2023-06-01")
+            assert ask(shown, POLICY).tenant == "t-infer"
+            for wrong in ("", "x", f"Bearer {KEYS['infer']}", "k" * 300):
+                assert refused_by(ask, head("POST", "/v1/messages", x_api_key=wrong)) == 401
+            both = head("POST", "/v1/messages", authorization="Bearer x", x_api_key=KEYS["infer"])
+            assert refused_by(ask, both) == 401
+            alike = head("POST", "/v1/messages", authorization=f"\n{KEYS['infer']}")
+            assert refused_by(ask, alike) == 401
+
+
+def refused_by(ask, asked):
+    with pytest.raises(Refusal) as refusal:
+        ask(asked, POLICY)
+    return refusal.value.status
+
+
 def test_compressed_bodies_are_refused():
     asked = head("POST", "/v1/completions", authorization=f"Bearer {KEYS['infer']}", content_encoding="gzip")
 
@@ -141,13 +162,20 @@ def test_an_ask_is_read_strictly():
 
 
 @pytest.mark.parametrize(
-    ("document", "prompt_tokens"),
+    ("path", "document", "prompt_tokens"),
     [
-        ({"prompt": "x" * 400}, 100),
-        ({"prompt": [1] * 50}, 50),
-        ({"input": ["x" * 40, "y" * 40]}, 20),
-        ({"input": [[1, 2], [3]]}, 3),
+        ("/v1/completions", {"prompt": "x" * 400}, 100),
+        ("/v1/completions", {"prompt": [1] * 50}, 50),
+        ("/v1/embeddings", {"input": ["x" * 40, "y" * 40]}, 20),
+        ("/v1/embeddings", {"input": [[1, 2], [3]]}, 3),
+        ("/v1/responses", {"input": "x" * 40}, 10),
+        ("/v1/responses", {"input": [{"role": "user", "content": "x" * 40}, {"content": "y" * 8}]}, 12),
+        ("/v1/rerank", {"query": "q", "documents": ["x" * 40, {"text": "y" * 8}]}, 12),
+        ("/tokenize", {"prompt": "x" * 40}, 10),
+        ("/tokenize", {"messages": [{"role": "user", "content": "x" * 40}]}, 10),
+        ("/detokenize", {"tokens": [1, 2, 3]}, 3),
         (
+            "/v1/chat/completions",
             {
                 "messages": [
                     {"role": "user", "content": "x" * 40},
@@ -156,15 +184,15 @@ def test_an_ask_is_read_strictly():
             },
             12,
         ),
-        ({"messages": [1, {"content": None}, {"content": {"text": 1}}]}, 1),
-        ({"prompt": None}, 1),
-        ({}, 1),
+        ("/v1/chat/completions", {"messages": [1, {"content": None}, {"content": {"text": 1}}]}, 1),
+        ("/v1/completions", {"prompt": None}, 1),
+        ("/v1/completions", {}, 1),
     ],
 )
-def test_prompts_are_estimated(document, prompt_tokens):
+def test_prompts_are_estimated(path, document, prompt_tokens):
     body = json.dumps({"model": "a/b", **document}).encode()
 
-    assert read_ask("/v1/completions", body).prompt_tokens == prompt_tokens
+    assert read_ask(path, body).prompt_tokens == prompt_tokens
 
 
 @given(st.booleans(), st.integers(0, 1 << 20), st.integers(0, 1 << 20))
@@ -201,7 +229,8 @@ def test_a_deep_prompt_is_no_fault_of_ours():
 def test_first_events():
     assert first_event(b": a\n\n: b\n\n") is None
     assert first_event(b'\n: a\n\ndata: {"x":1}\n\ndata: 2\n\n') == b'{"x":1}'
-    assert first_event(b"event: x\ndata: 1\n\n") == b"event: x"
+    assert first_event(b"event: x\ndata: 1\n\n") == b"1"
+    assert error_code(b'{"type": "error", "error": {"code": "worker_lost"}}') == "worker_lost"
     assert error_code(b'{"error": {"code": "worker_lost"}}') == "worker_lost"
     for data in (b'{"error": 1}', b'{"error"', b'{"x": {"error": 1}}', b"[DONE]"):
         assert error_code(data) is None

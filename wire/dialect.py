@@ -1,0 +1,59 @@
+"""Errors in the words of the client that asked: OpenAI's shape everywhere, Anthropic's under its own route."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from wire.refusal import Refusal
+
+MESSAGES: Final = "/v1/messages"
+ERROR_TYPES: Final = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+"""Anthropic's, by status; any other is `invalid_request_error` below 500, `api_error` from there."""
+STREAM_STATUS: Final = 503
+"""Of an error that a stream brings after its 200: the request may be sent again."""
+
+
+def is_anthropic(path: str) -> bool:
+    """Whether clients of this path read Anthropic's errors."""
+    return path == MESSAGES or path.startswith(f"{MESSAGES}/")
+
+
+def error_body(path: str, refusal: Refusal) -> bytes:
+    """The body that says `refusal` to a client of `path`."""
+    return translated(path, refusal.status, refusal.body())
+
+
+def translated(path: str, status: int, body: bytes) -> bytes:
+    """An error body of a hop of ours as clients of `path` read it; one that is so already stays as it is."""
+    if not is_anthropic(path):
+        return body
+    try:
+        value = json.loads(body)
+        error = dict(value["error"])
+    except (ValueError, TypeError, KeyError):
+        return body
+    return body if value.get("type") == "error" else json.dumps(_anthropic(status, error)).encode()
+
+
+def error_event(path: str, body: bytes) -> bytes:
+    """An error body as the last event of a stream."""
+    said = translated(path, STREAM_STATUS, body).replace(b"\n", b" ")
+    name = b"event: error\n" if is_anthropic(path) else b""
+    return b"%bdata: %b\n\n" % (name, said)
+
+
+def _anthropic(status: int, error: dict[str, Any]) -> dict[str, Any]:
+    """`param` and `code` stand beside what Anthropic has."""
+    otherwise = "invalid_request_error" if status < 500 else "api_error"
+    kind = ERROR_TYPES.get(status, otherwise)
+    said = {"type": kind, "message": error.get("message"), "param": error.get("param")}
+    return {"type": "error", "error": said | {"code": error.get("code")}}
