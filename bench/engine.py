@@ -1,4 +1,4 @@
-"""The engine by itself, over its link: batches, kept prefixes, a long prompt among streams, and a peer.
+"""The engine by itself, over its link: batches, kept prefixes, a long prompt among streams, a peer, and fixed shapes.
 
 Our engine is the process that a node forks, less the shell and the landing: step loop, scheduler, slots, sampling.
 The peer is transformers' continuous batching of the same weights in a process of its own. Every figure of ours is
@@ -17,11 +17,12 @@ from bench.llama import cache_folder, model_folder
 from bench.rows import Row, compare, quantile
 
 PREFIX_TOKENS = 2000
+FIXED_PROMPT = 512
 CROWD, CROWD_PROMPT = 32, 1024  # what the issue names
 DECODERS = 8
 PLAIN_GAPS = 30  # of each stream, before the long prompt comes
 ENDLESS = 1 << 20  # the engine cuts it to the room there is
-PARTS = ("batch", "prefix", "gap", "peer")
+PARTS = ("batch", "prefix", "gap", "peer", "fixed")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -40,16 +41,16 @@ def measure(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[li
     models = ["tiny", *([str(model_folder(cache_folder(), 16))] if options.large else [])]
     rows: list[Row] = []
     for part in options.only.split(","):
-        for model in models if part == "prefix" else models[:1]:
+        for model in models if part in {"prefix", "fixed"} else models[:1]:
             found = MEASURES[part](model, options)
             rows += found
             say(", ".join(f"{row.what}: {row.ours:.4g} against {row.peer:.4g} {row.unit}" for row in found))
     return rows, _notes()
 
 
-def _engine(model: str, slots: int, max_len: int = 2048) -> Engine:
-    pages = 4 * max_len // 16
-    return Engine(model=model, threads=_cores(), slots=slots, max_len=max_len, pages=pages)
+def _engine(model: str, slots: int, max_len: int = 2048, *, deterministic: bool = False) -> Engine:
+    room = {"slots": slots, "max_len": max_len, "pages": 4 * max_len // 16}
+    return Engine(model=model, threads=_cores(), deterministic=deterministic, **room)
 
 
 def _cores() -> int:
@@ -107,9 +108,9 @@ def _prefix(model: str, options: argparse.Namespace) -> list[Row]:
     return [compare(what, median(kept), median(cold), "ms", better="lower", target=8.0)]
 
 
-def _first_ms(engine: Engine, number: int) -> float:
+def _first_ms(engine: Engine, number: int, num_tokens: int = PREFIX_TOKENS) -> float:
     started = time.perf_counter()
-    moments = engine.finish(name := engine.start(_prompt(number, PREFIX_TOKENS), 1))
+    moments = engine.finish(name := engine.start(_prompt(number, num_tokens), 1))
     return (moments[name][0] - started) * 1000
 
 
@@ -165,11 +166,35 @@ def _crowd_s(engine: Engine, streams: int, prompt: int, new: int) -> float:
     return _latest(moments) - started
 
 
+def _fixed(model: str, options: argparse.Namespace) -> list[Row]:
+    """What `deterministic = true` costs: tokens of one stream and of sixteen, and the first token of a new prompt."""
+    plain, fixed = (_paces(model, options, deterministic=each) for each in (False, True))
+    name = "tiny model" if model == "tiny" else "244 M Llama"
+    rates = [
+        compare(f"tokens a second of {streams} streams, deterministic against not, {name}", ours, peer, "tok/s",
+                better="higher")
+        for streams, ours, peer in zip((1, 16), fixed, plain, strict=False)
+    ]  # fmt: skip
+    what = f"first token of a new prompt of {FIXED_PROMPT} tokens, deterministic against not, {name}"
+    return [*rates, compare(what, fixed[2], plain[2], "ms", better="lower")]
+
+
+def _paces(model: str, options: argparse.Namespace, *, deterministic: bool) -> tuple[float, float, float]:
+    runs = options.runs if model == "tiny" else 1
+    with _engine(model, 16, 1024, deterministic=deterministic) as engine:
+        _rate(engine, 16, 8, 4)  # first touch of every slot
+        one = median(_rate(engine, 1, 128, 16, 1 + run) for run in range(runs))
+        many = median(_rate(engine, 16, 32, 16, 11 + run) for run in range(runs))
+        first_ms = median(_first_ms(engine, 50 + run, FIXED_PROMPT) for run in range(runs))
+    return one, many, first_ms
+
+
 MEASURES: Mapping[str, Callable[[str, argparse.Namespace], list[Row]]] = {
     "batch": _batch,
     "prefix": _prefix,
     "gap": _gap,
     "peer": _peer,
+    "fixed": _fixed,
 }
 
 

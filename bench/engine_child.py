@@ -1,7 +1,8 @@
 """The two engines of `bench engine`, each in a process of its own: `python -m bench.engine_child WHOSE ORDER FD`.
 
-ORDER is JSON: {"model": folder or "tiny", "threads", "slots", "max_len", "pages"} for `ours`, which then speaks the
-engine's link over FD; and {"model", "threads", "runs": [[streams, prompt tokens, new tokens], ..]} for `theirs`,
+ORDER is JSON: {"model": folder or "tiny", "threads", "slots", "max_len", "pages", "deterministic"} for `ours`, which
+then speaks the engine's link over FD; and {"model", "threads", "runs": [[streams, prompt tokens, new tokens], ..]} for
+`theirs`,
 transformers' continuous batching, which prints one line of JSON: the seconds of each run.
 """
 
@@ -66,7 +67,13 @@ def _serve(order: dict[str, Any], fd: int) -> None:
     GenerateLoop(
         EngineLink(socket.socket(fileno=fd)),
         Scheduler(room.num_slots, frozenset(), num_pages=room.num_pages),
-        step_model(model, room.num_slots, room.max_len, room.num_pages),
+        step_model(
+            model,
+            room.num_slots,
+            room.max_len,
+            room.num_pages,
+            deterministic=order.get("deterministic", False),
+        ),
         None,
         Bounds(model.config.vocab_size, room.max_len),
         room,

@@ -49,6 +49,7 @@ def _model(name: str, where: dict[str, ModelRow]) -> dict[str, Any]:
         "nearfield": {
             "kind": row.kind if row else None,
             "max_len": row.max_len if row else None,
+            "deterministic": row.deterministic if row else False,
             "regions": {
                 region: {"state": str(each.state), "tier": str(each.tier), "revision": each.revision}
                 for region, each in where.items()

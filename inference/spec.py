@@ -33,6 +33,7 @@ class EngineSpec:
         mapped: The landing's files that are mapped where the store has them, as [number, start of the data]; their
             descriptors follow the landing's own.
         device: What it computes on (`inference.devices`).
+        deterministic: Every number bitwise the same at any batch size (`inference.engine.fixed`).
         gated: Start before every byte has landed, each layer waiting for its own.
     """
 
@@ -44,6 +45,7 @@ class EngineSpec:
     num_threads: int = 1
     kv_budget_bytes: int = 1 << 30
     device: str = CPU
+    deterministic: bool = False
     gated: bool = True
     mapped: Sequence[Sequence[int]] = ()
 
@@ -69,6 +71,8 @@ class EngineSpec:
         if spec.dtype not in DTYPES:
             raise SpecError(f"dtype must be one of {sorted(DTYPES)}")
         _check_device(spec.device)
+        if not isinstance(spec.deterministic, bool):
+            raise SpecError("deterministic must be true or false")
         spec._check_numbers()
         spec._check_mapped()
         return spec

@@ -73,6 +73,12 @@ class Deployment:
         return known.facts if known else None
 
     @property
+    def is_deterministic(self) -> bool:
+        """Whether what `facts` speaks of was pushed with `deterministic = true`."""
+        known = self.live or self.candidate
+        return bool(known and known.spec.deterministic)
+
+    @property
     def left_out(self) -> tuple[LeftOut, ...]:
         """Files of the newest push that somebody may miss, each with its reason; no read-me among them."""
         newest = self.candidate or self.live

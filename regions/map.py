@@ -144,7 +144,8 @@ class ModelRow:
     `revision` is the one that answers (64 hex), empty while none ever did. `bytes` are its weights.
     `max_len` counts tokens. `running`, `waiting` and `slots` count sequences over all workers of the region.
     `prefill_ms_per_token` and `step_ms` are measured, 0 while unknown. `error` may stand beside a live older
-    revision. `pushed_s` is the last push, in seconds since 1970.
+    revision. `pushed_s` is the last push, in seconds since 1970. `deterministic`: its answers do not depend on what
+    else runs.
     """
 
     revision: str
@@ -162,6 +163,7 @@ class ModelRow:
     left_out: tuple[LeftOutFile, ...] = ()
     progress: Progress | None = None
     pushed_s: int = 0
+    deterministic: bool = False
 
     @property
     def serves(self) -> bool:

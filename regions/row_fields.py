@@ -193,4 +193,5 @@ _MODEL: Final[Mapping[str, Reader]] = {
     "left_out": _left_out,
     "progress": _or_null(_progress),
     "pushed_s": _count,
+    "deterministic": _flag,
 }

@@ -120,6 +120,7 @@ def _model_body(model: ModelRow) -> dict[str, object]:
         "progress": progress
         and {"phase": progress.phase, "percent": progress.percent, "eta_s": progress.eta_s},
         "pushed_s": model.pushed_s,
+        "deterministic": model.deterministic,
     }
 
 

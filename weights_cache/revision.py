@@ -128,6 +128,8 @@ class Spec:
     engine: str | None = None
     prewarm: tuple[str, ...] | None = None
     """Hours in which it is to be awake, UTC (`regions.gateway.schedule`)."""
+    deterministic: bool | None = None
+    """Answers whose every number is the same whatever else runs (`inference.engine.fixed`)."""
 
     @classmethod
     def from_value(cls, value: object) -> "Spec":
@@ -135,10 +137,9 @@ class Spec:
         return cls(**_translated(lambda: _spec_fields(value, "spec")))
 
     def as_value(self) -> dict[str, Any]:
-        """The spec as JSON-ready values; `prewarm` only where it is said, so that older revisions keep their id."""
+        """The spec as JSON-ready values; later keys only where they are said, so that older revisions keep their id."""
         idle, values = self.idle_timeout_s, _plain(self)
-        if self.prewarm is None:
-            del values["prewarm"]
+        values = {name: value for name, value in values.items() if name not in _LATER or value is not None}
         return values | {"idle_timeout_s": None if idle is None else float(idle)}
 
 
@@ -219,8 +220,9 @@ def _object_reader(make: Callable[..., Any], table: dict[str, Any]) -> Callable[
 
 
 def _spec_fields(value: object, where: str) -> dict[str, Any]:
-    """The fields of a spec. One from before there were schedules lacks that field."""
-    table = _SPEC | ({"prewarm": _PREWARM} if isinstance(value, dict) and "prewarm" in value else {})
+    """The fields of a spec. One that was made before there was such a key lacks it."""
+    said = value if isinstance(value, dict) else {}
+    table = _SPEC | {name: read for name, read in _LATER.items() if name in said}
     return read_fields(value, table, where)
 
 
@@ -275,7 +277,10 @@ _SPEC = {
     "max_batch": optional(integer(1, 4_096)),
     "engine": optional(text(64, r"[A-Za-z0-9._-]+")),
 }
-_PREWARM = optional(several(text(40, PREWARM), MAX_PREWARM))
+_LATER = {
+    "prewarm": optional(several(text(40, PREWARM), MAX_PREWARM)),
+    "deterministic": optional(boolean),
+}
 _LEFT_OUT = {"path": text(1_024), "reason": text(MAX_REASON_CHARS)}
 _REVISION = {
     "schema": one_of(SCHEMA),

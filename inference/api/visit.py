@@ -41,6 +41,7 @@ class Visit:
     report: LoadReport | None = None
     revision_id: str = ""
     first_ms: float | None = None
+    is_deterministic: bool = False
 
     @classmethod
     def of(cls, request_id: str | None, asked_start: str | None, tenant: str | None = None) -> Visit:
@@ -58,6 +59,7 @@ class Visit:
         model = worker.enter()
         is_first, worker.num_served = worker.num_served == 0, worker.num_served + 1
         self.revision_id = worker.revision.id
+        self.is_deterministic = bool(worker.revision.spec.deterministic)
         if self.asked_start is not None:
             self.start, self.report = self.asked_start, worker.found()
         elif is_first and load_reason == "request":
@@ -88,6 +90,7 @@ class Visit:
             "x-nearfield-start": self.start,
             "x-nearfield-remote-bytes": str(remote_bytes),
             "x-nearfield-revision": self.revision_id,
+            **({"x-nearfield-deterministic": "true"} if self.is_deterministic else {}),
         }
 
     def server_timing(self) -> str:
@@ -110,6 +113,7 @@ class Visit:
             "shared_bytes": report.shared_bytes if report else 0,
             **(report.device() if report else {}),
             "cached": cached_tokens,
+            "deterministic": self.is_deterministic,
             "revision": self.revision_id,
             "request_id": self.request_id,
             "prompt_tokens": prompt_tokens,

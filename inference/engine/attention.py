@@ -14,21 +14,37 @@ import itertools
 import math
 import mmap
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from inference.engine.layout import CPU
+from inference.engine.layout import CPU, StepLayout
 from inference.engine.pages import PAGE_TOKENS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from inference.engine.layout import Chunk, Run, StepLayout
+    from inference.engine.layout import Chunk, Run
 
 NAMES = itertools.count()
+
+
+class Placing(Protocol):
+    """Where the tokens of a pass go: the first ones singly, then each chunk of neighbours in one slot."""
+
+    @property
+    def single_slots(self) -> torch.Tensor:
+        """Their slots; as many as there are single tokens."""
+
+    @property
+    def single_positions(self) -> torch.Tensor:
+        """And their places in these."""
+
+    @property
+    def chunks(self) -> Sequence[Chunk]:
+        """The others."""
 
 
 class SlotCache:
@@ -45,7 +61,7 @@ class SlotCache:
         self._num_pages = num_pages
         self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._pages: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        self.layout: StepLayout | None = None
+        self.layout: Placing | None = None
 
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_: Any, **__: Any
@@ -96,15 +112,15 @@ class SlotCache:
         return _room(keys, count, length), _room(values, count, length)
 
     def _store(self, stored: torch.Tensor, new: torch.Tensor) -> None:
-        layout = self.step()
+        layout = self.placing()
         if num_singles := len(layout.single_slots):
             stored[layout.single_slots, :, layout.single_positions] = new[:, :num_singles].transpose(0, 1)
         for chunk in layout.chunks:
             end = chunk.token + chunk.count
             stored[chunk.slot, :, chunk.start : chunk.start + chunk.count] = new[:, chunk.token : end]
 
-    def step(self) -> StepLayout:
-        """The layout of the step that is being computed.
+    def placing(self) -> Placing:
+        """Where the tokens of the pass that is being computed go.
 
         Raises:
             RuntimeError: none is.
@@ -126,8 +142,9 @@ def _room(like: torch.Tensor, count: int, length: int) -> torch.Tensor:
 class SlotAttention:
     """The attention function of one engine, registered under a name of its own."""
 
-    def __init__(self, cache: SlotCache) -> None:
-        self._cache = cache
+    def __init__(self) -> None:
+        self.layout = StepLayout(())
+        """Of the step that is being computed."""
         self.name = f"nearfield_slots_{next(NAMES)}"
         AttentionInterface.register(self.name, self.attend)
 
@@ -152,7 +169,7 @@ class SlotAttention:
         `sliding_window` counts the positions a token sees, its own included; `softcap` is Gemma 2's tanh
         limit of the scores; `s_aux` are GPT-OSS' attention sinks, one per head.
         """
-        layout = self._cache.step()
+        layout = self.layout
         tokens = query[0].transpose(0, 1)  # [num_tokens, heads, head size]
         out = torch.empty(*tokens.shape[:2], value.shape[-1], dtype=query.dtype, device=query.device)
         scores = Scores(scaling or query.shape[-1] ** -0.5, softcap, s_aux)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 STATS_S = 1.0
 """Between two `stats` messages while there is something to tell."""
+ONE_ROW = 1
+"""A budget of a pass that holds no second row, however short."""
 EMBED_SLOTS = 64
 """Orders we say we take at once; rows, not orders, fill a pass."""
 
@@ -25,11 +27,14 @@ EMBED_SLOTS = 64
 class EmbedLoop:
     """Serves embedding orders of one link until it is told to stop."""
 
-    def __init__(self, link: EngineLink, encoder: Encoder, bounds: Bounds) -> None:
+    def __init__(
+        self, link: EngineLink, encoder: Encoder, bounds: Bounds, *, one_by_one: bool = False
+    ) -> None:
+        """`one_by_one`: a row a pass, so that no vector's bits depend on whom it is padded beside."""
         self._link = link
         self._encoder = encoder
         self._bounds = bounds
-        self._batcher = Batcher()
+        self._batcher = Batcher(ONE_ROW) if one_by_one else Batcher()
         self._stopping = False
         self._ms_per_token: float | None = None
         self._pass_ms: float | None = None

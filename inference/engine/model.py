@@ -16,6 +16,7 @@ from transformers import DynamicCache
 
 from inference.engine.attention import SlotAttention, SlotCache
 from inference.engine.device import device_of
+from inference.engine.fixed import FixedModel
 from inference.engine.layout import StepLayout
 from inference.engine.pages import PAGE_TOKENS
 
@@ -57,7 +58,8 @@ class SlotModel:
         self._model = model
         self._device = device_of(model)
         self._cache = SlotCache(num_slots, max_len, num_pages)
-        model.set_attn_implementation(SlotAttention(self._cache).name)
+        self._attention = SlotAttention()
+        model.set_attn_implementation(self._attention.name)
 
     def forward(self, step: Step) -> tuple[list[str], torch.Tensor]:
         """See `StepModel`."""
@@ -67,7 +69,7 @@ class SlotModel:
     def compute(self, step: Step) -> tuple[StepLayout, torch.Tensor]:
         """The step's logits where the model computes: [sampled, vocabulary]."""
         layout = StepLayout(step, self._device)
-        self._cache.layout = layout
+        self._cache.layout = self._attention.layout = layout
         for part in step:
             if part.pages:
                 self._cache.restore(part.slot, part.start - len(part.pages) * PAGE_TOKENS, part.pages)
@@ -92,10 +94,14 @@ class SlotModel:
 
 
 class LoneModel:
-    """One forward pass and one cache of the class' own for each row."""
+    """One forward pass and one cache of the class' own for each row.
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    `one_by_one` gives each token a pass of its own: then no number depends on how a prompt was cut.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, one_by_one: bool = False) -> None:
         self._model = model
+        self._most = 1 if one_by_one else None
         self._device = device_of(model)
         self._caches: dict[int, Any] = {}
         self._last: dict[int, tuple[Segment, torch.Tensor]] = {}
@@ -130,21 +136,26 @@ class LoneModel:
     def _computed(self, part: Segment) -> torch.Tensor:
         if part.start == 0:
             self._caches[part.slot] = DynamicCache(config=self._model.config)
-        with torch.inference_mode():
-            out = self._model(
-                input_ids=torch.tensor([part.tokens], device=self._device),
-                past_key_values=self._caches[part.slot],
-                use_cache=True,
-            )
+        most = self._most or len(part.tokens)
+        for start in range(0, len(part.tokens), most):
+            with torch.inference_mode():
+                out = self._model(
+                    input_ids=torch.tensor([part.tokens[start : start + most]], device=self._device),
+                    past_key_values=self._caches[part.slot],
+                    use_cache=True,
+                )
         last: torch.Tensor = out.logits[0, -1].float().cpu()
         return last
 
 
-def step_model(model: PreTrainedModel, num_slots: int, max_len: int, num_pages: int = 0) -> StepModel:
+def step_model(
+    model: PreTrainedModel, num_slots: int, max_len: int, num_pages: int = 0, *, deterministic: bool = False
+) -> StepModel:
     """The way this model's steps are computed; only models that share a pass have pages."""
-    if shares_a_pass(model.config):
-        return SlotModel(model, num_slots, max_len, num_pages)
-    return LoneModel(model)
+    if not shares_a_pass(model.config):
+        return LoneModel(model, one_by_one=deterministic)
+    make = FixedModel if deterministic else SlotModel
+    return make(model, num_slots, max_len, num_pages)
 
 
 def shares_a_pass(config: PreTrainedConfig) -> bool:

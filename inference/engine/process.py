@@ -142,7 +142,8 @@ def _loop(
     most = facts.max_len if not spec.max_len else min(spec.max_len, facts.max_len)
     if facts.kind == "embed":
         encoder = Encoder(attached.model, facts.pooling or "mean", normalize=facts.normalize)
-        return EmbedLoop(link, encoder, Bounds(config.vocab_size, min(most, facts.context_tokens)))
+        bounds = Bounds(config.vocab_size, min(most, facts.context_tokens))
+        return EmbedLoop(link, encoder, bounds, one_by_one=spec.deterministic)
     plan = plan_room if shares_a_pass(config) else plan_slots
     room = plan(
         max_slots=spec.max_slots,
@@ -153,7 +154,9 @@ def _loop(
     return GenerateLoop(
         link,
         Scheduler(room.num_slots, frozenset(facts.eos_token_ids), num_pages=room.num_pages),
-        step_model(attached.model, room.num_slots, room.max_len, room.num_pages),
+        step_model(
+            attached.model, room.num_slots, room.max_len, room.num_pages, deterministic=spec.deterministic
+        ),
         attached.gates,
         Bounds(facts.vocab_size, room.max_len),
         room,

@@ -207,6 +207,7 @@ class Worker:
             "revision": self.revision.as_value(),
             "config": config,
             "dtype": self.revision.spec.dtype,
+            "deterministic": self.revision.spec.deterministic or False,
             "max_slots": self.room.max_slots,
             "max_len": self.revision.facts.context_tokens,
             "num_threads": self.room.num_threads,

@@ -139,6 +139,7 @@ def model_row(deployments: Deployments, deployment: Deployment, wakes: Wakes) ->
         ),
         progress=wake.seen() if wake else deployment.progress,
         pushed_s=deployment.pushed_s,
+        deterministic=deployment.is_deterministic,
     )
 
 

@@ -16,7 +16,7 @@ from weights_cache.revision import RevisionError, Spec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MAX_SPEC_BYTES = 64 << 10  # eight keys; the rest can only be comments
+MAX_SPEC_BYTES = 64 << 10  # nine keys; the rest can only be comments
 
 KEYS = tuple(part.name for part in fields(Spec))
 
@@ -47,6 +47,7 @@ def read_spec(data: bytes, all_regions: Sequence[str]) -> Spec:
         check_regions(spec.regions, all_regions, "model.toml")
     _check_replicas(spec)
     _check_hours(spec)
+    _check_promise(spec)
     return spec
 
 
@@ -113,6 +114,14 @@ def _check_hours(spec: Spec) -> None:
                 f"model.toml: prewarm {text!r} has no hours",
                 'write prewarm = ["mon-fri 08:00-18:00"] (UTC); for a replica at all times set min_replicas = 1',
             )
+
+
+def _check_promise(spec: Spec) -> None:
+    if spec.deterministic and spec.engine is not None:
+        raise SpecError(
+            f"model.toml asks for deterministic answers of the engine {spec.engine!r}, which cannot promise them",
+            "leave `engine` out, or `deterministic`",
+        )
 
 
 def _allowed() -> str:

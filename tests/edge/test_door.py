@@ -160,7 +160,11 @@ async def test_orders_reach_their_region(world):
 async def test_models_are_listed_from_the_rows(world):
     edge = await world()
     edge.regions["fra"].say(
-        {MODEL: served(), "acme/embed": served(kind="embed"), "acme/new": served(revision="")}
+        {
+            MODEL: served(),
+            "acme/embed": served(kind="embed", deterministic=True),
+            "acme/new": served(revision=""),
+        }
     )
     await edge.until(lambda s: "acme/embed" in s["regions"]["fra"]["body"]["models"])
     _, _, body = await edge.get("/v1/models")
@@ -169,6 +173,7 @@ async def test_models_are_listed_from_the_rows(world):
     assert set(listed) == {MODEL, "acme/embed"}
     assert set(listed[MODEL]["nearfield"]["regions"]) == {"iad", "fra"}
     assert listed["acme/embed"]["object"] == "model"
+    assert [listed[name]["nearfield"]["deterministic"] for name in (MODEL, "acme/embed")] == [False, True]
     for path in ("/v1/models/acme/embed", "/v1/models/acme%2Fembed", "/v1/models/acme%2fembed"):
         status, _, body = await edge.get(path)
         assert (status, json.loads(body)["id"]) == (200, "acme/embed")

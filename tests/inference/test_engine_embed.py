@@ -136,9 +136,9 @@ class Lengths:
         return torch.tensor([[float("nan") if row[0] == 9 else float(len(row))] for row in rows])
 
 
-def serve(*messages):
+def serve(*messages, encoder=None, one_by_one=False):
     node, ours = link_pair()
-    loop = EmbedLoop(EngineLink(ours), Lengths(), Bounds(50, 20))
+    loop = EmbedLoop(EngineLink(ours), encoder or Lengths(), Bounds(50, 20), one_by_one=one_by_one)
     for message in (*messages, {"op": "stop"}):
         node.sendall(frame_bytes(message))
 
@@ -170,6 +170,19 @@ def test_a_bad_row_fails_its_own_order():
         "b": [20.0],
     }
     assert {m["id"]: m["tokens"] for m in heard if m["op"] == "vectors"} == {"a": 3, "b": 20}
+
+
+def test_where_answers_are_deterministic_no_row_is_padded_beside_another():
+    class Seen(Lengths):
+        passes = ()
+
+        def encode(self, rows):
+            self.passes += (len(rows),)
+            return super().encode(rows)
+
+    encoder = Seen()
+    serve({"op": "embed", "id": "a", "batch": [[1], [2, 3], [4]]}, encoder=encoder, one_by_one=True)
+    assert encoder.passes == (1, 1, 1)
 
 
 def test_orders_that_are_not_embeddings_are_refused():

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import httpx2 as httpx
@@ -21,6 +22,7 @@ from tests.inference.fake_engine import (
     running_node,
     small_files,
 )
+from weights_cache.revision import Spec
 from wire.timing import parse_receipt, parse_server_timing
 
 HI: list[Any] = [{"role": "user", "content": "hi"}]
@@ -135,6 +137,23 @@ async def test_a_stream_is_the_answer_in_parts(node: RunningNode) -> None:
     assert (receipt["hop"], receipt["start"], receipt["copied_bytes"]) == ("node", "region", 5)
     assert receipt["completion_tokens"] == len(ANSWER) + 1
     assert sum(phases.values()) == pytest.approx(receipt["total_ms"], rel=0.05)
+
+
+@pytest.mark.parametrize("promised", [True, False])
+async def test_an_answer_says_whether_it_is_deterministic_and_its_engine_is_told(
+    node: RunningNode, promised: bool
+) -> None:
+    wanted = replace(revision(), spec=Spec(deterministic=promised or None))
+    await post(node, "/load", {"revision": wanted.as_value(), "reason": "request"})
+    whole = await post(node, "/v1/chat/completions", {"model": "acme/m", "messages": HI})
+    streamed = await post(node, "/v1/completions", {"model": "acme/m", "prompt": "hi", "stream": True})
+    receipt = parse_receipt(streamed.text.removesuffix("\n\n").split("\n\n")[-1]) or {}
+
+    assert node.shell.engines[0].spec["deterministic"] is promised
+    assert whole.json()["system_fingerprint"].endswith("_det") is promised
+    assert receipt["deterministic"] is promised
+    for answer in (whole, streamed):
+        assert answer.headers.get("x-nearfield-deterministic") == ("true" if promised else None)
 
 
 async def test_the_official_client_reads_a_stream(node: RunningNode) -> None:

@@ -84,6 +84,7 @@ def test_late_children_are_killed_and_every_end_is_heard():
         {"kv_budget_bytes": -1},
         {"max_len": -1},
         {"dtype": "float64"},
+        {"deterministic": 1},
         {"revision": None},
         {"colour": "red"},
     ],

@@ -63,6 +63,7 @@ models = st.builds(
     left_out=st.lists(st.builds(LeftOutFile, texts, texts), max_size=3).map(tuple),
     progress=st.none() | st.builds(Progress, texts, st.floats(0, 100)),
     pushed_s=st.integers(0, 4_000_000_000),
+    deterministic=st.booleans(),
 )
 rows = st.builds(
     RegionRow,

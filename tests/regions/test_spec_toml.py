@@ -25,6 +25,13 @@ def test_every_key_is_read():
     assert read_spec(text.encode(), REGIONS) == Spec(("iad", "nrt"), 1, 2, 30.0, "bfloat16", 8, "vllm")
 
 
+def test_deterministic_answers_are_asked_for_and_older_revisions_keep_their_id():
+    assert read_spec(b"deterministic = true", REGIONS) == Spec(deterministic=True)
+    assert "deterministic" not in Spec().as_value()
+    assert Spec.from_value(Spec(deterministic=False).as_value()).deterministic is False
+    assert "cannot promise" in refusal('deterministic = true\nengine = "vllm"').message
+
+
 def test_an_empty_file_is_all_defaults():
     assert read_spec(b"# nothing\n", REGIONS) == Spec()
 
@@ -69,6 +76,8 @@ def test_a_push_may_name_an_engine_but_never_define_one(text):
         "idle_timeout_s = inf",
         'dtype = "int8"',
         "max_batch = 99999",
+        'deterministic = "yes"',
+        "deterministic = 1",
         'engine = "../x"',
         'engine = "a b"',
         'regions = "iad"',
