@@ -74,7 +74,8 @@ class NodeEntry:
     Weights that are read instead are kept in the folder `cache`, if one is named, within `host_cache_bytes`, so that a
     restart finds them: a tmpfs, or a disk if the node may lock its pages in memory. Without it they go with the node.
     `device` is "cpu" or "cuda:N"; with a GPU `memory_budget_bytes` is what models may take of its memory, and so many
-    processes as `num_spares` stand ready with its context up (1 if it is not given).
+    processes as `num_spares` stand ready with its context up (1 if it is not given). Nodes of one host that name the
+    same folder `zygote` share the process that has torch and transformers imported; it is started by the first of them.
     """
 
     region: str
@@ -89,6 +90,7 @@ class NodeEntry:
     handoff: bool = True
     device: str = CPU
     num_spares: int | None = None
+    zygote: Path | None = None
 
     @property
     def spares(self) -> int:

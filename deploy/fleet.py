@@ -212,6 +212,7 @@ def _render_region(toml: _Toml, plan: FleetPlan, ports: _Ports, region: str, pub
             "memory_budget_bytes": budget,
             "host_cache_bytes": budget,
             "landing_pool_bytes": plan.landing_pool_bytes,
+            "zygote": "zygote",
         },
     )
 

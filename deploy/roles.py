@@ -198,6 +198,7 @@ def _node(config: Config, name: str | None) -> Runner:
         num_threads=entry.num_threads or len(os.sched_getaffinity(0)),
         device=entry.device,
         num_spares=entry.spares,
+        zygote=entry.zygote,
         max_slots=entry.max_slots,
         idle_timeout_s=config.idle_timeout_s,
         store_socket=store_socket(config, entry),

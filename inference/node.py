@@ -27,7 +27,7 @@ from inference.workers.figures import StartFigures
 from inference.workers.host import Host, Means
 from inference.workers.inspection import look_at
 from inference.workers.shell_link import ShellLink
-from inference.workers.standing import StandingShell, socket_path
+from inference.workers.standing import StandingShell
 from inference.workers.worker import Parts
 from weights_cache.cache import HostTier
 from weights_cache.fetch import HttpReader
@@ -74,6 +74,8 @@ class NodeSettings:
     max_slots: int = 16
     idle_timeout_s: float = 300.0
     template_cpu_ms: float = RENDER_CPU_MS
+    zygote: Path | None = None
+    """The folder that this host's nodes share, to have one zygote; without it the node has one to itself."""
     store_socket: Path | None = None
     """Where the region's store listens if it runs on this host; it may come and go."""
 
@@ -133,6 +135,7 @@ class Node:
                 "budget_bytes": self._settings.memory_budget_bytes,
                 "used_bytes": self.host.used_bytes,
             },
+            "shell": {"pid": self._shell.pid},
             "workers": self.host.status_workers(),
             "cache": [
                 {
@@ -201,10 +204,14 @@ async def run(settings: NodeSettings, ready: Callable[[int], None], stop: asynci
         OSError: the address cannot be bound, or the folder `cache` cannot be used.
     """
     settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = socket_path(settings.state)
     async with AsyncExitStack() as stack:
         shell = StandingShell(
-            partial(ShellLink.start, path, device=settings.device, num_spares=settings.num_spares)
+            partial(
+                ShellLink.start,
+                settings.zygote or settings.state,
+                device=settings.device,
+                num_spares=settings.num_spares,
+            )
         )
         stack.push_async_callback(shell.close)
         tier = await asyncio.to_thread(tier_of, settings)

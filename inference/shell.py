@@ -1,25 +1,24 @@
 """The shell: everything imported, nothing computed, one thread; it forks engines that are ready at once.
 
-`python -m inference.shell --socket PATH` listens on a Unix socket (mode 0600) for one node. Messages are
-link frames; descriptors come with a frame's first bytes (SCM_RIGHTS).
+Each node has one, forked by its host's zygote (`inference.zygote`), at the other end of a Unix stream socket. Messages
+are link frames; descriptors come with a frame's first bytes (SCM_RIGHTS).
 
     {"op":"fork","seq":n,"spec":{..}} + landing, ready, event, link, mapped files ->
     {"op":"forked","seq":n,"pid":p,"ms":t} {"op":"inspect","seq":n,"request":{..}} + answer
     -> {"op":"inspecting",..}, the answer on its own fd or        -> {"op":"refused","seq":n,"message":".."}
-    first of all {"op":"hello","import_ms":t}; whenever a child ends {"op":"exited","pid":p,"status":s}
+    {"op":"bye"} and the end of the stream
+    first of all {"op":"hello","pid":p,"import_ms":t}; whenever a child ends {"op":"exited","pid":p,"status":s}
 
 A fork copies one thread only, so a second one (an OpenMP pool after one matrix product, measured) would
 leave its locks held for ever in the child. Hence: no thread, no tensor operation, a look at
 /proc/self/task before each fork. Nor does a GPU's context survive a fork: the shell never looks at one, and a
 few spares (`inference.spares`), forked ahead, bring it up and are handed what a fork would be. It ends when the
-node's connection ends or the node dies; its children die with it.
+node's connection ends, as it does when the node dies; its children die with it.
 """
 
 from __future__ import annotations
 
-import argparse
 import ctypes
-import gc
 import importlib
 import json
 import os
@@ -40,23 +39,6 @@ from inference.spec import EngineSpec, SpecError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ENVIRONMENT = {
-    "HF_DEACTIVATE_ASYNC_LOAD": "1",  # views need no loading threads
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "HF_HUB_OFFLINE": "1",  # nothing is ever fetched
-    "OMP_WAIT_POLICY": "PASSIVE",  # spinning workers on shared cores made a pass 15 times slower (measured)
-    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # a look for GPUs that leaves CUDA alone: it does not survive a fork
-    "OPENBLAS_NUM_THREADS": "1",  # numpy's and scipy's pools are threads, made at import
-    "TOKENIZERS_PARALLELISM": "false",
-    "TRANSFORMERS_OFFLINE": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-}
-"""Set before torch is loaded; `inference.workers.shell_link` starts us with it too."""
-ARCHITECTURES = (
-    "llama", "qwen2", "qwen3", "mistral", "gpt2", "gemma", "gemma2", "gemma3", "phi", "phi3", "gpt_neox", "bert",
-)  # fmt: skip
-"""Imported ahead; another one is imported by the child that needs it (about 0.1 s)."""
-OURS = ("inference.engine.process", "inference.inspect")
 INSPECT_DEADLINE_S = 20.0
 """A throw-away child that takes longer is killed; a 1,000-layer config takes under 2 s."""
 INSPECT_MEMORY_BYTES = 4 << 30
@@ -69,27 +51,6 @@ NUM_ENGINE_FDS = 4
 """Of an engine without mapped files: landing, ready, event, link."""
 PR_SET_PDEATHSIG = 1
 PR_SET_NAME = 15
-
-
-def prepare() -> float:
-    """Import all that an engine needs; the milliseconds it took."""
-    started = time.perf_counter()
-    os.environ.update(ENVIRONMENT)
-    gc.disable()  # what an import makes stays: looking through it again and again took 0.5 s of 3.3 (measured)
-    import torch  # noqa: PLC0415 - after the environment, and not when this file is only looked at
-
-    torch.set_num_threads(1)
-    for name in ARCHITECTURES:
-        importlib.import_module(f"transformers.models.{name}.modeling_{name}")
-    for name in OURS:
-        importlib.import_module(name)
-    importlib.import_module("transformers.utils.logging").disable_progress_bar()
-    # transformers compiles its 900 renaming patterns at the first load: 180 of a small model's 240 ms (measured)
-    importlib.import_module("transformers.conversion_mapping").get_checkpoint_conversion_mapping("llama")
-    gc.collect()
-    gc.freeze()  # the children's collector never touches, and so never copies, the pages we share
-    gc.enable()
-    return (time.perf_counter() - started) * 1000
 
 
 def num_threads() -> int:
@@ -140,19 +101,20 @@ class Shell:
         self._connection = connection
         self._spares = spares or SparePool(CPU, 0)
         self._children = Children()
+        self._is_dismissed = False
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
         self._wake_write.setblocking(False)
 
-    def serve(self, import_ms: float) -> None:
-        """Answer until the node closes the connection.
+    def serve(self, import_ms: float) -> bool:
+        """Answer until the node closes the connection; whether it said bye before.
 
         Raises:
             LinkError: the node sent a bad frame.
         """
         signal.signal(signal.SIGCHLD, lambda *_: None)  # makes the kernel write to the wake-up socket
         signal.set_wakeup_fd(self._wake_write.fileno(), warn_on_full_buffer=False)
-        self._send({"op": "hello", "import_ms": round(import_ms, 1), "threads": num_threads()})
+        self._send({"op": "hello", "pid": os.getpid(), "import_ms": round(import_ms, 1)})
         while True:
             self._wait()
             self._children.kill_late(time.monotonic())
@@ -160,7 +122,7 @@ class Shell:
                 self._tell_end(pid, status)
             self._hear_spares()
             if self._readable() and not self._answer():
-                return
+                return self._is_dismissed
             self._add_spare()
 
     def _wait(self) -> None:
@@ -182,6 +144,9 @@ class Shell:
         message, fds = receive_frame(self._connection)
         if message is None:
             return False
+        if message.get("op") == "bye":
+            self._is_dismissed = True
+            return True
         try:
             self._send({"seq": message.get("seq"), **self._done(message, fds)})
         finally:
@@ -296,7 +261,7 @@ def _be_child(
 
 
 def _be_engine(spec: EngineSpec, fds: list[int]) -> None:
-    from inference.engine.process import run  # noqa: PLC0415 - imported already, by `prepare`
+    from inference.engine.process import run  # noqa: PLC0415 - imported already, by the zygote
 
     ctypes.CDLL(None).prctl(PR_SET_NAME, b"nf-engine")  # a spare was called otherwise
     landing, ready, event, link, *mapped = fds
@@ -305,50 +270,16 @@ def _be_engine(spec: EngineSpec, fds: list[int]) -> None:
 
 def warm_up(device: str) -> str:
     """Bring a device up in a forked child; gives what went wrong, or nothing."""
-    from inference.engine.device import bring_up  # noqa: PLC0415 - imported already, by `prepare`
+    from inference.engine.device import bring_up  # noqa: PLC0415 - imported already, by the zygote
 
     return bring_up(device)
 
 
 def _be_inspection(request: Message, answer_fd: int) -> None:
-    from inference.inspect import inspect  # noqa: PLC0415 - imported already, by `prepare`
+    from inference.inspect import inspect  # noqa: PLC0415 - imported already, by the zygote
 
     mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (mapped + INSPECT_MEMORY_BYTES,) * 2)
     resource.setrlimit(resource.RLIMIT_CPU, (int(INSPECT_DEADLINE_S),) * 2)
     with os.fdopen(answer_fd, "wb") as answer:
         answer.write(json.dumps(inspect(request)).encode())
-
-
-def listen(path: str) -> socket.socket:
-    """A listening Unix socket that only our own user may connect to."""
-    Path(path).unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
-    try:
-        listener.bind(path)
-    finally:
-        os.umask(before)
-    listener.listen(1)
-    return listener
-
-
-def main() -> None:
-    """Listen, import, then serve the node that connects."""
-    parser = argparse.ArgumentParser(prog="python -m inference.shell", description=__doc__)
-    parser.add_argument("--socket", required=True, help="path of the Unix socket to listen on")
-    parser.add_argument("--parent", type=int, default=os.getppid(), help="pid that we die with")
-    parser.add_argument("--device", default=CPU, help="what engines compute on")
-    parser.add_argument("--spares", type=int, default=0, help="processes to keep ready with the device up")
-    settings = parser.parse_args()
-    die_with_parent(settings.parent)
-    with listen(settings.socket) as listener:
-        import_ms = prepare()
-        connection, _ = listener.accept()
-    Path(settings.socket).unlink(missing_ok=True)  # one node, one connection
-    with connection:
-        Shell(connection, SparePool(settings.device, settings.spares, warm_up)).serve(import_ms)
-
-
-if __name__ == "__main__":
-    main()

@@ -12,9 +12,12 @@ again. It rests until all are made, and never looks at them after.
 from __future__ import annotations
 
 import gc
+import os
 from typing import TYPE_CHECKING
 
 from xdist.scheduler import LoadScopeScheduling
+
+from tests import zygote
 
 if TYPE_CHECKING:
     import pytest
@@ -56,3 +59,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
+
+
+def pytest_sessionfinish() -> None:
+    if os.getpid() == zygote.MAIN:
+        zygote.clean()

@@ -142,11 +142,15 @@ class Tier(Protocol):
 
 
 class Shell(Protocol):
-    """The process that forks engines (`inference.workers.shell_link.ShellLink`)."""
+    """The process that forks engines (`inference.workers.standing.StandingShell`)."""
 
     @property
     def is_up(self) -> bool:
         """Whether a fork would be done at once."""
+
+    @property
+    def pid(self) -> int | None:
+        """Its process; None while there is none."""
 
     async def fork(self, spec: Mapping[str, Any], fds: Sequence[int]) -> tuple[int, float]:
         """Fork an engine with (landing, ready, event, link); returns its pid and the milliseconds it took."""

@@ -1,4 +1,4 @@
-"""The node's side of the shell: start it, have it fork engines and inspect models, hear of every exit.
+"""The node's side of the shell: get one, have it fork engines and inspect models, hear of every exit.
 
 Standard library only: the API process imports this file.
 """
@@ -8,33 +8,31 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import socket
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inference.devices import CPU
 from inference.link import PREFIX_BYTES, READ_BYTES, FrameReader, LinkError, Message, frame_bytes, parse_body
-from inference.shell import ENVIRONMENT
+from inference.workers.zygote import ZygoteError, connect, log_path, socket_path
+from inference.zygote import DEVICE_VARIABLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 log = logging.getLogger("nearfield.node")
 
 START_DEADLINE_S = 120.0
-"""Importing torch and transformers takes 5 s on a quiet host, and half a minute on a crowded one."""
-CONNECT_RETRY_S = 0.02
+"""A zygote imports torch and transformers for 5 s on a quiet host, and half a minute on a crowded one."""
+SEND_RETRY_S = 0.02
+STDERR = 2
 CLOSE_DEADLINE_S = 5.0
 """A shell ends at once when its connection does; one that does not is killed."""
 MAX_ANSWER_BYTES = 1 << 20
 """Facts about a model are a few hundred bytes; a refusal names a few tensors."""
 LOST = -9
 """The status given for a child whose shell died: the kernel killed it with the shell."""
-
-
-PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
-"""Where `inference` is found, whatever folder the node was started in."""
 
 
 class ShellError(Exception):
@@ -44,9 +42,8 @@ class ShellError(Exception):
 class ShellLink:
     """One running shell. Made by `start`; `close` ends it and every engine it forked."""
 
-    def __init__(self, process: asyncio.subprocess.Process, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        self._process = process
         self._socket = sock
         self._sending = asyncio.Lock()
         self._num_asked = 0
@@ -54,35 +51,49 @@ class ShellLink:
         self._exits: dict[int, asyncio.Future[int]] = {}
         self._hello: asyncio.Future[Message] = loop.create_future()
         self._reader = loop.create_task(self._read())
+        self._pidfd = -1
         self.gone: asyncio.Future[None] = loop.create_future()
         """Done once the shell has ended or broken its connection; every engine of it is dead then."""
+        self.pid = 0
         self.import_ms = 0.0
 
     @classmethod
     async def start(
-        cls, path: Path, deadline_s: float = START_DEADLINE_S, *, device: str = CPU, num_spares: int = 0
+        cls, folder: Path, deadline_s: float = START_DEADLINE_S, *, device: str = CPU, num_spares: int = 0
     ) -> ShellLink:
-        """Start a shell that listens at `path` (at most 107 bytes; made anew), and wait until it can fork.
+        """A shell from the zygote of the nodes that share `folder`, once it can fork.
 
         With `num_spares` it keeps so many processes ready that have brought `device` up already.
 
         Raises:
-            ShellError: it ended, or is not ready in `deadline_s`.
+            ShellError: there is no zygote, it ended, or it is not ready in `deadline_s`.
         """
-        process = await _spawn(path, device, num_spares)
         try:
+            path = socket_path(folder)
             async with asyncio.timeout(deadline_s):
-                link = cls(process, await _connected(path, process))
-                link.import_ms = (await link._hello)["import_ms"]
-                return link
+                link = cls(await connect(path))
+                await link._introduce(device, num_spares)
+        except ZygoteError as cause:
+            raise ShellError(str(cause)) from cause
         except TimeoutError as cause:
-            process.kill()
             raise ShellError(f"the shell was not ready in {deadline_s:g} s") from cause
+        except ShellError as cause:
+            raise ShellError(f"the zygote ended before it was ready; {log_path(path)} may say why") from cause
+        return link
 
-    @property
-    def pid(self) -> int:
-        """The shell's process."""
-        return self._process.pid
+    async def _introduce(self, device: str, num_spares: int) -> None:
+        environment = {name: os.environ[name] for name in DEVICE_VARIABLES if name in os.environ}
+        wishes = {"op": "serve", "device": device, "spares": num_spares, "environment": environment}
+        try:
+            await self._send(frame_bytes(wishes), (STDERR,))
+            hello = await self._hello
+            self._pidfd = os.pidfd_open(hello["pid"])
+            self.pid, self.import_ms = hello["pid"], hello["import_ms"]
+        except OSError as cause:
+            raise ShellError(f"the shell is gone: {cause}") from cause
+        finally:
+            if not self.pid:
+                await self.close()
 
     async def fork(self, spec: Mapping[str, Any], fds: Sequence[int]) -> tuple[int, float]:
         """Fork an engine with (landing, ready, event, link); its pid and the milliseconds until it ran.
@@ -119,16 +130,38 @@ class ShellLink:
 
     async def close(self) -> None:
         """End the shell and with it every engine. Safe to call twice."""
+        if not self.gone.done() and self.pid:
+            async with self._sending:
+                await self._say_bye()
         self._reader.cancel()
         await asyncio.wait({self._reader})
         self._lose()
         self._socket.close()
+        if self._pidfd >= 0:
+            await self._ended()
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    async def _say_bye(self) -> None:
+        """A zygote whose last node said so need not wait for it to come back."""
         try:
             async with asyncio.timeout(CLOSE_DEADLINE_S):
-                await self._process.wait()
+                await self._send(frame_bytes({"op": "bye"}), ())
+        except (OSError, TimeoutError):
+            return  # it is gone, or will be killed
+
+    async def _ended(self) -> None:
+        """Wait until the shell has ended; one that does not is killed."""
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(self._pidfd, ended.set)
+        try:
+            async with asyncio.timeout(CLOSE_DEADLINE_S):
+                await ended.wait()
         except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            await ended.wait()
+        finally:
+            loop.remove_reader(self._pidfd)
 
     async def _ask(self, message: Message, fds: Sequence[int]) -> Message:
         if self.gone.done():
@@ -155,7 +188,7 @@ class ShellLink:
                 num_sent = socket.send_fds(self._socket, [data[:PREFIX_BYTES]], list(fds))
                 break
             except BlockingIOError:
-                await asyncio.sleep(CONNECT_RETRY_S)
+                await asyncio.sleep(SEND_RETRY_S)
         await asyncio.get_running_loop().sock_sendall(self._socket, data[num_sent:])
 
     async def _read(self) -> None:
@@ -211,34 +244,6 @@ INSPECTION_DIED = {
     "message": "looking at this model's config took too long or too much memory",
     "next": "check the sizes in config.json",
 }
-
-
-async def _spawn(path: Path, device: str, num_spares: int) -> asyncio.subprocess.Process:
-    """The shell in a session of its own: a Ctrl-C is the node's to handle."""
-    search = os.pathsep.join(filter(None, (PACKAGE_ROOT, os.environ.get("PYTHONPATH"))))
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "inference.shell", "--socket", str(path), "--parent", str(os.getpid())),
-        *("--device", device, "--spares", str(num_spares)),
-        env={**os.environ, **ENVIRONMENT, "PYTHONPATH": search},
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-
-async def _connected(path: Path, process: asyncio.subprocess.Process) -> socket.socket:
-    loop = asyncio.get_running_loop()
-    while process.returncode is None:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.setblocking(False)
-        try:
-            await loop.sock_connect(sock, str(path))
-        except OSError:
-            sock.close()
-            await asyncio.sleep(CONNECT_RETRY_S)
-        else:
-            return sock
-    raise ShellError(f"the shell ended with status {process.returncode} before it listened")
 
 
 async def _read_all(sock: socket.socket, deadline_s: float) -> bytes:

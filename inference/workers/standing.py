@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inference.workers.shell_link import ShellError, ShellLink
@@ -15,8 +13,6 @@ if TYPE_CHECKING:
 
 RESTART_S = (0.2, 1.0, 5.0)
 """Before starting again a shell that did not start: at once, then slower; a host out of memory needs time."""
-MAX_SOCKET_PATH_BYTES = 100
-"""The kernel takes 107 bytes; a deeper state folder gets a short one of its own."""
 
 log = logging.getLogger("nearfield.node")
 
@@ -35,6 +31,11 @@ class StandingShell:
     def is_up(self) -> bool:
         """Whether a fork would be done at once."""
         return self._up.is_set()
+
+    @property
+    def pid(self) -> int | None:
+        """See `Shell`."""
+        return None if self._shell is None else self._shell.pid
 
     async def fork(self, spec: Mapping[str, Any], fds: Sequence[int]) -> tuple[int, float]:
         """See `Shell`. Waits for the shell; raises ShellError when it refuses or dies over it."""
@@ -88,11 +89,3 @@ class StandingShell:
             log.warning("the shell died with its engines; starting another")
             shell, self._shell = self._shell, None
             await shell.close()
-
-
-def socket_path(state: Path) -> Path:
-    """Where a shell listens: in the node's own folder, or a short one if that is too deep."""
-    path = state / "shell.sock"
-    if len(bytes(path)) <= MAX_SOCKET_PATH_BYTES:
-        return path
-    return Path(tempfile.mkdtemp(prefix="nf-")) / "shell.sock"

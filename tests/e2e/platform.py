@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import httpx2
 import openai
 from botocore.config import Config as BotoConfig
 
 from deploy import credentials as saved
+from deploy import secrets
 from deploy.client import ApiError, Client, Unreachable
+from deploy.config import load
 from deploy.credentials import Credentials
+from tests.zygote import share
 
 ROOT = Path(__file__).resolve().parents[2]
 TINYCHAT = ROOT / "examples" / "tinychat" / "model"
@@ -106,6 +110,14 @@ class RunningPlatform:
         assert not check or done.returncode == 0, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
+    def shell_pid(self, node: str) -> int:
+        """The process that forks the engines of a node: no child of it, but of the zygote that nodes share."""
+        config = load(self.state / "nearfield.toml")
+        token = secrets.hop_token(secrets.root_key(config.secrets))
+        url = f"http://{config.nodes[node].listen}/status"
+        told = httpx2.get(url, headers={"authorization": f"Bearer {token}"}).json()
+        return int(told["shell"]["pid"])
+
     def role_pids(self, *names: str) -> dict[str, int]:
         """Pids of role processes by log name, for example `region-fra`; of all when none is named."""
         found = {}
@@ -172,6 +184,7 @@ def start(state: Path, *words: str) -> Iterator[RunningPlatform]:
     """`nearfield up` until the block ends; then it must stop by itself and leave no process."""
     turn = (Path(tempfile.gettempdir()) / "nearfield-tests.lock").open("w")
     fcntl.flock(turn, fcntl.LOCK_EX)  # two platforms that start at once could pick the same free port
+    share(state)
     log = (state.parent / f"{state.name}.log").open("w+")
     process = subprocess.Popen(
         [sys.executable, "-m", "deploy", "up", "--state", str(state), *words],

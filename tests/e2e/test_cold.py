@@ -11,7 +11,7 @@ import httpx2
 import openai
 import pytest
 
-from tests.e2e.platform import CHAT, RunningPlatform, children_commands, questions, tls, wait_for, wait_live
+from tests.e2e.platform import CHAT, RunningPlatform, questions, tls, wait_for, wait_live
 from tests.weights_cache.locking import needs_locking
 
 PROMPT = questions()[0]
@@ -84,9 +84,7 @@ async def test_one_wake_for_any_number_of_waiters(platform: RunningPlatform):
 def test_a_waiting_stream_hears_phase_percent_and_eta(platform: RunningPlatform):
     """A stream that meets a slow wake gets comments first, which every SSE client may ignore."""
     platform.cool("nrt", CHAT, "region")
-    shell = next(
-        pid for pid, command in children_commands(platform.role_pids()["node-nrt-0"]) if "shell" in command
-    )
+    shell = platform.shell_pid("nrt-0")
     os.kill(
         shell, signal.SIGSTOP
     )  # a wake of this small model takes 0.2 s; a stopped shell makes it a long one

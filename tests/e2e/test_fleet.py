@@ -19,6 +19,7 @@ from tests.e2e.platform import (
     wait_for,
     wait_live,
 )
+from tests.zygote import share
 
 HOSTS = {
     "store-host": (("store", "iad"),),
@@ -57,6 +58,7 @@ def test_roles_on_machines_of_their_own_make_one_platform(tmp_path):
     try:
         for host, roles in HOSTS.items():
             config = _host(tmp_path / "hosts", host, original)
+            share(config.parent)
             processes += [_start(config, *role) for role in roles]
             for process in processes[-len(roles) :]:
                 line = json.loads(process.stdout.readline())

@@ -60,11 +60,12 @@ def test_a_killed_region_is_replaced_by_another_and_the_answer_says_so(fragile: 
 
 
 def test_a_killed_worker_is_replaced(fragile: RunningPlatform):
-    """Every process below a node dies; the request in flight ends cleanly, the next one is answered."""
+    """A node's engines, its shell and every child of its own die; the next request is answered."""
     node = fragile.role_pids("node-fra-0")["node-fra-0"]
     client = fragile.openai("fra")
     _ask(client)
-    for victim in descendants(node):
+    shell = fragile.shell_pid("fra-0")
+    for victim in (*descendants(shell), shell, *descendants(node)):
         os.kill(victim, signal.SIGKILL)
 
     clean: list[tuple[int, bool]] = []

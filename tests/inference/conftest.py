@@ -2,22 +2,22 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-import pytest
 import pytest_asyncio
 
 from inference.workers.shell_link import ShellLink
+from tests import zygote
 
 LivingShell = Callable[[], Awaitable[ShellLink]]
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def living_shell(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LivingShell]:
+async def living_shell() -> AsyncIterator[LivingShell]:
     """Gives the shell that all share, and another one when a test has killed it."""
     started: list[ShellLink] = []
 
     async def living() -> ShellLink:
         if not started or started[-1].gone.done():
-            started.append(await ShellLink.start(tmp_path_factory.mktemp("shell") / "s"))
+            started.append(await ShellLink.start(zygote.folder()))
         return started[-1]
 
     yield living

@@ -249,6 +249,7 @@ class FakeShell:
     exits: dict[int, asyncio.Future[int]] = field(default_factory=dict)
     watchers: set[asyncio.Task[None]] = field(default_factory=set)
     is_up: bool = True
+    pid: int | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     asked: list[Any] = field(default_factory=list)
     fork_fault: Exception | None = None

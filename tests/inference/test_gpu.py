@@ -54,7 +54,7 @@ def open_files(pid):
 
 
 async def test_a_spare_answers_and_the_shell_has_no_context(tmp_path):
-    shell = await ShellLink.start(tmp_path / "s", device=GPU, num_spares=1)
+    shell = await ShellLink.start(tmp_path, device=GPU, num_spares=1)
     try:
         for _ in range(3):  # with a spare, and perhaps bare: the answers are the same
             model = made("llama")

@@ -14,7 +14,7 @@ import openai
 import pytest
 
 from inference.workers.shell_link import ShellError
-from inference.workers.standing import StandingShell, socket_path
+from inference.workers.standing import StandingShell
 from tests.inference.fake_engine import (
     ANSWER,
     TEXT,
@@ -438,8 +438,3 @@ async def test_a_shell_that_dies_is_replaced_and_its_engines_are_told_dead() -> 
     assert shells[0].closed
     await standing.close()
     assert shells[1].closed
-
-
-def test_a_socket_path_fits_the_kernels_limit(tmp_path: Any) -> None:
-    assert socket_path(Path("/short")) == Path("/short/shell.sock")
-    assert len(str(socket_path(tmp_path / ("deep" * 30)))) <= 100

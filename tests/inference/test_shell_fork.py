@@ -14,6 +14,7 @@ import torch
 
 from inference.link import NodeLink, link_pair
 from inference.workers.shell_link import LOST, ShellError
+from tests import zygote
 from tests.inference.tiny import config_values, extent_bytes, landed_model, made
 
 PROMPT = [5, 9, 3, 44, 17]
@@ -108,7 +109,7 @@ def expected(model, num_tokens, prompt=PROMPT):
     return out[0, len(prompt) :].tolist()
 
 
-async def test_the_socket_is_ours_alone_and_the_shell_has_one_thread(shell):
+async def test_the_shell_has_one_thread(shell):
     assert threads_of(shell.pid) == 1
     assert 0 < shell.import_ms < 120_000
 
@@ -359,9 +360,9 @@ async def test_an_inspection_that_says_nothing_in_time_is_refused(shell):
     assert answer["refused"]["code"] == "inspection_failed"
 
 
-async def test_a_shell_dies_with_its_node(tmp_path):
+async def test_a_shell_dies_with_its_node():
     node = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", NODE, str(tmp_path / "s"), stdout=asyncio.subprocess.PIPE
+        sys.executable, "-c", NODE, str(zygote.folder()), stdout=asyncio.subprocess.PIPE
     )
     pid = int(await node.stdout.readline())
     assert is_running(pid)

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import stat
 import subprocess
 import sys
 import time
@@ -10,14 +9,8 @@ import time
 import pytest
 
 from inference.link import EngineLink
-from inference.shell import Children, Shell, listen
+from inference.shell import Children, Shell
 from inference.spec import EngineSpec, SpecError
-
-
-def test_the_listening_socket_is_ours_alone(tmp_path):
-    with listen(str(tmp_path / "s")) as listener:
-        assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o600
-        assert listener.family == socket.AF_UNIX
 
 
 def test_a_process_with_a_second_thread_does_not_fork():
@@ -52,20 +45,21 @@ def test_what_it_does_not_know_is_refused(monkeypatch, message, num_fds, reason)
 
 
 def test_late_children_are_killed_and_every_end_is_heard():
-    children = Children()
+    children, forked = Children(), set()
     for deadline in (time.monotonic() - 1, None):
         pid = os.fork()
         if not pid:
             time.sleep(0.0 if deadline is None else 60.0)
             os._exit(3)
         children.deadlines[pid] = deadline
+        forked.add(pid)
     assert children.next_deadline_s(time.monotonic()) == 0
     children.kill_late(time.monotonic())
     ended = {}
     while children.deadlines:
         ended |= dict(children.reap())
         time.sleep(0.01)
-    assert sorted(ended.values()) == [-9, 3]
+    assert sorted(status for pid, status in ended.items() if pid in forked) == [-9, 3]
     assert children.next_deadline_s(0.0) is None
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from inference.shell import ENVIRONMENT
+from inference.zygote import ENVIRONMENT
 
 ROOM = Path(__file__).resolve().parents[2] / "inference"
 SPEAKS = "engine/device.py"
