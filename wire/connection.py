@@ -17,6 +17,9 @@ from wire.http1 import Body, End, Events, Message, RequestGate, RequestHead, res
 from wire.refusal import Refusal
 from wire.roster import Roster
 
+FAREWELL_S = (
+    0.3  # for the peer's own close of TLS, which RFC 8446 (6.1) lets us not wait for; idle clients send none
+)
 LINGER_S = 5.0  # how long a refused client may go on sending before the reset that could hide our answer
 LINGER_BYTES = 64 * 1024 * 1024  # and how much: many clients read only when they have sent everything
 FULL = "Too many connections; try again shortly."
@@ -368,7 +371,8 @@ class Connection(asyncio.Protocol):
 
     def _close(self) -> None:
         """Close once the peer has what is queued; it has as long as for any write."""
-        self._deadline = self._loop.time() + self._limits.write_stall_s
+        is_sent = not self._transport.get_write_buffer_size()
+        self._deadline = self._loop.time() + (FAREWELL_S if is_sent else self._limits.write_stall_s)
         self._transport.close()
 
     def _read_on(self) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import socket
 import time
 
 import pytest
@@ -574,6 +575,24 @@ async def test_drain_cuts_what_outlives_it():
         assert ended.is_set()
         assert server.num_connections == 0
         await client.close()
+
+
+async def test_a_drain_does_not_wait_for_clients_that_do_not_listen(tls):
+    """An idle client of a connection pool answers no close of TLS until it wants something again."""
+    server_context, client_context = tls
+    async with serving(hello, tls=server_context) as server:
+
+        def ask():
+            bare = socket.create_connection(("127.0.0.1", server.port))
+            idle = client_context.wrap_socket(bare, server_hostname="localhost")
+            idle.sendall(GET % b"x")
+            return idle, idle.recv(65536)
+
+        idle, answer = await asyncio.to_thread(ask)
+        with idle:
+            assert answer.startswith(b"HTTP/1.1 200")
+            await asyncio.wait_for(server.drain(60), 10)
+            assert await asyncio.to_thread(idle.recv, 1) == b"", "a clean end of TLS, no reset"
 
 
 async def test_tls_serves_the_same(tls):
