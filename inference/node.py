@@ -23,6 +23,7 @@ from inference.api.modeltext import TextShelf
 from inference.api.serving import Children
 from inference.api.template import RENDER_CPU_MS, TemplateChild
 from inference.devices import CPU
+from inference.workers.engine_totals import add_engine_gauges
 from inference.workers.figures import StartFigures
 from inference.workers.host import Host, Means
 from inference.workers.inspection import look_at
@@ -110,6 +111,7 @@ class Node:
         parts = Parts(tier, shell, TextShelf(child), settings.device)
         self.host = Host(means, parts, figures=StartFigures(self.metrics))
         self._add_gauges()
+        add_engine_gauges(self.metrics, self.host)
         self.children = Children(child, GrammarChild())
         self.is_stopping = False
 

@@ -52,6 +52,10 @@ class Gauge:
         return [sample(self._name, self._labels, key, value) for key, value in self._read()]
 
 
+class Total(Gauge):
+    """What only grows and is counted elsewhere: read when it is asked for."""
+
+
 class Histogram:
     """How often values fell under each bound."""
 
@@ -84,8 +88,8 @@ class Histogram:
 
 
 Figure = Counter | Gauge | Histogram
-T = TypeVar("T", Counter, Gauge, Histogram)
-_KINDS: Final = {Counter: "counter", Gauge: "gauge", Histogram: "histogram"}
+T = TypeVar("T", Counter, Gauge, Total, Histogram)
+_KINDS: Final = {Counter: "counter", Gauge: "gauge", Total: "counter", Histogram: "histogram"}
 
 
 class Metrics:
@@ -101,6 +105,10 @@ class Metrics:
     def gauge(self, name: str, about: str, read: Callable[[], Reading], *labels: str) -> Gauge:
         """A new gauge; `read` gives (label values, value) whenever it is asked for."""
         return self._add(name, about, Gauge(name, labels, read))
+
+    def total(self, name: str, about: str, read: Callable[[], Reading], *labels: str) -> Total:
+        """A new counter that is read; `read` gives (label values, value), and no value ever falls."""
+        return self._add(name, about, Total(name, labels, read))
 
     def histogram(self, name: str, about: str, *labels: str, bounds: Sequence[float] = SECONDS) -> Histogram:
         """A new histogram; `bounds` ascend."""

@@ -29,6 +29,7 @@ class EmbeddingReply(ModelReply):
     """`/v1/embeddings`."""
 
     kinds = frozenset({"embed"})
+    operation = "embeddings"
 
     def __init__(
         self,
@@ -54,6 +55,8 @@ class EmbeddingReply(ModelReply):
             body = embedding_body(vectors, request.model, sum(map(len, rows)), as_base64=request.base64)
             visit.phases.mark("decode")
             headers = {**JSON_HEADERS, **visit.headers(), "server-timing": visit.server_timing()}
+            used = self._host.figures.answers.gen_ai.used
+            used(self.operation, model.revision.model, sum(map(len, rows)), 0)
         await outlet.whole(200, headers, body)
 
     async def _rows(self, model: ResidentModel) -> list[list[int]]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from inference.api.sampling import Defaults, Sampling
     from inference.api.tokens import Vocabulary
     from inference.link import Message
+    from inference.workers.answers import Tally
     from inference.workers.calls import Call
 
 SEED_BITS = 64
@@ -112,9 +113,11 @@ def orders(job: Job, limits: ModelLimits, defaults: Defaults, tenant: str = "") 
 class Generation:
     """A request that runs. `deltas` yields what each wake brings; the counts are exact at any moment."""
 
-    def __init__(self, call: Call, job: Job, vocabulary: Vocabulary, limits: ModelLimits) -> None:
+    def __init__(
+        self, call: Call, job: Job, vocabulary: Vocabulary, limits: ModelLimits, tally: Tally
+    ) -> None:
         num = len(job.prompts) * job.delivery.num_choices
-        self._call = call
+        self._call, self._tally = call, tally
         self._choices = [
             make_choice(
                 vocabulary,
@@ -173,14 +176,22 @@ class Generation:
         if message["op"] == "tokens":
             self._note_first(index, message)
             delta = choice.receive(message["tokens"], _scores(message.get("logprobs")))
-            self._num_tokens[index] = choice.num_tokens
+            self._count(index, choice.num_tokens, message)
             if choice.finish is not None:
                 self._call.drop(index)
+                self._tally.end(index, "stop", choice.num_tokens)
             return delta
         self._note_first(index, message)  # of an answer that its first token ended
-        delta = choice.end(_finish(message))
-        self._num_tokens[index] = int(message["completion_tokens"])  # with the end token, which is never sent
+        finish, num_tokens = _finish(message), int(message["completion_tokens"])
+        delta = choice.end(finish)
+        if num_tokens > self._num_tokens[index]:  # with the end token, which is never sent
+            self._count(index, num_tokens, message)
+        self._tally.end(index, finish, num_tokens)
         return delta
+
+    def _count(self, index: int, num_tokens: int, message: Message) -> None:
+        self._num_tokens[index] = num_tokens
+        self._tally.take(index, num_tokens, message.get("queue_ms"), message.get("prefill_ms"))
 
     def _note_first(self, index: int, message: Message) -> None:
         if message.get("cached_tokens") is not None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from inference.api.answer import CompletionShape, Finished, Heading, Shape
+from inference.api.answer import CompletionShape, Finished, Heading, Shape, Usage
 from inference.api.reply import STREAM_HEADERS, Outlet, Reply
 from inference.api.sequences import Generation, Job, check_ids, check_length, check_sampling, orders
 from inference.api.visit import now_unix
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from inference.api.template import TemplateChild
     from inference.api.toolcalls import CallPart
     from inference.api.visit import Visit
+    from inference.workers.answers import Tally
     from inference.workers.host import Host
     from inference.workers.worker import ResidentModel
 
@@ -45,6 +46,8 @@ class ModelReply(Reply):
 
     kinds = frozenset({"generate"})
     """The kinds of model that answer so."""
+    operation = "chat"
+    """As OpenTelemetry calls it (`wire.gen_ai`); empty for what is no inference."""
 
     def __init__(self, host: Host, visit: Visit, revision_id: str | None, model: str) -> None:
         super().__init__()
@@ -59,14 +62,28 @@ class ModelReply(Reply):
     def _resident(self) -> Iterator[ResidentModel]:
         worker = self._host.find(self._revision_id, self._model)
         model = self._visit.arrive(worker, self._host.reason(worker.revision.id))
+        error = "internal_error"
         try:
             if model.revision.facts.kind not in self.kinds:
                 raise _wrong_kind(model)
             yield model
+            error = self._visit.error
+        except Refusal as refusal:
+            error = refusal.code
+            raise
+        except asyncio.CancelledError:
+            error = "client_gone"
+            raise
         finally:
             worker.leave()
-            if self._visit.first_ms is not None:
-                self._host.figures.first_token(self._visit.start, self._visit.first_ms)
+            self._count(worker.revision.model, error)
+
+    def _count(self, model: str, error: str) -> None:
+        visit, figures = self._visit, self._host.figures
+        if visit.first_ms is not None:
+            figures.first_token(visit.start, visit.first_ms)
+        if self.operation:
+            figures.answers.gen_ai.ended(self.operation, model, visit.phases.total_ms() / 1000, error)
 
 
 class GenerationReply(ModelReply):
@@ -92,10 +109,21 @@ class GenerationReply(ModelReply):
             if job.grammar is not None:
                 await model.calls.teach(model.text.vocabulary.lesson)
             wanted = orders(job, model.limits, model.text.defaults, self._visit.tenant)
-            with await model.calls.open(wanted) as call:
-                generation = Generation(call, job, model.text.vocabulary, model.limits)
+            with self._tally(model, job) as tally, await model.calls.open(wanted) as call:
+                generation = Generation(call, job, model.text.vocabulary, model.limits, tally)
                 send = self._stream if job.delivery.stream else self._whole
                 await send(outlet, generation, shape)
+            self._note_usage(model, generation.usage())
+
+    def _tally(self, model: ResidentModel, job: Job) -> Tally:
+        begin, arrived_s = self._host.figures.answers.begin, self._visit.phases.started
+        num_choices = job.delivery.num_choices
+        return begin(model.revision.model, self.operation, arrived_s, job.prompts, num_choices)
+
+    def _note_usage(self, model: ResidentModel, usage: Usage) -> None:
+        if not self._visit.error:
+            used = self._host.figures.answers.gen_ai.used
+            used(self.operation, model.revision.model, usage.prompt_tokens, usage.completion_tokens)
 
     async def _job(self, model: ResidentModel) -> Job:
         raise NotImplementedError
@@ -131,6 +159,7 @@ class GenerationReply(ModelReply):
         except Refusal as refusal:
             if not outlet.started:
                 raise
+            visit.error = refusal.code
             closing = shape.error(refusal)
         visit.phases.mark("decode")
         usage = generation.usage()
@@ -155,6 +184,8 @@ class GenerationReply(ModelReply):
 
 class CompletionReply(GenerationReply):
     """`/v1/completions`."""
+
+    operation = "text_completion"
 
     _request: CompletionRequest
 

@@ -24,6 +24,7 @@ class TokenReply(ModelReply):
     """One JSON object about a model's tokens."""
 
     kinds = frozenset({"generate", "embed"})
+    operation = ""
 
     def __init__(
         self,

@@ -42,6 +42,8 @@ class Visit:
     revision_id: str = ""
     first_ms: float | None = None
     is_deterministic: bool = False
+    error: str = ""
+    """The code of what ended a stream that had begun."""
 
     @classmethod
     def of(cls, request_id: str | None, asked_start: str | None, tenant: str | None = None) -> Visit:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from inference.workers.answers import AnswerFigures
+
 if TYPE_CHECKING:
     from inference.workers.loading import LoadReport
     from wire.metrics import Metrics
@@ -16,6 +18,7 @@ class StartFigures:
     """Starts of workers and first tokens of requests, by start state."""
 
     def __init__(self, metrics: Metrics) -> None:
+        self.answers = AnswerFigures(metrics)
         self._seconds = metrics.histogram(
             "nearfield_node_start_seconds", "From the order to load a model until it can answer.", "start"
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from inference.engine.slots import PAGES_SHARE
 from inference.workers.board import Board, LoadFailure
+from inference.workers.engine_totals import EngineTotals
 from inference.workers.figures import StartFigures
 from inference.workers.life import State, idle_too_long, stops_for_room
 from inference.workers.loading import Room
@@ -74,6 +75,7 @@ class Host:
         self._tasks: set[asyncio.Task[None]] = set()
         self._attach_s: float | None = None
         self._closing = False
+        self.totals = EngineTotals()
         self.host_bytes_per_s: float | None = None
         """Measured: bytes of weights that were here by the time an engine waited for them."""
 
@@ -182,6 +184,7 @@ class Host:
         """Take a worker off the lists, unless its place is taken by the next load of the same revision."""
         worker = self._workers.get(revision_id)
         if worker is not None and worker.board is board:
+            self.totals.keep(worker.revision.model, worker.stats)
             del self._workers[revision_id]
         if self._loads.get(revision_id) is board:
             del self._loads[revision_id]

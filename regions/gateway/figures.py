@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from regions.gateway.estimate import Accuracy
+from wire.gen_ai import OPERATIONS, GenAIFigures
 
 if TYPE_CHECKING:
     from regions.gateway.wake import Wake, Woken
@@ -21,6 +22,7 @@ class GatewayFigures:
 
     def __init__(self, metrics: Metrics) -> None:
         self.metrics, self.accuracy = metrics, Accuracy()
+        self._gen_ai = GenAIFigures(metrics)
         self._wakes = metrics.counter(
             "nearfield_gateway_wakes_total", "Wakes that ended.", "reason", "outcome"
         )
@@ -68,6 +70,16 @@ class GatewayFigures:
     def first_byte(self, start: str, seconds: float) -> None:
         """A node has begun to answer a request."""
         self._first.observe(seconds, start)
+
+    def streamed(self, path: str, model: str, seconds: float) -> None:
+        """A stream has its first token, its wait for a start included."""
+        if path in OPERATIONS:
+            self._gen_ai.first_token(OPERATIONS[path], model, seconds)
+
+    def ended(self, path: str, model: str, seconds: float, error: str) -> None:
+        """A request has ended, well if `error` is empty."""
+        if path in OPERATIONS:
+            self._gen_ai.ended(OPERATIONS[path], model, seconds, error)
 
 
 def _words(wake: Wake, woken: Woken) -> str:

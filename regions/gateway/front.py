@@ -7,6 +7,7 @@ the cluster's hop token.
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from regions.ask import ASKED, MAX_BODY_BYTES, read_ask, refuse_misfit, said
@@ -133,15 +134,27 @@ class Gateway:
         trip = self._trip(exchange, ask, body, deployment, revision, phases)
         phases.mark("read")
         deployment.lease(revision)
+        error = "client_gone"
         try:
             await self._answer(trip)
+            error = ""
         except Refusal as refusal:
+            error = refusal.code
             await trip.fail(refusal)
         finally:
             deployment.release(revision)
-            if "first_byte" in phases.items:
-                before = (ms for name, ms in phases.items.items() if name != "stream")
-                self._figures.first_byte(str(trip.found), sum(before) / 1000)
+            self._count(trip, error)
+
+    def _count(self, trip: Trip, error: str) -> None:
+        figures, path, model = self._figures, trip.exchange.head.path, trip.ask.model
+        if "first_byte" in trip.phases.items:
+            first_s = sum(ms for name, ms in trip.phases.items.items() if name != "stream") / 1000
+            figures.first_byte(str(trip.found), first_s)
+            if trip.ask.stream and trip.exchange.status == HTTPStatus.OK:
+                figures.streamed(path, model, first_s)
+        if not error and trip.exchange.status >= HTTPStatus.BAD_REQUEST:
+            error = str(trip.exchange.status)
+        figures.ended(path, model, trip.phases.total_ms() / 1000, error)
 
     def _find(self, ask: Ask, path: str) -> tuple[Deployment, Revision]:
         """The model's deployment and the revision that answers. Raises Refusal 404, 400 or 503."""
