@@ -168,7 +168,14 @@ def _add_control_routes(app: FastAPI, rooms: Rooms) -> None:
 
     @app.get(OPEN_PATH)
     async def healthz() -> Response:
-        return _json(200, {"status": "ok"}) if rooms.is_healthy else _json(503, {"status": "stopping"})
+        if not rooms.is_healthy:
+            return _json(503, {"status": "stopping"})
+        stalled = rooms.host.stalled
+        return (
+            _json(503, {"status": "stalled", "models": list(stalled)})
+            if stalled
+            else _json(200, {"status": "ok"})
+        )
 
 
 def _visit(request: Request) -> Visit:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from inference.engine.embed import Batcher, Encoder, Place, little_endian
-from inference.engine.orders import Cancel, Embed, Generate, OrderRefused, Stop, parse_order
+from inference.engine.orders import PONG, Cancel, Embed, Generate, OrderRefused, Ping, Stop, parse_order
 from inference.engine.sample import ROW_FAULTS
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class EmbedLoop:
 
     def serve(self, ready: Message) -> None:
         """Say ready, then compute until stopped and idle, or until the node is gone."""
-        room = {"slots": EMBED_SLOTS, "kv_bytes": 0, "max_len": self._bounds.max_len}
+        room = {"pongs": True, "slots": EMBED_SLOTS, "kv_bytes": 0, "max_len": self._bounds.max_len}
         self._link.send([{**ready, **room}])
         while not self._link.closed and not (self._stopping and not self._batcher.num_orders):
             for message in self._link.poll(self._patience_s()):
@@ -69,6 +69,8 @@ class EmbedLoop:
             case Cancel():
                 if self._batcher.drop(order.id):
                     self._fail(order.id, "cancelled", "cancelled")
+            case Ping():
+                self._link.send([PONG])
             case Stop():
                 self._stopping = True
             case Generate():

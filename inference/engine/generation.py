@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING
 
 from inference.engine.events import Emitted, Ended, Event, Failed, Preempted, Stored
 from inference.engine.grammar import PENDING_S, GrammarFault, Grammars
-from inference.engine.orders import Cancel, Embed, Generate, OrderRefused, Stop, Vocabulary, parse_order
+from inference.engine.orders import (
+    PONG,
+    Cancel,
+    Embed,
+    Generate,
+    OrderRefused,
+    Ping,
+    Stop,
+    Vocabulary,
+    parse_order,
+)
 from inference.engine.sample import ROW_FAULTS, Broken, Sampler, choose_all
 
 if TYPE_CHECKING:
@@ -65,7 +75,12 @@ class GenerateLoop:
             EngineBroken: no request can be computed any more.
             LandingError: bytes of the weights will not land.
         """
-        room = {"slots": self._room.num_slots, "kv_bytes": self._room.kv_bytes, "max_len": self._room.max_len}
+        room = {
+            "pongs": True,
+            "slots": self._room.num_slots,
+            "kv_bytes": self._room.kv_bytes,
+            "max_len": self._room.max_len,
+        }
         self._link.send([{**ready, **room}])
         while not self._link.closed and not (self._stopping and self._is_idle):
             for message in self._link.poll(self._patience_s()):
@@ -101,6 +116,8 @@ class GenerateLoop:
             case Cancel():
                 self._grammars.cancel(order.id)
                 self._tell(self._scheduler.cancel(order.id, time.perf_counter()))
+            case Ping():
+                self._link.send([PONG])
             case Stop():
                 self._stopping = True
             case Embed():

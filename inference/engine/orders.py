@@ -39,6 +39,10 @@ LENGTH_BYTES = 2
 """Before each piece of a vocabulary; the longest public token has 256 bytes."""
 
 
+PONG = {"op": "pong"}
+"""The answer to a `Ping`."""
+
+
 class OrderRefused(Exception):
     """This order cannot be done; the others are not touched. `id` is empty when the message had none."""
 
@@ -107,11 +111,16 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Ping:
+    """Say `pong`: between two steps, so it says that the loop goes on."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """Finish what runs, take nothing new, then exit."""
 
 
-Order = Generate | Embed | Vocabulary | Cancel | Stop
+Order = Generate | Embed | Vocabulary | Cancel | Ping | Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +146,8 @@ def parse_order(message: Message, bounds: Bounds) -> Order:
             return _vocabulary(message, bounds)
         case "cancel":
             return Cancel(_Fields(message).id)
+        case "ping":
+            return Ping()
         case "stop":
             return Stop()
         case other:

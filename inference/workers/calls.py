@@ -125,6 +125,8 @@ class EngineCalls:
         self._lesson = asyncio.Lock()
         self._is_taught = False
         self.stats: Message = {}
+        self.on_any: Callable[[], None] = lambda: None
+        """Called whenever the engine says anything."""
 
     @property
     def num_open(self) -> int:
@@ -200,6 +202,7 @@ class EngineCalls:
         await self._link.close()
 
     def _deliver(self, message: Message) -> None:
+        self.on_any()
         if message.get("op") not in _ANSWERS:
             if message.get("op") == "stats":
                 self.stats = message

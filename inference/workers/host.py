@@ -146,8 +146,14 @@ class Host:
             await asyncio.sleep(TEND_S)
             for revision_id, worker in list(self._workers.items()):
                 tenure = self._tenures[revision_id]
+                worker.look_after()
                 if idle_too_long(worker.tenancy(), tenure.idle_timeout_s, tenure.min_replicas):
                     self._start(worker.drain())
+
+    @property
+    def stalled(self) -> tuple[str, ...]:
+        """Models whose engine has made no step for longer than its pace lets expect."""
+        return tuple(worker.revision.model for worker in self.workers if worker.stalled_s)
 
     async def close(self) -> None:
         """Stop every worker; running requests may finish for a while."""
@@ -168,7 +174,7 @@ class Host:
 
     async def _serve(self, revision: Revision, board: Board) -> None:
         """One worker's whole life, from making room for it to its end."""
-        asked_at = self._now()
+        asked_at, tenure, worker = self._now(), self._tenures[revision.id], None
         try:
             worker = await self._seat(revision, board, asked_at)
             watch = asyncio.create_task(self._note_load(worker))
@@ -179,6 +185,17 @@ class Host:
             board.finish(failure.line())
         finally:
             self._forget(revision.id, board)
+        if worker is not None and worker.was_lost:
+            self._bring_back(worker, tenure)
+
+    def _bring_back(self, worker: Worker, tenure: Tenure) -> None:
+        """Start a lost engine again before anybody asks: its weights are still here.
+
+        Not one that served nobody since it was last brought back: what ends it may come again at once.
+        """
+        if worker.num_served and not self._closing and worker.revision.id not in self._loads:
+            log.warning("the engine of %s ended by itself; starting another", worker.revision.model)
+            self.load(worker.revision, tenure)
 
     def _forget(self, revision_id: str, board: Board) -> None:
         """Take a worker off the lists, unless its place is taken by the next load of the same revision."""
@@ -279,6 +296,7 @@ def _worker_value(worker: Worker) -> Mapping[str, Any]:
         "bytes": worker.room.num_bytes,
         "requests": worker.num_requests,
         "served": worker.num_served,
+        "stalled_s": round(worker.stalled_s, 3),
         "progress": worker.board.line,
     }
 

@@ -13,6 +13,7 @@ from inference.workers.board import Board, LoadFailure
 from inference.workers.engine_process import EngineProcess
 from inference.workers.life import Act, Event, State, Tenancy, move
 from inference.workers.loading import LoadReport, Room, stopped, unreadable
+from inference.workers.pulse import GIVEN_UP, Pulse, patience_s
 from inference.workers.shell_link import ShellError
 from weights_cache.view import LandingError
 from wire.refusal import Refusal
@@ -85,6 +86,9 @@ class Worker:
         self._heard_ready = asyncio.Event()
         self._fatal: str | None = None
         self._failure = stopped()
+        self._pulse = Pulse(now())
+        self.was_lost = False
+        """It could answer, and ended without having been told to."""
         self._num_requests = 0
         self._rested_at = now()
 
@@ -107,6 +111,30 @@ class Worker:
     def idle_s(self) -> float:
         """Seconds without a request; 0 while one runs."""
         return 0.0 if self._num_requests else self._now() - self._rested_at
+
+    @property
+    def stalled_s(self) -> float:
+        """Seconds without a step beyond what its pace lets expect; 0 while its loop goes on, or waits for weights."""
+        patience = patience_s(self.stats, is_busy=self._num_requests > 0)
+        silent_s = self._pulse.silent_s(self._now())
+        return silent_s if silent_s > patience and not self._is_landing else 0.0
+
+    @property
+    def _is_landing(self) -> bool:
+        progress = self._landing.progress() if self._landing else None
+        return progress is not None and progress.done_bytes < progress.total_bytes
+
+    def look_after(self) -> None:
+        """Ping the engine now and then; end one that has been silent for so long that it will not come back."""
+        if self.state is not State.RESIDENT or self._engine is None or not self.ready.get("pongs"):
+            return
+        is_busy, now = self._num_requests > 0, self._now()
+        if self._pulse.is_due(now, is_busy=is_busy):
+            self._pulse.asked(now)
+            self._engine.calls.tell({"op": "ping"})
+        if self.stalled_s > GIVEN_UP * patience_s(self.stats, is_busy=is_busy):
+            self.was_lost = True
+            self._happen(Event.FAILED)
 
     def tenancy(self) -> Tenancy:
         """This worker as the choice of whom to stop sees it."""
@@ -156,6 +184,7 @@ class Worker:
         except LoadFailure as failure:
             self._failure = failure  # told once the room it took is free again
         finally:
+            self.was_lost = self.was_lost or self.state is State.RESIDENT
             self._happen(Event.FAILED)
             await self._end()
             self._happen(Event.EXITED)
@@ -197,6 +226,7 @@ class Worker:
         spec = self._spec(json_file(files, "config.json"), self._landing)
         try:
             self._engine = await EngineProcess.fork(self._parts.shell, spec, self._landing, self._hear)
+            self._engine.calls.on_any = self._note_life
         except (ShellError, OSError) as cause:
             raise LoadFailure(
                 "fork_failed", f"no engine could be forked: {cause}", "it is tried again"
@@ -258,6 +288,9 @@ class Worker:
         if self._landing is not None:
             await asyncio.to_thread(self._landing.release)
 
+    def _note_life(self) -> None:
+        self._pulse.heard(self._now())
+
     def _hear(self, message: Message) -> None:
         """What the engine says of itself."""
         match message.get("op"):
@@ -271,7 +304,7 @@ class Worker:
             case "fatal":
                 self._fatal = str(message.get("message") or "")
             case _:
-                pass  # stats are kept by the calls
+                pass  # stats are kept by the calls, and a pong has said all
 
     def _why_lost(self) -> LoadFailure:
         error = self._landing.error if self._landing else None

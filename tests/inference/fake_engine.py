@@ -148,6 +148,8 @@ class Script:
     start: Callable[[FakeEngine], Any] | None = None
     """Runs instead of `ready`, where a test wants another start."""
     failure: dict[str, Any] | None = None
+    frozen: bool = False
+    """It hears nothing any more, as a stopped process does."""
     dim: int = 4
 
 
@@ -170,6 +172,8 @@ class FakeEngine:
             else:
                 await self.link.send({"op": "ready", "kv_bytes": 64, **self.script.ready})
             async for message in self.link.messages():
+                while self.script.frozen:  # noqa: ASYNC110 - a stopped process has no event either
+                    await asyncio.sleep(0.005)
                 if not await self.hear(message):
                     break
         except LinkError:
@@ -186,6 +190,9 @@ class FakeEngine:
             self.cancelled.append(message["id"])
             if task := self.running.pop(message["id"], None):
                 task.cancel()
+            return True
+        if message["op"] == "ping":
+            await self.link.send({"op": "pong"})
             return True
         if message["op"] == "vocabulary":
             self.lessons.append(message)

@@ -86,7 +86,7 @@ def tokens(heard, name):
 
 def test_orders_in_answers_out():
     heard, _ = serve(Counting(), add("a", 10), add("b", 20, 21), add("c", 47))
-    assert heard[0] == {"op": "ready", "slots": 4, "kv_bytes": 0, "max_len": 40}
+    assert heard[0] == {"op": "ready", "pongs": True, "slots": 4, "kv_bytes": 0, "max_len": 40}
     assert [tokens(heard, name) for name in "abc"] == [[11, 12, 13, 14], [22, 23, 24, 25], [48, 49]]
     ends = {m["id"]: (m["reason"], m["completion_tokens"], m["stop_id"]) for m in heard if m["op"] == "done"}
     assert ends == {"a": ("length", 4, None), "b": ("length", 4, None), "c": ("stop", 3, 0)}

@@ -169,8 +169,8 @@ async def test_a_lost_worker_fails_each_request_once_and_is_replaced(tmp_path: A
         with pytest.raises(openai.APIError) as lost:
             await rest_of(stream)
         answers = [await waiting, await waiting_stream]
-        await until(lambda: not node.node.host.workers)
         node.shell.script = Script()
+        await until(lambda: engine.process.returncode is not None)
         lines = await load(node)
         served = await post(node, "/v1/chat/completions", body())
 
@@ -179,7 +179,8 @@ async def test_a_lost_worker_fails_each_request_once_and_is_replaced(tmp_path: A
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "worker_lost")
         assert answer.headers["retry-after"] == "1"
     assert first.choices[0].delta.role == "assistant"
-    assert lines[-1]["start"] == "host"
+    assert lines[-1]["start"] in {"host", "resident"}, "the node may have brought it back by itself"
+    assert len(node.shell.engines) == 2
     assert served.json()["choices"][0]["message"]["content"] == TEXT
     assert node.tier.landings[0].released
 

@@ -19,6 +19,7 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
 from inference.api.template import TemplateChild
 from inference.node import Node, NodeSettings, serve_node
+from inference.workers import pulse
 from inference.workers.inspection import look_at
 from inference.workers.shell_link import ShellLink
 from inference.workers.standing import StandingShell
@@ -230,6 +231,7 @@ async def test_real_models_answer_as_transformers_does(tmp_path: Path, living_sh
         await check_structure(node)
         await check_refusals(node)
         await check_loss_and_return(node, revision, model)
+        await check_freeze(node, revision, model)
         await check_tools(node, folder)
 
 
@@ -324,13 +326,42 @@ async def check_loss_and_return(node: RealNode, revision: Revision, model: Any) 
     os.kill(worker.pid, signal.SIGKILL)
     answer = await asking
     await worker.gone.wait()
-    line = await node.load(revision)
+    await node.load(revision)
+    line = node.node.host.find(revision.id, "acme/m").report.line()
     text, _ = await streamed(node, model="acme/m", prompt=PROMPT, max_tokens=24, temperature=0)
 
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "worker_lost")
     assert (line["phase"], line["start"], line["bytes"]["region"]) == ("ready", "host", 0)
     assert line["total_ms"] < 10_000
     assert text == greedy(model, PROMPT, 24)
+
+
+async def check_freeze(node: RealNode, revision: Revision, model: Any) -> None:
+    """SIGSTOP of the engine: /healthz says so while it stands, and no longer; its answer goes on where it stood."""
+    worker = node.node.host.find(revision.id, "acme/m")
+    assert worker.pid is not None
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("BUSY_GAP_S", "IDLE_GAP_S", "LEAST_SILENCE_S", "UNMEASURED_S"):
+            patch.setattr(pulse, name, 0.3)
+        patch.setattr("inference.workers.worker.GIVEN_UP", 10_000)
+        os.kill(worker.pid, signal.SIGSTOP)
+        asking = asyncio.create_task(
+            streamed(node, model="acme/m", prompt=PROMPT, max_tokens=24, temperature=0)
+        )
+        told = await until_health(node, 503)
+        os.kill(worker.pid, signal.SIGCONT)
+        text, _ = await asking
+        await until_health(node, 200)
+    assert told == {"status": "stalled", "models": ["acme/m"]}
+    assert text == greedy(model, PROMPT, 24)
+    assert node.node.host.find(revision.id, "acme/m") is worker
+
+
+async def until_health(node: RealNode, wanted: int) -> Any:
+    async with asyncio.timeout(60):
+        while (answer := await node.http.get(f"{node.url}/healthz")).status_code != wanted:  # noqa: ASYNC110 - as asked
+            await asyncio.sleep(0.02)
+    return answer.json()
 
 
 async def check_embeddings(node: RealNode, folder: Path) -> None:
