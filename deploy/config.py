@@ -9,10 +9,13 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from inference.devices import CPU, MAX_SPARES, parse_device
+from inference.outside.definition import Definition, DefinitionError, EngineEntry, defined
 
 MIB = 1024 * 1024
 MAX_CONFIG_BYTES = 1 * MIB
 """A fleet of 100 regions is about 40 KiB of TOML; more is a mistake."""
+
+SECTIONS = ("platform", "wan", "access_keys", "webhooks", "stores", "nodes", "regions", "edges", "engines")
 
 T = TypeVar("T")
 
@@ -161,6 +164,7 @@ class Config:
     regions: Mapping[str, RegionEntry]
     edges: Mapping[str, EdgeEntry]
     wan: Mapping[str, WanLink]
+    engines: Mapping[str, Definition] = field(default_factory=lambda: MappingProxyType({}))
 
 
 def listeners(config: Config) -> dict[str, str]:
@@ -200,7 +204,7 @@ def load(path: Path) -> Config:
 def parse(tree: Mapping[str, Any], path: Path) -> Config:
     """Turn a parsed TOML tree into a Config; relative paths are taken from the file's own folder."""
     base = path.parent
-    _known(tree, ("platform", "wan", "access_keys", "webhooks", "stores", "nodes", "regions", "edges"), "")
+    _known(tree, SECTIONS, "")
     platform = _table(tree, "platform")
     _known(platform, ("home", "secrets", "idle_timeout_s", "quiet_s", "wan_profile"), "platform")
     config = Config(
@@ -223,6 +227,7 @@ def parse(tree: Mapping[str, Any], path: Path) -> Config:
         regions=_entries(RegionEntry, tree, "regions", base),
         edges=_entries(EdgeEntry, tree, "edges", base),
         wan=_entries(WanLink, tree, "wan", base),
+        engines=_engines(tree, base),
     )
     _check(config)
     return config
@@ -300,6 +305,17 @@ def has_foreign_store(config: Config, region: str) -> bool:
 def _entries(kind: type[T], tree: Mapping[str, Any], section: str, base: Path) -> Mapping[str, T]:
     table = _table(tree, section) if section in tree else {}
     return MappingProxyType({name: _entry(kind, table[name], f"{section}.{name}", base) for name in table})
+
+
+def _engines(tree: Mapping[str, Any], base: Path) -> Mapping[str, Definition]:
+    """The external engines that models may name. Without the section there is none."""
+    found = {}
+    for name, entry in _entries(EngineEntry, tree, "engines", base).items():
+        try:
+            found[name] = defined(name, entry)
+        except DefinitionError as error:
+            raise ConfigError(f"[engines.{name}]: {error}") from error
+    return MappingProxyType(found)
 
 
 def _entry(kind: type[T], raw: object, where: str, base: Path) -> T:

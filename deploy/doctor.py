@@ -50,6 +50,7 @@ def examine(state: Path) -> list[Finding]:
         _descriptors,
         _locked_memory,
         _stores,
+        _engines,
         _platform,
     )
     return [finding for check in checks for finding in check(state)]
@@ -136,6 +137,17 @@ def _stores(state: Path) -> Iterator[Finding]:
         faults = "; ".join(found.faults())
         fix = f"No model can be served from {entry.store}: name another endpoint as `store`."
         yield Finding(name, not faults, faults or "; ".join((FIT, *found.remarks())), fix)
+
+
+def _engines(state: Path) -> Iterator[Finding]:
+    """The programs of the external engines that the operator defined; nothing where there is none."""
+    path = state / "nearfield.toml"
+    for name, made in (load(path).engines if path.exists() else {}).items():
+        programs = [words[0] for words in (made.command, made.prepare) if words]
+        absent = [program for program in programs if shutil.which(program) is None]
+        seen = f"no {', '.join(absent)} on this host" if absent else " ".join(programs)
+        fix = f"Install it, or correct [engines.{name}] in {path}; another host may be the one that has it."
+        yield Finding(f"engine {name}", not absent, seen, fix)
 
 
 async def _probed(store: Endpoint) -> Capabilities:

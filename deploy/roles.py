@@ -172,6 +172,7 @@ def _region(config: Config, name: str | None) -> Runner:
         signing_key=secrets.signing_key(config.secrets, region),
         home_public_key=bytes.fromhex(home.public_key),
         all_regions=tuple(config.regions),
+        engines=tuple(config.engines),
         idle_timeout_s=config.idle_timeout_s,
         quiet_s=config.quiet_s,
         replication_bytes_per_s=entry.replication_bytes_per_s,
@@ -202,6 +203,7 @@ def _node(config: Config, name: str | None) -> Runner:
         max_slots=entry.max_slots,
         idle_timeout_s=config.idle_timeout_s,
         store_socket=store_socket(config, entry),
+        engines=config.engines,
     )
     return lambda ready, stop: run(settings, ready, stop)
 

@@ -11,7 +11,7 @@ import contextlib
 import socket
 from collections import Counter
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +23,15 @@ from inference.api.modeltext import TextShelf
 from inference.api.serving import Children
 from inference.api.template import RENDER_CPU_MS, TemplateChild
 from inference.devices import CPU
+from inference.outside.definition import OWN
+from inference.outside.makers import NodeMakers
+from inference.outside.metrics import merged
 from inference.workers.engine_totals import add_engine_gauges
 from inference.workers.figures import StartFigures
-from inference.workers.host import Host, Means
+from inference.workers.host import Host
 from inference.workers.inspection import look_at
+from inference.workers.own import OwnMaker
+from inference.workers.room import Means
 from inference.workers.shell_link import ShellLink
 from inference.workers.standing import StandingShell
 from inference.workers.worker import Parts
@@ -42,6 +47,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
+    from inference.outside.definition import Definition
     from inference.workers.seams import Shell, Tier
     from storage.client.sdk import Endpoint
     from wire.metrics import Reading
@@ -50,6 +56,8 @@ BACKLOG = 1_024
 """Connections the kernel holds for us; the gateway pools its own."""
 KEEP_ALIVE_S = 75
 """Longer than any pool of ours keeps an idle connection (30 s), so that we never close one in use."""
+OUTSIDE = "outside"
+"""The folder, in the node's own, where external engines work."""
 GRACE_S = 10
 """Open answers may finish for so long once the node is to stop."""
 
@@ -79,6 +87,8 @@ class NodeSettings:
     """The folder that this host's nodes share, to have one zygote; without it the node has one to itself."""
     store_socket: Path | None = None
     """Where the region's store listens if it runs on this host; it may come and go."""
+    engines: Mapping[str, Definition] = field(default_factory=dict)
+    """The external engines that models may name, as the operator defined them; ours is always there."""
 
 
 class QuietServer(uvicorn.Server):
@@ -108,7 +118,8 @@ class Node:
             settings.memory_budget_bytes, settings.host_cache_bytes, settings.max_slots, settings.num_threads
         )
         self.metrics = Metrics()
-        parts = Parts(tier, shell, TextShelf(child), settings.device)
+        makers = NodeMakers(OwnMaker(shell, settings.device), settings.engines, settings.state / OUTSIDE)
+        parts = Parts(tier, makers, TextShelf(child))
         self.host = Host(means, parts, figures=StartFigures(self.metrics))
         self._add_gauges()
         add_engine_gauges(self.metrics, self.host)
@@ -124,6 +135,10 @@ class Node:
     def is_healthy(self) -> bool:
         """See `Rooms`."""
         return self._shell.is_up and not self.is_stopping
+
+    async def metrics_page(self) -> bytes:
+        """See `Rooms`."""
+        return self.metrics.page() + merged(await self.host.engine_pages())
 
     async def inspect(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """See `Rooms`."""
@@ -164,6 +179,7 @@ class Node:
             lambda: one(self._settings.memory_budget_bytes),
         )
         gauge("nearfield_node_memory_used_bytes", "What workers may take.", lambda: one(host.used_bytes))
+        gauge("nearfield_node_engine_up", "1 while it responds.", self._engines_up, "engine", "model")
         gauge("nearfield_node_workers", "Processes, by state.", self._worker_counts, "state")
         gauge(
             "nearfield_node_cache_cap_bytes",
@@ -175,6 +191,12 @@ class Node:
         gauge("nearfield_node_host_bytes_per_second", "Measured.", lambda: one(host.host_bytes_per_s))
         gauge(
             "nearfield_node_attach_seconds", "The last start without its bytes.", lambda: one(host.attach_s)
+        )
+
+    def _engines_up(self) -> Reading:
+        return (
+            ((each.revision.spec.engine or OWN, each.revision.model), float(not each.stalled_s))
+            for each in self.host.workers
         )
 
     def _worker_counts(self) -> Reading:

@@ -54,7 +54,8 @@ class Plan:
     """Who the region is. `signers` says who signs the policy; `signing_key` is this region's own.
 
     `replication_bytes_per_s` bounds what is pulled from home, all blobs together; 0: nothing does. `settle_s`: how
-    long a move waits on a store without If-Match on PUT (see regions.objects.numbered).
+    long a move waits on a store without If-Match on PUT (see regions.objects.numbered). `engines`: the external engines
+    that a model may name.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Plan:
     signing_key: Ed25519PrivateKey
     replication_bytes_per_s: float = 0.0
     settle_s: float = SETTLE_S
+    engines: tuple[str, ...] = ()
 
 
 class Region:
@@ -110,6 +112,7 @@ class Region:
             tuple(nodes.values()),
             self.controller,
             all_regions=plan.all_regions,
+            engines=plan.engines,
             patience=plan.patience,
         )
 

@@ -40,7 +40,8 @@ class RegionSettings:
 
     `nodes` are addresses (host:port); `signing_key` is the region's raw Ed25519 key (32 bytes), `home_public_key`
     the home region's public one. `quiet_s`: how long a prefix without a manifest must be quiet to be committed.
-    `replication_bytes_per_s` bounds what is pulled from home; 0: nothing does.
+    `replication_bytes_per_s` bounds what is pulled from home; 0: nothing does. `engines`: the external engines that a
+    model may name.
     """
 
     name: str
@@ -57,6 +58,7 @@ class RegionSettings:
     idle_timeout_s: float = DEFAULT_IDLE_TIMEOUT_S
     quiet_s: float = 2.0
     replication_bytes_per_s: float = 0.0
+    engines: tuple[str, ...] = ()
 
 
 async def run(settings: RegionSettings, ready: Callable[[int], None], stop: asyncio.Event) -> None:
@@ -99,6 +101,7 @@ def _plan(settings: RegionSettings) -> Plan:
         name=settings.name,
         is_home=settings.is_home,
         all_regions=settings.all_regions,
+        engines=settings.engines,
         idle_timeout_s=settings.idle_timeout_s,
         patience=Patience(quiet_s=settings.quiet_s),
         signers=Signers.of(keys, settings.name if settings.is_home else HOME),

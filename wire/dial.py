@@ -142,9 +142,12 @@ class Pool:
         tls: ssl.SSLContext | None = None,
         server_name: str | None = None,
         max_idle: int = 32,
+        path: str | None = None,
     ) -> None:
+        """With `path` the address is that Unix socket; `host` and `port` are then only what `Host` says."""
         self.host = host
         self.port = port
+        self._path = path
         self._tls = tls
         self._server_name = (server_name or host) if tls is not None else None
         self._max_idle = max_idle
@@ -251,9 +254,12 @@ class Pool:
         await in_task()
         try:
             async with asyncio.timeout(connect_s):
-                _, upstream = await loop.create_connection(
-                    Upstream, self.host, self.port, ssl=self._tls, server_hostname=self._server_name
-                )
+                if self._path is not None:
+                    _, upstream = await loop.create_unix_connection(Upstream, self._path)
+                else:
+                    _, upstream = await loop.create_connection(
+                        Upstream, self.host, self.port, ssl=self._tls, server_hostname=self._server_name
+                    )
         except TimeoutError:
             raise DialError("connect", 0, f"no connection within {connect_s} s", timed_out=True) from None
         except OSError as error:  # ssl.SSLError is one too

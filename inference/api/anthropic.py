@@ -237,3 +237,6 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "workspace_id": ((), "a key belongs to one tenant."),
 }
 """Anthropic's fields that are not honoured -> (values that ask for nothing, why not)."""
+
+MESSAGE_FIELDS = frozenset(_FIELDS)
+"""Every parameter that this route knows, those it refuses included."""

@@ -26,6 +26,7 @@ from inference.api.serving import CompletionReply
 from inference.api.token_replies import CountReply, DetokenizeReply, TokenizeReply
 from inference.api.token_requests import read_count, read_detokenize, read_tokenize
 from inference.api.visit import Visit
+from inference.outside.passing import PassedReply
 from inference.workers.control import MAX_CONTROL_BYTES, LoadReply, read_inspect, read_load, read_unload
 from wire.dialect import error_body
 from wire.metrics import CONTENT_TYPE
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from inference.api.reply import Reply
     from inference.api.serving import Children
     from inference.workers.host import Host
-    from wire.metrics import Metrics
 
 OPEN_PATH = "/healthz"
 REVISION = "x-nearfield-revision"
@@ -84,9 +84,8 @@ class Rooms(Protocol):
     def status(self) -> dict[str, Any]:
         """The body of `/status`."""
 
-    @property
-    def metrics(self) -> Metrics:
-        """What `/metrics` says."""
+    async def metrics_page(self) -> bytes:
+        """What `/metrics` says: the node's figures, then those of external engines."""
 
 
 def make_app(rooms: Rooms, hop_token: str) -> ASGIApp:
@@ -133,10 +132,21 @@ def _route(
 ) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         visit = _visit(request)
-        asked = read(await _body(request, visit))
-        return make(rooms.host, visit, request.headers.get(REVISION), asked, rooms.children)
+        body = await _body(request, visit)
+        if (passed := _passed(rooms, request, visit, body)) is not None:
+            return passed
+        return make(rooms.host, visit, request.headers.get(REVISION), read(body), rooms.children)
 
     return answer
+
+
+def _passed(rooms: Rooms, request: Request, visit: Visit, body: dict[str, Any]) -> Response | None:
+    """The answer of an external engine, if the model's is one; its parameters are then that engine's to read."""
+    revision_id, model = request.headers.get(REVISION), body.get("model")
+    if not isinstance(model, str) or not rooms.host.is_outside(revision_id, model):
+        return None
+    path, templates = request.url.path, rooms.children.templates
+    return PassedReply(rooms.host, visit, revision_id, path, body, templates)
 
 
 def _add_control_routes(app: FastAPI, rooms: Rooms) -> None:
@@ -164,7 +174,7 @@ def _add_control_routes(app: FastAPI, rooms: Rooms) -> None:
 
     @app.get("/metrics")
     async def metrics() -> Response:
-        return Response(rooms.metrics.page(), headers={"content-type": CONTENT_TYPE})
+        return Response(await rooms.metrics_page(), headers={"content-type": CONTENT_TYPE})
 
     @app.get(OPEN_PATH)
     async def healthz() -> Response:

@@ -338,3 +338,9 @@ def _texts(value: Any, param: str, most: int) -> tuple[str | tuple[int, ...], ..
         return (_prompt_ids(value, param),)
     each: Reader[Any] = _prompt_text if type(value[0]) is str else _prompt_ids
     return array(each, most, 1)(value, param)
+
+
+CHAT_FIELDS, COMPLETION_FIELDS, EMBEDDING_FIELDS = (
+    frozenset((*fields, *REFUSED)) for fields in (_CHAT, _COMPLETION, _EMBEDDING)
+)
+"""Every parameter that these routes know, those they refuse included."""

@@ -261,3 +261,6 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "truncation": (("disabled",), "a conversation that is too long is refused, never cut."),
 }
 """The route's fields that are not honoured -> (values that ask for nothing, why not)."""
+
+RESPONSE_FIELDS = frozenset(_FIELDS)
+"""Every parameter that this route knows, those it refuses included."""

@@ -12,6 +12,7 @@ from inference.api.answer import CompletionShape, Finished, Heading, Shape, Usag
 from inference.api.reply import STREAM_HEADERS, Outlet, Reply
 from inference.api.sequences import Generation, Job, check_ids, check_length, check_sampling, orders
 from inference.api.visit import now_unix
+from inference.workers.resident import ResidentModel, not_resident
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from inference.api.visit import Visit
     from inference.workers.answers import Tally
     from inference.workers.host import Host
-    from inference.workers.worker import ResidentModel
+    from inference.workers.resident import Resident
 
 THREAD_CHARS = 4096
 """Longer texts are tokenized in a thread: about a millisecond of the loop's time."""
@@ -64,6 +65,10 @@ class ModelReply(Reply):
         model = self._visit.arrive(worker, self._host.reason(worker.revision.id))
         error = "internal_error"
         try:
+            if not isinstance(model, ResidentModel):
+                raise not_resident(
+                    self._model
+                )  # its engine is another one now: asked anew, it is found there
             if model.revision.facts.kind not in self.kinds:
                 raise _wrong_kind(model)
             yield model
@@ -223,7 +228,7 @@ class CompletionReply(GenerationReply):
         return [text for text in texts for _ in range(self._request.delivery.num_choices)]
 
 
-async def encode(model: ResidentModel, text: str, *, add_special: bool) -> list[int]:
+async def encode(model: Resident, text: str, *, add_special: bool) -> list[int]:
     """The text's token ids; a long text is cut in a thread."""
     cut = model.text.vocabulary.encode
     if len(text) > THREAD_CHARS:

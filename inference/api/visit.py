@@ -13,7 +13,8 @@ from wire.timing import Phases
 
 if TYPE_CHECKING:
     from inference.workers.loading import LoadReport
-    from inference.workers.worker import ResidentModel, Worker
+    from inference.workers.resident import Resident
+    from inference.workers.worker import Worker
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}\Z")
 COLD = frozenset({"origin", "region", "host"})
@@ -52,7 +53,7 @@ class Visit:
         made = request_id if known and request_id else f"req_{secrets.token_hex(16)}"
         return cls(made, asked_start if asked_start in COLD else None, tenant or "")
 
-    def arrive(self, worker: Worker, load_reason: str) -> ResidentModel:
+    def arrive(self, worker: Worker, load_reason: str) -> Resident:
         """Enter the worker; its `leave` is the caller's to call.
 
         Raises:

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from inference.link import NodeLink, link_pair
 from inference.workers.calls import EngineCalls
+from inference.workers.resident import ResidentModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from inference.api.modeltext import ModelText
+    from inference.api.sequences import ModelLimits
     from inference.link import Message
     from inference.workers.seams import Landing, Shell
+    from weights_cache.revision import Revision
 
 
 LAST_WORDS_S = 1.0
@@ -25,11 +29,13 @@ LAST_WORDS_S = 1.0
 class EngineProcess:
     """Made by `fork`; `kill` or a `stop` on its link ends it, `ended` waits for that, `close` lets go."""
 
+    stalled_s = 0.0
+
     def __init__(self, pid: int, exited: asyncio.Future[int], calls: EngineCalls, fork_ms: float) -> None:
         self.pid = pid
         self.exited = exited
         self.calls = calls
-        self.fork_ms = fork_ms
+        self.birth_ms = fork_ms
         self._reader = asyncio.create_task(calls.read())
         self._pidfd: int | None = None
         with suppress(ProcessLookupError):  # it has ended already; `exited` says so
@@ -51,6 +57,30 @@ class EngineProcess:
                 raise
         calls = EngineCalls(await NodeLink.open(node_end), on_other)
         return cls(pid, shell.exited(pid), calls, fork_ms)
+
+    @property
+    def stats(self) -> Message:
+        """See `engines.Engine`."""
+        return self.calls.stats
+
+    def resident(self, revision: Revision, text: ModelText, limits: ModelLimits) -> ResidentModel:
+        """See `engines.Engine`."""
+        return ResidentModel(revision, text, limits, self.calls)
+
+    def stop(self) -> None:
+        """See `engines.Engine`."""
+        self.calls.tell({"op": "stop"})
+
+    def ping(self) -> None:
+        """See `engines.Engine`."""
+        self.calls.tell({"op": "ping"})
+
+    def fail_all(self) -> None:
+        """See `engines.Engine`."""
+        self.calls.fail_all()
+
+    async def metrics(self) -> None:
+        """See `engines.Engine`: what it measures travels on its link."""
 
     async def until_silent(self) -> None:
         """Wait until nothing more will be heard: its link ended, or its process did and what it said was read."""

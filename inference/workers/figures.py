@@ -35,6 +35,9 @@ class StartFigures:
             "nearfield_node_start_shared_bytes_total", "Weights that another revision of the host had too."
         )
         self._failures = metrics.counter("nearfield_node_start_failures_total", "Starts that failed.", "code")
+        self._falls = metrics.counter(
+            "nearfield_node_engine_falls_total", "External engines that ended by themselves.", "engine"
+        )
         self._first = metrics.histogram(
             "nearfield_node_first_token_seconds", "From a request's head until its first token.", "start"
         )
@@ -53,6 +56,10 @@ class StartFigures:
         """A worker could not be started."""
         self._failures.add(1, code)
         log.warning("load of %s failed: %s: %s", model, code, message)
+
+    def fell(self, engine: str) -> None:
+        """An external engine ended, or did not start, with nobody having asked it to end."""
+        self._falls.add(1, engine)
 
     def first_token(self, start: str, ms: float) -> None:
         """A request has its first token."""

@@ -8,42 +8,33 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from inference.engine.slots import PAGES_SHARE
+from inference.outside.definition import OWN
+from inference.workers.backoff import BackOff
 from inference.workers.board import Board, LoadFailure
 from inference.workers.engine_totals import EngineTotals
 from inference.workers.figures import StartFigures
 from inference.workers.life import State, idle_too_long, stops_for_room
-from inference.workers.loading import Room
+from inference.workers.loading import stopped
 from inference.workers.worker import Parts, Worker, not_resident
 from wire.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from inference.workers.loading import Room
+    from inference.workers.room import Means
     from weights_cache.revision import Revision
 
-WORKER_BYTES = 96 * 1024 * 1024
-"""What a forked engine takes beside weights and slots: private pages of Python and torch, activations."""
-KV_SHARE = 0.25
-"""Of the memory budget, for one model's slots at most: two models and their slots fit a small node."""
 LEAST_WAIT_MS = 1.0
 """Mapped memory is there at once: a shorter wait says nothing of bandwidth."""
 TEND_S = 0.25
 """Between two looks for idle workers; idle timeouts are seconds."""
+MAX_OUTSIDE = 1_024
+"""Revisions of external engines that are remembered as such."""
 CLOSE_S = 10.0
 """Running requests may finish for so long when the node stops."""
 
 log = logging.getLogger("nearfield.node")
-
-
-@dataclass(frozen=True, slots=True)
-class Means:
-    """What this host gives to workers. `host_cache_bytes` bounds the weights of all that are resident."""
-
-    memory_budget_bytes: int
-    host_cache_bytes: int
-    max_slots: int
-    num_threads: int
 
 
 @dataclass(slots=True)
@@ -76,6 +67,10 @@ class Host:
         self._attach_s: float | None = None
         self._closing = False
         self.totals = EngineTotals()
+        self._outside: dict[str, str] = {}
+        """Revisions with an external engine that were asked for, and their models; the newest ones."""
+        self._falls: dict[str, BackOff] = {}
+        self._pauses: dict[str, asyncio.Event] = {}
         self.host_bytes_per_s: float | None = None
         """Measured: bytes of weights that were here by the time an engine waited for them."""
 
@@ -109,6 +104,20 @@ class Host:
             raise not_resident(model)
         return max(named, key=lambda worker: worker.state is State.RESIDENT)
 
+    def is_outside(self, revision_id: str | None, model: str) -> bool:
+        """Whether a request is one for an external engine, as far as this node knows the model."""
+        return revision_id in self._outside if revision_id is not None else model in self._outside.values()
+
+    async def engine_pages(self) -> list[tuple[str, str, bytes]]:
+        """The /metrics pages of the engines that have one of their own: (engine, model, page)."""
+        workers = self.workers
+        pages = await asyncio.gather(*(worker.metrics() for worker in workers))
+        return [
+            (str(worker.revision.spec.engine), worker.revision.model, page)
+            for worker, page in zip(workers, pages, strict=True)
+            if page is not None
+        ]
+
     def reason(self, revision_id: str) -> str:
         """Why a revision was loaded: `request`, `probe` or `prewarm`."""
         tenure = self._tenures.get(revision_id)
@@ -116,6 +125,10 @@ class Host:
 
     def load(self, revision: Revision, tenure: Tenure) -> Board:
         """Make a revision resident; every asker gets the same board while one load runs."""
+        if revision.spec.engine not in {None, OWN}:
+            self._outside[revision.id] = revision.model
+            while len(self._outside) > MAX_OUTSIDE:
+                del self._outside[next(iter(self._outside))]
         worker = self._workers.get(revision.id)
         if worker is not None and worker.state is State.RESIDENT:
             tenure.reason = self._tenures[revision.id].reason
@@ -133,6 +146,8 @@ class Host:
     async def unload(self, revision_id: str, *, to_region: bool) -> int:
         """Stop a revision's worker and, on the way to the region, forget its weights; the bytes freed."""
         freed_bytes = 0
+        if (pause := self._pauses.get(revision_id)) is not None:
+            pause.set()
         if (worker := self._workers.get(revision_id)) is not None:
             await worker.drain()
             freed_bytes = worker.room.num_bytes
@@ -158,6 +173,8 @@ class Host:
     async def close(self) -> None:
         """Stop every worker; running requests may finish for a while."""
         self._closing = True
+        for pause in self._pauses.values():
+            pause.set()
         await asyncio.gather(*(worker.drain(CLOSE_S) for worker in self.workers))
         while self._tasks:
             await asyncio.wait(self._tasks)
@@ -176,6 +193,7 @@ class Host:
         """One worker's whole life, from making room for it to its end."""
         asked_at, tenure, worker = self._now(), self._tenures[revision.id], None
         try:
+            await self._sit_out(revision.id, board)
             worker = await self._seat(revision, board, asked_at)
             watch = asyncio.create_task(self._note_load(worker))
             await worker.run()
@@ -185,15 +203,44 @@ class Host:
             board.finish(failure.line())
         finally:
             self._forget(revision.id, board)
-        if worker is not None and worker.was_lost:
+        if worker is not None:
+            self._after(worker, tenure, asked_at)
+
+    async def _sit_out(self, revision_id: str, board: Board) -> None:
+        """Wait until an engine that fell may start again. Raises LoadFailure: it is not wanted any more."""
+        fallen = self._falls.get(revision_id)
+        if fallen is None or (left_s := fallen.left_s(self._now())) <= 0:
+            return
+        pause = self._pauses[revision_id] = asyncio.Event()
+        try:
+            async with asyncio.timeout(left_s):
+                board.post("back_off", 0, 1, left_s)
+                await pause.wait()
+        except TimeoutError:
+            return
+        finally:
+            del self._pauses[revision_id]
+        raise stopped()
+
+    def _after(self, worker: Worker, tenure: Tenure, began_at: float) -> None:
+        """An engine has ended: count it if it fell, and bring it back if it was lost."""
+        revision = worker.revision
+        if worker.maker.backs_off and worker.fell:
+            self._falls.setdefault(revision.id, BackOff()).fell(began_at, self._now())
+            self.figures.fell(str(revision.spec.engine))
+        elif not worker.fell:
+            self._falls.pop(revision.id, None)
+        if worker.was_lost:
             self._bring_back(worker, tenure)
 
     def _bring_back(self, worker: Worker, tenure: Tenure) -> None:
         """Start a lost engine again before anybody asks: its weights are still here.
 
-        Not one that served nobody since it was last brought back: what ends it may come again at once.
+        Not one of ours that served nobody since it was last brought back: what ends it may come again at once. Others
+        wait longer each time.
         """
-        if worker.num_served and not self._closing and worker.revision.id not in self._loads:
+        worth = worker.num_served > 0 or worker.maker.backs_off
+        if worth and not self._closing and worker.revision.id not in self._loads:
             log.warning("the engine of %s ended by itself; starting another", worker.revision.model)
             self.load(worker.revision, tenure)
 
@@ -221,7 +268,8 @@ class Host:
 
     async def _seat(self, revision: Revision, board: Board, asked_at: float) -> Worker:
         """Make room, one load at a time, and take it."""
-        room = self._wanted(revision)
+        maker = self._parts.makers.of(revision)
+        room = maker.room(revision, self._means)
         async with self._room:
             while (old := self._workers.get(revision.id)) is not None:
                 await old.gone.wait()
@@ -229,25 +277,9 @@ class Host:
             await self._make_room(revision, room)
             if self._closing:
                 raise LoadFailure("draining", "this node is stopping", "ask another one")
-            worker = Worker(revision, room, board, self._parts, now=self._now, asked_at=asked_at)
+            worker = Worker(revision, room, board, self._parts, maker, now=self._now, asked_at=asked_at)
             self._workers[revision.id] = worker
             return worker
-
-    def _wanted(self, revision: Revision) -> Room:
-        """What a worker of this revision takes; the engine plans its slots within `kv_bytes`.
-
-        Raises:
-            LoadFailure: it does not fit, even alone.
-        """
-        facts, means = revision.facts, self._means
-        num_slots = min(means.max_slots, revision.spec.max_batch or means.max_slots)
-        one_context = facts.context_tokens * facts.kv_bytes_per_token
-        slots_bytes = int(num_slots * one_context / (1 - PAGES_SHARE))
-        kv_bytes = min(slots_bytes, max(int(means.memory_budget_bytes * KV_SHARE), facts.kv_bytes_per_token))
-        need_bytes = facts.weight_bytes + kv_bytes + WORKER_BYTES
-        if need_bytes > means.memory_budget_bytes or facts.weight_bytes > means.host_cache_bytes:
-            raise _too_large(revision.model, need_bytes, means)
-        return Room(need_bytes, kv_bytes, num_slots, means.num_threads)
 
     async def _make_room(self, revision: Revision, room: Room) -> None:
         """Stop the longest idle workers until there is room, for its process and for its weights."""
@@ -299,12 +331,3 @@ def _worker_value(worker: Worker) -> Mapping[str, Any]:
         "stalled_s": round(worker.stalled_s, 3),
         "progress": worker.board.line,
     }
-
-
-def _too_large(model: str, need_bytes: int, means: Means) -> LoadFailure:
-    return LoadFailure(
-        "model_too_large",
-        f"{model} needs {need_bytes:,} bytes; this node has {means.memory_budget_bytes:,} for models "
-        f"and {means.host_cache_bytes:,} for their weights",
-        "give the node more memory, or push a smaller model or dtype",
-    )

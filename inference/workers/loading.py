@@ -35,8 +35,9 @@ class LoadReport:
     """What a load found and took. `phases` are milliseconds that exclude each other and make up `total_ms`.
 
     queue: waiting for room; prepare: config and tokenizer, which stand for a header here, since the extents are known;
-    fork; boot: the new process up to its first work, and what it says on the way; fetch, verify: waiting for bytes and
-    for their check; attach; warm: slots and first run; text: the tokenizer, as far as it took longer than all else.
+    fork (spawn, of an external engine); boot: the new process up to its first work, and what it says on the way; fetch,
+    verify: waiting for bytes and for their check; attach (of an external engine folder, convert, load); warm: slots and
+    first run; text: the tokenizer, as far as it took longer than all else.
     """
 
     start: str = "resident"
@@ -50,7 +51,12 @@ class LoadReport:
     """What the copies to a device took; of a start that did not wait for them, once it is known."""
 
     def note_ready(
-        self, ready: Message, landing: Landing, laps: Mapping[str, float], fork_ms: float, total_ms: float
+        self,
+        ready: Message,
+        landing: Landing,
+        laps: Mapping[str, float],
+        birth: tuple[str, float],
+        total_ms: float,
     ) -> None:
         """Take the engine's and the landing's figures, once the engine can answer.
 
@@ -58,13 +64,14 @@ class LoadReport:
         landing's own work was. An engine that starts before all bytes are here (`gated`) leaves the rest of the wait to
         the first request's prompt.
         """
+        born, birth_ms = birth
         engine = {str(name): float(ms) for name, ms in dict(ready.get("phases") or {}).items()}
-        boot_ms = laps["fork"] + laps["engine"] - fork_ms - sum(engine.values())
+        boot_ms = laps["fork"] + laps["engine"] - birth_ms - sum(engine.values())
         waited_ms = engine.pop("wait", 0.0)
         work = landing.phases
         whole_ms = sum(work.values())
         verify_ms = waited_ms * work.get("verify", 0.0) / whole_ms if whole_ms else 0.0
-        self.phases = {"queue": laps["queue"], "prepare": laps["prepare"], "fork": fork_ms}
+        self.phases = {"queue": laps["queue"], "prepare": laps["prepare"], born: birth_ms}
         self.phases |= {"boot": max(0.0, boot_ms), "fetch": waited_ms - verify_ms, "verify": verify_ms}
         self.phases |= {**engine, "text": laps["text"]}
         self.start = landing.source

@@ -90,6 +90,9 @@ class Landing(Protocol):
     def progress(self) -> LandingProgress:
         """How far it is."""
 
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for the whole; False when `timeout_s` passed. Raises LandingError. Blocks."""
+
     def release(self) -> None:
         """Unpin it, once every process that maps it has ended."""
 

@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inference.api.sequences import ModelLimits
-from inference.api.template import json_file
-from inference.devices import CPU
 from inference.workers.board import Board, LoadFailure
-from inference.workers.engine_process import EngineProcess
+from inference.workers.engines import Load
 from inference.workers.life import Act, Event, State, Tenancy, move
 from inference.workers.loading import LoadReport, Room, stopped, unreadable
 from inference.workers.pulse import GIVEN_UP, Pulse, patience_s
-from inference.workers.shell_link import ShellError
+from inference.workers.resident import OutsideModel, Resident, ResidentModel, not_resident
 from weights_cache.view import LandingError
-from wire.refusal import Refusal
 from wire.timing import Phases
 
 if TYPE_CHECKING:
@@ -24,12 +21,12 @@ if TYPE_CHECKING:
 
     from inference.api.modeltext import ModelText, TextShelf
     from inference.link import Message
-    from inference.workers.calls import EngineCalls
-    from inference.workers.seams import Landing, Shell, Tier
+    from inference.workers.engines import Engine, Maker, Makers
+    from inference.workers.seams import Landing, Tier
     from weights_cache.revision import Revision
 
-LOAD_DEADLINE_S = 600.0
-"""A load that takes longer has hung: 100 GB at 1 GB/s take under two minutes."""
+__all__ = ["OutsideModel", "Parts", "ResidentModel", "Worker", "not_resident"]
+
 DRAIN_DEADLINE_S = 60.0
 """Running requests may finish for so long once their worker is to go."""
 POLL_S = 0.1
@@ -41,19 +38,8 @@ class Parts:
     """What every worker of a host is made with."""
 
     tier: Tier
-    shell: Shell
+    makers: Makers
     texts: TextShelf
-    device: str = CPU
-
-
-@dataclass(frozen=True, slots=True)
-class ResidentModel:
-    """What a request uses of a worker."""
-
-    revision: Revision
-    text: ModelText
-    limits: ModelLimits
-    calls: EngineCalls
 
 
 class Worker:
@@ -65,6 +51,7 @@ class Worker:
         room: Room,
         board: Board,
         parts: Parts,
+        maker: Maker,
         *,
         now: Callable[[], float],
         asked_at: float | None = None,
@@ -75,16 +62,19 @@ class Worker:
         self.board = board
         self.state = State.LOADING
         self.num_served = 0
+        self.fell = False
+        """Whether it ended, or never began, with nobody having asked it to end."""
         self.ready: Message = {}
         self.report = LoadReport()
         self.gone = asyncio.Event()
+        self.maker = maker
         self._parts, self._now = parts, now
         self._laps = Phases("node", now, asked_at)
-        self._model: ResidentModel | None = None
+        self._model: Resident | None = None
         self._landing: Landing | None = None
-        self._engine: EngineProcess | None = None
+        self._engine: Engine | None = None
         self._heard_ready = asyncio.Event()
-        self._fatal: str | None = None
+        self._fatal: Message = {}
         self._failure = stopped()
         self._pulse = Pulse(now())
         self.was_lost = False
@@ -100,7 +90,7 @@ class Worker:
     @property
     def stats(self) -> Message:
         """The engine's latest figures."""
-        return self._engine.calls.stats if self._engine else {}
+        return self._engine.stats if self._engine else {}
 
     @property
     def num_requests(self) -> int:
@@ -115,6 +105,8 @@ class Worker:
     @property
     def stalled_s(self) -> float:
         """Seconds without a step beyond what its pace lets expect; 0 while its loop goes on, or waits for weights."""
+        if self._engine is not None and self._engine.stalled_s:
+            return self._engine.stalled_s  # one that has its own way to tell
         patience = patience_s(self.stats, is_busy=self._num_requests > 0)
         silent_s = self._pulse.silent_s(self._now())
         return silent_s if silent_s > patience and not self._is_landing else 0.0
@@ -131,16 +123,20 @@ class Worker:
         is_busy, now = self._num_requests > 0, self._now()
         if self._pulse.is_due(now, is_busy=is_busy):
             self._pulse.asked(now)
-            self._engine.calls.tell({"op": "ping"})
+            self._engine.ping()
         if self.stalled_s > GIVEN_UP * patience_s(self.stats, is_busy=is_busy):
             self.was_lost = True
             self._happen(Event.FAILED)
+
+    async def metrics(self) -> bytes | None:
+        """Its engine's own page of figures, if it has one."""
+        return None if self._engine is None else await self._engine.metrics()
 
     def tenancy(self) -> Tenancy:
         """This worker as the choice of whom to stop sees it."""
         return Tenancy(self.revision.id, self.state, self.room.num_bytes, self.idle_s, self._num_requests)
 
-    def enter(self) -> ResidentModel:
+    def enter(self) -> Resident:
         """A request begins; leave it again with `leave`.
 
         Raises:
@@ -185,6 +181,7 @@ class Worker:
             self._failure = failure  # told once the room it took is free again
         finally:
             self.was_lost = self.was_lost or self.state is State.RESIDENT
+            self.fell = self.was_lost or self.state is State.LOADING
             self._happen(Event.FAILED)
             await self._end()
             self._happen(Event.EXITED)
@@ -193,20 +190,19 @@ class Worker:
         laps = self._laps
         laps.mark("queue")
         try:
-            async with asyncio.timeout(LOAD_DEADLINE_S):
+            async with asyncio.timeout(self.maker.load_deadline_s):
                 files = await self._prepare()
                 laps.mark("prepare")
                 await self._fork(files)
                 laps.mark("fork")
                 await self._until_ready(files)
         except TimeoutError as cause:
-            message = f"the model was not ready within {LOAD_DEADLINE_S:g} s"
+            message = f"the model was not ready within {self.maker.load_deadline_s:g} s"
             raise LoadFailure("load_timeout", message, "look at the node's log") from cause
         if self._landing is None or self._engine is None:
             raise stopped()
-        self.report.note_ready(
-            self.ready, self._landing, laps.items, self._engine.fork_ms, sum(laps.items.values())
-        )
+        birth = self.maker.birth, self._engine.birth_ms
+        self.report.note_ready(self.ready, self._landing, laps.items, birth, sum(laps.items.values()))
 
     async def _prepare(self) -> Mapping[str, bytes]:
         """Start the landing and read the small files, side by side."""
@@ -223,28 +219,8 @@ class Worker:
     async def _fork(self, files: Mapping[str, bytes]) -> None:
         if self._landing is None or self.state is not State.LOADING:
             raise stopped()
-        spec = self._spec(json_file(files, "config.json"), self._landing)
-        try:
-            self._engine = await EngineProcess.fork(self._parts.shell, spec, self._landing, self._hear)
-            self._engine.calls.on_any = self._note_life
-        except (ShellError, OSError) as cause:
-            raise LoadFailure(
-                "fork_failed", f"no engine could be forked: {cause}", "it is tried again"
-            ) from cause
-
-    def _spec(self, config: dict[str, Any], landing: Landing) -> dict[str, Any]:
-        return {
-            "revision": self.revision.as_value(),
-            "config": config,
-            "dtype": self.revision.spec.dtype,
-            "deterministic": self.revision.spec.deterministic or False,
-            "max_slots": self.room.max_slots,
-            "max_len": self.revision.facts.context_tokens,
-            "num_threads": self.room.num_threads,
-            "kv_budget_bytes": max(1, self.room.kv_bytes),
-            "device": self._parts.device,
-            "mapped": [(each.file, each.data_at) for each in landing.mapped],
-        }
+        load = Load(self.revision, self.room, files, self._landing, self._hear, self._note_life)
+        self._engine = await self.maker.start(load)
 
     async def _until_ready(self, files: Mapping[str, bytes]) -> None:
         """Wait for the engine; read the tokenizer meanwhile and say how far the landing is."""
@@ -265,11 +241,11 @@ class Worker:
         finally:
             await _settled(ready, silent, text)
 
-    def _admit(self, text: ModelText, engine: EngineProcess) -> None:
+    def _admit(self, text: ModelText, engine: Engine) -> None:
         facts = self.revision.facts
         max_len = min(facts.context_tokens, int(self.ready.get("max_len") or facts.max_len))
         limits = ModelLimits(max_len, facts.vocab_size or text.vocabulary.num_ids, facts.eos_token_ids)
-        self._model = ResidentModel(self.revision, text, limits, engine.calls)
+        self._model = engine.resident(self.revision, text, limits)
 
     def _post_landing(self) -> None:
         progress = self._landing.progress() if self._landing else None
@@ -302,7 +278,7 @@ class Worker:
                     str(message.get("phase")), int(message.get("done") or 0), int(message.get("total") or 0)
                 )
             case "fatal":
-                self._fatal = str(message.get("message") or "")
+                self._fatal = message
             case _:
                 pass  # stats are kept by the calls, and a pong has said all
 
@@ -312,8 +288,12 @@ class Worker:
             return unreadable(error)
         if self.state is not State.LOADING:
             return stopped()
-        why = self._fatal or "its process ended before it was ready"
-        return LoadFailure("engine_failed", f"the engine did not start: {why}", "look at the node's log")
+        why, fatal = self._fatal.get("message") or "its process ended before it was ready", self._fatal
+        return LoadFailure(
+            str(fatal.get("failure") or "engine_failed"),
+            f"the engine did not start: {why}",
+            str(fatal.get("next") or "look at the node's log"),
+        )
 
     def _happen(self, event: Event) -> None:
         self.state, acts = move(self.state, event)
@@ -330,7 +310,7 @@ class Worker:
             case Act.KILL if self._engine is not None:
                 self._engine.kill()
             case Act.FAIL_CALLS if self._engine is not None:
-                self._engine.calls.fail_all()
+                self._engine.fail_all()
             case Act.RELEASE:
                 self._model = None
                 self.board.finish(self._failure.line())
@@ -341,7 +321,7 @@ class Worker:
     def _stop(self) -> None:
         """Have the engine exit, once no request is on it: one that has entered may not have sent its order yet."""
         if self._engine is not None and not self._num_requests:
-            self._engine.calls.tell({"op": "stop"})
+            self._engine.stop()
 
 
 async def _settled(*tasks: asyncio.Task[Any]) -> None:
@@ -352,9 +332,3 @@ async def _settled(*tasks: asyncio.Task[Any]) -> None:
     for task in tasks:
         if not task.cancelled():
             task.exception()
-
-
-def not_resident(model: str) -> Refusal:
-    """What the gateway hears when it is to load the revision (again) first."""
-    message = f"No worker of this node holds {model} now. Load it and send the request again."
-    return Refusal(409, "not_resident", message, "server_error", retry_after_s=1)

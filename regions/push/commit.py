@@ -65,6 +65,14 @@ class Patience:
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """The names that a push may use. `engines` is None where whoever judges does not know them."""
+
+    regions: Sequence[str]
+    engines: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Complete:
     """A whole model: what to commit. `weights` are the weight files with their headers, in name order.
 
@@ -124,6 +132,7 @@ def judge(
     quiet_for_s: float,
     patience: Patience,
     all_regions: Sequence[str],
+    engines: Sequence[str] | None = None,
     unfinished: Sequence[str] = (),
 ) -> Verdict:
     """The verdict on a prefix.
@@ -134,6 +143,7 @@ def judge(
         quiet_for_s: how long the listing has been seen unchanged.
         patience: how long to wait for what.
         all_regions: the names of the platform's regions.
+        engines: the external engines that a model may name; None: whoever asks does not know them.
         unfinished: paths whose upload has begun and not ended.
     """
     if sorted_folder(listing).is_empty:
@@ -142,7 +152,7 @@ def judge(
     whole = manifest if manifest is not None and manifest.matches(listing) else None
     if whole is None and unfinished:
         return Waiting(f"the upload of {unfinished[0]} has begun and not ended", patience.quiet_s)
-    outcome, may_pass = _examined(listing, found, whole, all_regions)
+    outcome, may_pass = _examined(listing, found, whole, Known(all_regions, engines))
     if whole is None and manifest is not None and manifest.mixes(sorted_folder(listing).weights.values()):
         outcome, may_pass = Refused("mixed_push", MIXED_MESSAGE, MIXED_NEXT), True
     is_stale = whole is None and claims_schema(found.small.get(MANIFEST, b""))
@@ -162,14 +172,14 @@ def _reason(outcome: Complete | Refused) -> str:
 
 
 def _examined(
-    listing: Sequence[Listed], found: Bytes, manifest: Manifest | None, all_regions: Sequence[str]
+    listing: Sequence[Listed], found: Bytes, manifest: Manifest | None, known: Known
 ) -> tuple[Complete | Refused, bool]:
     """What the bytes are, whatever the time; and whether a file still to come would mend a refusal."""
     chosen = manifest.only(listing) if manifest else tuple(listing)
     folder = sorted_folder(chosen)
     told = _beside(listing, chosen) if manifest else []
     try:
-        return _complete(folder, found, manifest, all_regions, told), False
+        return _complete(folder, found, manifest, known, told), False
     except ProblemError as problem:
         refused = Refused(problem.code, problem.message, problem.next_step, left_out(folder.others, told))
         return refused, problem.may_pass
@@ -184,11 +194,11 @@ def _beside(listing: Sequence[Listed], chosen: Sequence[Listed]) -> list[LeftOut
 
 
 def _complete(
-    folder: Folder, found: Bytes, manifest: Manifest | None, all_regions: Sequence[str], told: list[LeftOut]
+    folder: Folder, found: Bytes, manifest: Manifest | None, known: Known, told: list[LeftOut]
 ) -> Complete:
     """The whole model in the folder. Raises ProblemError with the first reason why it is none."""
     _check_sizes(folder)
-    spec = _spec(folder, found, manifest, all_regions)
+    spec = _spec(folder, found, manifest, known)
     told += _check_config(folder, found)
     if TOKENIZER not in folder.small:
         raise ProblemError("missing_tokenizer", "there is no tokenizer.json", SAVE_TOKENIZER, may_pass=True)
@@ -216,12 +226,12 @@ def _check_sizes(folder: Folder) -> None:
             raise ProblemError("file_too_large", message, "push the model's own file of that name")
 
 
-def _spec(folder: Folder, found: Bytes, manifest: Manifest | None, all_regions: Sequence[str]) -> Spec:
+def _spec(folder: Folder, found: Bytes, manifest: Manifest | None, known: Known) -> Spec:
     """The wishes of model.toml; the regions that the push itself names are checked too."""
     try:
         if manifest is not None and manifest.regions is not None:
-            check_regions(manifest.regions, all_regions, "the push")
-        return read_spec(found.small[SPEC], all_regions) if folder.spec else Spec()
+            check_regions(manifest.regions, known.regions, "the push")
+        return read_spec(found.small[SPEC], known.regions, known.engines) if folder.spec else Spec()
     except SpecError as error:
         raise ProblemError("bad_model_toml", error.message, error.next_step) from error
 

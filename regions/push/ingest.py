@@ -84,6 +84,7 @@ class Ingest:
         audience: Audience,
         *,
         all_regions: Sequence[str],
+        engines: Sequence[str] = (),
         patience: Patience,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -93,7 +94,7 @@ class Ingest:
         self._sealer = sealer
         self._nodes = nodes
         self._audience = audience
-        self._all_regions = all_regions
+        self._all_regions, self._engines = all_regions, engines
         self._patience = patience
         self._clock = clock
         self._wall = wall
@@ -176,6 +177,7 @@ class Ingest:
             quiet_for_s=quiet_for_s,
             patience=self._patience,
             all_regions=self._all_regions,
+            engines=self._engines,
             unfinished=await watched.prefix.unfinished(listing, self._wall()),
         )
 

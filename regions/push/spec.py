@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MAX_SPEC_BYTES = 64 << 10  # nine keys; the rest can only be comments
 
+OWN_ENGINE = "nearfield"
+"""The engine of a model that names none."""
 KEYS = tuple(part.name for part in fields(Spec))
 
 
@@ -30,12 +32,13 @@ class SpecError(ValueError):
         self.next_step = next_step
 
 
-def read_spec(data: bytes, all_regions: Sequence[str]) -> Spec:
+def read_spec(data: bytes, all_regions: Sequence[str], engines: Sequence[str] | None = None) -> Spec:
     """The wishes in the bytes of `model.toml`.
 
     Args:
         data: the file; at most MAX_SPEC_BYTES.
         all_regions: the names that `regions` may choose from.
+        engines: the external engines that the operator defined; None: not known here, and not checked.
 
     Raises SpecError.
     """
@@ -45,6 +48,8 @@ def read_spec(data: bytes, all_regions: Sequence[str]) -> Spec:
     spec = _spec(values)
     if spec.regions is not None:
         check_regions(spec.regions, all_regions, "model.toml")
+    if engines is not None:
+        _check_engine(spec.engine, engines)
     _check_replicas(spec)
     _check_hours(spec)
     _check_promise(spec)
@@ -97,6 +102,17 @@ def check_regions(regions: Sequence[str], all_regions: Sequence[str], who: str) 
             raise SpecError(f"{who} names an unknown region {name[:63]!r}", known)
 
 
+def _check_engine(name: str | None, engines: Sequence[str]) -> None:
+    if name is None or name in {OWN_ENGINE, *engines}:
+        return
+    close = get_close_matches(name, (OWN_ENGINE, *engines), 1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise SpecError(
+        f"model.toml names an unknown engine {name!r}; there are: {', '.join((OWN_ENGINE, *engines))}",
+        f"{hint}the operator defines it as [engines.{name}] in nearfield.toml; without `engine` the model gets ours",
+    )
+
+
 def _check_replicas(spec: Spec) -> None:
     least, most = spec.min_replicas, spec.max_replicas
     if least is not None and most is not None and least > most:
@@ -117,7 +133,7 @@ def _check_hours(spec: Spec) -> None:
 
 
 def _check_promise(spec: Spec) -> None:
-    if spec.deterministic and spec.engine is not None:
+    if spec.deterministic and spec.engine not in {None, OWN_ENGINE}:
         raise SpecError(
             f"model.toml asks for deterministic answers of the engine {spec.engine!r}, which cannot promise them",
             "leave `engine` out, or `deterministic`",

@@ -8,6 +8,7 @@ import pytest
 
 from deploy import fleet, pki, secrets
 from deploy.config import ConfigError, load, parse, pick
+from deploy.doctor import _engines
 from deploy.roles import _key, _keys_of, _webhook, access_key, endpoint, homes_of, store_socket
 from storage.client.endpoint import SOCKET_NAME
 from storage.notify.webhook import Webhook
@@ -282,3 +283,45 @@ def test_a_node_keeps_its_weights_where_the_file_says(written):
     text = written.read_text().replace("landing_pool_bytes", 'cache = "kept"\nlanding_pool_bytes')
 
     assert {n.cache for n in parse(tomllib.loads(text), written).nodes.values()} == {written.parent / "kept"}
+
+
+def test_no_engine_but_ours_unless_the_operator_defines_one(written):
+    text = written.read_text()
+    before = load(written).engines
+    written.write_text(
+        text + '\n[engines.vllm]\nargs = ["--seed", "1"]\n\n[engines.mine]\ncommand = ["s", "{socket}"]\n'
+    )
+    after = load(written).engines
+
+    assert before == {}
+    assert {name: each.kind for name, each in after.items()} == {"vllm": "vllm", "mine": "command"}
+    assert after["vllm"].words[-2:] == ("--seed", "1")
+    assert after["mine"].listens_at_socket
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ('[engines.mine]\ncomand = ["s"]', "Did you mean `command`?"),
+        ('[engines.mine]\ncommand = "s {port}"', "must be a list of strings"),
+        ('[engines.mine]\ncommand = ["s"]', "where to listen"),
+        ("[engines.nearfield]", "no name for an engine"),
+        ("[engine.vllm]", "Did you mean `engines`?"),
+    ],
+)
+def test_a_mistake_in_an_engine_is_named_with_a_way_out(written, section, said):
+    written.write_text(f"{written.read_text()}\n{section}\n")
+
+    with pytest.raises(ConfigError, match=said.replace("?", "[?]")):
+        load(written)
+
+
+def test_doctor_looks_for_the_programs_of_engines(written, tmp_path):
+    command = '[engines.{}]\ncommand = ["{}", "{{port}}"]\n'
+    text = command.format("here", "sh") + command.format("absent", "no-such-program")
+    written.write_text(f"{written.read_text()}\n{text}")
+    found = {each.name: each for each in _engines(written.parent)}
+
+    assert (found["engine here"].well, found["engine absent"].well) == (True, False)
+    assert "no-such-program" in found["engine absent"].seen
+    assert list(_engines(tmp_path / "none")) == []

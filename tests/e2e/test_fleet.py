@@ -1,11 +1,16 @@
 """The roles as separate machines would run them: own folders, own secrets, known by address alone."""
 
+import asyncio
 import datetime as dt
 import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from deploy import fleet, pki, up
 from deploy.config import load
@@ -48,39 +53,78 @@ def _start(config: Path, role: str, name: str) -> subprocess.Popen[str]:
         return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT)
 
 
-def test_roles_on_machines_of_their_own_make_one_platform(tmp_path):
-    """Four hosts with nothing in common but the TOML: a push through the edge is answered there."""
-    import asyncio
+ENGINE = """
+[engines.peer]
+command = {command}
+warm = ""
+memory_bytes = 1048576
+"""
+SERVER = str(ROOT / "tests" / "inference" / "outside_server.py")
 
-    authority = pki.ensure(tmp_path / "tls", dt.datetime.now(dt.UTC))
-    original = fleet.write(fleet.FleetPlan(tmp_path, regions=("iad",), usual_ports=()), authority)
-    processes = []
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPlatform]:
+    """Four hosts with nothing in common but the TOML, whose operator defined one external engine."""
+    folder = tmp_path_factory.mktemp("fleet")
+    authority = pki.ensure(folder / "tls", dt.datetime.now(dt.UTC))
+    original = fleet.write(fleet.FleetPlan(folder, regions=("iad",), usual_ports=()), authority)
+    command = [sys.executable, "-I", "-S", SERVER, "good", "{port}", str(folder / "served")]
+    original.write_text(original.read_text() + ENGINE.format(command=json.dumps(command)))
+    processes: list[subprocess.Popen[str]] = []
     try:
         for host, roles in HOSTS.items():
-            config = _host(tmp_path / "hosts", host, original)
+            config = _host(folder / "hosts", host, original)
             share(config.parent)
             processes += [_start(config, *role) for role in roles]
             for process in processes[-len(roles) :]:
                 line = json.loads(process.stdout.readline())
                 assert line["ready"] is True
             if host == "store-host":
-                credentials = asyncio.run(up.bootstrap(load(original), tmp_path))
-        platform = RunningPlatform(tmp_path, processes[-1])
+                assert asyncio.run(up.bootstrap(load(original), folder)).api_key
+        platform = RunningPlatform(folder, processes[-1])
         wait_for(lambda: hears_every_region(platform), 30, "the edge hears the region")
-        platform.nearfield("push", str(TINYCHAT), CHAT)
-        wait_live(platform, CHAT)
-        entry = questions()[0]
-        raw = platform.openai().chat.completions.with_raw_response.create(
-            model=CHAT,
-            messages=[{"role": "user", "content": entry["question"]}],
-            temperature=0,
-            max_tokens=64,
-        )
-        assert raw.parse().choices[0].message.content.strip() == entry["answer"]
-        assert credentials.api_key
+        yield platform
     finally:
         for process in processes:
             process.terminate()
         for process in processes:
             process.wait(30)
             process.stdout.close()
+
+
+def _asked(platform: RunningPlatform, model: str, question: str, **more: Any) -> Any:
+    return platform.openai().chat.completions.create(
+        model=model, messages=[{"role": "user", "content": question}], temperature=0, max_tokens=64, **more
+    )
+
+
+def test_roles_on_machines_of_their_own_make_one_platform(hosts: RunningPlatform) -> None:
+    """A push through the edge is answered there."""
+    hosts.nearfield("push", str(TINYCHAT), CHAT)
+    wait_live(hosts, CHAT)
+    entry = questions()[0]
+
+    assert _asked(hosts, CHAT, entry["question"]).choices[0].message.content.strip() == entry["answer"]
+
+
+def test_a_model_names_an_engine_and_users_see_no_difference(hosts: RunningPlatform, tiny_copy: Path) -> None:
+    """Pushed, probed, live, asked through the edge; the server behind it got the platform's name of the model."""
+    (tiny_copy / "model.toml").write_text('engine = "peer"\n')
+    hosts.nearfield("push", str(tiny_copy), "acme/outside")
+    wait_live(hosts, "acme/outside")
+    whole = _asked(hosts, "acme/outside", "hi")
+    parts = [chunk.choices[0].delta.content for chunk in _asked(hosts, "acme/outside", "hi", stream=True)]
+    lines = [json.loads(line) for line in (hosts.state / "served").read_text().splitlines()]
+
+    assert whole.choices[0].message.content == "".join(parts) == "The quick brown fox"
+    assert (whole.model, whole.usage.completion_tokens) == ("acme/outside", 4)
+    assert {line["body"]["model"] for line in lines if "body" in line} == {"acme/outside"}
+
+
+def test_an_engine_that_nobody_defined_is_refused_at_push(hosts: RunningPlatform, tiny_copy: Path) -> None:
+    """With the names there are, and what to do; the folder alone does not tell, so the region says it."""
+    (tiny_copy / "model.toml").write_text('engine = "pear"\n')
+    done = hosts.nearfield("push", str(tiny_copy), "acme/unknown", check=False)
+
+    assert done.returncode == 7, done.stdout + done.stderr
+    assert "did you mean 'peer'" in " ".join((done.stdout + done.stderr).split())

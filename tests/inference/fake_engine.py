@@ -96,9 +96,13 @@ class FakeLanding:
     def progress(self) -> FakeProgress:
         return FakeProgress()
 
+    def wait(self, timeout_s: float | None = None) -> bool:
+        return True
+
     def release(self) -> None:
-        self.released = True
-        os.close(self.fd)
+        if not self.released:  # as the real one, it may be called twice
+            self.released = True
+            os.close(self.fd)
 
 
 @dataclass

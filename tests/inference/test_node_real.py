@@ -134,7 +134,7 @@ class Lent:
     """The shell of all tests, for one node: whoever started it ends it."""
 
     def __init__(self, shell: ShellLink) -> None:
-        self.gone = shell.gone
+        self.gone, self.pid = shell.gone, shell.pid
         self.fork, self.inspect, self.exited = shell.fork, shell.inspect, shell.exited
 
     async def close(self) -> None:
@@ -164,9 +164,9 @@ class RealNode:
 
 @asynccontextmanager
 async def real_node(
-    tmp_path: Path, living_shell: LivingShell, handoff: Handoff | None = None
+    tmp_path: Path, living_shell: LivingShell, handoff: Handoff | None = None, **more: Any
 ) -> AsyncIterator[RealNode]:
-    """A node whose store is a folder; `handoff`: who hands over files of weights beside it."""
+    """A node whose store is a folder; `handoff`: who hands over files of weights beside it; `more` settings."""
 
     async def start() -> Any:
         return Lent(await living_shell())
@@ -190,6 +190,7 @@ async def real_node(
             memory_budget_bytes=1 << 30,
             host_cache_bytes=1 << 30,
             max_slots=4,
+            **more,
         )
         node = Node(settings, tier, shell, child)
         stop, port = asyncio.Event(), asyncio.get_running_loop().create_future()

@@ -375,3 +375,19 @@ def test_no_bytes_make_judge_raise(damage):
     files = {**sharded(), **damage}
 
     assert isinstance(verdict(files), Complete | Refused | Waiting)
+
+
+@pytest.mark.parametrize(("engines", "code"), [(None, None), (("vllm",), None), ((), "bad_model_toml")])
+def test_a_named_engine_is_one_of_the_operator_s(engines, code):
+    """`nearfield push` does not know them (None); the region does, and refuses what nobody defined."""
+    files = {**whole(), "model.toml": b'engine = "vllm"'}
+    found = judge(
+        listed(files),
+        seen(files),
+        quiet_for_s=LONG_S,
+        patience=PATIENCE,
+        all_regions=REGIONS,
+        engines=engines,
+    )
+
+    assert getattr(found, "code", None) == code

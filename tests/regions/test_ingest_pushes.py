@@ -332,13 +332,14 @@ async def test_model_toml_is_part_of_the_revision_and_of_the_pointer():
     made = Made()
     async with made.running():
         made.disk.push(
-            MODEL, {**whole(), "model.toml": b'idle_timeout_s = 7\nregions = ["iad", "fra"]\nengine = "vllm"'}
+            MODEL,
+            {**whole(), "model.toml": b'idle_timeout_s = 7\nregions = ["iad", "fra"]\nengine = "nearfield"'},
         )
         await made.until_live()
 
         assert made.pointer()["regions"] == ["iad", "fra"]
         assert made.find().idle_timeout_s == 7.0
-        assert made.find().live.spec.engine == "vllm"
+        assert made.find().live.spec.engine == "nearfield"
 
 
 async def test_many_models_are_followed_at_once():

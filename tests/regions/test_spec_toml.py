@@ -113,3 +113,26 @@ def test_no_bytes_raise_anything_else(data):
         read_spec(data, REGIONS)
     except SpecError as error:
         assert error.next_step  # noqa: PT017 - most bytes are refused, some are TOML
+
+
+def test_an_engine_is_ours_or_one_that_the_operator_defined():
+    defined = ("vllm", "fast")
+    found = [
+        read_spec(f'engine = "{name}"'.encode(), REGIONS, defined).engine for name in ("fast", "nearfield")
+    ]
+
+    assert found == ["fast", "nearfield"]
+    assert read_spec(b"", REGIONS, ()).engine is None
+
+
+@pytest.mark.parametrize(
+    ("name", "defined", "said"),
+    [("vlm", ("vllm",), "did you mean 'vllm'"), ("command", (), "without `engine`")],
+)
+def test_an_unknown_engine_is_refused_with_those_there_are(name, defined, said):
+    with pytest.raises(SpecError) as caught:
+        read_spec(f'engine = "{name}"'.encode(), REGIONS, defined)
+
+    assert "nearfield" in caught.value.message
+    assert said in caught.value.next_step
+    assert f"[engines.{name}]" in caught.value.next_step

@@ -1,0 +1,97 @@
+"""Where requests enter one external engine: its address, how many are inside, and when it was last heard."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from wire.dial import DialError, Pool
+from wire.refusal import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from inference.outside.definition import Definition
+    from wire.dial import Answer
+
+CONNECT_S = 5.0
+"""To a server on this host that listens; one that does not accept within it has hung."""
+MAX_HEALTH_BYTES = 64 * 1024
+_JSON = (("content-type", "application/json"), ("accept-encoding", "identity"))
+
+
+class Door:
+    """One running engine as its requests see it. `served` is its own name of the model, `folder` where that lies."""
+
+    def __init__(
+        self, made: Definition, model: str, served: str, folder: str, pool: Pool,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self.made, self.model, self.served, self.folder = made, model, served, folder
+        self.num_open = 0
+        self.heard_at = now()
+        self._pool, self._now = pool, now
+        self._hung = False
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """A request is on it. Raises Refusal (429) when as many are as it may have."""
+        if self.num_open >= self.made.max_requests:
+            message = f"The engine of {self.model} has {self.num_open} requests, as many as it may have."
+            raise Refusal(429, "overloaded", message, "rate_limit_error", retry_after_s=1)
+        if not self.num_open:
+            self.heard_at = self._now()  # a silence begins with the first question
+        self.num_open += 1
+        try:
+            yield
+        finally:
+            self.num_open -= 1
+
+    def heard(self) -> None:
+        """It sent something."""
+        self.heard_at = self._now()
+
+    @property
+    def may_be_busy(self) -> bool:
+        """It has requests, and has not been silent for too long."""
+        return self.num_open > 0 and self._now() - self.heard_at < self.made.stall_s
+
+    @property
+    def has_hung(self) -> bool:
+        """A request waited in vain, and no other was answered meanwhile."""
+        return self._hung
+
+    def waited_in_vain(self, since: float) -> None:
+        """A request's deadline passed; it was sent, or last heard of, at `since` (of `now`)."""
+        self._hung = self._hung or self.heard_at <= since
+
+    def now(self) -> float:
+        """Its clock."""
+        return self._now()
+
+    async def post(self, path: str, value: Mapping[str, Any], head_s: float) -> Answer:
+        """Send a request. Raises DialError."""
+        body = json.dumps(value, ensure_ascii=False).encode()
+        return await self._pool.request("POST", path, _JSON, body, connect_s=CONNECT_S, head_s=head_s)
+
+    async def get(self, path: str, deadline_s: float, max_bytes: int = MAX_HEALTH_BYTES) -> bytes | None:
+        """The body of a page; None if the engine does not give it (with status 200, in time)."""
+        try:
+            answer = await self._pool.request(
+                "GET", path, connect_s=min(CONNECT_S, deadline_s), head_s=deadline_s
+            )
+            async with answer:
+                body = await answer.read(max_bytes, deadline_s)
+                return body if answer.head.status == 200 else None
+        except DialError:
+            return None
+
+    def cut(self) -> None:
+        """Break every connection: what waits on one fails now."""
+        self._pool.abort()
+
+    async def close(self) -> None:
+        """No more requests."""
+        await self._pool.close()

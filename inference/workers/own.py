@@ -1,0 +1,60 @@
+"""Our own engine, forked from the shell for one revision."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from inference.api.template import json_file
+from inference.devices import CPU
+from inference.workers.board import LoadFailure
+from inference.workers.engine_process import EngineProcess
+from inference.workers.room import Means, own_room
+from inference.workers.shell_link import ShellError
+
+if TYPE_CHECKING:
+    from inference.workers.engines import Load
+    from inference.workers.loading import Room
+    from inference.workers.seams import Shell
+    from weights_cache.revision import Revision
+
+LOAD_DEADLINE_S = 600.0
+"""A load that takes longer has hung: 100 GB at 1 GB/s take under two minutes."""
+
+
+class OwnMaker:
+    """Forks engines of ours (`engines.Maker`)."""
+
+    birth = "fork"
+    load_deadline_s = LOAD_DEADLINE_S
+    backs_off = False  # the next one is there in milliseconds
+
+    def __init__(self, shell: Shell, device: str = CPU) -> None:
+        self._shell, self._device = shell, device
+
+    def room(self, revision: Revision, means: Means) -> Room:
+        """See `Maker`."""
+        return own_room(revision, means)
+
+    async def start(self, load: Load) -> EngineProcess:
+        """See `Maker`."""
+        try:
+            engine = await EngineProcess.fork(self._shell, self._spec(load), load.landing, load.hear)
+        except (ShellError, OSError) as cause:
+            message = f"no engine could be forked: {cause}"
+            raise LoadFailure("fork_failed", message, "it is tried again") from cause
+        engine.calls.on_any = load.alive
+        return engine
+
+    def _spec(self, load: Load) -> dict[str, Any]:
+        return {
+            "revision": load.revision.as_value(),
+            "config": json_file(load.files, "config.json"),
+            "dtype": load.revision.spec.dtype,
+            "deterministic": load.revision.spec.deterministic or False,
+            "max_slots": load.room.max_slots,
+            "max_len": load.revision.facts.context_tokens,
+            "num_threads": load.room.num_threads,
+            "kv_budget_bytes": max(1, load.room.kv_bytes),
+            "device": self._device,
+            "mapped": [(each.file, each.data_at) for each in load.landing.mapped],
+        }

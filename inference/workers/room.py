@@ -1,0 +1,52 @@
+"""What a node has for workers, and what one of them takes of it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from inference.engine.slots import PAGES_SHARE
+from inference.workers.board import LoadFailure
+from inference.workers.loading import Room
+
+if TYPE_CHECKING:
+    from weights_cache.revision import Revision
+
+WORKER_BYTES = 96 * 1024 * 1024
+"""What a forked engine takes beside weights and slots: private pages of Python and torch, activations."""
+KV_SHARE = 0.25
+"""Of the memory budget, for one model's slots at most: two models and their slots fit a small node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What this host gives to workers. `host_cache_bytes` bounds the weights of all that are resident."""
+
+    memory_budget_bytes: int
+    host_cache_bytes: int
+    max_slots: int
+    num_threads: int
+
+
+def own_room(revision: Revision, means: Means) -> Room:
+    """What an engine of ours takes; it plans its slots within `kv_bytes`. Raises LoadFailure."""
+    facts = revision.facts
+    num_slots = min(means.max_slots, revision.spec.max_batch or means.max_slots)
+    one_context = facts.context_tokens * facts.kv_bytes_per_token
+    slots_bytes = int(num_slots * one_context / (1 - PAGES_SHARE))
+    kv_bytes = min(slots_bytes, max(int(means.memory_budget_bytes * KV_SHARE), facts.kv_bytes_per_token))
+    need_bytes = facts.weight_bytes + kv_bytes + WORKER_BYTES
+    return fitting(revision, means, Room(need_bytes, kv_bytes, num_slots, means.num_threads))
+
+
+def fitting(revision: Revision, means: Means, room: Room) -> Room:
+    """The room, if the host has as much. Raises LoadFailure: it does not fit, even alone."""
+    weight_bytes = revision.facts.weight_bytes
+    if room.num_bytes <= means.memory_budget_bytes and weight_bytes <= means.host_cache_bytes:
+        return room
+    raise LoadFailure(
+        "model_too_large",
+        f"{revision.model} needs {room.num_bytes:,} bytes; this node has {means.memory_budget_bytes:,} for models "
+        f"and {means.host_cache_bytes:,} for their weights",
+        "give the node more memory, or push a smaller model or dtype",
+    )
