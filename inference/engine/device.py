@@ -1,11 +1,12 @@
-"""What the engine asks of a device: memory, pinned memory, copies that go on by themselves, and events.
+"""What the engine asks of a device: memory, pinned memory, copies that go on by themselves, events, recorded work.
 
-`Device` is all that moving weights needs, so that the way they take is tested on a machine without a GPU, by a
-device whose copies come as late as they may. `Cuda` is the real one. Nothing here runs before a fork.
+`Device` is all that moving weights and computing steps need, so that both are tested on a machine without a GPU, by
+a device whose copies come as late as they may. `Cuda` is the real one. Nothing here runs before a fork.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -13,9 +14,12 @@ import torch
 from inference.devices import CPU
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from torch import nn
+
+    from inference.engine.graphs import Graph
+    from inference.engine.paged import Kernels
 
 
 class DeviceError(Exception):
@@ -40,6 +44,13 @@ class Mark(Protocol):
         """Have everything that is computed from now on wait for the point, and the host go on."""
 
 
+class Fetched(Protocol):
+    """A device's tensor on its way to the host."""
+
+    def wait(self) -> torch.Tensor:
+        """The host's copy, when it is here."""
+
+
 class Device(Protocol):
     """One accelerator."""
 
@@ -62,12 +73,28 @@ class Device(Protocol):
     def event(self) -> Mark:
         """A mark, not recorded yet."""
 
+    def put(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A host tensor on the device, for what is computed from now on; the host does not wait."""
+
+    def fetch(self, tensor: torch.Tensor) -> Fetched:
+        """Begin to copy a tensor to the host, behind what was computed so far; nobody may change it until then."""
+
+    def capture(self, work: Callable[[], torch.Tensor]) -> tuple[Graph, torch.Tensor]:
+        """Record what `work` does; a replay's result lies in the tensor. Raises RuntimeError."""
+
+    def free_bytes(self) -> int:
+        """Memory that can still be had."""
+
+    def kernels(self) -> Kernels:
+        """What attention is made of here. Raises DeviceError."""
+
 
 class Cuda:
     """A CUDA device, its context up."""
 
     def __init__(self, name: str) -> None:
         self.torch_device = torch.device(name)
+        self._graph_pool: Any = None
         num_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (self.torch_device.index or 0) >= num_gpus:
             message = f"{name} cannot be used: torch {torch.__version__} finds {num_gpus} GPUs here"
@@ -110,6 +137,61 @@ class Cuda:
         """See `Device`."""
         mark: Mark = torch.cuda.Event()  # type: ignore[no-untyped-call]
         return mark
+
+    def put(self, tensor: torch.Tensor) -> torch.Tensor:
+        """See `Device`. torch keeps the pinned memory until the copy is done."""
+        return tensor.pin_memory().to(self.torch_device, non_blocking=True)
+
+    def fetch(self, tensor: torch.Tensor) -> Fetched:
+        """See `Device`."""
+        target = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        stream = torch.cuda.current_stream(self.torch_device)
+        self.copy(stream, target, tensor)
+        mark = self.event()
+        mark.record(stream)
+        return Marked(target, mark)
+
+    def capture(self, work: Callable[[], torch.Tensor]) -> tuple[Graph, torch.Tensor]:
+        """See `Device`. All graphs share one pool: only one of them runs at a time."""
+        graph = torch.cuda.CUDAGraph()
+        if self._graph_pool is None:
+            self._graph_pool = torch.cuda.graph_pool_handle()
+        with torch.cuda.graph(graph, pool=self._graph_pool, capture_error_mode="thread_local"):
+            found = work()
+        return graph, found
+
+    def free_bytes(self) -> int:
+        """See `Device`. What torch holds and does not use counts as free."""
+        free_bytes, _ = torch.cuda.mem_get_info(self.torch_device)
+        unused = torch.cuda.memory_reserved(self.torch_device) - torch.cuda.memory_allocated(
+            self.torch_device
+        )
+        return int(free_bytes + unused)
+
+    def kernels(self) -> Kernels:
+        """See `Device`."""
+        try:
+            from inference.engine.kernels import TritonKernels  # noqa: PLC0415 - torch's CPU build has no Triton
+        except ImportError as cause:
+            message = (
+                f"attention on {self.torch_device} needs Triton, which torch's CUDA build brings: {cause}"
+            )
+            raise DeviceError("device_unavailable", message) from cause
+        properties = torch.cuda.get_device_properties(self.torch_device)
+        return TritonKernels(properties.multi_processor_count)
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """Memory that a copy writes, and the mark behind it."""
+
+    target: torch.Tensor
+    mark: Mark
+
+    def wait(self) -> torch.Tensor:
+        """See `Fetched`."""
+        self.mark.synchronize()
+        return self.target
 
 
 def warm_up(device: torch.device) -> None:

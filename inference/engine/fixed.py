@@ -22,6 +22,7 @@ from inference.engine.attention import NAMES, Scores, SlotCache
 from inference.engine.device import device_of
 from inference.engine.layout import CPU
 from inference.engine.pages import PAGE_TOKENS
+from inference.engine.sample import choose_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from inference.engine.events import Segment, Step
     from inference.engine.layout import Chunk
+    from inference.engine.sample import Broken, Sampled, Sampler
 
 TILE_TOKENS = 16
 """A full batch of a usual engine in one pass; a lonely stream pays for it by padding (`bench engine`)."""
@@ -163,6 +165,10 @@ class FixedModel:
             logits = self._pass(_padded(places[start : start + width], width), keeps=bool(rows))
             found += [logits[row].float().cpu() for row in rows]
         return list(wanted.values()), torch.stack(found) if found else torch.empty(0, 0)
+
+    def choose(self, logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[Sampled | Broken]:
+        """See `StepModel`."""
+        return choose_all(logits, samplers)
 
     def store(self, slot: int, start: int, pages: tuple[int, ...]) -> None:
         """See `StepModel`."""

@@ -18,7 +18,7 @@ from inference.engine.orders import (
     Vocabulary,
     parse_order,
 )
-from inference.engine.sample import ROW_FAULTS, Broken, Sampler, choose_all
+from inference.engine.sample import ROW_FAULTS, Broken, Sampler
 
 if TYPE_CHECKING:
     import torch
@@ -195,7 +195,7 @@ class GenerateLoop:
         chosen: dict[str, Sampled] = {}
         failed: list[Event] = []
         samplers = [self._samplers[order_id] for order_id in ids]
-        for order_id, found in zip(ids, choose_all(logits, samplers) if ids else (), strict=True):
+        for order_id, found in zip(ids, self._model.choose(logits, samplers) if ids else (), strict=True):
             if isinstance(found, Broken):
                 failed += self._fail(order_id, found.code, found.message)
             else:

@@ -19,11 +19,15 @@ from inference.engine.device import device_of
 from inference.engine.fixed import FixedModel
 from inference.engine.layout import StepLayout
 from inference.engine.pages import PAGE_TOKENS
+from inference.engine.sample import choose_all
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from transformers import PreTrainedConfig, PreTrainedModel
 
     from inference.engine.events import Segment, Step
+    from inference.engine.sample import Broken, Sampled, Sampler
 
 SLOT_FAMILIES = frozenset({
     "cohere", "cohere2", "exaone4", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "gpt2",
@@ -42,7 +46,10 @@ class StepModel(Protocol):
     """Computes steps and keeps the rows' state between them."""
 
     def forward(self, step: Step) -> tuple[list[str], torch.Tensor]:
-        """Compute and store the step; the ids that sample and their logits [ids, vocabulary] in float32."""
+        """Compute and store the step; the ids that sample and their logits, [ids, vocabulary]."""
+
+    def choose(self, logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[Sampled | Broken]:
+        """The next token of each row of the logits that `forward` gave last."""
 
     def store(self, slot: int, start: int, pages: tuple[int, ...]) -> None:
         """Copy what the slot holds from position `start` on to `pages`, for `forward` to copy back."""
@@ -65,6 +72,10 @@ class SlotModel:
         """See `StepModel`."""
         layout, logits = self.compute(step)
         return layout.sampled_ids, logits.float().cpu()  # rows are sampled on the host, each by its own rules
+
+    def choose(self, logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[Sampled | Broken]:
+        """See `StepModel`."""
+        return choose_all(logits, samplers)
 
     def compute(self, step: Step) -> tuple[StepLayout, torch.Tensor]:
         """The step's logits where the model computes: [sampled, vocabulary]."""
@@ -113,6 +124,10 @@ class LoneModel:
         if not sampled:
             return [], torch.empty(0, 0)
         return [order_id for order_id, _ in sampled], torch.stack([row for _, row in sampled])
+
+    def choose(self, logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[Sampled | Broken]:
+        """See `StepModel`."""
+        return choose_all(logits, samplers)
 
     def store(self, slot: int, start: int, pages: tuple[int, ...]) -> None:
         """Never asked for: the class' own cache may be of any kind, so nothing of it is kept.

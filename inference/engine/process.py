@@ -17,14 +17,17 @@ from typing import TYPE_CHECKING, NoReturn
 
 import torch
 
+from inference.engine.blocks import BlockPool
 from inference.engine.classes import class_of, config_of
 from inference.engine.device import open_device
 from inference.engine.device_attach import attach_on
+from inference.engine.device_room import DeviceRoom
 from inference.engine.embed import Encoder
 from inference.engine.embedding import EmbedLoop
 from inference.engine.generation import GenerateLoop
 from inference.engine.model import shares_a_pass, step_model
 from inference.engine.orders import Bounds
+from inference.engine.paged_model import PagedModel
 from inference.engine.scheduler import Scheduler
 from inference.engine.slots import plan_room, plan_slots
 from inference.engine.threads import fit_each_pass
@@ -39,6 +42,9 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedConfig
 
+    from inference.engine.device import Device
+    from inference.engine.model import StepModel
+    from inference.engine.slots import SlotPlan
     from inference.spec import EngineSpec
     from weights_cache.plan import Layout
 
@@ -96,12 +102,15 @@ def _serve(spec: EngineSpec, landing_fds: Sequence[int], link: EngineLink) -> No
     config = config_of(spec.config)
     may_gate = spec.gated and revision.facts.kind == "generate" and shares_a_pass(config)
     model_class = class_of(config, revision.facts.kind)
+    room = DeviceRoom(device, revision, spec) if device is not None else None
+    if room is not None:
+        room.check()
     take = attach if device is None else partial(attach_on, device)
     attached = take(revision, landed, model_class, config, dtype=spec.dtype, gated=may_gate)
     if device is None:
         fit_each_pass(attached.model, spec.num_threads)
     attach_ms = (time.perf_counter() - started) * 1000 - landed.waited_ms
-    loop = _loop(spec, revision, attached, config, link)
+    loop = _loop(spec, revision, attached, config, link, room)
     warm_ms = (time.perf_counter() - started) * 1000 - landed.waited_ms - attach_ms
     phases = {"attach": attach_ms, "wait": landed.waited_ms, "warm": warm_ms}
     if device is not None:
@@ -136,7 +145,12 @@ def on_device(phases: dict[str, float], context_ms: float, attached: Attached) -
 
 
 def _loop(
-    spec: EngineSpec, revision: Revision, attached: Attached, config: PreTrainedConfig, link: EngineLink
+    spec: EngineSpec,
+    revision: Revision,
+    attached: Attached,
+    config: PreTrainedConfig,
+    link: EngineLink,
+    device_room: DeviceRoom | None,
 ) -> GenerateLoop | EmbedLoop:
     facts = revision.facts
     most = facts.max_len if not spec.max_len else min(spec.max_len, facts.max_len)
@@ -144,23 +158,37 @@ def _loop(
         encoder = Encoder(attached.model, facts.pooling or "mean", normalize=facts.normalize)
         bounds = Bounds(config.vocab_size, min(most, facts.context_tokens))
         return EmbedLoop(link, encoder, bounds, one_by_one=spec.deterministic)
-    plan = plan_room if shares_a_pass(config) else plan_slots
-    room = plan(
-        max_slots=spec.max_slots,
-        max_len=most,
-        kv_bytes_per_token=facts.kv_bytes_per_token,
-        budget_bytes=spec.kv_budget_bytes,
-    )
-    return GenerateLoop(
-        link,
-        Scheduler(room.num_slots, frozenset(facts.eos_token_ids), num_pages=room.num_pages),
-        step_model(
+    eos_ids = frozenset(facts.eos_token_ids)
+    if device_room is not None and shares_a_pass(config) and not spec.deterministic:
+        room = device_room.plan(most)
+        scheduler, model = paged(device_room.device, attached, room, eos_ids)
+    else:
+        plan = plan_room if shares_a_pass(config) else plan_slots
+        room = plan(
+            max_slots=spec.max_slots,
+            max_len=most,
+            kv_bytes_per_token=facts.kv_bytes_per_token,
+            budget_bytes=spec.kv_budget_bytes,
+        )
+        scheduler = Scheduler(room.num_slots, eos_ids, num_pages=room.num_pages)
+        model = step_model(
             attached.model, room.num_slots, room.max_len, room.num_pages, deterministic=spec.deterministic
-        ),
-        attached.gates,
-        Bounds(facts.vocab_size, room.max_len),
-        room,
+        )
+    return GenerateLoop(link, scheduler, model, attached.gates, Bounds(facts.vocab_size, room.max_len), room)
+
+
+def paged(
+    device: Device, attached: Attached, room: SlotPlan, eos_ids: frozenset[int]
+) -> tuple[Scheduler, StepModel]:
+    """A device's scheduler and model, over the same blocks."""
+    pool = BlockPool(room.num_slots, room.num_blocks)
+    scheduler = Scheduler(room.num_slots, eos_ids, num_pages=room.num_pages, pool=pool)
+    gates = attached.gates
+    model = PagedModel(
+        *(attached.model, device, pool, room),
+        is_whole=lambda: gates is None or not gates.num_closed,
     )
+    return scheduler, model
 
 
 class ToldLanding:

@@ -71,6 +71,10 @@ class Row:
         """Tokens sampled so far."""
         return len(self.tokens) - len(self.order.tokens)
 
+    def room_tokens(self, beyond: int) -> int:
+        """Tokens to have room for: those there are and so many more, if it may ever have them."""
+        return min(len(self.tokens) + beyond, len(self.order.tokens) + self.order.max_tokens)
+
     @property
     def is_fresh(self) -> bool:
         """Nothing was computed for it in its slot yet: kept pages may still be copied there."""

@@ -63,6 +63,7 @@ class Sampler:
     min_tokens: int
     draws: random.Random
     grammar: Follower | None = None
+    max_tokens: int | None = None
     seen: Counter[int] = field(default_factory=Counter)
 
     @classmethod
@@ -72,18 +73,40 @@ class Sampler:
         prompt = frozenset(order.tokens) if sampling.repetition_penalty != 1.0 else frozenset()
         draws = random.Random(sampling.seed)  # noqa: S311 - a choice of words, not a secret
         banned_early = tuple(stop_ids) if order.min_tokens else ()
-        return cls(sampling, prompt, banned_early, order.min_tokens, draws, grammar)
+        return cls(sampling, prompt, banned_early, order.min_tokens, draws, grammar, order.max_tokens)
 
     @property
     def is_plain(self) -> bool:
         """True if the largest logit is the answer and nothing else is asked."""
         settings = self.sampling
         plain = settings.temperature == 0 and settings.logprobs is None and self.grammar is None
-        return plain and not self._changes_logits()
+        return plain and not self.changes_logits
+
+    @property
+    def changes_logits(self) -> bool:
+        """True if some logits are not taken as the model gives them."""
+        settings = self.sampling
+        return bool(
+            settings.presence_penalty
+            or settings.frequency_penalty
+            or settings.repetition_penalty != 1.0
+            or settings.logit_bias
+            or self.is_early
+        )
+
+    @property
+    def is_early(self) -> bool:
+        """True while some ids may not come yet."""
+        return bool(self.banned_early) and self.seen.total() < self.min_tokens
+
+    @property
+    def is_last(self) -> bool:
+        """True if the next token is the last that there can be."""
+        return self.max_tokens is not None and self.seen.total() + 1 >= self.max_tokens
 
     def choose(self, logits: torch.Tensor) -> Sampled:
         """The next token of [vocabulary] finite-maximum float32 logits, which are not changed."""
-        changed = self._changed(logits) if self._changes_logits() else logits
+        changed = self._changed(logits) if self.changes_logits else logits
         token = self._best(changed) if self.sampling.temperature == 0 else self._draw(self._allowed(changed))
         self.take(token)
         if self.sampling.logprobs is None:
@@ -106,23 +129,13 @@ class Sampler:
     def _allowed(self, logits: torch.Tensor) -> torch.Tensor:
         return logits if self.grammar is None else self.grammar.only_allowed(logits)
 
-    def _changes_logits(self) -> bool:
-        settings = self.sampling
-        return bool(
-            settings.presence_penalty
-            or settings.frequency_penalty
-            or settings.repetition_penalty != 1.0
-            or settings.logit_bias
-            or (self.banned_early and self.seen.total() < self.min_tokens)
-        )
-
     def _changed(self, logits: torch.Tensor) -> torch.Tensor:
         changed = logits.clone()
         self._penalise(changed)
         if self.sampling.logit_bias:
             ids, biases = zip(*self.sampling.logit_bias, strict=True)
             changed.index_add_(0, torch.tensor(ids), torch.tensor(biases, dtype=changed.dtype))
-        if self.banned_early and self.seen.total() < self.min_tokens:
+        if self.is_early:
             changed[list(self.banned_early)] = -math.inf
         return changed
 
@@ -198,9 +211,10 @@ def _choose(sampler: Sampler, logits: torch.Tensor, first: int) -> Sampled | Bro
 def _with_logprobs(token: int, logits: torch.Tensor, num_top: int) -> Sampled:
     logprobs = torch.log_softmax(logits, dim=-1)
     values, ids = logprobs.topk(min(num_top, len(logprobs)))
-    top = tuple(zip(ids.tolist(), map(_sendable, values.tolist()), strict=True))
-    return Sampled(token, _sendable(float(logprobs[token])), top)
+    top = tuple(zip(ids.tolist(), map(sendable, values.tolist()), strict=True))
+    return Sampled(token, sendable(float(logprobs[token])), top)
 
 
-def _sendable(logprob: float) -> float:
+def sendable(logprob: float) -> float:
+    """As JSON can say it."""
     return max(logprob, LEAST_LOGPROB)

@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 MAX_WAITING = 256
 """Requests without a slot. One more is refused, or the last of them if that one is of a lower priority."""
+GROWTH_TOKENS = 256
+"""Room that a row gets beyond what it needs now, where rooms grow: it seldom has to ask for more."""
+AHEAD_TOKENS = 1
+"""Beyond its tokens a row needs one place: a device begins the step behind this one before it is planned."""
 _RANK = attrgetter("rank")
 
 
@@ -46,13 +50,14 @@ class Scheduler:
         max_waiting: int = MAX_WAITING,
         pace: Pace | None = None,
         num_pages: int = 0,
+        pool: SlotPool | None = None,
     ) -> None:
         self.pace = pace or Pace()
         self.pages = PageCache(num_pages)
         self.num_asked = 0
         """Tokens of prompts that looked for kept pages, and of those the ones that were found."""
         self.num_found = 0
-        self._slots = SlotPool(num_slots)
+        self._slots = pool or SlotPool(num_slots)
         self._eos_ids = eos_ids
         self._max_waiting = max_waiting
         self._rows: dict[str, Row] = {}
@@ -119,21 +124,19 @@ class Scheduler:
         return [Failed(order_id, code, message, slot)]
 
     def preempt(self, now: float) -> list[Event]:
-        """Take slots from the least urgent rows for requests of a higher priority that find none.
+        """Take slots from the least urgent rows: for requests of a higher priority, and for rows that must grow.
 
         To be called before `plan`. A row gives way only to who came within its own bonus for waiting, so it is
         preempted for a bounded time and then stays.
         """
         self._drain.pass_time(now, is_busy=bool(self._waiting))
         events: list[Event] = []
-        for row in self._waiting[self._slots.num_free :]:
+        for row in self._waiting[self._num_ready :]:
             last = max(self._running_rows(), key=_RANK, default=row)
             if not last.gives_way_to(row):
                 break
-            is_proven = last.state is State.DECODE
-            events += [*self._stored(last), Preempted(last.order.id, last.slot, is_proven)]
-            self._suspend(last)
-        return events
+            events += self._suspend(last)
+        return events + (self._make_room() if self._slots.grows else [])
 
     def plan(self, now: float) -> Step:
         """The next step: decode rows by slot first, then prompt chunks by rank."""
@@ -179,6 +182,7 @@ class Scheduler:
             raise RuntimeError(
                 f"slots held {sorted(held)}, free {self._slots.num_free} of {self._slots.num_slots}"
             )
+        self._slots.check()
         if set(self._rows) != {*(row.order.id for row in self._waiting), *self._running}:
             raise RuntimeError("a request is neither waiting nor running")
         self.pages.check()
@@ -190,24 +194,50 @@ class Scheduler:
         decoding = [row for part in step if (row := self._rows.get(part.id)) and row.state is State.DECODE]
         self.pace.observe(sum(len(part.tokens) for part in step) - len(decoding), len(decoding), took_s)
 
+    @property
+    def _num_ready(self) -> int:
+        """How many of those who wait have room now; nobody goes before one who has none yet."""
+        return self._slots.num_fitting(row.room_tokens(GROWTH_TOKENS) for row in self._waiting)
+
     def _running_rows(self) -> Iterator[Row]:
         return (self._rows[order_id] for order_id in self._running)
 
     def _prefilling(self, now: float) -> Iterator[Row]:
         begun = [row for row in self._running_rows() if row.state is State.PREFILL]
-        for row in sorted([*begun, *self._waiting[: self._slots.num_free]], key=_RANK):
-            if row.state is State.WAITING and (slot := self._slots.take()) is not None:
+        for row in sorted([*begun, *self._waiting[: self._num_ready]], key=_RANK):
+            if (
+                row.state is State.WAITING
+                and (slot := self._slots.take(row.room_tokens(GROWTH_TOKENS))) is not None
+            ):
                 self._waiting.remove(row)
                 row.admit(slot, now)
                 self._running.append(row.order.id)
             yield row
 
-    def _suspend(self, row: Row) -> None:
+    def _make_room(self) -> list[Event]:
+        """Room for each running row's next token and the one behind it, the most urgent first."""
+        events: list[Event] = []
+        for row in sorted(self._running_rows(), key=_RANK):
+            while row.state is not State.WAITING and not self._has_room(row):
+                events += self._suspend(max(self._running_rows(), key=_RANK))
+        return events
+
+    def _has_room(self, row: Row) -> bool:
+        """Asks for more than it needs, so that it seldom asks."""
+        needed, wished = row.room_tokens(AHEAD_TOKENS), row.room_tokens(GROWTH_TOKENS)
+        if self._slots.has_room(row.slot, needed):
+            return True
+        return self._slots.grow(row.slot, wished) or self._slots.grow(row.slot, needed)
+
+    def _suspend(self, row: Row) -> list[Event]:
+        """Its slot is free, and it waits again."""
+        events = [*self._stored(row), Preempted(row.order.id, row.slot, row.state is State.DECODE)]
         self._running.remove(row.order.id)
         self._slots.give(row.slot)
         row.suspend()
         insort(self._waiting, row, key=_RANK)
         self.num_preempted += 1
+        return events
 
     def _last_of(self, new: Row) -> Row:
         """Who is turned away from a full queue: the last by rank of those who have not begun to answer."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from inference.engine.pages import PAGE_TOKENS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 MIN_SLOTS = 4
 """Fewer requests together is not much of a server: a long context is cut before it comes to that."""
@@ -39,6 +40,8 @@ class SlotPlan:
     kv_bytes: int
     num_pages: int = 0
     """Pages beside the slots, for prefixes that are kept."""
+    num_blocks: int = 0
+    """Blocks that the slots share on a device (`inference.engine.blocks`)."""
 
 
 def plan_room(*, max_slots: int, max_len: int, kv_bytes_per_token: int, budget_bytes: int) -> SlotPlan:
@@ -87,6 +90,8 @@ class SlotPool:
     """Which slots are free. Every slot is either free or held by exactly one request."""
 
     __slots__ = ("_free", "_held", "num_slots")
+    grows = False
+    """True if a row may have to ask for more room."""
 
     def __init__(self, num_slots: int) -> None:
         self.num_slots = num_slots
@@ -98,13 +103,25 @@ class SlotPool:
         """Slots that `take` can still give."""
         return len(self._free)
 
-    def take(self) -> int | None:
-        """The lowest free slot, now held; None when all are held."""
+    def num_fitting(self, needs: Iterable[int]) -> int:
+        """How many of the first requests, of so many tokens each, can be taken: here each slot holds any."""
+        return sum(1 for _ in islice(needs, self.num_free))
+
+    def take(self, num_tokens: int = 0) -> int | None:  # noqa: ARG002 - each slot holds as many as there may be
+        """The lowest free slot, now held, for so many tokens; None when all are held."""
         if not self._free:
             return None
         slot = heapq.heappop(self._free)
         self._held.add(slot)
         return slot
+
+    def has_room(self, slot: int, num_tokens: int) -> bool:  # noqa: ARG002 - as above
+        """True if a held slot has room for so many tokens."""
+        return True
+
+    def grow(self, slot: int, num_tokens: int) -> bool:  # noqa: ARG002 - as above
+        """Have room for so many tokens in a held slot; false where there is none: somebody must give way."""
+        return True
 
     def give(self, slot: int) -> None:
         """Free a held slot.
@@ -114,6 +131,15 @@ class SlotPool:
         """
         self._held.remove(slot)
         heapq.heappush(self._free, slot)
+
+    def check(self) -> None:
+        """The invariants.
+
+        Raises:
+            RuntimeError: something is leaked or shared.
+        """
+        if sorted([*self._held, *self._free]) != list(range(self.num_slots)):
+            raise RuntimeError(f"slots held {sorted(self._held)}, free {len(self._free)} of {self.num_slots}")
 
 
 def side_by_side(slots: Sequence[int], lengths: Sequence[int]) -> Iterator[range]:

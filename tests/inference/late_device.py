@@ -8,6 +8,8 @@ import threading
 
 import torch
 
+from tests.inference.paged_reference import ReferenceKernels
+
 GARBAGE = 0xFF
 """What fresh memory holds: every float of such bytes is NaN."""
 
@@ -71,12 +73,34 @@ class Mark:
         self.synchronize()  # the computing that follows is the host's own
 
 
+class LateGraph:
+    """What was recorded is done again by the same calls on the same tensors: what the host has learnt since is not in
+    it, as it would not be on a GPU."""
+
+    def __init__(self, work):
+        self.work, self.found, self.num_replays = work, work(), 0
+
+    def replay(self):
+        self.num_replays += 1
+        self.found.copy_(self.work())
+
+
+class Fetched:
+    def __init__(self, tensor):
+        self.source, self.was = tensor, tensor.clone()
+
+    def wait(self):
+        assert torch.equal(self.source, self.was), "changed while it was on its way to the host"
+        return self.was
+
+
 class LateDevice:
     torch_device = torch.device("cpu")
 
-    def __init__(self, fault_after=None):
-        self.fault_after = fault_after
+    def __init__(self, fault_after=None, free_bytes=4 << 30, graphs=True):
+        self.fault_after, self.free, self.has_graphs = fault_after, free_bytes, graphs
         self.pinned_bytes = self.device_bytes = self.copied_bytes = 0
+        self.graphs = []
 
     def empty(self, num_bytes):
         self.device_bytes += num_bytes
@@ -96,3 +120,22 @@ class LateDevice:
 
     def event(self):
         return Mark()
+
+    def put(self, tensor):
+        assert tensor.is_contiguous()
+        return tensor.clone()
+
+    def fetch(self, tensor):
+        return Fetched(tensor)
+
+    def capture(self, work):
+        if not self.has_graphs:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        self.graphs.append(LateGraph(work))
+        return self.graphs[-1], self.graphs[-1].found
+
+    def free_bytes(self):
+        return self.free
+
+    def kernels(self):
+        return ReferenceKernels()

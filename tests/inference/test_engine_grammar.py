@@ -10,7 +10,7 @@ import torch
 from inference.api.structure import read_choice, read_lark, read_regex, read_schema
 from inference.engine.generation import GenerateLoop
 from inference.engine.orders import Bounds, OrderRefused, Sampling, parse_order
-from inference.engine.sample import Sampler
+from inference.engine.sample import Sampler, choose_all
 from inference.engine.scheduler import Scheduler
 from inference.engine.slots import SlotPlan
 from inference.link import EngineLink, FrameReader, frame_bytes, link_pair
@@ -30,6 +30,9 @@ class Noise:
         logits = torch.randn(len(step), WIDTH, generator=self.generator) * 3
         kept = [row for row, part in enumerate(step) if part.samples]
         return [step[row].id for row in kept], logits[kept]
+
+    def choose(self, logits, samplers):
+        return choose_all(logits, samplers)
 
     def release(self, slot, *, scrub):
         pass

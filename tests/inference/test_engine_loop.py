@@ -9,6 +9,7 @@ import torch
 
 from inference.engine.generation import MAX_BAD_STEPS, EngineBroken, GenerateLoop
 from inference.engine.orders import Bounds
+from inference.engine.sample import choose_all
 from inference.engine.scheduler import Scheduler
 from inference.engine.slots import SlotPlan
 from inference.link import EngineLink, FrameReader, LinkError, frame_bytes, link_pair
@@ -36,6 +37,9 @@ class Counting:
             logits[row, (part.tokens[-1] + 1) % VOCABULARY] = 9.0
         kept = [row for row, part in enumerate(step) if part.samples]
         return [step[row].id for row in kept], logits[kept]
+
+    def choose(self, logits, samplers):
+        return choose_all(logits, samplers)
 
     def store(self, slot, start, pages):
         self.stored.append((slot, start, pages))

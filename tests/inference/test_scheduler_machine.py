@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from inference.engine import pages as pages_module
+from inference.engine import scheduler as scheduler_module
+from inference.engine.blocks import BlockPool
 from inference.engine.events import Emitted, Ended, Failed, Preempted, Stored
 from inference.engine.orders import Generate
-from inference.engine.pages import digest
+from inference.engine.pages import PAGE_TOKENS, digest
 from inference.engine.rows import AGE_S
 from inference.engine.scheduler import Scheduler
 from tests.evidence import count
@@ -16,6 +18,8 @@ from tests.inference.simulated import Budget, Memory
 
 EOS = 2
 MAX_WAITING = 4
+LONGEST_BLOCKS = 6
+"""That a request of this machine may take: 50 + 20 + 25 tokens."""
 
 
 class Serving(RuleBasedStateMachine):
@@ -26,11 +30,23 @@ class Serving(RuleBasedStateMachine):
         self.now, self.serial, self.memory = 0.0, 0, Memory()
         self.alive, self.sampled, self.told = {}, {}, {}
 
-    @initialize(num_slots=st.integers(1, 3), budget=st.integers(1, 40), num_pages=st.integers(0, 12))
-    def make(self, num_slots, budget, num_pages):
+    @initialize(
+        num_slots=st.integers(1, 3),
+        budget=st.integers(1, 40),
+        num_pages=st.integers(0, 12),
+        num_blocks=st.sampled_from([0, 0, LONGEST_BLOCKS, LONGEST_BLOCKS + 3, 3 * LONGEST_BLOCKS]),
+    )
+    def make(self, num_slots, budget, num_pages, num_blocks):
+        """Slots that hold any row, or ones that share so many blocks: then whoever is least urgent may give way."""
         self.num_slots = num_slots
+        self.blocks = BlockPool(num_slots, num_blocks) if num_blocks else None
         self.one = Scheduler(
-            num_slots, frozenset({EOS}), max_waiting=MAX_WAITING, pace=Budget(budget), num_pages=num_pages
+            num_slots,
+            frozenset({EOS}),
+            max_waiting=MAX_WAITING,
+            pace=Budget(budget),
+            num_pages=num_pages,
+            pool=self.blocks,
         )
 
     @rule(
@@ -98,6 +114,10 @@ class Serving(RuleBasedStateMachine):
         """Each slot holds its own request's tokens, as its own tenant computed them, whatever was copied."""
         for part in step:
             order = self.alive[part.id]
+            if self.blocks:
+                ahead = part.samples and len(self.sampled[part.id]) + 1 < order.max_tokens
+                held = len(self.blocks.blocks(part.slot)) * PAGE_TOKENS
+                assert held >= part.start + len(part.tokens) + ahead, "this step, and one begun behind it"
             wanted = [(order.tenant, token) for token in (*order.tokens, *self.sampled[part.id])]
             held = self.memory.slots[part.slot]
             assert held == wanted[: len(held)]
@@ -148,6 +168,7 @@ class Serving(RuleBasedStateMachine):
 def test_in_every_order_of_events(weak, monkeypatch):
     if weak:
         monkeypatch.setattr(pages_module, "digest", lambda *parts: bytes([digest(*parts)[0] % 5]))
+    monkeypatch.setattr(scheduler_module, "GROWTH_TOKENS", 3)  # so that rows do have to ask
     run_state_machine_as_test(
         Serving, settings=settings(max_examples=count(60, 2_000), stateful_step_count=40, deadline=None)
     )
