@@ -27,9 +27,9 @@ gc.disable()  # until `pytest_collection_finish`
 
 E2E = "tests/e2e/"
 SHARING = {
-    "shares a platform": (f"{E2E}test_cold.py", f"{E2E}test_push.py", f"{E2E}test_serve.py"),
+    "shares a platform": tuple(f"{E2E}test_{name}.py" for name in ("api", "cold", "push", "serve")),
     "forks from one shell": tuple(
-        f"tests/inference/test_{name}.py" for name in ("node_handoff", "node_real", "shell_fork")
+        f"tests/inference/test_{name}.py" for name in ("node_handoff", "node_real", "poison", "shell_fork")
     ),
 }
 

@@ -232,7 +232,10 @@ class CompletionShape:
         return {
             "tokens": [name(score.token) for score in scores],
             "token_logprobs": [score.logprob for score in scores],
-            "top_logprobs": [{name(token): logprob for token, logprob in score.top} for score in scores],
+            "top_logprobs": [
+                {name(token): logprob for token, logprob in (*score.top, (score.token, score.logprob))}
+                for score in scores
+            ],
             "text_offset": [score.offset for score in scores],
         }
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from inference.api.anthropic import read_messages_body
 from inference.api.body import MAX_BODY_BYTES, read_object
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 OPEN_PATH = "/healthz"
 REVISION = "x-nearfield-revision"
+LEFT = 499
+"""nginx's status for a request whose client is gone; no client ever sees it."""
 ROUTES: tuple[tuple[tuple[str, ...], Callable[[dict[str, Any]], Any], Callable[..., Reply]], ...] = (
     (("/v1/chat/completions",), read_chat, ChatReply),
     (("/v1/completions",), read_completion, CompletionReply),
@@ -93,6 +96,7 @@ def make_app(rooms: Rooms, hop_token: str) -> ASGIApp:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.add_exception_handler(Refusal, _refused)
     app.add_exception_handler(HTTPException, _no_route)
+    app.add_exception_handler(ClientDisconnect, _left(rooms))
     app.add_exception_handler(Exception, _broken)
     _add_openai_routes(app, rooms)
     _add_control_routes(app, rooms)
@@ -242,6 +246,16 @@ async def _refused(request: Request, error: Exception) -> Response:
     if not isinstance(error, Refusal):
         raise error
     return _response(error, request.url.path, _request_id(request))
+
+
+def _left(rooms: Rooms) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def left(request: Request, error: Exception) -> Response:
+        """The client went away while it sent its body: nobody reads this answer, and nothing has failed."""
+        del request, error
+        rooms.host.figures.client_gone(stream=False)
+        return Response(status_code=LEFT)
+
+    return left
 
 
 async def _no_route(request: Request, error: Exception) -> Response:

@@ -71,7 +71,11 @@ class Reply(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Runs `answer` until it is done or the client is gone."""
         del scope
-        await while_connected(receive, self._answer(Outlet(send)))
+        if not await while_connected(receive, self._answer(Outlet(send))):
+            self.left()
+
+    def left(self) -> None:
+        """The client went away before the answer's end."""
 
     async def _answer(self, outlet: Outlet) -> None:
         try:
@@ -82,8 +86,11 @@ class Reply(Response):
             await self.refuse(outlet, refusal)
 
 
-async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Run `work`, and cancel it when the client goes away. Its errors are raised; a client's leaving is none."""
+async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> bool:
+    """Run `work`, and cancel it when the client goes away. Its errors are raised; a client's leaving is none.
+
+    Whether it came to its own end.
+    """
     task = asyncio.create_task(work)
     gone = asyncio.create_task(_gone(receive))
     try:
@@ -93,8 +100,10 @@ async def while_connected(receive: Receive, work: Coroutine[Any, Any, None]) -> 
         if not task.done():
             task.cancel()
         await asyncio.wait({task, gone})
-    if not task.cancelled():
-        task.result()
+    if task.cancelled():
+        return False
+    task.result()
+    return True
 
 
 async def _gone(receive: Receive) -> None:

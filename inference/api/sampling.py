@@ -9,6 +9,8 @@ from inference.api.fields import Reader, array, bad, boolean, integer, mapping, 
 
 MAX_TEMPERATURE = 2.0
 """OpenAI's own bound."""
+LEAST_TEMPERATURE = 1e-4
+"""Under it the likeliest token is certain (vLLM has 1e-5), and logits divided by it would pass what 32 bits hold."""
 MAX_PENALTY = 2.0
 """OpenAI's own bound, either sign."""
 MAX_TOP_K = 1_000_000
@@ -98,13 +100,15 @@ def _within(config: dict[str, Any], name: str, least: float, most: float, otherw
 def engine_fields(sampling: Sampling, defaults: Defaults) -> dict[str, Any]:
     """The sampling part of an engine's `add` message: every value decided, none left open.
 
-    `top_p: 0` keeps the likeliest token only, which is `top_k: 1`; the engine then never divides by zero.
+    `top_p: 0` keeps the likeliest token only, which is `top_k: 1`; the engine then never divides by zero, nor by
+    what is next to it: a temperature under LEAST_TEMPERATURE is greedy.
     """
+    temperature = defaults.temperature if sampling.temperature is None else sampling.temperature
     top_p = defaults.top_p if sampling.top_p is None else sampling.top_p
     top_k = defaults.top_k if sampling.top_k is None else sampling.top_k
     repetition = sampling.repetition_penalty
     return {
-        "temperature": defaults.temperature if sampling.temperature is None else sampling.temperature,
+        "temperature": temperature if temperature >= LEAST_TEMPERATURE else 0.0,
         "top_p": top_p or 1.0,
         "top_k": max(top_k, 0) if top_p else 1,
         "min_p": defaults.min_p if sampling.min_p is None else sampling.min_p,

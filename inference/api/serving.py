@@ -59,6 +59,15 @@ class ModelReply(Reply):
         """See `Reply`."""
         return {"x-request-id": self._visit.request_id}
 
+    def left(self) -> None:
+        """See `Reply`."""
+        self._host.figures.client_gone(stream=self._streams)
+
+    @property
+    def _streams(self) -> bool:
+        """Whether the answer comes in events."""
+        return False
+
     @contextmanager
     def _resident(self) -> Iterator[ResidentModel]:
         worker = self._host.find(self._revision_id, self._model)
@@ -104,6 +113,11 @@ class GenerationReply(ModelReply):
     ) -> None:
         super().__init__(host, visit, revision_id, request.model)
         self._request, self._children = request, children
+
+    @property
+    def _streams(self) -> bool:
+        """See `ModelReply`."""
+        return self._request.delivery.stream
 
     async def answer(self, outlet: Outlet) -> None:
         """See `Reply`."""

@@ -23,6 +23,7 @@ _STATUS: dict[str, tuple[int, str]] = {
     "bad_request": (400, "invalid_request_error"),
     "bad_grammar": (400, "invalid_request_error"),
     "context_length_exceeded": (400, "invalid_request_error"),
+    "poisoned": (400, "invalid_request_error"),
     "overloaded": (429, "rate_limit_error"),
     "stopping": (503, "server_error"),
     "cancelled": (503, "server_error"),

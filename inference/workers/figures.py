@@ -41,6 +41,11 @@ class StartFigures:
         self._first = metrics.histogram(
             "nearfield_node_first_token_seconds", "From a request's head until its first token.", "start"
         )
+        self._gone = metrics.counter(
+            "nearfield_node_clients_gone_total",
+            "Requests whose client left before their answer's end.",
+            "stream",
+        )
 
     def started(self, model: str, report: LoadReport) -> None:
         """A worker can answer."""
@@ -60,6 +65,10 @@ class StartFigures:
     def fell(self, engine: str) -> None:
         """An external engine ended, or did not start, with nobody having asked it to end."""
         self._falls.add(1, engine)
+
+    def client_gone(self, *, stream: bool) -> None:
+        """A client left before it had its answer, and the work for it has ended."""
+        self._gone.add(1, "yes" if stream else "no")
 
     def first_token(self, start: str, ms: float) -> None:
         """A request has its first token."""

@@ -1,6 +1,7 @@
 """The step loop over a stand-in model: whose fault is whose, and what the node hears."""
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -27,9 +28,11 @@ class Counting:
     released: list = field(default_factory=list)
     stored: list = field(default_factory=list)
     rows: dict = field(default_factory=dict)
+    during: Callable[[], None] = lambda: None
 
     def forward(self, step):
         self.passes.append([part.id for part in step])
+        self.during()
         if self.broken or any(self.bad & set(part.tokens) for part in step):
             raise RuntimeError("this row cannot be computed")
         logits = torch.zeros(len(step), VOCABULARY)
@@ -48,9 +51,11 @@ class Counting:
         self.released.append((slot, scrub))
 
 
-def serve(model, *messages, stop=True, num_slots=4, **scheduling):
+def serve(model, *messages, stop=True, num_slots=4, opened=None, **scheduling):
     """Everything the node hears from one loop that was sent `messages` (and then stop)."""
     node, ours = link_pair()
+    if opened is not None:
+        opened(node)
     loop = GenerateLoop(
         EngineLink(ours),
         Scheduler(num_slots, frozenset({0}), **scheduling),
@@ -140,6 +145,27 @@ def test_nothing_new_after_stop_and_what_runs_is_finished():
     heard, _ = serve(Counting(), add("a", 10), {"op": "stop"}, add("late", 10), stop=False)
     assert tokens(heard, "a") == [11, 12, 13, 14]
     assert [(m["id"], m["code"]) for m in heard if m["op"] == "failed"] == [("late", "stopping")]
+
+
+@pytest.mark.parametrize("num_slots", [1, 2])
+def test_a_cancel_frees_its_slot_before_the_next_step(num_slots):
+    """Sent while a step computes: that step is the row's last, and who waited has its slot in the one after it."""
+    orders = [add(name, 10, max_tokens=30) for name in ("a", "b")[:num_slots]] + [add("next", 20)]
+    model = Counting()
+    node, frames = [], {"at": 3}
+
+    def interrupt():
+        if len(model.passes) == frames["at"]:
+            node[0].sendall(frame_bytes({"op": "cancel", "id": "a"}))
+
+    model.during = interrupt
+    heard, fault = serve(model, *orders, num_slots=num_slots, opened=node.append)
+    last = max(number for number, ids in enumerate(model.passes, 1) if "a" in ids)
+
+    assert fault == []
+    assert last == frames["at"]
+    assert model.passes[last][-1] == "next"
+    assert len(tokens(heard, "next")) == 4
 
 
 def test_a_cancel_is_one_done_and_scrubs():

@@ -388,7 +388,8 @@ async def test_a_model_that_is_not_resident_is_409(node: RunningNode) -> None:
         ({"code": "overloaded", "message": "256 wait"}, 429),
         ({"code": "overloaded", "message": "256 wait", "retry_after_s": 12.2}, 429),
         ({"code": "bad_request", "message": "no"}, 400),
-        ({"code": "poisoned", "message": "NaN"}, 500),
+        ({"code": "poisoned", "message": "NaN"}, 400),
+        ({"code": "engine_error", "message": "odd"}, 500),
         ({"code": "stopping", "message": "bye"}, 503),
     ],
 )

@@ -381,5 +381,10 @@ def test_sampling_is_decided_by_the_request_then_the_model_then_openai() -> None
     assert engine_fields(Sampling(temperature=1.5, top_k=-1), models)["temperature"] == 1.5
     assert engine_fields(Sampling(temperature=1.5, top_k=-1), models)["top_k"] == 0
     assert engine_fields(Sampling(), Defaults.from_config({"do_sample": False}))["temperature"] == 0.0
+    assert [engine_fields(Sampling(temperature=t), models)["temperature"] for t in (1e-300, 0, 1e-4)] == [
+        0,
+        0,
+        1e-4,
+    ]
     assert engine_fields(Sampling(top_p=0.0), models)["top_k"] == 1
     assert engine_fields(Sampling(top_p=0.0), models)["top_p"] == 1.0
