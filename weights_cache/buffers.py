@@ -1,25 +1,25 @@
 """Landing memory: shared memory files, some of them kept ready so that a cold start touches no fresh page.
 
 The first touch of fresh memory costs 0.6-1.7 s a GiB on a virtual machine, reuse 6-16 ms. Populating is done
-with MADV_POPULATE_WRITE, which also turns "no memory left" into an error here instead of a SIGBUS later.
+with MADV_POPULATE_WRITE, which also turns "no memory left" into an error here instead of a SIGBUS later. A landing of
+some size is in huge pages where the host makes any (`weights_cache.pages`).
 """
 
-import ctypes
-import errno
 import mmap
 import os
 import threading
 
+from weights_cache import pages
+
 PAGE_BYTES = mmap.PAGESIZE
 STEP_BYTES = (
-    16 << 20
-)  # populated at once in the background: ~10-25 ms, so that a load soon gets the processor
+    4 << 20
+)  # populated at once in the background: ~10-25 ms in huge pages, so that a load soon gets the processor
 SMALL_BYTES = 64 << 20  # a landing below this takes fresh memory (< 0.1 s) and leaves the pool whole
 SLACK_BYTES = 64 << 20  # a pooled buffer this much too large is kept whole rather than cut
 QUIET_S = 2.0  # after a load: its first request is being computed, and memory for the next one can wait
 IDLE_NICE = 19
-_MADV_POPULATE_WRITE = 23  # Linux 5.14; Python's mmap module does not name it
-_ADVICE_UNKNOWN = frozenset({errno.EINVAL, errno.ENOSYS})
+SLOW_S_PER_BYTE = 4e-9  # small pages of memory that the host has never given take up to 2e-9
 
 
 def whole_pages(num_bytes: int) -> int:
@@ -34,31 +34,39 @@ class HostMemoryError(OSError):
 class Buffer:
     """One memfd, mapped writable while it lives. `num_bytes` is the memory it holds, whole pages."""
 
+    _wants_huge = True  # until the kernel has none, or is slow to make them
+
     def __init__(self, num_bytes: int) -> None:
         self.num_bytes = max(PAGE_BYTES, whole_pages(num_bytes))
         self.populated_bytes = 0
         self.fd = os.memfd_create("nearfield-landing", os.MFD_CLOEXEC)
         os.ftruncate(self.fd, self.num_bytes)
-        self._map: mmap.mmap | None = mmap.mmap(self.fd, self.num_bytes)
+        self._map: mmap.mmap | None = pages.shared(self.fd, self.num_bytes)
 
     def view(self) -> memoryview:
         """All of it, writable; the memory lives as long as a view of it. Raises ValueError once closed."""
         if self._map is None:
             raise ValueError("this buffer is closed")
-        return memoryview(self._map)
+        return memoryview(self._map)[: self.num_bytes]
 
     def read_only_fd(self) -> int:
         """A new descriptor that cannot write, to hand to another process. The caller closes it."""
         return os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_CLOEXEC)
 
-    def populate(self, offset: int, length: int) -> None:
-        """Make the pages of a span present and writable, in any thread. Raises HostMemoryError."""
+    def populate(self, offset: int, length: int, *, patient: bool = False) -> None:
+        """Make the pages of a span present and writable, in any thread. Raises HostMemoryError.
+
+        With `patient` huge ones are worth any wait; else not if they come slower than small ones do.
+        """
         region = self._map
         if region is None or offset + length <= self.populated_bytes:
             return
         start = offset - offset % PAGE_BYTES
-        code = _populate(region, start, offset + length - start)
-        if code in _ADVICE_UNKNOWN:
+        if self._wants_huge and self.num_bytes >= SMALL_BYTES:
+            s_per_byte = pages.collapse(region, start, offset + length, self.num_bytes)
+            self._wants_huge = s_per_byte is not None and (patient or s_per_byte < SLOW_S_PER_BYTE)
+        code = pages.advise(region, start, offset + length - start, pages.POPULATE_WRITE)
+        if code in pages.UNKNOWN:
             os.posix_fallocate(self.fd, start, offset + length - start)
         elif code:
             raise HostMemoryError(code, f"no memory for {length:,} bytes of weights")
@@ -67,7 +75,9 @@ class Buffer:
         """Hold at least `num_bytes`; what is populated stays so. Nobody views it now."""
         self.num_bytes = max(self.num_bytes, whole_pages(num_bytes))
         os.ftruncate(self.fd, self.num_bytes)
-        self._map = mmap.mmap(self.fd, self.num_bytes)  # a thread that still populates the old one keeps that
+        self._map = pages.shared(
+            self.fd, self.num_bytes
+        )  # a thread that still populates the old one keeps that
 
     def shrink(self, num_bytes: int) -> None:
         """Give back the pages past `num_bytes`. The mapping stays as long; its end is not touched again."""
@@ -81,15 +91,6 @@ class Buffer:
             # Dropped, not closed: a thread that still populates it keeps the mapping alive until it is done.
             self._map = None
             os.close(self.fd)
-
-
-def _populate(region: mmap.mmap, start: int, length: int) -> int:
-    """madvise(MADV_POPULATE_WRITE) without the interpreter's lock. The errno, 0 for success."""
-    first = ctypes.c_char.from_buffer(region, start)
-    libc = ctypes.CDLL(None, use_errno=True)
-    address = ctypes.c_void_p(ctypes.addressof(first))
-    failed = libc.madvise(address, ctypes.c_size_t(length), _MADV_POPULATE_WRITE)
-    return ctypes.get_errno() if failed else 0
 
 
 class BufferPool:
@@ -157,7 +158,7 @@ class BufferPool:
         while buffer.populated_bytes < buffer.num_bytes and not stop.is_set() and self._is_free(buffer):
             reached = min(buffer.populated_bytes + STEP_BYTES, buffer.num_bytes)
             try:
-                buffer.populate(buffer.populated_bytes, reached - buffer.populated_bytes)
+                buffer.populate(buffer.populated_bytes, reached - buffer.populated_bytes, patient=True)
             except HostMemoryError:
                 return  # the host is full, or the buffer was taken and cut: the pool is only ever a gain
             buffer.populated_bytes = reached

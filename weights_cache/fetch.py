@@ -2,7 +2,8 @@
 
 One reader is one keep-alive connection, used by one thread. The answer's body goes from the socket into the
 given view with `recv_into` and nothing in between: on a plain socket one system call fills a whole extent
-(MSG_WAITALL), which measured 1.3-1.9x the rate of reading piece by piece. One request may fill several extents
+(MSG_WAITALL), which measured 1.3-1.9x the rate of reading piece by piece, and the kernel wakes the reader only
+when there is something to copy (SO_RCVLOWAT). One request may fill several extents
 in turn, each of which the caller checks before the next is filled. Every range carries If-Match with the entity
 tag of the first answer, so an object that changes under a load is noticed; what the bytes are worth is the
 caller's check.
@@ -28,6 +29,9 @@ BLOB_BUCKET = "nearfield-blobs"  # in every region's store; the key is the BLAKE
 CONNECT_S = 2.0  # a store of the own region answers in milliseconds or is down
 STALL_S = 10.0  # no byte for this long: the store is stuck, another connection may do better
 TICK_S = 0.25  # how long one receive may wait before the stall is looked at
+WAKE_BYTES = (
+    256 << 10
+)  # a reader that is woken for each segment costs itself and the store a sixth of their time
 MAX_HEAD_BYTES = 16 << 10  # as wire's limit for a head
 FIRST_RECEIVE_BYTES = 4 << 10  # holds any S3 head; what follows the head in it is copied once
 RETRYABLE = frozenset({408, 412, 425, 429, 500, 502, 503, 504})  # 412: the tag is forgotten and read anew
@@ -110,7 +114,7 @@ class HttpReader:
         try:
             connection, head = self._ask(path, offset, num_bytes)
             with _as_read_errors(path):
-                _read_body(connection, head.rest, views, self._stall_s)
+                _read_body(connection, head.rest, num_bytes, views, self._stall_s)
             whole = head.fields.get("connection", "").lower() != "close"
         finally:
             if not whole:
@@ -227,16 +231,33 @@ def parsed_head(head: bytes) -> tuple[int, dict[str, str]]:
     return int(status[1]), fields
 
 
-def _read_body(connection: socket.socket, rest: bytes, views: Iterator[memoryview], stall_s: float) -> None:
-    """`rest` is what came with the head."""
+def _read_body(
+    connection: socket.socket, rest: bytes, num_bytes: int, views: Iterator[memoryview], stall_s: float
+) -> None:
+    """`rest` is what came with the head of the `num_bytes`."""
     flags = 0 if isinstance(connection, ssl.SSLSocket) else socket.MSG_WAITALL
+    left = num_bytes - len(rest)
+    dozes = _doze(connection, flags, left)
     for view in views:
         reached = min(len(rest), len(view))
         view[:reached], rest = rest[:reached], rest[reached:]
         while reached < len(view):
-            reached += _fill_some(connection, view[reached:], stall_s, flags)
+            if dozes and left <= WAKE_BYTES:
+                dozes = _doze(connection, flags, 0)
+            end = reached + left - (WAKE_BYTES if dozes else 0)
+            received = _fill_some(connection, view[reached:end], stall_s, flags)
+            reached, left = reached + received, left - received
     if rest:
         raise ReadError("wrong_length", "more bytes came than were announced", retryable=True)
+
+
+def _doze(connection: socket.socket, flags: int, left: int) -> bool:
+    """Whether the kernel wakes the reader for some bytes at once only; for each if no more than those are `left`."""
+    if not flags:
+        return False
+    dozes = left > WAKE_BYTES
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, WAKE_BYTES if dozes else 1)
+    return dozes
 
 
 def _fill_some(connection: socket.socket, view: memoryview, stall_s: float, flags: int) -> int:

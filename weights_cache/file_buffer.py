@@ -18,6 +18,8 @@ class FileBuffer(Buffer):
     its pages stay in memory once they were touched.
     """
 
+    _wants_huge = False  # no file system of a disk makes any of what is written
+
     def __init__(self, fd: int, num_bytes: int, make_room: Callable[[], bool], *, lock: bool) -> None:
         """Takes the descriptor over. Raises OSError: the host does not let us map or lock it."""
         self.num_bytes = whole_pages(num_bytes)
@@ -32,7 +34,7 @@ class FileBuffer(Buffer):
             os.close(fd)
             raise
 
-    def populate(self, offset: int, length: int) -> None:
+    def populate(self, offset: int, length: int, *, patient: bool = False) -> None:
         """See `Buffer`; space on the disk is taken first: a hole that cannot be filled would kill who writes to it."""
         if self._map is None:
             return
@@ -40,7 +42,7 @@ class FileBuffer(Buffer):
         while not self._allocated(start, offset + length - start):
             if not self._make_room():
                 raise HostMemoryError(errno.ENOSPC, f"no space left for {length:,} bytes of weights")
-        super().populate(offset, length)
+        super().populate(offset, length, patient=patient)
 
     def bring(self, offset: int, length: int) -> bool:
         """Read a span that was written before into memory; False if the disk does not give it."""

@@ -14,8 +14,8 @@ import mmap
 import os
 import resource
 
-MAP_NORESERVE = 0x4000  # private pages of weights are never written in practice: reserve no swap for them
-_MADV_POPULATE_READ = 22  # Linux 5.14; Python's mmap module does not name it
+from weights_cache.pages import MAP_NORESERVE, POPULATE_READ
+
 _MLOCK_ONFAULT = 1
 
 
@@ -67,7 +67,7 @@ def lock_as_read(region: mmap.mmap) -> None:
 
 def read_in(region: mmap.mmap, page: int, length: int) -> None:
     """Read a span that begins on a page into memory. Without the interpreter's lock. Raises OSError."""
-    _call("madvise", region, page, length, _MADV_POPULATE_READ)
+    _call("madvise", region, page, length, POPULATE_READ)
 
 
 def _call(name: str, region: mmap.mmap, start: int, length: int, flag: int) -> None:

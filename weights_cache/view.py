@@ -8,7 +8,6 @@ descriptors received over SCM_RIGHTS after a fork. If all is there already, a th
 model is built: that takes some 60 ms a GiB, which its first pass would wait for.
 """
 
-import ctypes
 import mmap
 import os
 import select
@@ -17,7 +16,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from weights_cache.file_map import MAP_NORESERVE
+from weights_cache import pages
 from weights_cache.plan import Layout, MappedFile, copied_tensors, layout
 from weights_cache.revision import Revision
 
@@ -26,8 +25,6 @@ AHEAD_BYTES = (
     64 << 20
 )  # below it the pages of a landing that is there come by themselves, in a few milliseconds
 LOOK_AGAIN_S = 0.02  # a wake-up may be taken by another waiter of the same landing; nobody sleeps longer
-_MADV_POPULATE_READ = 22  # Linux 5.14; Python's mmap module does not name it
-_MAP_FIXED = 0x10
 
 
 class LandingError(Exception):
@@ -141,38 +138,15 @@ def _mapped(
     fd: int, places: Layout, revision: Revision, files: Sequence[tuple[MappedFile, int]]
 ) -> mmap.mmap:
     """One run of addresses over the landing's memory and, after it, the files that are mapped."""
-    flags, rights = mmap.MAP_PRIVATE | MAP_NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE
-    if not files:
-        return mmap.mmap(fd, max(1, places.total_bytes), flags, rights)
-    region = mmap.mmap(-1, places.total_bytes, flags | mmap.MAP_ANONYMOUS, rights)
+    region, flags = pages.reserve(places.total_bytes), mmap.MAP_PRIVATE | pages.MAP_NORESERVE
     if places.fresh_bytes:
-        _lay(region, 0, fd, 0, places.fresh_bytes)
+        pages.lay(region, 0, fd, 0, places.fresh_bytes, flags)
     for each, file_fd in files:
         lead = each.data_at % mmap.PAGESIZE
         length = revision.files[each.file].size - places.data_starts[each.file]
-        _lay(region, places.file_starts[each.file] - lead, file_fd, each.data_at - lead, lead + length)
+        start = places.file_starts[each.file] - lead
+        pages.lay(region, start, file_fd, each.data_at - lead, lead + length, flags)
     return region
-
-
-def _lay(region: mmap.mmap, start: int, fd: int, offset: int, length: int) -> None:
-    """Map a span of a file over a span of `region`, page on page, copy-on-write. Raises OSError.
-
-    The region keeps the addresses: when it goes, whatever lies there is unmapped with it.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mmap.restype = ctypes.c_void_p
-    address = ctypes.addressof(ctypes.c_char.from_buffer(region, start))
-    found = libc.mmap(
-        ctypes.c_void_p(address),
-        ctypes.c_size_t(length),
-        ctypes.c_int(mmap.PROT_READ | mmap.PROT_WRITE),
-        ctypes.c_int(mmap.MAP_PRIVATE | MAP_NORESERVE | _MAP_FIXED),
-        ctypes.c_int(fd),
-        ctypes.c_long(offset),
-    )
-    if found != address:
-        code = ctypes.get_errno()
-        raise OSError(code, f"mapping {length:,} bytes of weights: {os.strerror(code)}")
 
 
 def _make_present(region: mmap.mmap, place: int, length: int) -> None:
@@ -181,9 +155,7 @@ def _make_present(region: mmap.mmap, place: int, length: int) -> None:
     Only ever a gain: where the kernel (before 5.14) does not know the advice, the pages come by faults.
     """
     start = place - place % mmap.PAGESIZE
-    first = ctypes.c_char.from_buffer(region, start)
-    address, num_bytes = ctypes.c_void_p(ctypes.addressof(first)), ctypes.c_size_t(length + place - start)
-    ctypes.CDLL(None).madvise(address, num_bytes, _MADV_POPULATE_READ)
+    pages.advise(region, start, length + place - start, pages.POPULATE_READ)
 
 
 def open_landing(

@@ -29,7 +29,7 @@ from inference.engine.weights import (
     ties_stored_twice,
     units,
 )
-from weights_cache.file_map import MAP_NORESERVE
+from weights_cache.pages import MAP_NORESERVE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -121,7 +121,7 @@ def test_pool_lends_what_it_has_to_a_larger_landing(stop):
     assert (len(view), bytes(view[:3])) == (taken.num_bytes, b"abc")
     view[-3:] = b"end"
     taken.populate(100 * MIB, MIB)
-    assert 81 * MIB <= resident_bytes(taken) <= 82 * MIB
+    assert 81 * MIB <= resident_bytes(taken) <= 82 * MIB + buffers.PAGE_BYTES  # up to the end of a huge page
     pool.give(taken)
     assert pool.free_bytes == 0
 

@@ -1,15 +1,18 @@
 """A reader fills memory with exactly the bytes asked for, or says what went wrong and whether it may pass."""
 
 import datetime as dt
+import socket
 import ssl
+import time
+from itertools import pairwise
 
 import pytest
 
 from deploy import pki
 from storage.client.sdk import Endpoint
-from weights_cache.fetch import HttpReader, ReadError
+from weights_cache.fetch import WAKE_BYTES, HttpReader, ReadError
 
-from .store_script import Cut, Raw, Reset, ScriptedStore, Short, Stall, Status
+from .store_script import Cut, Fault, Raw, Reset, ScriptedStore, Short, Stall, Status
 
 DATA = bytes(range(256)) * 400
 PATH = "/nearfield-blobs/abc"
@@ -125,6 +128,59 @@ def test_broken_answers(store, reader, case):
 
     assert (caught.value.code, caught.value.retryable) == (code, retryable)
     assert read(reader, 3, 1_000) == DATA[3:1_003]
+
+
+LARGE = bytes(range(251)) * (4 * WAKE_BYTES // 251)
+
+
+class Trickle(Fault):
+    """A large body in pieces that are each too small to wake a dozing reader, with pauses between some of them."""
+
+    def answer(self, store, connection, request):
+        body = store.body(request)
+        connection.sendall(store.head(request, len(body)))
+        for start in range(0, len(body), PIECE):
+            connection.sendall(body[start : start + PIECE])
+            if start // PIECE % 4 == 0:
+                time.sleep(0.01)
+        return True
+
+
+PIECE = WAKE_BYTES // 7
+
+
+def test_a_reader_that_dozes_gets_all_bytes_and_wakes_for_the_last(store, reader):
+    """However the pieces fall; on the same connection the next small answer is not slept through."""
+    store.objects["/large"] = LARGE
+    store.faults.append(Trickle())
+    data, ends = bytearray(len(LARGE) - 3), [5, WAKE_BYTES, 2 * WAKE_BYTES + 1, len(LARGE) - 3]
+    views = [memoryview(data)[start:end] for start, end in pairwise([0, *ends])]
+    reader.read_run("/large", 3, len(data), iter(views))
+
+    assert data == LARGE[3:]
+    assert reader._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == 1
+    assert read(reader, 5, 10) == DATA[5:15]
+    assert store.num_connections == 1
+
+
+class Halt(Fault):
+    """The head and fewer bytes than wake a dozing reader; then nothing, for a while."""
+
+    def answer(self, store, connection, request):
+        body = store.body(request)
+        connection.sendall(store.head(request, len(body)) + body[:PIECE])
+        time.sleep(1.0)
+        return False
+
+
+def test_a_large_body_that_stalls_is_a_timeout(store, reader):
+    """A reader that dozes looks at the clock all the same."""
+    store.objects["/large"] = LARGE
+    store.faults.append(Halt())
+    with pytest.raises(ReadError) as caught:
+        reader.read_run("/large", 0, len(LARGE), iter([memoryview(bytearray(len(LARGE)))]))
+
+    assert (caught.value.code, caught.value.retryable) == ("timeout", True)
 
 
 def test_changed_object_is_noticed(store, reader):

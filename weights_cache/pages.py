@@ -1,0 +1,79 @@
+"""The pages of a mapping: where it lies in memory, and what the kernel is asked to do with them.
+
+A landing is best in huge pages: bytes are received into them, verified and read by an engine with a fraction of the
+page faults and look-ups. Most hosts give a memory file small pages only, but collapse them on request, if the file is
+mapped where a huge page could be (MADV_COLLAPSE, Linux 6.1). All of it is only ever a gain: what a kernel does not
+know or have is left out.
+"""
+
+import ctypes
+import errno
+import mmap
+import os
+import time
+
+HUGE_BYTES = 2 << 20  # of a huge page where pages have 4 KiB; elsewhere nothing is collapsed
+POPULATE_READ, POPULATE_WRITE, COLLAPSE = 22, 23, 25  # advice that Python's mmap module does not name
+MAP_NORESERVE = 0x4000  # private pages of weights are never written in practice: reserve no swap for them
+UNKNOWN = frozenset({errno.EINVAL, errno.ENOSYS})  # what a kernel says to advice that it does not take
+_MAP_FIXED = 0x10
+_RIGHTS = mmap.PROT_READ | mmap.PROT_WRITE
+
+
+def reserve(num_bytes: int) -> mmap.mmap:
+    """A run of addresses for at least `num_bytes`, which begins where a huge page could if the kernel does so."""
+    whole = num_bytes + -num_bytes % HUGE_BYTES
+    return mmap.mmap(
+        -1, max(whole, HUGE_BYTES), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE, _RIGHTS
+    )
+
+
+def lay(region: mmap.mmap, start: int, fd: int, offset: int, length: int, flags: int) -> None:
+    """Map a span of a file over a span of `region`, page on page. Raises OSError.
+
+    The region keeps the addresses: when it goes, whatever lies there is unmapped with it.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    address = ctypes.addressof(ctypes.c_char.from_buffer(region, start))
+    found = libc.mmap(
+        ctypes.c_void_p(address),
+        ctypes.c_size_t(length),
+        ctypes.c_int(_RIGHTS),
+        ctypes.c_int(flags | _MAP_FIXED),
+        ctypes.c_int(fd),
+        ctypes.c_long(offset),
+    )
+    if found != address:
+        code = ctypes.get_errno()
+        raise OSError(code, f"mapping {length:,} bytes of weights: {os.strerror(code)}")
+
+
+def shared(fd: int, num_bytes: int) -> mmap.mmap:
+    """The first `num_bytes` of a memory file, whole pages, for reading and writing. Raises OSError."""
+    region = reserve(num_bytes)
+    lay(region, 0, fd, 0, num_bytes, mmap.MAP_SHARED)
+    return region
+
+
+def advise(region: mmap.mmap, start: int, length: int, advice: int) -> int:
+    """What madvise says to a span that begins on a page (0, or an errno), without the interpreter's lock."""
+    first = ctypes.c_char.from_buffer(region, start)
+    libc = ctypes.CDLL(None, use_errno=True)
+    address = ctypes.c_void_p(ctypes.addressof(first))
+    return ctypes.get_errno() if libc.madvise(address, ctypes.c_size_t(length), advice) else 0
+
+
+def collapse(region: mmap.mmap, start: int, end: int, file_bytes: int) -> float | None:
+    """Have `start`..`end` of a memory file of `file_bytes` in huge pages, what they hold kept.
+
+    Those that the span touches and that lie in the file whole. Seconds for each byte, None if the kernel makes none.
+    """
+    low, high = start - start % HUGE_BYTES, min(end + -end % HUGE_BYTES, file_bytes - file_bytes % HUGE_BYTES)
+    if low >= high:
+        return 0.0
+    began = time.monotonic()
+    for at in range(low, high, HUGE_BYTES):  # of nothing at all no huge page is made
+        advise(region, at, mmap.PAGESIZE, POPULATE_WRITE)
+    refused = advise(region, low, high - low, COLLAPSE) in UNKNOWN  # else some may be small: one was in use
+    return None if refused else (time.monotonic() - began) / (high - low)
