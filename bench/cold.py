@@ -22,14 +22,13 @@ from typing import Any
 
 from bench import llama, stage
 from bench.caller import Answer
-from bench.limit import bare_bytes_per_s
+from bench.limit import USUAL, bare_s
 from bench.rows import Row, compare
 from bench.stage import Broken
 from deploy.fleet import SYSTEM_GRANTS
 from deploy.roles import endpoint
 from deploy.up import Running
 from storage.client.sdk import Endpoint
-from weights_cache.buffers import Buffer
 
 MODEL = "bench/llama"
 TARGET = 8.0  # the issue's: at least 8x sooner to the first token
@@ -131,12 +130,7 @@ def _timed(order: str) -> tuple[float, dict[str, Any]]:
 def _limit_s(store: Endpoint, folder: Path) -> float:
     """Seconds that a bare socket reader needs for the weight file, into memory that is there already."""
     num_bytes = (folder / "model.safetensors").stat().st_size
-    memory = Buffer(num_bytes)
-    memory.populate(0, num_bytes)
-    with memory.view()[:num_bytes] as view:
-        rate = bare_bytes_per_s(store, "models", f"{MODEL}/model.safetensors", view)
-    memory.close()
-    return num_bytes / rate
+    return bare_s(store, "models", f"{MODEL}/model.safetensors", num_bytes)[USUAL]
 
 
 def _rows(pairs: Sequence[Pair], num_bytes: int) -> list[Row]:

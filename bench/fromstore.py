@@ -1,108 +1,60 @@
-"""Region state: from a store in another process, over HTTP, to tensors; against a bare socket reader and two peers.
+"""Region state: from a store in another process to tensors, against a bare socket reader and two peers.
 
+Handed over by the store of the same host, as a node beside it has it; over HTTP on loopback; and over SIMULATED links.
 Every loader has a process of its own and its imports done, and reads the same object; they take turns. The limit is
-of the number of connections that was fastest (medians of the rounds).
+of the bare reader that was fastest (medians of the rounds), whatever its connections and ranges.
 """
 
 import asyncio
-import os
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-from bench import blob, loader_peers
+from bench import blob, loader_peers, overlink
 from bench.blob import MIB, TENSOR_BYTES
-from bench.limit import bare_bytes_per_s
+from bench.contestants import Broken, Contestant, contestant
+from bench.limit import RANGE_BYTES, Shape, bare_s
+from bench.link import link
 from bench.loaders import Order
 from bench.rows import Row, compare
-from bench.servers import Missing, Served, ours
-from storage.client.sdk import Endpoint
-from weights_cache.buffers import Buffer
+from bench.servers import HOST, Missing, Served, ours
+from storage.client.endpoint import SOCKET_NAME
 from weights_cache.fetch import BLOB_BUCKET
-from weights_cache.strict import parse
+from wire.dial import split_address
 
-CONNECTIONS = (2, 3, 4, 8)
+SHAPES: Sequence[Shape] = ((2, RANGE_BYTES), (4, RANGE_BYTES), (8, RANGE_BYTES), (8, 4 * RANGE_BYTES))
+OURS = ("handed", "pooled", "fresh")
 OF_LIMIT = 1 / 1.15  # the issue's: at most 1.15x of bytes / limit
 TARGETS = {"boto3": 2.0, "runai": 1.0}  # the issue's: twice boto3, ahead of the streamer
 NAMES = {"boto3": "boto3's TransferManager and safetensors", "runai": "runai-model-streamer"}
 IN_MEMORY = Path("/dev/shm")  # noqa: S108 - where the peer's download lands: memory, not a disk
-MAX_ANSWER_BYTES = 4096
 
 Say = Callable[[str], None]
 
 
-class Broken(Exception):
-    """A loader failed, or loaded other bytes than the others."""
-
-
 @dataclass(slots=True)
 class Timed:
-    """Seconds by loader, and by number of connections of the bare reader."""
+    """Seconds by loader, and by shape of the bare reader."""
 
     num_bytes: int
     loaders: dict[str, list[float]] = field(default_factory=dict)
-    bare: dict[int, list[float]] = field(default_factory=dict)
+    bare: dict[Shape, list[float]] = field(default_factory=dict)
 
-    def limit(self) -> tuple[float, int]:
-        """Seconds of the fastest bare reader, and how many connections it has."""
-        return min((median(seconds), number) for number, seconds in self.bare.items())
-
-
-class Contestant:
-    """A loader's process: `load` sends an order and waits for its answer."""
-
-    def __init__(self, name: str, process: "subprocess.Popen[str]", errors: Any) -> None:
-        self.name = name
-        self._process, self._errors = process, errors
-
-    def load(self, order: Order) -> tuple[float, str]:
-        """Seconds, and the digest of the last tensor. Raises: Broken with its last words."""
-        told = self._process
-        if told.stdin is None or told.stdout is None:
-            raise Broken(f"{self.name} has no pipes")
-        try:
-            told.stdin.write(order.line())
-            told.stdin.flush()
-        except BrokenPipeError:
-            pass  # it has ended: there is no answer either
-        line = told.stdout.readline()
-        if not line:
-            self._errors.seek(0)
-            raise Broken(f"{self.name} failed: {self._errors.read()[-1000:]}")
-        answer: Any = parse(line.encode(), MAX_ANSWER_BYTES)
-        return float(answer["seconds"]), str(answer["digest"])
-
-
-@contextmanager
-def contestant(name: str, packages: Path | None = None) -> Iterator[Contestant]:
-    """A loader's process for the block; `packages` comes before all else on its path."""
-    path = os.pathsep.join(str(each) for each in (packages, *sys.path) if each)
-    with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "bench.loaders", name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-        with process:
-            yield Contestant(name, process, errors)
-            if process.stdin is not None:
-                process.stdin.close()
+    def limit(self, most_bytes: int = 4 * RANGE_BYTES) -> tuple[float, Shape]:
+        """Seconds of the fastest bare reader of ranges up to so large, and its shape."""
+        return min((median(runs), shape) for shape, runs in self.bare.items() if shape[1] <= most_bytes)
 
 
 def measure(sizes_mib: Sequence[int], num_runs: int, cache: Path, say: Say) -> tuple[list[Row], list[str]]:
     """Rows and notes."""
     rows: list[Row] = []
     notes = [
-        "region state: `pooled` lands in memory populated before, as on a node that is up; `fresh` does not"
+        "`handed`: files of a store of this host, mapped; `pooled`: into memory that is there, as on a node that is up",
+        "on loopback two cores serve, receive and verify at once; ranges of 64 MiB save the store requests",
+        "links are SIMULATED by a relay of ours",
     ]
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nearfield-bench-")))
@@ -110,13 +62,16 @@ def measure(sizes_mib: Sequence[int], num_runs: int, cache: Path, say: Say) -> t
             stack.enter_context(tempfile.TemporaryDirectory(prefix="nearfield-bench-", dir=IN_MEMORY))
         )
         served = stack.enter_context(ours(folder / "store"))
-        loaders = [stack.enter_context(contestant(name)) for name in ("pooled", "fresh", "boto3")]
+        far = stack.enter_context(link(split_address(served.store.netloc)[1]))
+        loaders = [stack.enter_context(contestant(name)) for name in (*OURS, "boto3")]
         loaders += _streamer(stack, cache, notes)
         for size_mib in sizes_mib:
             order = _put(served, folder, memory, size_mib)
             timed = _alternate(order, loaders, num_runs, say)
             rows += _rows(timed, num_runs)
             notes.append(_note(timed))
+            there = replace(order, url=f"http://{HOST}:{far.port}")
+            rows += overlink.measure(far, there, loaders[OURS.index("pooled")], num_runs, say)
     return rows, notes
 
 
@@ -147,65 +102,59 @@ def _put(served: Served, folder: Path, memory: Path, size_mib: int) -> Order:
         entry.size,
         str(written),
         str(memory),
+        str(folder / "store" / "store" / SOCKET_NAME),
     )
 
 
 def _alternate(order: Order, loaders: Sequence[Contestant], num_runs: int, say: Say) -> Timed:
     timed = Timed(order.num_bytes)
     for number in range(num_runs + 1):
-        bare = _bare(order.store, order)
+        bare = bare_s(order.store, order.bucket, order.key, order.num_bytes, SHAPES)
         answers = {each.name: each.load(order) for each in loaders}
         if len({digest for _, digest in answers.values()}) != 1:
             raise Broken(f"the loaders have different bytes: {answers}")
         if number:  # the first round warms page caches, byte code and the peers' clients
             for name, (seconds, _) in answers.items():
                 timed.loaders.setdefault(name, []).append(seconds)
-            for num_connections, seconds in bare.items():
-                timed.bare.setdefault(num_connections, []).append(seconds)
+            for shape, seconds in bare.items():
+                timed.bare.setdefault(shape, []).append(seconds)
             told = ", ".join(f"{name} {runs[-1]:.2f}" for name, runs in timed.loaders.items())
             say(f"{order.num_bytes / 1e9:.2f} GB: limit {min(bare.values()):.2f} s, {told}")
     return timed
 
 
-def _bare(store: Endpoint, order: Order) -> Mapping[int, float]:
-    """Seconds by number of connections, into memory that is there."""
-    memory = Buffer(order.num_bytes)
-    memory.populate(0, order.num_bytes)
-    found = {}
-    with memory.view()[: order.num_bytes] as view:
-        for number in CONNECTIONS:
-            found[number] = order.num_bytes / bare_bytes_per_s(store, order.bucket, order.key, view, number)
-    memory.close()
-    return found
-
-
 def _rows(timed: Timed, num_runs: int) -> list[Row]:
-    limit_s, num_connections = timed.limit()
+    limit_s, shape = timed.limit()
+    usual_s, usual = timed.limit(RANGE_BYTES)
     seconds = {name: median(runs) for name, runs in timed.loaders.items()}
-    gb = f"{timed.num_bytes / 1e9:.2f} GB"
 
     def row(what: str, name: str, peer_s: float, target: float | None) -> Row:
-        return compare(f"{gb}, {what}", seconds[name], peer_s, "s", better="lower", target=target)
+        told = f"{timed.num_bytes / 1e9:.2f} GB, {what}"
+        return compare(told, seconds[name], peer_s, "s", better="lower", target=target)
 
-    limited = f"against a bare socket reader of {num_connections} connections, which checks nothing"
+    checked = f"every byte checked, median of {num_runs}, against"
     return [
         row(
-            f"store to tensors, every byte checked, {limited}, median of {num_runs}",
-            "pooled",
-            limit_s,
-            OF_LIMIT,
+            f"store of this host to tensors, handed over, {checked} {_of(shape)}", "handed", limit_s, OF_LIMIT
         ),
-        row("the same into fresh memory, against the same reader", "fresh", limit_s, None),
+        row(f"store to tensors over HTTP on loopback, {checked} {_of(shape)}", "pooled", limit_s, OF_LIMIT),
+        row(f"the same against {_of(usual)}", "pooled", usual_s, OF_LIMIT),
+        row(f"the same into fresh memory, against {_of(shape)}", "fresh", limit_s, None),
         *(
-            row(f"against {NAMES[name]}", "pooled", seconds[name], TARGETS[name])
+            row(f"over HTTP on loopback against {NAMES[name]}", "pooled", seconds[name], TARGETS[name])
             for name in NAMES
             if name in seconds
         ),
     ]
 
 
+def _of(shape: Shape) -> str:
+    return f"a bare socket reader of {shape[0]} connections and ranges of {shape[1] // MIB} MiB, which checks nothing"
+
+
 def _note(timed: Timed) -> str:
-    limits = ", ".join(f"{number}: {median(runs):.3f}" for number, runs in timed.bare.items())
-    limit_s, _ = timed.limit()
-    rate = timed.num_bytes / limit_s / 1e9
-    return f"{timed.num_bytes / 1e9:.2f} GB, bare reader by connections (s): {limits}; limit {rate:.2f} GB/s"
+    limits = ", ".join(
+        f"{each[0]} x {each[1] // MIB} MiB: {median(runs):.3f}" for each, runs in timed.bare.items()
+    )
+    rate = timed.num_bytes / timed.limit()[0] / 1e9
+    return f"{timed.num_bytes / 1e9:.2f} GB, bare readers (s): {limits}; limit {rate:.2f} GB/s"

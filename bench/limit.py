@@ -1,35 +1,54 @@
 """The physical limit of a load, measured: a bare socket reader that checks nothing and allocates nothing.
 
-It reads the same object from the same store with the same number of connections into memory that is there
-already. What a real load takes longer than this is its own doing.
+It reads the same object from the same store into memory that is there already. What a real load takes longer than
+this is its own doing.
 """
 
 import itertools
 import socket
 import threading
 import time
+from collections.abc import Iterable, Mapping
 
 from storage.client.sdk import Endpoint, sign, url_path
+from weights_cache.buffers import Buffer
 from wire.dial import split_address
 
 RANGE_BYTES = 16 << 20
 NUM_CONNECTIONS = 4
 HEAD_BYTES = 4096
 
+Shape = tuple[int, int]
+"""How a bare reader asks: connections, and bytes of a range."""
+USUAL: Shape = (NUM_CONNECTIONS, RANGE_BYTES)
+
+
+def bare_s(
+    store: Endpoint, bucket: str, key: str, num_bytes: int, shapes: Iterable[Shape] = (USUAL,)
+) -> Mapping[Shape, float]:
+    """Seconds of reading the first `num_bytes` of an object, one bare reader after another."""
+    memory = Buffer(num_bytes)
+    memory.populate(0, num_bytes, patient=True)
+    with memory.view()[:num_bytes] as view:
+        found = {shape: num_bytes / bare_bytes_per_s(store, bucket, key, view, shape) for shape in shapes}
+    memory.close()
+    return found
+
 
 def bare_bytes_per_s(
-    store: Endpoint, bucket: str, key: str, memory: memoryview, num_connections: int = NUM_CONNECTIONS
+    store: Endpoint, bucket: str, key: str, memory: memoryview, shape: Shape = USUAL
 ) -> float:
     """Bytes a second of reading the first `len(memory)` bytes of an object into `memory`."""
     path = url_path(bucket, key)
-    turns = itertools.count(0, RANGE_BYTES)
+    num_connections, range_bytes = shape
+    turns = itertools.count(0, range_bytes)
     errors: list[OSError] = []
 
     def read() -> None:
         try:
             with socket.create_connection(split_address(store.netloc)) as connection:
                 while (start := next(turns)) < len(memory):
-                    _range(connection, store, path, start, memory[start : start + RANGE_BYTES])
+                    _range(connection, store, path, start, memory[start : start + range_bytes])
         except OSError as error:
             errors.append(error)
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from storage.client.sdk import Endpoint
 from weights_cache.cache import HostTier
+from weights_cache.handoff import StoreHandoff
 from weights_cache.revision import Revision
 from weights_cache.view import LandingView, open_landing
 
@@ -41,6 +42,8 @@ class Order:
     num_bytes: int
     revision: str
     scratch: str
+    socket: str = ""
+    """Where a store of this host hands over its files."""
 
     @property
     def store(self) -> Endpoint:
@@ -69,10 +72,10 @@ class Loader(Protocol):
 
 
 class Ours:
-    """The host tier over HTTP, without hand-off, and a view as an engine maps it. Every extent is verified."""
+    """The host tier and a view as an engine maps it. Every extent is verified. Over HTTP unless `handed` over."""
 
-    def __init__(self, *, pooled: bool) -> None:
-        self._pooled = pooled
+    def __init__(self, *, pooled: bool = False, handed: bool = False) -> None:
+        self._pooled, self._handed = pooled, handed
         self._tier: HostTier | None = None
         self._view: LandingView | None = None
         self._revision: Revision | None = None
@@ -82,7 +85,8 @@ class Ours:
         importlib.import_module("torch")
         self._revision = Revision.from_json(Path(order.revision).read_bytes())
         pool_bytes = order.num_bytes + MIB if self._pooled else 0
-        self._tier = HostTier(order.store, 2 * order.num_bytes, pool_bytes=pool_bytes)
+        handoff = StoreHandoff(Path(order.socket), order.store) if self._handed else None
+        self._tier = HostTier(order.store, 2 * order.num_bytes, pool_bytes=pool_bytes, handoff=handoff)
         while self._tier.pooled_bytes < pool_bytes:
             time.sleep(POLL_S)
 
@@ -92,9 +96,20 @@ class Ours:
         if self._tier is None or self._revision is None:
             raise RuntimeError("prepare comes first")
         landing = self._tier.land(self._revision)
-        view = self._view = open_landing(self._revision, landing.fd, landing.ready_fd, landing.event_fd)
+        view = self._view = open_landing(
+            self._revision,
+            landing.fd,
+            landing.ready_fd,
+            landing.event_fd,
+            landing.mapped,
+            landing.mapped_fds,
+        )
         tensors = _views(self._revision, view)
         view.wait_all()
+        if self._handed and landing.mapped_bytes < landing.total_bytes:
+            raise RuntimeError(
+                "the store did not hand over its files, or this host does not let them be locked"
+            )
         return tensors
 
     def let_go(self) -> None:
@@ -127,8 +142,9 @@ def _peer(name: str) -> Callable[[], Loader]:
 
 LOADERS: Mapping[str, Callable[[], Loader]] = MappingProxyType(
     {
+        "handed": lambda: Ours(handed=True),
         "pooled": lambda: Ours(pooled=True),
-        "fresh": lambda: Ours(pooled=False),
+        "fresh": Ours,
         "boto3": _peer("Boto3"),
         "runai": _peer("Runai"),
     }

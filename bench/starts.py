@@ -10,22 +10,20 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 from bench import blob, gated, llama, pss, stage
 from bench.caller import Answer, Caller
-from bench.limit import bare_bytes_per_s
+from bench.limit import USUAL, bare_s
 from bench.link import Link
-from bench.loaders import Order, Ours
+from bench.loaders import Order
 from bench.rows import Row, compare, quantile
 from deploy.fleet import SYSTEM_GRANTS
 from deploy.roles import endpoint
 from deploy.up import Running
 from storage.client.sdk import Endpoint
-from weights_cache.buffers import Buffer
 from weights_cache.fetch import BLOB_BUCKET
 
 MIB = 1 << 20
@@ -34,7 +32,7 @@ NUM_CROWD = 64
 LAYERS = {"0.5 GB": 8, "1 GB": 16, "2 GB": 33}  # of `bench.llama`'s model: 0.49, 0.98 and 2.00 GB
 RATES = (0.25e9, 0.5e9)  # the issue's links, bytes a second
 HOST_S = 1.0  # the issue's, for the 1 GB model
-OF_LIMIT = 1 / 1.15  # the issue's: at most max(load, prefill) and 15 %; to tensors at most 1.15x of the bytes
+OF_LIMIT = 1 / 1.15  # the issue's: at most max(load, prefill) and 15 %
 CROWD_BYTES = 1.02  # the issue's: bytes read by 64 waiting requests, against the model's
 OF_SINGLE = 1 / 1.3  # the issue's: their p99 against a single one
 SPARE_BYTES = 512 * MIB  # the issue's: peak memory beyond the weights
@@ -116,7 +114,6 @@ def _over_link(running: Running, link: Link, folder: Path, scratch: Path, num_ru
     order = _order(endpoint(running.config, stage.REGION, SYSTEM_GRANTS), model, scratch)
     for rate in RATES:
         rows += _gated(running, link, model, order, rate, prefill_s, num_runs, say)
-    rows += _to_tensors(link, order, RATES[1], num_runs)
     rows += _logits(link, order, model, notes)
     for rate in (0.0, RATES[0]):
         rows += _crowd(running, link, model, rate, num_runs, say)
@@ -157,22 +154,6 @@ def _gated(
             "the same against load, then prefill", _median_s(starts), load_s + prefill_s, "s", better="lower"
         ),
     ]
-
-
-def _to_tensors(link: Link, order: Order, rate: float, num_runs: int) -> list[Row]:
-    """As `bench.fromstore`, where the link is the limit and not the processors that store and reader share."""
-    link.set(rate)
-    limit_s, seconds, loader = _bare_s(order), list[float](), Ours(pooled=True)
-    for _ in range(num_runs):
-        loader.prepare(order)
-        started = time.perf_counter()
-        tensors = loader.load(order)
-        seconds.append(time.perf_counter() - started)
-        tensors.clear()
-        loader.let_go()
-    link.set(0)
-    what = f"store to tensors, every byte checked, over a SIMULATED link of {rate / 1e9:g} GB/s, against a bare reader"
-    return [compare(what, median(seconds), limit_s, "s", better="lower", target=OF_LIMIT)]
 
 
 def _logits(link: Link, order: Order, model: Model, notes: list[str]) -> list[Row]:
@@ -300,9 +281,4 @@ def _order(store: Endpoint, model: Model, scratch: Path) -> Order:
 
 def _bare_s(order: Order) -> float:
     """Seconds of a bare socket reader for the same bytes over the same link."""
-    with ExitStack() as stack:
-        memory = Buffer(order.num_bytes)
-        stack.callback(memory.close)
-        memory.populate(0, order.num_bytes)
-        view = stack.enter_context(memory.view()[: order.num_bytes])
-        return order.num_bytes / bare_bytes_per_s(order.store, order.bucket, order.key, view)
+    return bare_s(order.store, order.bucket, order.key, order.num_bytes)[USUAL]

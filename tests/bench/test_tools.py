@@ -17,16 +17,11 @@ from weights_cache.header import read_header
 DATA = bytes(range(256)) * (9 << 10)
 
 
-@pytest.fixture
-def small_ranges(monkeypatch):
-    monkeypatch.setattr("bench.limit.RANGE_BYTES", 100_000)
-
-
-def test_bare_reader_reads_it_all(small_ranges):
+def test_bare_reader_reads_it_all():
     """The limit is of a reader that really moved every byte, in ranges, over its connections."""
     store = ScriptedStore({"/b/k": DATA})
     memory = bytearray(len(DATA))
-    rate = bare_bytes_per_s(Endpoint(store.url, "AKBENCH", "s"), "b", "k", memoryview(memory))
+    rate = bare_bytes_per_s(Endpoint(store.url, "AKBENCH", "s"), "b", "k", memoryview(memory), (4, 100_000))
     store.close()
 
     assert bytes(memory) == DATA
@@ -34,7 +29,7 @@ def test_bare_reader_reads_it_all(small_ranges):
     assert len(store.requests) == -(-len(DATA) // 100_000)
 
 
-def test_bare_reader_says_what_failed(small_ranges):
+def test_bare_reader_says_what_failed():
     """A missing object is an error, not a fast read."""
     store = ScriptedStore({})
     with pytest.raises(ConnectionAbortedError, match="404"):

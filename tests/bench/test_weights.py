@@ -7,17 +7,20 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 
-from bench import blob, fromstore, loader_peers, loaders, pss, stage, starts, weights
+from bench import blob, fromstore, loader_peers, loaders, overlink, pss, stage, starts, weights
 from bench.blast import Line
 from bench.caller import Answer
-from bench.fromstore import Broken, Timed, contestant
+from bench.contestants import Broken, contestant
+from bench.fromstore import Timed
 from bench.link import Link, Pace, link
 from bench.loaders import Order
 from bench.servers import Missing
+from storage.client.endpoint import SOCKET_NAME
 from storage.client.sdk import Endpoint
 from tests.storage.stores import ADMIN, ROOT_KEY, StoreThread
 from weights_cache.fetch import BLOB_BUCKET
@@ -46,6 +49,7 @@ def order(tmp_path, monkeypatch):
         entry.size,
         str(tmp_path / "revision"),
         str(tmp_path),
+        str(tmp_path / "store" / SOCKET_NAME),
     )
     running.stop()
 
@@ -64,14 +68,14 @@ def test_made_model_is_one_that_any_loader_reads(order, tmp_path):
     assert len(revision.extents) == len(extents(revision.tensors)) == 2
 
 
-@pytest.mark.parametrize("pooled", [False, True])
-def test_ours_loads_the_very_tensors(order, tmp_path, pooled, monkeypatch):
+@pytest.mark.parametrize("way", fromstore.OURS)
+def test_ours_loads_the_very_tensors(order, tmp_path, way, monkeypatch):
     """What is timed is whole: every tensor, every bit."""
     from safetensors.torch import load_file
 
     monkeypatch.setattr("weights_cache.buffers.SMALL_BYTES", 0)
     monkeypatch.setattr("weights_cache.buffers.QUIET_S", 0.0)
-    loader = loaders.Ours(pooled=pooled)
+    loader = loaders.LOADERS[way]()
     loader.prepare(order)
     found = loader.load(order)
     expected = load_file(tmp_path / "model.safetensors")
@@ -115,24 +119,52 @@ def test_loaders_with_other_bytes_are_no_comparison(order, monkeypatch):
     timed = fromstore._alternate(order, [Fake("pooled", "a"), Fake("boto3", "a")], 2, lambda _: None)
     assert timed.loaders == {"pooled": [1.0, 1.0], "boto3": [1.0, 1.0]}
     assert {len(runs) for runs in timed.bare.values()} == {2}
-    assert set(timed.bare) == set(fromstore.CONNECTIONS)
+    assert set(timed.bare) == set(fromstore.SHAPES)
 
 
 def test_rows_of_a_read():
-    """The limit is of the fastest number of connections; the targets are the issue's."""
+    """The limit is the fastest bare reader's, and beside it that of 16 MiB ranges; the targets are the issue's."""
     timed = Timed(
         1_000_000_000,
-        {"pooled": [0.5, 0.6, 0.4], "fresh": [1.0], "boto3": [1.5], "runai": [0.4]},
-        {2: [0.9, 0.4, 0.5], 8: [0.45, 0.44, 0.46]},
+        {"handed": [0.4], "pooled": [0.5, 0.6, 0.4], "fresh": [1.0], "boto3": [1.5], "runai": [0.4]},
+        {
+            (2, 16 * MIB): [0.9, 0.4, 0.5],
+            (8, 16 * MIB): [0.45, 0.44, 0.46],
+            (8, 64 * MIB): [0.4, 0.3, 0.9],
+        },
     )
     rows = fromstore._rows(timed, 3)
 
-    assert timed.limit() == (0.45, 8)
-    assert "8 connections" in rows[0].what
-    assert [round(row.ratio, 2) for row in rows] == [0.9, 0.45, 3.0, 0.8]
-    assert [row.target for row in rows] == [pytest.approx(1 / 1.15), None, 2.0, 1.0]
-    assert [row.holds for row in rows] == [True, True, True, False]
-    assert "limit 2.22 GB/s" in fromstore._note(timed)
+    assert timed.limit() == (0.4, (8, 64 * MIB))
+    assert "handed over" in rows[0].what
+    assert "8 connections and ranges of 64 MiB" in rows[1].what
+    assert "8 connections and ranges of 16 MiB" in rows[2].what
+    assert [round(row.ratio, 2) for row in rows] == [1.0, 0.8, 0.9, 0.4, 3.0, 0.8]
+    assert [row.target for row in rows] == [*[pytest.approx(1 / 1.15)] * 3, None, 2.0, 1.0]
+    assert [row.holds for row in rows] == [True, False, True, True, True, False]
+    assert "limit 2.50 GB/s" in fromstore._note(timed)
+
+
+def test_over_a_link_the_limit_is_that_of_the_link(order):
+    """Each rate is set and measured with the same loader; afterwards the link has none."""
+    rates = []
+    far = type("Far", (), {"set": lambda _, rate: rates.append(rate)})()
+    slow = type("Slow", (), {"load": lambda _, order: (3600.0, "digest")})()
+    rows = overlink.measure(far, order, slow, 2, lambda _: None)
+
+    assert rates == [*overlink.RATES, 0]
+    assert [row.target for row in rows] == [pytest.approx(1 / 1.15)] * 2
+    assert not any(row.holds for row in rows)
+    assert ["0.5 GB/s" in rows[0].what, "1 GB/s" in rows[1].what] == [True, True]
+
+
+def test_handed_over_is_never_quietly_read(order):
+    """A host that hands over nothing makes no figure of a hand-off."""
+    loader = loaders.Ours(handed=True)
+    loader.prepare(replace(order, socket="nobody"))
+    with pytest.raises(RuntimeError, match="did not hand over"):
+        loader.load(order)
+    loader.let_go()
 
 
 def test_a_streamer_that_cannot_be_had_is_said(monkeypatch, tmp_path):
