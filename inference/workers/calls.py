@@ -44,9 +44,12 @@ class Link(Protocol):
         """Close our end."""
 
 
-def worker_lost() -> Refusal:
-    """What a request gets when its engine ended under it."""
-    message = "The worker that served this request ended. Nothing is wrong with the request: send it again."
+def worker_lost(cause: str = "") -> Refusal:
+    """What a request gets when its engine ended under it; `cause` if it is known."""
+    why = f" ({cause})" if cause else ""
+    message = (
+        f"The worker that served this request ended{why}. Nothing is wrong with the request: send it again."
+    )
     return Refusal(503, "worker_lost", message, "server_error", retry_after_s=1)
 
 
@@ -190,11 +193,11 @@ class EngineCalls:
         if self._calls.pop(order_id, None) is not None and tell:
             self.tell({"op": "cancel", "id": order_id})
 
-    def fail_all(self) -> None:
-        """The engine is lost: each request that waits gets one error."""
+    def fail_all(self, cause: str = "") -> None:
+        """The engine is lost: each request that waits gets one error, with the cause if it is known."""
         calls, self._calls = set(self._calls.values()), {}
         for call in calls:
-            call.fail(worker_lost())
+            call.fail(worker_lost(cause))
 
     async def close(self) -> None:
         """Close the link; a living engine drops all work and exits."""

@@ -31,8 +31,11 @@ class EngineProcess:
 
     stalled_s = 0.0
 
-    def __init__(self, pid: int, exited: asyncio.Future[int], calls: EngineCalls, fork_ms: float) -> None:
+    def __init__(
+        self, pid: int, exited: asyncio.Future[int], calls: EngineCalls, fork_ms: float, landing: Landing
+    ) -> None:
         self.pid = pid
+        self._landing = landing
         self.exited = exited
         self.calls = calls
         self.birth_ms = fork_ms
@@ -56,7 +59,7 @@ class EngineProcess:
                 node_end.close()
                 raise
         calls = EngineCalls(await NodeLink.open(node_end), on_other)
-        return cls(pid, shell.exited(pid), calls, fork_ms)
+        return cls(pid, shell.exited(pid), calls, fork_ms, landing)
 
     @property
     def stats(self) -> Message:
@@ -76,8 +79,9 @@ class EngineProcess:
         self.calls.tell({"op": "ping"})
 
     def fail_all(self) -> None:
-        """See `engines.Engine`."""
-        self.calls.fail_all()
+        """See `engines.Engine`. The cause is known if it is that weights did not arrive."""
+        error = self._landing.error
+        self.calls.fail_all(str(error) if error else "")
 
     async def metrics(self) -> None:
         """See `engines.Engine`: what it measures travels on its link."""

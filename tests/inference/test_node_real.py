@@ -29,6 +29,7 @@ from tests.inference.test_node_serving import AUTH
 from tests.inference.tokenizers_made import byte_level
 from weights_cache.cache import HostTier
 from weights_cache.describe import Draft, Source, build_revision, draft
+from weights_cache.fetch import ReadError
 from weights_cache.handoff import Handoff
 from weights_cache.header import read_header
 from weights_cache.revision import ModelFacts, Revision, Spec
@@ -164,7 +165,12 @@ class RealNode:
 
 @asynccontextmanager
 async def real_node(
-    tmp_path: Path, living_shell: LivingShell, handoff: Handoff | None = None, **more: Any
+    tmp_path: Path,
+    living_shell: LivingShell,
+    handoff: Handoff | None = None,
+    reader: type[FolderReader] = FolderReader,
+    retry_for_s: float = 15.0,
+    **more: Any,
 ) -> AsyncIterator[RealNode]:
     """A node whose store is a folder; `handoff`: who hands over files of weights beside it; `more` settings."""
 
@@ -175,8 +181,13 @@ async def real_node(
         blobs: dict[str, Path] = {}
         shell = StandingShell(start)
         stack.push_async_callback(shell.close)
-        read = partial(FolderReader, blobs)
-        tier = HostTier(None, 1 << 30, make_reader=read, handoff=handoff)  # type: ignore[arg-type]
+        tier = HostTier(
+            None,  # type: ignore[arg-type]
+            1 << 30,
+            make_reader=partial(reader, blobs),
+            handoff=handoff,
+            retry_for_s=retry_for_s,
+        )
         stack.push_async_callback(asyncio.to_thread, tier.close)
         child = TemplateChild()
         stack.push_async_callback(child.close)
@@ -451,3 +462,38 @@ async def check_tools(node: RealNode, folder: Path) -> None:
     assert (whole["finish_reason"], whole["message"]["content"]) == ("tool_calls", None)
     assert "".join(one["function"]["arguments"] for one in pieces) == call["arguments"]
     assert {one["index"] for one in pieces} == {0}
+
+
+class TurnsBad(FolderReader):
+    """A store that answers 503 for weights, from their last part on until it is told to be good."""
+
+    is_good = False
+
+    def read_into(self, path: str, offset: int, view: memoryview) -> None:
+        if not self.is_good and self.paths[path].suffix == ".safetensors" and offset > 100_000:
+            raise ReadError("status_503", f"{path} answered 503", retryable=True)
+        super().read_into(path, offset, view)
+
+
+async def test_a_store_that_turns_bad_after_the_start_is_one_clear_error(
+    tmp_path: Path, living_shell: LivingShell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first layers are there and the pass waits for the last: who asked gets one error, whole or as a stream.
+
+    It names the cause; and when the store is good again, so is the model.
+    """
+    model = make_folder(tmp_path / "model")
+    body: dict[str, Any] = {"model": "acme/m", "prompt": PROMPT, "max_tokens": 4, "temperature": 0}
+    async with real_node(tmp_path, living_shell, reader=TurnsBad, retry_for_s=1.0) as node:
+        revision = await node.commit(tmp_path / "model", "acme/m")
+        line = await node.load(revision)
+        asked = [node.post("completions", **body, stream=stream) for stream in (False, True)]
+        answers = [(answer.status_code, answer.json()["error"]) for answer in await asyncio.gather(*asked)]
+        monkeypatch.setattr(TurnsBad, "is_good", True)
+        again = await node.load(revision)
+        text, _ = await streamed(node, **body)
+
+    assert (line["phase"], again["phase"]) == ("ready", "ready")
+    assert [(status, error["code"]) for status, error in answers] == [(503, "worker_lost")] * 2
+    assert all("answered 503" in error["message"] for _, error in answers)
+    assert text == greedy(model, PROMPT, 4)
