@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import shutil
-import socket
 import time
 from typing import TYPE_CHECKING, Any
 
 from inference.outside.answers import refusal_of
-from inference.outside.definition import environment_of, filled
 from inference.outside.door import Door
 from inference.outside.folder import make_folder
 from inference.outside.kinds import CHAT, COMPLETIONS, EMBEDDINGS
-from inference.outside.process import KeptProcess
+from inference.outside.site import Site
 from inference.workers.board import LoadFailure
 from inference.workers.resident import OutsideModel
 from weights_cache.view import LandingError
-from wire.dial import DialError, Pool
+from wire.dial import DialError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,11 +32,10 @@ if TYPE_CHECKING:
     from inference.link import Message
     from inference.outside.definition import Definition
     from inference.outside.folder import WeightsFolder
+    from inference.outside.process import KeptProcess
     from inference.workers.engines import Load
     from weights_cache.revision import Revision
 
-HOST = "127.0.0.1"
-"""External engines are for the node alone; what they listen at is never another address."""
 FIRST_LOOK_S, LAST_LOOK_S = 0.05, 0.5
 """Between two looks at a server that starts; imports take seconds."""
 LANDING_LOOK_S = 0.2
@@ -48,7 +44,7 @@ NUM_BAD_LOOKS = 3
 """Failed looks at `health` in a row, with nothing else heard, before an engine counts as hung. One that has requests
 may be busy with a long prompt, which in some servers holds up `health` too: it has `stall_s`."""
 METRICS_S = 2.0
-MAX_SOCKET_CHARS = 107
+LOG_HAS_MORE = "the node's log has its last lines"
 _FIRST: Mapping[str, dict[str, Any]] = {
     COMPLETIONS: {"prompt": "a", "max_tokens": 1, "temperature": 0},
     CHAT: {"messages": [{"role": "user", "content": "a"}], "max_tokens": 1, "temperature": 0},
@@ -65,7 +61,8 @@ class OutsideEngine:
         """`took_s`: what the last start of each revision took, from its first process until it was ready."""
         self.birth_ms = 0.0
         self._bad_since: float | None = None
-        self._made, self._load, self._place, self._took_s = made, load, place, took_s
+        self._made, self._load, self._took_s = made, load, took_s
+        self._site = Site(made, load.revision, load.room.num_threads, place)
         self._phases: dict[str, float] = {}
         self._folder: WeightsFolder | None = None
         self._process: KeptProcess | None = None
@@ -190,16 +187,16 @@ class OutsideEngine:
         self._lap("folder", began)
 
     def _lay_out(self) -> WeightsFolder:
-        (self._place / "work").mkdir(parents=True, mode=0o700)
+        self._site.work.mkdir(parents=True, mode=0o700)
         load = self._load
-        return make_folder(self._place / "model", load.revision, load.landing, load.files)
+        return make_folder(self._site.model, load.revision, load.landing, load.files)
 
     async def _prepare(self) -> None:
         """Run the operator's own step before the server, such as a converter."""
         if not self._made.prepare:
             return
         began = time.perf_counter()
-        process = self._process = await self._started(self._made.prepare, {})
+        process = self._process = await self._site.start(self._made.prepare, {})
         if (status := await asyncio.shield(process.exited)) != 0:
             message = f"{self._made.name}: prepare ended with status {status}"
             raise LoadFailure("engine_failed", message, "the node's log has its last lines")
@@ -207,10 +204,10 @@ class OutsideEngine:
 
     async def _spawn(self) -> None:
         began = time.perf_counter()
-        address, pool = self._address()
-        self._process = await self._started(self._made.words, address)
-        served = filled((self._made.model_name,), self._values(address))[0]
-        self._door = Door(self._made, self._load.revision.model, served, str(self._place / "model"), pool)
+        address, pool = self._site.address()
+        self._process = await self._site.start(self._made.words, address)
+        served = self._site.filled((self._made.model_name,), address)[0]
+        self._door = Door(self._made, self._load.revision.model, served, str(self._site.model), pool)
         self.birth_ms = (time.perf_counter() - began) * 1000
 
     async def _until_healthy(self) -> None:
@@ -272,7 +269,7 @@ class OutsideEngine:
     def _clear(self) -> None:
         if self._folder is not None:
             self._folder.close()
-        shutil.rmtree(self._place, ignore_errors=True)
+        shutil.rmtree(self._site.path, ignore_errors=True)
 
     async def _is_healthy(self) -> bool:
         return (
@@ -290,45 +287,6 @@ class OutsideEngine:
             )
             raise LoadFailure("engine_failed", message, LOG_HAS_MORE)
 
-    async def _started(self, words: tuple[str, ...], address: Mapping[str, str]) -> KeptProcess:
-        """Start a program of the definition. Raises LoadFailure."""
-        work = self._place / "work"
-        environment = environment_of(self._made, os.environ, str(work))
-        command = filled(words, self._values(address))
-        if shutil.which(command[0], path=environment.get("PATH")) is None:
-            message = f"{self._made.name}: this host has no program {command[0]!r}"
-            next_step = f"install it, or correct [engines.{self._made.name}] in nearfield.toml"
-            raise LoadFailure("engine_missing", message, next_step)
-        stop = self._made.signal_number, self._made.stop_s
-        try:
-            return await KeptProcess.start(self._made.name, command, environment, work, *stop)
-        except OSError as cause:
-            raise LoadFailure("fork_failed", f"{self._made.name}: {cause}", "it is tried again") from cause
-
-    def _address(self) -> tuple[dict[str, str], Pool]:
-        """Where this one is to listen, and how it is reached there."""
-        if self._made.listens_at_socket:
-            path = str(self._place / "s")
-            if len(path) > MAX_SOCKET_CHARS:
-                message = f"{path} is too long for a socket ({MAX_SOCKET_CHARS} characters)"
-                raise LoadFailure(
-                    "engine_failed", message, "give the node a shorter `state` in nearfield.toml"
-                )
-            return {"socket": path}, Pool("localhost", 80, path=path)
-        port = free_port()
-        return {"host": HOST, "port": str(port)}, Pool(HOST, port)
-
-    def _values(self, address: Mapping[str, str]) -> dict[str, str]:
-        revision = self._load.revision
-        return {
-            "model_dir": str(self._place / "model"),
-            "work_dir": str(self._place / "work"),
-            "name": revision.model,
-            "max_len": str(revision.facts.context_tokens),
-            "num_threads": str(self._load.room.num_threads),
-            **address,
-        }
-
     async def _tell(self, began: float) -> None:
         """Say once a second that it starts: whoever waits would think it dead."""
         while True:
@@ -343,17 +301,6 @@ class OutsideEngine:
 
     def _last_words(self) -> str:
         return self._process.last_words() if self._process else ""
-
-
-LOG_HAS_MORE = "the node's log has its last lines"
-
-
-def free_port() -> int:
-    """A port of the loopback address that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def _finished(work: Any) -> Any:
