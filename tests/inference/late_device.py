@@ -90,7 +90,8 @@ class Fetched:
         self.source, self.was = tensor, tensor.clone()
 
     def wait(self):
-        assert torch.equal(self.source, self.was), "changed while it was on its way to the host"
+        same = torch.equal(self.source.nan_to_num(9.0), self.was.nan_to_num(9.0))
+        assert same, "changed while it was on its way to the host"
         return self.was
 
 
