@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
+from bench import engine_gpu
 from bench.engine_client import Engine, batched_s
 from bench.llama import cache_folder, model_folder
 from bench.rows import Row, compare, quantile
+from inference.devices import CPU, parse_device
 
 PREFIX_TOKENS = 2000
 FIXED_PROMPT = 512
@@ -28,6 +30,9 @@ PARTS = ("batch", "prefix", "gap", "peer", "fixed")
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
     parser.add_argument("--only", default=",".join(PARTS), help=f"parts to run, of {','.join(PARTS)} (all)")
+    parser.add_argument(
+        "--device", type=parse_device, default=CPU, help="a GPU: its own rows, of an 8B-shaped model (cpu)"
+    )
     parser.add_argument("--large", action="store_true", help="the 244 M Llama as well, where it matters")
     parser.add_argument(
         "--runs", type=int, default=3, help="runs of each short figure, the median counts (3)"
@@ -38,6 +43,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def measure(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[list[Row], list[str]]:
     """Rows and notes."""
+    if options.device != CPU:
+        return engine_gpu.measure(options.device, options.runs, say)
     models = ["tiny", *([str(model_folder(cache_folder(), 16))] if options.large else [])]
     rows: list[Row] = []
     for part in options.only.split(","):

@@ -12,17 +12,24 @@ import json
 import socket
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from inference.engine.blocks import plan_blocks
+from inference.engine.device import open_device
 from inference.engine.generation import GenerateLoop
 from inference.engine.model import step_model
 from inference.engine.orders import Bounds
+from inference.engine.process import paged
 from inference.engine.scheduler import Scheduler
 from inference.engine.slots import SlotPlan
 from inference.engine.threads import fit_each_pass
+from inference.engine.weights import Attached
 from inference.link import EngineLink
+
+if TYPE_CHECKING:
+    from inference.engine.device import Device
 
 TINY: dict[str, Any] = {
     "vocab_size": 512,
@@ -34,6 +41,17 @@ TINY: dict[str, Any] = {
     "max_position_embeddings": 2048,
 }
 """25 million weights: large enough that a step is arithmetic and not Python."""
+EIGHT_B: dict[str, Any] = {
+    "vocab_size": 128_256,
+    "hidden_size": 4096,
+    "intermediate_size": 14_336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "max_position_embeddings": 8192,
+}
+"""Llama 3 8B's sizes, for a GPU: 8.03 billion weights, 16.06 GB in bfloat16; 128 KiB of keys and values a token."""
+KV_BYTES = 2 * 2 * EIGHT_B["num_hidden_layers"] * EIGHT_B["num_key_value_heads"] * 128
 PAGE_TOKENS = 16  # of theirs: as ours
 SEED = 1
 
@@ -43,7 +61,11 @@ def main() -> None:
     whose, order = sys.argv[1], json.loads(sys.argv[2])
     torch.set_num_threads(order["threads"])
     if whose == "ours":
-        _serve(order, int(sys.argv[3]))
+        device = open_device(order["device"]) if "device" in order else None
+        if device is None:
+            _serve(order, int(sys.argv[3]))
+        else:
+            _serve_on(device, order, int(sys.argv[3]))
     else:
         print(json.dumps([_batched(order, *run) for run in order["runs"]]), flush=True)
 
@@ -51,11 +73,16 @@ def main() -> None:
 def _model(order: dict[str, Any], attention: str) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    if order["model"] == "8b":
+        config = AutoConfig.for_model("llama", **EIGHT_B)
+        make: Any = AutoModelForCausalLM.from_config
+        with torch.device(order["device"]):
+            return make(config, attn_implementation=attention, dtype=torch.bfloat16)
     if order["model"] != "tiny":
         return AutoModelForCausalLM.from_pretrained(order["model"], attn_implementation=attention)
     torch.manual_seed(SEED)
     config = AutoConfig.for_model("llama", **TINY)
-    make: Any = AutoModelForCausalLM.from_config
+    make = AutoModelForCausalLM.from_config
     return make(config, attn_implementation=attention)
 
 
@@ -78,6 +105,21 @@ def _serve(order: dict[str, Any], fd: int) -> None:
         Bounds(model.config.vocab_size, room.max_len),
         room,
     ).serve({"op": "ready"})
+
+
+def _serve_on(device: Device, order: dict[str, Any], fd: int) -> None:
+    """The engine that a node with `device = "cuda:N"` starts, less the way of the weights."""
+    room = plan_blocks(
+        max_slots=order["slots"],
+        max_len=order["max_len"],
+        kv_bytes_per_token=KV_BYTES,
+        budget_bytes=(order["slots"] + 1) * order["max_len"] * KV_BYTES * 5 // 4,
+    )
+    model = _model(order, "sdpa").eval()
+    scheduler, rows = paged(device, Attached(model, 0, None), room, frozenset())
+    bounds = Bounds(model.config.vocab_size, room.max_len)
+    link = EngineLink(socket.socket(fileno=fd))
+    GenerateLoop(link, scheduler, rows, None, bounds, room).serve({"op": "ready"})
 
 
 def _batched(order: dict[str, Any], streams: int, prompt: int, new: int) -> float:

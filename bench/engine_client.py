@@ -107,9 +107,9 @@ class Engine:
             pass
 
 
-def batched_s(model: str, threads: int, runs: Sequence[tuple[int, int, int]]) -> list[float]:
+def batched_s(model: str, threads: int, runs: Sequence[tuple[int, int, int]], **where: str) -> list[float]:
     """Seconds that transformers' continuous batching takes for each crowd (streams, prompt, new tokens)."""
-    order = {"model": model, "threads": threads, "runs": [list(run) for run in runs]}
+    order = {"model": model, "threads": threads, "runs": [list(run) for run in runs], **where}
     command = [sys.executable, "-m", "bench.engine_child", "theirs", json.dumps(order)]
     done = subprocess.run(command, env=os.environ | QUIET_ENV, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -74,6 +74,16 @@ def test_a_failed_copy_is_one_clear_last_message(monkeypatch):
     assert "illegal memory access" in last["message"]
 
 
+@pytest.mark.parametrize("free_bytes", [0, 700 << 20])
+def test_a_device_that_is_full_is_one_clear_error_before_the_load(monkeypatch, free_bytes):
+    model, device = made("llama"), LateDevice(free_bytes=free_bytes)
+    _, landing, _ = landed_model(model)
+    (last,) = heard(device, landing, model.config.to_dict(), monkeypatch)
+    assert (last["op"], last["code"]) == ("fatal", "device_memory_full")
+    assert f"has {free_bytes:,} bytes free" in last["message"]
+    assert device.device_bytes == 0, "nothing was taken"
+
+
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "gemma3_text", "qwen2"])
 def test_every_tensor_of_a_step_is_where_the_model_is(family):
     """torch's `meta` device computes nothing and refuses tensors of another device, as a GPU does."""
