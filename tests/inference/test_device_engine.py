@@ -20,8 +20,8 @@ from tests.inference.tiny import landed_model, made
 ORDER = {"op": "add", "id": "a", "tokens": PROMPT, "max_tokens": 8, "temperature": 0.0}
 
 
-def heard(device, landing, config, monkeypatch, **spec):
-    """All that an engine on `device` says to one order and a stop."""
+def heard(device, landing, config, monkeypatch, orders=(ORDER, {"op": "stop"}), **spec):
+    """All that an engine on `device` says to `orders`."""
     monkeypatch.setattr(process, "open_device", lambda name: device)
     monkeypatch.setattr(process, "fit_each_pass", lambda *_: pytest.fail("that is for passes on the CPU"))
     node, ours = link_pair()
@@ -37,7 +37,7 @@ def heard(device, landing, config, monkeypatch, **spec):
         finally:
             ours.close()
 
-    node.sendall(frame_bytes(ORDER) + frame_bytes({"op": "stop"}))
+    node.sendall(b"".join(map(frame_bytes, orders)))
     engine = threading.Thread(target=run)
     engine.start()
     frames, messages = FrameReader(), []
@@ -78,7 +78,9 @@ def test_a_failed_copy_is_one_clear_last_message(monkeypatch):
 def test_a_device_that_is_full_is_one_clear_error_before_the_load(monkeypatch, free_bytes):
     model, device = made("llama"), LateDevice(free_bytes=free_bytes)
     _, landing, _ = landed_model(model)
-    (last,) = heard(device, landing, model.config.to_dict(), monkeypatch)
+    (last,) = heard(
+        device, landing, model.config.to_dict(), monkeypatch, orders=()
+    )  # it ends without reading any
     assert (last["op"], last["code"]) == ("fatal", "device_memory_full")
     assert f"has {free_bytes:,} bytes free" in last["message"]
     assert device.device_bytes == 0, "nothing was taken"

@@ -1,6 +1,7 @@
 """On a real GPU: what the pretended one cannot show. `pytest -m gpu`; skipped where there is none."""
 
 import asyncio
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from inference.engine.device import Cuda, DeviceError
 from inference.engine.device_attach import attach_on
 from inference.engine.ring import Ring
 from inference.workers.shell_link import ShellLink
+from tests.inference.test_paged_kernels import check
 from tests.inference.test_shell_fork import Engine, expected
 from tests.inference.test_weights_attach import IDS, logits
 from tests.inference.tiny import landed_model, made
@@ -47,6 +49,41 @@ def test_a_model_that_does_not_fit_is_one_clear_error():
     with pytest.raises(DeviceError, match="bytes free") as caught:
         Cuda(GPU).empty(1 << 50)
     assert caught.value.code == "device_memory_full"
+
+
+class There:
+    """A device's kernels for tensors that are here."""
+
+    def __init__(self, kernels):
+        self.kernels = kernels
+
+    def write(self, keys, values, pages, *places):
+        moved = [each.to(GPU) for each in pages]
+        self.kernels.write(keys.to(GPU), values.to(GPU), moved, *(each.to(GPU) for each in places))
+        for here, there in zip(pages, moved, strict=True):
+            here.copy_(there)
+
+    def attend(self, tokens, pages, asked, out):
+        fields = {each.name: getattr(asked, each.name) for each in dataclasses.fields(asked)}
+        moved = {name: each.to(GPU) for name, each in fields.items() if isinstance(each, torch.Tensor)}
+        found = out.to(GPU)
+        there = tuple(each.to(GPU) for each in pages)
+        self.kernels.attend(tokens.to(GPU), there, dataclasses.replace(asked, **moved), found)
+        out.copy_(found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(1, 1, 64, 64), (2, 3, 80, 16), (8, 4, 128, 128), (1, 5, 256, 256)])
+@pytest.mark.parametrize("rows", [[(700, 1), (3, 1), (0, 1)], [(30, 90), (0, 1), (0, 200)]])
+@pytest.mark.parametrize("processors", [1, 132])
+def test_the_kernels_as_compiled(dtype, shape, rows, processors):
+    from inference.engine.kernels import TritonKernels
+
+    made = {"dtype": dtype, "shape": shape, "rows": rows, "processors": processors, "seed": 1}
+    for others in ((1000, None, False), (33, 3.0, True)):
+        window, softcap, has_sinks = others
+        more = {"window": window, "softcap": softcap, "has_sinks": has_sinks}
+        check(There(TritonKernels(processors)), made | more)
 
 
 def open_files(pid):

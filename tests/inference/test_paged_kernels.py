@@ -4,6 +4,7 @@ Triton comes with torch's CUDA build. Where that is not, it may lie in a folder 
 NEARFIELD_TRITON; without either, these tests are skipped.
 """
 
+import importlib
 import os
 import sys
 
@@ -17,6 +18,7 @@ from inference.engine.pages import PAGE_TOKENS
 from tests.evidence import count
 from tests.inference.paged_reference import ReferenceKernels
 
+NAME = "inference.engine.kernels"
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 
@@ -30,10 +32,9 @@ def kernels():
         pytest.importorskip(
             "triton", reason="no Triton: torch's CPU build has none, and NEARFIELD_TRITON names none"
         )
-        from inference.engine import kernels
-
-        yield kernels
-        del sys.modules["inference.engine.kernels"]
+        patch.delitem(sys.modules, NAME, raising=False)
+        yield importlib.import_module(NAME)
+        del sys.modules[NAME]
 
 
 @st.composite
@@ -94,11 +95,12 @@ def fill(kernels, queries, pages, some, num_kv):
     kernels.write(keys, values, pages, queries.tables, slots, positions)
 
 
-def check(kernels, made):
+def check(ours, made):
+    """Both write, then both attend, over what was written."""
     draws = torch.Generator().manual_seed(made["seed"])
     queries, pages, some = asked(made, draws)
     num_kv, group, key_size, value_size = made["shape"]
-    ours, plain = kernels.TritonKernels(made["processors"]), ReferenceKernels()
+    plain = ReferenceKernels()
     state = draws.get_state()
     fill(ours, queries, pages, some, num_kv)
     draws.set_state(state)
@@ -121,14 +123,14 @@ def check(kernels, made):
 @given(made=steps(most_tokens=1))
 def test_one_token_a_row(kernels, made):
     """Decode: split among several programs where the device would be idle, or not."""
-    check(kernels, made)
+    check(kernels.TritonKernels(made["processors"]), made)
 
 
 @settings(max_examples=count(4, 300), deadline=None)
 @given(made=steps(most_tokens=40))
 def test_many_tokens_a_row(kernels, made):
     """Prompts: every query looks as far as its own position and no farther."""
-    check(kernels, made)
+    check(kernels.TritonKernels(made["processors"]), made)
 
 
 def test_how_far_a_row_is_split_depends_on_the_shape_alone(kernels):
