@@ -114,7 +114,8 @@ class GenerateLoop:
             case Vocabulary():
                 self._grammars.learn(order)
             case Cancel():
-                self._grammars.cancel(order.id)
+                if (pending := self._grammars.cancel(order.id)) is not None:
+                    self._tell([Ended(order.id, "cancelled", len(pending.tokens), 0, 0.0, None)])
                 self._tell(self._scheduler.cancel(order.id, time.perf_counter()))
             case Ping():
                 self._link.send([PONG])

@@ -99,10 +99,12 @@ class Grammars:
             self._thread = ThreadPoolExecutor(1, "grammar")
         self._pending[order.id] = (order, self._thread.submit(self._follower, order.grammar or ""))
 
-    def cancel(self, order_id: str) -> None:
-        """Forget an order that still waits for its grammar, if it does."""
-        if (pending := self._pending.pop(order_id, None)) is not None:
-            pending[1].cancel()
+    def cancel(self, order_id: str) -> Generate | None:
+        """Forget an order that still waits for its grammar, and give it back, if it does."""
+        if (pending := self._pending.pop(order_id, None)) is None:
+            return None
+        pending[1].cancel()
+        return pending[0]
 
     def finished(self) -> list[tuple[Generate, Follower | GrammarFault]]:
         """The orders whose grammar is compiled, or cannot be; each is given back once."""
