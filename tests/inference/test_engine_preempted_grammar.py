@@ -10,6 +10,7 @@ import torch
 from inference.api.structure import read_schema
 from inference.engine.generation import GenerateLoop
 from inference.engine.orders import Bounds
+from inference.engine.sample import choose_all
 from inference.engine.scheduler import Scheduler
 from inference.engine.slots import SlotPlan
 from inference.link import EngineLink, FrameReader, frame_bytes, link_pair
@@ -38,6 +39,9 @@ class Remembered:
     def logits(tokens):
         seed = int.from_bytes(hashlib.blake2b(repr(tokens).encode(), digest_size=7).digest())
         return torch.randn(WIDTH, generator=torch.Generator().manual_seed(seed)) * 3
+
+    def choose(self, logits, samplers):
+        return choose_all(logits, samplers)
 
     def release(self, slot, *, scrub):
         self.slots.pop(slot)
