@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from inference.engine.copier import Copier, Target
+from inference.engine.filling import filled
 from inference.engine.ring import Part, Ring, parts_of
 from inference.engine.weights import (
     COMPUTED,
@@ -24,7 +25,6 @@ from inference.engine.weights import (
     Attached,
     Landed,
     attach,
-    filled,
     stored_dtype,
     ties_stored_twice,
     units,

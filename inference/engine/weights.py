@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch.nn import ModuleList
 
-from inference.engine.classes import init_arguments
+from inference.engine.filling import filled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from torch import nn
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -82,15 +82,6 @@ class Waits(Protocol):
         """What is known by now of work that goes on beside the passes."""
 
 
-class AttachError(Exception):
-    """These weights do not fill this model; `code` and a sentence."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-
-
 @dataclass(frozen=True, slots=True)
 class Attached:
     """A model whose every weight is filled, now or when its gate opens."""
@@ -125,8 +116,8 @@ def attach(
     if gated and not _reads_bytes(revision, landed.layout, model_class, config, target):
         model = filled(model_class, config, _views(revision, landed), target)
         spans = _spans(model, landed.buffer)
-        if all(span is not None for span in spans.values()):
-            return Attached(model, 0, Gates(model, revision, landed))
+        if None not in spans.values():
+            return Attached(model, 0, Gates(model, revision, landed, spans))
     landed.wait_all()
     model = filled(model_class, config, _views(revision, landed), target)
     return Attached(model, _copied_bytes(model, landed.buffer), None)
@@ -168,61 +159,18 @@ def ties_stored_twice(
 def _views(revision: Revision, landed: Landed) -> dict[str, torch.Tensor]:
     """Every tensor where it landed; copied only if it is not aligned to its own element."""
     places, buffer = landed.layout, landed.buffer
-    flat = torch.frombuffer(buffer, dtype=torch.uint8) if len(buffer) else torch.empty(0, dtype=torch.uint8)
-    return {tensor.name: _view(flat, places.place(tensor), tensor) for tensor in revision.tensors}
+    return {tensor.name: _view(buffer, places.place(tensor), tensor) for tensor in revision.tensors}
 
 
-def _view(flat: torch.Tensor, start: int, tensor: TensorEntry) -> torch.Tensor:
+def _view(buffer: memoryview, start: int, tensor: TensorEntry) -> torch.Tensor:
     dtype = DTYPES[tensor.dtype]
     if not tensor.length:
         return torch.empty(tensor.shape, dtype=dtype)
-    own = flat[start : start + tensor.length]
     if start % dtype.itemsize:
-        own = own.clone()
-    return own.view(dtype).view(tensor.shape)
-
-
-def filled(
-    model_class: type[PreTrainedModel],
-    config: PreTrainedConfig,
-    views: dict[str, torch.Tensor],
-    dtype: torch.dtype,
-) -> PreTrainedModel:
-    """A model of these tensors, its every weight and buffer accounted for. Raises AttachError."""
-    load: Any = model_class.from_pretrained
-    try:
-        model, report = load(
-            None,
-            config=config,
-            state_dict=views,
-            dtype=dtype,
-            output_loading_info=True,
-            local_files_only=True,
-            **init_arguments(model_class),
-        )
-    except RuntimeError as cause:
-        raise AttachError("bad_weights", f"the weights do not fit {model_class.__name__}: {cause}") from cause
-    _check_filled(model, report)
-    whole: PreTrainedModel = model.eval()
-    return whole
-
-
-def _check_filled(model: PreTrainedModel, report: dict[str, Any]) -> None:
-    """Every expected weight came from the landing; nothing is left on the meta device."""
-    if missing := sorted(report["missing_keys"]):
-        raise AttachError("missing_tensors", f"{len(missing)} tensors are missing, among them {missing[:5]}")
-    if wrong := [*report["mismatched_keys"], *report["error_msgs"]]:
-        raise AttachError("bad_weights", f"{len(wrong)} tensors do not fit, among them {wrong[:3]}")
-    unfilled = [name for name, tensor in _tensors(model) if tensor.is_meta]
-    if unfilled:
-        raise AttachError(
-            "bad_weights", f"{len(unfilled)} tensors were not filled, among them {unfilled[:5]}"
-        )
-
-
-def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    yield from model.named_parameters(remove_duplicate=False)
-    yield from model.named_buffers(remove_duplicate=False)
+        own = torch.frombuffer(buffer, dtype=torch.uint8, count=tensor.length, offset=start).clone()
+        return own.view(dtype).view(tensor.shape)
+    count = tensor.length // dtype.itemsize
+    return torch.frombuffer(buffer, dtype=dtype, count=count, offset=start).view(tensor.shape)
 
 
 def _spans(model: PreTrainedModel, buffer: memoryview) -> dict[str, range | None]:
@@ -269,9 +217,11 @@ class Gates:
     any other module for those it owns itself.
     """
 
-    def __init__(self, model: PreTrainedModel, revision: Revision, landed: Landed) -> None:
+    def __init__(
+        self, model: PreTrainedModel, revision: Revision, landed: Landed, spans: Mapping[str, range | None]
+    ) -> None:
+        """`spans`: for each weight the bytes of the landing that it views."""
         self._landed = landed
-        self._spans = _spans(model, landed.buffer)
         places = landed.layout
         order = sorted((places.place(extent), number) for number, extent in enumerate(revision.extents))
         self._starts, self._numbers = [start for start, _ in order], [number for _, number in order]
@@ -279,9 +229,7 @@ class Gates:
         self.waited_ms = 0.0
         """Time that forward passes spent waiting for bytes."""
         for module, names in units(model):
-            numbers = {
-                number for name in names if (span := self._spans[name]) for number in self._extents_of(span)
-            }
+            numbers = {number for name in names if (span := spans[name]) for number in self._extents_of(span)}
             if numbers:
                 self._closed[module] = module.register_forward_pre_hook(self._hook(sorted(numbers)))
 

@@ -12,8 +12,8 @@ from inference.engine.classes import class_of, config_of
 from inference.engine.copier import Copier
 from inference.engine.device import DeviceError
 from inference.engine.device_attach import DeviceGates, attach_on
+from inference.engine.filling import AttachError
 from inference.engine.ring import Part, Ring, WaitSlot, steps
-from inference.engine.weights import AttachError
 from tests.inference.late_device import LateDevice, Mark, overlap, span
 from tests.inference.test_weights_attach import FAMILIES, logits
 from tests.inference.tiny import (

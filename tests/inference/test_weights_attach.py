@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from inference.engine.classes import class_of, config_of
-from inference.engine.weights import AttachError, attach
+from inference.engine.filling import AttachError, filled
+from inference.engine.model import SLOT_FAMILIES
+from inference.engine.weights import attach
 from tests.inference.tiny import (
     config_values,
     extent_bytes,
@@ -57,6 +59,31 @@ def test_logits_are_those_of_the_saved_model_bit_for_bit(family, num_shards):
     assert found.gates is None
     assert torch.equal(logits(found.model), logits(model))
     assert not [name for name, part in found.model.named_buffers() if part.is_meta]
+
+
+def state_of(model):
+    parts = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    return {name: (part.data_ptr() if part.nbytes else 0, part.shape, part.dtype) for name, part in parts}
+
+
+@pytest.mark.parametrize("family", sorted(SLOT_FAMILIES))
+def test_tensors_put_in_their_places_make_the_model_that_from_pretrained_makes(family, monkeypatch):
+    model = made(family)
+    config = config_of(model.config.to_dict())
+    held = dict(model.named_buffers(remove_duplicate=False))
+    asked = (class_of(config, "generate"), config, stored_tensors(model), torch.float32)
+    wanted = filled(*asked, straight=False)
+    monkeypatch.setattr(type(wanted), "from_pretrained", None)  # not asked: it goes the short way
+    found = filled(*asked)
+    weights = wanted.state_dict(keep_vars=True)
+    assert {name: part for name, part in state_of(found).items() if name in weights} == {
+        name: part for name, part in state_of(wanted).items() if name in weights
+    }
+    buffers = dict(found.named_buffers(remove_duplicate=False))
+    assert buffers.keys() == held.keys()
+    assert all(torch.equal(part, held[name]) for name, part in buffers.items())
+    assert not any(part.training for part in found.modules())
+    assert torch.equal(logits(found), logits(wanted))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
