@@ -278,7 +278,7 @@ class HostTier:
             flight.buffer.close()
             flight.given.let_go()
         else:
-            if not flight.kept_bytes and not flight.shared_bytes:  # else it says nothing of the store
+            if not flight.here.is_some:  # else it says nothing of the store
                 self._rate.observe(flight.total_bytes, flight.seconds())
             self._refill()
 

@@ -16,8 +16,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 
-import xxhash
-
 from weights_cache.buffers import Buffer, HostMemoryError
 from weights_cache.fetch import RangeReader, ReadError, blob_path
 from weights_cache.handoff import Given
@@ -26,6 +24,7 @@ from weights_cache.marks import Marks
 from weights_cache.plan import layout
 from weights_cache.revision import Extent, Revision
 from weights_cache.runs import Runs, pieces
+from weights_cache.sources import Sources, Work, corrupt
 from weights_cache.view import LandingError
 
 NUM_HANDOVERS = 2  # readers of one load that may die and be replaced; a fault that kills every reader ends it
@@ -79,14 +78,14 @@ class Flight:
         elsewhere: Elsewhere = nowhere,
     ) -> None:
         self.revision, self.buffer, self.given = revision, buffer, given or Given()
-        self._keep, self._elsewhere = keep or NoKeep(), elsewhere
+        self._keep, self._work = keep or NoKeep(), Work()
         self.total_bytes = sum(extent.length for extent in revision.extents)
-        self.mapped_bytes, self.copied_bytes = self.given.num_bytes(revision)
-        self.bytes_read, self.kept_bytes, self.shared_bytes = 0, 0, 0
+        self.bytes_read = 0
         self.error: LandingError | None = None
         self.ended = threading.Event()
         self.watchers: list[OnProgress] = []
         self._layout = layout(revision.files, revision.tensors, self.given.mapped)
+        self.here = Sources(revision, self._layout, self.given, self._keep, elsewhere, self._work)
         self._take_reader, self._give_reader, self._on_end = take_reader, give_reader, on_end
         self._retry_for_s = retry_for_s
         self._lock = threading.Lock()
@@ -96,7 +95,6 @@ class Flight:
         self._num_deaths = 0
         self._populated = bytearray(len(revision.extents))
         self._begun, self._elapsed_s, self._told = time.monotonic(), 0.0, 0.0
-        self._busy_s = {"allocate": 0.0, "fetch": 0.0, "verify": 0.0}
         self.fd = buffer.read_only_fd()
         self._marks = Marks(len(revision.extents))
         self.ready_fd, self.event_fd = self._marks.ready_fd, self._marks.event_fd
@@ -129,9 +127,7 @@ class Flight:
 
     def phases(self) -> dict[str, float]:
         """Milliseconds of the load's wall time, shared out by what its threads did; they sum to the wall."""
-        wall_ms = 1000 * (self._elapsed_s or time.monotonic() - self._begun)
-        busy_s = sum(self._busy_s.values())
-        return {name: wall_ms * part / busy_s if busy_s else 0.0 for name, part in self._busy_s.items()}
+        return self._work.shares(1000 * self.seconds())
 
     def seconds(self) -> float:
         """Wall time of the load so far."""
@@ -208,19 +204,11 @@ class Flight:
                     self._land(reader, number)
 
     def _land_here(self, number: int) -> bool:
-        """Have an extent without the store, if this host has it: mapped, kept, of another revision, handed over."""
-        extent = self.revision.extents[number]
-        if extent.file in self.given.maps:
-            if not self._map(extent):
-                raise self._corrupt(extent)
-        elif not self._is_kept(number, extent):
-            with self._memory(number) as view:
-                if not (
-                    self._share(extent, view) or (self._copy(extent, view) and self._verified(extent, view))
-                ):
-                    return False
-        self._mark(number, extent)
-        return True
+        """Have an extent without the store, if this host has it. Raises LandingError."""
+        found = self.here.land(number, self._memory, self._view)
+        if found:
+            self._mark(number, self.revision.extents[number])
+        return found
 
     def _land_together(self, reader: RangeReader, run: range) -> None:
         """Ask for all of them at once; those that are there and right are marked, and told."""
@@ -240,7 +228,7 @@ class Flight:
                 started = time.monotonic()
                 yield view
                 self._note_fetched(extent, started)
-                right = self._verified(extent, view)
+                right = self._work.verified(extent, view)
             if right:
                 self._mark(number, extent)
             if self.error:
@@ -252,53 +240,13 @@ class Flight:
         with self._memory(number) as view:
             for attempt in range(NUM_BAD_TRIES):
                 self._fetch(reader, extent, view)
-                if self._verified(extent, view):
+                if self._work.verified(extent, view):
                     break
                 reader.close()  # whatever garbled it may sit on this connection
                 time.sleep(pause_s(attempt))
             else:
-                raise self._corrupt(extent)
+                raise corrupt(self.revision, extent)
         self._mark(number, extent)
-
-    def _corrupt(self, extent: Extent) -> LandingError:
-        path = self.revision.files[extent.file].path
-        return LandingError("weights_corrupt", f"{path} at byte {extent.offset:,} is not what was committed")
-
-    def _map(self, extent: Extent) -> bool:
-        """Bring an extent of a mapped file into memory and verify it there. Reading it again would be the same page."""
-        file_map, started = self.given.maps[extent.file], time.monotonic()
-        at = extent.offset - self._layout.data_starts[extent.file]
-        try:
-            file_map.populate(at, extent.length)
-        except OSError as error:
-            raise LandingError("weights_unreadable", f"reading mapped weights: {error}") from error
-        self._spend("fetch", started)
-        with file_map.view(at, extent.length) as view:
-            return self._verified(extent, view)
-
-    def _is_kept(self, number: int, extent: Extent) -> bool:
-        """Whether an extent is here from an earlier load, and right."""
-        place, started = self._layout.place(extent), time.monotonic()
-        if not self._keep.has(number) or not self._keep.bring(place, extent.length):
-            return False
-        self._spend("fetch", started)
-        with self.buffer.view()[place : place + extent.length] as view:
-            right = self._verified(extent, view)
-        with self._lock:
-            self.kept_bytes += extent.length if right else 0
-        return right
-
-    def _share(self, extent: Extent, view: memoryview) -> bool:
-        """Copy an extent that another revision of this host has too; False if none has, or it is not right there."""
-        started = time.monotonic()
-        if not self._elsewhere(extent, view):
-            return False
-        self._spend("fetch", started)
-        right = self._verified(extent, view)
-        with self._lock:
-            self.shared_bytes += extent.length if right else 0
-            self.copied_bytes -= extent.length if right and extent.file in self.given.objects else 0
-        return right
 
     def _memory(self, number: int) -> memoryview:
         """Where an extent lands, its pages there. Raises LandingError."""
@@ -310,21 +258,11 @@ class Flight:
             except HostMemoryError as error:
                 raise LandingError("host_memory_full", str(error)) from error
             self._populated[number] = 1
-            self._spend("allocate", started)
-        return self.buffer.view()[place : place + extent.length]
+            self._work.spend("allocate", started)
+        return self._view(place, extent.length)
 
-    def _copy(self, extent: Extent, view: memoryview) -> bool:
-        """Copy an extent from a file that was handed over; False if there is none or it cannot be read."""
-        source, started = self.given.objects.get(extent.file), time.monotonic()
-        if source is None:
-            return False
-        try:
-            source.read_into(extent.offset, view)
-        except (OSError, ReadError) as error:
-            log.warning("a file that was handed over cannot be read, so its object is: %s", error)
-            return False
-        self._spend("fetch", started)
-        return True
+    def _view(self, place: int, length: int) -> memoryview:
+        return self.buffer.view()[place : place + length]
 
     def _fetch(self, reader: RangeReader, extent: Extent, view: memoryview) -> None:
         path = blob_path(self.revision.files[extent.file].blake3)
@@ -343,19 +281,9 @@ class Flight:
                 return
 
     def _note_fetched(self, extent: Extent, started: float) -> None:
-        self._spend("fetch", started)
+        self._work.spend("fetch", started)
         with self._lock:
             self.bytes_read += extent.length
-
-    def _verified(self, extent: Extent, view: memoryview) -> bool:
-        started = time.monotonic()
-        right = xxhash.xxh3_64_hexdigest(view) == extent.xxh3
-        self._spend("verify", started)
-        return right
-
-    def _spend(self, phase: str, started: float) -> None:
-        with self._lock:
-            self._busy_s[phase] += time.monotonic() - started
 
     def _mark(self, number: int, extent: Extent) -> None:
         now = time.monotonic()

@@ -39,23 +39,23 @@ class Landing:
     @property
     def mapped_bytes(self) -> int:
         """Bytes of this load that are mapped from the store's own files, with no copy; 0 when they were here."""
-        return 0 if self._is_hit else self._flight.mapped_bytes
+        return 0 if self._is_hit else self._flight.here.mapped_bytes
 
     @property
     def copied_bytes(self) -> int:
         """Bytes of this load that are copied from files the store handed over; 0 when they were here."""
-        return 0 if self._is_hit else self._flight.copied_bytes
+        return 0 if self._is_hit else self._flight.here.copied_bytes
 
     @property
     def shared_bytes(self) -> int:
         """Bytes of this load that another revision of this host has too and that were copied from there."""
-        return 0 if self._is_hit else self._flight.shared_bytes
+        return 0 if self._is_hit else self._flight.here.shared_bytes
 
     @property
     def host_bytes(self) -> int:
         """Bytes of this load that were on this host: shared ones, those of a kept entry, or all of them on a hit."""
         flight = self._flight
-        return flight.total_bytes if self._is_hit else flight.kept_bytes + flight.shared_bytes
+        return flight.total_bytes if self._is_hit else flight.here.kept_bytes + flight.here.shared_bytes
 
     @property
     def phases(self) -> dict[str, float]:

@@ -51,7 +51,7 @@ class Seat:
             flight.revision.id,
             flight.revision.model,
             self.num_bytes,
-            flight.mapped_bytes,
+            flight.here.mapped_bytes,
             flight.progress().done_bytes,
             self.landed,
             self.num_pins,

@@ -68,6 +68,7 @@ KNOWN: Mapping[str, PhaseName] = {  # in the order in which a request meets them
     "start.warm": PhaseName("first run", Family.FIRST),
     "start.first": PhaseName("first run", Family.FIRST),
     "start.text": PhaseName("tokenizer made", Family.WAKE),
+    "start.order": PhaseName("start ordered, and its end heard", Family.WAKE),
     "net.node": PhaseName("gateway to worker and back", Family.NETWORK),
     "node.read": PhaseName("worker reads the request", Family.PROMPT),
     "node.template": PhaseName("chat template", Family.PROMPT),

@@ -50,9 +50,14 @@ class Woken:
     score: Score
 
     def start_phases(self) -> dict[str, float]:
-        """What the start was made of, ms: the pull from home if there was one, then the node's phases."""
+        """What the start was made of, ms; it sums to what the wake took.
+
+        The pull from home if there was one, the node's phases, and last `order`: choosing a node, asking it, hearing
+        its word, and the rest after a wake that failed.
+        """
         pull = {"pull": round(self.pull_ms, 3)} if self.remote_bytes else {}
-        return {**pull, **(self.load.phases or {})}
+        known = {**pull, **(self.load.phases or {})}
+        return {**known, "order": round(max(0.0, self.score.took_s * 1e3 - sum(known.values())), 3)}
 
 
 @dataclass(slots=True)

@@ -6,11 +6,17 @@ import os
 import signal
 import threading
 import time
+from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import openai
 import pytest
 
+from bench.caller import Answer, Caller
+from deploy import secrets
+from deploy.config import load as load_config
+from deploy.report.phases import hop_of, whole
 from tests.e2e.platform import CHAT, RunningPlatform, questions, tls, wait_for, wait_live
 from tests.weights_cache.locking import needs_locking
 
@@ -58,6 +64,85 @@ def test_a_start_from_the_store_of_this_host_maps_its_files(platform: RunningPla
     assert node["bytes"]["region"] == node["bytes"]["copied"] == node["bytes"]["host"] == 0
     said = "".join(choices[0]["delta"].get("content") or "" for choices in texts if choices)
     assert said.strip() == PROMPT["answer"]
+
+
+OF_WALL = 0.02
+"""The issue's: what no hop accounts for, of the client's own clock."""
+NUM_TRIES = 8
+"""Runs of each start: the machine may take the processor away between two hops, and one quiet run shows the sum."""
+
+
+def _caller(platform: RunningPlatform, region: str) -> Caller:
+    c = platform.credentials
+    address = urlsplit(c.regions[region])
+    key = {"authorization": f"Bearer {c.api_key}"}
+    found = Caller((address.hostname or "", address.port or 443), key, c.ca)
+    found.connect()
+    return found
+
+
+def _bring(platform: RunningPlatform, start: str) -> None:
+    """Have the model in fra start from `start` at the next request."""
+    platform.cool("fra", CHAT, "host" if start == "resident" else start)
+    if start == "resident":
+        wait_for(lambda: (platform.row("fra", CHAT) or {}).get("tier") == "host", 20, "cooled")
+        told = platform.admin.post("/nearfield/regions/fra/prewarm", {"model": CHAT})
+        assert (told.status, told.body["tier"]) == (202, "host")
+        wait_for(lambda: (platform.row("fra", CHAT) or {}).get("tier") == "resident", 20, "pre-warmed")
+
+
+def _start_seconds(platform: RunningPlatform, start: str) -> float:
+    """What the gateway of fra has counted of all phases of its starts from `start`."""
+    config = load_config(platform.state / "nearfield.toml")
+    token = secrets.hop_token(secrets.root_key(config.secrets))
+    headers = {"authorization": f"Bearer {token}"}
+    page = httpx2.get(f"http://{config.regions['fra'].gateway}/metrics", headers=headers).text
+    series = f'nearfield_gateway_wake_phase_seconds_sum{{start="{start}",'
+    return sum(float(line.rsplit(" ", 1)[1]) for line in page.splitlines() if line.startswith(series))
+
+
+@pytest.mark.parametrize("start", ["region", "host", "resident"])
+def test_a_starts_receipt_sums_to_the_clients_clock(platform: RunningPlatform, start):
+    """Queue, fork, bytes, check, attach and first token, as hops measured them: at most 2 % of the wall is nobody's."""
+    left = []
+    while not left or (min(left) > OF_WALL and len(left) < NUM_TRIES):
+        _bring(platform, start)
+        counted = _start_seconds(platform, start)
+        caller = _caller(platform, "fra")
+        # What lies between the hops is a millisecond or two: without a start only a longer answer has 2 % of room.
+        talk = {"model": CHAT, "prompt": "Hello", "max_tokens": 150, "temperature": 1.5, "seed": 7}
+        path, body = ("completions", talk) if start == "resident" else ("chat/completions", _body())
+        answer = caller.stream(f"/v1/{path}", body)
+        caller.close()
+        wall_ms = answer.total_s * 1e3
+        hops = [hop for receipt in answer.receipts if (hop := hop_of(receipt)) is not None]
+        found = whole(hops, wall_ms)
+        known = {name for name in found.phases_ms if not name.startswith(("net.", "unattr", "gateway.wake"))}
+        left.append(1 - sum(found.phases_ms[name] for name in known) / wall_ms)
+
+        node = next(receipt for receipt in answer.receipts if receipt.get("hop") == "node")
+        assert node["start"] == start
+        assert {"node.prefill", "node.decode", "edge.route", "gateway.pick"} <= known
+        if start != "resident":
+            assert answer.text.strip() == PROMPT["answer"]
+            _check_start(platform, answer, node, _start_seconds(platform, start) - counted)
+            assert {"start.fork", "start.attach", "start.order"} <= known
+    assert min(left) <= OF_WALL, left
+
+
+def _check_start(platform: RunningPlatform, answer: Answer, node: dict[str, Any], counted_s: float) -> None:
+    """The start's phases sum to its wall time, the same ones on the response, in /metrics and in both logs."""
+    gateway = next(receipt for receipt in answer.receipts if receipt.get("hop") == "gateway")
+    phases, own = gateway["start_phases"], node["start_phases"]
+    assert list(phases) == [*own, "order"]
+    assert {"queue", "prepare", "fork", "boot", "fetch", "verify", "attach", "warm", "text"} <= own.keys()
+    assert sum(own.values()) == pytest.approx(node["start_total_ms"], rel=OF_WALL)
+    assert sum(phases.values()) == pytest.approx(gateway["eta"]["took_ms"], rel=OF_WALL)
+    assert sum(node["bytes"].values()) > 1_000_000
+    assert counted_s * 1e3 == pytest.approx(sum(phases.values()), abs=0.1)
+    for log in ("node-fra-0.log", "region-fra.log"):
+        said = (platform.state / "logs" / log).read_text()
+        assert f"attach={own['attach']:.1f}" in said
 
 
 async def test_one_wake_for_any_number_of_waiters(platform: RunningPlatform):

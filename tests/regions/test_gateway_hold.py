@@ -103,7 +103,9 @@ async def test_gateway_a_held_stream_gets_comments_at_most_four_a_second_then_it
     assert [each["percent"] for each in comments] == sorted(each["percent"] for each in comments)
     assert parts[len(comments)] == 'data: {"n": 0}'
     assert receipt["start"] == "region"
-    assert receipt["start_phases"] == {"fetch": 3.0}
+    assert list(receipt["start_phases"]) == ["fetch", "order"]
+    assert receipt["start_phases"]["fetch"] == 3.0
+    assert sum(receipt["start_phases"].values()) == pytest.approx(receipt["eta"]["took_ms"], abs=0.01)
     assert receipt["bytes"] == {"region": 16}
     assert receipt["phases"]["wake"] > 900
 
@@ -273,7 +275,7 @@ async def test_gateway_a_streams_receipt_says_how_long_the_pull_from_home_took()
         _, body = await r.answer(stream=True)
 
     receipt = json.loads(body.decode().split("\n\n")[-2].removeprefix(": nearfield "))
-    assert set(receipt["start_phases"]) == {"pull", "fetch"}
+    assert set(receipt["start_phases"]) == {"pull", "fetch", "order"}
     assert (receipt["start"], receipt["remote_bytes"]) == ("origin", 16)
 
 
