@@ -4,14 +4,13 @@ The weights are one memfd and, where the store of this host handed over files, t
 run of addresses; the state of each extent is one byte of another memfd, and an eventfd wakes who waits. The
 mapping is private and copy-on-write: the engine may even write to a tensor without changing what any other
 process or the store's file holds, and torch gets the writable buffer it asks for. No torch, and it works on
-descriptors received over SCM_RIGHTS after a fork. If all is there already, a thread maps the pages while the
-model is built: that takes some 60 ms a GiB, which its first pass would wait for.
+descriptors received over SCM_RIGHTS after a fork. The pages of an extent are mapped in one call when it is
+waited for; a thread that did it ahead, beside the building of the model, gained nothing (measured).
 """
 
 import mmap
 import os
 import select
-import threading
 import time
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -21,9 +20,6 @@ from weights_cache.plan import Layout, MappedFile, copied_tensors, layout
 from weights_cache.revision import Revision
 
 WAITING, LANDED, FAILED = 0, 1, 2  # one byte an extent, written by the node after the extent was verified
-AHEAD_BYTES = (
-    64 << 20
-)  # below it the pages of a landing that is there come by themselves, in a few milliseconds
 LOOK_AGAIN_S = 0.02  # a wake-up may be taken by another waiter of the same landing; nobody sleeps longer
 
 
@@ -58,11 +54,6 @@ class LandingView:
         self._ready = mmap.mmap(ready_fd, max(1, len(self._layers)), mmap.MAP_SHARED, mmap.PROT_READ)
         self._num_landed = 0
         self.buffer = memoryview(self._map)[: self.layout.total_bytes]
-        self._closing = threading.Event()
-        self._ahead: threading.Thread | None = None
-        if self.layout.total_bytes >= AHEAD_BYTES and self._all_landed():
-            self._ahead = threading.Thread(target=self._touch_all, name="present", daemon=True)
-            self._ahead.start()
 
     def wait_extent(self, number: int, timeout_s: float | None = None) -> bool:
         """Wait until extent `number` is verified; False when `timeout_s` passed. Raises LandingError."""
@@ -95,9 +86,6 @@ class LandingView:
 
     def close(self) -> None:
         """Unmap. Fails with BufferError while a tensor or another view still uses `buffer`."""
-        self._closing.set()
-        if self._ahead is not None:
-            self._ahead.join()
         self.buffer.release()
         self._map.close()
         self._ready.close()
@@ -109,15 +97,6 @@ class LandingView:
             if not self.wait_extent(number, left_s):
                 return False
         return True
-
-    def _all_landed(self) -> bool:
-        return self._ready[: len(self._layers)] == bytes([LANDED]) * len(self._layers)
-
-    def _touch_all(self) -> None:
-        for number in range(len(self._spans)):
-            if self._closing.is_set():
-                return
-            self._touch(number)
 
     def _touch(self, number: int) -> None:
         if not self._touched[number]:

@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -166,10 +165,8 @@ def test_forked_child_sees_the_bytes():
     assert answer == b"opened;layers;" + blake3(landed_bytes(model.revision, model.files)).digest()
 
 
-@pytest.mark.parametrize("here", [True, False])
-def test_pages_of_a_landing_that_is_there_come_ahead(model, monkeypatch, here):
-    """Host state: every page is mapped, once, though nobody has waited for it; a load on its way maps as it lands."""
-    monkeypatch.setattr("weights_cache.view.AHEAD_BYTES", 0)
+def test_pages_are_mapped_when_their_extent_is_waited_for_and_once(model, monkeypatch):
+    """Opening maps none, though all of it is there; each extent's come with the first wait for it."""
     present = []
     monkeypatch.setattr(
         "weights_cache.view._make_present", lambda _map, place, length: present.append((place, length))
@@ -177,48 +174,14 @@ def test_pages_of_a_landing_that_is_there_come_ahead(model, monkeypatch, here):
     tier = HostTier(Endpoint(model.store.url, "AK", "s"), 1 << 30)
     landing = tier.land(model.revision)
     landing.wait(20)
-    if not here:
-        ready_fd = os.memfd_create("waiting")
-        os.ftruncate(ready_fd, len(model.revision.extents))
-    view = open_landing(model.revision, landing.fd, landing.ready_fd if here else ready_fd, landing.event_fd)
-    if here:
-        view._ahead.join(20)
-        view.wait_all(20)
-        assert sorted(present) == sorted(
-            (view.layout.place(each), each.length) for each in model.revision.extents
-        )
-    else:
-        os.close(ready_fd)
-        assert view._ahead is None
-        assert present == []
-    view.close()
-    tier.close()
-
-
-def test_view_is_closed_while_its_pages_come(model, monkeypatch):
-    """Closing waits for the page it is at, and for no more."""
-    monkeypatch.setattr("weights_cache.view.AHEAD_BYTES", 0)
-    begun, go_on, touched = threading.Event(), threading.Event(), []
-
-    def slow(_map, place, _length):
-        begun.set()
-        go_on.wait(20)
-        touched.append(place)
-
-    monkeypatch.setattr("weights_cache.view._make_present", slow)
-    tier = HostTier(Endpoint(model.store.url, "AK", "s"), 1 << 30)
-    landing = tier.land(model.revision)
-    landing.wait(20)
     view = open_landing(model.revision, landing.fd, landing.ready_fd, landing.event_fd)
-    assert begun.wait(20)
-    closing = threading.Thread(target=view.close)
-    closing.start()
-    view._closing.wait(20)
-    go_on.set()
-    closing.join(20)
-
-    assert not closing.is_alive()
-    assert len(touched) == 1
+    spans = [(view.layout.place(each), each.length) for each in model.revision.extents]
+    assert present == []
+    assert all(view.wait_extent(1, 20) for _ in range(2))
+    assert present == [spans[1]]
+    assert view.wait_all(20)
+    assert sorted(present) == sorted(spans)
+    view.close()
     tier.close()
 
 
