@@ -22,6 +22,7 @@ from inference.engine.generation import GenerateLoop
 from inference.engine.model import step_model
 from inference.engine.orders import Bounds
 from inference.engine.process import paged
+from inference.engine.products import turn_products
 from inference.engine.scheduler import Scheduler
 from inference.engine.slots import SlotPlan
 from inference.engine.threads import fit_each_pass
@@ -89,7 +90,8 @@ def _model(order: dict[str, Any], attention: str) -> Any:
 def _serve(order: dict[str, Any], fd: int) -> None:
     model = _model(order, "sdpa")
     model.eval()
-    fit_each_pass(model, order["threads"])
+    turn_products(model)
+    fit_each_pass(model, order["threads"], measured=not order.get("deterministic", False))
     room = SlotPlan(order["slots"], order["max_len"], 0, order["pages"])
     GenerateLoop(
         EngineLink(socket.socket(fileno=fd)),

@@ -11,6 +11,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Self
 
 from inference.link import FrameReader, frame_bytes, link_pair
+from inference.zygote import ENVIRONMENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 READ_BYTES = 1 << 16
 SILENT_S = 600.0  # an engine that says nothing for so long is not slow, it is broken
-QUIET_ENV = {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
+QUIET_ENV = {name: ENVIRONMENT[name] for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "HF_HUB_OFFLINE")}
 
 
 class EngineFailed(Exception):

@@ -28,6 +28,7 @@ from inference.engine.generation import GenerateLoop
 from inference.engine.model import shares_a_pass, step_model
 from inference.engine.orders import Bounds
 from inference.engine.paged_model import PagedModel
+from inference.engine.products import turn_products
 from inference.engine.scheduler import Scheduler
 from inference.engine.slots import plan_room, plan_slots
 from inference.engine.threads import fit_each_pass
@@ -108,7 +109,8 @@ def _serve(spec: EngineSpec, landing_fds: Sequence[int], link: EngineLink) -> No
     take = attach if device is None else partial(attach_on, device)
     attached = take(revision, landed, model_class, config, dtype=spec.dtype, gated=may_gate)
     if device is None:
-        fit_each_pass(attached.model, spec.num_threads)
+        turn_products(attached.model)
+        fit_each_pass(attached.model, spec.num_threads, measured=not spec.deterministic)
     attach_ms = (time.perf_counter() - started) * 1000 - landed.waited_ms
     loop = _loop(spec, revision, attached, config, link, room)
     warm_ms = (time.perf_counter() - started) * 1000 - landed.waited_ms - attach_ms

@@ -4,21 +4,37 @@ Waking a second thread for each matrix product costs more than it saves while th
 two cores with passive waiting (torch 2.13, float32, llama shapes of 3 to 120 million weights; ratio of one thread's
 time to two's): 3 M weights 0.6-0.95 up to 384 tokens; 12 M 0.6-0.95 up to 96 tokens and 1.3-1.4 at 384; 45 M and
 more 1.0-1.7 whatever the tokens, because their weights do not stay in the caches and both cores read memory.
+
+A few rows of a large model are between the two, and there it depends on who else is at work on the cores: a thread
+that waits a moment for its next product (`GOMP_SPINCOUNT`, see `inference.zygote`) makes a step on idle cores a third to a half
+shorter, and twice as long where another process wants the core (25 M weights, one row: 10 ms on two idle cores, 15 on
+one; beside a busy process 45 and 20). So there it is measured, as the passes go (`Choice`).
 """
 
 from __future__ import annotations
 
+import time
+from collections import deque
+from statistics import median_low
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import nn
 
 CACHED_BYTES = 64 * 1024 * 1024
 """Weights up to this may stay in the caches between passes; larger ones come from memory, faster by two cores."""
 PARALLEL_PRODUCTS = 2.5e9
 """Multiplications (weights x tokens) from which a pass over cached weights is shorter on all threads."""
+FEW_TOKENS = 32
+"""Passes up to this choose by what was measured: their products' bits are the same on any number of threads."""
+REMEMBERED = 3
+"""Passes whose median stands for the rest: one that waited for bytes or was cut short says nothing."""
+FIRST_PATIENCE, MOST_PATIENCE = 32, 1024
+"""Passes until the slower number of threads is tried again: doubled each time it is the slower one again."""
 
 
 def wanted(num_weights: int, num_bytes: int, num_tokens: int, most: int) -> int:
@@ -27,14 +43,77 @@ def wanted(num_weights: int, num_bytes: int, num_tokens: int, most: int) -> int:
     return most if large else 1
 
 
-def fit_each_pass(model: nn.Module, most: int) -> None:
-    """Set torch's thread count before each pass of `model`, the only one of this process."""
+class Choice:
+    """One thread or all, for passes of like size: the faster one of late, the other tried now and then."""
+
+    __slots__ = ("_best", "_patience", "_since", "_times")
+
+    def __init__(self, most: int) -> None:
+        self._times: dict[int, deque[float]] = {count: deque(maxlen=REMEMBERED) for count in (most, 1)}
+        self._best = most
+        self._patience = FIRST_PATIENCE
+        self._since = 0
+
+    def threads(self) -> int:
+        """How many the next pass is to have."""
+        for count, times in self._times.items():
+            if len(times) < REMEMBERED:
+                return count
+        return self._other if self._since >= self._patience else self._best
+
+    def note(self, count: int, seconds: float) -> None:
+        """A pass on so many threads took `seconds`."""
+        self._times[count].append(seconds)
+        self._since += 1
+        if self._since > self._patience:
+            self._judge()
+
+    @property
+    def _other(self) -> int:
+        return next((count for count in self._times if count != self._best), self._best)
+
+    def _judge(self) -> None:
+        """The other one was tried once more: does it stay the other?"""
+        fastest = min(self._times, key=lambda count: median_low(self._times[count]))
+        self._patience = min(2 * self._patience, MOST_PATIENCE) if fastest == self._best else FIRST_PATIENCE
+        self._best, self._since = fastest, 0
+
+
+def fit_each_pass(model: nn.Module, most: int, *, measured: bool = True) -> None:
+    """Set torch's thread count before each pass of `model`, the only one of this process.
+
+    Without `measured` it depends on nothing but the pass' size.
+    """
     num_weights = sum(weight.numel() for weight in model.parameters())
     num_bytes = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    is_large = measured and most > 1 and num_bytes > CACHED_BYTES
+    fitted = _Fitted(most, lambda num_tokens: wanted(num_weights, num_bytes, num_tokens, most), is_large)
+    model.register_forward_pre_hook(fitted.begin, with_kwargs=True)
+    if is_large:
+        model.register_forward_hook(fitted.end)
 
-    def fit(_: nn.Module, __: tuple[Any, ...], inputs: dict[str, Any]) -> None:
-        num_threads = wanted(num_weights, num_bytes, inputs["input_ids"].numel(), most)
+
+class _Fitted:
+    """The hooks around each pass."""
+
+    def __init__(self, most: int, rule: Callable[[int], int], measures: bool) -> None:
+        self._most = most
+        self._rule = rule
+        self._measures = measures
+        self._choices: dict[int, Choice] = {}
+        self._choice: Choice | None = None
+        self._began_s = 0.0
+
+    def begin(self, _: nn.Module, __: tuple[Any, ...], inputs: dict[str, Any]) -> None:
+        num_tokens = inputs["input_ids"].numel()
+        self._choice = None
+        if self._measures and num_tokens <= FEW_TOKENS:
+            self._choice = self._choices.setdefault(num_tokens.bit_length(), Choice(self._most))
+        num_threads = self._choice.threads() if self._choice else self._rule(num_tokens)
         if num_threads != torch.get_num_threads():
             torch.set_num_threads(num_threads)
+        self._began_s = time.perf_counter()
 
-    model.register_forward_pre_hook(fit, with_kwargs=True)
+    def end(self, *_: Any) -> None:
+        if self._choice is not None:
+            self._choice.note(torch.get_num_threads(), time.perf_counter() - self._began_s)

@@ -1,10 +1,19 @@
 """Small passes run on one thread, large ones on all."""
 
+import time
+
 import pytest
 import torch
 from torch import nn
 
-from inference.engine.threads import CACHED_BYTES, PARALLEL_PRODUCTS, fit_each_pass, wanted
+from inference.engine.threads import (
+    CACHED_BYTES,
+    FIRST_PATIENCE,
+    PARALLEL_PRODUCTS,
+    Choice,
+    fit_each_pass,
+    wanted,
+)
 
 
 @pytest.mark.parametrize(
@@ -43,3 +52,62 @@ def test_each_pass_is_fitted():
         torch.set_num_threads(before)
 
     assert model.threads == [1, 2, 1]
+
+
+def told(choice, num_passes, seconds):
+    """The threads of so many passes, which take what `seconds` says for each number of them."""
+    chosen = []
+    for _ in range(num_passes):
+        chosen.append(choice.threads())
+        choice.note(chosen[-1], seconds[chosen[-1]])
+    return chosen
+
+
+def test_the_faster_number_of_threads_is_kept():
+    chosen = told(Choice(2), 400, {1: 2.0, 2: 1.0})
+    assert chosen.count(1) < 10
+    assert 1 in chosen[10:], "the other one is tried again"
+
+
+def test_a_busy_neighbour_changes_it_and_its_end_changes_it_back():
+    choice = Choice(2)
+    told(choice, 200, {1: 2.0, 2: 1.0})
+    busy = told(choice, 1_500, {1: 3.0, 2: 5.0})
+    idle = told(choice, 3_000, {1: 2.0, 2: 1.0})
+
+    assert busy[-50:].count(1) > 45
+    assert idle[-50:].count(2) > 45
+
+
+def test_one_odd_pass_changes_nothing():
+    choice = Choice(2)
+    told(choice, 100, {1: 2.0, 2: 1.0})
+    choice.note(2, 100.0)
+    assert told(choice, 300, {1: 2.0, 2: 1.0}).count(1) < 10
+
+
+class Large(Seen):
+    """More weights than stay in the caches; a pass on one thread is the faster one."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(CACHED_BYTES // 4 + 1))
+
+    def forward(self, input_ids):
+        super().forward(input_ids)
+        time.sleep(0.02 if torch.get_num_threads() > 1 else 0.0)
+
+
+@pytest.mark.parametrize(("measured", "num_tokens", "threads"), [(True, 1, 1), (True, 64, 2), (False, 1, 2)])
+def test_few_rows_of_a_large_model_are_measured(measured, num_tokens, threads):
+    before, model = torch.get_num_threads(), Large()
+    fit_each_pass(model, 2, measured=measured)
+    try:
+        for _ in range(4 + FIRST_PATIENCE):
+            model(input_ids=torch.zeros(1, num_tokens, dtype=torch.long))
+            if model.threads[-4:] == [threads] * 4 and len(model.threads) > FIRST_PATIENCE:
+                break
+    finally:
+        torch.set_num_threads(before)
+
+    assert model.threads[-1] == threads
