@@ -11,9 +11,11 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
+from typing import Any
 
 from bench import engine_gpu
-from bench.engine_client import Engine, batched_s
+from bench.engine_client import Engine, batched_s, int8_cosine
+from bench.engine_schema import schema_rows
 from bench.llama import cache_folder, model_folder
 from bench.rows import Row, compare, quantile
 from inference.devices import CPU, parse_device
@@ -24,7 +26,10 @@ CROWD, CROWD_PROMPT = 32, 1024  # what the issue names
 DECODERS = 8
 PLAIN_GAPS = 30  # of each stream, before the long prompt comes
 ENDLESS = 1 << 20  # the engine cuts it to the room there is
-PARTS = ("batch", "prefix", "gap", "peer", "fixed")
+PARTS = ("batch", "prefix", "gap", "peer", "fixed", "int8", "recorded", "schema")
+VLLM_CPU = {(1, 16): 5.8, (8, 32): 25.2, (16, 32): 31.2}
+"""Tokens a second of vLLM's CPU build at (streams, new tokens), the 244 M Llama, prompt about 128, on two such cores:
+measured once, recorded, and not run again here."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -55,9 +60,9 @@ def measure(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[li
     return rows, _notes()
 
 
-def _engine(model: str, slots: int, max_len: int = 2048, *, deterministic: bool = False) -> Engine:
+def _engine(model: str, slots: int, max_len: int = 2048, **options: Any) -> Engine:
     room = {"slots": slots, "max_len": max_len, "pages": 4 * max_len // 16}
-    return Engine(model=model, threads=_cores(), deterministic=deterministic, **room)
+    return Engine(model=model, threads=_cores(), **room, **options)
 
 
 def _cores() -> int:
@@ -196,12 +201,50 @@ def _paces(model: str, options: argparse.Namespace, *, deterministic: bool) -> t
     return one, many, first_ms
 
 
+def _int8(_: str, options: argparse.Namespace) -> list[Row]:
+    """Decode in 8 bits against as stored, in turns, and how far the logits are apart."""
+    model = str(model_folder(cache_folder(), 16))
+    rates: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
+    with _engine(model, 16, 512) as stored, _engine(model, 16, 512, quantize=True) as quantised:
+        for turn in range(options.runs + 1):
+            rates[False].append(_decode_rates(stored, turn))
+            rates[True].append(_decode_rates(quantised, turn))
+    mid = {each: [median(column) for column in zip(*found[1:], strict=True)] for each, found in rates.items()}
+    rows = [
+        compare(f"tokens a second of {streams} streams, int8 against float32, 244 M Llama", ours, peer, "tok/s",
+                better="higher", target=2.0)
+        for streams, ours, peer in zip((1, 16), mid[True], mid[False], strict=True)
+    ]  # fmt: skip
+    cosine = int8_cosine(model, _cores(), _prompt(5, 128))
+    what = "least cosine of 128 positions' logits, int8 against float32, 244 M Llama"
+    return [*rows, compare(what, cosine, 1.0, "", better="higher", target=0.999)]
+
+
+def _decode_rates(engine: Engine, turn: int) -> tuple[float, float]:
+    return _rate(engine, 1, 32, 16, 1 + turn), _rate(engine, 16, 32, 8, 11 + turn)
+
+
+def _recorded(_: str, __: argparse.Namespace) -> list[Row]:
+    """Whole answers of the 244 M Llama, prompts of 128 tokens included, as vLLM's were taken."""
+    with _engine(str(model_folder(cache_folder(), 16)), 16, 512) as engine:
+        _rate(engine, 16, 8, 4)
+        rates = [streams * new / _crowd_s(engine, streams, 128, new) for streams, new in VLLM_CPU]
+    return [
+        compare(f"answers of {new} tokens, {streams} streams, 244 M Llama, against vLLM's CPU build as recorded",
+                rate, VLLM_CPU[streams, new], "tok/s", better="higher", target=1.2)
+        for (streams, new), rate in zip(VLLM_CPU, rates, strict=True)
+    ]  # fmt: skip
+
+
 MEASURES: Mapping[str, Callable[[str, argparse.Namespace], list[Row]]] = {
     "batch": _batch,
     "prefix": _prefix,
     "gap": _gap,
     "peer": _peer,
     "fixed": _fixed,
+    "int8": _int8,
+    "recorded": _recorded,
+    "schema": schema_rows,
 }
 
 

@@ -1,9 +1,10 @@
-"""The two engines of `bench engine`, each in a process of its own: `python -m bench.engine_child WHOSE ORDER FD`.
+"""The engines of `bench engine`, each in a process of its own: `python -m bench.engine_child WHOSE ORDER FD`.
 
-ORDER is JSON: {"model": folder or "tiny", "threads", "slots", "max_len", "pages", "deterministic"} for `ours`, which
-then speaks the engine's link over FD; and {"model", "threads", "runs": [[streams, prompt tokens, new tokens], ..]} for
-`theirs`,
-transformers' continuous batching, which prints one line of JSON: the seconds of each run.
+ORDER is JSON: {"model": folder or "tiny", "threads", "slots", "max_len", "pages", "deterministic", "quantize",
+"eos_ids"} (the last three may be left out) for `ours`, which then speaks the engine's link over FD; {"model",
+"threads", "runs": [[streams, prompt tokens, new tokens], ..]} for `theirs`, transformers' continuous batching, which
+prints one line of JSON: the seconds of each run; {"model", "threads", "tokens"} for `cosine`, which prints how near the
+logits in 8 bits are to those as stored.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from inference.engine.blocks import plan_blocks
 from inference.engine.device import open_device
 from inference.engine.generation import GenerateLoop
+from inference.engine.int8 import quantise
 from inference.engine.model import step_model
 from inference.engine.orders import Bounds
 from inference.engine.process import paged
@@ -58,7 +60,7 @@ SEED = 1
 
 
 def main() -> None:
-    """Be one of the two."""
+    """Be one of them."""
     whose, order = sys.argv[1], json.loads(sys.argv[2])
     torch.set_num_threads(order["threads"])
     if whose == "ours":
@@ -67,6 +69,8 @@ def main() -> None:
             _serve(order, int(sys.argv[3]))
         else:
             _serve_on(device, order, int(sys.argv[3]))
+    elif whose == "cosine":
+        print(least_cosine(_model(order, "sdpa").eval(), order["tokens"]), flush=True)
     else:
         print(json.dumps([_batched(order, *run) for run in order["runs"]]), flush=True)
 
@@ -90,12 +94,14 @@ def _model(order: dict[str, Any], attention: str) -> Any:
 def _serve(order: dict[str, Any], fd: int) -> None:
     model = _model(order, "sdpa")
     model.eval()
+    if order.get("quantize"):
+        quantise(model)
     turn_products(model)
     fit_each_pass(model, order["threads"], measured=not order.get("deterministic", False))
     room = SlotPlan(order["slots"], order["max_len"], 0, order["pages"])
     GenerateLoop(
         EngineLink(socket.socket(fileno=fd)),
-        Scheduler(room.num_slots, frozenset(), num_pages=room.num_pages),
+        Scheduler(room.num_slots, frozenset(order.get("eos_ids", ())), num_pages=room.num_pages),
         step_model(
             model,
             room.num_slots,
@@ -122,6 +128,16 @@ def _serve_on(device: Device, order: dict[str, Any], fd: int) -> None:
     bounds = Bounds(model.config.vocab_size, room.max_len)
     link = EngineLink(socket.socket(fileno=fd))
     GenerateLoop(link, scheduler, rows, None, bounds, room).serve({"op": "ready"})
+
+
+def least_cosine(model: Any, tokens: list[int]) -> float:
+    """Of the logits after each of `tokens`, in 8 bits against as stored."""
+    ids = torch.tensor([tokens])
+    with torch.inference_mode():
+        stored = model(input_ids=ids).logits[0]
+        quantise(model)
+        cosines = torch.nn.functional.cosine_similarity(model(input_ids=ids).logits[0], stored, dim=-1)
+    return float(cosines.min())
 
 
 def _batched(order: dict[str, Any], streams: int, prompt: int, new: int) -> float:

@@ -69,6 +69,10 @@ class Engine:
         self._socket.sendall(frame_bytes(order | fields))
         return str(self._num)
 
+    def tell(self, message: Message) -> None:
+        """Send something that is no request."""
+        self._socket.sendall(frame_bytes(message))
+
     def finish(self, *ids: str) -> Mapping[str, list[float]]:
         """Read until all of them have ended; the moments of each one's tokens."""
         moments: dict[str, list[float]] = defaultdict(list)
@@ -108,12 +112,22 @@ class Engine:
             pass
 
 
+def int8_cosine(model: str, threads: int, tokens: Sequence[int]) -> float:
+    """The least cosine of a model's logits in 8 bits with those as stored, over the prefixes of `tokens`."""
+    return float(_printed("cosine", {"model": model, "threads": threads, "tokens": list(tokens)}))
+
+
 def batched_s(model: str, threads: int, runs: Sequence[tuple[int, int, int]], **where: str) -> list[float]:
     """Seconds that transformers' continuous batching takes for each crowd (streams, prompt, new tokens)."""
     order = {"model": model, "threads": threads, "runs": [list(run) for run in runs], **where}
-    command = [sys.executable, "-m", "bench.engine_child", "theirs", json.dumps(order)]
+    found: list[float] = json.loads(_printed("theirs", order))
+    return found
+
+
+def _printed(whose: str, order: Mapping[str, Any]) -> str:
+    """The last line that such a child prints."""
+    command = [sys.executable, "-m", "bench.engine_child", whose, json.dumps(order)]
     done = subprocess.run(command, env=os.environ | QUIET_ENV, capture_output=True, text=True, check=False)
     if done.returncode:
         raise EngineFailed(done.stderr[-2000:])
-    found: list[float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return done.stdout.splitlines()[-1]

@@ -5,7 +5,8 @@ through transformers' own renames and conversions as tensors without memory. Wha
 side is the answer.
 
     request: {"config": {..}, "tensors": [{"name","dtype","shape"}], "files": {"generation_config.json": {..}, ..},
-              "paths": ["chat_template.jinja", ..], "dtype": "auto"}     (`files`: small JSON files, parsed)
+              "paths": ["chat_template.jinja", ..], "dtype": "auto", "quantize": null or "int8"}
+              (`files`: small JSON files, parsed)
     answer:  {"facts": <ModelFacts>, "left_out": [{"path","reason"}]}  or  {"refused": {"code","message","next"}}
 """
 
@@ -30,6 +31,7 @@ from inference.engine.classes import (
     init_arguments,
     kind_of,
 )
+from inference.engine.int8 import check_quantisable
 from inference.engine.pooling import Pooling, PoolingRefused, has_pooling, pooling_of
 from inference.engine.weights import COMPUTED, DTYPES, NAMED
 from weights_cache.coverage import DTYPE_BYTES
@@ -104,12 +106,20 @@ class _Pushed:
     files: Mapping[str, Any]
     paths: frozenset[str]
     dtype: str
+    is_quantised: bool
 
     @classmethod
     def of(cls, request: Mapping[str, Any]) -> _Pushed:
         tensors = {entry["name"]: (entry["dtype"], tuple(entry["shape"])) for entry in request["tensors"]}
         files, paths = request.get("files") or {}, request.get("paths") or []
-        return cls(request["config"], tensors, files, frozenset(paths), request.get("dtype", "auto"))
+        return cls(
+            request["config"],
+            tensors,
+            files,
+            frozenset(paths),
+            request.get("dtype", "auto"),
+            bool(request.get("quantize")),
+        )
 
     def num_bytes(self, name: str) -> int:
         dtype, shape = self.tensors[name]
@@ -126,6 +136,8 @@ def _inspected(pushed: _Pushed) -> dict[str, Any]:
     with torch.device("meta"):
         model = model_class(config, **init_arguments(model_class))
     unexpected = _check_tensors(model, pushed, dtype)
+    if pushed.is_quantised:
+        check_quantisable(model)
     facts = {
         "kind": kind,
         "architecture": model_class.__name__,

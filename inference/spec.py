@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 DTYPES = frozenset({"auto", "float32", "bfloat16", "float16"})
+QUANTIZED = frozenset({"int8", None})
 
 
 class SpecError(ValueError):
@@ -33,6 +34,7 @@ class EngineSpec:
         mapped: The landing's files that are mapped where the store has them, as [number, start of the data]; their
             descriptors follow the landing's own.
         device: What it computes on (`inference.devices`).
+        quantize: "int8" (`inference.engine.int8`), or nothing.
         deterministic: Every number bitwise the same at any batch size (`inference.engine.fixed`).
         gated: Start before every byte has landed, each layer waiting for its own.
     """
@@ -45,6 +47,7 @@ class EngineSpec:
     num_threads: int = 1
     kv_budget_bytes: int = 1 << 30
     device: str = CPU
+    quantize: str | None = None
     deterministic: bool = False
     gated: bool = True
     mapped: Sequence[Sequence[int]] = ()
@@ -70,6 +73,8 @@ class EngineSpec:
         spec = cls(**value)
         if spec.dtype not in DTYPES:
             raise SpecError(f"dtype must be one of {sorted(DTYPES)}")
+        if spec.quantize not in QUANTIZED:
+            raise SpecError('quantize must be "int8" or nothing')
         _check_device(spec.device)
         if not isinstance(spec.deterministic, bool):
             raise SpecError("deterministic must be true or false")

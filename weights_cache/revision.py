@@ -128,6 +128,8 @@ class Spec:
     engine: str | None = None
     prewarm: tuple[str, ...] | None = None
     """Hours in which it is to be awake, UTC (`regions.gateway.schedule`)."""
+    quantize: Literal["int8"] | None = None
+    """Linear layers in 8-bit integers, made by the engine (`inference.engine.int8`)."""
     deterministic: bool | None = None
     """Answers whose every number is the same whatever else runs (`inference.engine.fixed`)."""
 
@@ -135,6 +137,10 @@ class Spec:
     def from_value(cls, value: object) -> "Spec":
         """The spec in a parsed JSON object. Raises RevisionError."""
         return cls(**_translated(lambda: _spec_fields(value, "spec")))
+
+    def copied_bytes(self, facts: ModelFacts) -> int:
+        """What an engine makes of the weights beside them, at most: a byte of each that is quantised."""
+        return facts.num_params if self.quantize else 0
 
     def as_value(self) -> dict[str, Any]:
         """The spec as JSON-ready values; later keys only where they are said, so that older revisions keep their id."""
@@ -279,6 +285,7 @@ _SPEC = {
 }
 _LATER = {
     "prewarm": optional(several(text(40, PREWARM), MAX_PREWARM)),
+    "quantize": optional(one_of("int8")),
     "deterministic": optional(boolean),
 }
 _LEFT_OUT = {"path": text(1_024), "reason": text(MAX_REASON_CHARS)}

@@ -25,6 +25,7 @@ from inference.engine.device_room import DeviceRoom
 from inference.engine.embed import Encoder
 from inference.engine.embedding import EmbedLoop
 from inference.engine.generation import GenerateLoop
+from inference.engine.int8 import check_processor, quantise
 from inference.engine.model import shares_a_pass, step_model
 from inference.engine.orders import Bounds
 from inference.engine.paged_model import PagedModel
@@ -101,13 +102,18 @@ def _serve(spec: EngineSpec, landing_fds: Sequence[int], link: EngineLink) -> No
     device = open_device(spec.device)
     context_ms = (time.perf_counter() - opening) * 1000
     config = config_of(spec.config)
-    may_gate = spec.gated and revision.facts.kind == "generate" and shares_a_pass(config)
+    if spec.quantize:
+        check_processor(spec.device)
+    may_gate = (
+        spec.gated and not spec.quantize and revision.facts.kind == "generate" and shares_a_pass(config)
+    )
     model_class = class_of(config, revision.facts.kind)
     room = DeviceRoom(device, revision, spec) if device is not None else None
     if room is not None:
         room.check()
     take = attach if device is None else partial(attach_on, device)
     attached = take(revision, landed, model_class, config, dtype=spec.dtype, gated=may_gate)
+    quantised_bytes = quantise(attached.model) if spec.quantize else 0
     if device is None:
         turn_products(attached.model)
         fit_each_pass(attached.model, spec.num_threads, measured=not spec.deterministic)
@@ -121,7 +127,7 @@ def _serve(spec: EngineSpec, landing_fds: Sequence[int], link: EngineLink) -> No
         {
             "op": "ready",
             "phases": {name: round(ms, 3) for name, ms in phases.items()},
-            "copied_bytes": attached.copied_bytes,
+            "copied_bytes": attached.copied_bytes + quantised_bytes,
             "h2d_bytes": attached.copier.planned_bytes if attached.copier else 0,
             "gated": attached.gates is not None,
         }

@@ -6,9 +6,9 @@ time to two's): 3 M weights 0.6-0.95 up to 384 tokens; 12 M 0.6-0.95 up to 96 to
 more 1.0-1.7 whatever the tokens, because their weights do not stay in the caches and both cores read memory.
 
 A few rows of a large model are between the two, and there it depends on who else is at work on the cores: a thread
-that waits a moment for its next product (`GOMP_SPINCOUNT`, see `inference.zygote`) makes a step on idle cores a third to a half
-shorter, and twice as long where another process wants the core (25 M weights, one row: 10 ms on two idle cores, 15 on
-one; beside a busy process 45 and 20). So there it is measured, as the passes go (`Choice`).
+that waits a moment for its next product (`GOMP_SPINCOUNT`, see `inference.zygote`) makes a step on idle cores a third
+to a half shorter, and twice as long where another process wants the core (25 M weights, one row: 10 ms on two idle
+cores, 15 on one; beside a busy process 45 and 20). So there it is measured, as the passes go (`Choice`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from statistics import median_low
 from typing import TYPE_CHECKING, Any
 
 import torch
+
+from inference.engine.int8 import Int8Linear
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,8 +86,9 @@ def fit_each_pass(model: nn.Module, most: int, *, measured: bool = True) -> None
 
     Without `measured` it depends on nothing but the pass' size.
     """
-    num_weights = sum(weight.numel() for weight in model.parameters())
-    num_bytes = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    packed_bytes = sum(each.num_bytes for each in model.modules() if isinstance(each, Int8Linear))
+    num_weights = sum(weight.numel() for weight in model.parameters()) + packed_bytes
+    num_bytes = sum(weight.numel() * weight.element_size() for weight in model.parameters()) + packed_bytes
     is_large = measured and most > 1 and num_bytes > CACHED_BYTES
     fitted = _Fitted(most, lambda num_tokens: wanted(num_weights, num_bytes, num_tokens, most), is_large)
     model.register_forward_pre_hook(fitted.begin, with_kwargs=True)

@@ -57,6 +57,7 @@ _INSPECT: dict[str, Reader[Any]] = {
     "prefix": string(1_024, 1),
     "files": array(lambda value, param: read_fields(value, _FILE, param, whole=True), MAX_FILES, 1),
     "tensors": array(lambda value, param: read_fields(value, _TENSOR, param, whole=True), MAX_TENSORS, 1),
+    "quantize": one_of("int8"),
 }
 
 

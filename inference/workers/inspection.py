@@ -124,7 +124,8 @@ def _request(question: Mapping[str, Any], files: Files) -> dict[str, Any]:
             "missing_config", "there is no config.json that holds an object", "push the whole folder"
         )
     paths = [file["path"] for file in question["files"]]
-    return {"config": config, "tensors": list(question["tensors"]), "files": parsed, "paths": paths}
+    rest = {"paths": paths, "quantize": question.get("quantize")}
+    return {"config": config, "tensors": list(question["tensors"]), "files": parsed, **rest}
 
 
 def _parsed(path: str, data: bytes) -> Any:

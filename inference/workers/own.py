@@ -50,6 +50,7 @@ class OwnMaker:
             "revision": load.revision.as_value(),
             "config": json_file(load.files, "config.json"),
             "dtype": load.revision.spec.dtype,
+            "quantize": load.revision.spec.quantize,
             "deterministic": load.revision.spec.deterministic or False,
             "max_slots": load.room.max_slots,
             "max_len": load.revision.facts.context_tokens,

@@ -35,7 +35,7 @@ def own_room(revision: Revision, means: Means) -> Room:
     one_context = facts.context_tokens * facts.kv_bytes_per_token
     slots_bytes = int(num_slots * one_context / (1 - PAGES_SHARE))
     kv_bytes = min(slots_bytes, max(int(means.memory_budget_bytes * KV_SHARE), facts.kv_bytes_per_token))
-    need_bytes = facts.weight_bytes + kv_bytes + WORKER_BYTES
+    need_bytes = facts.weight_bytes + revision.spec.copied_bytes(facts) + kv_bytes + WORKER_BYTES
     return fitting(revision, means, Room(need_bytes, kv_bytes, num_slots, means.num_threads))
 
 

@@ -70,9 +70,12 @@ class Node:
         prefix: str,
         files: Sequence[Mapping[str, Any]],
         tensors: Sequence[Mapping[str, Any]],
+        quantize: str | None = None,
     ) -> Inspected:
         """What transformers says; `files` have path, size, etag, `tensors` name, dtype, shape."""
         question = {"bucket": bucket, "prefix": prefix, "files": list(files), "tensors": list(tensors)}
+        if quantize is not None:
+            question["quantize"] = quantize
         answer = await self._ask("POST", "/inspect", question, head_s=INSPECT_S)
         try:
             left_out = tuple(LeftOut(each["path"], each["reason"]) for each in answer["left_out"])

@@ -9,22 +9,25 @@ from regions.map import ModelFault
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from weights_cache.revision import ModelFacts
+    from weights_cache.revision import ModelFacts, Spec
 
 MIN_CONTEXT_TOKENS = 512  # one short conversation; a model that cannot hold that much serves nobody
 GIB = 1 << 30
 MIB = 1 << 20
 
 
-def needed_bytes(facts: ModelFacts) -> int:
-    """The least memory to answer with: the weights, and the keys and values of one short sequence."""
-    return facts.weight_bytes + facts.kv_bytes_per_token * min(facts.max_len, MIN_CONTEXT_TOKENS)
+def needed_bytes(facts: ModelFacts, spec: Spec | None = None) -> int:
+    """The least memory to answer with: the weights, what is made of them, and keys and values of one short sequence."""
+    copied_bytes = spec.copied_bytes(facts) if spec else 0
+    return (
+        facts.weight_bytes + copied_bytes + facts.kv_bytes_per_token * min(facts.max_len, MIN_CONTEXT_TOKENS)
+    )
 
 
-def misfit(facts: ModelFacts, budgets_bytes: Iterable[int]) -> ModelFault | None:
+def misfit(facts: ModelFacts, budgets_bytes: Iterable[int], spec: Spec | None = None) -> ModelFault | None:
     """Why no node can hold the model, with the figures; None if one can."""
     largest = max(budgets_bytes, default=0)
-    needed = needed_bytes(facts)
+    needed = needed_bytes(facts, spec)
     if needed <= largest:
         return None
     message = (

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from regions.push.commit import Verdict
     from regions.push.folder import Listed
     from regions.push.seal import Sealer
-    from weights_cache.revision import LeftOut, ModelFacts, Revision
+    from weights_cache.revision import LeftOut, ModelFacts, Revision, Spec
 
 log = logging.getLogger("nearfield.regions")
 
@@ -204,7 +204,7 @@ class Ingest:
         try:
             inspected = await self._inspect(model, complete)
             complete = replace(complete, left_out=left_out((), complete.left_out + inspected.left_out))
-            await self._check_fit(inspected.facts)
+            await self._check_fit(inspected.facts, complete.spec)
             revision = await self._sealer.commit(watched.prefix, listing, complete, inspected.facts)
         except NodeError as error:
             if error.passing:
@@ -232,14 +232,14 @@ class Ingest:
         )
         for node in self._nodes:
             try:
-                return await node.inspect("models", f"{model}/", files, tensors)
+                return await node.inspect("models", f"{model}/", files, tensors, complete.spec.quantize)
             except NodeError as error:
                 if not error.passing:
                     raise
                 failure = error
         raise failure
 
-    async def _check_fit(self, facts: ModelFacts) -> None:
+    async def _check_fit(self, facts: ModelFacts, spec: Spec) -> None:
         """Raises NodeError: `does_not_fit`, or passing when no node says what it has."""
         budgets = []
         for node in self._nodes:
@@ -247,7 +247,7 @@ class Ingest:
                 budgets.append((await node.status()).budget_bytes)
             except NodeError as error:
                 log.info("no budget from %s: %s", node.address, error)
-        fault = misfit(facts, budgets)
+        fault = misfit(facts, budgets, spec)
         if fault is not None:
             raise NodeError(fault, passing=not budgets)
 

@@ -138,6 +138,11 @@ def _check_promise(spec: Spec) -> None:
             f"model.toml asks for deterministic answers of the engine {spec.engine!r}, which cannot promise them",
             "leave `engine` out, or `deterministic`",
         )
+    if spec.quantize and spec.engine not in {None, OWN_ENGINE}:
+        raise SpecError(
+            f"model.toml asks the engine {spec.engine!r} for {spec.quantize}, which only our own makes",
+            "leave `engine` out, or `quantize`",
+        )
 
 
 def _allowed() -> str:

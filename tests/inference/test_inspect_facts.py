@@ -69,6 +69,13 @@ def test_kv_bytes_follow_the_dtype_and_experts_fall_back_to_the_sizes():
     assert inspect(request_for(made("qwen3_moe")))["facts"]["kv_bytes_per_token"] == 2 * 2 * 2 * 8 * 4
 
 
+def test_8_bits_are_refused_where_they_gain_nothing():
+    assert inspect(request_for(made("llama"), quantize="int8")) == inspect(request_for(made("llama")))
+    said = refused(request_for(made("gpt2"), quantize="int8"))
+    assert said["code"] == "cannot_quantize"
+    assert "0% of the weights" in said["message"]
+
+
 def test_experts_stored_one_by_one_fit():
     model = made("qwen3_moe")
     tensors = {}

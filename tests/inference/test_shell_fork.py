@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from inference.engine.int8 import quantise
 from inference.link import NodeLink, link_pair
 from inference.workers.shell_link import LOST, ShellError
 from tests import zygote
@@ -197,6 +198,20 @@ async def test_without_gates_the_wait_is_told(shell):
         landing.land(number, extent_bytes(revision, blobs, number))
     ready = await engine.until("ready")
     assert ready["phases"]["wait"] >= 200
+    await engine.close()
+
+
+@pytest.mark.skipif(not torch.cpu._is_vnni_supported(), reason="int8 is refused on a processor without VNNI")
+async def test_an_engine_in_8_bits_answers_and_counts_its_copies(shell):
+    model = made("llama")
+    _, landing, _ = landed_model(model, eos_token_ids=())
+    engine = await Engine.fork(shell, landing, model.config.to_dict(), quantize="int8")
+    await engine.add("a", logprobs=0)
+    ready = await engine.until("ready")
+    assert (ready["copied_bytes"], ready["gated"]) == (quantise(made("llama")), False)
+    assert (await engine.until("done", "a"))["completion_tokens"] == 8
+    first = next(m for m in engine.said if m["op"] == "tokens")
+    assert first["tokens"] == expected(model, 1)
     await engine.close()
 
 

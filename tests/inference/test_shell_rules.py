@@ -79,6 +79,7 @@ def test_late_children_are_killed_and_every_end_is_heard():
         {"max_len": -1},
         {"dtype": "float64"},
         {"deterministic": 1},
+        {"quantize": "int4"},
         {"revision": None},
         {"colour": "red"},
     ],

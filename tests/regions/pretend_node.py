@@ -50,7 +50,7 @@ class FakeNode:
         ]
         return NodeView(self.address, self.budget_bytes, 0, tuple(workers))
 
-    async def inspect(self, bucket, prefix, files, tensors):
+    async def inspect(self, bucket, prefix, files, tensors, quantize=None):
         self._up()
         self.inspects.append(
             (bucket, prefix, [each["path"] for each in files], [each["name"] for each in tensors])

@@ -32,6 +32,15 @@ def test_deterministic_answers_are_asked_for_and_older_revisions_keep_their_id()
     assert "cannot promise" in refusal('deterministic = true\nengine = "vllm"').message
 
 
+def test_8_bit_weights_are_asked_for_and_nothing_else_is_known():
+    assert read_spec(b'quantize = "int8"', REGIONS) == Spec(quantize="int8")
+    assert "quantize" not in Spec().as_value()
+    assert Spec.from_value(Spec(quantize="int8").as_value()).quantize == "int8"
+    assert "quantize" in refusal('quantize = "int4"').message
+    assert "quantize" in refusal("quantize = true").message
+    assert "only our own" in refusal('quantize = "int8"\nengine = "vllm"').message
+
+
 def test_an_empty_file_is_all_defaults():
     assert read_spec(b"# nothing\n", REGIONS) == Spec()
 
