@@ -20,7 +20,6 @@ from wire.dial import Answer, DialError
 from wire.dialect import error_event, translated
 from wire.eventcut import EventCut
 from wire.exchange import Disconnected
-from wire.heads import Lines
 from wire.http1 import without_hop_headers
 from wire.refusal import Refusal
 
@@ -43,7 +42,6 @@ WHOLE_BYTES: Final = (
     1 << 20
 )  # answers up to this are read whole first, so that they can be replayed to the end
 MAX_ERROR_BYTES: Final = 64 << 10
-_WAIT: Final = Lines((), (WAIT_S,))
 _OWN: Final = frozenset({"server", "content-length", "server-timing", REQUEST_ID, REGION, ROUTE})
 
 
@@ -76,18 +74,19 @@ class Journey:
         num_asked = len(self.setbacks) + 1
         return num_asked < len(self.decision.choices) and num_asked <= MAX_REPLAYS and self.left_s() > 0
 
-    def request_lines(self, lines: Lines, left_s: float) -> str:
-        """A new head for the region: what every request says, and nothing of the client's but what is named here."""
+    def request_headers(self, ours: Headers, left_s: float) -> Headers:
+        """A new head for the region: `ours`, and nothing of the client's but what is named here."""
         head = self.exchange.head
-        said = lines.filled(
-            head.get("accept") or "*/*",
-            self.request_id,
-            self.admission.tenant,
-            self.ask.header(),
-            str(int(left_s * 1000)),
-        )
         wait = head.get(WAIT_S)
-        return said if wait is None else said + _WAIT.filled(wait)
+        return (
+            *ours,
+            ("accept", head.get("accept") or "*/*"),
+            (REQUEST_ID, self.request_id),
+            (TENANT, self.admission.tenant),
+            (ASK, self.ask.header()),
+            (DEADLINE_MS, str(int(left_s * 1000))),
+            *(((WAIT_S, wait),) if wait is not None else ()),
+        )
 
     def answer_headers(
         self, region: str | None, upstream: Headers = (), timing: str | None = None
@@ -116,10 +115,10 @@ class Relay:
 
     def __init__(self, reaches: Mapping[str, Reach], hop_token: str) -> None:
         self._reaches = reaches
-        fixed = (("authorization", f"Bearer {hop_token}"), ("content-type", "application/json"))
-        self._lines = Lines(
-            fixed, ("accept", REQUEST_ID, TENANT, ASK, DEADLINE_MS)
-        )  # see Journey.request_lines
+        self._headers: Headers = (
+            ("authorization", f"Bearer {hop_token}"),
+            ("content-type", "application/json"),
+        )
 
     async def serve(self, journey: Journey, aside: Callable[[], None]) -> None:
         """Answer one request; `aside` is done while it is on its way, where it costs the first token nothing.
@@ -149,9 +148,10 @@ class Relay:
         reach = self._reaches[region]
         reach.saw(Outcome.SENT)
         try:
-            answer = await reach.pool.post(
+            answer = await reach.pool.request(
+                "POST",
                 journey.exchange.head.path,
-                journey.request_lines(self._lines, left_s),
+                journey.request_headers(self._headers, left_s),
                 journey.body,
                 connect_s=CONNECT_S,
                 head_s=left_s,

@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Self
 
 from wire.flow import in_task
-from wire.heads import TARGET
 from wire.http1 import Headers, ResponseHead
 from wire.outgoing import Outgoing
 from wire.upstream import DialError, Phase, Upstream
@@ -156,7 +155,6 @@ class Pool:
         self._busy: set[Upstream] = set()
         self._closed = False
         self._host_header = (f"[{host}]" if ":" in host else host) + f":{port}"
-        self._host_line = f"host: {self._host_header}\r\n"
 
     @property
     def num_idle(self) -> int:
@@ -194,31 +192,6 @@ class Pool:
         outgoing = Outgoing(
             method, target, headers, body, length, self._host_header, expect_continue=expect_continue
         )
-        return await self._send(outgoing, connect_s, head_s, meanwhile)
-
-    async def post(
-        self,
-        target: str,
-        lines: str,
-        body: bytes,
-        *,
-        connect_s: float = 2.0,
-        head_s: float = 30.0,
-        meanwhile: Callable[[], None] | None = None,
-    ) -> Answer:
-        """POST `body` as `request` does, with header lines that are made already (`heads.Lines`).
-
-        They say neither host nor how long the body is. Raises DialError, or ValueError for what is no target.
-        """
-        if not TARGET.fullmatch(target):
-            raise ValueError("the target is not one we send")
-        head = f"POST {target} HTTP/1.1\r\n{self._host_line}{lines}content-length: {len(body)}\r\n\r\n"
-        outgoing = Outgoing.whole("POST", head.encode("latin-1") + body)
-        return await self._send(outgoing, connect_s, head_s, meanwhile)
-
-    async def _send(
-        self, outgoing: Outgoing, connect_s: float, head_s: float, meanwhile: Callable[[], None] | None
-    ) -> Answer:
         started = asyncio.get_running_loop().time()
         upstream = self._kept(FRESH_S if outgoing.streams and not outgoing.expects else IDLE_S)
         if upstream is not None:

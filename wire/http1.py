@@ -23,7 +23,6 @@ from wire.framing import (
     LengthFraming,
 )
 from wire.heads import (
-    LENGTH,
     METHODS,
     NAME_CHARS,
     TARGET,
@@ -33,6 +32,7 @@ from wire.heads import (
     RequestHead,
     ResponseHead,
     first_values,
+    is_length,
     read_fields,
     request_head_bytes,
     response_head_bytes,
@@ -70,8 +70,6 @@ _REQUEST = re.compile(
 )
 _REQUEST_LINE = re.compile(r"[A-Z]+ [^ ]+ HTTP/([0-9]\.[0-9])")
 _UNDERSCORE = re.compile(rf"\n[{NAME_CHARS}]*_[{NAME_CHARS}_]*:")
-_PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)+/?")  # how the usual path is spelled
-_USUAL = {"0": (False, False, False), "1": (False, True, False)}  # by HTTP/1.minor: see _unusual
 _ODD_PATH = re.compile(r"%(?:00|2f|2e|5c)|\\|//|/\.\.?(?:/|$)", re.IGNORECASE)
 _ODD_BYTE = re.compile(r"[^\t\r\n\x20-\x7e]")
 
@@ -131,13 +129,10 @@ class RequestGate:
         return self.receive(b"") if self._head.data else []
 
     def _begin(self, data: bytes) -> Events:
-        end = -1 if self._head.data else data.find(b"\r\n\r\n", 0, self.limits.head_bytes)
-        if end > 0:  # the usual head comes in one piece
-            raw, rest = data[: end + 4].decode("latin-1"), data[end + 4 :]
-        elif taken := self._take_head(data):
-            raw, rest = taken
-        else:
+        taken = self._take_head(data)
+        if taken is None:
             return []
+        raw, rest = taken
         head = _request_head(raw, self.limits)
         if len(rest) == (head.content_length or 0) and not head.chunked:
             self._framing = NO_BODY
@@ -183,31 +178,14 @@ def _request_head(raw: str, limits: Limits) -> RequestHead:
         headers, control = read_fields(fields)
     except FramingError as error:
         raise _bad(f"{error}.") from None
-    host, length = control.get("host", ""), control.get("content-length")
     # The absolute form must be taken (RFC 9112 3.2.2; S3 clients on AWS' C library send it over plain HTTP).
-    if named_host is not None and named_host.lower() != host.lower():
+    if named_host is not None and named_host.lower() != control.get("host", "").lower():
         raise _bad("The request target names another host than the Host header.")
-    path, _, query = target.partition("?")
-    if not (limits.encoded_paths or _PLAIN_PATH.fullmatch(path)):
-        _check_path(path, limits)
-    if len(headers) > limits.num_headers:
-        raise Refusal(431, "head_too_large", f"More than {limits.num_headers} headers; send fewer.")
-    if limits.served_hosts is not None or not _HOST.fullmatch(host):
-        _check_host(host, limits)
-    if length is not None and not LENGTH.fullmatch(length):
-        raise _bad("Content-Length must be one plain number.")
-    num = None if length is None else int(length)
-    values = first_values(headers, control)
-    chunked, keep_alive, waits = _USUAL[minor] if UNUSUAL.isdisjoint(control) else _unusual(minor, control)
-    return RequestHead(
-        method, target, path, query, headers, num, chunked, keep_alive, waits, int(minor), values
-    )
+    return _checked_request(method, target, headers, control, minor == "1", limits)
 
 
 def _why_not(raw: str, limits: Limits) -> Refusal:
     """What is wrong with a head that is not of the grammar."""
-    if raw[0] in "\r\n":
-        return _bad("The request is not well-formed: a blank line comes before the message.")
     try:
         _check_request_line(raw, limits)
     except Refusal as refusal:
@@ -241,20 +219,36 @@ def _check_request_line(raw: str, limits: Limits) -> None:
         raise Refusal(505, "bad_request", "Use HTTP/1.1.")
 
 
-def _unusual(minor: str, control: Mapping[str, str]) -> tuple[bool, bool, bool]:
-    """Whether the body is chunked, the connection is kept, the client waits for a 100. Raises Refusal."""
-    is_11 = minor == "1"
+def _checked_request(
+    method: str, target: str, headers: Headers, control: Mapping[str, str], is_11: bool, limits: Limits
+) -> RequestHead:
+    path, _, query = target.partition("?")
+    _check_path(path, limits)
+    if len(headers) > limits.num_headers:
+        raise Refusal(431, "head_too_large", f"More than {limits.num_headers} headers; send fewer.")
+    _check_host(control.get("host", ""), limits)
+    length = _content_length(control.get("content-length"))
+    values = first_values(headers, control)
+    if UNUSUAL.isdisjoint(control):
+        return RequestHead(
+            method, target, path, query, headers, length, False, is_11, False, int(is_11), values
+        )
     if "upgrade" in control:
         raise Refusal(405, "method_not_allowed", "This server does not upgrade connections.")
     chunked = _is_chunked(control, is_11=is_11)
     expect = control.get("expect")
     if expect is not None and expect.lower() != "100-continue":
         raise Refusal(417, "bad_request", "The only expectation served is 100-continue.")
-    # An empty body gets its 100 too: see Exchange._open.
-    return chunked, is_11 and not says_close(control), is_11 and expect is not None
+    keep_alive = is_11 and not says_close(control)
+    waits = expect is not None and is_11  # for a 100, which an empty body gets too: see Exchange._open
+    return RequestHead(
+        method, target, path, query, headers, length, chunked, keep_alive, waits, int(is_11), values
+    )
 
 
 def _check_path(path: str, limits: Limits) -> None:
+    if limits.encoded_paths or not ("%" in path or "/." in path or "//" in path or "\\" in path):
+        return  # the usual path costs no pattern
     if path.startswith(limits.slash_prefixes):
         path = path.replace("%2F", "/").replace("%2f", "/")
     if _ODD_PATH.search(path):
@@ -266,6 +260,14 @@ def _check_host(host: str, limits: Limits) -> None:
         raise _bad("Exactly one well-formed Host header is needed.")
     if limits.served_hosts is not None and urlsplit("//" + host).hostname not in limits.served_hosts:
         raise _bad("This Host is not served here.")
+
+
+def _content_length(said: str | None) -> int | None:
+    if said is None:
+        return None
+    if not is_length(said):
+        raise _bad("Content-Length must be one plain number.")
+    return int(said)
 
 
 def _is_chunked(control: Mapping[str, str], *, is_11: bool) -> bool:

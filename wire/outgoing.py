@@ -1,7 +1,6 @@
 """One request to an upstream: its head with the framing of its body, and how it is sent."""
 
 from collections.abc import AsyncIterator
-from typing import Self
 
 from wire.framing import LAST_CHUNK, chunk_parts
 from wire.heads import Headers, request_head_bytes
@@ -24,7 +23,6 @@ class Outgoing:
     streams = False
     more = False
     _chunked = False
-    _body: bytes | AsyncIterator[bytes] | None = None
 
     def __init__(
         self,
@@ -53,13 +51,6 @@ class Outgoing:
         self.streams = self.more and not isinstance(body, bytes)
         self._chunked = self.streams and length is None
         self.first = request_head_bytes(method, target, headers + self._framing(length))
-
-    @classmethod
-    def whole(cls, method: str, first: bytes) -> Self:
-        """A request of which every byte is here."""
-        made = cls.__new__(cls)
-        made.method, made.first = method, first
-        return made
 
     def _framing(self, length: int | None) -> Headers:
         """The headers that say how long the body is, and whether it waits for a 100."""

@@ -15,11 +15,12 @@ from wire.framing import (
     LengthFraming,
 )
 from wire.heads import (
-    LENGTH,
     NAME_CHARS,
     HeadBuffer,
+    Headers,
     ResponseHead,
     first_values,
+    is_length,
     read_fields,
     says_close,
 )
@@ -77,20 +78,13 @@ class ResponseReader:
         raise Unframed("the connection ended inside an answer")
 
     def _begin(self, data: bytes) -> list[ResponseHead | Body | End]:
-        end = -1 if self._head.data else data.find(b"\r\n\r\n", 0, RESPONSE_HEAD_BYTES)
-        while True:
-            if end > 0:  # the usual head comes in one piece
-                raw, data = data[: end + 4].decode("latin-1"), data[end + 4 :]
-            elif taken := self._head.take(data):
-                raw, data = taken
-            else:
-                return []
-            head = _read_head(raw)
+        while (taken := self._head.take(data)) is not None:
+            raw, data = taken
+            head = self._read_head(raw)
             if head.status >= 200:
-                framing = self._framing = _framing(self._method, head)
+                framing = self._framing = self._frame(head)
                 return self._take_body(framing, data, [head])
-            self.continued = self.continued or head.status == 100
-            end = -1
+        return []
 
     def _take_body(
         self, framing: Framing, data: bytes, events: list[ResponseHead | Body | End]
@@ -104,39 +98,45 @@ class ResponseReader:
             events.append(END)
         return events
 
+    def _read_head(self, raw: str) -> ResponseHead:
+        match = _RESPONSE.fullmatch(raw)
+        if match is None:
+            raise FramingError("its head is not HTTP/1")
+        minor, status, fields = match.groups()
+        headers, control = read_fields(fields)
+        head = _checked_response(int(status), headers, control, is_11=minor == "1")
+        if head.status == 101:
+            raise FramingError("an upgrade nobody asked for")
+        if head.status == 100:
+            self.continued = True
+        return head
 
-def _read_head(raw: str) -> ResponseHead:
-    match = _RESPONSE.fullmatch(raw)
-    if match is None:
-        blank = raw[0] in "\r\n"
-        raise FramingError("a blank line comes before the message" if blank else "its head is not HTTP/1")
-    minor, status, fields = match.groups()
-    headers, control = read_fields(fields)
+    def _frame(self, head: ResponseHead) -> Framing:
+        if self._method == "HEAD" or head.status in {204, 304}:
+            return NO_BODY
+        if head.chunked:
+            return ChunkedFraming()
+        return EofFraming() if head.content_length is None else LengthFraming(head.content_length)
+
+
+def _checked_response(
+    status: int, headers: Headers, control: Mapping[str, str], *, is_11: bool
+) -> ResponseHead:
     if len(headers) > RESPONSE_NUM_HEADERS:
         raise FramingError("too many headers")
-    chunked, length = _length(control)
-    if status == "101":
-        raise FramingError("an upgrade nobody asked for")
-    framed = chunked or length is not None or status in {"204", "304"}
-    keep_alive = framed and minor == "1" and not ("connection" in control and says_close(control))
-    return ResponseHead(int(status), headers, length, chunked, keep_alive, first_values(headers, control))
+    length = _content_length(control)
+    chunked = "transfer-encoding" in control
+    framed = chunked or length is not None or status in {204, 304}
+    keep_alive = is_11 and framed and not says_close(control)
+    return ResponseHead(status, headers, length, chunked, keep_alive, first_values(headers, control))
 
 
-def _length(control: Mapping[str, str]) -> tuple[bool, int | None]:
-    """Whether the body is chunked, or else how long it is, where that is said."""
+def _content_length(control: Mapping[str, str]) -> int | None:
     coding, length = control.get("transfer-encoding"), control.get("content-length")
     if coding is not None:
         if length is not None or coding.lower() != "chunked":
             raise FramingError("an unknown transfer coding, or an ambiguous length")
-        return True, None
-    if length is not None and not LENGTH.fullmatch(length):
+        return None
+    if length is not None and not is_length(length):
         raise FramingError("the length is no number")
-    return False, None if length is None else int(length)
-
-
-def _framing(method: str, head: ResponseHead) -> Framing:
-    if method == "HEAD" or head.status in {204, 304}:
-        return NO_BODY
-    if head.chunked:
-        return ChunkedFraming()
-    return EofFraming() if head.content_length is None else LengthFraming(head.content_length)
+    return None if length is None else int(length)

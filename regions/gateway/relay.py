@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final, Literal
 
-from regions.gateway.trip import SSE, TOLD, said_refusal
+from regions.gateway.trip import SSE, said_refusal
 from wire.dial import DialError, Pool, split_address
 from wire.eventcut import EventCut
-from wire.heads import Lines
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
     from regions.gateway.trip import Trip
     from wire.dial import Answer
+    from wire.http1 import Headers
     from wire.timing import Phases
 
 CONNECT_S: Final = 2.0  # within a region; a node that takes longer is not there
@@ -36,8 +36,10 @@ class Relay:
 
     def __init__(self, addresses: Iterable[str], hop_token: str) -> None:
         self._pools = {address: Pool(*split_address(address)) for address in addresses}
-        fixed = (("authorization", f"Bearer {hop_token}"), ("content-type", "application/json"))
-        self._lines = Lines(fixed, TOLD)
+        self._headers: Headers = (
+            ("authorization", f"Bearer {hop_token}"),
+            ("content-type", "application/json"),
+        )
         self.inflight: Counter[tuple[str, str]] = Counter()  # requests by (address, revision)
 
     async def close(self) -> None:
@@ -78,9 +80,10 @@ class Relay:
 
     async def _send(self, trip: Trip, address: str) -> Answer | None:
         try:
-            return await self._pools[address].post(
+            return await self._pools[address].request(
+                "POST",
                 trip.exchange.head.path,
-                trip.request_lines(self._lines),
+                trip.request_headers(self._headers),
                 trip.body,
                 connect_s=CONNECT_S,
                 head_s=max(trip.left_s(), 0.001),

@@ -13,7 +13,7 @@ from uuid import uuid4
 from regions.gateway.hold import comment
 from regions.map import DEADLINE_MS, REGION, REMOTE_BYTES, REQUEST_ID, REVISION, START, TENANT, WAIT_S, Tier
 from wire.dialect import error_event
-from wire.heads import Lines, without_hop_headers
+from wire.heads import without_hop_headers
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ DEFAULT_WAIT_S: Final = (
 SSE: Final = "text/event-stream"
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-TOLD: Final = ("accept", REQUEST_ID, TENANT, DEADLINE_MS, REVISION)  # the lines of Trip.request_lines
-_FOUND = Lines((), (START,))
 _OWN = frozenset(
     {"server", "content-length", "server-timing", REQUEST_ID, REGION, START, REMOTE_BYTES, REVISION}
 )
@@ -79,20 +77,22 @@ class Trip:
             raise Refusal(504, "deadline_exceeded", text, "server_error")
         return min(at_most_s, left_s)
 
-    def request_lines(self, lines: Lines) -> str:
-        """A new head for the node: what every request says, and nothing of the client's but what is named here.
+    def request_headers(self, ours: Headers) -> Headers:
+        """A new head for the node: `ours`, and nothing of the client's but what is named here.
 
         A request that was held says what it found, so that the node's figures name the same start state.
         """
         head = self.exchange.head
-        said = lines.filled(
-            head.get("accept") or "*/*",
-            self.request_id,
-            head.get(TENANT) or "default",
-            str(math.ceil(self.left_s() * 1000)),
-            self.revision.id,
+        start = ((START, str(self.found)),) if self.held else ()
+        return (
+            *ours,
+            ("accept", head.get("accept") or "*/*"),
+            (REQUEST_ID, self.request_id),
+            (TENANT, head.get(TENANT) or "default"),
+            (DEADLINE_MS, str(math.ceil(self.left_s() * 1000))),
+            (REVISION, self.revision.id),
+            *start,
         )
-        return said + _FOUND.filled(str(self.found)) if self.held else said
 
     def answer_headers(self, upstream: Headers = ()) -> Headers:
         """The node's headers with ours in place of those of the same name."""

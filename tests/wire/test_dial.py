@@ -8,7 +8,6 @@ import pytest
 
 from tests.wire.test_serve import serving
 from wire.dial import DialError, Pool, split_address
-from wire.heads import Lines
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -63,29 +62,6 @@ def sends(data, *, requests=1, then="close"):
 async def fetch(pool, **options):
     answer = await pool.request("GET", "/x", **options)
     return answer.head.status, await answer.read()
-
-
-async def test_lines_made_before_are_sent_as_the_same_headers_would_be():
-    seen = []
-
-    async def note(exchange):
-        seen.append((exchange.head, await exchange.read_body(100)))
-        await exchange.respond(200, (), b"ok")
-
-    fixed = (("authorization", "Bearer t"),)
-    async with serving(note) as server:
-        pool = Pool("127.0.0.1", server.port)
-        asked = await pool.request("POST", "/v1/x", (*fixed, ("accept", "*/*")), b"body")
-        assert await asked.read() == b"ok"
-        for _ in range(2):
-            posted = await pool.post("/v1/x", Lines(fixed, ("accept",)).filled("*/*"), b"body")
-            assert await posted.read() == b"ok"
-        with pytest.raises(ValueError, match="target"):
-            await pool.post("/x HTTP/1.1\r\nx: y", "", b"")
-        assert pool.num_idle == 1
-        await pool.close()
-
-    assert seen[0] == seen[1] == seen[2]
 
 
 async def test_connections_are_reused():

@@ -9,7 +9,7 @@ import pytest
 from wire.alarm import Alarm
 from wire.bearer import bearer, hop_token, require_token
 from wire.dial import DialError
-from wire.heads import Lines, RequestHead, read_fields, response_head_bytes, without_hop_headers
+from wire.heads import RequestHead, response_head_bytes, without_hop_headers
 from wire.http1 import RequestGate
 from wire.refusal import Refusal
 from wire.timing import Phases, parse_receipt, parse_server_timing
@@ -160,32 +160,3 @@ def test_a_head_with_other_headers_looks_them_up_in_those():
     head = message.head.with_headers((("x-id", "new"),))
 
     assert (head.get("x-id"), head.get("host")) == ("new", None)
-
-
-def test_fields_are_read_without_the_blanks_around_a_value():
-    block = "Host:a\r\nX-One: \t b : c \t\r\nEMPTY:\r\nblank: \t \r\nL\xc4rge: \xc4 \xe4\r\n"
-
-    headers, control = read_fields(block)
-
-    assert headers == (
-        ("host", "a"),
-        ("x-one", "b : c"),
-        ("empty", ""),
-        ("blank", ""),
-        ("l\xe4rge", "\xc4 \xe4"),
-    )
-    assert control == dict(headers)
-
-
-def test_lines_hold_what_is_fixed_and_take_values_as_they_are():
-    lines = Lines((("authorization", "Bearer 100%"),), ("accept", "x-request-id"))
-
-    assert lines.filled("*/*", "%s") == "authorization: Bearer 100%\r\naccept: */*\r\nx-request-id: %s\r\n"
-
-
-@pytest.mark.parametrize("odd", ["a\rb", "a\nb", "a\0b", "a\r\nauthorization: other"])
-def test_lines_take_nothing_that_would_be_another_line(odd):
-    with pytest.raises(ValueError, match="line end"):
-        Lines((("x-request-id", odd),))
-    with pytest.raises(ValueError, match="line end"):
-        Lines((), ("accept", "x-request-id")).filled("*/*", odd)
