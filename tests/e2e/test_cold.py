@@ -117,7 +117,7 @@ def test_a_starts_receipt_sums_to_the_clients_clock(platform: RunningPlatform, s
         left.append(1 - sum(found.phases_ms[name] for name in known) / found.wall_ms)
 
         assert node["start"] == start
-        assert {"start.fork", "start.attach", "start.order", "node.prefill", "node.decode"} <= known
+        assert {"start.fork", "start.attach", "node.prefill", "node.decode"} <= known
         _check_start(platform, answer, node, _start_seconds(platform, start) - counted)
     assert min(left) <= OF_WALL, left
 

@@ -4,14 +4,16 @@ import getpass
 import os
 import shutil
 import tempfile
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from bench.peers import swift as start_swift
+from bench.servers import Missing
 
 PROXY = shutil.which("swift-proxy-server")
+NUM_TRIES = 3
 
 
 def why_not() -> str:
@@ -32,5 +34,17 @@ needs_swift = pytest.mark.skipif(bool(why_not()), reason=why_not())
 @contextmanager
 def running_swift(folder: Path):
     """Swift with its disk in `folder`. Yields its Endpoint."""
-    with start_swift(Path(PROXY).parent, folder, getpass.getuser()) as served:
-        yield served.store
+    with ExitStack() as stack:
+        yield _started(stack, folder).store
+
+
+def _started(stack, folder):
+    """Its four ports were free just now; where somebody was quicker it ends, and is started again on others."""
+    for number in range(NUM_TRIES - 1):
+        try:
+            return stack.enter_context(
+                start_swift(Path(PROXY).parent, folder / str(number), getpass.getuser())
+            )
+        except Missing:
+            continue
+    return stack.enter_context(start_swift(Path(PROXY).parent, folder / "last", getpass.getuser()))
