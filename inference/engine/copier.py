@@ -88,7 +88,10 @@ class Copier:
             self._changed.wait_for(lambda: layer in self._marks or self._fault is not None)
         if self._fault is not None:
             raise self._fault
-        self._marks[layer].wait()
+        try:
+            self._marks[layer].wait()
+        except RuntimeError as cause:  # the copies were told, and then failed: it may be seen here first
+            raise _failed(cause) from cause
 
     @property
     def h2d_ms(self) -> float | None:
@@ -108,7 +111,7 @@ class Copier:
         except (LandingError, DeviceError) as fault:
             self._fail(fault)
         except (RuntimeError, OSError, ValueError) as cause:  # what torch raises for a device's fault
-            self._fail(DeviceError("copy_failed", f"weights could not be copied to the device: {cause}"))
+            self._fail(_failed(cause))
 
     def _fail(self, fault: LandingError | DeviceError) -> None:
         with self._changed:
@@ -172,3 +175,7 @@ class Copier:
     @staticmethod
     def _bytes_of(slots: Sequence[torch.Tensor] | dict[int, torch.Tensor], step: Fill | Send) -> torch.Tensor:
         return slots[step.slot][step.at : step.at + step.part.length]
+
+
+def _failed(cause: Exception) -> DeviceError:
+    return DeviceError("copy_failed", f"weights could not be copied to the device: {cause}")

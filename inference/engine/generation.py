@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import torch
+
 from inference.engine.events import Emitted, Ended, Event, Failed, Preempted, Stored
 from inference.engine.grammar import PENDING_S, GrammarFault, Grammars
 from inference.engine.orders import (
@@ -21,8 +23,6 @@ from inference.engine.orders import (
 from inference.engine.sample import ROW_FAULTS, Broken, Sampler
 
 if TYPE_CHECKING:
-    import torch
-
     from inference.engine.events import Step
     from inference.engine.grammar import Follower
     from inference.engine.model import StepModel
@@ -169,6 +169,10 @@ class GenerateLoop:
         """The step's tokens, and the rows that failed. A fault in the whole makes each row go alone."""
         try:
             ids, logits = self._model.forward(step)
+        except (
+            torch.AcceleratorError
+        ) as fault:  # a device gives the same fault to whatever is asked of it from now on
+            raise EngineBroken(f"the device failed: {fault}") from fault
         except ROW_FAULTS as fault:
             return self._one_by_one(step, fault)
         self._num_bad_steps = 0

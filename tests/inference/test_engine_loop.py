@@ -20,10 +20,10 @@ VOCABULARY = 50
 
 @dataclass
 class Counting:
-    """Says the last token plus one; a row that holds a `bad` token makes the whole pass fail."""
+    """Says the last token plus one; a row that holds a `bad` token makes the whole pass fail, `fault` every pass."""
 
     bad: frozenset = frozenset()
-    broken: bool = False
+    fault: Exception | None = None
     passes: list = field(default_factory=list)
     released: list = field(default_factory=list)
     stored: list = field(default_factory=list)
@@ -33,7 +33,9 @@ class Counting:
     def forward(self, step):
         self.passes.append([part.id for part in step])
         self.during()
-        if self.broken or any(self.bad & set(part.tokens) for part in step):
+        if self.fault:
+            raise self.fault
+        if any(self.bad & set(part.tokens) for part in step):
             raise RuntimeError("this row cannot be computed")
         logits = torch.zeros(len(step), VOCABULARY)
         for row, part in enumerate(step):
@@ -119,9 +121,19 @@ def test_a_row_that_fails_later_keeps_what_it_said():
 
 
 def test_an_engine_that_computes_nothing_at_all_ends():
-    heard, fault = serve(Counting(broken=True), *(add(str(n), 10) for n in range(30)), stop=False)
+    model = Counting(fault=RuntimeError("nothing can be computed"))
+    heard, fault = serve(model, *(add(str(n), 10) for n in range(30)), stop=False)
     assert len(fault) == 1
     assert len([m for m in heard if m["op"] == "failed"]) == (MAX_BAD_STEPS - 1) * 4
+
+
+def test_a_device_that_failed_ends_the_engine_at_once():
+    """And no request with it: they are whoever's who computes them again."""
+    model = Counting(fault=torch.AcceleratorError("an illegal memory access was encountered"))
+    heard, fault = serve(model, add("a", 10), add("b", 20), stop=False)
+    assert "illegal memory access" in str(*fault)
+    assert len(model.passes) == 1
+    assert [m for m in heard if m["op"] != "ready"] == []
 
 
 def test_single_bad_requests_in_a_row_do_not_end_the_engine_while_others_work():
