@@ -55,8 +55,7 @@ class EmbeddingReply(ModelReply):
             body = embedding_body(vectors, request.model, sum(map(len, rows)), as_base64=request.base64)
             visit.phases.mark("decode")
             headers = {**JSON_HEADERS, **visit.headers(), "server-timing": visit.server_timing()}
-            used = self._host.figures.answers.gen_ai.used
-            used(self.operation, model.revision.model, sum(map(len, rows)), 0)
+            self._stay.used(sum(map(len, rows)), 0)
         await outlet.whole(200, headers, body)
 
     async def _rows(self, model: ResidentModel) -> list[list[int]]:

@@ -116,8 +116,7 @@ class RerankReply(ModelReply):
             body = rerank_body(self._request, scores, sum(map(len, rows)))
             visit.phases.mark("decode")
             headers = {**JSON_HEADERS, **visit.headers(), "server-timing": visit.server_timing()}
-            used = self._host.figures.answers.gen_ai.used
-            used(self.operation, model.revision.model, sum(map(len, rows)), 0)
+            self._stay.used(sum(map(len, rows)), 0)
         await outlet.whole(200, headers, body)
 
     async def _rows(self, model: ResidentModel) -> list[list[int]]:

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from inference.api.answer import CompletionShape, Finished, Heading, Shape, Usage
+from inference.api.answer import CompletionShape, Finished, Heading, Shape
 from inference.api.reply import STREAM_HEADERS, Outlet, Reply
 from inference.api.sequences import Generation, Job, check_ids, check_length, check_sampling, orders
+from inference.api.stay import Stay
 from inference.api.visit import now_unix
-from inference.workers.resident import ResidentModel, not_resident
+from inference.workers.resident import ResidentModel
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ class ModelReply(Reply):
 
     def __init__(self, host: Host, visit: Visit, revision_id: str | None, model: str) -> None:
         super().__init__()
-        self._host, self._visit = host, visit
-        self._revision_id, self._model = revision_id, model
+        self._host, self._visit, self._model = host, visit, model
+        self._stay = Stay(host, visit, revision_id, model, self.operation)
 
     def refusal_headers(self) -> dict[str, str]:
         """See `Reply`."""
@@ -70,34 +71,10 @@ class ModelReply(Reply):
 
     @contextmanager
     def _resident(self) -> Iterator[ResidentModel]:
-        worker = self._host.find(self._revision_id, self._model)
-        model = self._visit.arrive(worker, self._host.reason(worker.revision.id))
-        error = "internal_error"
-        try:
-            if not isinstance(model, ResidentModel):
-                raise not_resident(
-                    self._model
-                )  # its engine is another one now: asked anew, it is found there
+        with self._stay.inside(ResidentModel) as model:
             if model.revision.facts.kind not in self.kinds:
                 raise _wrong_kind(model)
             yield model
-            error = self._visit.error
-        except Refusal as refusal:
-            error = refusal.code
-            raise
-        except asyncio.CancelledError:
-            error = "client_gone"
-            raise
-        finally:
-            worker.leave()
-            self._count(worker.revision.model, error)
-
-    def _count(self, model: str, error: str) -> None:
-        visit, figures = self._visit, self._host.figures
-        if visit.first_ms is not None:
-            figures.first_token(visit.start, visit.first_ms)
-        if self.operation:
-            figures.answers.gen_ai.ended(self.operation, model, visit.phases.total_ms() / 1000, error)
 
 
 class GenerationReply(ModelReply):
@@ -132,17 +109,13 @@ class GenerationReply(ModelReply):
                 generation = Generation(call, job, model.text.vocabulary, model.limits, tally)
                 send = self._stream if job.delivery.stream else self._whole
                 await send(outlet, generation, shape)
-            self._note_usage(model, generation.usage())
+            usage = generation.usage()
+            self._stay.used(usage.prompt_tokens, usage.completion_tokens)
 
     def _tally(self, model: ResidentModel, job: Job) -> Tally:
         begin, arrived_s = self._host.figures.answers.begin, self._visit.phases.started
         num_choices = job.delivery.num_choices
         return begin(model.revision.model, self.operation, arrived_s, job.prompts, num_choices)
-
-    def _note_usage(self, model: ResidentModel, usage: Usage) -> None:
-        if not self._visit.error:
-            used = self._host.figures.answers.gen_ai.used
-            used(self.operation, model.revision.model, usage.prompt_tokens, usage.completion_tokens)
 
     async def _job(self, model: ResidentModel) -> Job:
         raise NotImplementedError

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from inference.api.reply import STREAM_HEADERS, Outlet, Reply
+from inference.api.stay import Stay
 from inference.outside.answers import Counts, counts_of, error_in, failed, refusal_of, renamed
 from inference.outside.context import check_context
 from inference.outside.events import DONE, Event, EventReader, StreamError, is_last
-from inference.outside.kinds import CHAT, COMPLETIONS, EMBEDDINGS
+from inference.outside.kinds import CHAT, COMPLETIONS
 from inference.outside.parameters import check_parameters
 from inference.workers.calls import worker_lost
-from inference.workers.resident import OutsideModel, not_resident
+from inference.workers.resident import OutsideModel
 from wire.dial import DialError
 from wire.dialect import error_body, error_event
+from wire.gen_ai import OPERATIONS
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
     from inference.api.template import TemplateChild
     from inference.api.visit import Visit
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 MAX_ERROR_BYTES = 64 * 1024
 JSON_HEADERS = {"content-type": "application/json"}
-OPERATIONS = {COMPLETIONS: "text_completion", EMBEDDINGS: "embeddings"}
-"""As OpenTelemetry calls what a route does (`wire.gen_ai`); all others are chats."""
 END = b"data: [DONE]\n\n"
 WITH_USAGE = frozenset({CHAT, COMPLETIONS})
 """Routes whose streams say their token counts only when they are asked to."""
@@ -45,9 +43,9 @@ class PassedReply(Reply):
         child: TemplateChild,
     ) -> None:  # fmt: skip
         super().__init__()
-        self._host, self._visit, self._revision_id = host, visit, revision_id
+        self._visit, self._model = visit, str(body.get("model"))
+        self._stay = Stay(host, visit, revision_id, self._model, OPERATIONS.get(path, ""))
         self._path, self._body, self._child = path, body, child
-        self._model = str(body.get("model"))
         self._counts = Counts()
         self._sent_at = 0.0
         self._is_whole = False
@@ -63,42 +61,14 @@ class PassedReply(Reply):
 
     async def answer(self, outlet: Outlet) -> None:
         """See `Reply`."""
-        with self._resident() as model:
+        with self._stay.inside(OutsideModel) as model:
             door = model.door
             self._check(door)
             await check_context(self._path, self._body, model, self._child)
             self._visit.phases.mark("tokenize")
             with door.inside():
                 await self._pass_on(outlet, door)
-
-    @contextmanager
-    def _resident(self) -> Iterator[OutsideModel]:
-        worker = self._host.find(self._revision_id, self._model)
-        model = self._visit.arrive(worker, self._host.reason(worker.revision.id))
-        error = "internal_error"
-        try:
-            if not isinstance(model, OutsideModel):
-                raise not_resident(self._model)
-            yield model
-            error = self._visit.error
-        except Refusal as refusal:
-            error = refusal.code
-            raise
-        except asyncio.CancelledError:
-            error = "client_gone"
-            raise
-        finally:
-            worker.leave()
-            self._count(worker.revision.model, error)
-
-    def _count(self, model: str, error: str) -> None:
-        visit, figures = self._visit, self._host.figures
-        if visit.first_ms is not None:
-            figures.first_token(visit.start, visit.first_ms)
-        operation, gen_ai = OPERATIONS.get(self._path, "chat"), figures.answers.gen_ai
-        gen_ai.ended(operation, model, visit.phases.total_ms() / 1000, error)
-        if not error:
-            gen_ai.used(operation, model, self._counts.prompt_tokens, self._counts.completion_tokens)
+            self._stay.used(self._counts.prompt_tokens, self._counts.completion_tokens)
 
     def _check(self, door: Door) -> None:
         """Refuse what this engine's operator says that it does not do. Raises Refusal."""

@@ -121,6 +121,26 @@ async def test_an_answer_passes_through_under_our_name(peer: Outside) -> None:
     assert sum(line["phases"].values()) == pytest.approx(line["total_ms"], rel=0.05)
 
 
+async def test_its_requests_are_counted_as_those_of_our_engine(peer: Outside) -> None:
+    await peer.load()
+    await peer.chat()
+    for path in ("/rerank", "/tokenize"):
+        answer = await peer.http.post(f"{peer.node.url}{path}", json={"model": "acme/m"})
+        assert answer.json()["error"]["code"] == "unsupported_route"
+    page = (await peer.get("/metrics")).text
+
+    for operation, error in (("chat", ""), ("rerank", "unsupported_route")):
+        assert f'_duration_seconds_count{{{gen_ai(operation)},error_type="{error}"}} 1\n' in page
+    for kind, num_tokens in (("input", 7), ("output", 4)):
+        assert f'_token_usage_sum{{{gen_ai("chat")},gen_ai_token_type="{kind}"}} {num_tokens}' in page
+    assert page.count("_duration_seconds_count{") == 2, "what is no inference is not counted as such"
+
+
+def gen_ai(operation: str) -> str:
+    labels = {"operation_name": operation, "provider_name": "nearfield", "request_model": "acme/m"}
+    return ",".join(f'gen_ai_{name}="{value}"' for name, value in labels.items())
+
+
 async def test_a_stream_passes_through_event_by_event(peer: Outside) -> None:
     await peer.load()
     answer = await peer.chat(stream=True)

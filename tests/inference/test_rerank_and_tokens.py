@@ -13,6 +13,7 @@ from inference.api.token_requests import read_count, read_detokenize, read_token
 from regions.ask import ASKED
 from tests.inference.fake_engine import VOCABULARY, running_node
 from tests.inference.test_node_serving import load, post
+from wire.gen_ai import OPERATIONS
 from wire.refusal import Refusal
 
 HI = [{"role": "user", "content": "hi"}]
@@ -121,6 +122,13 @@ def test_a_field_at_fault_is_named(route: str, change: dict[str, Any], param: st
 def test_the_node_serves_the_paths_that_edge_and_gateway_know() -> None:
     served = [path for paths, _, _ in ROUTES for path in paths]
     assert sorted(served) == sorted(ASKED)
+
+
+def test_every_route_of_inference_is_counted_by_what_it_does() -> None:
+    about_tokens = {path for path in ASKED if "token" in path}
+    assert OPERATIONS.keys() == ASKED.keys() - about_tokens
+    for paths, _, reply in ROUTES:
+        assert {OPERATIONS.get(path, "") for path in paths} == {getattr(reply, "operation", None)}
 
 
 @pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank", "/rerank"])
