@@ -94,7 +94,8 @@ class HostTier:
         """Drop a revision that is landed and not pinned. The bytes freed, 0 if there was nothing to drop."""
         with self._lock:
             found = [each for each in self._held() if each.revision_id == revision_id and not each.pinned]
-            self._drop(each.revision_id for each in found)
+            gone = self._drop(each.revision_id for each in found)
+        gone.clear()  # the last to hold them: a gigabyte takes the kernel a moment, and nobody waits for it
         return sum(each.num_bytes for each in found)
 
     def pin(self, revision_id: str) -> bool:
@@ -247,14 +248,17 @@ class HostTier:
             self._drop(each.revision_id for each in order[:1])
         return bool(order)
 
-    def _drop(self, revision_ids: Iterable[str]) -> None:
-        """Under the lock: forget these, wherever their bytes are."""
+    def _drop(self, revision_ids: Iterable[str]) -> list[Seat]:
+        """Under the lock: forget these, wherever their bytes are. Memory that is not pooled goes with the seats."""
+        gone = list[Seat]()
         for revision_id in revision_ids:
             seat = self._seats.pop(revision_id, None)
             if seat is not None:
                 self._let_go(seat, forget=True)
+                gone.append(seat)
             elif self._folder is not None:
                 self._folder.drop(revision_id)
+        return gone
 
     def _let_go(self, seat: Seat, *, forget: bool) -> None:
         """Give back what a load took; with `forget` also its files in the folder."""

@@ -122,7 +122,8 @@ class OutsideEngine:
         await asyncio.wait({self._task})
 
     async def close(self) -> None:
-        """See `Engine`: nothing is left by then."""
+        """See `Engine`: no more is left by then than the landing."""
+        del self._load
 
     async def metrics(self) -> bytes | None:
         """Its own page of figures, if it has one and gives it now."""

@@ -35,7 +35,7 @@ class EngineProcess:
         self, pid: int, exited: asyncio.Future[int], calls: EngineCalls, fork_ms: float, landing: Landing
     ) -> None:
         self.pid = pid
-        self._landing = landing
+        self._landing: Landing | None = landing
         self.exited = exited
         self.calls = calls
         self.birth_ms = fork_ms
@@ -80,7 +80,7 @@ class EngineProcess:
 
     def fail_all(self) -> None:
         """See `engines.Engine`. The cause is known if it is that weights did not arrive."""
-        error = self._landing.error
+        error = self._landing.error if self._landing else None
         self.calls.fail_all(str(error) if error else "")
 
     async def metrics(self) -> None:
@@ -103,7 +103,8 @@ class EngineProcess:
         await asyncio.wait({self.exited})
 
     async def close(self) -> None:
-        """Let go of the link and the descriptor."""
+        """Let go of the link, the descriptor and the landing."""
+        self._landing = None
         self._reader.cancel()
         await asyncio.wait({self._reader})
         await self.calls.close()

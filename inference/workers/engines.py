@@ -77,7 +77,7 @@ class Engine(Protocol):
         """Wait until its processes are gone."""
 
     async def close(self) -> None:
-        """Give everything back. Called once, when it has ended."""
+        """Give everything back, and hold the landing no longer. Called once, when it has ended."""
 
 
 class Maker(Protocol):

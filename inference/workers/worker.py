@@ -257,12 +257,17 @@ class Worker:
             await self._engine.until_silent()
 
     async def _end(self) -> None:
-        """Wait for the process, then give everything back."""
+        """Wait for the process, then give everything back.
+
+        And let go of the landing: a worker is part of cycles, and what the garbage collector finds it frees in the
+        event loop, where a gigabyte of weights stops everything for as long as the kernel takes (0.6 s and more).
+        """
         if self._engine is not None:
             await self._engine.ended()
             await self._engine.close()
-        if self._landing is not None:
-            await asyncio.to_thread(self._landing.release)
+        landing, self._landing = self._landing, None
+        if landing is not None:
+            await asyncio.to_thread(landing.release)
 
     def _note_life(self) -> None:
         self._pulse.heard(self._now())

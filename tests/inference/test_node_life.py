@@ -1,11 +1,13 @@
 """Loads, ends, losses and leavings: what happens to the requests when something else happens."""
 
 import asyncio
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -317,6 +319,24 @@ async def test_unload_of_what_is_loading_ends_the_load(tmp_path: Any) -> None:
 
     assert unloaded.status_code == 200
     assert (lines[-1]["phase"], lines[-1]["code"]) == ("failed", "model_not_ready")
+
+
+@pytest.mark.parametrize("end", ["unload", "die"])
+async def test_a_worker_that_is_gone_leaves_no_landing_to_the_collector(tmp_path: Any, end: str) -> None:
+    """What the collector finds is freed in the event loop, where a gigabyte of it stops every request."""
+    async with running_node(tmp_path) as node:
+        await load(node)
+        await post(node, "/v1/chat/completions", body())
+        landing = weakref.ref(node.tier.landings.pop())
+        gc.disable()
+        try:
+            if end == "unload":
+                await node.node.host.unload(revision().id, to_region=True)
+            else:
+                await node.shell.engines[0].end()
+            await until(lambda: landing() is None)
+        finally:
+            gc.enable()
 
 
 async def test_unload_of_what_is_not_here_frees_nothing(tmp_path: Any) -> None:

@@ -1,7 +1,9 @@
 """The host tier: every byte verified, read once, one clear error for all, eviction that spares the used."""
 
+import gc
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -287,6 +289,20 @@ def test_eviction_is_least_recent_and_spares_the_pinned(model):
     assert tier.evict(second.id) == size
     third_pin.release()
     tier.close()
+
+
+def test_evicted_memory_is_free_when_evict_returns(model, tier):
+    """And not when the collector comes by: it frees in whatever thread it runs."""
+    landing = tier.land(model.revision)
+    assert landing.wait(30)
+    flight = weakref.ref(landing._flight)
+    del landing
+    gc.disable()
+    try:
+        tier.evict(model.revision.id)
+        assert flight() is None
+    finally:
+        gc.enable()
 
 
 def test_pins_by_id_count(model, tier):
