@@ -47,4 +47,5 @@ PARTS: Mapping[str, Callable[[argparse.Namespace, Say], Found]] = {
     "read": _read,
     "host": starts.host,
     "link": starts.linked,
+    "crowd": starts.crowd,
 }

@@ -89,7 +89,7 @@ class NodeEntry:
     landing_pool_bytes: int = 0
     cache: Path | None = None
     num_threads: int = 0
-    max_slots: int = 16
+    max_slots: int = 64
     handoff: bool = True
     device: str = CPU
     num_spares: int | None = None

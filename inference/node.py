@@ -80,7 +80,7 @@ class NodeSettings:
     num_threads: int = 1
     device: str = CPU
     num_spares: int = 0
-    max_slots: int = 16
+    max_slots: int = 64
     idle_timeout_s: float = 300.0
     template_cpu_ms: float = RENDER_CPU_MS
     zygote: Path | None = None

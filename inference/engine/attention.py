@@ -53,9 +53,13 @@ class SlotCache:
     Stands where transformers expects a cache. Host memory is taken from the system as positions are first written, a
     device's at once. Beside the slots it has the pages of kept prefixes, [pages, KV heads, page tokens, head size]:
     a prefix is copied, not shared, because attention over a slot needs its positions side by side.
+
+    With `lends` the slots share less memory than all of them may need: a row's goes back to the system when it ends.
     """
 
-    def __init__(self, num_slots: int, max_len: int, num_pages: int = 0) -> None:
+    def __init__(self, num_slots: int, max_len: int, num_pages: int = 0, *, lends: bool = False) -> None:
+        self._lends = lends
+        self._memory: list[mmap.mmap] = []
         self._num_slots = num_slots
         self._max_len = max_len
         self._num_pages = num_pages
@@ -68,9 +72,9 @@ class SlotCache:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Store a step's keys and values ([1, KV heads, num_tokens, head size]); gives the whole layer."""
         if layer_idx not in self._layers:
-            self._layers[layer_idx] = self._rooms(keys, values, self._num_slots, self._max_len)
+            self._layers[layer_idx] = self._rooms(keys, values, self._num_slots, self._max_len, self._memory)
             if self._num_pages:
-                self._pages[layer_idx] = self._rooms(keys, values, self._num_pages, PAGE_TOKENS)
+                self._pages[layer_idx] = self._rooms(keys, values, self._num_pages, PAGE_TOKENS, [])
         stored_keys, stored_values = self._layers[layer_idx]
         self._store(stored_keys, keys[0])
         self._store(stored_values, values[0])
@@ -86,7 +90,17 @@ class SlotCache:
         for row, page in self._beside(slot, start, len(pages)):
             row.copy_(page[list(pages)].transpose(0, 1))
 
-    def scrub(self, slot: int) -> None:
+    def release(self, slot: int, *, scrub: bool) -> None:
+        """A slot's row has ended; `scrub` if what it left may not be finite."""
+        if scrub:
+            self._scrub(slot)
+        for memory in self._memory if self._lends else ():
+            start, end = (len(memory) // self._num_slots * edge for edge in (slot, slot + 1))
+            first = start + -start % mmap.PAGESIZE
+            if (length := end - end % mmap.PAGESIZE - first) > 0:
+                memory.madvise(mmap.MADV_REMOVE, first, length)  # shared memory is freed by nothing less
+
+    def _scrub(self, slot: int) -> None:
         """Overwrite a slot: a poisoned row's NaN would reach a neighbour through a zero weight (0 x NaN)."""
         with torch.inference_mode():  # as the pass that made them
             for keys, values in self._layers.values():
@@ -107,9 +121,9 @@ class SlotCache:
 
     @staticmethod
     def _rooms(
-        keys: torch.Tensor, values: torch.Tensor, count: int, length: int
+        keys: torch.Tensor, values: torch.Tensor, count: int, length: int, memory: list[mmap.mmap]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        return _room(keys, count, length), _room(values, count, length)
+        return _room(keys, count, length, memory), _room(values, count, length, memory)
 
     def _store(self, stored: torch.Tensor, new: torch.Tensor) -> None:
         layout = self.placing()
@@ -130,12 +144,14 @@ class SlotCache:
         return self.layout
 
 
-def _room(like: torch.Tensor, count: int, length: int) -> torch.Tensor:
+def _room(like: torch.Tensor, count: int, length: int, memories: list[mmap.mmap]) -> torch.Tensor:
+    """Room for `count` rows like this; host memory of it is added to `memories`."""
     _, num_heads, _, head_size = like.shape
     shape = (count, num_heads, length, head_size)
     if like.device != CPU:
         return torch.zeros(shape, dtype=like.dtype, device=like.device)
     memory = mmap.mmap(-1, math.prod(shape) * like.element_size())  # zeroed by the system, as it is touched
+    memories.append(memory)
     return torch.frombuffer(memory, dtype=like.dtype).view(shape)
 
 

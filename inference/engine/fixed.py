@@ -135,11 +135,20 @@ class FixedAttention:
 class FixedModel:
     """`StepModel` over slots in passes of one shape. Tokens of a step may share tiles in any way."""
 
-    def __init__(self, model: PreTrainedModel, num_slots: int, max_len: int, num_pages: int = 0) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        num_slots: int,
+        max_len: int,
+        num_pages: int = 0,
+        *,
+        lends: bool = False,
+    ) -> None:
+        """As `SlotModel`."""
         self._model = model
         self._max_len = max_len
         self._device = device_of(model)
-        self._cache = SlotCache(num_slots, max_len, num_pages)
+        self._cache = SlotCache(num_slots, max_len, num_pages, lends=lends)
         self._attention = FixedAttention()
         self._width: int | None = None
         model.set_attn_implementation(self._attention.name)
@@ -176,8 +185,7 @@ class FixedModel:
 
     def release(self, slot: int, *, scrub: bool) -> None:
         """See `StepModel`."""
-        if scrub:
-            self._cache.scrub(slot)
+        self._cache.release(slot, scrub=scrub)
 
     def _pass(self, places: Sequence[Place], *, keeps: bool) -> torch.Tensor:
         """Logits of all tokens of a tile, [tokens, vocabulary]; of the first alone where nobody wants them."""

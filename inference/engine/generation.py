@@ -24,6 +24,7 @@ from inference.engine.sample import ROW_FAULTS, Broken, Sampler
 
 if TYPE_CHECKING:
     from inference.engine.events import Step
+    from inference.engine.gather import Gather
     from inference.engine.grammar import Follower
     from inference.engine.model import StepModel
     from inference.engine.orders import Bounds
@@ -54,8 +55,11 @@ class GenerateLoop:
         gates: Waits | None,
         bounds: Bounds,
         room: SlotPlan,
+        gather: Gather | None = None,
     ) -> None:
+        """`gather`: until when the first step waits for those who come with the first request."""
         self._link = link
+        self._gather = gather
         self._scheduler = scheduler
         self._model = model
         self._gates = gates
@@ -86,7 +90,7 @@ class GenerateLoop:
             for message in self._link.poll(self._patience_s()):
                 self._hear(message)
             self._admit_compiled()
-            if not self._scheduler.is_idle:
+            if not self._scheduler.is_idle and not self._gathering_s:
                 self._step()
             self._tell_stats()
 
@@ -96,11 +100,15 @@ class GenerateLoop:
 
     def _patience_s(self) -> float | None:
         if not self._scheduler.is_idle:
-            return 0.0
+            return self._gathering_s
         if self._grammars.num_pending:
             return PENDING_S
         self._scheduler.check()
         return STATS_S if self._stats() != self._told else None
+
+    @property
+    def _gathering_s(self) -> float:
+        return self._gather.patience_s(time.perf_counter()) if self._gather else 0.0
 
     def _hear(self, message: Message) -> None:
         try:
@@ -110,6 +118,8 @@ class GenerateLoop:
             return
         match order:
             case Generate():
+                if self._gather:
+                    self._gather.heard(time.perf_counter())
                 self._add(order)
             case Vocabulary():
                 self._grammars.learn(order)

@@ -61,10 +61,19 @@ class StepModel(Protocol):
 class SlotModel:
     """All rows of a step in one forward pass."""
 
-    def __init__(self, model: PreTrainedModel, num_slots: int, max_len: int, num_pages: int = 0) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        num_slots: int,
+        max_len: int,
+        num_pages: int = 0,
+        *,
+        lends: bool = False,
+    ) -> None:
+        """With `lends` a slot's memory is given back when its row ends."""
         self._model = model
         self._device = device_of(model)
-        self._cache = SlotCache(num_slots, max_len, num_pages)
+        self._cache = SlotCache(num_slots, max_len, num_pages, lends=lends)
         self._attention = SlotAttention()
         model.set_attn_implementation(self._attention.name)
 
@@ -100,8 +109,7 @@ class SlotModel:
 
     def release(self, slot: int, *, scrub: bool) -> None:
         """See `StepModel`."""
-        if scrub:
-            self._cache.scrub(slot)
+        self._cache.release(slot, scrub=scrub)
 
 
 class LoneModel:
@@ -164,13 +172,19 @@ class LoneModel:
 
 
 def step_model(
-    model: PreTrainedModel, num_slots: int, max_len: int, num_pages: int = 0, *, deterministic: bool = False
+    model: PreTrainedModel,
+    num_slots: int,
+    max_len: int,
+    num_pages: int = 0,
+    *,
+    deterministic: bool = False,
+    lends: bool = False,
 ) -> StepModel:
-    """The way this model's steps are computed; only models that share a pass have pages."""
+    """The way this model's steps are computed; only models that share a pass have pages, or slots that `lends`."""
     if not shares_a_pass(model.config):
         return LoneModel(model, one_by_one=deterministic)
     make = FixedModel if deterministic else SlotModel
-    return make(model, num_slots, max_len, num_pages)
+    return make(model, num_slots, max_len, num_pages, lends=lends)
 
 
 def shares_a_pass(config: PreTrainedConfig) -> bool:

@@ -24,6 +24,7 @@ from inference.engine.device_attach import attach_on
 from inference.engine.device_room import DeviceRoom
 from inference.engine.embed import Encoder
 from inference.engine.embedding import EmbedLoop
+from inference.engine.gather import Gather
 from inference.engine.generation import GenerateLoop
 from inference.engine.int8 import check_processor, quantise
 from inference.engine.model import shares_a_pass, step_model
@@ -118,7 +119,8 @@ def _serve(spec: EngineSpec, landing_fds: Sequence[int], link: EngineLink) -> No
         turn_products(attached.model)
         fit_each_pass(attached.model, spec.num_threads, measured=not spec.deterministic)
     attach_ms = (time.perf_counter() - started) * 1000 - landed.waited_ms
-    loop = _loop(spec, revision, attached, config, link, room)
+    gather = Gather(landed.share) if attached.gates is not None and device is None else None
+    loop = _loop(spec, revision, attached, config, link, room, gather)
     warm_ms = (time.perf_counter() - started) * 1000 - landed.waited_ms - attach_ms
     phases = {"attach": attach_ms, "wait": landed.waited_ms, "warm": warm_ms}
     if device is not None:
@@ -159,6 +161,7 @@ def _loop(
     config: PreTrainedConfig,
     link: EngineLink,
     device_room: DeviceRoom | None,
+    gather: Gather | None,
 ) -> GenerateLoop | EmbedLoop:
     facts = revision.facts
     most = facts.max_len if not spec.max_len else min(spec.max_len, facts.max_len)
@@ -178,11 +181,18 @@ def _loop(
             kv_bytes_per_token=facts.kv_bytes_per_token,
             budget_bytes=spec.kv_budget_bytes,
         )
-        scheduler = Scheduler(room.num_slots, eos_ids, num_pages=room.num_pages)
+        pool = BlockPool(room.num_slots, room.num_blocks) if room.num_blocks else None
+        scheduler = Scheduler(room.num_slots, eos_ids, num_pages=room.num_pages, pool=pool)
         model = step_model(
-            attached.model, room.num_slots, room.max_len, room.num_pages, deterministic=spec.deterministic
+            attached.model,
+            room.num_slots,
+            room.max_len,
+            room.num_pages,
+            deterministic=spec.deterministic,
+            lends=room.lends,
         )
-    return GenerateLoop(link, scheduler, model, attached.gates, Bounds(facts.vocab_size, room.max_len), room)
+    bounds = Bounds(facts.vocab_size, room.max_len)
+    return GenerateLoop(link, scheduler, model, attached.gates, bounds, room, gather)
 
 
 def paged(
@@ -218,6 +228,10 @@ class ToldLanding:
     def layout(self) -> Layout:
         """Where each file's bytes are in it."""
         return self._view.layout
+
+    def share(self) -> float:
+        """How much of it is there: 1 for all."""
+        return self._view.num_landed / self._num_extents if self._num_extents else 1.0
 
     def wait_extent(self, number: int) -> bool:
         """Wait for one extent; raises LandingError."""

@@ -1,14 +1,15 @@
 """KV slots: how many fit, which one is free, and which lie side by side. Plain Python, no torch.
 
-A slot is one request's room for `max_len` tokens in every layer. The lowest free slot is taken first, so
-that the busy ones stay packed at the front and neighbours can be attended to as one view
-(`side_by_side`).
+A slot is one request's room for `max_len` tokens in every layer: room as addresses, while the memory of all of them
+together is bounded (`plan_room`), so that many short requests run beside each other where few long ones could. The
+lowest free slot is taken first, so that the busy ones stay packed at the front and neighbours can be attended to as
+one view (`side_by_side`).
 """
 
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -41,13 +42,19 @@ class SlotPlan:
     num_pages: int = 0
     """Pages beside the slots, for prefixes that are kept."""
     num_blocks: int = 0
-    """Blocks that the slots share on a device (`inference.engine.blocks`)."""
+    """Blocks of `PAGE_TOKENS` that the slots share (`inference.engine.blocks`); none where each has all of its own."""
+
+    @property
+    def lends(self) -> bool:
+        """Whether the slots together have less memory than each of them may need."""
+        return 0 < self.num_blocks * PAGE_TOKENS < self.num_slots * self.max_len
 
 
 def plan_room(*, max_slots: int, max_len: int, kv_bytes_per_token: int, budget_bytes: int) -> SlotPlan:
-    """Slots, and pages for kept prefixes: `PAGES_SHARE` of the budget, and what the slots leave of the rest.
+    """`max_slots` slots that share blocks, and pages for kept prefixes: `PAGES_SHARE` of the budget, and what is left.
 
-    Never more pages than the slots hold themselves: they are to serve the next requests, not to be an archive.
+    As many blocks as whole contexts fit. Never more pages than blocks: they are to serve the next requests, not to be
+    an archive.
 
     Raises:
         ValueError: see `plan_slots`.
@@ -60,10 +67,14 @@ def plan_room(*, max_slots: int, max_len: int, kv_bytes_per_token: int, budget_b
         kv_bytes_per_token=kv_bytes_per_token,
         budget_bytes=max(budget_bytes - reserved, min(budget_bytes, kv_bytes_per_token)),
     )
-    if not page_bytes:
+    affordable = budget_bytes // page_bytes if page_bytes else 0
+    if not affordable:
         return slots
-    num_pages = min(budget_bytes - slots.kv_bytes, slots.kv_bytes) // page_bytes
-    return replace(slots, kv_bytes=slots.kv_bytes + num_pages * page_bytes, num_pages=num_pages)
+    num_blocks = min(slots.num_slots * -(-slots.max_len // PAGE_TOKENS), affordable)
+    max_len = min(slots.max_len, num_blocks * PAGE_TOKENS)
+    num_pages = min(affordable - num_blocks, num_blocks)
+    kv_bytes = (num_blocks + num_pages) * page_bytes
+    return SlotPlan(min(max_slots, num_blocks), max_len, kv_bytes, num_pages, num_blocks)
 
 
 def plan_slots(*, max_slots: int, max_len: int, kv_bytes_per_token: int, budget_bytes: int) -> SlotPlan:

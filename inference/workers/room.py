@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 WORKER_BYTES = 96 * 1024 * 1024
 """What a forked engine takes beside weights and slots: private pages of Python and torch, activations."""
+WHOLE_CONTEXTS = 16
+"""The memory of all slots together is worth so many whole contexts at most: rows are seldom that long, and short ones
+share it (`slots.plan_room`)."""
 KV_SHARE = 0.25
 """Of the memory budget, for one model's slots at most: two models and their slots fit a small node."""
 
@@ -33,7 +36,7 @@ def own_room(revision: Revision, means: Means) -> Room:
     facts = revision.facts
     num_slots = min(means.max_slots, revision.spec.max_batch or means.max_slots)
     one_context = facts.context_tokens * facts.kv_bytes_per_token
-    slots_bytes = int(num_slots * one_context / (1 - PAGES_SHARE))
+    slots_bytes = int(min(num_slots, WHOLE_CONTEXTS) * one_context / (1 - PAGES_SHARE))
     kv_bytes = min(slots_bytes, max(int(means.memory_budget_bytes * KV_SHARE), facts.kv_bytes_per_token))
     need_bytes = facts.weight_bytes + revision.spec.copied_bytes(facts) + kv_bytes + WORKER_BYTES
     return fitting(revision, means, Room(need_bytes, kv_bytes, num_slots, means.num_threads))

@@ -5,7 +5,10 @@ import random
 import pytest
 import torch
 
-from inference.engine.events import Emitted, Ended, Failed, Preempted, Stored
+from inference.engine.attention import SlotCache
+from inference.engine.blocks import BlockPool
+from inference.engine.events import Emitted, Ended, Failed, Preempted, Segment, Stored
+from inference.engine.layout import StepLayout
 from inference.engine.model import SLOT_FAMILIES, LoneModel, SlotModel, shares_a_pass, step_model
 from inference.engine.orders import Generate, Sampling
 from inference.engine.pace import Pace
@@ -140,6 +143,28 @@ def test_pages_that_give_way_all_the_time_spoil_nothing():
     expected = {str(i): reference(made("llama"), order.tokens, 20) for i, order in enumerate(orders)}
     assert answers(rows, orders, arrive_every=2, scheduler=scheduler) == expected
     assert scheduler.num_found > 0
+
+
+@pytest.mark.parametrize("num_pages", [0, 40], ids=["computed again", "copied back"])
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_slots_that_share_too_little_memory_give_way_and_go_on(family, num_pages, monkeypatch):
+    """Six rows of up to 70 tokens and memory for 96 together: each slot's goes back when its row gives way."""
+    monkeypatch.setattr("inference.engine.scheduler.GROWTH_TOKENS", 4)
+    model, crowd = made(family), prompts()
+    expected = {str(i): reference(model, prompt, 30) for i, prompt in enumerate(crowd)}
+    rows = step_model(model, 6, 128, num_pages, lends=True)
+    scheduler = Scheduler(6, frozenset(), pace=SmallChunks(), num_pages=num_pages, pool=BlockPool(6, 6))
+    orders = [Generate(str(i), prompt, 30, GREEDY) for i, prompt in enumerate(crowd)]
+    assert answers(rows, orders, scheduler=scheduler) == expected
+    assert scheduler.num_preempted > 0
+
+
+def test_a_slots_memory_goes_back_and_its_neighbours_stay():
+    cache = SlotCache(3, 4096, lends=True)
+    cache.layout = StepLayout([Segment("", slot, 0, (1, 2), samples=False) for slot in range(3)])
+    keys, values = cache.update(torch.ones(1, 2, 6, 8), torch.ones(1, 2, 6, 8), 0)
+    cache.release(1, scrub=False)
+    assert [float(each[slot].sum()) for each in (keys, values) for slot in range(3)] == [32, 0, 32] * 2
 
 
 @pytest.mark.parametrize("num_pages", [0, 40], ids=["computed again", "copied back"])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
+from inference.engine.gather import Gather
 from inference.engine.generation import MAX_BAD_STEPS, EngineBroken, GenerateLoop
 from inference.engine.orders import Bounds
 from inference.engine.sample import choose_all
@@ -53,7 +54,7 @@ class Counting:
         self.released.append((slot, scrub))
 
 
-def serve(model, *messages, stop=True, num_slots=4, opened=None, **scheduling):
+def serve(model, *messages, stop=True, num_slots=4, opened=None, gather=None, **scheduling):
     """Everything the node hears from one loop that was sent `messages` (and then stop)."""
     node, ours = link_pair()
     if opened is not None:
@@ -65,6 +66,7 @@ def serve(model, *messages, stop=True, num_slots=4, opened=None, **scheduling):
         None,
         Bounds(VOCABULARY, 40),
         SlotPlan(num_slots, 40, 0),
+        gather,
     )
     for message in (*messages, *([{"op": "stop"}] if stop else [])):
         node.sendall(frame_bytes(message))
@@ -101,6 +103,21 @@ def test_orders_in_answers_out():
     assert [tokens(heard, name) for name in "abc"] == [[11, 12, 13, 14], [22, 23, 24, 25], [48, 49]]
     ends = {m["id"]: (m["reason"], m["completion_tokens"], m["stop_id"]) for m in heard if m["op"] == "done"}
     assert ends == {"a": ("length", 4, None), "b": ("length", 4, None), "c": ("stop", 3, 0)}
+
+
+@pytest.mark.parametrize(("landed", "sizes"), [(0.0, {3}), (1.0, {1, 2, 3})])
+def test_the_first_step_waits_for_those_who_come_together(landed, sizes):
+    """With weights on their way; else it begins with whoever is heard first."""
+    firsts = []
+
+    class Watched(Counting):
+        def forward(self, step):
+            firsts.append({part.id for part in step})
+            return super().forward(step)
+
+    heard, _ = serve(Watched(), add("a", 10), add("b", 20), add("c", 30), gather=Gather(lambda: landed))
+    assert [tokens(heard, name) for name in "abc"] == [[11, 12, 13, 14], [21, 22, 23, 24], [31, 32, 33, 34]]
+    assert len(firsts[0]) in sizes
 
 
 def test_a_row_that_cannot_be_computed_fails_alone():

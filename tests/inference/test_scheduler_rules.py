@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inference.engine.blocks import BlockPool
 from inference.engine.events import Emitted, Ended, Failed, Stored
 from inference.engine.orders import Generate, Sampling
 from inference.engine.pace import (
@@ -360,16 +361,30 @@ class TestSlots:
         room = plan_room(
             max_slots=max_slots, max_len=max_len, kv_bytes_per_token=per_token, budget_bytes=budget
         )
-        slots_bytes = room.num_slots * room.max_len * per_token
-        assert room.kv_bytes == slots_bytes + room.num_pages * 16 * per_token <= budget
-        assert room.num_pages * 16 <= room.num_slots * room.max_len
+        if not room.num_blocks:  # not one block of 16 tokens fits
+            assert 16 * per_token > budget
+            assert room.kv_bytes == room.num_slots * room.max_len * per_token <= budget
+            return
+        assert room.kv_bytes == (room.num_blocks + room.num_pages) * 16 * per_token <= budget
+        assert room.num_pages <= room.num_blocks <= max_slots * -(-max_len // 16)
+        assert 1 <= room.num_slots <= max_slots
+        assert 1 <= room.max_len <= min(max_len, room.num_blocks * 16)  # any one row may grow to the end
 
     def test_a_share_of_the_budget_is_the_pages(self):
         room = plan_room(max_slots=8, max_len=1000, kv_bytes_per_token=10, budget_bytes=100_000)
-        assert room == SlotPlan(8, 1000, 80_000 + 125 * 160, 125)
+        assert room == SlotPlan(8, 1000, 100_000, 121, 504)
+        assert not room.lends
         assert plan_room(max_slots=8, max_len=500, kv_bytes_per_token=0, budget_bytes=1) == SlotPlan(
             8, 500, 0
         )
+
+    def test_short_rows_share_the_room_of_long_ones(self):
+        room = plan_room(max_slots=64, max_len=1600, kv_bytes_per_token=10, budget_bytes=400_000)
+        assert (room.num_slots, room.num_blocks, room.lends) == (64, 20 * 100, True)
+        pool = BlockPool(room.num_slots, room.num_blocks)
+        assert None not in [pool.take(17) for _ in range(64)]
+        pool = BlockPool(room.num_slots, room.num_blocks)
+        assert [pool.take(1600) for _ in range(21)] == [*range(20), None]
 
     @given(st.dictionaries(st.integers(0, 20), st.integers(1, 3000), max_size=12))
     def test_runs_cover_all_rows_side_by_side(self, lengths_by_slot):
