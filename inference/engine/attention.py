@@ -205,11 +205,16 @@ class Scores:
     softcap: float | None
     sinks: torch.Tensor | None
 
+    @property
+    def adds_masks(self) -> bool:
+        """Whether a mask may also be what is added to the scores."""
+        return self.softcap is None and self.sinks is None
+
     def attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None
     ) -> torch.Tensor:
         """[rows, heads, queries, size] against [rows, heads, positions, size]; `mask` true: may look."""
-        if self.softcap is None and self.sinks is None:
+        if self.adds_masks:
             return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=self.scale)
         scores = torch.matmul(query, key.transpose(2, 3)) * self.scale
         if self.softcap is not None:
@@ -261,8 +266,8 @@ class LayerStep:
         first = max(0, chunk.start + 1 - self.window)
         seen = slice(first, chunk.start + chunk.count)
         query = self.tokens[own].transpose(0, 1).reshape(1, num_kv, -1, head_size)
-        mask = self.layout.chunk_mask(chunk, first, self.window)
-        mask = mask.repeat(self.tokens.shape[1] // num_kv, 1)
+        copies, dtype = self.tokens.shape[1] // num_kv, query.dtype if self.scores.adds_masks else None
+        mask = self.layout.chunk_mask(chunk, first, self.window, copies, dtype)
         keys, values = self.keys[chunk.slot, None, :, seen], self.values[chunk.slot, None, :, seen]
         found = self.scores.attend(query, keys, values, mask)
         self.out[own] = found.reshape(-1, chunk.count, self.out.shape[2]).transpose(0, 1)

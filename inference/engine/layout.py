@@ -61,22 +61,31 @@ class StepLayout:
         ]
         self.single_slots = torch.tensor([part.slot for part in singles], dtype=torch.long, device=device)
         self.single_positions = self.positions[0, : len(singles)]
-        self._masks: dict[tuple[Run | Chunk, int], torch.Tensor | None] = {}
+        self._masks: dict[tuple[Run | Chunk, int, torch.dtype | None], torch.Tensor | None] = {}
 
     def run_mask(self, run: Run, first: int, window: int) -> torch.Tensor | None:
         """[rows, 1, 1, positions from `first`], true where a row may look; None when all look everywhere."""
-        if (run, window) not in self._masks:
-            self._masks[run, window] = _run_mask(run, first, window, self._device)
-        return self._masks[run, window]
+        key = run, window, None
+        if key not in self._masks:
+            self._masks[key] = _run_mask(run, first, window, self._device)
+        return self._masks[key]
 
-    def chunk_mask(self, chunk: Chunk, first: int, window: int) -> torch.Tensor:
-        """[tokens, positions from `first`]: causal, and within the window."""
-        mask = self._masks.get((chunk, window))
+    def chunk_mask(
+        self, chunk: Chunk, first: int, window: int, copies: int, dtype: torch.dtype | None = None
+    ) -> torch.Tensor:
+        """[copies x tokens, positions from `first`]: causal, and within the window; the same for every layer.
+
+        True: may look. For a `dtype`, what is added to the scores instead: attention makes that of any other mask, in
+        each layer anew (a tenth of a step with a chunk, measured).
+        """
+        mask = self._masks.get((chunk, window, dtype))
         if mask is None:
             own = torch.arange(chunk.start, chunk.start + chunk.count, device=self._device)[:, None]
             seen = torch.arange(first, chunk.start + chunk.count, device=self._device)[None, :]
-            mask = (seen <= own) & (seen > own - window)
-            self._masks[chunk, window] = mask
+            mask = ((seen <= own) & (seen > own - window)).repeat(copies, 1)
+            if dtype is not None:
+                mask = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf)
+            self._masks[chunk, window, dtype] = mask
         return mask
 
 

@@ -10,28 +10,36 @@ MIN_PREFILL_TOKENS = 16
 """A prompt always moves on, however slow a token is."""
 FIRST_PREFILL_TOKENS = 64
 """Before anything was measured."""
-STALL_FACTOR = 2.0
-"""A step with a chunk in it may take this many times a plain one: twice the usual gap is still a stream."""
+STALL_FACTOR = 1.75
+"""A step with a chunk in it is to take this many times a plain one: single ones take half as much again when what a
+token costs was misjudged or the processor is taken away, and three times the usual gap is to be a rare one."""
 WEIGHT_OF_NEWEST = 0.3
 """Exponential averages: about the last six steps count."""
+WEIGHT_OF_DEARER = 0.6
+"""A chunk too large stalls every stream, one too small costs its prompt a step more: so costs rise faster than fall."""
 
 
 class Pace:
     """Measured seconds of a decode step and of a prompt token, and the chunk that follows from them."""
 
-    __slots__ = ("decode_s", "prefill_s_per_token")
+    __slots__ = ("_is_measured_beside", "decode_s", "prefill_s_per_token")
 
     def __init__(self) -> None:
         self.decode_s: float | None = None
         self.prefill_s_per_token: float | None = None
+        self._is_measured_beside = False
 
-    def prefill_tokens(self, num_decoding: int) -> int:
-        """The most prompt tokens for the next step, beside `num_decoding` running rows."""
+    def prefill_tokens(self, num_decoding: int, num_new: int = 1) -> int:
+        """The most prompt tokens for the next step, beside `num_decoding` running rows.
+
+        A longer step is waited for by those who run, a shorter one by the `num_new` who have no token yet: where these
+        are more, the stall may be as many times as long.
+        """
         if not num_decoding:
             return MAX_LONELY_TOKENS
         if self.decode_s is None or self.prefill_s_per_token is None:
             return FIRST_PREFILL_TOKENS
-        spare_s = (STALL_FACTOR - 1.0) * self.decode_s
+        spare_s = (STALL_FACTOR - 1.0) * self.decode_s * max(1.0, num_new / num_decoding)
         fitting = MAX_PREFILL_TOKENS
         if spare_s < self.prefill_s_per_token * MAX_PREFILL_TOKENS:
             fitting = int(spare_s / self.prefill_s_per_token)
@@ -40,16 +48,27 @@ class Pace:
     def observe(self, num_prefill: int, num_decode: int, seconds: float) -> None:
         """One step took `seconds` with that many prompt and decode tokens in it.
 
-        What a plain step takes is the fixed cost of any step; a prompt token costs what comes on top.
+        What a plain step takes is the fixed cost of any step; a prompt token costs what comes on top. Beside running
+        rows it costs more than in a large chunk of its own, which therefore counts only until the first of the others.
         Until a plain step was seen, only a long prompt says anything about its tokens.
         """
         if not num_prefill:
             if num_decode:
-                self.decode_s = _average(self.decode_s, seconds)
+                self.decode_s = _average(self.decode_s, seconds, WEIGHT_OF_NEWEST)
         elif self.decode_s is not None or num_prefill >= FIRST_PREFILL_TOKENS:
-            own_s = max(0.0, seconds - (self.decode_s or 0.0))
-            self.prefill_s_per_token = _average(self.prefill_s_per_token, own_s / num_prefill)
+            own_s = max(0.0, seconds - (self.decode_s or 0.0)) / num_prefill
+            self._learn(own_s, is_beside=num_decode > 0)
+
+    def _learn(self, own_s: float, *, is_beside: bool) -> None:
+        """A prompt token cost `own_s`."""
+        if self._is_measured_beside and not is_beside:
+            return
+        known = self.prefill_s_per_token if self._is_measured_beside == is_beside else None
+        is_dearer = known is not None and own_s > known
+        weight = WEIGHT_OF_DEARER if is_dearer else WEIGHT_OF_NEWEST
+        self.prefill_s_per_token = _average(known, own_s, weight)
+        self._is_measured_beside = is_beside
 
 
-def _average(old: float | None, new: float) -> float:
-    return new if old is None else old + WEIGHT_OF_NEWEST * (new - old)
+def _average(old: float | None, new: float, weight: float) -> float:
+    return new if old is None else old + weight * (new - old)

@@ -143,7 +143,7 @@ class Scheduler:
         self._drain.pass_time(now, is_busy=bool(self._waiting))
         decoding = [row for row in self._running_rows() if row.state is State.DECODE]
         segments = [row.segment(1) for row in sorted(decoding, key=lambda row: row.slot)]
-        budget = self.pace.prefill_tokens(len(decoding))
+        budget = self.pace.prefill_tokens(len(decoding), len(self._running) - len(decoding) + self._num_ready)
         ahead: set[bytes] = set()
         for row in self._prefilling(now):
             if budget <= 0:

@@ -22,7 +22,7 @@ GREEDY = Sampling(temperature=0.0)
 
 
 class SmallChunks(Pace):
-    def prefill_tokens(self, num_decoding):
+    def prefill_tokens(self, num_decoding, num_new=1):
         return 13
 
 

@@ -8,9 +8,9 @@ from torch.nn.functional import cosine_similarity
 from inference.engine.classes import ConfigRefused
 from inference.engine.events import Segment
 from inference.engine.int8 import (
-    LEAST_ROWS,
     OUT_OF_REACH,
     Int8Linear,
+    Levels,
     check_processor,
     check_quantisable,
     quantise,
@@ -36,7 +36,7 @@ def layers(*, bias=False, dtype=torch.float32):
 @needs_vnni
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("num_rows", [1, LEAST_ROWS - 1, LEAST_ROWS, 33])
+@pytest.mark.parametrize("num_rows", [1, 2, 16, 33])
 @torch.inference_mode()
 def test_it_is_close_to_the_layer(dtype, bias, num_rows):
     linear, quantised = layers(bias=bias, dtype=dtype)
@@ -100,6 +100,29 @@ def test_head_and_embeddings_stay():
     assert (model.lm_head.weight.data_ptr(), model.model.embed_tokens.weight.data_ptr()) == (head, table)
     assert num_bytes == sum(each.num_bytes for each in model.modules() if isinstance(each, Int8Linear))
     assert num_bytes == 2 * (32 * 32 * 2 + 16 * 32 * 2 + 3 * 32 * 48)
+
+
+@needs_vnni
+def test_the_first_fifth_of_the_layers_stays():
+    """What they round off grows in all the others."""
+    config = made("llama").config
+    config.num_hidden_layers = 10
+    model = type(made("llama"))(config).eval()
+    quantise(model)
+    is_stored = [isinstance(each.mlp.down_proj, nn.Linear) for each in model.model.layers]
+    assert is_stored == [True] * 2 + [False] * 8
+    assert all(isinstance(each.self_attn.q_proj, Int8Linear) for each in model.model.layers[2:])
+
+
+@needs_vnni
+@torch.inference_mode()
+def test_layers_share_what_they_are_given_and_nothing_else():
+    linear, alone = layers()
+    levels = Levels()
+    first, second = Int8Linear(linear, levels), Int8Linear(linear, levels)
+    for given in (torch.randn(3, IN), torch.randn(3, IN)):
+        assert torch.equal(first(given), alone(given))
+        assert torch.equal(second(given), alone(given))
 
 
 @needs_vnni

@@ -16,6 +16,7 @@ from inference.engine.pace import (
     MAX_LONELY_TOKENS,
     MAX_PREFILL_TOKENS,
     MIN_PREFILL_TOKENS,
+    STALL_FACTOR,
     Pace,
 )
 from inference.engine.rows import State
@@ -288,16 +289,16 @@ class TestPace:
     def test_alone_a_prompt_takes_large_chunks(self):
         assert Pace().prefill_tokens(0) == MAX_LONELY_TOKENS
 
-    def test_beside_streams_a_chunk_fits_into_one_more_step(self):
+    def test_beside_streams_a_chunk_lengthens_the_step_by_less_than_another_step(self):
         pace = Pace()
         assert pace.prefill_tokens(3) == FIRST_PREFILL_TOKENS
         pace.observe(0, 3, 0.100)
-        pace.observe(50, 0, 0.200)
-        assert pace.prefill_tokens(3) == 50
+        pace.observe(50, 3, 0.200)
+        assert pace.prefill_tokens(3) == pytest.approx(50 * (STALL_FACTOR - 1), abs=1)
         pace.observe(0, 3, 10.0)
         assert pace.prefill_tokens(3) == MAX_PREFILL_TOKENS
         for _ in range(40):
-            pace.observe(100, 0, 60.0)
+            pace.observe(100, 3, 60.0)
             pace.observe(0, 3, 0.001)
         assert pace.prefill_tokens(3) == MIN_PREFILL_TOKENS
 
@@ -310,6 +311,33 @@ class TestPace:
         assert pace.prefill_s_per_token == pytest.approx(0.02)
         pace.observe(10, 4, 0.05)
         assert 0 <= pace.prefill_s_per_token < 0.02
+
+    def test_a_large_chunk_of_its_own_says_little_of_what_a_token_costs_beside_streams(self):
+        pace = Pace()
+        pace.observe(0, 3, 0.1)
+        pace.observe(1000, 0, 1.1)
+        pace.observe(10, 3, 0.2)
+        assert pace.prefill_s_per_token == pytest.approx(0.01)
+        pace.observe(1000, 0, 1.1)
+        assert pace.prefill_s_per_token == pytest.approx(0.01)
+
+    def test_costs_rise_faster_than_they_fall(self):
+        risen, fallen = Pace(), Pace()
+        for pace, first_s, then_s in ((risen, 0.01, 0.02), (fallen, 0.02, 0.01)):
+            pace.observe(0, 3, 0.1)
+            pace.observe(10, 3, 0.1 + 10 * first_s)
+            pace.observe(10, 3, 0.1 + 10 * then_s)
+        assert risen.prefill_s_per_token > 0.015
+        assert fallen.prefill_s_per_token > 0.015
+
+    def test_where_most_wait_for_a_first_token_the_stall_may_be_longer(self):
+        pace = Pace()
+        pace.observe(0, 4, 0.1)
+        pace.observe(100, 4, 0.2)
+        alone = pace.prefill_tokens(4, 1)
+        assert alone == pace.prefill_tokens(4, 4) < MAX_PREFILL_TOKENS
+        assert pace.prefill_tokens(4, 8) == pytest.approx(2 * alone, abs=2)
+        assert pace.prefill_tokens(1, 64) == MAX_PREFILL_TOKENS
 
     def test_a_long_prompt_teaches_before_any_plain_step(self):
         pace = Pace()
