@@ -304,7 +304,7 @@ class HostTier:
     def _read_small(self, revision: Revision) -> Files:
         reader = self._take_reader()
         try:
-            files = read_small_files(revision, reader)
+            files = read_small_files(revision, reader, self._retry_for_s)
         except LandingError:
             reader.close()
             raise

@@ -1,5 +1,6 @@
 """The files of a revision that are not weights: config, tokenizer, templates. Read whole and verified."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -8,30 +9,31 @@ from concurrent.futures import Future
 from blake3 import blake3
 
 from weights_cache.fetch import RangeReader, ReadError, blob_path
-from weights_cache.flight import NUM_BAD_TRIES, pause_s
+from weights_cache.flight import NUM_BAD_TRIES, RETRY_FOR_S, pause_s
 from weights_cache.revision import FileEntry, Revision
 from weights_cache.view import LandingError
 
 MAX_SMALL_BYTES = 256 << 20  # all small files of one model; the largest tokenizers are ~35 MB
-NUM_TRIES = 6  # transport failures for one file, ~2 s in all
-
 NUM_KEPT = 64  # revisions whose small files are kept; a host serves a few models, each may have an older one
 
 Files = dict[str, bytes]
 
 
-def read_small_files(revision: Revision, reader: RangeReader) -> Files:
-    """{path: bytes} of every file without tensors, checked by BLAKE3. Raises LandingError."""
+def read_small_files(revision: Revision, reader: RangeReader, retry_for_s: float = RETRY_FOR_S) -> Files:
+    """{path: bytes} of every file without tensors, checked by BLAKE3; each is asked for as long as weights are.
+
+    Raises LandingError.
+    """
     weights = set(revision.weight_files)
     entries = [entry for number, entry in enumerate(revision.files) if number not in weights]
     if sum(entry.size for entry in entries) > MAX_SMALL_BYTES:
         raise LandingError("small_files_too_large", "config and tokenizer files are over 256 MiB")
-    return {entry.path: _read(entry, reader) for entry in entries}
+    return {entry.path: _read(entry, reader, retry_for_s) for entry in entries}
 
 
-def _read(entry: FileEntry, reader: RangeReader) -> bytes:
+def _read(entry: FileEntry, reader: RangeReader, retry_for_s: float) -> bytes:
     for attempt in range(NUM_BAD_TRIES):
-        data = _fetched(entry, reader)
+        data = _fetched(entry, reader, retry_for_s)
         if blake3(data).hexdigest() == entry.blake3:
             return data
         reader.close()
@@ -39,16 +41,14 @@ def _read(entry: FileEntry, reader: RangeReader) -> bytes:
     raise LandingError("file_corrupt", f"{entry.path} is not what was committed")
 
 
-def _fetched(entry: FileEntry, reader: RangeReader) -> bytes:
-    data = bytearray(entry.size)
-    for attempt in range(NUM_TRIES):
-        if not data:
-            break  # a range of no bytes cannot be asked for
+def _fetched(entry: FileEntry, reader: RangeReader, retry_for_s: float) -> bytes:
+    data, until = bytearray(entry.size), time.monotonic() + retry_for_s
+    for attempt in itertools.count() if data else ():  # a range of no bytes cannot be asked for
         try:
             reader.read_into(blob_path(entry.blake3), 0, memoryview(data))
             break
         except ReadError as error:
-            if not error.retryable or attempt == NUM_TRIES - 1:
+            if not error.retryable or time.monotonic() > until:
                 raise LandingError("store_" + error.code, f"reading {entry.path}: {error}") from error
             time.sleep(pause_s(attempt))
     return bytes(data)

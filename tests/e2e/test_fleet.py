@@ -10,10 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
 from deploy import fleet, pki, up
 from deploy.config import load
+from tests.e2e import bad_way
+from tests.e2e.bad_way import BadWay
 from tests.e2e.platform import (
     CHAT,
     ROOT,
@@ -25,6 +28,7 @@ from tests.e2e.platform import (
     wait_live,
 )
 from tests.zygote import share
+from wire.dial import split_address
 
 HOSTS = {
     "store-host": (("store", "iad"),),
@@ -63,7 +67,24 @@ SERVER = str(ROOT / "tests" / "inference" / "outside_server.py")
 
 
 @pytest.fixture(scope="module")
-def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPlatform]:
+def way() -> Iterator[BadWay]:
+    """The node's way to the store."""
+    found = BadWay()
+    yield found
+    found.close()
+
+
+def _lead(config: Path, way: BadWay) -> None:
+    """Have the node of this host reach its store by `way`."""
+    store = next(iter(load(config).stores.values())).listen
+    way.target = split_address(store)
+    told = config.read_text().replace(f'store = "http://{store}"', f'store = "http://127.0.0.1:{way.port}"')
+    config.write_text(told.replace("[nodes.iad-0]", "[nodes.iad-0]\nhandoff = false"))
+    assert f":{way.port}" in config.read_text()
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory, way: BadWay) -> Iterator[RunningPlatform]:
     """Four hosts with nothing in common but the TOML, whose operator defined one external engine."""
     folder = tmp_path_factory.mktemp("fleet")
     authority = pki.ensure(folder / "tls", dt.datetime.now(dt.UTC))
@@ -74,6 +95,8 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPlatform]
     try:
         for host, roles in HOSTS.items():
             config = _host(folder / "hosts", host, original)
+            if host == "node-host":
+                _lead(config, way)
             share(config.parent)
             processes += [_start(config, *role) for role in roles]
             for process in processes[-len(roles) :]:
@@ -128,3 +151,75 @@ def test_an_engine_that_nobody_defined_is_refused_at_push(hosts: RunningPlatform
 
     assert done.returncode == 7, done.stdout + done.stderr
     assert "did you mean 'peer'" in " ".join((done.stdout + done.stderr).split())
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        bad_way.stalls,
+        bad_way.resets,
+        bad_way.answers_503,
+        bad_way.answers_412,
+        bad_way.answers_another_range,
+        bad_way.answers_a_short_body,
+        bad_way.closes_in_the_body,
+        bad_way.answers_other_bytes,
+    ],
+)
+def test_a_store_that_fails_during_a_start_is_asked_again(
+    hosts: RunningPlatform, way: BadWay, fault: bad_way.Fault
+) -> None:
+    """The first reads of a cold start go wrong, and its client sees nothing of it but a right answer."""
+    hosts.cool("iad", CHAT, "region")
+    way.faults.extend([fault, fault])
+    entry = questions()[0]
+    raw = hosts.openai().chat.completions.with_raw_response.create(
+        model=CHAT, messages=[{"role": "user", "content": entry["question"]}], temperature=0, max_tokens=64
+    )
+
+    assert raw.parse().choices[0].message.content.strip() == entry["answer"]
+    assert raw.headers["x-nearfield-start"] == "region"
+    assert not way.faults
+
+
+@pytest.mark.parametrize(
+    ("always", "wait", "status", "code", "word"),
+    [
+        (bad_way.answers_404, None, 503, "model_not_ready", "404"),
+        (bad_way.answers_other_bytes, None, 503, "model_not_ready", "committed"),
+        (bad_way.answers_503, "1", 503, "model_not_ready", "waking"),
+    ],
+    ids=["gone", "changed", "busy beyond the client's wait"],
+)
+def test_a_store_that_goes_on_failing_is_one_clear_error(
+    hosts: RunningPlatform,
+    way: BadWay,
+    always: bad_way.Fault,
+    wait: str | None,
+    status: int,
+    code: str,
+    word: str,
+) -> None:
+    """To a whole answer and to a stream; when the store is well again, so is the model."""
+    hosts.cool("iad", CHAT, "region")
+    question, way.always = questions()[0]["question"], always
+    headers = {"x-nearfield-wait": wait} if wait else {}
+    try:
+        for stream in (False, True):
+            with pytest.raises(openai.APIError) as caught:
+                list(_asked(hosts, CHAT, question, stream=stream, extra_headers=headers))
+            error = caught.value
+            assert stream or (isinstance(error, openai.APIStatusError) and error.status_code == status)
+            assert error.code == code
+            assert word in error.message
+    finally:
+        way.always = None
+
+    wait_for(lambda: _answers(hosts, question), 60, "the model is well again", poll_s=0.5)
+
+
+def _answers(hosts: RunningPlatform, question: str) -> bool:
+    try:
+        return bool(_asked(hosts, CHAT, question).choices)
+    except openai.APIStatusError:
+        return False
