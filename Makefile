@@ -41,10 +41,12 @@ types: setup
 	$(BIN)/mypy
 
 unit: setup
-	$(BIN)/pytest -n 3 --dist loadscope --no-loadscope-reorder
+	$(BIN)/pytest --workers 4
 
+# one test after another, since some of it is time; SHARE=0.01 makes a hundredth of each count, to see that all of it runs
+SHARE ?= 1
 evidence: setup
-	NEARFIELD_EVIDENCE=1 $(BIN)/pytest --timeout 1800
+	NEARFIELD_EVIDENCE=$(SHARE) $(BIN)/pytest --timeout 1800
 
 bench: setup
 	$(BIN)/python -m bench cold

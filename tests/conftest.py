@@ -1,9 +1,8 @@
-"""Which tests share a process when pytest-xdist has several: a file stays together, and what shares a system does too.
+"""Which tests share a process when there are several (`--workers`): those of a file, and those that share a system.
 
-A platform is seven processes that load torch. One lane has the files that share one platform, the other those that
-start (and kill) platforms of their own, one after another; both begin first, since they are the longest and wait
-much, and the other files run beside them. The files that fork engines from one shell are a lane too: it takes
-seconds of processor time to import torch and transformers.
+The lanes of end-to-end tests begin first, since they are the longest and wait much: one has the files that share one
+platform, one those that kill parts of another, and the rest start platforms of their own. The files that fork engines
+from one shell are a lane too.
 
 What collection makes lives until the end: a million objects with torch, which the collector would walk again and
 again. It rests until all are made, and never looks at them after.
@@ -15,45 +14,68 @@ import gc
 import os
 from typing import TYPE_CHECKING
 
-from xdist.scheduler import LoadScopeScheduling
+import pytest
 
-from tests import zygote
+from inference.zygote import ENVIRONMENT
+from tests import workers, zygote
 
 if TYPE_CHECKING:
-    import pytest
-    from xdist.remote import Producer
+    from collections.abc import Iterator
 
+    from storage.client.sdk import Endpoint
+
+# before torch: tests compute as an engine does, and collecting them leaves no thread that a fork would lose
+os.environ.update(ENVIRONMENT)
 gc.disable()  # until `pytest_collection_finish`
 
 E2E = "tests/e2e/"
 SHARING = {
-    "shares a platform": tuple(f"{E2E}test_{name}.py" for name in ("api", "cold", "push", "serve")),
+    "shares a platform": tuple(f"{E2E}test_{name}.py" for name in ("push", "api", "cold", "serve")),
+    "harms a platform": (
+        f"{E2E}test_distance.py",
+        f"{E2E}test_kill.py",
+        f"{E2E}test_foreign_store.py::test_a_model_is_pushed_overwritten_and_removed_on_any_store[embedded]",
+    ),
+    "asks Swift": (f"{E2E}test_foreign_store.py", "tests/regions/test_registers_swift.py"),
     "forks from one shell": tuple(
         f"tests/inference/test_{name}.py" for name in ("node_handoff", "node_real", "poison", "shell_fork")
     ),
 }
+"""By the beginnings of their names."""
 
 
 def lane(nodeid: str) -> str:
     """The name of what runs in one process, in the order of collection."""
-    path = nodeid.partition("::")[0]
-    shared = next((name for name, paths in SHARING.items() if path in paths), path)
-    return "starts platforms" if shared == path and path.startswith(E2E) else shared
+    sharing = (name for name, beginnings in SHARING.items() if nodeid.startswith(beginnings))
+    return next(sharing, nodeid.partition("::")[0])
 
 
-class Lanes(LoadScopeScheduling):
-    def _split_scope(self, nodeid: str) -> str:
-        return lane(nodeid)
+@pytest.fixture(scope="session")
+def swift(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
+    """One OpenStack Swift for all that ask it: it takes seconds to start, and as long to import."""
+    from tests.storage.swift import running_swift
+
+    with running_swift(tmp_path_factory.mktemp("swift")) as endpoint:
+        yield endpoint
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Lanes | None:
-    return Lanes(config, log) if config.getvalue("dist") == "loadscope" else None
+def pytest_addoption(parser: pytest.Parser) -> None:
+    workers.add_option(parser)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    return workers.run(session, lane)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(
-        key=lambda item: (not item.nodeid.startswith(E2E), item.nodeid.startswith(E2E) and lane(item.nodeid))
-    )
+    first = [*SHARING]
+
+    def order(item: pytest.Item) -> tuple[bool, int]:
+        name = lane(item.nodeid)
+        return not item.nodeid.startswith(E2E), first.index(name) if name in first else len(first)
+
+    items.sort(key=order)
 
 
 def pytest_collection_finish() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from inference.workers.zygote import launch, socket_path
 
-MAIN = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
-"""The process that outlives all others of this run."""
+MAIN = os.getpid()
+"""The process that outlives all others of this run: the one that loads this before any worker is forked."""
 FOLDER = Path(tempfile.gettempdir()) / f"nearfield-tests-{MAIN}"
 
 

@@ -21,6 +21,8 @@ from tests.inference.fake_engine import END, VOCABULARY
 from tests.inference.tiny import made
 
 SOAK_S = count(3, 600)
+LONG_S = 60
+"""In less the process is still finding its size."""
 MAX_LEN = 256
 NUM_SLOTS, NUM_PAGES = 6, 32
 NUM_OPEN = 24
@@ -149,4 +151,4 @@ def test_a_mixed_load_leaves_nothing_behind(capsys):
             print(
                 f"\nsoak: {crowd.num} requests in {SOAK_S} s, grown by {grown / 1024:.0f} KiB; {crowd.ended}"
             )
-    assert not IS_WHOLE or grown < GROWTH_BYTES
+    assert SOAK_S < LONG_S or grown < GROWTH_BYTES

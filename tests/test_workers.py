@@ -1,0 +1,92 @@
+"""Tests in forked workers: each is told once, however it ends, and what was up is taken down."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFTEST = """
+import os, pathlib, pytest
+from tests import workers
+LOG = pathlib.Path(__file__).with_name("log")
+
+def pytest_addoption(parser):
+    workers.add_option(parser)
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session):
+    return workers.run(session, lambda nodeid: nodeid.partition("::")[0])
+
+@pytest.fixture(scope="session")
+def system():
+    yield
+    with LOG.open("a") as log:
+        log.write(f"{os.getpid()} ")
+"""
+DIES = """
+import os, pytest
+
+@pytest.mark.parametrize("number", range(5))
+def test_it(number, system, tmp_path):
+    (tmp_path / "own").touch()
+    print("said by", number)
+    if number == 1:
+        os._exit(9)
+    assert number != 3
+"""
+PASSES = """
+def test_it(system):
+    pass
+"""
+FAILS = """
+def test_first():
+    assert 0
+
+def test_second():
+    assert 0
+"""
+
+
+def told(folder, *words):
+    (folder / "conftest.py").write_text(CONFTEST)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "--workers",
+        "2",
+        *words,
+        str(folder),
+    ]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=100, check=False
+    )
+
+
+def test_one_that_dies_and_one_that_fails_are_told_and_all_others_run(tmp_path):
+    (tmp_path / "test_dies.py").write_text(DIES)
+    for name in "abc":
+        (tmp_path / f"test_{name}.py").write_text(PASSES)
+    done = told(tmp_path)
+
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "2 failed, 6 passed" in done.stdout
+    assert "test_dies.py::test_it[1]: its process died with status 9" in done.stdout
+    assert "assert 3 != 3" in done.stdout
+    assert "said by 3" in done.stdout
+    assert "said by 2" not in done.stdout, "that one passed"
+    ended = (tmp_path / "log").read_text().split()
+    assert 1 <= len(ended) == len(set(ended)) <= 2, "what a worker had up it took down, once"
+
+
+def test_the_first_failure_is_the_last_test_where_that_is_wished(tmp_path):
+    (tmp_path / "test_fails.py").write_text(FAILS)
+    done = told(tmp_path, "-x")
+
+    assert done.returncode == 1
+    assert "1 failed in" in done.stdout
+    assert "stopping after 1 failures" in done.stdout
