@@ -17,7 +17,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPlatfo
     """Three regions, both example models pushed and live."""
     state = tmp_path_factory.mktemp("platform") / "state"
     with running.start(state) as up:
-        up.nearfield("push", str(TINYCHAT), CHAT)
+        up.typed("push", str(TINYCHAT), CHAT)
         up.nearfield("push", str(minilm.model_folder()), EMBED)
         yield up
 

@@ -125,9 +125,9 @@ def test_a_starts_receipt_sums_to_the_clients_clock(platform: RunningPlatform, s
 def test_the_first_request_of_a_prewarmed_model_has_no_start_to_account_for(platform: RunningPlatform):
     """Pre-warmed by API, it is resident: each hop's phases are its own wall, and the hops lie in each other."""
     platform.cool("fra", CHAT, "host")
-    wait_for(lambda: (platform.row("fra", CHAT) or {}).get("tier") == "host", 20, "cooled")
+    wait_for(lambda: (platform.row("fra", CHAT) or {}).get("tier") == "host", 60, "cooled")
     told = platform.admin.post("/nearfield/regions/fra/prewarm", {"model": CHAT})
-    wait_for(lambda: (platform.row("fra", CHAT) or {}).get("tier") == "resident", 20, "pre-warmed")
+    wait_for(lambda: (platform.row("fra", CHAT) or {}).get("tier") == "resident", 60, "pre-warmed")
     answer, hops, node = _receipts(platform)
     found = whole(hops, answer.total_s * 1e3)
     node_ms, gateway_ms, edge_ms = (hop.total_ms for hop in hops)
@@ -206,7 +206,7 @@ def test_an_idle_model_stops_and_the_next_request_wakes_it(platform: RunningPlat
     platform.nearfield("push", str(tiny_copy), name, "--regions", "iad")
     wait_live(platform, name, "iad")
     time.sleep(3)  # the row hears of its node twice a second: until then it may not know of the worker yet
-    wait_for(lambda: (platform.row("iad", name) or {}).get("tier") == "host", 20, "idle worker stopped")
+    wait_for(lambda: (platform.row("iad", name) or {}).get("tier") == "host", 60, "idle worker stopped")
 
     raw = platform.openai("iad").chat.completions.with_raw_response.create(**(_body() | {"model": name}))
     assert raw.headers["x-nearfield-start"] == "host"

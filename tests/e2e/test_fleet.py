@@ -105,7 +105,7 @@ def hosts(tmp_path_factory: pytest.TempPathFactory, way: BadWay) -> Iterator[Run
             if host == "store-host":
                 assert asyncio.run(up.bootstrap(load(original), folder)).api_key
         platform = RunningPlatform(folder, processes[-1])
-        wait_for(lambda: hears_every_region(platform), 30, "the edge hears the region")
+        wait_for(lambda: hears_every_region(platform), 60, "the edge hears the region")
         yield platform
     finally:
         for process in processes:
@@ -147,7 +147,7 @@ def test_a_model_names_an_engine_and_users_see_no_difference(hosts: RunningPlatf
 def test_an_engine_that_nobody_defined_is_refused_at_push(hosts: RunningPlatform, tiny_copy: Path) -> None:
     """With the names there are, and what to do; the folder alone does not tell, so the region says it."""
     (tiny_copy / "model.toml").write_text('engine = "pear"\n')
-    done = hosts.nearfield("push", str(tiny_copy), "acme/unknown", check=False)
+    done = hosts.typed("push", str(tiny_copy), "acme/unknown", check=False)
 
     assert done.returncode == 7, done.stdout + done.stderr
     assert "did you mean 'peer'" in " ".join((done.stdout + done.stderr).split())

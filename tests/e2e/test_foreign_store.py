@@ -18,8 +18,9 @@ from deploy import doctor, fleet, pki, secrets
 from edge.s3 import S3Door
 from tests.e2e.platform import ROOT, TINYCHAT, start, wait_for, wait_live
 from tests.storage.rclone import needs_rclone, running_rclone
-from tests.storage.swift import needs_swift, running_swift
+from tests.storage.swift import needs_swift
 from tests.storage.test_crash import StoreProcess
+from tests.zygote import share
 from wire.dial import split_address
 from wire.serve import Limits, Server
 
@@ -53,7 +54,7 @@ def without_feed(address):
     thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
     thread.start()
     try:
-        assert done.wait(10)
+        assert done.wait(60)
         yield urls[0]
     finally:
         loop.call_soon_threadsafe(stop.set)
@@ -117,11 +118,10 @@ def somebody_elses(request):
 @contextmanager
 def openstack_swift(request):
     """It has no If-Match on PUT either, and tells racing creators that each was the first."""
-    folder = request.getfixturevalue("tmp_path")
-    with running_swift(folder / "swift") as theirs:
-        on(theirs.url, written(theirs, folder), folder / "state")
-        with start(folder / "state") as up:
-            yield up
+    folder, theirs = request.getfixturevalue("tmp_path"), request.getfixturevalue("swift")
+    on(theirs.url, written(theirs, folder), folder / "state")
+    with start(folder / "state") as up:
+        yield up
 
 
 STORES = (embedded, somebody_elses, pytest.param(openstack_swift, marks=needs_swift))
@@ -151,7 +151,9 @@ def test_a_model_is_pushed_overwritten_and_removed_on_any_store(store, tmp_path,
 
         os.kill(up.role_pids("region-iad")["region-iad"], signal.SIGKILL)
         assert "Paris" in wait_for(lambda: answer_or_none(up), 60, "an answer after the kill", poll_s=0.3)
-        assert wait_live(up, MODEL) == second
+        wait_live(
+            up, MODEL, revision=second
+        )  # by way of the first, where its last step was not yet written down
         up.nearfield("rm", MODEL, "--yes")
         assert up.row("iad", MODEL) is None
 
@@ -162,6 +164,7 @@ def test_a_platform_on_an_s3_that_ignores_conditions_does_not_start_and_says_why
     folder.mkdir()
     with running_rclone(folder) as theirs:
         on(theirs.url, written(theirs, tmp_path), state)
+        share(state)
         command = [sys.executable, "-m", "deploy", "up", "--state", str(state)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False, cwd=ROOT)
         said = " ".join((done.stdout + done.stderr).split())

@@ -120,7 +120,7 @@ def test_killed_stores_lose_no_acknowledged_object(fragile: RunningPlatform):
     writer = threading.Thread(target=write)
     writer.start()
     for _ in range(3):
-        wait_for(lambda: fragile.role_pids("store-iad"), 20, "the store's process")
+        wait_for(lambda: fragile.role_pids("store-iad"), 60, "the store's process")
         time.sleep(0.7)
         os.kill(fragile.role_pids("store-iad")["store-iad"], signal.SIGKILL)
         time.sleep(1.0)
@@ -129,7 +129,7 @@ def test_killed_stores_lose_no_acknowledged_object(fragile: RunningPlatform):
     writer.join(60)
 
     s3 = fragile.s3()
-    wait_for(lambda: fragile.role_pids("store-iad"), 20, "the store's process")
+    wait_for(lambda: fragile.role_pids("store-iad"), 60, "the store's process")
     time.sleep(1)
     for key, body in acknowledged.items():
         assert s3.get_object(Bucket="models", Key=key)["Body"].read() == body, key
@@ -145,7 +145,7 @@ def test_a_killed_edge_comes_back_and_serves(fragile: RunningPlatform):
         except (openai.APIConnectionError, openai.APIStatusError):
             return False
 
-    wait_for(answered, 30, "the edge back")
+    wait_for(answered, 60, "the edge back")
 
 
 def test_a_restart_brings_back_every_model(tmp_path: Path):

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ from deploy.config import load
 from tests.e2e.platform import CHAT, TINYCHAT, RunningPlatform, questions, wait_for, wait_live
 
 PROMPT = questions()[0]
+HALF, STEADY = "acme/shards", "acme/steady"
+LONG_S = 5.0
+"""Longer than the quiet period: there was time to take a half for a whole."""
 
 
 def _answer(platform: RunningPlatform, model: str, region: str | None = None) -> str:
@@ -134,6 +138,21 @@ def _too_large(folder: Path) -> None:
     _edit_config(folder, num_hidden_layers=64)
 
 
+def _halve(folder: Path) -> Path:
+    """Make two shards of the weights, of which the index stays and one is taken away: where that is kept."""
+    tensors = load_file(folder / "model.safetensors")
+    names = sorted(tensors)
+    halves = {"a.safetensors": names[: len(names) // 2], "b.safetensors": names[len(names) // 2 :]}
+    (folder / "model.safetensors").unlink()
+    for file, part in halves.items():
+        save_file({n: tensors[n].contiguous() for n in part}, folder / file, metadata={"format": "pt"})
+    weight_map = {n: file for file, part in halves.items() for n in part}
+    total = sum(t.numel() * t.element_size() for t in tensors.values())
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return (folder / "b.safetensors").rename(folder.parent / "b.safetensors")
+
+
 def _edit_config(folder: Path, **changes) -> None:
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
@@ -150,23 +169,46 @@ BAD = {
 }
 
 
-@pytest.fixture(scope="module")
-def spoiled(platform: RunningPlatform, tmp_path_factory) -> dict[str, Path]:
-    """Each bad folder, by its case. All were uploaded over plain S3: their quiet periods pass side by side."""
-    folders = {case: tmp_path_factory.mktemp(case) / "model" for case in BAD}
-    for case, folder in folders.items():
+@dataclass(frozen=True)
+class Begun:
+    """What was uploaded first, since the platform takes its time over it: that passes beside the other tests."""
+
+    bad: dict[str, Path]
+    late: Path
+    half_since: float
+    steady_revision: str
+
+
+@pytest.fixture(scope="module", autouse=True)
+def begun(platform: RunningPlatform, tmp_path_factory: pytest.TempPathFactory) -> Begun:
+    """Each bad folder; half a model, whose other shard is kept; a good model whose weights were then spoiled."""
+
+    def copied(name: str) -> Path:
+        folder = tmp_path_factory.mktemp(name) / "model"
         shutil.copytree(TINYCHAT, folder)
+        return folder
+
+    folders = {case: copied(case) for case in BAD}
+    for case, folder in folders.items():
         BAD[case][0](folder)
         _upload(platform, folder, f"acme/bad-{case}")
-    return folders
+    half, steady = copied("half"), copied("steady")
+    late = _halve(half)
+    _upload(platform, half, HALF)
+    half_since = time.monotonic()
+    platform.nearfield("push", str(steady), STEADY)
+    revision = wait_live(platform, STEADY)
+    _truncate(steady)
+    platform.s3().upload_file(str(steady / "model.safetensors"), "models", f"{STEADY}/model.safetensors")
+    return Begun(folders, late, half_since, revision)
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_what_cannot_be_served_is_refused_with_the_reason(platform: RunningPlatform, spoiled, case):
+def test_what_cannot_be_served_is_refused_with_the_reason(platform: RunningPlatform, begun: Begun, case):
     """By `push` with exit status 7, and over plain S3 in the bucket and in `ls`: cause and next step."""
     word, name = BAD[case][1], f"acme/bad-{case}"
 
-    done = platform.nearfield("push", str(spoiled[case]), name, "--json", check=False)
+    done = platform.nearfield("push", str(begun.bad[case]), name, "--json", check=False)
     error = json.loads(done.stdout)["error"]
     assert done.returncode == 7, done.stderr
     assert word in error["message"]
@@ -177,34 +219,22 @@ def test_what_cannot_be_served_is_refused_with_the_reason(platform: RunningPlatf
     assert word in status["message"]
     assert status["next"]
     next_step = f"; or take it away: nearfield rm {name}\n"
-    wait_for(lambda: next_step in platform.nearfield("ls").stdout, 20, "the refusal in `ls`")
+    wait_for(lambda: next_step in platform.nearfield("ls").stdout, 60, "the refusal in `ls`")
     _remove(platform, name)
 
 
-def test_a_missing_shard_is_never_served(platform: RunningPlatform, tiny_copy):
+def test_a_missing_shard_is_never_served(platform: RunningPlatform, begun: Begun):
     """An index that names two shards of which one is there: half a push waits until it is whole."""
-    tensors = load_file(tiny_copy / "model.safetensors")
-    names = sorted(tensors)
-    halves = {"a.safetensors": names[: len(names) // 2], "b.safetensors": names[len(names) // 2 :]}
-    (tiny_copy / "model.safetensors").unlink()
-    for file, part in halves.items():
-        save_file({n: tensors[n].contiguous() for n in part}, tiny_copy / file, metadata={"format": "pt"})
-    weight_map = {n: file for file, part in halves.items() for n in part}
-    total = sum(t.numel() * t.element_size() for t in tensors.values())
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (tiny_copy / "model.safetensors.index.json").write_text(json.dumps(index))
-    late = tiny_copy.parent / "b.safetensors"
-    shutil.move(tiny_copy / "b.safetensors", late)
-
-    _upload(platform, tiny_copy, "acme/shards")
-    time.sleep(5)  # longer than the quiet period: there was time to take the half for a whole
-    row = platform.row("iad", "acme/shards")
+    time.sleep(max(0.0, begun.half_since + LONG_S - time.monotonic()))
+    told = _status(platform, HALF)
+    row = platform.row("iad", HALF)
+    assert told["state"] != "live"
     assert row is None or row["state"] != "live"
 
-    platform.s3().upload_file(str(late), "models", "acme/shards/b.safetensors")
-    wait_live(platform, "acme/shards")
-    assert _answer(platform, "acme/shards") == PROMPT["answer"]
-    _remove(platform, "acme/shards")
+    platform.s3().upload_file(str(begun.late), "models", f"{HALF}/{begun.late.name}")
+    wait_live(platform, HALF)
+    assert _answer(platform, HALF) == PROMPT["answer"]
+    _remove(platform, HALF)
 
 
 def test_extra_files_are_left_out_and_said(platform: RunningPlatform, tiny_copy):
@@ -222,22 +252,16 @@ def test_extra_files_are_left_out_and_said(platform: RunningPlatform, tiny_copy)
     assert {"modeling_evil.py", "pytorch_model.bin", "model.onnx"} <= left_out
     assert any("auto_map" in json.dumps(entry) for entry in status["left_out"])
     assert _answer(platform, "acme/extras") == PROMPT["answer"]
-    assert "modeling_evil.py" in platform.nearfield("ls").stdout
+    assert "modeling_evil.py" in platform.typed("ls").stdout
     _remove(platform, "acme/extras")
 
 
-def test_an_older_live_revision_keeps_serving_when_a_push_is_refused(platform: RunningPlatform, tiny_copy):
+def test_an_older_live_revision_keeps_serving_when_a_push_is_refused(platform: RunningPlatform, begun: Begun):
     """A broken overwrite changes nothing for those who ask."""
-    name = "acme/steady"
-    platform.nearfield("push", str(tiny_copy), name)
-    revision = wait_live(platform, name)
-    _truncate(tiny_copy)
-    platform.s3().upload_file(str(tiny_copy / "model.safetensors"), "models", f"{name}/model.safetensors")
-
-    wait_for(lambda: (platform.row("iad", name) or {}).get("error"), 40, "the refusal in the row")
-    assert _answer(platform, name) == PROMPT["answer"]
-    assert (platform.row("fra", name) or {})["revision"] == revision
-    _remove(platform, name)
+    wait_for(lambda: (platform.row("iad", STEADY) or {}).get("error"), 40, "the refusal in the row")
+    assert _answer(platform, STEADY) == PROMPT["answer"]
+    assert (platform.row("fra", STEADY) or {})["revision"] == begun.steady_revision
+    _remove(platform, STEADY)
 
 
 def test_a_new_push_replaces_the_old_revision(platform: RunningPlatform, tiny_copy):
