@@ -41,6 +41,13 @@ def found(check):
     return [f"{name}:{node.lineno}: {said}" for name, node in nodes() if (said := check(name, node))]
 
 
+def dotted(node):
+    """`a.b.c` of a name and its attributes, and of an attribute of anything else its end."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
 def executing(_name, node):
     if isinstance(node, ast.Import):
         bad = [alias.name for alias in node.names if alias.name.partition(".")[0] in EXECUTING_MODULES]
@@ -49,7 +56,7 @@ def executing(_name, node):
         return node.module if (node.module or "").partition(".")[0] in EXECUTING_MODULES else ""
     if not isinstance(node, ast.Call):
         return ""
-    called = ast.unparse(node.func)
+    called = dotted(node.func)
     direct = isinstance(node.func, ast.Name) and called in EXECUTING_NAMES
     return called if direct or called in EXECUTING_CALLS else shell_or_trust(node)
 

@@ -88,20 +88,16 @@ def test_ours_loads_the_very_tensors(order, tmp_path, way, monkeypatch):
     loader.let_go()
 
 
-def test_loaders_agree_and_say_so_in_their_own_processes(order):
-    """Ours and boto3's manager have the same bytes; their times are of loads alone."""
+def test_loaders_agree_and_one_that_fails_is_no_fast_loader(order, tmp_path):
+    """Ours and boto3's manager have the same bytes, their times are of loads alone, and last words are in the error."""
     with contestant("fresh") as ours, contestant("boto3") as theirs:
         answers = [each.load(order) for each in (ours, theirs, ours)]
+        (tmp_path / "revision").write_bytes(b"{}")
+        with pytest.raises(Broken, match="RevisionError"):
+            ours.load(order)
 
     assert len({digest for _, digest in answers}) == 1
     assert all(seconds > 0 for seconds, _ in answers)
-
-
-def test_a_loader_that_fails_is_no_fast_loader(order, tmp_path):
-    """Its last words are in the error."""
-    (tmp_path / "revision").write_bytes(b"{}")
-    with contestant("fresh") as ours, pytest.raises(Broken, match="RevisionError"):
-        ours.load(order)
 
 
 def test_loaders_with_other_bytes_are_no_comparison(order, monkeypatch):

@@ -1,6 +1,7 @@
 """Greedy output is `generate`'s, token for token in fp32: alone, in a crowd, in chunks, past sliding windows."""
 
 import random
+from functools import cache
 
 import pytest
 import torch
@@ -13,10 +14,10 @@ from inference.engine.model import SLOT_FAMILIES, LoneModel, SlotModel, shares_a
 from inference.engine.orders import Generate, Sampling
 from inference.engine.pace import Pace
 from inference.engine.scheduler import Scheduler
-from tests.evidence import IS_WHOLE
+from tests.evidence import IS_WHOLE, count
 from tests.inference.tiny import VOCABULARY, made
 
-NUM_TOKENS = 24
+NUM_TOKENS = count(12, 24)
 PROMPT_LENGTHS = (5, 1, 30, 17, 2, 40)
 GREEDY = Sampling(temperature=0.0)
 
@@ -42,6 +43,18 @@ def reference(model, prompt, num_tokens):
         pad_token_id=0,
     )
     return out[0, len(prompt) :].tolist()
+
+
+@cache
+def pristine(family, seed):
+    """A model that no engine has touched."""
+    return made(family, seed=seed)
+
+
+@cache
+def generated(family, prompt, num_tokens, seed=0):
+    """What `generate` says, asked once for all tests: it takes longer than ours."""
+    return reference(pristine(family, seed), prompt, num_tokens)
 
 
 def answers(rows, orders, *, num_slots=4, arrive_every=0, scheduler=None):
@@ -82,7 +95,7 @@ def orders_of(some_prompts):
 @pytest.mark.parametrize("family", sorted(SLOT_FAMILIES))
 def test_a_crowd_in_chunks_is_generate(family):
     model = made(family)
-    expected = {str(i): reference(model, prompt, NUM_TOKENS + i) for i, prompt in enumerate(prompts())}
+    expected = {str(i): generated(family, prompt, NUM_TOKENS + i) for i, prompt in enumerate(prompts())}
     assert isinstance(step_model(model, 4, 128), SlotModel)
     assert answers(SlotModel(model, 4, 128), orders_of(prompts())) == expected
 
@@ -97,7 +110,7 @@ def test_alone_and_arriving_late_are_the_same(family):
     for order in orders_of(prompts()):
         alone |= answers(rows, [order])
     assert answers(rows, orders_of(prompts()), num_slots=6, arrive_every=3) == alone
-    assert alone["2"] == reference(made(family, seed=1), prompts()[2], NUM_TOKENS + 2)
+    assert alone["2"] == generated(family, prompts()[2], NUM_TOKENS + 2, seed=1)
 
 
 def shared_prompts():
@@ -118,7 +131,7 @@ def test_behind_kept_prefixes_an_answer_is_generate(family):
     """In a crowd that copies from each other, then again behind what the crowd left, answers included."""
     model, num_tokens = made(family), 8
     crowd = shared_prompts()
-    expected = [reference(model, prompt, num_tokens) for prompt in crowd]
+    expected = [generated(family, prompt, num_tokens) for prompt in crowd]
     longer = [(*prompt, *answer, 3) for prompt, answer in zip(crowd, expected, strict=True)]
     rows = SlotModel(model, 4, 128, num_pages=40)
     scheduler = Scheduler(4, frozenset(), pace=SmallChunks(), num_pages=40)
@@ -130,9 +143,8 @@ def test_behind_kept_prefixes_an_answer_is_generate(family):
         assert scheduler.num_asked - num_asked == sum(map(len, prompts_now))
         if prompts_now is crowd:
             assert [found[str(i)] for i in range(len(crowd))] == expected
-    fresh = made(family)
     assert [found[str(i)] for i in range(len(longer))] == [
-        reference(fresh, one, num_tokens) for one in longer
+        generated(family, one, num_tokens) for one in longer
     ]
 
 
@@ -140,7 +152,7 @@ def test_pages_that_give_way_all_the_time_spoil_nothing():
     model = made("llama")
     rows, scheduler = SlotModel(model, 3, 128, num_pages=3), Scheduler(3, frozenset(), num_pages=3)
     orders = [Generate(str(i), prompt, 20, GREEDY) for i, prompt in enumerate(shared_prompts() * 3)]
-    expected = {str(i): reference(made("llama"), order.tokens, 20) for i, order in enumerate(orders)}
+    expected = {str(i): generated("llama", order.tokens, 20) for i, order in enumerate(orders)}
     assert answers(rows, orders, arrive_every=2, scheduler=scheduler) == expected
     assert scheduler.num_found > 0
 
@@ -171,7 +183,7 @@ def test_a_slots_memory_goes_back_and_its_neighbours_stay():
 @pytest.mark.parametrize("family", ["llama", "gemma2", "bloom"])
 def test_a_preempted_answer_goes_on_as_generate_would(family, num_pages):
     model, crowd = made(family), prompts()
-    expected = {str(i): reference(model, prompt, 30) for i, prompt in enumerate(crowd)}
+    expected = {str(i): generated(family, prompt, 30) for i, prompt in enumerate(crowd)}
     num_pages = num_pages if shares_a_pass(model.config) else 0
     rows = step_model(model, 2, 128, num_pages)
     scheduler = Scheduler(2, frozenset(), pace=SmallChunks(), num_pages=num_pages)
@@ -185,7 +197,7 @@ def test_any_other_family_goes_alone_and_is_generate(family):
     model = made(family)
     rows = step_model(model, 4, 128)
     assert isinstance(rows, LoneModel)
-    expected = {str(i): reference(model, prompt, NUM_TOKENS + i) for i, prompt in enumerate(prompts()[:4])}
+    expected = {str(i): generated(family, prompt, NUM_TOKENS + i) for i, prompt in enumerate(prompts()[:4])}
     assert answers(rows, orders_of(prompts()[:4])) == expected
 
 

@@ -3,9 +3,13 @@
 import asyncio
 import hashlib
 import http.client
+import sqlite3
 import tempfile
 import threading
+import time
+from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Self
 from urllib.parse import quote
@@ -24,12 +28,25 @@ READER = AccessKey("NFREADER", 1, (Grant.parse("models:acme/:read"),))
 ALICE = AccessKey("NFALICE", 1, (Grant.parse("*::own"),), user="alice")
 BOB = AccessKey("NFBOB", 1, (Grant.parse("*::own"),), user="bob")
 KEYS = (ADMIN, TENANT, READER, ALICE, BOB)
+_MAKING = threading.Lock()
 
 
 def memory_folder() -> Path:
     """A folder without a disk under it, for tests that are not about flushing; the caller removes it."""
     shared = Path("/dev/shm")
     return Path(tempfile.mkdtemp(dir=shared if shared.is_dir() else None))
+
+
+def settled_blobs(root: Path) -> set[Path]:
+    """The blobs of a store that nobody writes to, once those that earlier tests freed are gone."""
+    end = time.monotonic() + 60
+    with closing(sqlite3.connect(root / "meta.db")) as db:
+        while time.monotonic() < end:
+            found = set(root.glob("blobs/*/*"))
+            if {path.name for path in found} <= {row[0] for row in db.execute("SELECT id FROM blobs")}:
+                return found
+            time.sleep(0.02)
+    raise AssertionError("there are blobs that nobody names")
 
 
 class StoreThread:
@@ -51,7 +68,7 @@ class StoreThread:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._main)
         self._thread.start()
-        assert self._ready.wait(20)
+        assert self._ready.wait(60)
         if self._failure:
             raise self._failure
 
@@ -73,7 +90,7 @@ class StoreThread:
 
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(20)
+        self._thread.join(60)
         assert not self._thread.is_alive()
         if self._failure:
             raise self._failure
@@ -103,7 +120,7 @@ class Raw:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self._http = http.client.HTTPConnection(endpoint.netloc, timeout=20)
+        self._http = http.client.HTTPConnection(endpoint.netloc, timeout=60)
 
     def __enter__(self) -> Self:
         return self
@@ -171,6 +188,12 @@ class Raw:
         return self.send("POST", url_path(bucket, key), f"uploadId={quote(upload)}", named, body)
 
 
+@cache
+def _session() -> boto3.session.Session:
+    """One for all clients: reading what botocore knows of S3 takes most of the time that it takes to make one."""
+    return boto3.session.Session()
+
+
 def boto(endpoint: Endpoint, **config: object):
     """A boto3 client as a user makes it: every default but the address."""
     settings = {
@@ -178,12 +201,13 @@ def boto(endpoint: Endpoint, **config: object):
         "retries": {"total_max_attempts": 1},
         "max_pool_connections": 80,
     }
-    return boto3.session.Session().client(
-        "s3",
-        endpoint_url=endpoint.url,
-        region_name="us-east-1",
-        aws_access_key_id=endpoint.access_key,
-        aws_secret_access_key=endpoint.secret,
-        verify=endpoint.ca,
-        config=Config(**(settings | config)),
-    )
+    with _MAKING:  # a session is not made to be used by several threads
+        return _session().client(
+            "s3",
+            endpoint_url=endpoint.url,
+            region_name="us-east-1",
+            aws_access_key_id=endpoint.access_key,
+            aws_secret_access_key=endpoint.secret,
+            verify=endpoint.ca,
+            config=Config(**(settings | config)),
+        )
