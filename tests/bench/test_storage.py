@@ -48,7 +48,7 @@ def bare_store(tmp_path):
     listener.shutdown(socket.SHUT_RDWR)
     listener.close()
     for thread in (accepting, *threads):
-        thread.join(10)
+        thread.join(60)
     os.close(fd)
 
 
@@ -174,6 +174,6 @@ def test_process_is_ended(tmp_path):
     assert child.returncode is not None
     store = Endpoint("http://127.0.0.1:9", "AKNONE", "none")
     with servers.process(["sh", "-c", "echo no disk; exit 3"], tmp_path / "log") as child:
-        child.wait(10)
+        child.wait(60)
         with pytest.raises(servers.Missing, match="no disk"):
             servers.until_answered(child, lambda: store, tmp_path / "log", ownlimits.time.perf_counter())

@@ -232,8 +232,8 @@ async def test_a_model_that_is_not_live_says_why(world):
 
 
 async def test_a_key_that_asks_too_often_waits(world):
-    edge = await world(names=("iad",), wait=False, rate_per_s=0.5, burst=3.0)
-    for _ in range(50):  # the policy comes within moments
+    edge = await world(names=("iad",), wait=False, rate_per_s=0.02, burst=3.0)
+    for _ in range(1000):  # the policy comes within moments
         status, _, _ = await edge.ask()
         if status == 200:
             break
@@ -247,7 +247,7 @@ async def test_a_key_that_asks_too_often_waits(world):
         "rate_limited",
         "rate_limit_error",
     )
-    assert headers["retry-after"] == "2"
+    assert 30 <= int(headers["retry-after"]) <= 50  # less what these requests took
 
 
 async def test_a_region_has_its_own_address(world):
@@ -276,7 +276,10 @@ async def test_a_far_warm_region_answers_and_the_near_one_is_woken(world):
     for _ in range(3):
         _, headers, _ = await edge.ask()
         assert headers["x-nearfield-region"] == "fra"
-    await asyncio.sleep(0.05)
+    async with asyncio.timeout(60):
+        while not edge.regions["iad"].orders:  # noqa: ASYNC110 - the far end of a connection
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)  # and no more than one
 
     assert edge.regions["iad"].orders == [("/control/prewarm", {"model": MODEL})]
 
@@ -313,12 +316,12 @@ async def test_streams_pass_with_a_receipt_of_each_hop(world):
 
 async def test_events_are_passed_on_as_they_come(world):
     edge = await world(names=("iad",))
-    edge.regions["iad"].script = streams(b"data: 1\n\n", 3.0, b"data: 2\n\n")
+    edge.regions["iad"].script = streams(b"data: 1\n\n", 60.0, b"data: 2\n\n")
     loop = asyncio.get_running_loop()
     began = loop.time()
     async with await edge.raw("POST", "/v1/completions", STREAM_BODY) as answer:
         assert await answer.next() == b"data: 1\n\n"
-        assert loop.time() - began < 2
+        assert loop.time() - began < 30
 
 
 async def test_large_answers_stream(world):

@@ -95,10 +95,18 @@ def test_lines_are_cut_wherever_bytes_end():
         LineCut().feed(b"x" * (MAX_ROW_BYTES + 1))
 
 
+async def written(edge, holds):
+    """Wait until the rows on disk are as `holds` says."""
+    path = edge._state / FILE
+    async with asyncio.timeout(60):
+        while not (path.exists() and holds(path.read_bytes())):  # noqa: ASYNC110 - a file tells nobody
+            await asyncio.sleep(0.02)
+
+
 async def test_an_edge_boots_and_routes_with_every_control_plane_dead(world):
     edge = await world()
     await edge.ask()
-    await asyncio.sleep(0.3)  # keys and deployments are written soon after they change
+    await written(edge, lambda rows: len(rows.splitlines()) == 1 + len(edge.regions))
     await edge.stop_edge()
     for region in edge.regions.values():
         serve = region._serve
@@ -107,7 +115,7 @@ async def test_an_edge_boots_and_routes_with_every_control_plane_dead(world):
             if exchange.head.path.startswith("/v1/"):
                 await serve(exchange)
             else:
-                await asyncio.sleep(30)
+                await asyncio.sleep(100)
 
         region._serve = data_only
         await region.kill()
@@ -119,16 +127,14 @@ async def test_an_edge_boots_and_routes_with_every_control_plane_dead(world):
 
     assert status == 200
     assert "state=away" in headers["x-nearfield-route"]  # rows of before, and it says so
-    assert time.perf_counter() - began < 3
+    assert time.perf_counter() - began < 30  # of the 100 s that they would keep it waiting
 
 
 async def test_rows_survive_a_kill_of_the_edge_within_moments(world):
     edge = await world()
     edge.regions["iad"].say({MODEL: served(), "acme/new": served()})
     await edge.until(lambda s: "acme/new" in s["regions"]["iad"]["body"]["models"])
-    await asyncio.sleep(0.3)
-
-    assert b"acme/new" in (edge._state / FILE).read_bytes()  # as a SIGKILL would leave it
+    await written(edge, lambda rows: b"acme/new" in rows)  # as a SIGKILL would leave it
 
 
 async def test_a_key_that_is_taken_back_stops_working(world):
@@ -139,7 +145,7 @@ async def test_a_key_that_is_taken_back_stops_working(world):
     region.policy_line = lambda: type(region).policy_line(region, seq=2, keys=keys)
     await region.kill()
     await region.start()
-    for _ in range(100):
+    for _ in range(1000):
         status, _, body = await edge.ask()
         if status == 401:
             break
@@ -175,12 +181,12 @@ async def test_a_silent_row_stream_is_asked_for_again(world, monkeypatch):
             await rows(exchange)
         await exchange.start(200, ())
         await exchange.write(region.line() + b"\n")
-        await asyncio.sleep(30)
+        await asyncio.sleep(100)
 
     region._rows = silent
     await region.kill()
     await region.start()
-    await asyncio.wait_for(again.wait(), 5)
+    await asyncio.wait_for(again.wait(), 30)
     assert (await edge.ask())[0] == 200
 
 

@@ -87,7 +87,7 @@ async def hangs(exchange, region):
     """A script: silence until the edge gives up; then `region.cancelled` is set."""
     region.requests.append((exchange.head, b""))
     try:
-        await asyncio.sleep(30)
+        await asyncio.sleep(100)
     finally:
         region.cancelled.set()
 
@@ -132,7 +132,7 @@ class FakeRegion:
     async def _serve(self, exchange):
         path = exchange.head.path
         if self.frozen.is_set():
-            await asyncio.sleep(30)
+            await asyncio.sleep(100)
         if path == "/healthz":
             await exchange.respond(200, (), b"ok\n")
         elif exchange.head.get("authorization") != f"Bearer {HOP}":
@@ -225,7 +225,7 @@ class World:
             await pool.close()
         self._stop.set()
         if self._task is not None:
-            await asyncio.wait_for(self._task, 10)
+            await asyncio.wait_for(self._task, 60)
 
     async def stop(self):
         await self.stop_edge()
@@ -247,7 +247,7 @@ class World:
         _, _, body = await self.get("/nearfield/status", key=ADMIN)
         return json.loads(body)
 
-    async def until(self, condition, deadline_s=5.0):
+    async def until(self, condition, deadline_s=60.0):
         """Wait until the edge's status meets `condition`."""
         async with asyncio.timeout(deadline_s):
             while True:

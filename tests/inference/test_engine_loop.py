@@ -225,7 +225,7 @@ def test_a_node_that_goes_away_ends_the_loop():
     running.start()
     assert node.recv(1 << 16)
     node.close()
-    running.join(5)
+    running.join(60)
     assert not running.is_alive()
 
 

@@ -154,7 +154,7 @@ async def test_a_client_that_leaves_is_an_abort_with_the_tokens_made_for_it(tmp_
         body = {"model": "acme/m", "messages": HI, "stream": True}
         async with httpx.AsyncClient(verify=False) as http:
             url = f"{node.url}/v1/chat/completions"
-            async with http.stream("POST", url, json=body, headers=AUTH, timeout=20) as answer:
+            async with http.stream("POST", url, json=body, headers=AUTH, timeout=60) as answer:
                 await anext(answer.aiter_lines())
         await until(lambda: node.shell.engines[0].cancelled)
         told = await figures(node)

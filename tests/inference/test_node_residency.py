@@ -38,7 +38,7 @@ def watched(node: RunningNode, seen: Counter[str]) -> None:
 
 async def answered(node: RunningNode, model: str) -> str:
     """One answer, got as a gateway gets it: load what is not resident, come back while others are in the way."""
-    for _ in range(500):
+    for _ in range(5000):
         answer = await post(node, "/v1/chat/completions", {"model": model, "messages": HI})
         if answer.status_code == 200:
             return str(answer.json()["choices"][0]["message"]["content"])

@@ -35,7 +35,7 @@ def client(node: RunningNode) -> openai.AsyncOpenAI:
         base_url=f"{node.url}/v1",
         api_key=HOP_TOKEN,
         max_retries=0,
-        timeout=20,
+        timeout=60,
         http_client=openai.DefaultAsyncHttpxClient(verify=False),
     )
 
@@ -45,14 +45,14 @@ async def load(
 ) -> list[dict[str, Any]]:
     body = {"revision": revision(model, **changes).as_value(), "reason": reason}
     async with httpx.AsyncClient(verify=False) as http:
-        answer = await http.post(f"{node.url}/load", json=body, headers=AUTH, timeout=20)
+        answer = await http.post(f"{node.url}/load", json=body, headers=AUTH, timeout=60)
     assert answer.status_code == 200, answer.text
     return [json.loads(line) for line in answer.text.splitlines()]
 
 
 async def post(node: RunningNode, path: str, body: Any, **headers: str) -> httpx.Response:
     async with httpx.AsyncClient(verify=False) as http:
-        return await http.post(f"{node.url}{path}", json=body, headers=AUTH | headers, timeout=20)
+        return await http.post(f"{node.url}{path}", json=body, headers=AUTH | headers, timeout=60)
 
 
 @pytest.fixture

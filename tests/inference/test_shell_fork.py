@@ -370,8 +370,10 @@ async def test_a_mapped_file_without_its_descriptor_is_refused(shell):
 async def test_an_inspection_that_says_nothing_in_time_is_refused(shell):
     deep = config_values("llama") | {
         "num_hidden_layers": 1000
-    }  # takes seconds: no answer can be here already
-    answer = await shell.inspect({"config": deep, "tensors": []}, 0.0)
+    }  # seconds of work: no answer can be here already
+    names = (f"model.layers.{number}.self_attn.q_proj.weight" for number in range(1000))
+    tensors = [{"name": name, "dtype": "F32", "shape": [1, 1]} for name in names]  # else refused at a glance
+    answer = await shell.inspect({"config": deep, "tensors": tensors}, 0.0)
     assert answer["refused"]["code"] == "inspection_failed"
 
 
@@ -383,7 +385,7 @@ async def test_a_shell_dies_with_its_node():
     assert is_running(pid)
     node.kill()
     await node.wait()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while is_running(pid):  # noqa: ASYNC110 - the kernel tells nobody else's exit
             await asyncio.sleep(0.02)
 

@@ -237,7 +237,7 @@ async def region(num_nodes=1, seats=None):
         await world.stop()
 
 
-async def until(condition, timeout_s=5.0):
+async def until(condition, timeout_s=60.0):
     async with asyncio.timeout(timeout_s):
         while not condition():  # noqa: ASYNC110 - what a test waits for sends no event
             await asyncio.sleep(0.005)

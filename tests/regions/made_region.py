@@ -83,7 +83,7 @@ class Made:
         found = self.find(model)
         return found.error if found else None
 
-    async def until(self, true, what="", timeout_s=5.0):
+    async def until(self, true, what="", timeout_s=60.0):
         """Waits until `true()` holds, looking at every change and every few ms."""
         try:
             async with asyncio.timeout(timeout_s):

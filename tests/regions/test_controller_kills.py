@@ -30,7 +30,7 @@ def assert_live_has_its_blobs(made):
 async def lived(made, done):
     """Runs until `done()` or death. Whether it died."""
     try:
-        async with asyncio.timeout(5), made.running():
+        async with asyncio.timeout(60), made.running():
             while not done() and not made.life.dead.is_set():  # noqa: ASYNC110 - two conditions, no one event
                 await asyncio.sleep(0.001)
     except TimeoutError:

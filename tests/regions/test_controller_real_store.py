@@ -48,7 +48,7 @@ class RealRegion(Made):
         self.region = Region(plan_of(name), own, home, {self.node.address: self.node})
         self.deployments = self.region.deployments
 
-    async def until(self, true, what="", timeout_s=20.0):
+    async def until(self, true, what="", timeout_s=60.0):
         async with asyncio.timeout(timeout_s):
             while not true():  # noqa: ASYNC110 - stores and regions have no one event
                 await asyncio.sleep(0.01)

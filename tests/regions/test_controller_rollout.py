@@ -42,7 +42,7 @@ async def test_a_region_that_is_not_named_serves_nothing_and_the_home_keeps_the_
     async with home.running(), fra.running():
         with_manifest(home.disk, V1, regions=("fra",))
         revision = await fra.until_live()
-        await asyncio.sleep(0.05)
+        await home.until(lambda: (home.status() or {}).get("revision") == revision, "told")
 
         assert home.live() is None
         assert home.find() is None

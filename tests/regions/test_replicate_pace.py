@@ -118,7 +118,7 @@ async def test_the_row_shows_how_far_behind_a_region_is():
     async with home.running(), fra.running():
         home.disk.push(MODEL, whole())
         await home.until_live()
-        await asyncio.wait_for(held.wait(), 20)
+        await asyncio.wait_for(held.wait(), 60)
         await fra.until(lambda: row(fra).behind_bytes == size, "behind by the model")
         await fra.until(lambda: row(fra).behind_s > 0, "and since when")
         assert fra.find().state is not RolloutState.LIVE

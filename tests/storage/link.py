@@ -40,7 +40,7 @@ class Link:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
         self._thread.start()
-        assert self._ready.wait(20)
+        assert self._ready.wait(60)
 
     @property
     def url(self) -> str:
@@ -59,7 +59,7 @@ class Link:
     def stop(self) -> None:
         self.flow.set()
         self._call(self._stop.set)
-        self._thread.join(20)
+        self._thread.join(60)
         assert not self._thread.is_alive()
 
     def _call(self, what) -> None:

@@ -33,7 +33,7 @@ def nothing_left(store):
     """A refused upload leaves no file behind."""
     before = blobs(store)
     yield
-    for _ in range(100):
+    for _ in range(2000):
         if blobs(store) == before:
             return
         time.sleep(0.02)
@@ -45,7 +45,7 @@ def put_chunked(store, key: str, kind: PayloadKind, headers: dict[str, str], mak
     kinds = {"content-encoding": "aws-chunked"} | headers
     signed = sign(store.endpoint(), "PUT", f"/models/{key}", "", tuple(kinds.items()), kind.value)
     seed = read_claim(Signable("PUT", f"/models/{key}", "", signed))
-    connection = http.client.HTTPConnection("127.0.0.1", store.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", store.port, timeout=60)
     connection.putrequest("PUT", f"/models/{key}", skip_host=True, skip_accept_encoding=True)
     for name, value in signed:
         connection.putheader(name, value)
@@ -238,7 +238,7 @@ def early_answer(store, method: str, target: str, size: int, headers=(), spoil=l
     head = "".join(
         f"{name}: {value}\r\n" for name, value in sign(store.endpoint(), method, path, query, headers)
     )
-    with socket.create_connection(("127.0.0.1", store.port), timeout=10) as sock:
+    with socket.create_connection(("127.0.0.1", store.port), timeout=60) as sock:
         more = f"content-length: {size}\r\nexpect: 100-continue\r\n\r\n"
         sock.sendall(f"{method} {target} HTTP/1.1\r\n{spoil(head)}{more}".encode())
         return sock.recv(10_000)

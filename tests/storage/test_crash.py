@@ -45,7 +45,7 @@ class StoreProcess:
 
     def stop(self) -> int:
         self.process.terminate()
-        status = self.process.wait(20)
+        status = self.process.wait(60)
         self.process.stdout.close()
         return status
 
@@ -102,6 +102,8 @@ def test_nothing_acknowledged_is_lost(tmp_path):
             writer.number = n
             writer.start()
         time.sleep(0.6 + 0.2 * turn)
+        while sum(len(writer.acked) for writer in writers) <= 20 // NUM_KILLS:
+            time.sleep(0.02)  # a busy machine
         store.kill()
         for writer in writers:
             writer.join()
@@ -134,7 +136,7 @@ def settle(raw: Raw, state: dict, key: str, data: bytes | None) -> None:
 def await_sweep(root: Path) -> None:
     """A start deletes orphans beside its other work; a stop may come before it is through."""
     db = sqlite3.connect(root / "meta.db")
-    for _ in range(250):
+    for _ in range(2000):
         named = {row[0] for row in db.execute("SELECT id FROM blobs")}
         if {path.name for path in root.glob("blobs/*/*")} <= named:
             break
@@ -173,9 +175,9 @@ def test_a_kill_at_each_step_of_a_put(tmp_path, point):
         pytest.skip("strace is not here or may not attach")
     writer = Overwriter(store.endpoint)
     writer.start()
-    writer.join(20)
-    assert store.process.wait(10) == -signal.SIGKILL
-    tracer.wait(10)
+    writer.join(60)
+    assert store.process.wait(60) == -signal.SIGKILL
+    tracer.wait(60)
     tracer.stderr.close()
     store.kill()
 
@@ -207,7 +209,7 @@ def attach(pid: int, what: str, *words: str, output: str = "/dev/null") -> subpr
         tracer = subprocess.Popen(command, stderr=subprocess.PIPE)
     except FileNotFoundError:
         return None
-    for _ in range(200):
+    for _ in range(2000):
         if tracer.poll() is not None:
             tracer.stderr.close()
             return None
@@ -230,7 +232,7 @@ def test_a_start_removes_what_a_crash_left(tmp_path):
     (root / "tmp/half").write_bytes(b"half")
 
     store = StoreProcess(tmp_path)
-    for _ in range(200):
+    for _ in range(2000):
         if not orphan.exists():
             break
         time.sleep(0.02)

@@ -100,7 +100,7 @@ def test_a_wrong_checksum_leaves_nothing(store, raw):
 
     assert (answer.status, answer.code) == (400, "BadDigest")
     assert raw.get("models", "wrong").status == 404
-    for _ in range(100):
+    for _ in range(2000):
         if blobs(store) == before:
             break
         time.sleep(0.02)

@@ -78,7 +78,7 @@ def test_an_empty_wait_ends_in_time(store, bucket):
     feed = asyncio.run(changes(store, bucket, asyncio.run(changes(store, bucket, -1)).seq, wait_s=0.3))
 
     assert feed.changes == ()
-    assert 0.25 < time.perf_counter() - start < 5
+    assert 0.25 < time.perf_counter() - start < 30
 
 
 def test_a_store_that_stops_lets_its_readers_go(tmp_path):
@@ -103,10 +103,10 @@ def test_a_since_from_the_future_gets_the_head(store, bucket):
     head = asyncio.run(changes(store, bucket, -1)).seq
     start = time.perf_counter()
 
-    feed = asyncio.run(changes(store, bucket, 10**9, wait_s=10.0))
+    feed = asyncio.run(changes(store, bucket, 10**9, wait_s=60.0))
 
     assert (feed.seq, feed.changes) == (head, ())
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 30
 
 
 def test_lines_that_are_gone_are_said(tmp_path):

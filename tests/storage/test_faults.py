@@ -89,7 +89,7 @@ def test_a_failing_call_on_a_file(monkeypatch, call, nth, number):
         faulty.armed = True
         walk.go(raw)
     if faulty.is_broken:
-        store._thread.join(10)  # it stops by itself
+        store._thread.join(60)  # it stops by itself
     stopped = stop(store)
     monkeypatch.undo()
 
@@ -133,7 +133,7 @@ def test_a_failing_call_on_the_index(tmp_path, call, nth, number):
 )
 def test_a_kill_at_each_call(tmp_path, call, nth):
     store, walk = walked(tmp_path, f"inject={call}:signal=KILL:when={nth}")
-    killed = store.process.wait(10) == -signal.SIGKILL
+    killed = store.process.wait(60) == -signal.SIGKILL
     store.kill()
 
     assert killed

@@ -54,7 +54,7 @@ def fresh(request):
 
 def until(true, what):
     """Wait for something that another thread does."""
-    for _ in range(2000):
+    for _ in range(6000):
         if true():
             return
         time.sleep(0.01)
@@ -148,7 +148,7 @@ def test_a_large_body_is_not_asked_for_before_the_home_wants_it(both):
     both.home.put("models", "there", b"1")
     headers = (("if-none-match", "*"), ("expect", "100-continue"))
     signed = sign(both.far_store.endpoint(), "PUT", "/models/there", "", headers[:1])
-    connection = http.client.HTTPConnection("127.0.0.1", both.far_store.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", both.far_store.port, timeout=60)
     connection.putrequest("PUT", "/models/there", skip_host=True, skip_accept_encoding=True)
     for name, value in (*signed, headers[1], ("content-length", str(MIB))):
         connection.putheader(name, value)
@@ -333,7 +333,7 @@ def begin(endpoint, key="acme/big"):
 def test_readers_follow_the_write_head(fresh):
     fresh.link.stall_after = SIZE // 2
     (one, first), (two, second) = begin(fresh.far_store.endpoint()), begin(fresh.far_store.endpoint())
-    fresh.link.stalled.wait(20)
+    fresh.link.stalled.wait(60)
     there = SIZE // 2 - MIB // 2
     assert first.read(there) == second.read(there) == DATA[:there], "while the rest is still to come"
     assert not fresh.link.flow.is_set()
@@ -348,7 +348,7 @@ def test_readers_follow_the_write_head(fresh):
 def test_the_reader_that_began_goes_away_and_the_others_read_on(fresh):
     fresh.link.stall_after = SIZE // 3
     (leader, _), (other, answer) = begin(fresh.far_store.endpoint()), begin(fresh.far_store.endpoint())
-    fresh.link.stalled.wait(20)
+    fresh.link.stalled.wait(60)
     leader.sock.close()
     leader.close()
     time.sleep(0.1)
@@ -376,7 +376,7 @@ def test_a_line_that_breaks_again_and_again_is_gone_on_with(fresh):
 def test_a_home_that_stays_away_cuts_who_reads_and_the_next_goes_on(fresh):
     fresh.link.stall_after = SIZE // 2
     connection, answer = begin(fresh.far_store.endpoint())
-    fresh.link.stalled.wait(20)
+    fresh.link.stalled.wait(60)
     fresh.link.cut()
     with pytest.raises(http.client.IncompleteRead) as cut:
         answer.read()

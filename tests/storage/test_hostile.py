@@ -124,7 +124,7 @@ def impatient(monkeypatch):
 )
 def test_a_slow_body_is_given_up(impatient, method, target):
     head = head_of(impatient, method, target).removesuffix(b"\r\n") + b"content-length: 200000\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", impatient.port), timeout=20) as sock:
+    with socket.create_connection(("127.0.0.1", impatient.port), timeout=60) as sock:
         sock.sendall(head)
         began_s = time.monotonic()
         got = drip(sock)
@@ -149,7 +149,7 @@ def drip(sock: socket.socket) -> bytes:
 
 
 def test_a_slow_head_is_given_up(impatient):
-    with socket.create_connection(("127.0.0.1", impatient.port), timeout=20) as sock:
+    with socket.create_connection(("127.0.0.1", impatient.port), timeout=60) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nhost: ")
         got = drip(sock)
 

@@ -78,7 +78,7 @@ def test_the_last_reference_frees_the_blob(index):
 
 def test_a_refused_change_leaves_no_trace_beside_others_in_its_batch(index):
     gate = threading.Event()
-    index.commit(lambda tx: gate.wait(5))
+    index.commit(lambda tx: gate.wait(60))
     first = index.commit(lambda tx: put_object(tx, row("a", "b1")))
     refused = index.commit(lambda tx: put_object(tx, row("a", "b2"), Conditions(if_none_match=("*",))))
     third = index.commit(lambda tx: put_object(tx, row("c", "b3")))
@@ -148,7 +148,7 @@ def test_any_other_failure_stops_the_index_for_good(index):
 
     with pytest.raises(StoreBroken):
         index.commit(fail).result(5)
-    assert told.wait(5)
+    assert told.wait(60)
     with pytest.raises(StoreBroken):
         put(index, row("a", "b1"))
 
@@ -167,7 +167,7 @@ def test_many_callers_share_commits(index):
     commits = []
     index.on_commit = lambda: commits.append(1)
     gate = threading.Event()
-    index.commit(lambda tx: gate.wait(5))
+    index.commit(lambda tx: gate.wait(60))
     futures = [index.commit(lambda tx, n=n: put_object(tx, row(f"k{n}", f"b{n}"))) for n in range(200)]
     gate.set()
 

@@ -38,7 +38,7 @@ def test_many_lanes_share_few_threads(pool):
 
 def test_who_brings_more_waits(pool):
     go, brought = threading.Event(), []
-    lane = Lane(pool, lambda _: go.wait(20))
+    lane = Lane(pool, lambda _: go.wait(60))
 
     def bring():
         for _ in range(MAX_BEHIND + 1):
@@ -50,7 +50,7 @@ def test_who_brings_more_waits(pool):
     bringing.join(0.2)
     assert len(brought) == MAX_BEHIND
     go.set()
-    bringing.join(20)
+    bringing.join(60)
     lane.drain()
 
     assert len(brought) == MAX_BEHIND + 1

@@ -8,7 +8,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from storage.checksum import crc64nvme, encode_digest
-from tests.storage.stores import Raw, StoreThread, boto
+from tests.storage.stores import Raw, StoreThread, boto, settled_blobs
 
 PART = os.urandom(100_000)
 
@@ -150,8 +150,7 @@ def test_bad_part_numbers(small, number):
 
 
 def test_aborting_leaves_nothing(small_s3, small_store, small):
-    time.sleep(0.2)  # blobs that earlier tests freed go now
-    before = set(small_store.settings.root.glob("blobs/*/*"))
+    before = settled_blobs(small_store.settings.root)
     upload = small.create_upload("models", "given-up")
     for n, size in ((1, 100), (2, 100), (3, 200)):
         small.put_part("models", "given-up", upload, n, part(n, size))
@@ -159,7 +158,7 @@ def test_aborting_leaves_nothing(small_s3, small_store, small):
 
     small_s3.abort_multipart_upload(Bucket="models", Key="given-up", UploadId=upload)
 
-    for _ in range(100):
+    for _ in range(2000):
         if set(small_store.settings.root.glob("blobs/*/*")) == before:
             break
         time.sleep(0.02)

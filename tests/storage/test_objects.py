@@ -3,14 +3,13 @@
 import hashlib
 import os
 import threading
-import time
 from datetime import UTC, datetime
 
 import pytest
 from botocore.exceptions import ClientError
 
 from storage.client.sdk import presign, url_path
-from tests.storage.stores import READER, TENANT, Raw, boto
+from tests.storage.stores import READER, TENANT, Raw, boto, settled_blobs
 
 BIG = os.urandom(3_000_000)
 
@@ -149,8 +148,7 @@ def test_conditional_deletes(raw):
 
 def test_copies_move_no_bytes(s3, store):
     s3.put_object(Bucket="models", Key="from", Body=BIG, Metadata={"a": "b"}, ContentType="x/y")
-    time.sleep(0.2)  # blobs that earlier tests freed go now
-    blobs = sorted(store.settings.root.glob("blobs/*/*"))
+    blobs = sorted(settled_blobs(store.settings.root))
 
     done = s3.copy_object(Bucket="models", Key="to", CopySource={"Bucket": "models", "Key": "from"})
     s3.copy_object(

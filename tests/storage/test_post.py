@@ -25,7 +25,7 @@ def body_of(fields, data, file_name="local.bin"):
 
 
 def post(store, bucket, body, **headers):
-    line = http.client.HTTPConnection("127.0.0.1", store.port, timeout=20)
+    line = http.client.HTTPConnection("127.0.0.1", store.port, timeout=60)
     named = {"content-type": f"multipart/form-data; boundary={BOUNDARY}"} | headers
     line.request("POST", f"/{bucket}", body, named)
     got = line.getresponse()
@@ -192,7 +192,7 @@ def test_a_checksum_that_differs_stores_nothing(store, raw):
 
     assert post(store, "models", body_of(fields, b"x" * 100_000)).code == "BadDigest"
     assert raw.get("models", "form/sum").status == 404
-    for _ in range(1000):  # it is undone in a thread, after the answer
+    for _ in range(2000):  # it is undone in a thread, after the answer
         if not any((store.settings.root / "tmp").iterdir()):
             break
         time.sleep(0.02)
@@ -225,7 +225,7 @@ def test_signature_version_2_only_behind_its_switch(store):
 
 def test_a_file_after_which_the_client_goes_leaves_nothing(store, s3):
     whole = body_of(presigned(store, "form/gone"), b"x" * 400_000)
-    line = http.client.HTTPConnection("127.0.0.1", store.port, timeout=20)
+    line = http.client.HTTPConnection("127.0.0.1", store.port, timeout=60)
     line.putrequest("POST", "/models")
     line.putheader("content-type", f"multipart/form-data; boundary={BOUNDARY}")
     line.putheader("content-length", str(len(whole)))

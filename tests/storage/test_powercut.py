@@ -39,7 +39,7 @@ class Recording:
         store.stop()
         if tracer is None:
             pytest.skip("strace is not here or may not attach")
-        tracer.wait(20)
+        tracer.wait(60)
         tracer.stderr.close()
         with trace.open() as lines:
             self.calls = list(read_trace(lines, self.root))

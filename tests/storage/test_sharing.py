@@ -53,7 +53,7 @@ def files(store) -> list[Path]:
     return sorted(path for path in (store.settings.root / "blobs").rglob("*") if path.is_file())
 
 
-def until(condition, seconds=20.0):
+def until(condition, seconds=60.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

@@ -32,7 +32,7 @@ def presign(store, operation, params, signer=None, **more):
 
 def send(url, method="GET", body=None, **headers):
     parts = urlsplit(url)
-    line = http.client.HTTPConnection(parts.hostname, parts.port, timeout=20)
+    line = http.client.HTTPConnection(parts.hostname, parts.port, timeout=60)
     line.request(method, f"{parts.path}?{parts.query}", body, headers)
     got = line.getresponse()
     answer = Answer(got.status, {name.lower(): value for name, value in got.getheaders()}, got.read())

@@ -134,7 +134,7 @@ def test_refill_ends_when_its_buffer_is_taken(stop):
     while not pool.free_bytes:
         stop.wait(0.001)
     taken = pool.take(500 * MIB)
-    thread.join(10)
+    thread.join(60)
 
     assert not thread.is_alive()
     assert taken.populated_bytes < 512 * MIB
@@ -148,7 +148,7 @@ def test_descriptors_and_memory_come_back(model):
     before = open_files()
     tier = HostTier(Endpoint(model.store.url, "AK", "s"), 1 << 30, retry_for_s=0.1)
     for _ in range(5):
-        tier.land(model.revision).wait(10)
+        tier.land(model.revision).wait(60)
         tier.evict(model.revision.id)
     model.store.objects.clear()
     landing = tier.land(model.revision)

@@ -35,7 +35,7 @@ def land_all(path, numbers=(0, 1, 2), **more):
     """Lands these in a tier that is then closed."""
     tier = tier_on(path, MemoryReader(), **more)
     for number in numbers:
-        assert tier.land(REVISIONS[number]).wait(10)
+        assert tier.land(REVISIONS[number]).wait(60)
     tier.close()
 
 
@@ -53,7 +53,7 @@ def test_a_restart_finds_what_was_landed(cache_path):
     }
     for number in range(3):
         landing = tier.land(REVISIONS[number], pin=True)
-        assert landing.wait(10)
+        assert landing.wait(60)
         assert contents(landing, number) == WHOLE[number]
         assert (landing.source, landing.bytes_read) == ("host", 0)
         assert landing.host_bytes == landing.total_bytes
@@ -85,7 +85,7 @@ def test_a_load_that_was_cut_short_goes_on_where_it_was(cache_path):
     def before(extent_path, offset, view):
         seen.append(offset)
         if len(seen) > 4:
-            gate.wait(10)
+            gate.wait(60)
 
     tier = tier_on(cache_path, MemoryReader(before))
     landing = tier.land(REVISIONS[2])
@@ -97,7 +97,7 @@ def test_a_load_that_was_cut_short_goes_on_where_it_was(cache_path):
     reader = MemoryReader()
     tier = tier_on(cache_path, reader)
     landing = tier.land(REVISIONS[2])
-    assert landing.wait(10)
+    assert landing.wait(60)
 
     assert contents(landing, 2) == WHOLE[2]
     assert landing.host_bytes >= half_bytes > 0
@@ -116,7 +116,7 @@ def test_a_wrong_byte_on_the_disk_is_fetched_again_alone(cache_path, at):
     reader = MemoryReader()
     tier = tier_on(cache_path, reader)
     landing = tier.land(REVISIONS[1])
-    assert landing.wait(10)
+    assert landing.wait(60)
     wrong = [
         each
         for each in REVISIONS[1].extents
@@ -154,7 +154,7 @@ def test_what_is_no_whole_entry_is_deleted_and_landed_anew(cache_path, damage):
     assert not [name for name in names(cache_path) if name.startswith((REVISIONS[0].id, REVISIONS[2].id))]
     assert (cache_path / "notes.txt").read_text() == "mine"
     landing = tier.land(REVISIONS[0])
-    assert landing.wait(10)
+    assert landing.wait(60)
     assert contents(landing, 0) == WHOLE[0]
     tier.close()
 
@@ -166,7 +166,7 @@ def test_a_list_that_lies_is_not_believed(cache_path):
     weights(cache_path, 0).write_bytes(bytes(size))
     tier = tier_on(cache_path, MemoryReader())
     landing = tier.land(REVISIONS[0])
-    assert landing.wait(10)
+    assert landing.wait(60)
 
     assert contents(landing, 0) == WHOLE[0]
     assert (landing.host_bytes, landing.bytes_read) == (0, WEIGHT_BYTES[0])
@@ -180,7 +180,7 @@ def test_the_cap_holds_and_older_entries_go_first(cache_path):
     tier = tier_on(cache_path, MemoryReader(), cap)
     pinned = tier.land(REVISIONS[1], pin=True)
     for number in (0, 2):
-        assert tier.land(REVISIONS[number]).wait(10)
+        assert tier.land(REVISIONS[number]).wait(60)
         assert used_bytes(cache_path) <= cap
     assert {entry.model for entry in tier.entries()} == {"acme/k1", "acme/k2"}
     with pytest.raises(LandingError) as caught:
@@ -199,7 +199,7 @@ def test_evicted_is_deleted_wherever_it_was(cache_path):
     """One that a load of this process landed, and one that only lies there."""
     land_all(cache_path, [0])
     tier = tier_on(cache_path, MemoryReader())
-    assert tier.land(REVISIONS[1]).wait(10)
+    assert tier.land(REVISIONS[1]).wait(60)
     assert tier.evict(REVISIONS[0].id) > 0
     assert tier.evict(REVISIONS[1].id) > 0
     assert tier.evict(REVISIONS[1].id) == 0
@@ -231,7 +231,7 @@ def test_a_full_disk_makes_room_and_the_load_goes_on(cache_path, monkeypatch):
     tier = tier_on(cache_path, MemoryReader())
     full_disk(monkeypatch, cache_path, used_space(cache_path) + 8192)  # k1 takes 20 KiB, k0 16
     landing = tier.land(REVISIONS[1])
-    assert landing.wait(10)
+    assert landing.wait(60)
 
     assert contents(landing, 1) == WHOLE[1]
     assert [entry.model for entry in tier.entries()] == ["acme/k1"]
@@ -242,16 +242,16 @@ def test_a_disk_with_no_space_at_all_is_one_clear_error(cache_path, monkeypatch)
     """What is in use stays whole; the next ask, once there is space, goes on."""
     tier = tier_on(cache_path, MemoryReader())
     pinned = tier.land(REVISIONS[0], pin=True)
-    assert pinned.wait(10)
+    assert pinned.wait(60)
     with monkeypatch.context() as patch:
         full_disk(patch, cache_path, used_space(cache_path) + 4096)
         with pytest.raises(LandingError, match="no space") as caught:
-            tier.land(REVISIONS[1]).wait(10)
+            tier.land(REVISIONS[1]).wait(60)
     assert caught.value.code == "host_memory_full"
     assert contents(pinned, 0) == WHOLE[0]
     landing = tier.land(REVISIONS[1])
 
-    assert landing.wait(10)
+    assert landing.wait(60)
     assert contents(landing, 1) == WHOLE[1]
     tier.close()
 
@@ -269,7 +269,7 @@ def test_a_disk_that_cannot_hold_an_entry_is_asked_before(cache_path, monkeypatc
 
     monkeypatch.setattr(os, "statvfs", statvfs)
     landing = tier.land(REVISIONS[1])
-    assert landing.wait(10)
+    assert landing.wait(60)
     assert [entry.model for entry in tier.entries()] == ["acme/k1"]
     tier.land(REVISIONS[1], pin=True)
     with pytest.raises(LandingError, match="no space"):
@@ -285,7 +285,7 @@ def test_a_failed_load_cannot_write_into_the_next_one(cache_path):
     def before(extent_path, offset, view):
         if not first.is_set():
             first.set()
-            stuck.wait(10)
+            stuck.wait(60)
             view[:] = b"?" * len(view)
 
     class Reader(MemoryReader):
@@ -297,13 +297,13 @@ def test_a_failed_load_cannot_write_into_the_next_one(cache_path):
 
     tier = tier_on(cache_path, Reader(before))
     failed = tier.land(REVISIONS[0])
-    assert first.wait(10)
+    assert first.wait(60)
     tier._seats[REVISIONS[0].id].flight.stop()
     landing = tier.land(REVISIONS[0])
-    assert landing.wait(10)
+    assert landing.wait(60)
     stuck.set()
     with pytest.raises(LandingError):
-        failed.wait(10)
+        failed.wait(60)
 
     assert contents(landing, 0) == WHOLE[0]
     assert [entry.landed for entry in tier.entries()] == [True]
@@ -329,12 +329,12 @@ def test_what_only_lies_there_is_shared_too(cache_path):
             {f"/nearfield-blobs/{entry.blake3}": files[name][entry.path] for entry in revision.files}
         )
     tier = tier_on(cache_path, MemoryReader())
-    assert tier.land(revisions["base"]).wait(10)
+    assert tier.land(revisions["base"]).wait(60)
     tier.close()
     reader = MemoryReader()
     tier = tier_on(cache_path, reader)
     landing = tier.land(revisions["variant"])
-    assert landing.wait(10)
+    assert landing.wait(60)
 
     assert landing.shared_bytes == ALL_BYTES - LAYER_BYTES
     assert sum(reader.num_bytes.values()) == LAYER_BYTES
@@ -352,7 +352,7 @@ def test_a_folder_on_a_disk_keeps_what_it_checked_in_memory(tmp_path):
     land_all(tmp_path, [0])
     tier = tier_on(tmp_path, MemoryReader())
     landing = tier.land(REVISIONS[0], pin=True)
-    assert landing.wait(10)
+    assert landing.wait(60)
     maps = Path("/proc/self/smaps").read_text().split(f"{weights(tmp_path, 0)}\n")[1]
     locked = next(line for line in maps.splitlines() if line.startswith("Locked:"))
 

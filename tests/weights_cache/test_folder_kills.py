@@ -64,7 +64,7 @@ def die_at(at, path, cap):
         countdown.arm()
         tier = tier_on(path, MemoryReader(countdown.before_read), cap)
         for number in ASKED:
-            tier.land(REVISIONS[number]).wait(10)
+            tier.land(REVISIONS[number]).wait(60)
         tier.close()
         os._exit(ALL_WHOLE)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -89,7 +89,7 @@ def check(path, cap):
     kept_bytes = sum(entry.done_bytes for entry in tier.entries() if entry.model == "acme/k1")
     for number in (1, 2, 0):
         landing = tier.land(REVISIONS[number])
-        assert landing.wait(10)
+        assert landing.wait(60)
         assert contents(landing, number) == WHOLE[number]
         assert number != 1 or landing.host_bytes == kept_bytes
     tier.close()

@@ -57,7 +57,7 @@ class Folder(RuleBasedStateMachine):
             return
         read_before = sum(self.reader.num_bytes.values())
         landing = self.tier.land(REVISIONS[number], pin=pin)
-        assert landing.wait(10)
+        assert landing.wait(60)
         read = sum(self.reader.num_bytes.values()) - read_before
         if number in self.live:
             assert read == 0

@@ -559,7 +559,7 @@ def test_a_node_that_is_killed_frees_its_lease(house, tmp_path):
         "store = Endpoint(*sys.argv[3:])\n"
         "tier = HostTier(store, 1 << 26, handoff=StoreHandoff(Path(sys.argv[2]), store))\n"
         "landing = tier.land(Revision.from_json(Path(sys.argv[1]).read_bytes()))\n"
-        "landing.wait(20); print(landing.mapped_bytes, flush=True); sys.stdin.read()\n"
+        "landing.wait(60); print(landing.mapped_bytes, flush=True); sys.stdin.read()\n"
     )
     arguments = [str(tmp_path / "revision"), str(house.socket)]
     node = subprocess.Popen(

@@ -36,7 +36,7 @@ class GatedStore:
     def read_into(self, path, offset, view):
         number = self.order.index((path, offset))
         if number >= self.allowed:
-            assert self.gate.wait(20)
+            assert self.gate.wait(60)
         with self._lock:
             dies = self.num_deaths > 0 and number >= 2
             self.num_deaths -= dies
@@ -78,7 +78,7 @@ def deaths(monkeypatch):
     yield found
     for thread in threading.enumerate():
         if thread.name.startswith("land-"):
-            thread.join(20)
+            thread.join(60)
 
 
 def seen(landing):
@@ -121,7 +121,7 @@ def test_the_leader_leaves_and_the_load_goes_on(tier_of):
     follower = tier.land(REVISION, pin=True)
     store.gate.set()
 
-    assert follower.wait(20)
+    assert follower.wait(60)
     assert follower.bytes_read == follower.total_bytes
     assert store.given == Counter(range(NUM_EXTENTS))
 
@@ -133,7 +133,7 @@ def test_a_reader_that_dies_hands_its_extent_over(tier_of, deaths, num_readers):
     tier = tier_of(store, num_readers=num_readers)
     landing = tier.land(REVISION)
 
-    assert landing.wait(20)
+    assert landing.wait(60)
     assert store.given == Counter(range(NUM_EXTENTS))
     view = seen(landing)
     assert bytes(view.buffer) == landed_bytes(REVISION, FILES)
@@ -148,7 +148,7 @@ def test_a_fault_that_kills_every_reader_ends_the_load(tier_of, deaths):
     store.gate.set()
     for landing in landings:
         with pytest.raises(LandingError) as caught:
-            landing.wait(20)
+            landing.wait(60)
         assert caught.value.code == "reader_stopped"
 
     assert 0 < 1_000 - store.num_deaths <= NUM_HANDOVERS + 2

@@ -100,7 +100,7 @@ def requests_of(model):
 
 def landed(tier, model):
     landing = tier.land(model.revision)
-    landing.wait(20)
+    landing.wait(60)
     view = open_landing(model.revision, landing.fd, landing.ready_fd, landing.event_fd)
     data = bytes(view.buffer)
     view.close()
@@ -147,7 +147,7 @@ def test_run_that_stays_wrong_is_never_served(ordered, tier):
     ]
     landing = tier.land(ordered.revision)
     with pytest.raises(LandingError, match="not what was committed"):
-        landing.wait(20)
+        landing.wait(60)
     view = open_landing(ordered.revision, landing.fd, landing.ready_fd, landing.event_fd)
     with pytest.raises(LandingError):
         view.wait_extent(5)

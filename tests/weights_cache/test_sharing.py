@@ -74,7 +74,7 @@ class House:
 
     def land(self, name):
         landing = self.tier.land(self.revisions[name])
-        assert landing.wait(20)
+        assert landing.wait(60)
         return landing
 
     def is_right(self, name, landing):
@@ -114,7 +114,7 @@ def test_two_that_share_and_start_together():
     house.store.delay_s = 0.01
     both = {name: house.tier.land(house.revisions[name]) for name in ("base", "variant")}
     for name, landing in both.items():
-        assert landing.wait(20)
+        assert landing.wait(60)
         assert house.is_right(name, landing)
         assert landing.bytes_read + landing.shared_bytes == landing.total_bytes
     house.close()

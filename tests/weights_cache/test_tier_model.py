@@ -69,7 +69,7 @@ class Tier(RuleBasedStateMachine):
                 self.tier.land(REVISIONS[number], pin=pin)
             return
         landing = self.tier.land(REVISIONS[number], pin=pin)
-        assert landing.wait(10)
+        assert landing.wait(60)
         self.loads[number] += landing.source == "region"
         if pin:
             self.pins[number].append(landing)

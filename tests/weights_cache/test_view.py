@@ -57,7 +57,7 @@ def gated():
     view = open_landing(revision, flight.fd, flight.ready_fd, flight.event_fd)
     yield flight, feed, view, landed_bytes(revision, files)
     feed.allow(100)
-    flight.ended.wait(5)
+    flight.ended.wait(60)
     view.close()
     buffer.close()
 
@@ -173,7 +173,7 @@ def test_pages_are_mapped_when_their_extent_is_waited_for_and_once(model, monkey
     )
     tier = HostTier(Endpoint(model.store.url, "AK", "s"), 1 << 30)
     landing = tier.land(model.revision)
-    landing.wait(20)
+    landing.wait(60)
     view = open_landing(model.revision, landing.fd, landing.ready_fd, landing.event_fd)
     spans = [(view.layout.place(each), each.length) for each in model.revision.extents]
     assert present == []

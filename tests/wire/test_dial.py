@@ -54,7 +54,7 @@ def sends(data, *, requests=1, then="close"):
             await asyncio.sleep(0.01)
             writer.transport.abort()
         elif then == "hang":
-            await asyncio.sleep(30)
+            await asyncio.sleep(100)
 
     return script
 
@@ -240,7 +240,7 @@ async def test_giving_up_closes_the_upstream_at_once(when):
             task = asyncio.ensure_future(client(pool))
             await asyncio.sleep(0.05)
             task.cancel()
-        await asyncio.wait_for(closed.wait(), 1)
+        await asyncio.wait_for(closed.wait(), 30)
         assert (pool.num_idle, pool.num_busy) == (0, 0)
 
 

@@ -175,7 +175,7 @@ async def test_a_task_may_wait_for_a_signal_too():
     signal.set()
     signal.set()
 
-    await asyncio.wait_for(task, 1.0)
+    await asyncio.wait_for(task, 30)
 
 
 async def test_a_cancel_before_the_first_step_of_its_task_is_heard():

