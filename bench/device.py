@@ -53,12 +53,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", type=int, default=5, help="runs of each way (5)")
     parser.add_argument("--megabytes", type=int, default=4096, help="size of the model in MiB (4096)")
     parser.add_argument("--device", type=parse_device, default="cuda:0", help="the GPU (cuda:0)")
-    parser.add_argument("--threads", type=int, default=8, help="threads that fill the ring (8)")
 
 
 def measure(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[list[Row], list[str]]:
     """Rows and notes."""
-    torch.set_num_threads(options.threads)
     try:
         device = open_device(options.device)
     except DeviceError as error:
@@ -68,7 +66,7 @@ def measure(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[li
     runs = measure_on(device, options.megabytes, options.runs, say)
     return rows_of(runs, options.megabytes * MIB), [
         f"one model in tensors of {TENSOR_BYTES // MIB} MiB, a store process on this host, HTTP over loopback",
-        f"the ring is {Ring().num_slots} slots of {Ring().slot_bytes // MIB} MiB, filled by {options.threads} threads",
+        f"the ring is {Ring().num_slots} slots of {Ring().slot_bytes // MIB} MiB",
         "every extent is verified as it lands; the first run of each way is not counted",
     ]
 

@@ -142,25 +142,64 @@ def least_cosine(model: Any, tokens: list[int]) -> float:
 
 def _batched(order: dict[str, Any], streams: int, prompt: int, new: int) -> float:
     """Seconds of one crowd, all there from the start; a short one goes before it."""
+    model = _model(order, "paged|sdpa").eval()
+    crowd = _managed_s if "device" in order else _generated_s
+    return crowd(model, streams, prompt, new)
+
+
+def _crowds(streams: int, prompt: int, new: int) -> list[tuple[list[list[int]], int]]:
+    """A short one, and the one that counts: prompts that differ from their first token on, and new tokens."""
+    return [
+        (
+            [[2 + (7 * i + 13 * row + row * row) % 500 for i in range(length)] for row in range(streams)],
+            num_new,
+        )
+        for length, num_new in ((PAGE_TOKENS, 2), (prompt, new))
+    ]
+
+
+def _generated_s(model: Any, streams: int, prompt: int, new: int) -> float:
     import transformers
 
-    model = _model(order, "paged|sdpa")
-    model.eval()
-    make: Any = transformers.GenerationConfig
     settings = transformers.ContinuousBatchingConfig(
         block_size=PAGE_TOKENS,
         num_blocks=streams * (-(-(prompt + new) // PAGE_TOKENS) + 1),
         max_batch_tokens=512,
     )
     started = 0.0
-    for length, num_new in ((PAGE_TOKENS, 2), (prompt, new)):
+    make: Any = transformers.GenerationConfig
+    for prompts, num_new in _crowds(streams, prompt, new):
         asked = make(max_new_tokens=num_new, do_sample=False, eos_token_id=-1)
-        prompts = [
-            [2 + (7 * i + 13 * row + row * row) % 500 for i in range(length)] for row in range(streams)
-        ]
         started = time.perf_counter()
         model.generate_batch(prompts, asked, settings, warmup=False)
     return time.perf_counter() - started
+
+
+def _managed_s(model: Any, streams: int, prompt: int, new: int) -> float:
+    """On a GPU its own choices of sizes, and its graphs captured before the clock runs."""
+    import transformers
+    from transformers.generation.continuous_batching.utils import WorkloadHints
+
+    make: Any = transformers.GenerationConfig
+    started = 0.0
+    with (
+        model.continuous_batching_context_manager(
+            generation_config=make(max_new_tokens=new, do_sample=False, eos_token_id=-1),
+            continuous_batching_config=transformers.ContinuousBatchingConfig(),
+            workload_hints=WorkloadHints(prompt, new, streams),
+            timeout=5,
+        ) as manager,
+        torch.no_grad(),
+    ):
+        for prompts, num_new in _crowds(streams, prompt, new):
+            started, waiting = time.perf_counter(), len(prompts)
+            manager.add_requests(inputs=prompts, max_new_tokens=num_new)
+            while waiting:
+                found = manager.get_result(timeout=1)
+                waiting -= found is not None and found.is_finished()
+                if found is None and not manager.is_running():
+                    raise RuntimeError("transformers' continuous batching ended by itself")
+        return time.perf_counter() - started
 
 
 if __name__ == "__main__":

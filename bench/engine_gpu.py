@@ -35,13 +35,15 @@ def measure(device: str, num_runs: int, say: Callable[[str], None]) -> tuple[lis
     name = torch.cuda.get_device_name(device)
     say(f"{name} reads {bandwidth / 1e9:,.0f} GB/s")
     streams, prompt, new = CROWD
-    (theirs_s,) = batched_s("8b", _cores(), [CROWD], device=device)
     with _engine(device, 1) as engine:
         _crowd_s(engine, 1, PROMPT, 32)  # kernels are compiled, the graph is captured
         one = median(_rate(engine, n + 1) for n in range(num_runs))
+    say(f"one stream: {one:,.1f} tokens a second")
     with _engine(device, streams) as engine:
         _crowd_s(engine, streams, 64, 32)
         ours_s = median(_crowd_s(engine, *CROWD, n + 1) for n in range(num_runs))
+    say(f"{streams} streams: {streams * new / ours_s:,.0f} tokens a second")
+    (theirs_s,) = batched_s("8b", _cores(), [CROWD], device=device)
     rows = [
         compare(
             "one stream of an 8B-shaped model in bfloat16, against the memory's bandwidth",

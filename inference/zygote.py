@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
-import importlib
+import importlib.util
 import os
 import select
 import signal
@@ -52,6 +52,21 @@ ARCHITECTURES = (
 )  # fmt: skip
 """Imported ahead; another one is imported by the child that needs it (about 0.1 s)."""
 OURS = ("inference.engine.process", "inference.inspect")
+ON_DEVICES = "inference.engine.kernels"
+"""Where there is Triton, which comes with torch's CUDA build; to import it touches no device."""
+UNUSED = (
+    "jax",
+    "librosa",
+    "pandas",
+    "pyarrow",
+    "scipy",
+    "sklearn",
+    "tensorflow",
+    "torchaudio",
+    "torchvision",
+)
+"""What transformers imports where it is installed, and no model of ours needs: seconds, memory, and threads (Arrow's
+allocator has one), with which there is no safe fork."""
 LINGER_S = 10.0
 """How long a zygote that nobody uses waits for a node that was killed to come back."""
 SERVE_DEADLINE_S = 10.0
@@ -67,13 +82,14 @@ def prepare() -> float:
     """Import all that an engine needs; the milliseconds it took."""
     started = time.perf_counter()
     os.environ.update(ENVIRONMENT)
+    sys.modules.update(dict.fromkeys(UNUSED))  # type: ignore[arg-type]  # None: as if it were not installed
     gc.disable()  # what an import makes stays: looking through it again and again took 0.5 s of 3.3 (measured)
     import torch  # noqa: PLC0415 - after the environment, and not when this file is only looked at
 
     torch.set_num_threads(1)
     for name in ARCHITECTURES:
         importlib.import_module(f"transformers.models.{name}.modeling_{name}")
-    for name in OURS:
+    for name in (*OURS, *([ON_DEVICES] if importlib.util.find_spec("triton") else [])):
         importlib.import_module(name)
     importlib.import_module("transformers.utils.logging").disable_progress_bar()
     # transformers compiles its 900 renaming patterns at the first load: 180 of a small model's 240 ms (measured)

@@ -1,4 +1,4 @@
-"""Decode steps as recorded graphs: one launch for a step instead of a thousand, which small batches wait for.
+"""Steps as recorded graphs: one launch for a step instead of a thousand, which small steps wait for.
 
 A graph is of one size, so a step is padded to the next size with rows of nobody's. It is captured when steps of that
 size have been computed a few times the plain way: the first tokens after a cold start do not wait for it, and by then
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -16,11 +17,11 @@ import torch
 from inference.engine.paged import PagedStep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 160, 192, 224, 256)
 """Rows of the graphs: half as many again at most are padding, and nothing is where it matters, in a full batch."""
-PLAIN_STEPS = 4
+PLAIN_STEPS = 2
 """Of one size, before it is captured."""
 
 
@@ -38,8 +39,59 @@ class Recorder(Protocol):
         """Record what `work` does; a replay's result lies in the tensor. Raises RuntimeError."""
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One size's graph, what to fill before a replay, and where its logits then are.
+
+    The step is kept because the graph reads its tensors where they lay: memory given out again would be read as them.
+    """
+
+    graph: Graph
+    inputs: torch.Tensor
+    logits: torch.Tensor
+    step: PagedStep
+
+
+class Records:
+    """Graphs by size. `compute` is the plain way; `is_ready` says when capturing may begin."""
+
+    def __init__(
+        self,
+        device: Recorder,
+        compute: Callable[[PagedStep], torch.Tensor],
+        is_ready: Callable[[], bool],
+        num_plain: int,
+    ) -> None:
+        self._device, self._compute, self._is_ready = device, compute, is_ready
+        self._num_plain = num_plain
+        self._seen: Counter[int] = Counter()
+        self._found: dict[int, Recorded] = {}
+        self._refused: set[int] = set()
+
+    @property
+    def sizes(self) -> list[int]:
+        """What is captured."""
+        return sorted(self._found)
+
+    def of(self, size: int, nobodys: Callable[[], tuple[torch.Tensor, PagedStep]]) -> Recorded | None:
+        """The graph of that size, now or never captured; `nobodys` makes inputs that are nobody's, and their step."""
+        if size in self._found:
+            return self._found[size]
+        self._seen[size] += 1
+        if size in self._refused or self._seen[size] <= self._num_plain or not self._is_ready():
+            return None
+        inputs, step = nobodys()
+        try:
+            graph, logits = self._device.capture(lambda: self._compute(step))
+        except RuntimeError:
+            self._refused.add(size)
+            return None
+        self._found[size] = Recorded(graph, inputs, logits, step)
+        return self._found[size]
+
+
 class DecodeGraphs:
-    """Computes steps of one token a row. `compute` is the plain way; `is_ready` says when capturing may begin."""
+    """Computes steps of one token a row."""
 
     def __init__(
         self,
@@ -48,16 +100,13 @@ class DecodeGraphs:
         nobody: int,
         is_ready: Callable[[], bool],
     ) -> None:
-        self._device, self._compute = device, compute
-        self._nobody, self._is_ready = nobody, is_ready
-        self._num_plain: Counter[int] = Counter()
-        self._graphs: dict[int, tuple[Graph, torch.Tensor, torch.Tensor]] = {}
-        self._refused: set[int] = set()
+        self._compute, self._nobody = compute, nobody
+        self._records = Records(device, compute, is_ready, PLAIN_STEPS)
 
     @property
     def sizes(self) -> list[int]:
         """What is captured."""
-        return sorted(self._graphs)
+        return self._records.sizes
 
     def run(self, packed: torch.Tensor) -> torch.Tensor:
         """The logits [rows, vocabulary] of `packed`, [ids, positions, slots] of each row.
@@ -65,34 +114,23 @@ class DecodeGraphs:
         They may be overwritten by the next run, in the order of what the device is told.
         """
         num_rows = packed.shape[1]
-        size = _size_of(num_rows)
-        if size is None or size in self._refused or not self._is_captured(size, packed):
+        size = next_size(SIZES, num_rows)
+        found = None if size is None else self._records.of(size, lambda: self._nobodys(size, packed))
+        if found is None:
             return self._compute(PagedStep.of_singles(packed))
-        graph, inputs, logits = self._graphs[size]
-        inputs[:, :num_rows] = packed
-        inputs[:2, num_rows:] = 0
-        inputs[2, num_rows:] = self._nobody
-        graph.replay()
-        return logits[:num_rows]
+        found.inputs[:, :num_rows] = packed
+        found.inputs[:2, num_rows:] = 0
+        found.inputs[2, num_rows:] = self._nobody
+        found.graph.replay()
+        return found.logits[:num_rows]
 
-    def _is_captured(self, size: int, packed: torch.Tensor) -> bool:
-        if size in self._graphs:
-            return True
-        self._num_plain[size] += 1
-        if self._num_plain[size] <= PLAIN_STEPS or not self._is_ready():
-            return False
-        inputs = torch.zeros(3, size, dtype=packed.dtype, device=packed.device)
+    def _nobodys(self, size: int, like: torch.Tensor) -> tuple[torch.Tensor, PagedStep]:
+        inputs = torch.zeros(3, size, dtype=like.dtype, device=like.device)
         inputs[2] = self._nobody
-        step = PagedStep.of_singles(inputs)
-        try:
-            graph, logits = self._device.capture(lambda: self._compute(step))
-        except RuntimeError:
-            self._refused.add(size)
-            return False
-        self._graphs[size] = graph, inputs, logits
-        return True
+        return inputs, PagedStep.of_singles(inputs)
 
 
-def _size_of(num_rows: int) -> int | None:
-    at = bisect_left(SIZES, num_rows)
-    return SIZES[at] if at < len(SIZES) else None
+def next_size(sizes: Sequence[int], number: int) -> int | None:
+    """The least of these ascending sizes that is not smaller; None if all are."""
+    at = bisect_left(sizes, number)
+    return sizes[at] if at < len(sizes) else None

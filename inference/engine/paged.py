@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from transformers import AttentionInterface
 
+from inference.engine.norms import NormKernel
 from inference.engine.pages import PAGE_TOKENS
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Queries:
     sinks: torch.Tensor | None
 
 
-class Kernels(Protocol):
+class Kernels(NormKernel, Protocol):
     """A device's own part. `pages` are keys and values, each [blocks, KV heads, PAGE_TOKENS, size]."""
 
     def write(

@@ -17,7 +17,9 @@ import torch
 
 from inference.engine.device_sample import Choice
 from inference.engine.graphs import DecodeGraphs
+from inference.engine.norms import fuse_norms
 from inference.engine.paged import PagedAttention, PagedCache, PagedStep
+from inference.engine.prompt_graphs import PromptGraphs
 from inference.engine.sample import ROW_FAULTS
 
 if TYPE_CHECKING:
@@ -58,7 +60,9 @@ class PagedModel:
         kernels = device.kernels()
         self._cache = PagedCache(pool, room, kernels, device.put, device.empty(room.kv_bytes))
         model.set_attn_implementation(PagedAttention(self._cache, kernels).name)
+        fuse_norms(model, kernels)
         self.graphs = DecodeGraphs(device, self._compute, self._cache.nobody, is_whole)
+        self.prompts = PromptGraphs(device, self._compute, self._cache.nobody, is_whole)
         self._last = device.put(torch.zeros(pool.num_slots + 1, dtype=torch.long))
         self._sampled: tuple[Segment, ...] = ()
         self._ahead: Ahead | None = None
@@ -127,6 +131,8 @@ class PagedModel:
         if all(len(part.tokens) == 1 and part.samples for part in step):
             columns = [[part.tokens[0], part.start, part.slot] for part in step]
             return step, self.graphs.run(self._device.put(torch.tensor(columns).T.contiguous()))
+        if (found := self.prompts.run(step)) is not None:
+            return step, found
         ordered = tuple(sorted(step, key=lambda part: len(part.tokens) > 1))
         return ordered, self._compute(PagedStep.of(ordered, self._device.put))
 

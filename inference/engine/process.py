@@ -21,6 +21,7 @@ from inference.engine.blocks import BlockPool
 from inference.engine.classes import class_of, config_of
 from inference.engine.device import open_device
 from inference.engine.device_attach import attach_on
+from inference.engine.device_pace import DevicePace
 from inference.engine.device_room import DeviceRoom
 from inference.engine.embed import Encoder
 from inference.engine.embedding import EmbedLoop
@@ -200,7 +201,7 @@ def paged(
 ) -> tuple[Scheduler, StepModel]:
     """A device's scheduler and model, over the same blocks."""
     pool = BlockPool(room.num_slots, room.num_blocks)
-    scheduler = Scheduler(room.num_slots, eos_ids, num_pages=room.num_pages, pool=pool)
+    scheduler = Scheduler(room.num_slots, eos_ids, num_pages=room.num_pages, pool=pool, pace=DevicePace())
     gates = attached.gates
     model = PagedModel(
         *(attached.model, device, pool, room),

@@ -2,6 +2,7 @@
 
 import torch
 
+from inference.engine.norms import Gain
 from inference.engine.pages import PAGE_TOKENS
 
 
@@ -14,12 +15,21 @@ class ReferenceKernels:
             for stored, new in zip(pages, (keys, values), strict=True):
                 stored[page, :, position % PAGE_TOKENS] = new[:, token]
 
+    def normalise(self, rows, weight, epsilon, gain):
+        numbers = rows.float()
+        numbers = numbers * torch.rsqrt((numbers * numbers).mean(-1, keepdim=True) + epsilon)
+        if gain is Gain.ROUNDED:
+            return numbers.to(rows.dtype) * weight
+        return (numbers * (weight.float() + (gain is Gain.ONE_MORE))).to(rows.dtype)
+
     def attend(self, tokens, pages, asked, out):
         rows = zip(
             *(each.tolist() for each in (asked.slots, asked.firsts, asked.counts, asked.starts)), strict=True
         )
         for slot, first, count, start in rows:
             assert count <= asked.most
+            if not count:
+                continue
             keys, values = (seen(each, asked.tables[slot], start + count) for each in pages)
             for own in range(count):
                 end = start + own + 1

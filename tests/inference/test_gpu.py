@@ -10,6 +10,7 @@ import torch
 from inference.engine.classes import class_of, config_of
 from inference.engine.device import Cuda, DeviceError
 from inference.engine.device_attach import attach_on
+from inference.engine.norms import fuse_norms
 from inference.engine.ring import Ring
 from inference.workers.shell_link import ShellLink
 from tests.inference.test_paged_kernels import check
@@ -84,6 +85,21 @@ def test_the_kernels_as_compiled(dtype, shape, rows, processors):
         window, softcap, has_sinks = others
         more = {"window": window, "softcap": softcap, "has_sinks": has_sinks}
         check(There(TritonKernels(processors)), made | more)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_oss", "qwen3"])
+def test_every_norm_is_one_launch(family, dtype):
+    """Each of three ways to multiply, and of rows of heads: the classes' own numbers, but for roundings."""
+    model = made(family).to(GPU, dtype)
+    norms = [module for module in model.modules() if "RMSNorm" in type(module).__name__]
+    rows = [torch.randn(2, 3, 5, len(norm.weight), device=GPU, dtype=dtype).transpose(1, 2) for norm in norms]
+    with torch.inference_mode():
+        wanted = [norm(each) for norm, each in zip(norms, rows, strict=True)]
+        assert fuse_norms(model, Cuda(GPU).kernels()) == len(norms)
+        found = [norm(each) for norm, each in zip(norms, rows, strict=True)]
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=4 * torch.finfo(dtype).eps, atol=1e-6)
 
 
 def open_files(pid):

@@ -1,5 +1,9 @@
 """Steps on a device, without one: blocks, passes begun ahead, graphs, and tokens that come late."""
 
+import gc
+import weakref
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -62,6 +66,7 @@ def test_a_crowd_is_generate(family):
     rows, scheduler, device = engine(model)
     assert answers(rows, scheduler, orders, arrive_every=3) == expected
     assert rows.num_ahead > 10
+    assert rows.prompts.sizes
     assert sum(graph.num_replays for graph in device.graphs) > 10
 
 
@@ -161,6 +166,56 @@ def test_a_graph_is_captured_late_and_padded_with_nobody():
     assert set(map(tuple, seen[1:])) == {(1, 2, 3, 7)}
     assert graphs.run(packed[:, :1]).tolist() == wanted[:1], "another size goes the plain way first"
     assert graphs.run(packed.repeat(1, SIZES[-1])).tolist() == wanted * SIZES[-1], "none is so large"
+
+
+class Forgetful:
+    """Records as a GPU does: what the work's own names held is not kept by it."""
+
+    def capture(self, work):
+        return SimpleNamespace(replay=lambda: None), work()
+
+
+def test_what_a_graph_reads_is_not_given_out_again():
+    """Its replays read the step's tensors where they lay. (On a GPU the next tokens were `nan`.)"""
+    read = []
+
+    def compute(step):
+        read[:] = map(weakref.ref, (step.rows[0].firsts, step.rows[0].counts, step.ids))
+        return torch.zeros(len(step.slots), 9)
+
+    graphs = DecodeGraphs(Forgetful(), compute, nobody=7, is_ready=lambda: True)
+    packed = torch.tensor([[3], [0], [1]])
+    while not graphs.sizes:
+        graphs.run(packed)
+    gc.collect()
+    assert all(each() is not None for each in read)
+
+
+def test_prompts_go_by_graphs_where_they_fit(llama):
+    """Of up to sixteen rows; more, or more tokens than the largest holds, are computed the plain way."""
+    rows, _, _ = engine(llama[0], num_slots=20, num_blocks=100)
+    for slot in range(20):
+        assert rows._cache._pool.take(40) == slot
+
+    def logits(*counts):
+        step = tuple(
+            Segment(str(slot), slot, 0, tuple(range(2 + slot, 2 + slot + count)), samples=slot % 3 != 1)
+            for slot, count in enumerate(counts)
+        )
+        ids, found = rows.forward(step)
+        assert ids == [
+            part.id for part in sorted(step, key=lambda each: len(each.tokens) > 1) if part.samples
+        ]
+        return found.clone()
+
+    few, many = (5, 9, 2, 7), (4,) * 20
+    plain, crowd = logits(*few), logits(*many)
+    while not rows.prompts.sizes:
+        logits(*few)
+    torch.testing.assert_close(logits(*few), plain, rtol=1e-5, atol=1e-5)
+    assert rows.prompts.sizes == [32]
+    torch.testing.assert_close(logits(*many), crowd, rtol=1e-5, atol=1e-5)
+    assert rows.prompts.sizes == [32]
 
 
 class TestBlocks:

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from inference.link import LinkError, frame_bytes
 from inference.workers import zygote as finding
 from inference.workers.shell_link import ShellError, ShellLink
 from inference.workers.zygote import ZygoteError, build_id, has_ended, launch, log_path, socket_path
-from inference.zygote import _wishes, listen
+from inference.zygote import UNUSED, _wishes, listen
 
 LIGHT = "import sys, inference.zygote as z; z.prepare = lambda: 1.5; z.LINGER_S = {linger}; z.main()"
 """A zygote that imports nothing."""
@@ -206,3 +207,39 @@ def test_another_build_never_meets_an_old_one(tmp_path, monkeypatch):
         seen.add(build_id.__wrapped__())
     assert build_id.__wrapped__() in seen
     assert len(seen) == 2
+
+
+TRANSFORMERS = """
+from importlib.util import find_spec
+from inference.zygote import UNUSED
+found = [name for name in UNUSED if find_spec(name)]
+assert not found, found
+try:
+    import sklearn.metrics
+except ImportError:
+    pass
+"""
+PREPARED = """
+import inference.zygote as z
+z.ARCHITECTURES = z.OURS = ()
+z.prepare()
+assert z.num_threads() == 1
+"""
+
+
+def test_what_no_model_needs_is_as_if_it_were_not_installed(tmp_path):
+    """It may bring a thread (Arrow's allocator does), with which there is no safe fork. The libraries are stand-ins."""
+    for name in UNUSED:
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('this was imported')")
+    (tmp_path / "torch.py").write_text("set_num_threads = print")
+    for name, text in (
+        ("__init__", TRANSFORMERS),
+        ("conversion_mapping", "get_checkpoint_conversion_mapping = print"),
+        ("utils/logging", "disable_progress_bar = print"),
+    ):
+        path = tmp_path / "transformers" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{finding.PACKAGE_ROOT}"}
+    done = subprocess.run([sys.executable, "-c", PREPARED], env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
