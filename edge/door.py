@@ -12,7 +12,7 @@ from edge.admit import Action, Admission, Admissions
 from edge.relay import DEADLINE_S, Journey
 from regions.ask import MAX_BODY_BYTES, read_ask
 from regions.map import REGION, REQUEST_ID
-from wire.dialect import error_body
+from wire.dialect import error_body, id_headers
 from wire.refusal import Refusal
 from wire.timing import Phases
 
@@ -58,8 +58,9 @@ class Door:
         except Refusal as refusal:
             if exchange.status:
                 raise
-            headers = (*refusal.headers(), (REQUEST_ID, request_id))
-            await exchange.respond(refusal.status, headers, error_body(exchange.head.path, refusal))
+            path = exchange.head.path
+            headers = (*refusal.headers(), *id_headers(path, request_id))
+            await exchange.respond(refusal.status, headers, error_body(path, refusal))
 
     def _take_turn(self, admission: Admission, now: float) -> None:
         wait_s = self._buckets.take(admission.digest, now) if admission.digest else None

@@ -17,7 +17,7 @@ from edge.sse import CONTENT_TYPE, error_code, first_event
 from regions.health import Outcome
 from regions.map import ASK, DEADLINE_MS, REGION, REQUEST_ID, ROUTE, TENANT, WAIT_S
 from wire.dial import Answer, DialError
-from wire.dialect import error_event, translated
+from wire.dialect import error_event, id_headers, translated
 from wire.eventcut import EventCut
 from wire.exchange import Disconnected
 from wire.http1 import without_hop_headers
@@ -93,7 +93,7 @@ class Journey:
     ) -> Headers:
         """The region's headers with ours in place of those of the same name."""
         headers = list(without_hop_headers(upstream, _OWN))
-        headers.append((REQUEST_ID, self.request_id))
+        headers += id_headers(self.exchange.head.path, self.request_id)
         if region is not None:
             headers.append((REGION, region))
         replayed = [f"; replayed={each.region}({each.cause})" for each in self.setbacks]

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from wire.refusal import Refusal
 
 MESSAGES: Final = "/v1/messages"
+X_REQUEST_ID: Final = "x-request-id"
+THEIR_REQUEST_ID: Final = "request-id"
 ERROR_TYPES: Final = {
     401: "authentication_error",
     403: "permission_error",
@@ -25,6 +27,12 @@ STREAM_STATUS: Final = 503
 def is_anthropic(path: str) -> bool:
     """Whether clients of this path read Anthropic's errors."""
     return path == MESSAGES or path.startswith(f"{MESSAGES}/")
+
+
+def id_headers(path: str, request_id: str) -> tuple[tuple[str, str], ...]:
+    """A request's id under the name that clients of `path` read, and under ours."""
+    ours = (X_REQUEST_ID, request_id)
+    return (ours, (THEIR_REQUEST_ID, request_id)) if is_anthropic(path) else (ours,)
 
 
 def error_body(path: str, refusal: Refusal) -> bytes:

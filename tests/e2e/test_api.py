@@ -153,6 +153,54 @@ def test_choices_and_their_scores_are_the_same_in_a_stream(platform: RunningPlat
         assert len(top) in {2, 3}, "the likeliest two, and the chosen one if it is neither"
 
 
+RESPONSE: dict[str, Any] = {"model": CHAT, "input": ENTRY["question"], "max_output_tokens": 16}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("change", "key", "kind", "words"),
+    [
+        ({"model": "acme/none"}, None, openai.NotFoundError, "acme/none"),
+        ({"model": EMBED}, None, openai.BadRequestError, EMBED),
+        ({"temperature": 9}, None, openai.BadRequestError, "temperature"),
+        ({"max_output_tokens": 100_000}, None, openai.BadRequestError, "tokens"),
+        ({"input": "one " * 5000}, None, openai.BadRequestError, "tokens"),
+        ({"input": [{"type": "nonsense"}]}, None, openai.BadRequestError, "input[0]"),
+        ({"extra_body": {"nonsense": 1}}, None, openai.BadRequestError, "nonsense"),
+        ({"background": True}, None, openai.BadRequestError, "background"),
+        ({"input": "x" * (1 << 21)}, None, openai.APIStatusError, "exceeds"),
+        ({}, "nf-wrong", openai.AuthenticationError, "key"),
+    ],
+)
+def test_the_official_client_raises_its_own_error_with_our_words(
+    platform: RunningPlatform, stream, change, key, kind, words
+):
+    client = platform.openai(**({"api_key": key} if key else {}))
+    with pytest.raises(kind) as refused:
+        client.responses.create(**RESPONSE | change, stream=stream)
+
+    assert words in refused.value.message
+    assert refused.value.code
+    assert refused.value.request_id
+
+
+def test_what_is_not_kept_cannot_be_asked_for(platform: RunningPlatform):
+    made = platform.openai().responses.create(**RESPONSE)
+    for ask in (platform.openai().responses.retrieve, platform.openai().responses.cancel):
+        with pytest.raises(openai.NotFoundError):
+            ask(made.id)
+
+
+def test_a_response_that_is_left_frees_its_slot(platform: RunningPlatform):
+    client = platform.openai("iad")
+    with client.responses.create(
+        **RESPONSE | {"max_output_tokens": 400, "temperature": 1.5}, stream=True
+    ) as events:
+        assert next(iter(events)).type == "response.created"
+
+    wait_for(lambda: (platform.row("iad", CHAT) or {}).get("running") == 0, 10, "slots free")
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_goes_away_frees_its_slot_streamed_or_not(platform: RunningPlatform, stream):
     """Each hop's connection is cut by the one before it; the worker runs nothing soon after."""

@@ -22,11 +22,12 @@ def said(body: bytes) -> tuple[str, str]:
 
 async def test_a_request_with_their_key_is_served_and_the_key_stays_here(world):
     edge = await world(names=("iad",))
-    status, _, body = await edge.ask(f"{MESSAGES}?beta=true", BODY, key=None, headers=THEIRS)
+    status, answered, body = await edge.ask(f"{MESSAGES}?beta=true", BODY, key=None, headers=THEIRS)
     head, _ = edge.regions["iad"].requests[-1]
 
     assert (status, json.loads(body)) == (200, {"from": "iad"})
     assert head.path == MESSAGES
+    assert answered["request-id"] == answered["x-request-id"]
     assert head.get("x-api-key") is None
     assert head.get("authorization") == f"Bearer {HOP}"
 
@@ -47,7 +48,7 @@ async def test_what_the_edge_refuses(world, path, body, headers, expected):
     status, answered, text = await edge.ask(path, body, key=None, headers=headers)
 
     assert (status, *said(text)) == expected
-    assert answered["x-request-id"]
+    assert answered["request-id"] == answered["x-request-id"], "their client reads it there"
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,14 @@
 
 from typing import Any
 
+import openai
 import openai.types.responses.response_create_params as params
 import pytest
 from openai.types.responses import Response
 
 from inference.api.request import read_chat
 from inference.api.responses import REFUSED, read_response
-from tests.inference.fake_engine import TEXT, VOCABULARY, running_node
+from tests.inference.fake_engine import TEXT, VOCABULARY, Script, running_node
 from tests.inference.test_messages_route import events_of
 from tests.inference.test_node_serving import client, load, post
 from tests.inference.test_tools_node import CITY, THOUGHT, script, tier
@@ -141,6 +142,17 @@ async def test_whole_and_streamed_say_the_same_to_the_official_client(tmp_path: 
     assert [event.sequence_number for event in events] == list(range(len(events)))
     assert (whole.metadata, whole.status, made.status) == ({"a": "b"}, "completed", "completed")
     assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == "I look."
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_full_engine_is_a_rate_limit_to_the_official_client(tmp_path: Any, stream: bool) -> None:
+    async with running_node(tmp_path, Script(failure={"code": "overloaded", "message": "full"})) as node:
+        await load(node)
+        async with client(node) as asked:
+            with pytest.raises(openai.RateLimitError, match="full") as refused:
+                await asked.with_options(max_retries=0).responses.create(**BODY, stream=stream)
+
+    assert refused.value.response.headers["retry-after"]
 
 
 async def test_events_come_in_order_and_a_cut_answer_is_incomplete(tmp_path: Any) -> None:
