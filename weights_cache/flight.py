@@ -7,7 +7,6 @@ sleeps on.
 
 import logging
 import os
-import random
 import threading
 import time
 import weakref
@@ -16,11 +15,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 
-from weights_cache.buffers import Buffer, HostMemoryError
+from weights_cache.buffers import Buffer
 from weights_cache.fetch import RangeReader, ReadError, blob_path
+from weights_cache.ground import Ground
 from weights_cache.handoff import Given
 from weights_cache.keep import Elsewhere, Keep, NoKeep, nowhere
 from weights_cache.marks import Marks
+from weights_cache.patience import NUM_BAD_TRIES, RETRY_FOR_S, pause_s
 from weights_cache.plan import layout
 from weights_cache.revision import Extent, Revision
 from weights_cache.runs import Runs, pieces
@@ -28,9 +29,6 @@ from weights_cache.sources import Sources, Work, corrupt
 from weights_cache.view import LandingError
 
 NUM_HANDOVERS = 2  # readers of one load that may die and be replaced; a fault that kills every reader ends it
-NUM_BAD_TRIES = 3  # the same wrong bytes three times: the object itself is wrong
-RETRY_FOR_S = 15.0  # a store that is killed and restarted is back within seconds
-FIRST_PAUSE_S, LAST_PAUSE_S = 0.05, 1.0  # between tries, doubling, with jitter
 PROGRESS_EACH_S = 0.1  # the gateway shows at most four a second
 LEAST_S = 1e-6  # a clock's tick: nothing takes no time
 
@@ -53,12 +51,6 @@ class Progress:
 
 
 OnProgress = Callable[[Progress], None]
-
-
-def pause_s(attempt: int) -> float:
-    """How long to wait after failed try number `attempt` (from 0): doubling, between half and all of it."""
-    jitter = random.uniform(0.5, 1.0)  # noqa: S311 - not a secret
-    return float(min(LAST_PAUSE_S, FIRST_PAUSE_S * 2**attempt) * jitter)
 
 
 class Flight:
@@ -93,7 +85,7 @@ class Flight:
         self._running, self._done_bytes = 0, 0
         self._returned: list[int] = []
         self._num_deaths = 0
-        self._populated = bytearray(len(revision.extents))
+        self._ground = Ground(buffer, self._layout, revision.extents, self._work)
         self._begun, self._elapsed_s, self._told = time.monotonic(), 0.0, 0.0
         self.fd = buffer.read_only_fd()
         self._marks = Marks(len(revision.extents))
@@ -205,7 +197,7 @@ class Flight:
 
     def _land_here(self, number: int) -> bool:
         """Have an extent without the store, if this host has it. Raises LandingError."""
-        found = self.here.land(number, self._memory, self._view)
+        found = self.here.land(number, self._ground.memory, self._ground.view)
         if found:
             self._mark(number, self.revision.extents[number])
         return found
@@ -224,7 +216,7 @@ class Flight:
         """The memory of each extent in turn; the one before is verified, and marked, when the next is asked for."""
         for number in run:
             extent = self.revision.extents[number]
-            with self._memory(number) as view:
+            with self._ground.memory(number) as view:
                 started = time.monotonic()
                 yield view
                 self._note_fetched(extent, started)
@@ -237,7 +229,7 @@ class Flight:
     def _land(self, reader: RangeReader, number: int) -> None:
         """Fetch, verify and mark one extent; some times over if it is wrong. Raises LandingError."""
         extent = self.revision.extents[number]
-        with self._memory(number) as view:
+        with self._ground.memory(number) as view:
             for attempt in range(NUM_BAD_TRIES):
                 self._fetch(reader, extent, view)
                 if self._work.verified(extent, view):
@@ -247,22 +239,6 @@ class Flight:
             else:
                 raise corrupt(self.revision, extent)
         self._mark(number, extent)
-
-    def _memory(self, number: int) -> memoryview:
-        """Where an extent lands, its pages there. Raises LandingError."""
-        extent, started = self.revision.extents[number], time.monotonic()
-        place = self._layout.place(extent)
-        if not self._populated[number]:
-            try:
-                self.buffer.populate(place, extent.length)
-            except HostMemoryError as error:
-                raise LandingError("host_memory_full", str(error)) from error
-            self._populated[number] = 1
-            self._work.spend("allocate", started)
-        return self._view(place, extent.length)
-
-    def _view(self, place: int, length: int) -> memoryview:
-        return self.buffer.view()[place : place + length]
 
     def _fetch(self, reader: RangeReader, extent: Extent, view: memoryview) -> None:
         path = blob_path(self.revision.files[extent.file].blake3)

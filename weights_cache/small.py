@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from blake3 import blake3
 
 from weights_cache.fetch import RangeReader, ReadError, blob_path
-from weights_cache.flight import NUM_BAD_TRIES, RETRY_FOR_S, pause_s
+from weights_cache.patience import NUM_BAD_TRIES, RETRY_FOR_S, pause_s
 from weights_cache.revision import FileEntry, Revision
 from weights_cache.view import LandingError
 

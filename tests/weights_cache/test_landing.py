@@ -11,7 +11,7 @@ import pytest
 
 from storage.client.sdk import Endpoint
 from weights_cache.cache import HostTier
-from weights_cache.flight import blob_path
+from weights_cache.fetch import blob_path
 from weights_cache.plan import layout
 from weights_cache.view import LandingError, open_landing
 
