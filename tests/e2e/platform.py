@@ -30,8 +30,8 @@ from tests.zygote import share
 ROOT = Path(__file__).resolve().parents[2]
 TINYCHAT = ROOT / "examples" / "tinychat" / "model"
 QUESTIONS = ROOT / "examples" / "tinychat" / "questions.json"
-START_S = 90.0
-LIVE_S = 90.0
+START_S = 150.0
+LIVE_S = 150.0
 CHAT = "examples/tinychat"
 
 
