@@ -15,6 +15,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from inference.zygote import ENVIRONMENT
 from tests import workers, zygote
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 # before torch: tests compute as an engine does, and collecting them leaves no thread that a fork would lose
 os.environ.update(ENVIRONMENT)
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")  # a busy machine is slow, not wrong
 gc.disable()  # until `pytest_collection_finish`
 
 E2E = "tests/e2e/"

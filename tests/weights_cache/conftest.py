@@ -2,15 +2,11 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 from weights_cache.mounts import lies_in_memory
 
 from .samples import described, tiny_files
 from .store_script import ScriptedStore, objects_of
-
-settings.register_profile("weights_cache", deadline=None)  # a busy machine is slow, not wrong
-settings.load_profile("weights_cache")
 
 
 class Model:
