@@ -103,9 +103,8 @@ def _start(ask: PageAsk) -> bytes | None:
         return ask.prefix
     if ask.inclusive:
         return ask.after
-    rolled_up = ask.delimiter and ask.after.endswith(ask.delimiter) and len(ask.after) > len(ask.prefix)
-    if rolled_up and ask.after.startswith(ask.prefix):
-        return successor(ask.after)
+    if ask.after.startswith(ask.prefix) and _common_prefix(ask.after, ask) == ask.after:
+        return successor(ask.after)  # it was shown for all that is under it
     return ask.after + b"\x00"
 
 

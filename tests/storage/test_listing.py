@@ -1,6 +1,6 @@
 import sqlite3
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from storage.index.listing import PageAsk, decode_token, encode_token, page_of, scan_objects, successor
@@ -36,6 +36,9 @@ def expected(keys, prefix: bytes, delimiter: bytes) -> list[tuple[str, bytes]]:
 
 
 @given(keys=KEYS, prefix=TEXTS, delimiter=st.sampled_from([b"", b"/", b"a", b"ab"]), size=st.integers(1, 4))
+@example(
+    keys={b"ab", b"aba"}, prefix=b"a", delimiter=b"ab", size=1
+)  # a key that ends as a common prefix would
 @settings(max_examples=300, deadline=None)
 def test_pages_together_are_the_listing(keys, prefix, delimiter, size):
     scan = scan_objects(database(keys), "models")
