@@ -195,7 +195,9 @@ def start(state: Path, *words: str) -> Iterator[RunningPlatform]:
     turn = (Path(tempfile.gettempdir()) / "nearfield-tests.lock").open("w")
     fcntl.flock(turn, fcntl.LOCK_EX)  # two platforms that start at once could pick the same free port
     share(state)
-    log = (state.parent / f"{state.name}.log").open("w+")
+    path = state.parent / f"{state.name}.log"
+    path.unlink(missing_ok=True)
+    log = path.open("a")  # it writes at the end, wherever we read
     process = subprocess.Popen(
         [sys.executable, "-m", "deploy", "up", "--state", str(state), *words],
         stdout=log,
@@ -206,7 +208,7 @@ def start(state: Path, *words: str) -> Iterator[RunningPlatform]:
     )
     platform = RunningPlatform(state, process)
     try:
-        wait_for(lambda: _up(platform, log), START_S, "platform up")
+        wait_for(lambda: _up(platform, path), START_S, "platform up")
         turn.close()  # its ports are bound: another may look for free ones
         yield platform
     finally:
@@ -224,12 +226,10 @@ def start(state: Path, *words: str) -> Iterator[RunningPlatform]:
     wait_for(lambda: not {p for p in left if Path(f"/proc/{p}").exists()}, 10, f"processes gone: {left}")
 
 
-def _up(platform: RunningPlatform, log: Any) -> bool:
+def _up(platform: RunningPlatform, log: Path) -> bool:
     if platform.process.poll() is not None:
-        log.seek(0)
-        raise AssertionError(f"`nearfield up` ended with {platform.process.returncode}:\n{log.read()}")
-    log.seek(0)
-    return "Nearfield is up" in log.read() and hears_every_region(platform)
+        raise AssertionError(f"`nearfield up` ended with {platform.process.returncode}:\n{log.read_text()}")
+    return "Nearfield is up" in log.read_text() and hears_every_region(platform)
 
 
 def hears_every_region(platform: RunningPlatform) -> bool:
