@@ -43,4 +43,4 @@ def test_rows_are_judged_against_what_the_links_can_do(run, holds):
 @pytest.mark.parametrize(("name", "words"), [("cuda:63", "CUDA device"), ("cpu", "nothing to copy")])
 def test_without_a_gpu_it_says_so(name, words):
     with pytest.raises(SystemExit, match=words):
-        command.main(["device", "--device", name, "--threads", "1"])
+        command.main(["device", "--device", name])
