@@ -27,28 +27,35 @@ _SAID: Final = re.compile(r"([^ ]{1,161}) ([01]) ([0-9]{1,9}) ([0-9]{1,9})")  # 
 
 
 class Asked(NamedTuple):
-    """What a path is for: the kind of model that answers there (None: any), and the field that has the prompt.
+    """What a path is for: the kinds of model that answer there (none: any), and the field that has the prompt.
 
     `is_bounded`: a prompt longer than the model takes is refused; other paths count or cut it.
     """
 
-    kind: Kind | None
+    kinds: tuple[Kind, ...]
     prompt: str
     is_bounded: bool = True
 
 
 ASKED: Final[dict[str, Asked]] = {
-    "/v1/chat/completions": Asked("generate", "messages"),
-    "/v1/completions": Asked("generate", "prompt"),
-    "/v1/messages": Asked("generate", "messages"),
-    "/v1/messages/count_tokens": Asked("generate", "messages", is_bounded=False),
-    "/v1/responses": Asked("generate", "input"),
-    "/v1/embeddings": Asked("embed", "input"),
-    **dict.fromkeys(("/v1/rerank", "/v2/rerank", "/rerank"), Asked("embed", "documents", is_bounded=False)),
-    **dict.fromkeys(("/v1/tokenize", "/tokenize"), Asked(None, "prompt", is_bounded=False)),
-    **dict.fromkeys(("/v1/detokenize", "/detokenize"), Asked(None, "tokens", is_bounded=False)),
+    "/v1/chat/completions": Asked(("generate",), "messages"),
+    "/v1/completions": Asked(("generate",), "prompt"),
+    "/v1/messages": Asked(("generate",), "messages"),
+    "/v1/messages/count_tokens": Asked(("generate",), "messages", is_bounded=False),
+    "/v1/responses": Asked(("generate",), "input"),
+    "/v1/embeddings": Asked(("embed",), "input"),
+    **dict.fromkeys(
+        ("/v1/rerank", "/v2/rerank", "/rerank"), Asked(("embed", "rerank"), "documents", is_bounded=False)
+    ),
+    **dict.fromkeys(("/v1/tokenize", "/tokenize"), Asked((), "prompt", is_bounded=False)),
+    **dict.fromkeys(("/v1/detokenize", "/detokenize"), Asked((), "tokens", is_bounded=False)),
 }
 """The paths of inference requests, beside their names at vLLM, Jina and Cohere."""
+SERVED_AT: Final[dict[Kind, str]] = {
+    "generate": "/v1/chat/completions or /v1/completions",
+    "embed": "/v1/embeddings and /v1/rerank",
+    "rerank": "/v1/rerank",
+}
 
 
 class Ask(NamedTuple):
@@ -87,8 +94,8 @@ def read_ask(path: str, body: bytes) -> Ask:
         model = _model(name)
     except BadNameError as error:
         raise Refusal(404, "model_not_found", f"No such model: {error}.", param="model") from error
-    kind, field, is_bounded = ASKED[path]
-    stream = document.get("stream") is True and kind == "generate" and is_bounded
+    kinds, field, is_bounded = ASKED[path]
+    stream = document.get("stream") is True and "generate" in kinds and is_bounded
     prompt = document.get(field)
     messages = document.get("messages", prompt if field == "input" and _has_messages(prompt) else None)
     if isinstance(messages, list):
@@ -120,13 +127,10 @@ def _of_messages(messages: list[Any]) -> tuple[int, int]:
 
 
 def refuse_misfit(ask: Ask, path: str, kind: Kind, max_len: int) -> None:
-    """Raises Refusal 400 for a model of the other kind, or a prompt that cannot fit its `max_len` tokens."""
+    """Raises Refusal 400 for a model of another kind, or a prompt that cannot fit its `max_len` tokens."""
     wanted, field, is_bounded = ASKED[path]
-    if wanted not in {None, kind}:
-        right = (
-            "/v1/embeddings and /v1/rerank" if kind == "embed" else "/v1/chat/completions or /v1/completions"
-        )
-        raise Refusal(400, "bad_request", f"{ask.model} is served at {right}.", param="model")
+    if wanted and kind not in wanted:
+        raise Refusal(400, "bad_request", f"{ask.model} is served at {SERVED_AT[kind]}.", param="model")
     if is_bounded and ask.least_tokens > max_len:
         text = f"The prompt has at least {ask.least_tokens} tokens; {ask.model} takes {max_len}. Shorten it."
         raise Refusal(400, "context_length_exceeded", text, param=field)

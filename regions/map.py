@@ -108,7 +108,7 @@ class RolloutState(StrEnum):
 
 
 SERVING: Final = frozenset({RolloutState.LIVE, RolloutState.DRAINING})
-Kind = Literal["generate", "embed"]
+Kind = Literal["generate", "embed", "rerank"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,7 +181,7 @@ _MODEL: Final[Mapping[str, Reader]] = {
     "revision": _revision,
     "state": RolloutState,
     "tier": Tier,
-    "kind": _one_of("generate", "embed"),
+    "kind": _one_of("generate", "embed", "rerank"),
     "bytes": _count,
     "max_len": _count,
     "running": _count,

@@ -84,7 +84,7 @@ class LeftOut:
 class ModelFacts:
     """What only transformers can say about a model; made by the node's `POST /inspect`."""
 
-    kind: Literal["generate", "embed"]
+    kind: Literal["generate", "embed", "rerank"]
     architecture: str
     model_type: str
     dtype: str
@@ -258,7 +258,7 @@ _EXTENT = {
     "tensors": several(_index, MAX_TENSORS),
 }
 _FACTS = {
-    "kind": one_of("generate", "embed"),
+    "kind": one_of("generate", "embed", "rerank"),
     "architecture": _short,
     "model_type": _short,
     "dtype": _short,

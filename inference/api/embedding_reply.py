@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from inference.api.request import EmbeddingRequest
     from inference.api.serving import Children
     from inference.api.visit import Visit
+    from inference.link import Message
     from inference.workers.host import Host
     from inference.workers.worker import ResidentModel
 
@@ -71,19 +72,24 @@ class EmbeddingReply(ModelReply):
         return rows
 
 
-async def encode_all(model: ResidentModel, texts: list[str]) -> list[list[int]]:
+async def encode_all(model: ResidentModel, texts: list[str], *, add_special: bool = True) -> list[list[int]]:
     """The texts' token ids, with the tokenizer's begin and end; long ones are cut in a thread."""
     encode = model.text.vocabulary.encode_all
     if sum(map(len, texts)) > THREAD_CHARS:
-        return await asyncio.to_thread(encode, texts, add_special=True)
-    return encode(texts, add_special=True)
+        return await asyncio.to_thread(encode, texts, add_special=add_special)
+    return encode(texts, add_special=add_special)
 
 
-async def vectors_of(model: ResidentModel, rows: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-    """The vectors of `rows`, in their order."""
+async def vectors_of(
+    model: ResidentModel, rows: Sequence[Sequence[int]], segments: Sequence[Sequence[int]] = ()
+) -> NDArray[np.float32]:
+    """The vectors of `rows`, in their order. `segments`: of pairs, each token's."""
     groups = list(batches(rows))
     found: dict[int, NDArray[np.float32]] = {}
-    orders = [{"op": "embed", "batch": [rows[index] for index in group]} for group in groups]
+    orders: list[Message] = [{"op": "embed", "batch": [rows[index] for index in group]} for group in groups]
+    if segments:
+        for order, group in zip(orders, groups, strict=True):
+            order["segments"] = [segments[index] for index in group]
     with await model.calls.open(orders) as call:
         num_left = len(groups)
         while num_left:

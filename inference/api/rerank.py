@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 MAX_DOCUMENTS = 2_048
 """Jina's own bound; Cohere has 1,000."""
+MAX_PAIR_TOKENS = 1 << 20
+"""Of all pairs of a request, each with the whole query in it: `MAX_DOCUMENTS` pairs of 512 tokens."""
 
 _text = string(MAX_PROMPT_CHARS, 1)
 
@@ -93,9 +95,9 @@ def read_rerank(body: dict[str, Any]) -> RerankRequest:
 
 
 class RerankReply(ModelReply):
-    """Relevance is the cosine of the query's and the document's vectors."""
+    """Relevance is what a cross-encoder makes of both texts together, or the cosine of an embedding model's vectors."""
 
-    kinds = frozenset({"embed"})
+    kinds = frozenset({"embed", "rerank"})
     operation = "rerank"
 
     def __init__(
@@ -109,9 +111,11 @@ class RerankReply(ModelReply):
         """See `Reply`."""
         visit = self._visit
         with self._resident() as model:
-            rows = await self._rows(model)
+            paired = model.revision.facts.kind == "rerank"
+            rows, segments = await (self._pairs(model) if paired else self._rows(model))
             visit.phases.mark("tokenize")
-            scores = _cosines(np.asarray(await vectors_of(model, rows)))
+            vectors = np.asarray(await vectors_of(model, rows, segments))
+            scores = _sigmoids(vectors[:, 0]) if paired else _cosines(vectors)
             visit.note_first(visit.phases.total_ms())
             body = rerank_body(self._request, scores, sum(map(len, rows)))
             visit.phases.mark("decode")
@@ -119,15 +123,31 @@ class RerankReply(ModelReply):
             self._stay.used(sum(map(len, rows)), 0)
         await outlet.whole(200, headers, body)
 
-    async def _rows(self, model: ResidentModel) -> list[list[int]]:
-        """The query's ids, then each document's."""
+    async def _rows(self, model: ResidentModel) -> tuple[list[list[int]], list[list[int]]]:
+        """The query's ids, then each document's; each is one segment."""
         texts = [self._request.query, *self._request.documents]
         query, *documents = await encode_all(model, texts)
         most = model.limits.max_len
         kept = documents if self._request.max_tokens is None else self._cut(documents, most)
         _check_fits([query], most, "query")
         _check_fits(kept, most, "documents")
-        return [query, *kept]
+        return [query, *kept], []
+
+    async def _pairs(self, model: ResidentModel) -> tuple[list[list[int]], list[list[int]]]:
+        """The query's ids joined with each document's, and which segment each token belongs to."""
+        pairing, most = model.text.vocabulary.pairing(), model.limits.max_len
+        if pairing is None:
+            raise _no_pairs(model)
+        texts = [self._request.query, *self._request.documents]
+        query, *documents = await encode_all(model, texts, add_special=False)
+        room = most - pairing.num_marks - len(query)
+        if room < 1:
+            raise _too_long("query", most - room, most)
+        if self._request.max_tokens is not None:
+            documents = [row[: min(self._request.max_tokens, room)] for row in documents]
+        _check_pairs([most - room + len(row) for row in documents], most)
+        segments = [pairing.segments(len(query), len(row)) for row in documents]
+        return [pairing.joined(query, row) for row in documents], segments if pairing.has_segments else []
 
     def _cut(self, documents: Sequence[list[int]], most: int) -> list[list[int]]:
         """Beginnings, each with its own last token, which closes a text where the tokenizer has one that does."""
@@ -140,12 +160,40 @@ def _check_fits(rows: Sequence[Sequence[int]], most: int, param: str) -> None:
         if not row:
             raise Refusal(400, "invalid_value", f"{param!r} holds a text without tokens.", param=param)
         if len(row) > most:
-            at = f"documents[{number}]" if param == "documents" else param
-            message = (
-                f"This model takes at most {most:,} tokens; {at!r} has {len(row):,}. "
-                "Shorten it, or have documents cut by 'max_tokens_per_doc'."
-            )
-            raise Refusal(400, "context_length_exceeded", message, param=at)
+            raise _too_long(f"documents[{number}]" if param == "documents" else param, len(row), most)
+
+
+def _check_pairs(lengths: Sequence[int], most: int) -> None:
+    for number, length in enumerate(lengths):
+        if length > most:
+            raise _too_long(f"documents[{number}]", length, most, " with the query")
+    if (total := sum(lengths)) > MAX_PAIR_TOKENS:
+        message = (
+            f"The query with each of the documents makes {total:,} tokens; at most {MAX_PAIR_TOKENS:,} are read in "
+            "one request. Send fewer documents."
+        )
+        raise Refusal(400, "context_length_exceeded", message, param="documents")
+
+
+def _too_long(at: str, num_tokens: int, most: int, beside: str = "") -> Refusal:
+    message = (
+        f"This model takes at most {most:,} tokens; {at!r} has {num_tokens:,}{beside}. "
+        "Shorten it, or have documents cut by 'max_tokens_per_doc'."
+    )
+    return Refusal(400, "context_length_exceeded", message, param=at)
+
+
+def _no_pairs(model: ResidentModel) -> Refusal:
+    message = (
+        f"The tokenizer of {model.revision.model} does not join two texts; push one that has a pair template."
+    )
+    return Refusal(400, "wrong_model_kind", message, param="model")
+
+
+def _sigmoids(logits: np.ndarray[Any, np.dtype[np.float32]]) -> list[float]:
+    """Of each, in float64: no logit is so large that it overflows, and few so large that they look the same."""
+    scores: list[float] = np.exp(-np.logaddexp(0.0, -logits.astype(np.float64))).tolist()
+    return scores
 
 
 def _cosines(vectors: np.ndarray[Any, np.dtype[np.float32]]) -> list[float]:

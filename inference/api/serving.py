@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 
 THREAD_CHARS = 4096
 """Longer texts are tokenized in a thread: about a millisecond of the loop's time."""
+USES = {
+    "generate": "generates text and makes no embeddings; use /v1/chat/completions or /v1/completions",
+    "embed": "makes embeddings and no text; use /v1/embeddings",
+    "rerank": "scores documents for a query and makes neither text nor embeddings; use /v1/rerank",
+}
+"""What a model of each kind does, for whom it cannot serve."""
 JSON_HEADERS = {"content-type": "application/json"}
 
 
@@ -258,13 +264,7 @@ def check_prompt(tokens: Sequence[int], param: str) -> None:
 
 
 def _wrong_kind(model: ResidentModel) -> Refusal:
-    name = model.revision.model
-    if model.revision.facts.kind == "embed":
-        message = f"{name} makes embeddings and no text; use /v1/embeddings."
-    else:
-        message = (
-            f"{name} generates text and makes no embeddings; use /v1/chat/completions or /v1/completions."
-        )
+    message = f"{model.revision.model} {USES[model.revision.facts.kind]}."
     return Refusal(400, "wrong_model_kind", message, param="model")
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class TokenReply(ModelReply):
     """One JSON object about a model's tokens."""
 
-    kinds = frozenset({"generate", "embed"})
+    kinds = frozenset({"generate", "embed", "rerank"})
     operation = ""
 
     def __init__(

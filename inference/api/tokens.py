@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from tokenizers import Tokenizer
 
+from inference.api.pairing import Pairing
 from inference.api.pieces import PieceReader, piece_reader
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 MAX_WINDOW_TOKENS = 64
 """Of a decoder chain we do not know: tokens kept as context before a text is taken as it stands."""
+TRIAL = "a"
+"""A text that is joined to itself, to see what a tokenizer puts around a pair."""
 REPLACEMENT = "\ufffd"
 
 
@@ -77,6 +80,11 @@ class Vocabulary:
             list(found.ids)
             for found in self._tokenizer.encode_batch_fast(texts, add_special_tokens=add_special)
         ]
+
+    def pairing(self) -> Pairing | None:
+        """How it joins two texts; None if it does not show that."""
+        found = self._tokenizer.encode(TRIAL, TRIAL)
+        return Pairing.seen(found.ids, found.type_ids, found.sequence_ids)
 
     def names_of(self, tokens: list[int]) -> list[str]:
         """The tokens as the tokenizer's own file writes them; "" for an id that is none."""

@@ -14,6 +14,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
     MODEL_MAPPING,
     MODEL_MAPPING_NAMES,
 )
@@ -27,7 +29,9 @@ EMBED_FAMILIES = frozenset({
     "bert", "camembert", "deberta", "deberta-v2", "distilbert", "electra", "ernie", "mpnet", "nomic_bert",
     "modernbert", "roberta", "xlm-roberta",
 })  # fmt: skip
-"""Bidirectional text encoders whose last hidden states are pooled into a sentence vector."""
+"""Bidirectional text encoders: last hidden states are pooled into a sentence vector, or a head scores a pair."""
+CLASSIFIER = "ForSequenceClassification"
+"""How the names of classes end whose head scores; with one label they are the cross-encoders that rerank."""
 DROPPED_FIELDS = frozenset({
     "attn_implementation", "auto_map", "experts_implementation", "fusion_config", "kernel_config",
     "name_or_path", "transformers_weights", "trust_remote_code", "use_kernels",
@@ -77,11 +81,14 @@ def config_of(values: Mapping[str, Any]) -> PreTrainedConfig:
 
 
 def kind_of(config: PreTrainedConfig, *, has_pooling: bool) -> str:
-    """What transformers can do with such a config: "generate" or "embed".
+    """What transformers can do with such a config: "generate", "embed" or "rerank".
 
     Raises:
-        ConfigRefused: neither.
+        ConfigRefused: none of them.
     """
+    if not has_pooling and _has_classifier(config):
+        _check_cross_encoder(config)
+        return "rerank"
     if config.model_type in EMBED_FAMILIES and config.model_type in MODEL_MAPPING_NAMES:
         return "embed"
     if has_pooling:
@@ -95,14 +102,44 @@ def kind_of(config: PreTrainedConfig, *, has_pooling: bool) -> str:
     raise ConfigRefused(
         "unknown_architecture",
         f"transformers has no text generation for model_type {config.model_type}",
-        "push a causal language model or a sentence encoder",
+        "push a causal language model, a sentence encoder or a cross-encoder",
     )
+
+
+def _has_classifier(config: PreTrainedConfig) -> bool:
+    named = config.architectures
+    return isinstance(named, list) and any(str(name).endswith(CLASSIFIER) for name in named)
+
+
+def _check_cross_encoder(config: PreTrainedConfig) -> None:
+    """Raises ConfigRefused for a classifier that is no encoder, or that tells several labels apart."""
+    if (
+        config.model_type not in EMBED_FAMILIES
+        or config.model_type not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    ):
+        raise ConfigRefused(
+            "unknown_architecture",
+            f"sequence classification by {config.model_type} models is not served",
+            f"push a cross-encoder of {', '.join(sorted(EMBED_FAMILIES))}",
+        )
+    if config.num_labels != 1:
+        raise ConfigRefused(
+            "several_labels",
+            f"config.json says {config.num_labels} labels, and what is served of sequence classification is "
+            "reranking by one score",
+            "push a cross-encoder with one label (`id2label` has one entry); for embeddings, the encoder without "
+            "its head, with the `architectures` that it then has",
+        )
 
 
 def class_of(config: PreTrainedConfig, kind: str) -> type[PreTrainedModel]:
     """The class that serves a config of this kind."""
-    mapping: Any = MODEL_MAPPING if kind == "embed" else MODEL_FOR_CAUSAL_LM_MAPPING
-    found: type[PreTrainedModel] = mapping[type(config)]
+    mappings: dict[str, Any] = {
+        "embed": MODEL_MAPPING,
+        "generate": MODEL_FOR_CAUSAL_LM_MAPPING,
+        "rerank": MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    }
+    found: type[PreTrainedModel] = mappings[kind][type(config)]
     return found
 
 

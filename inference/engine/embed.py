@@ -1,18 +1,21 @@
-"""Sentence vectors: rows of many requests share a pass, under a budget of padded tokens.
+"""Sentence vectors and scores of pairs: rows of many requests share a pass, under a budget of padded tokens.
 
 `Batcher` (plain Python) chooses which rows of which orders go next; `Encoder` computes them with the
-class' own forward pass and pools. Rows are padded to the longest of their pass and masked.
+class' own forward pass and pools, `Scorer` with the class' own head. Rows are padded to the longest of their pass
+and masked.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import TYPE_CHECKING
 
 import torch
 
 from inference.engine.device import device_of
+from inference.engine.orders import NUM_SEGMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +30,9 @@ waits for no more than one pass."""
 MAX_WAITING_ROWS = 16_384
 """Rows of all orders together; the node refuses earlier by its own limit."""
 
+UNSEGMENTED = frozenset({"camembert", "roberta", "xlm-roberta"})
+"""Families trained without segments: their tokenizers in transformers give none, whatever the sizes in the config."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -35,6 +41,7 @@ class Place:
     id: str
     row: int
     tokens: tuple[int, ...]
+    segments: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -66,7 +73,9 @@ class Batcher:
         if order.id in self._asked or self.num_rows + len(order.rows) > MAX_WAITING_ROWS:
             return False
         self._asked[order.id] = _Asked(order)
-        places = [Place(order.id, number, row) for number, row in enumerate(order.rows)]
+        segments = order.segments or ((),) * len(order.rows)
+        rows = zip(order.rows, segments, strict=True)
+        places = [Place(order.id, number, row, parts) for number, (row, parts) in enumerate(rows)]
         self._rows.extend(sorted(places, key=lambda place: len(place.tokens)))
         return True
 
@@ -112,15 +121,13 @@ class Encoder:
         self._normalize = normalize
         self._pad_id = model.config.pad_token_id or 0
 
-    def encode(self, rows: Sequence[tuple[int, ...]]) -> torch.Tensor:
-        """The vectors of token rows: [rows, size] float32."""
-        longest = max(map(len, rows))
-        ids = torch.tensor(
-            [[*row, *[self._pad_id] * (longest - len(row))] for row in rows], device=self._device
-        )
-        mask = torch.tensor(
-            [[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=self._device
-        )
+    def encode(
+        self, rows: Sequence[tuple[int, ...]], segments: Sequence[tuple[int, ...]] = ()
+    ) -> torch.Tensor:
+        """The vectors of token rows: [rows, size] float32. A text that is embedded is one segment."""
+        del segments
+        ids = torch.tensor(padded(rows, max(map(len, rows)), self._pad_id), device=self._device)
+        mask = torch.tensor(mask_of(rows), device=self._device)
         with torch.inference_mode():
             states = self._model(input_ids=ids, attention_mask=mask).last_hidden_state.float()
         return self._finished(self._pooled(states, mask[:, :, None].float())).cpu()
@@ -132,6 +139,41 @@ class Encoder:
 
     def _finished(self, vectors: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.normalize(vectors, dim=-1) if self._normalize else vectors
+
+
+class Scorer:
+    """A cross-encoder: its head's one number for each row, a query and a document that its tokenizer has joined."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self._model = model
+        self._device = device_of(model)
+        self._pad_id = model.config.pad_token_id or 0
+        told = "token_type_ids" in signature(model.forward).parameters
+        known = getattr(model.config, "type_vocab_size", 0) >= NUM_SEGMENTS
+        self._has_segments = told and known and model.config.model_type not in UNSEGMENTED
+
+    def encode(
+        self, rows: Sequence[tuple[int, ...]], segments: Sequence[tuple[int, ...]] = ()
+    ) -> torch.Tensor:
+        """The logits of token rows: [rows, 1] float32. `segments`: each row's, or () where all are 0."""
+        longest = max(map(len, rows))
+        given = {"input_ids": padded(rows, longest, self._pad_id), "attention_mask": mask_of(rows)}
+        if self._has_segments:
+            given["token_type_ids"] = padded(segments or [()] * len(rows), longest, 0)
+        with torch.inference_mode():
+            tensors = {name: torch.tensor(value, device=self._device) for name, value in given.items()}
+            logits: torch.Tensor = self._model(**tensors).logits
+        return logits.float().cpu()
+
+
+def padded(rows: Sequence[Sequence[int]], length: int, filler: int) -> list[list[int]]:
+    """The rows, each as long as `length`."""
+    return [[*row, *[filler] * (length - len(row))] for row in rows]
+
+
+def mask_of(rows: Sequence[Sequence[int]]) -> list[list[int]]:
+    """1 where a row has a token, 0 where it is padded."""
+    return padded([[1] * len(row) for row in rows], max(map(len, rows)), 0)
 
 
 def little_endian(vectors: torch.Tensor) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""The loop of an embedding engine: orders in, one pass at a time, vectors out."""
+"""The loop of an embedding or reranking engine: orders in, one pass at a time, vectors out (a score is one number)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from inference.engine.embed import Batcher, Encoder, Place, little_endian
+from inference.engine.embed import Batcher, Encoder, Place, Scorer, little_endian
 from inference.engine.orders import PONG, Cancel, Embed, Generate, OrderRefused, Ping, Stop, parse_order
 from inference.engine.sample import ROW_FAULTS
 
@@ -28,7 +28,7 @@ class EmbedLoop:
     """Serves embedding orders of one link until it is told to stop."""
 
     def __init__(
-        self, link: EngineLink, encoder: Encoder, bounds: Bounds, *, one_by_one: bool = False
+        self, link: EngineLink, encoder: Encoder | Scorer, bounds: Bounds, *, one_by_one: bool = False
     ) -> None:
         """`one_by_one`: a row a pass, so that no vector's bits depend on whom it is padded beside."""
         self._link = link
@@ -74,7 +74,7 @@ class EmbedLoop:
             case Stop():
                 self._stopping = True
             case Generate():
-                self._fail(order.id, "bad_request", "this model gives embeddings; it does not generate text")
+                self._fail(order.id, "bad_request", "this model does not generate text")
 
     def _add(self, order: Embed) -> None:
         if self._stopping:
@@ -95,7 +95,9 @@ class EmbedLoop:
     def _encoded(self, places: list[Place]) -> dict[Place, bytes]:
         """The vectors of the rows that could be computed; the orders of the others fail."""
         try:
-            vectors = self._encoder.encode([place.tokens for place in places])
+            vectors = self._encoder.encode(
+                [place.tokens for place in places], [place.segments for place in places]
+            )
         except ROW_FAULTS as fault:
             if len(places) > 1:
                 return {place: vector for one in places for place, vector in self._encoded([one]).items()}

@@ -29,6 +29,8 @@ MAX_BIASED_TOKENS = 1024
 MAX_STOP_IDS = 256
 MAX_EMBED_ROWS = 2048
 """OpenAI's own limit of inputs in one embeddings request."""
+NUM_SEGMENTS = 2
+"""A pair has two texts."""
 MAX_TEMPERATURE = 100.0
 """OpenAI stops at 2; vLLM has no limit; beyond this every model is uniform noise."""
 MAX_PENALTY = 100.0
@@ -97,10 +99,14 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class Embed:
-    """One batch of texts, each a row of token ids."""
+    """One batch of texts, each a row of token ids.
+
+    `segments`: of each token of each row, 0 or 1: which of a pair's two texts it belongs to. Empty where all are 0.
+    """
 
     id: str
     rows: tuple[tuple[int, ...], ...]
+    segments: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,8 +229,22 @@ def _embed(fields: _Fields, bounds: Bounds) -> Embed:
         fields.refuse(
             f"an input has {longest} tokens, and this model takes {bounds.max_len}", "context_length_exceeded"
         )
+    segments = _segments(fields, rows)
     fields.end()
-    return Embed(fields.id, rows)
+    return Embed(fields.id, rows, segments)
+
+
+def _segments(fields: _Fields, rows: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
+    told = fields.take("segments")
+    if told is None:
+        return ()
+    if not isinstance(told, list) or len(told) != len(rows):
+        fields.refuse(f"segments must be a list of {len(rows)} rows")
+    bounds = Bounds(NUM_SEGMENTS, 0)
+    segments = tuple(fields.row(row, f"segments[{number}]", bounds) for number, row in enumerate(told))
+    if list(map(len, segments)) != list(map(len, rows)):
+        fields.refuse("segments must have one number for each token")
+    return segments
 
 
 class _Fields:

@@ -23,7 +23,7 @@ from inference.engine.device import open_device
 from inference.engine.device_attach import attach_on
 from inference.engine.device_pace import DevicePace
 from inference.engine.device_room import DeviceRoom
-from inference.engine.embed import Encoder
+from inference.engine.embed import Encoder, Scorer
 from inference.engine.embedding import EmbedLoop
 from inference.engine.gather import Gather
 from inference.engine.generation import GenerateLoop
@@ -166,8 +166,12 @@ def _loop(
 ) -> GenerateLoop | EmbedLoop:
     facts = revision.facts
     most = facts.max_len if not spec.max_len else min(spec.max_len, facts.max_len)
-    if facts.kind == "embed":
-        encoder = Encoder(attached.model, facts.pooling or "mean", normalize=facts.normalize)
+    if facts.kind != "generate":
+        encoder = (
+            Scorer(attached.model)
+            if facts.kind == "rerank"
+            else Encoder(attached.model, facts.pooling or "mean", normalize=facts.normalize)
+        )
         bounds = Bounds(config.vocab_size, min(most, facts.context_tokens))
         return EmbedLoop(link, encoder, bounds, one_by_one=spec.deterministic)
     eos_ids = frozenset(facts.eos_token_ids)

@@ -177,11 +177,12 @@ def strange(address: str, what: str) -> ModelFault:
     return ModelFault("node_failed", f"node {address} answered {what}", "look at the node's log")
 
 
-def failed_probe(generates: bool) -> ModelFault:
+def failed_probe(wanted: str) -> ModelFault:
     """The model loaded and cannot be used."""
-    what = "no token" if generates else "no finite vector"
     return ModelFault(
-        "probe_failed", f"the model loaded, but the probe gave {what}", "try it locally with transformers"
+        "probe_failed",
+        f"the model loaded, but the probe gave no {wanted}",
+        "try it locally with transformers",
     )
 
 
@@ -198,6 +199,13 @@ def has_vector(answer: Mapping[str, Any]) -> bool:
         data[0].get("embedding") if isinstance(data, list) and data and isinstance(data[0], dict) else None
     )
     return isinstance(vector, list) and len(vector) > 0 and all(_finite(each) for each in vector)
+
+
+def has_score(answer: Mapping[str, Any]) -> bool:
+    """Whether a document was given a finite score."""
+    found = answer.get("results")
+    first = found[0] if isinstance(found, list) and found else None
+    return isinstance(first, dict) and _finite(first.get("relevance_score"))
 
 
 def _finite(value: object) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from regions.map import REVISION, TENANT
 from regions.nodes.answers import (
@@ -13,6 +13,7 @@ from regions.nodes.answers import (
     NodeView,
     WorkerView,
     failed_probe,
+    has_score,
     has_token,
     has_vector,
     load_line,
@@ -24,8 +25,9 @@ from weights_cache.revision import LeftOut, ModelFacts, RevisionError
 from wire.dial import DialError, Pool, split_address
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
+    from regions.map import Kind
     from weights_cache.revision import Revision
     from wire.dial import Answer
     from wire.http1 import Headers
@@ -41,6 +43,31 @@ UNLOAD_S = 30.0
 BETWEEN_LINES_S = 120.0  # a load that says nothing for so long has hung
 PROBE_TEXT = "hello world " * 32  # 64 words: long enough that the first prefill figure means something
 
+
+class Probe(NamedTuple):
+    """What a model of one kind is asked before it goes live, and what its answer must hold."""
+
+    path: str
+    question: Callable[[str], dict[str, Any]]
+    is_sound: Callable[[Mapping[str, Any]], bool]
+    wanted: str
+
+
+PROBES: Final[dict[Kind, Probe]] = {
+    "generate": Probe(
+        "/v1/completions",
+        lambda text: {"prompt": text, "max_tokens": 1, "temperature": 0},
+        has_token,
+        "token",
+    ),
+    "embed": Probe("/v1/embeddings", lambda text: {"input": text}, has_vector, "finite vector"),
+    "rerank": Probe(
+        "/v1/rerank",
+        lambda text: {"query": "hi", "documents": [text], "max_tokens_per_doc": len(text)},
+        has_score,
+        "finite score",
+    ),
+}
 JSON_HEADERS = (("content-type", "application/json"),)
 
 
@@ -112,17 +139,14 @@ class Node:
         return freed if isinstance(freed, int) else 0
 
     async def probe(self, revision: Revision) -> None:
-        """One greedy token, or one embedding, through the node's own API; returns if it is well-formed."""
-        generates = revision.facts.kind == "generate"
+        """One greedy token, embedding or score through the node's own API; returns if it is well-formed."""
         text = PROBE_TEXT[: max(5, revision.facts.max_len // 2)]  # a character is a token at the most
-        question: dict[str, Any] = {"model": revision.model, "input": text}
-        if generates:
-            question = {"model": revision.model, "prompt": text, "max_tokens": 1, "temperature": 0}
-        path = "/v1/completions" if generates else "/v1/embeddings"
+        probe = PROBES[revision.facts.kind]
+        question = {"model": revision.model, **probe.question(text)}
         extra = ((REVISION, revision.id), (TENANT, "nearfield"))
-        answer = await self._ask("POST", path, question, head_s=PROBE_S, extra=extra)
-        if not (has_token(answer) if generates else has_vector(answer)):
-            raise NodeError(failed_probe(generates), passing=False)
+        answer = await self._ask("POST", probe.path, question, head_s=PROBE_S, extra=extra)
+        if not probe.is_sound(answer):
+            raise NodeError(failed_probe(probe.wanted), passing=False)
 
     async def _ask(
         self, method: str, path: str, question: object, *, head_s: float, extra: Headers = ()

@@ -130,7 +130,8 @@ def test_what_was_dropped_in_flight_is_forgotten():
 class Lengths:
     """A vector of a row's length; NaN for a row that begins with 9, a fault for one that begins with 8."""
 
-    def encode(self, rows):
+    def encode(self, rows, segments):
+        del segments
         if any(row[0] == 8 for row in rows):
             raise RuntimeError("cannot")
         return torch.tensor([[float("nan") if row[0] == 9 else float(len(row))] for row in rows])
@@ -176,9 +177,9 @@ def test_where_answers_are_deterministic_no_row_is_padded_beside_another():
     class Seen(Lengths):
         passes = ()
 
-        def encode(self, rows):
+        def encode(self, rows, segments):
             self.passes += (len(rows),)
-            return super().encode(rows)
+            return super().encode(rows, segments)
 
     encoder = Seen()
     serve({"op": "embed", "id": "a", "batch": [[1], [2, 3], [4]]}, encoder=encoder, one_by_one=True)

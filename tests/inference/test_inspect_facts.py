@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
+from inference.engine.classes import CLASSIFIER
 from inference.inspect import inspect
-from tests.inference.tiny import EXPERTS, OWN_SIZES, config_values, made, stored_tensors
+from tests.inference.tiny import EXPERTS, OWN_SIZES, SIZES, config_values, made, stored_tensors
 from weights_cache.revision import ModelFacts
 
 NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.bool: "BOOL"}
@@ -245,6 +247,53 @@ class TestEncoders:
     def test_a_pooled_decoder_is_refused(self):
         request = request_for(made("llama"), files=self.files(pooling_mode="mean"))
         assert refused(request)["code"] == "unknown_architecture"
+
+
+class TestCrossEncoders:
+    def request(self, family="bert", **changes):
+        sizes = SIZES | {"num_key_value_heads": 4, "num_labels": 1} | changes
+        model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(family, **sizes))
+        config = model.config.to_dict() | {"architectures": [type(model).__name__]}
+        return request_for(model, config=config)
+
+    @pytest.mark.parametrize(
+        ("family", "max_len"),
+        [("bert", 128), ("roberta", 127), ("distilbert", 128), ("electra", 128), ("deberta-v2", 128)],
+    )
+    def test_one_label_reranks(self, family, max_len):
+        answer = json.loads(json.dumps(inspect(self.request(family))))
+        facts = ModelFacts.from_value(answer["facts"])
+        assert (facts.kind, facts.pooling, facts.kv_bytes_per_token) == ("rerank", None, 0)
+        assert (facts.architecture[-len(CLASSIFIER) :], facts.max_len) == (CLASSIFIER, max_len)
+        assert answer["left_out"] == []
+
+    @pytest.mark.parametrize("num_labels", [2, 3])
+    def test_several_labels_are_refused(self, num_labels):
+        said = refused(self.request(num_labels=num_labels))
+        assert said["code"] == "several_labels"
+        assert f"{num_labels} labels" in said["message"]
+        assert "one label" in said["next"]
+
+    def test_a_config_that_does_not_say_has_two(self):
+        asked = self.request()
+        for name in ("num_labels", "id2label", "label2id"):
+            asked["config"].pop(name, None)
+        assert refused(asked)["code"] == "several_labels"
+
+    def test_a_decoder_is_refused(self):
+        said = refused(self.request("llama"))
+        assert said["code"] == "unknown_architecture"
+        assert "sequence classification by llama" in said["message"]
+
+    def test_a_head_that_is_missing_is_named(self):
+        asked = self.request()
+        asked["tensors"] = [one for one in asked["tensors"] if not one["name"].startswith("classifier")]
+        said = refused(asked)
+        assert (said["code"], "classifier.weight" in said["message"]) == ("missing_tensors", True)
+
+    def test_a_pooled_folder_embeds_whatever_its_config_was_once(self):
+        files = TestEncoders().files(pooling_mode="mean")
+        assert inspect(self.request() | {"files": files})["facts"]["kind"] == "embed"
 
 
 def test_nothing_of_the_push_is_imported(tmp_path, monkeypatch):

@@ -15,7 +15,15 @@ import httpx2 as httpx
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer, processors
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from inference.api.template import TemplateChild
 from inference.node import Node, NodeSettings, serve_node
@@ -102,6 +110,29 @@ def make_encoder(folder: Path) -> Any:
     model.save_pretrained(folder)
     (folder / "tokenizer.json").write_bytes(byte_level())
     return model
+
+
+def make_cross_encoder(folder: Path) -> tuple[Any, Any]:
+    """The model and its tokenizer, as transformers has them."""
+    torch.manual_seed(5)
+    config = BertConfig(
+        vocab_size=VOCABULARY.num_ids,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=64,
+        num_labels=1,
+    )
+    model = spread(BertForSequenceClassification(config))
+    model.save_pretrained(folder)
+    tokenizer = Tokenizer.from_str(byte_level().decode())
+    marks = [(text, tokenizer.token_to_id(text)) for text in ("<|user|>", "<|end|>")]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        "<|user|> $A <|end|>", "<|user|> $A <|end|> $B:1 <|end|>:1", special_tokens=marks
+    )
+    (folder / "tokenizer.json").write_text(tokenizer.to_str())
+    return model, PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 
 def drafted(folder: Path, name: str) -> Draft:
@@ -234,6 +265,7 @@ async def test_real_models_answer_as_transformers_does(tmp_path: Path, living_sh
     model = make_folder(folder)
     async with real_node(tmp_path, living_shell) as node:
         await check_embeddings(node, tmp_path / "encoder")
+        await check_reranking(node, tmp_path / "cross-encoder")
         revision = await node.commit(folder, "acme/m")
         line = await node.load(revision)
         assert (line["phase"], line["start"]) == ("ready", "region"), line
@@ -391,6 +423,30 @@ async def check_embeddings(node: RealNode, folder: Path) -> None:
             states = model(torch.tensor([VOCABULARY.encode(text, add_special=True)])).last_hidden_state[0]
         mean = states.mean(0)
         np.testing.assert_allclose(vector, (mean / mean.norm()).numpy(), atol=2e-5)
+
+
+async def check_reranking(node: RealNode, folder: Path) -> None:
+    """A pushed cross-encoder scores as transformers does with its own tokenizer, in a batch that is padded."""
+    model, tokenizer = make_cross_encoder(folder)
+    query, texts = "quick fox", ["the lazy dog", "fox", "a quick brown fox jumps " * 2, "fox " * 60]
+    line = await node.load(await node.commit(folder, "acme/r"))
+    body = {"model": "acme/r", "query": query, "documents": texts}
+    refused = (await node.post("rerank", **body)).json()
+    answer = (await node.post("rerank", **body, max_tokens_per_doc=64)).json()
+    scores = {one["index"]: one["relevance_score"] for one in answer["results"]}
+    cut = {"truncation": "only_second", "max_length": 64, "return_token_type_ids": True}
+    rows = [tokenizer(query, text, **cut, return_tensors="pt") for text in texts]
+    with torch.no_grad():
+        wanted = [float(torch.sigmoid(model(**row).logits.double())) for row in rows]
+
+    assert line["phase"] == "ready", line
+    assert refused["error"]["param"] == "documents[3]"
+    assert [scores[index] for index in range(len(texts))] == pytest.approx(wanted, abs=1e-5)
+    assert [one["index"] for one in answer["results"]] == [
+        int(index) for index in np.argsort(-np.array(wanted))
+    ]
+    assert answer["usage"]["total_tokens"] == sum(row["input_ids"].numel() for row in rows)
+    assert 0 < min(wanted) < max(wanted) < 1
 
 
 @pytest.mark.parametrize(

@@ -177,6 +177,68 @@ async def test_a_document_that_is_too_long_is_refused_or_cut_where_asked(tmp_pat
     assert [max(sent[:3]), max(sent[3:])] == [9, 16]
 
 
+RERANKER: dict[str, Any] = {"kind": "rerank", "kv_bytes_per_token": 0, "eos_token_ids": ()}
+
+
+async def test_a_cross_encoder_scores_each_document_with_the_query(tmp_path: Any) -> None:
+    """The scripted engine's number for a row is how many ids it has; its tokenizer joins by nothing at all."""
+    async with running_node(tmp_path) as node:
+        await load(node, **RERANKER)
+        body = {"model": "acme/m", "query": "the quick fox", "documents": DOCUMENTS}
+        whole = (await post(node, "/v1/rerank", body)).json()
+        best = (await post(node, "/rerank", body | {"top_n": 1, "return_documents": False})).json()
+    query, *documents = VOCABULARY.encode_all([body["query"], *DOCUMENTS], add_special=False)
+    orders = node.shell.engines[0].orders
+    sent = [row for order in orders[: len(orders) // 2] for row in order["batch"]]
+    scores = [1 / (1 + np.exp(-float(len(query + row)))) for row in documents]
+    order = sorted(range(3), key=lambda index: -scores[index])
+
+    assert sorted(sent) == sorted(query + row for row in documents)
+    assert orders[0]["segments"] == [
+        [0] * len(query) + [1] * (len(row) - len(query)) for row in orders[0]["batch"]
+    ]
+    assert [one["index"] for one in whole["results"]] == order
+    assert [one["relevance_score"] for one in whole["results"]] == pytest.approx([scores[i] for i in order])
+    assert whole["usage"] == dict.fromkeys(("prompt_tokens", "total_tokens"), sum(map(len, sent)))
+    assert [(one["index"], len(one)) for one in best["results"]] == [(order[0], 2)]
+
+
+async def test_only_the_document_of_a_pair_is_cut(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running_node(tmp_path) as node:
+        await load(node, **RERANKER, max_len=16)
+        body = {"model": "acme/m", "query": "fox", "documents": ["dog", "fox " * 40]}
+        refused = await post(node, "/v1/rerank", body)
+        cut = await post(node, "/v1/rerank", body | {"max_tokens_per_doc": 9})
+        longest = await post(node, "/v1/rerank", body | {"max_tokens_per_doc": 99})
+        query = await post(node, "/v1/rerank", body | {"query": "fox " * 40, "max_tokens_per_doc": 9})
+        monkeypatch.setattr(rerank, "MAX_PAIR_TOKENS", 31)
+        many = await post(node, "/v1/rerank", body | {"documents": ["dog"] * 31})
+        sent = [row for order in node.shell.engines[0].orders for row in order["batch"]]
+    asked = VOCABULARY.encode("fox", add_special=False)
+
+    assert [one.json()["error"]["param"] for one in (refused, query, many)] == [
+        "documents[1]",
+        "query",
+        "documents",
+    ]
+    assert {one.json()["error"]["code"] for one in (refused, query, many)} == {"context_length_exceeded"}
+    assert (cut.status_code, longest.status_code) == (200, 200)
+    assert [max(map(len, sent[:2])), max(map(len, sent[2:]))] == [len(asked) + 9, 16]
+    assert all(row[: len(asked)] == asked for row in sent)
+
+
+async def test_a_cross_encoder_does_nothing_else(tmp_path: Any) -> None:
+    bodies = {"/v1/chat/completions": {"messages": HI}, "/v1/completions": {"prompt": "x"}}
+    async with running_node(tmp_path) as node:
+        await load(node, **RERANKER)
+        for path, body in (bodies | {"/v1/embeddings": {"input": "x"}}).items():
+            answer = await post(node, path, {"model": "acme/m"} | body)
+            error = answer.json()["error"]
+            assert (answer.status_code, error["code"], error["param"]) == (400, "wrong_model_kind", "model")
+            assert error["message"].endswith("use /v1/rerank.")
+        assert (await post(node, "/tokenize", {"model": "acme/m", "prompt": "x"})).status_code == 200
+
+
 async def test_text_to_ids_and_back(tmp_path: Any) -> None:
     text = "The quick brown fox \u00e9\u4e16"
     async with running_node(tmp_path) as node:

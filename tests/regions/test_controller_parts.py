@@ -385,6 +385,14 @@ async def test_an_inspection_gives_facts_or_the_refusal():
     assert not caught.value.passing
 
 
+NOTHING_SOUND = {
+    "data": [{"embedding": [float("nan")]}],
+    "choices": [1],
+    "usage": {},
+    "results": [{"relevance_score": float("nan")}],
+}
+
+
 @pytest.mark.parametrize(
     ("kind", "path", "good", "bad"),
     [
@@ -395,16 +403,17 @@ async def test_an_inspection_gives_facts_or_the_refusal():
             {"choices": []},
         ),
         ("embed", "embeddings", {"data": [{"embedding": [0.5, 1.0]}]}, {"data": [{"embedding": []}]}),
+        ("rerank", "rerank", {"results": [{"relevance_score": 0.5}]}, {"results": [{"index": 0}]}),
     ],
 )
-async def test_a_probe_wants_one_token_or_one_finite_vector(kind, path, good, bad):
+async def test_a_probe_wants_one_token_one_finite_vector_or_one_score(kind, path, good, bad):
     facts = FACTS.__class__.from_value({**FACTS.as_value(), "kind": kind})
     base = revision_of()
     revision = Revision(base.model, base.files, base.tensors, base.extents, facts)
     _, fake = await asked({path: (200, json.dumps(good).encode())}, lambda node: node.probe(revision))
     assert json.loads(fake.seen[0][2])["model"] == "acme/m"
 
-    for body in (bad, {}, {"data": [{"embedding": [float("nan")]}], "choices": [1], "usage": {}}):
+    for body in (bad, {}, NOTHING_SOUND):
         with pytest.raises(NodeError) as caught:
             await asked({path: (200, json.dumps(body).encode())}, lambda node: node.probe(revision))
         assert caught.value.fault.code == "probe_failed"

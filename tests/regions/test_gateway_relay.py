@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from regions.ask import Ask, read_ask, refuse_misfit
+from regions.ask import ASKED, Ask, read_ask, refuse_misfit
 from regions.map import ASK, ModelFault, RolloutState
 from tests.regions.fake_node import CHAT, SSE, event, region, revision, until
 from wire.dial import DialError
@@ -155,6 +155,25 @@ def test_a_prompt_that_cannot_fit_is_named_by_its_routes_own_field(path, param, 
         refuse_misfit(read_ask(path, json.dumps(body).encode()), path, kind, 64)
 
     assert (raised.value.code, raised.value.param) == ("context_length_exceeded", param)
+
+
+@pytest.mark.parametrize(
+    ("kind", "answers"),
+    [
+        ("generate", {"/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses"}),
+        ("embed", {"/v1/embeddings", "/v1/rerank"}),
+        ("rerank", {"/v1/rerank"}),
+    ],
+)
+def test_a_model_is_asked_only_where_its_kind_answers(kind, answers):
+    asked, every = Ask("acme/m", False, 1, 1), {path for path in ASKED if "token" not in path}
+    for path in every - {"/rerank", "/v2/rerank"} - answers:
+        with pytest.raises(Refusal) as raised:
+            refuse_misfit(asked, path, kind, 64)
+        assert (raised.value.status, raised.value.param) == (400, "model")
+        assert any(right in raised.value.message for right in answers)
+    for path in answers | (ASKED.keys() & {"/tokenize", "/detokenize"}):
+        refuse_misfit(asked, path, kind, 64)
 
 
 async def test_gateway_a_model_on_its_way_is_503_and_a_refused_one_says_why():
