@@ -13,7 +13,7 @@ from typing import Any
 
 from deploy.report.arms import Arm, Start, arms
 from deploy.report.document import Report, Settings, Tiers, document
-from deploy.report.probe import Admin, NotSetError, Probe, Question, model_row, region_body
+from deploy.report.probe import PATHS, Admin, NotSetError, Probe, Question, model_row, region_body
 from deploy.report.sample import Sample, failed
 from wire.tls import client_context
 
@@ -147,7 +147,7 @@ def _settings(
 def _kind(status: Mapping[str, Any], target: ReportTarget) -> Any:
     """The model's kind as the regions say it; a text generator if none says."""
     kinds = {model_row(status, region, target.model).get("kind") for region in target.regions}
-    return "embed" if "embed" in kinds else "generate"
+    return next((kind for kind in PATHS if kind in kinds), "generate")
 
 
 def _simulated(status: Mapping[str, Any]) -> tuple[str, ...]:

@@ -28,6 +28,9 @@ class NotSetError(Exception):
     """The start state could not be set; the message says why."""
 
 
+PATHS = {"generate": "/v1/chat/completions", "embed": "/v1/embeddings", "rerank": "/v1/rerank"}
+
+
 class StatusError(Exception):
     """The platform's status could not be read: wrong address, wrong key, or it is not up."""
 
@@ -37,19 +40,28 @@ class Question:
     """What every request of the report asks; ``kind`` is the model's."""
 
     model: str
-    kind: Literal["generate", "embed"]
+    kind: Literal["generate", "embed", "rerank"]
     prompt: str
     max_tokens: int
 
     @property
     def path(self) -> str:
         """Where it is asked."""
-        return "/v1/chat/completions" if self.kind == "generate" else "/v1/embeddings"
+        return PATHS[self.kind]
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether its answer comes in pieces."""
+        return self.kind == "generate"
 
     def body(self) -> bytes:
         """The request's JSON; greedy, so that every request does the same work."""
         if self.kind == "embed":
             return json.dumps({"model": self.model, "input": [self.prompt]}).encode()
+        if self.kind == "rerank":
+            return json.dumps(
+                {"model": self.model, "query": self.prompt, "documents": [self.prompt]}
+            ).encode()
         messages = [{"role": "user", "content": self.prompt}]
         options = {"max_tokens": self.max_tokens, "temperature": 0, "stream": True}
         usage = {"stream_options": {"include_usage": True}}
@@ -186,7 +198,7 @@ class Probe:
             if answer.head.status != 200:
                 raw = await answer.read(MAX_ANSWER_BYTES)
                 return failed(self.region, wanted, _reason(answer.head.status, raw))
-            read = self._whole if self._question.kind == "embed" else self._stream
+            read = self._stream if self._question.is_streamed else self._whole
             return await read(wanted, answer, asked_s)
 
     async def _stream(self, wanted: Start, answer: Answer, asked_s: float) -> Sample:

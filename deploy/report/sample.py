@@ -97,7 +97,7 @@ def of_stream(
 def of_answer(
     region: str, wanted: Start, headers: Mapping[str, str], usage: Mapping[str, Any], clock: Clock
 ) -> Sample:
-    """The sample in a whole answer (embeddings): its first token is its end."""
+    """The sample in a whole answer (vectors or scores): its first token is its end."""
     hops = hops_of_timing(parse_server_timing(headers.get("server-timing", "")))
     prompt = usage.get("prompt_tokens")
     return Sample(

@@ -48,6 +48,9 @@ class FakeRegion:
         self.served = 0
 
 
+ASKED = {"generate": "/v1/chat/completions", "embed": "/v1/embeddings", "rerank": "/v1/rerank"}
+
+
 class FakeEdge:
     """All listeners: the edge's own and one pinned to each region."""
 
@@ -123,6 +126,7 @@ class FakeEdge:
             return
         body = json.loads(await exchange.read_body(65536))
         assert body["model"] == MODEL
+        assert exchange.head.path == ASKED[self.kind]
         edge.mark("read")
         region.num_asked += 1
         if region.refuse_every and region.num_asked % region.refuse_every == 0:

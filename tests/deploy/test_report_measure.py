@@ -113,9 +113,10 @@ async def test_a_state_that_cannot_be_set_is_a_failure(edge):
     assert any("state not set" in (sample.failure or "") for sample in report.samples)
 
 
-async def test_embeddings_are_measured_by_their_whole_answer(tmp_path):
-    """An embedding model has no stream: its phases come from Server-Timing."""
-    async with FakeEdge(tmp_path, REGIONS, kind="embed") as edge:
+@pytest.mark.parametrize("kind", ["embed", "rerank"])
+async def test_what_is_not_streamed_is_measured_by_its_whole_answer(tmp_path, kind):
+    """Vectors and scores: their phases come from Server-Timing."""
+    async with FakeEdge(tmp_path, REGIONS, kind=kind) as edge:
         report = await run_report(target(edge, num_cold=1, num_warm=3))
 
     row = report.row("fra", Start.WARM)
@@ -124,7 +125,7 @@ async def test_embeddings_are_measured_by_their_whole_answer(tmp_path):
     assert row.typical.before_first is not None
     assert row.typical.ttft_ms == row.typical.e2e_ms
     assert "node.prefill" in row.typical.before_first.phases_ms
-    assert report.settings.kind == "embed"
+    assert report.settings.kind == kind
     assert row.typical.num_bytes == {"remote": 0}  # of the others nothing is said, so nothing is claimed
     region = report.row("fra", Start.REGION)
     assert region is not None
