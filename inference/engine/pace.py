@@ -9,7 +9,7 @@ MAX_LONELY_TOKENS = 1024
 MIN_PREFILL_TOKENS = 16
 """A prompt always moves on, however slow a token is."""
 FIRST_PREFILL_TOKENS = 64
-"""Before anything was measured."""
+"""Before anything was measured of chunks beside streams."""
 STALL_FACTOR = 1.75
 """A step with a chunk in it is to take this many times a plain one: single ones take half as much again when what a
 token costs was misjudged or the processor is taken away, and three times the usual gap is to be a rare one."""
@@ -40,8 +40,8 @@ class Pace:
         if self.decode_s is None or self.prefill_s_per_token is None:
             return FIRST_PREFILL_TOKENS
         spare_s = (STALL_FACTOR - 1.0) * self.decode_s * max(1.0, num_new / num_decoding)
-        fitting = MAX_PREFILL_TOKENS
-        if spare_s < self.prefill_s_per_token * MAX_PREFILL_TOKENS:
+        fitting = MAX_PREFILL_TOKENS if self._is_measured_beside else FIRST_PREFILL_TOKENS
+        if spare_s < self.prefill_s_per_token * fitting:
             fitting = int(spare_s / self.prefill_s_per_token)
         return max(MIN_PREFILL_TOKENS, min(MAX_PREFILL_TOKENS, fitting))
 

@@ -321,6 +321,14 @@ class TestPace:
         pace.observe(1000, 0, 1.1)
         assert pace.prefill_s_per_token == pytest.approx(0.01)
 
+    def test_the_first_chunk_beside_streams_is_a_small_one_whatever_a_large_one_cost(self):
+        pace = Pace()
+        pace.observe(1000, 0, 0.1)
+        pace.observe(0, 3, 0.1)
+        assert pace.prefill_tokens(3) == FIRST_PREFILL_TOKENS
+        pace.observe(FIRST_PREFILL_TOKENS, 3, 0.1064)
+        assert pace.prefill_tokens(3) == MAX_PREFILL_TOKENS
+
     def test_costs_rise_faster_than_they_fall(self):
         risen, fallen = Pace(), Pace()
         for pace, first_s, then_s in ((risen, 0.01, 0.02), (fallen, 0.02, 0.01)):
