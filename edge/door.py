@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edge import models
 from edge.admit import Action, Admission, Admissions
-from edge.relay import DEADLINE_S, Journey
+from edge.journey import DEADLINE_S, Journey
 from regions.ask import MAX_BODY_BYTES, read_ask
 from regions.map import REGION, REQUEST_ID
 from wire.dialect import error_body, id_headers

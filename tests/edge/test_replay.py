@@ -127,7 +127,7 @@ async def test_there_is_one_budget(world):
 
 @pytest.mark.parametrize("then", ["cut", "hang"])
 async def test_comments_do_not_commit(world, then, monkeypatch):
-    monkeypatch.setattr("edge.relay.BETWEEN_S", 0.2)
+    monkeypatch.setattr("edge.stream.BETWEEN_S", 0.2)
     edge, near, far = await two(
         world, streams(COMMENT, COMMENT, then=then), streams(EVENT, b"data: [DONE]\n\n")
     )

@@ -1,0 +1,89 @@
+"""One admitted inference request on its way: its facts, its clock, and the heads that are written for it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from regions.map import ASK, DEADLINE_MS, REGION, REQUEST_ID, ROUTE, TENANT, WAIT_S
+from wire.dialect import id_headers
+from wire.http1 import without_hop_headers
+
+if TYPE_CHECKING:
+    from edge.admit import Admission
+    from edge.route import Decision
+    from edge.setback import Setback
+    from regions.ask import Ask
+    from wire.exchange import Exchange
+    from wire.http1 import Headers
+    from wire.timing import Phases
+
+MAX_REPLAYS: Final = 2  # three regions have been asked by then; a fourth would meet the same trouble
+DEADLINE_S: Final = 600.0  # as the openai client's own
+_OWN: Final = frozenset({"server", "content-length", "server-timing", REQUEST_ID, REGION, ROUTE})
+
+
+@dataclass(slots=True)
+class Journey:
+    """One admitted inference request on its way; `deadline` is loop time."""
+
+    exchange: Exchange
+    admission: Admission
+    ask: Ask
+    body: bytes
+    decision: Decision
+    request_id: str
+    phases: Phases
+    deadline: float
+    setbacks: list[Setback] = field(default_factory=list)
+    _terms: str = ""
+
+    def terms(self) -> str:
+        """The decision as the answer tells it; asked for while the request is on its way, and kept."""
+        self._terms = self._terms or self.decision.terms()
+        return self._terms
+
+    def left_s(self) -> float:
+        """Seconds until the deadline, 0 when it is past."""
+        return max(0.0, self.deadline - asyncio.get_running_loop().time())
+
+    def may_replay(self) -> bool:
+        """Whether another region can still be asked after the one that is being asked now."""
+        num_asked = len(self.setbacks) + 1
+        return num_asked < len(self.decision.choices) and num_asked <= MAX_REPLAYS and self.left_s() > 0
+
+    def request_headers(self, ours: Headers, left_s: float) -> Headers:
+        """A new head for the region: `ours`, and nothing of the client's but what is named here."""
+        head = self.exchange.head
+        wait = head.get(WAIT_S)
+        return (
+            *ours,
+            ("accept", head.get("accept") or "*/*"),
+            (REQUEST_ID, self.request_id),
+            (TENANT, self.admission.tenant),
+            (ASK, self.ask.header()),
+            (DEADLINE_MS, str(int(left_s * 1000))),
+            *(((WAIT_S, wait),) if wait is not None else ()),
+        )
+
+    def answer_headers(
+        self, region: str | None, upstream: Headers = (), timing: str | None = None
+    ) -> Headers:
+        """The region's headers with ours in place of those of the same name."""
+        headers = list(without_hop_headers(upstream, _OWN))
+        headers += id_headers(self.exchange.head.path, self.request_id)
+        if region is not None:
+            headers.append((REGION, region))
+        replayed = [f"; replayed={each.region}({each.cause})" for each in self.setbacks]
+        headers.append((ROUTE, "".join([self.terms(), *replayed])))
+        if timing is not None:
+            said = [value for name, value in upstream if name == "server-timing"]
+            headers.append(("server-timing", ", ".join([*said, timing])))
+        return tuple(headers)
+
+    def receipt(self, region: str | None) -> bytes:
+        """The edge's last line of a stream."""
+        replayed = [f"{each.region}({each.cause})" for each in self.setbacks]
+        extra = {"region": region, "request_id": self.request_id, "replayed": replayed}
+        return self.phases.comment(extra)
