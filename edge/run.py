@@ -40,6 +40,7 @@ class EdgeSettings:
     `regions` are the gateways by name, `pins` the extra listeners bound to one region each; `public_keys` are raw
     Ed25519 keys; `s3_upstream` is the home store's address. `state` is a folder for the rows. `cert` and `key` are the
     default certificate, `certificates` a folder of others; `hop_tls` is what gateways are reached with, None: plain.
+    `plain` listeners are for a machine on which something else ends TLS before the edge.
     """
 
     name: str
@@ -57,6 +58,7 @@ class EdgeSettings:
     state: Path
     certificates: Path | None = None
     hop_tls: ssl.SSLContext | None = None
+    plain: bool = False
     simulated_wan: str | None = None
     rate_per_s: float = RATE_PER_S
     burst: float = BURST
@@ -134,9 +136,10 @@ async def _listen(settings: EdgeSettings, edge: _Edge, stack: AsyncExitStack) ->
         s3 = S3Door(*split_address(settings.s3_upstream))
         stack.push_async_callback(s3.close)
         wanted.append((s3.serve, settings.s3, S3_LIMITS))
+    tls = None if settings.plain else edge.certificates.context
     servers = []
     for handler, (host, port), limits in wanted:
-        server = await Server.start(handler, host, port, tls=edge.certificates.context, limits=limits)
+        server = await Server.start(handler, host, port, tls=tls, limits=limits)
         stack.push_async_callback(server.close)
         servers.append(server)
     return servers
