@@ -75,6 +75,7 @@ class Relay:
                 journey.body,
                 connect_s=CONNECT_S,
                 head_s=left_s,
+                framed=True,
                 meanwhile=meanwhile,
             )
             back = await pass_back(journey, region, answer)

@@ -21,7 +21,11 @@ LIMITS: Final = Limits(
     target_bytes=8 << 10,  # a key of 1,024 bytes, each percent-encoded, and a presigned query
     encoded_paths=True,
 )
-OURS: Final = "x-nearfield-"  # headers that our own hops trust: not from outside
+NOT_BELIEVED: Final = (
+    "x-nearfield-",
+    "x-forwarded-",
+    "x-tenant-",
+)  # what a hop says of a client, not the client
 
 
 class S3Door:
@@ -37,7 +41,7 @@ class S3Door:
     async def serve(self, exchange: Exchange) -> None:
         """Pass one request on, and its answer back."""
         try:
-            answer = await ask(self._pool, exchange, _onward(exchange.head))
+            answer = await ask(self._pool, exchange, onward(exchange.head))
         except DialError as error:
             await _unavailable(exchange, error)
             return
@@ -45,8 +49,9 @@ class S3Door:
             await pass_back(exchange, answer)
 
 
-def _onward(head: RequestHead) -> Headers:
-    return tuple(pair for pair in head.headers if not pair[0].startswith(OURS))
+def onward(head: RequestHead) -> Headers:
+    """The headers that are passed on: all but those that only our own hops may say."""
+    return tuple(pair for pair in head.headers if not pair[0].startswith(NOT_BELIEVED))
 
 
 async def _unavailable(exchange: Exchange, error: DialError) -> None:

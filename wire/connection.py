@@ -7,6 +7,8 @@ deadlines are checked by the server's sweep, so an ordinary request starts no ti
 import asyncio
 import logging
 import os
+import socket
+import struct
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -22,6 +24,7 @@ FAREWELL_S = (
 )
 LINGER_S = 5.0  # how long a refused client may go on sending before the reset that could hide our answer
 LINGER_BYTES = 64 * 1024 * 1024  # and how much: many clients read only when they have sent everything
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: a close is a reset, and never the end of an answer
 FULL = "Too many connections; try again shortly."
 SLOW_HEAD = "The request head took too long to arrive."
 SLOW_BODY = "The request body arrives too slowly."
@@ -201,6 +204,9 @@ class Connection(asyncio.Protocol):
 
     def cut(self) -> None:
         """Reset the connection."""
+        if self._exchange is not None and self._exchange.would_look_whole:
+            sock = self._transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
         self._gone()
         self._transport.abort()
 

@@ -177,12 +177,14 @@ class Pool:
         connect_s: float = 2.0,
         head_s: float = 30.0,
         expect_continue: bool = False,
+        framed: bool = False,
         meanwhile: Callable[[], None] | None = None,
     ) -> Answer:
         """Send a request and return its answer once the head is here.
 
         `headers` go as they are; `host` is added where missing, framing is added from `body` (an iterator
         without `length` is chunked). With `expect_continue` the body is pulled only once the upstream asks.
+        `framed` takes no answer that only the connection's end would end, since a cut one would look whole.
         `head_s` counts from the last byte sent. A request on a kept connection that turns out closed is
         sent once more. `meanwhile` is called when the request was sent, before its answer is waited for: what can
         wait until then costs the answer nothing.
@@ -196,14 +198,15 @@ class Pool:
         upstream = self._kept(FRESH_S if outgoing.streams and not outgoing.expects else IDLE_S)
         if upstream is not None:
             try:
-                return await self._exchange(upstream, outgoing, head_s, 0.0, meanwhile)
+                return await self._exchange(upstream, outgoing, head_s, 0.0, meanwhile, framed=framed)
             except DialError as error:
                 late = asyncio.get_running_loop().time() - started > STALE_S
                 if error.received or error.timed_out or late or upstream.given_up or not outgoing.replayable:
                     raise
         began = time.perf_counter()  # uvloop's own clock ticks in whole ms
         upstream = await self._connect(connect_s)
-        return await self._exchange(upstream, outgoing, head_s, time.perf_counter() - began, meanwhile)
+        connect_s = time.perf_counter() - began
+        return await self._exchange(upstream, outgoing, head_s, connect_s, meanwhile, framed=framed)
 
     def abort(self) -> None:
         """Cut every connection, also those in use: their requests fail at once. The pool stays usable."""
@@ -274,6 +277,8 @@ class Pool:
         head_s: float,
         connect_s: float,
         meanwhile: Callable[[], None] | None,
+        *,
+        framed: bool,
     ) -> Answer:
         try:
             upstream.begin(outgoing.method, outgoing.first, whole=not outgoing.more)
@@ -285,6 +290,8 @@ class Pool:
             if meanwhile is not None:
                 meanwhile()
             head = await upstream.answer(head_s)
+            if framed and upstream.ends_by_close:
+                raise DialError("head", upstream.received, "the answer does not say where it ends")  # noqa: TRY301
         except BaseException:
             upstream.abort()
             self._busy.discard(upstream)

@@ -15,6 +15,9 @@ from wire.line import Line
 from wire.refusal import Refusal
 
 JOIN_BYTES = 16 * 1024  # below this one copy is cheaper than three writes
+SMALL_BYTES = (
+    4 * 1024
+)  # pieces below it are put together while they wait: each costs an object beside its bytes
 SKIP_BYTES = 1024 * 1024  # of an unwanted body; for more the connection is closed instead
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _OURS = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive"})
@@ -77,7 +80,11 @@ class Exchange:
 
     def feed(self, data: bytes) -> None:
         """(The connection) one more piece of the request's body."""
-        self._pieces.append(data)
+        pieces = self._pieces
+        if pieces and len(pieces[-1]) + len(data) <= SMALL_BYTES:
+            pieces[-1] += data
+        else:
+            pieces.append(data)
         self._received_bytes += len(data)
         if self._fed is not None:
             self._fed.set()
@@ -158,17 +165,15 @@ class Exchange:
         if (self.head.content_length or 0) > max_bytes:
             raise _too_large(max_bytes)
         if self._ended and len(self._pieces) == 1 and len(self._pieces[0]) <= max_bytes:
-            whole = self._pieces.popleft()  # the usual case: it came with the head
-            self._line.body_taken(len(whole))
-            return whole
-        pieces = []
-        size = 0
+            piece = self._pieces.popleft()  # the usual case: it came with the head
+            self._line.body_taken(len(piece))
+            return piece
+        whole = bytearray()  # not a list of pieces: one of two bytes takes 50
         async for piece in self.body():
-            size += len(piece)
-            if size > max_bytes:
+            if len(whole) + len(piece) > max_bytes:
                 raise _too_large(max_bytes)
-            pieces.append(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            whole += piece
+        return bytes(whole)
 
     async def _more(self) -> None:
         """Wait for the next piece, the end or a failure."""
@@ -278,6 +283,12 @@ class Exchange:
         """Raise RuntimeError if the answer is neither whole nor aborted: a handler must not return before."""
         if not self.finished and not self.disconnected:
             raise RuntimeError("the handler returned without finishing its answer")
+
+    @property
+    def would_look_whole(self) -> bool:
+        """True while a plain close would be the end of the answer: it is begun, and nothing else ends it."""
+        is_open = bool(self.status) and not self.finished
+        return is_open and self._left is None and not self._chunked and not self._mute
 
     def abort(self) -> None:
         """Cut the connection at once; the client sees an answer that is plainly broken."""

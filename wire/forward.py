@@ -28,6 +28,7 @@ async def ask(pool: Pool, exchange: Exchange, headers: Headers) -> Answer:
         connect_s=CONNECT_S,
         head_s=HEAD_S,
         expect_continue=head.expect_continue,
+        framed=True,
     )
 
 

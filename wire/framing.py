@@ -6,13 +6,18 @@ framing is an error.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 CHUNK_LINE_BYTES = 256  # a size and, at most, a short extension; nobody sends longer ones in good faith
+EXTENSION_BYTES = 4096  # of all chunks together: a body must not be a fraction of what was sent for it
+MANY_PIECES = 16  # from one read: more are joined, since each costs an object beside its bytes
 TRAILER_BYTES = 4096  # all trailers together; they are dropped, so this only bounds work
 _PLAIN_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e]*)?")
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_QUOTED = rb'"[\t \x21\x23-\x5b\x5d-\x7e]*"'
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;%b(?:=(?:%b|%b))?)*" % (_TOKEN, _TOKEN, _QUOTED))
 _TRAILER_LINE = re.compile(rb"([!#$%&'*+.^`|~0-9A-Za-z-]+):[\t\x20-\x7e]*")
 _FRAMING_FIELDS = frozenset(
     {b"content-length", b"transfer-encoding", b"host", b"connection", b"authorization"}
@@ -95,6 +100,7 @@ class ChunkedFraming:
     _closing = False  # the CR LF after a chunk's data is due
     _trailers = -1  # bytes of trailers seen, -1 before the last chunk
     _partial = b""
+    _extension_bytes = 0  # seen so far
     _within = False  # inside a chunk or the trailers, rather than before a chunk's size
 
     def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
@@ -153,6 +159,9 @@ class ChunkedFraming:
             match = _SIZE_LINE.fullmatch(line)
             if match is None:
                 raise FramingError("a chunk's size is not a plain hexadecimal number")
+            self._extension_bytes += len(line) - len(match[1])
+            if self._extension_bytes > EXTENSION_BYTES:
+                raise FramingError("the chunks' extensions are too long")
             self._left = int(match[1], 16)
             if self._left == 0:
                 self._trailers = 0
@@ -179,6 +188,11 @@ def _take_whole_chunks(data: bytes, pieces: list[bytes]) -> int:
         pieces.append(data[start:stop])
         position = stop + 2
     return position
+
+
+def few(pieces: list[bytes]) -> Sequence[bytes]:
+    """The same bytes in a bounded number of pieces."""
+    return (b"".join(pieces),) if len(pieces) > MANY_PIECES else pieces
 
 
 def chunk_parts(data: bytes) -> tuple[bytes, bytes, bytes]:

@@ -124,14 +124,15 @@ def is_length(value: str) -> bool:
 
 _CONTROL = frozenset({"host", "content-length", "transfer-encoding", "connection", "expect", "upgrade"})
 UNUSUAL = _CONTROL - {"host", "content-length"}  # where none of these is given, nothing else asks for care
+_SINGLE = _CONTROL - {"connection"} | {"authorization", "x-api-key", "content-type"}
+_NOT_OF_A_HOP = frozenset({"host", "content-length", "transfer-encoding", "authorization", "x-api-key"})
 _FIELD = re.compile(r"([^:]+):([^\r]*)\r\n")
 
 
 def read_fields(block: str) -> tuple[Headers, Mapping[str, str]]:
     """The headers of `block`, lines that a grammar of ours has matched, and a look-up for those that frame.
 
-    Connection may be a list. Raises FramingError for another field of _CONTROL that is repeated: two readers could
-    choose differently.
+    Raises FramingError for a field of _SINGLE that is repeated: two readers could choose differently.
     """
     headers = tuple([(name.lower(), value.strip(" \t")) for name, value in _FIELD.findall(block)])
     control = dict(headers)
@@ -147,7 +148,7 @@ def _control(headers: Headers) -> dict[str, str]:
     """The same look-up where some header comes twice; its values are joined as a list."""
     control: dict[str, str] = {}
     for name, value in headers:
-        if name in control and name in _CONTROL - {"connection"}:
+        if name in control and name in _SINGLE:
             raise FramingError(f"The header {name} must not be repeated")
         control[name] = f"{control[name]},{value}" if name in control else value
     return control
@@ -160,6 +161,11 @@ def _tokens(connection: str) -> set[str]:
 def says_close(control: Mapping[str, str]) -> bool:
     """True if the sender (these are its control fields) closes the connection after this message."""
     return "connection" in control and "close" in _tokens(control["connection"])
+
+
+def named_for_all(control: Mapping[str, str]) -> set[str]:
+    """Fields that Connection calls one hop's own and that are not: who obeys it drops what the next hop needs."""
+    return _tokens(control.get("connection", "")) & _NOT_OF_A_HOP
 
 
 def without_hop_headers(headers: Headers, also: Iterable[str] = ()) -> Headers:

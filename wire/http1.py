@@ -21,6 +21,7 @@ from wire.framing import (
     Framing,
     FramingError,
     LengthFraming,
+    few,
 )
 from wire.heads import (
     METHODS,
@@ -33,6 +34,7 @@ from wire.heads import (
     ResponseHead,
     first_values,
     is_length,
+    named_for_all,
     read_fields,
     request_head_bytes,
     response_head_bytes,
@@ -144,10 +146,10 @@ class RequestGate:
 
     def _take_body(self, framing: Framing, data: bytes, events: Events) -> Events:
         try:
-            pieces, self._head.data = ((), data) if framing.done else framing.feed(data)
+            pieces, self._head.data = ([], data) if framing.done else framing.feed(data)
         except FramingError as error:
             raise Refusal(400, "bad_request", f"The body is not well-formed: {error}.") from None
-        events += [Body(piece) for piece in pieces]
+        events += [Body(piece) for piece in few(pieces)]
         if framing.done:
             events.append(END)
         return events
@@ -235,6 +237,8 @@ def _checked_request(
         )
     if "upgrade" in control:
         raise Refusal(405, "method_not_allowed", "This server does not upgrade connections.")
+    if named := named_for_all(control):
+        raise _bad(f"Connection must not name {min(named)}, which is not for one hop alone.")
     chunked = _is_chunked(control, is_11=is_11)
     expect = control.get("expect")
     if expect is not None and expect.lower() != "100-continue":

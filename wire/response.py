@@ -13,6 +13,7 @@ from wire.framing import (
     Framing,
     FramingError,
     LengthFraming,
+    few,
 )
 from wire.heads import (
     NAME_CHARS,
@@ -27,6 +28,7 @@ from wire.heads import (
 
 RESPONSE_HEAD_BYTES = 64 * 1024  # our own hops send under 4 KiB; S3 user metadata may add 8
 RESPONSE_NUM_HEADERS = 128
+MAX_INTERIM = 16  # answers of 1xx before the one that counts: real upstreams send one or two
 _TEXT = r"[\t\x20-\x7e\x80-\xff]*"  # S3 stores echo user metadata as it was sent
 _RESPONSE = re.compile(
     rf"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: {_TEXT})?\r\n((?:[{NAME_CHARS}_]+:{_TEXT}\r\n)*)\r\n"
@@ -48,13 +50,20 @@ class ResponseReader:
         self._head = HeadBuffer(RESPONSE_HEAD_BYTES)
         self._framing: Framing | None = None
         self._method = ""
+        self._num_interim = 0
         self.started = False  # a byte of the current answer was seen
         self.continued = False  # 100 Continue was seen
 
     def start(self, method: str) -> None:
         """Expect the answer to a request of `method` next."""
         self._framing, self._method = None, method
+        self._num_interim = 0
         self.started = self.continued = False
+
+    @property
+    def ends_by_close(self) -> bool:
+        """True if nothing but the connection's end will say where the answer ends: a cut one looks whole."""
+        return isinstance(self._framing, EofFraming)
 
     @property
     def reusable(self) -> bool:
@@ -84,6 +93,9 @@ class ResponseReader:
             if head.status >= 200:
                 framing = self._framing = self._frame(head)
                 return self._take_body(framing, data, [head])
+            self._num_interim += 1
+            if self._num_interim > MAX_INTERIM:
+                raise FramingError("too many interim answers")
         return []
 
     def _take_body(
@@ -92,7 +104,7 @@ class ResponseReader:
         if framing.done and not events:
             raise FramingError("bytes after the answer")
         pieces, rest = ([], data) if framing.done else framing.feed(data)
-        events += [Body(piece) for piece in pieces]
+        events += [Body(piece) for piece in few(pieces)]
         if framing.done:
             self._head.data = rest
             events.append(END)
@@ -126,6 +138,8 @@ def _checked_response(
         raise FramingError("too many headers")
     length = _content_length(control)
     chunked = "transfer-encoding" in control
+    if chunked and not is_11:
+        raise FramingError("a transfer coding on HTTP/1.0")
     framed = chunked or length is not None or status in {204, 304}
     keep_alive = is_11 and framed and not says_close(control)
     return ResponseHead(status, headers, length, chunked, keep_alive, first_values(headers, control))

@@ -6,7 +6,7 @@ from typing import Literal, cast
 
 from wire.alarm import Alarm
 from wire.flow import Signal
-from wire.http1 import Body, End, ResponseError, ResponseHead, ResponseReader, Unframed
+from wire.http1 import Body, End, ResponseError, ResponseHead, ResponseReader
 
 Phase = Literal["connect", "send", "head", "body"]
 
@@ -82,13 +82,14 @@ class Upstream(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The upstream sends no more: the end of an answer framed so, else a fault."""
-        self._upstream_closed("the upstream closed the connection")
+        self._upstream_closed("the upstream closed the connection", is_clean=True)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The same, less politely."""
         self.closed = True
-        self._upstream_closed(f"the connection broke: {exc}" if exc else "the connection was closed")
+        reason = f"the connection broke: {exc}" if exc else "the connection was closed"
+        self._upstream_closed(reason, is_clean=exc is None)
         self._alarm.stop()
         self.resume_writing()
         self._news.set()
@@ -195,6 +196,11 @@ class Upstream(asyncio.Protocol):
         raise self._failure
 
     @property
+    def ends_by_close(self) -> bool:
+        """Nothing but the connection's end will say where the answer ends."""
+        return self._reader.ends_by_close
+
+    @property
     def complete(self) -> bool:
         """The whole answer was handed over."""
         return self._ended and not self._pieces
@@ -249,11 +255,12 @@ class Upstream(asyncio.Protocol):
     def _timed_out(self) -> None:
         self._fail("the upstream was silent for too long", timed_out=True)
 
-    def _upstream_closed(self, reason: str) -> None:
+    def _upstream_closed(self, reason: str, *, is_clean: bool) -> None:
+        """The end of an answer that the connection's end frames, unless the connection broke; else a fault."""
         if self._ended or self._failure is not None:
             return
-        try:
+        if is_clean and self._reader.ends_by_close:
             self._take(self._reader.receive_eof())
-        except Unframed:
+        else:
             self._failure = DialError(self._phase, self._received, reason)
         self._news.set()

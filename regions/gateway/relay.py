@@ -87,6 +87,7 @@ class Relay:
                 trip.body,
                 connect_s=CONNECT_S,
                 head_s=max(trip.left_s(), 0.001),
+                framed=True,
             )
         except DialError as error:
             if error.phase == "connect":

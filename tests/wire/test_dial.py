@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import gc
+import socket
 
 import pytest
 
 from tests.wire.test_serve import serving
+from wire.connection import RESET_ON_CLOSE
 from wire.dial import DialError, Pool, split_address
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -52,6 +54,7 @@ def sends(data, *, requests=1, then="close"):
             await writer.drain()
         if then == "reset":
             await asyncio.sleep(0.01)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
             writer.transport.abort()
         elif then == "hang":
             await asyncio.sleep(100)
@@ -99,6 +102,8 @@ async def test_every_framing_is_read(data, expected):
         b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
         b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nA: " + b"b" * 70_000 + b"\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 17 + OK,
         b"ICY 200 OK\r\n\r\n",
         b"garbage\r\n\r\n",
     ],
@@ -166,6 +171,22 @@ async def test_an_end_inside_the_body(then, framing):
 
         assert got == []
         assert error.value.phase == "body"
+        assert (pool.num_idle, pool.num_busy) == (0, 0)
+
+
+async def test_a_reset_is_not_the_end_of_an_answer():
+    """Only a close can be, and only where nothing else was said; a relay takes no such answer at all."""
+    head = b"HTTP/1.1 200 OK\r\n\r\nok"
+    async with upstream(sends(head, then="reset")) as pool:
+        answer = await pool.request("GET", "/x")
+        assert await answer.next() == b"ok"
+        with pytest.raises(DialError) as error:
+            await answer.next()
+        assert error.value.phase == "body"
+    async with upstream(sends(head)) as pool:
+        assert await fetch(pool) == (200, b"ok")
+        with pytest.raises(DialError, match="where it ends"):
+            await fetch(pool, framed=True)
         assert (pool.num_idle, pool.num_busy) == (0, 0)
 
 

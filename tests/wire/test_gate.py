@@ -136,6 +136,18 @@ REFUSED = {
     "coding quoted": (400, request('Transfer-Encoding: "chunked"', body=b"0\r\n\r\n")),
     "coding with tab": (400, request("Transfer-Encoding: \x0bchunked", body=b"0\r\n\r\n")),
     "coding on 1.0": (400, request("Transfer-Encoding: chunked", line="POST / HTTP/1.0", body=b"0\r\n\r\n")),
+    "connection names the length": (
+        400,
+        request("Connection: close, Content-Length", "Content-Length: 3", body=b"abc"),
+    ),
+    "connection names the coding": (
+        400,
+        request("Connection: Transfer-Encoding", "Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
+    ),
+    "connection names the host": (400, request("Connection: keep-alive", "Connection: hOst")),
+    "connection names the key": (400, request("Connection: authorization", "Authorization: Bearer a")),
+    "two keys": (400, request("Authorization: Bearer a", "Authorization: Bearer b")),
+    "two types": (400, request("Content-Type: a/b", "content-type: a/b")),
     "underscore name": (400, request("Content_Length: 3")),
     # lines
     "bare LF": (400, b"GET / HTTP/1.1\nHost: h\n\n"),
@@ -207,6 +219,10 @@ REFUSED = {
     "LF after chunk size": (400, chunks(b"1\na\r\n0\r\n\r\n")),
     "LF in chunk extension": (400, chunks(b"1;a\nb\r\na\r\n0\r\n\r\n")),
     "space before chunk size": (400, chunks(b" 1\r\na\r\n0\r\n\r\n")),
+    "much extension": (
+        400,
+        chunks(b"1;" + b"a" * 200 + b"\r\nx\r\n") + b"".join([b"1;%b\r\nx\r\n" % (b"a" * 200)] * 20),
+    ),
     "trailer content-length": (400, chunks(b"0\r\nContent-Length: 5\r\n\r\n")),
     "trailer without colon": (400, chunks(b"0\r\nabc\r\n\r\n")),
     "trailers too long": (400, chunks(b"0\r\n" + b"A: b\r\n" * 2000 + b"\r\n")),

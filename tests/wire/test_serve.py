@@ -221,6 +221,22 @@ async def test_http_10_gets_no_chunks():
         assert await client.rest() == b"abc"
 
 
+async def test_a_cut_answer_never_looks_whole_to_http_10():
+    """Its only end is the connection's: a plain close would be one."""
+
+    async def handler(exchange):
+        await exchange.start(200, ())
+        await exchange.write(b"abc")
+        await asyncio.sleep(0.05)
+        exchange.abort()
+
+    async with talking(handler) as client:
+        client.send(b"GET / HTTP/1.0\r\nHost: h\r\n\r\n")
+        await client.head()
+        with pytest.raises(ConnectionResetError):
+            await client.rest()
+
+
 async def test_bodies_by_every_framing():
     async def handler(exchange):
         body = await exchange.read_body(10)
