@@ -1,6 +1,7 @@
 """One TOML for every role: parsed once, here, into frozen values; every address of the fleet stands in it."""
 
 import difflib
+import ipaddress
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -16,6 +17,8 @@ MAX_CONFIG_BYTES = 1 * MIB
 """A fleet of 100 regions is about 40 KiB of TOML; more is a mistake."""
 
 SECTIONS = ("platform", "wan", "access_keys", "webhooks", "stores", "nodes", "regions", "edges", "engines")
+
+PLATFORM_KEYS = ("home", "secrets", "idle_timeout_s", "quiet_s", "wan_profile", "mutual_tls")
 
 T = TypeVar("T")
 
@@ -124,13 +127,15 @@ class EdgeEntry:
     """One point of presence: its listeners, its certificate and how it reaches each region.
 
     `s3` passes users' S3 traffic on to the embedded store of `s3_region`, the home region if it is not given. A store
-    that is not the home forwards writes there, and reads through.
+    that is not the home forwards writes there, and reads through. `certificates` is a folder of further certificates,
+    `NAME/chain.pem` and `NAME/key.pem`, each shown to clients that ask for a name in it.
     """
 
     listen: str
     cert: Path
     key: Path
     state: Path
+    certificates: Path | None = None
     s3: str | None = None
     s3_region: str | None = None
     pins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
@@ -157,6 +162,7 @@ class Config:
     idle_timeout_s: float
     quiet_s: float
     wan_profile: str | None
+    mutual_tls: bool
     access_keys: tuple[AccessKeyEntry, ...]
     webhooks: tuple[WebhookEntry, ...]
     stores: Mapping[str, StoreEntry]
@@ -206,7 +212,8 @@ def parse(tree: Mapping[str, Any], path: Path) -> Config:
     base = path.parent
     _known(tree, SECTIONS, "")
     platform = _table(tree, "platform")
-    _known(platform, ("home", "secrets", "idle_timeout_s", "quiet_s", "wan_profile"), "platform")
+    _known(platform, PLATFORM_KEYS, "platform")
+    regions = _entries(RegionEntry, tree, "regions", base)
     config = Config(
         path=path,
         home=_need(platform, "home", str, "platform"),
@@ -214,6 +221,7 @@ def parse(tree: Mapping[str, Any], path: Path) -> Config:
         idle_timeout_s=_number(platform, "idle_timeout_s", 300.0, "platform"),
         quiet_s=_number(platform, "quiet_s", 2.0, "platform"),
         wan_profile=platform.get("wan_profile"),
+        mutual_tls=_mutual_tls(platform, regions),
         access_keys=tuple(
             _entry(AccessKeyEntry, item, f"access_keys[{i}]", base)
             for i, item in enumerate(tree.get("access_keys", []))
@@ -224,13 +232,28 @@ def parse(tree: Mapping[str, Any], path: Path) -> Config:
         ),
         stores=_entries(StoreEntry, tree, "stores", base),
         nodes=_entries(NodeEntry, tree, "nodes", base),
-        regions=_entries(RegionEntry, tree, "regions", base),
+        regions=regions,
         edges=_entries(EdgeEntry, tree, "edges", base),
         wan=_entries(WanLink, tree, "wan", base),
         engines=_engines(tree, base),
     )
     _check(config)
     return config
+
+
+def _mutual_tls(platform: Mapping[str, Any], regions: Mapping[str, RegionEntry]) -> bool:
+    """Whether edges and gateways show each other certificates: unless told, wherever bytes leave the machine."""
+    if "mutual_tls" in platform:
+        return bool(_convert(platform["mutual_tls"], "bool", "platform.mutual_tls", Path()))
+    return not all(_is_loopback(region.gateway) for region in regions.values())
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].removeprefix("[").removesuffix("]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def pick(entries: Mapping[str, T], name: str | None, role: str) -> tuple[str, T]:

@@ -19,6 +19,7 @@ from deploy.config import (
     pick,
 )
 from deploy.fleet import NODE_GRANTS, SYSTEM_GRANTS
+from deploy.hops import Hops
 from regions.map import MODELS_BUCKET
 from storage.auth.key import AccessKey, Grant
 from storage.client.endpoint import SOCKET_NAME
@@ -159,6 +160,7 @@ def _region(config: Config, name: str | None) -> Runner:
 
     region, entry = pick(config.regions, name, "region")
     host, port = split_address(entry.gateway)
+    hops = _hops(config, "region", region)
     home = config.regions[config.home]
     settings = RegionSettings(
         name=region,
@@ -176,8 +178,9 @@ def _region(config: Config, name: str | None) -> Runner:
         idle_timeout_s=config.idle_timeout_s,
         quiet_s=config.quiet_s,
         replication_bytes_per_s=entry.replication_bytes_per_s,
+        tls=hops.server if hops else None,
     )
-    return lambda ready, stop: run(settings, ready, stop)
+    return _renewing(hops, lambda ready, stop: run(settings, ready, stop))
 
 
 def _node(config: Config, name: str | None) -> Runner:
@@ -224,6 +227,7 @@ def _edge(config: Config, name: str | None) -> Runner:
 
     edge, entry = pick(config.edges, name, "edge")
     host, port = split_address(entry.listen)
+    hops = _hops(config, "edge", edge)
     settings = EdgeSettings(
         name=edge,
         host=host,
@@ -232,6 +236,8 @@ def _edge(config: Config, name: str | None) -> Runner:
         s3=split_address(entry.s3) if entry.s3 else None,
         cert=entry.cert,
         key=entry.key,
+        certificates=entry.certificates,
+        hop_tls=hops.client if hops else None,
         regions={r: entry.via.get(r, config.regions[r].gateway) for r in config.regions},
         public_keys={r: bytes.fromhex(config.regions[r].public_key) for r in config.regions},
         home=config.home,
@@ -240,7 +246,26 @@ def _edge(config: Config, name: str | None) -> Runner:
         state=entry.state,
         simulated_wan=config.wan_profile,
     )
-    return lambda ready, stop: run(settings, ready, stop)
+    return _renewing(hops, lambda ready, stop: run(settings, ready, stop))
+
+
+def _hops(config: Config, role: str, name: str) -> Hops | None:
+    return Hops(secrets.root_key(config.secrets), role, name) if config.mutual_tls else None
+
+
+def _renewing(hops: Hops | None, run: Runner) -> Runner:
+    """The role, with its certificate for the other machines of the fleet kept fresh meanwhile."""
+    if hops is None:
+        return run
+
+    async def both(ready: Ready, stop: asyncio.Event) -> None:
+        keeping = asyncio.create_task(hops.keep())
+        try:
+            await run(ready, stop)
+        finally:
+            keeping.cancel()
+
+    return both
 
 
 def _wan(config: Config, _name: str | None) -> Runner:

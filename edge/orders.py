@@ -15,6 +15,7 @@ from wire.refusal import Refusal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from edge.certificates import Certificates
     from edge.feed import Feed
     from edge.reach import Reach
     from regions.rows import Heard
@@ -36,13 +37,20 @@ class Orders:
     """Status, cool and prewarm; also the prewarm that this edge orders by itself."""
 
     def __init__(
-        self, name: str, feed: Feed, reaches: Mapping[str, Reach], hop_token: str, simulated_wan: str | None
+        self,
+        name: str,
+        feed: Feed,
+        reaches: Mapping[str, Reach],
+        hop_token: str,
+        simulated_wan: str | None,
+        certificates: Certificates,
     ) -> None:
         self._name = name
         self._feed = feed
         self._reaches = reaches
         self._headers: Headers = (("authorization", f"Bearer {hop_token}"), *JSON)
         self._simulated_wan = simulated_wan
+        self._certificates = certificates
         self._tasks: set[asyncio.Task[None]] = set()
         self._ordered: OrderedDict[tuple[str, str], float] = OrderedDict()
 
@@ -52,6 +60,7 @@ class Orders:
         return {
             "edge": self._name,
             "simulated_wan": self._simulated_wan,
+            "certificates": self._certificates.expiries(),
             "regions": {name: _seen(reach, heard.get(name), now) for name, reach in self._reaches.items()},
         }
 

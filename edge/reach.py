@@ -10,10 +10,14 @@ import asyncio
 import logging
 import math
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from regions.health import HEALTHY, Breaker, Outcome, RegionHealth, after
 from wire.dial import DialError, Pool
+from wire.tls import hop_name
+
+if TYPE_CHECKING:
+    import ssl
 
 PROBE_PERIOD_S: Final = 1.0
 PROBE_AGAIN_S: Final = 0.25  # after a failed one: two in a row are seen within the second
@@ -31,12 +35,15 @@ log = logging.getLogger("nearfield.edge")
 class Reach:
     """What this edge knows of the way to region `name`; `rtt_ms` is None until it was measured."""
 
-    def __init__(self, name: str, host: str, port: int) -> None:
+    def __init__(self, name: str, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+        """With `tls` both sides show a certificate of the fleet's own authority."""
         self.name = name
-        self.pool = Pool(host, port, max_idle=MAX_IDLE)
+        server_name = hop_name("region", name)
+        self.pool = Pool(host, port, max_idle=MAX_IDLE, tls=tls, server_name=server_name)
         self.rtt_ms: float | None = None
         self._seen: RegionHealth = HEALTHY
-        self._probes = Pool(host, port, max_idle=1)  # its own: a request in front would be measured too
+        # its own: a request in front would be measured too
+        self._probes = Pool(host, port, max_idle=1, tls=tls, server_name=server_name)
         self._num_failed = 0
         self._num_silent = 0
 

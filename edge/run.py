@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from edge.certificates import Certificates, Pair
 from edge.door import Door
 from edge.feed import Feed
 from edge.orders import Orders
@@ -20,7 +21,6 @@ from regions.rows import Signers
 from wire.dial import split_address
 from wire.limits import Limits
 from wire.serve import Server
-from wire.tls import server_context
 
 if TYPE_CHECKING:
     import ssl
@@ -38,7 +38,9 @@ class EdgeSettings:
     """One edge.
 
     `regions` are the gateways by name, `pins` the extra listeners bound to one region each; `public_keys` are raw
-    Ed25519 keys; `s3_upstream` is the home store's address. `state` is a folder for the rows.
+    Ed25519 keys; `s3_upstream` is the home store's address. `state` is a folder for the rows. `cert` and `key` are the
+    default certificate, `certificates` a folder of others; `hop_tls` is what gateways are reached with, None: plain.
+    `plain` listeners are for a machine on which something else ends TLS before the edge.
     """
 
     name: str
@@ -54,6 +56,9 @@ class EdgeSettings:
     s3_upstream: str
     hop_token: str = field(repr=False)
     state: Path
+    certificates: Path | None = None
+    hop_tls: ssl.SSLContext | None = None
+    plain: bool = False
     simulated_wan: str | None = None
     rate_per_s: float = RATE_PER_S
     burst: float = BURST
@@ -65,8 +70,10 @@ class _Edge:
 
     def __init__(self, settings: EdgeSettings) -> None:
         self._settings = settings
+        self.certificates = Certificates(Pair(settings.cert, settings.key), settings.certificates)
         self.reaches = {
-            name: Reach(name, *split_address(address)) for name, address in settings.regions.items()
+            name: Reach(name, *split_address(address), settings.hop_tls)
+            for name, address in settings.regions.items()
         }
         self.feed = Feed(Signers.of(settings.public_keys, settings.home), settings.state)
         token = settings.hop_token
@@ -74,7 +81,7 @@ class _Edge:
         self._headers = (("authorization", f"Bearer {token}"),)
         self._chooser = Chooser(self.feed, self.reaches, wan)
         self._relay = Relay(self.reaches, token)
-        self._orders = Orders(settings.name, self.feed, self.reaches, token, wan)
+        self._orders = Orders(settings.name, self.feed, self.reaches, token, wan, self.certificates)
         self._buckets = Buckets(settings.rate_per_s, settings.burst)
 
     def door(self, pinned: str | None) -> Door:
@@ -83,7 +90,7 @@ class _Edge:
 
     def begin(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Start what runs for as long as the edge does."""
-        tasks = [group.create_task(self.feed.keep())]
+        tasks = [group.create_task(self.feed.keep()), group.create_task(self.certificates.keep())]
         for reach in self.reaches.values():
             tasks.append(group.create_task(reach.watch()))
             tasks.append(group.create_task(self.feed.follow(reach, self._headers)))
@@ -100,15 +107,14 @@ class _Edge:
 async def run(settings: EdgeSettings, ready: Callable[[int], None], stop: asyncio.Event) -> None:
     """Serve until `stop` is set, then drain; `ready(port)` is called once every listener listens.
 
-    Raises OSError (an address cannot be bound, a file not be read) or ssl.SSLError.
+    Raises OSError (an address cannot be bound) or BadPairError (the default certificate cannot be used).
     """
     await asyncio.to_thread(settings.state.mkdir, parents=True, exist_ok=True)
-    tls = server_context(settings.cert, settings.key)
     edge = _Edge(settings)
     edge.feed.load()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(edge.close)
-        servers = await _listen(settings, edge, tls, stack)
+        servers = await _listen(settings, edge, stack)
         async with asyncio.TaskGroup() as group:
             tasks = edge.begin(group)
             try:
@@ -120,9 +126,7 @@ async def run(settings: EdgeSettings, ready: Callable[[int], None], stop: asynci
                     task.cancel()
 
 
-async def _listen(
-    settings: EdgeSettings, edge: _Edge, tls: ssl.SSLContext, stack: AsyncExitStack
-) -> list[Server]:
+async def _listen(settings: EdgeSettings, edge: _Edge, stack: AsyncExitStack) -> list[Server]:
     """Every listener, the main one first; what was opened is closed if a later one cannot be bound."""
     wanted: list[tuple[Handler, tuple[str, int], Limits]] = [
         (edge.door(None).serve, (settings.host, settings.port), LIMITS)
@@ -132,6 +136,7 @@ async def _listen(
         s3 = S3Door(*split_address(settings.s3_upstream))
         stack.push_async_callback(s3.close)
         wanted.append((s3.serve, settings.s3, S3_LIMITS))
+    tls = None if settings.plain else edge.certificates.context
     servers = []
     for handler, (host, port), limits in wanted:
         server = await Server.start(handler, host, port, tls=tls, limits=limits)

@@ -23,6 +23,7 @@ from storage.client.sdk import S3
 from wire.serve import Server
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Coroutine
 
     from regions.deployments import Deployments
@@ -41,7 +42,7 @@ class RegionSettings:
     `nodes` are addresses (host:port); `signing_key` is the region's raw Ed25519 key (32 bytes), `home_public_key`
     the home region's public one. `quiet_s`: how long a prefix without a manifest must be quiet to be committed.
     `replication_bytes_per_s` bounds what is pulled from home; 0: nothing does. `engines`: the external engines that a
-    model may name.
+    model may name. `tls` is what the gateway listens with; None: plain.
     """
 
     name: str
@@ -59,6 +60,7 @@ class RegionSettings:
     quiet_s: float = 2.0
     replication_bytes_per_s: float = 0.0
     engines: tuple[str, ...] = ()
+    tls: ssl.SSLContext | None = None
 
 
 async def run(settings: RegionSettings, ready: Callable[[int], None], stop: asyncio.Event) -> None:
@@ -78,7 +80,7 @@ async def run(settings: RegionSettings, ready: Callable[[int], None], stop: asyn
         publisher = Publisher(region.deployments, settings.signing_key, int(time.time() * 1000), wakes)
         gateway = Gateway(region.deployments, nodes, watch, wakes, publisher, settings.hop_token)
         stack.push_async_callback(gateway.close)
-        server = await Server.start(gateway.serve, settings.host, settings.port)
+        server = await Server.start(gateway.serve, settings.host, settings.port, tls=settings.tls)
         stack.push_async_callback(server.close)
         warmth = Warmth(region.deployments, nodes, wakes)
         loops = [region.run(), publisher.run(), warmth.run()]

@@ -22,3 +22,8 @@ def client_context(ca: Path | None = None) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(ALPN)
     return context
+
+
+def hop_name(role: str, name: str) -> str:
+    """The DNS name that a hop's own certificate carries (mutual TLS between edge and region); never in any DNS."""
+    return f"{name}.{role}.nearfield.internal"

@@ -89,6 +89,10 @@ def hosts(tmp_path_factory: pytest.TempPathFactory, way: BadWay) -> Iterator[Run
     folder = tmp_path_factory.mktemp("fleet")
     authority = pki.ensure(folder / "tls", dt.datetime.now(dt.UTC))
     original = fleet.write(fleet.FleetPlan(folder, regions=("iad",), usual_ports=()), authority)
+    plain = (
+        original.read_text()
+    )  # hosts far from each other, though this test has loopback addresses for them
+    original.write_text(plain.replace("[platform]", "[platform]\nmutual_tls = true"))
     command = [sys.executable, "-I", "-S", SERVER, "good", "{port}", str(folder / "served")]
     original.write_text(original.read_text() + ENGINE.format(command=json.dumps(command)))
     processes: list[subprocess.Popen[str]] = []

@@ -14,7 +14,7 @@ def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
-def _builder(subject: str, issuer: str, public_key) -> x509.CertificateBuilder:
+def _builder(subject: str, issuer: str, public_key, days: float = 1) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
@@ -23,12 +23,14 @@ def _builder(subject: str, issuer: str, public_key) -> x509.CertificateBuilder:
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=days))
     )
 
 
-def make_certificate(folder: Path) -> tuple[Path, Path, Path]:
-    """(certificate, key, authority) as PEM files in `folder`."""
+def make_certificate(
+    folder: Path, names: tuple[str, ...] = ("localhost",), *, days: float = 1
+) -> tuple[Path, Path, Path]:
+    """(certificate, key, authority) as PEM files in `folder`; good for `names` and 127.0.0.1."""
     authority_key = ec.generate_private_key(ec.SECP256R1())
     authority = (
         _builder("test authority", "test authority", authority_key.public_key())
@@ -36,10 +38,10 @@ def make_certificate(folder: Path) -> tuple[Path, Path, Path]:
         .sign(authority_key, hashes.SHA256())
     )
     key = ec.generate_private_key(ec.SECP256R1())
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    good_for = [*map(x509.DNSName, names), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     cert = (
-        _builder("localhost", "test authority", key.public_key())
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        _builder(names[0], "test authority", key.public_key(), days)
+        .add_extension(x509.SubjectAlternativeName(good_for), critical=False)
         .sign(authority_key, hashes.SHA256())
     )
     paths = folder / "cert.pem", folder / "key.pem", folder / "ca.pem"
@@ -48,5 +50,6 @@ def make_certificate(folder: Path) -> tuple[Path, Path, Path]:
     paths[1].write_bytes(
         key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
+    paths[1].chmod(0o600)
     paths[2].write_bytes(authority.public_bytes(pem))
     return paths

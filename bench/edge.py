@@ -1,0 +1,225 @@
+"""The edge as a proxy: processor time, latency, streams and memory beside nginx's, and beside a Python gateway's.
+
+One origin, one client and one core for each proxy in turn; ours runs every check it has (strict gate, key, rate,
+choice, phases and receipts), nginx passes on. Clients and origin share the other cores.
+"""
+
+import argparse
+import datetime as dt
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvloop
+
+from bench import edge_gateway, edge_load, edge_stage
+from bench.edge_child import MODEL
+from bench.edge_load import Wrong
+from bench.edge_request import body, request
+from bench.edge_stage import Proxy
+from bench.llama import cache_folder
+from bench.rows import Row, compare, quantile
+from bench.servers import HOST, Missing
+from deploy import pki
+
+PARTS = ("cpu", "latency", "sse", "streams", "memory", "gateway")
+OF_NGINX = 0.5  # the issue's: at most twice nginx's processor time, plain and with TLS
+ADDED_P50_MS, ADDED_P99_MS, CHUNK_US, LATE_MS, IDLE_KIB = 0.3, 2.0, 35.0, 50.0, 64.0
+CONNECTIONS = (1, 32)
+NUM_SSE, SSE_GAP_S = 40, 0.01
+NUM_STREAMS, STREAM_GAP_S = 1000, 0.5
+NUM_IDLE = 1000
+LEAST = 1e-3  # a difference of nothing is this, not a division by zero
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What every part needs."""
+
+    options: argparse.Namespace
+    scratch: Path
+    origin: str
+    region: str
+    authority: pki.LocalAuthority
+    say: Say
+
+    def pair(self, stack: ExitStack, name: str, upstream: str, *, tls: bool) -> tuple[Proxy, Proxy]:
+        """Ours and nginx before `upstream`."""
+        mine = edge_stage.ours(self.scratch / f"ours-{name}-{tls}", upstream, self.authority, tls=tls)
+        authority = self.authority if tls else None
+        other = edge_stage.nginx(self.scratch / f"nginx-{name}-{tls}", upstream, authority)
+        return stack.enter_context(mine), stack.enter_context(other)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of this benchmark."""
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement (3)")
+    parser.add_argument("--only", default=",".join(PARTS), help=f"some of {','.join(PARTS)}, with commas")
+    parser.add_argument("--cache", type=Path, default=cache_folder(), help="where the gateway is installed")
+
+
+def measure(options: argparse.Namespace, say: Say) -> tuple[list[Row], list[str]]:
+    """Rows and notes."""
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
+    )  # so that the servers end with us
+    parts: dict[str, Callable[[Bench], list[Row]]] = {
+        "cpu": _cpu,
+        "latency": _latency,
+        "sse": _sse,
+        "streams": _streams,
+        "memory": _memory,
+        "gateway": _gateway,
+    }
+    rows, notes = (
+        list[Row](),
+        [_APART if len(edge_stage.cores()[0] | edge_stage.cores()[1]) > 1 else _ONE_CORE],
+    )
+    with tempfile.TemporaryDirectory(prefix="nearfield-bench-") as name, ExitStack() as stack:
+        scratch = Path(name)
+        authority = pki.ensure(scratch, dt.datetime.now(dt.UTC))
+        region = stack.enter_context(edge_stage.region(scratch))
+        try:
+            origin = stack.enter_context(edge_stage.origin(scratch / "origin", region))
+        except Missing as error:
+            return [], [f"nothing is measured: {error}"]
+        bench = Bench(options, scratch, f"{HOST}:{origin}", region, authority, say)
+        for part in options.only.split(","):
+            say(part)
+            try:
+                rows += parts[part](bench)
+            except (Missing, Wrong) as error:
+                notes.append(f"{part} is left out: {error}")
+    return rows, [*notes, _SAME]
+
+
+_APART = (
+    "the proxy has one core, client and origin the others; a proxy's processor time is the kernel's own count"
+)
+_ONE_CORE = "one core for all: processor times stand, latencies do not"
+_SAME = "every request: a chat completion of 130 bytes with a key, 512 bytes back; no access log anywhere"
+
+
+def _cpu(bench: Bench) -> list[Row]:
+    rows = []
+    for tls in (False, True):
+        with ExitStack() as stack:
+            mine, other = bench.pair(stack, "cpu", bench.origin, tls=tls)
+            for num in CONNECTIONS:
+                took = [
+                    edge_load.blast(each, bench.scratch, num, bench.options.seconds) for each in (mine, other)
+                ]
+                what = f"processor time a small request, {num} connections, {'TLS' if tls else 'plain'}, against nginx"
+                rows.append(
+                    compare(what, took[0].cpu_us, took[1].cpu_us, "us", better="lower", target=OF_NGINX)
+                )
+                what = f"requests a second, {num} connections, {'TLS' if tls else 'plain'}, against nginx"
+                rows.append(compare(what, took[0].per_s, took[1].per_s, "1/s", better="higher"))
+    return rows
+
+
+def _latency(bench: Bench) -> list[Row]:
+    """Half of what ours takes at most, to ours, to nginx and straight to the origin in turn."""
+    with ExitStack() as stack:
+        mine, other = bench.pair(stack, "latency", bench.origin, tls=False)
+        most = edge_load.blast(mine, bench.scratch, CONNECTIONS[-1], bench.options.seconds / 2).per_s
+        straight = Proxy("origin", int(bench.origin.rpartition(":")[2]), ())
+        rows = []
+        for each in (mine, other):
+            rate = most / 2
+            took, bare = uvloop.run(edge_load.paced((each, straight), rate / 2, bench.options.seconds, 256))
+            for name, share, budget in (("p50", 0.5, ADDED_P50_MS), ("p99", 0.99, ADDED_P99_MS)):
+                added = max(LEAST, 1000 * (quantile(took, share) - quantile(bare, share)))
+                what = f"added by {each.name}, {name}, {rate / 2:.0f} requests a second, against the budget"
+                target = 1.0 if each is mine else None
+                rows.append(compare(what, added, budget, "ms", better="lower", target=target))
+    return rows
+
+
+def _sse(bench: Bench) -> list[Row]:
+    with ExitStack() as stack:
+        pair = bench.pair(stack, "sse", bench.region, tls=False)
+        num = round(bench.options.seconds / SSE_GAP_S)
+        mine, other = (uvloop.run(edge_load.streams(each, NUM_SSE, num, SSE_GAP_S)) for each in pair)
+    what = f"processor time a chunk, {NUM_SSE} streams"
+    return [
+        compare(f"{what}, against the budget", mine.cpu_us, CHUNK_US, "us", better="lower", target=1.0),
+        compare(f"{what}, against nginx", mine.cpu_us, other.cpu_us, "us", better="lower"),
+    ]
+
+
+def _streams(bench: Bench) -> list[Row]:
+    with ExitStack() as stack:
+        pair = bench.pair(stack, "streams", bench.region, tls=False)
+        num = round(2 * bench.options.seconds / STREAM_GAP_S)
+        mine, other = (uvloop.run(edge_load.streams(each, NUM_STREAMS, num, STREAM_GAP_S)) for each in pair)
+    latest = [1000 * max(each.late_s) for each in (mine, other)]
+    what = f"{NUM_STREAMS} streams at once"
+    lost = Row(f"{what}: events lost", mine.lost, other.lost, "", 1.0, 1.0, mine.lost == 0)
+    return [
+        lost,
+        compare(
+            f"{what}: the latest event, against the budget",
+            latest[0],
+            LATE_MS,
+            "ms",
+            better="lower",
+            target=1.0,
+        ),
+        compare(f"{what}: the latest event, against nginx", latest[0], latest[1], "ms", better="lower"),
+    ]
+
+
+def _memory(bench: Bench) -> list[Row]:
+    rows = []
+    for tls in (False, True):
+        with ExitStack() as stack:
+            pair = bench.pair(stack, "memory", bench.origin, tls=tls)
+            mine, other = (uvloop.run(_idle_kib(each)) for each in pair)
+        what = f"memory an idle {'TLS' if tls else 'plain'} connection, of {NUM_IDLE}"
+        rows.append(compare(f"{what}, against the budget", mine, IDLE_KIB, "KiB", better="lower", target=1.0))
+        rows.append(compare(f"{what}, against nginx", mine, max(LEAST, other), "KiB", better="lower"))
+    return rows
+
+
+async def _idle_kib(proxy: Proxy) -> float:
+    """Of the second NUM_IDLE: what the first ones take may have been free. Each has had an answer, and is silent."""
+    raw = request(proxy.port, body())
+    lines: list[edge_load.Asker] = []
+    resident = []
+    for _ in range(2):
+        fresh = await edge_load.askers(proxy, NUM_IDLE)
+        lines += fresh
+        for line in fresh:
+            await line.ask(raw)
+        resident.append(proxy.resident_bytes())
+    for line in lines:
+        line.transport.abort()
+    return (resident[1] - resident[0]) / NUM_IDLE / 1024
+
+
+def _gateway(bench: Bench) -> list[Row]:
+    """One that is written in Python too, as its makers ship it."""
+    rows = []
+    with ExitStack() as stack:
+        mine = stack.enter_context(
+            edge_stage.ours(bench.scratch / "ours-gateway", bench.origin, bench.authority, tls=False)
+        )
+        other = stack.enter_context(
+            edge_gateway.litellm(bench.options.cache, bench.scratch / "litellm", bench.origin, MODEL)
+        )
+        took = [
+            edge_load.blast(mine, bench.scratch, CONNECTIONS[-1], bench.options.seconds),
+            edge_load.blast(
+                other, bench.scratch, CONNECTIONS[-1], bench.options.seconds, key=edge_gateway.KEY
+            ),
+        ]
+        what = f"processor time a small request, {CONNECTIONS[-1]} connections, against {other.name}"
+        rows.append(compare(what, took[0].cpu_us, took[1].cpu_us, "us", better="lower", target=20.0))
+    return rows
