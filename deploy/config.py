@@ -4,11 +4,12 @@ import difflib
 import ipaddress
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from deploy.dns import DnsEntry, DnsError, PopEntry, ServerEntry, check
 from inference.devices import CPU, MAX_SPARES, parse_device
 from inference.outside.definition import Definition, DefinitionError, EngineEntry, defined
 
@@ -16,7 +17,18 @@ MIB = 1024 * 1024
 MAX_CONFIG_BYTES = 1 * MIB
 """A fleet of 100 regions is about 40 KiB of TOML; more is a mistake."""
 
-SECTIONS = ("platform", "wan", "access_keys", "webhooks", "stores", "nodes", "regions", "edges", "engines")
+SECTIONS = (
+    "platform",
+    "wan",
+    "access_keys",
+    "webhooks",
+    "stores",
+    "nodes",
+    "regions",
+    "edges",
+    "engines",
+    "dns",
+)
 
 PLATFORM_KEYS = ("home", "secrets", "idle_timeout_s", "quiet_s", "wan_profile", "mutual_tls")
 
@@ -171,6 +183,7 @@ class Config:
     edges: Mapping[str, EdgeEntry]
     wan: Mapping[str, WanLink]
     engines: Mapping[str, Definition] = field(default_factory=lambda: MappingProxyType({}))
+    dns: DnsEntry | None = None
 
 
 def listeners(config: Config) -> dict[str, str]:
@@ -236,6 +249,7 @@ def parse(tree: Mapping[str, Any], path: Path) -> Config:
         edges=_entries(EdgeEntry, tree, "edges", base),
         wan=_entries(WanLink, tree, "wan", base),
         engines=_engines(tree, base),
+        dns=_dns(tree, base),
     )
     _check(config)
     return config
@@ -325,9 +339,13 @@ def has_foreign_store(config: Config, region: str) -> bool:
     return entry is not None and entry.store_credentials is not None
 
 
-def _entries(kind: type[T], tree: Mapping[str, Any], section: str, base: Path) -> Mapping[str, T]:
+def _entries(
+    kind: type[T], tree: Mapping[str, Any], section: str, base: Path, above: str = ""
+) -> Mapping[str, T]:
     table = _table(tree, section) if section in tree else {}
-    return MappingProxyType({name: _entry(kind, table[name], f"{section}.{name}", base) for name in table})
+    return MappingProxyType(
+        {name: _entry(kind, table[name], f"{above}{section}.{name}", base) for name in table}
+    )
 
 
 def _engines(tree: Mapping[str, Any], base: Path) -> Mapping[str, Definition]:
@@ -339,6 +357,24 @@ def _engines(tree: Mapping[str, Any], base: Path) -> Mapping[str, Definition]:
         except DefinitionError as error:
             raise ConfigError(f"[engines.{name}]: {error}") from error
     return MappingProxyType(found)
+
+
+def _dns(tree: Mapping[str, Any], base: Path) -> DnsEntry | None:
+    """The zone that this fleet serves itself. Without the section there is none."""
+    if "dns" not in tree:
+        return None
+    table = _table(tree, "dns")
+    own = {key: value for key, value in table.items() if key not in {"pops", "servers"}}
+    entry = replace(
+        _entry(DnsEntry, own, "dns", base),
+        pops=_entries(PopEntry, table, "pops", base, "dns."),
+        servers=_entries(ServerEntry, table, "servers", base, "dns."),
+    )
+    try:
+        check(entry)
+    except DnsError as error:
+        raise ConfigError(f"[dns]: {error}") from error
+    return entry
 
 
 def _entry(kind: type[T], raw: object, where: str, base: Path) -> T:

@@ -18,6 +18,7 @@ from deploy.config import (
     load,
     pick,
 )
+from deploy.dns import listen_addresses, zone_settings
 from deploy.fleet import NODE_GRANTS, SYSTEM_GRANTS
 from deploy.hops import Hops
 from regions.map import MODELS_BUCKET
@@ -289,6 +290,22 @@ def _wan(config: Config, _name: str | None) -> Runner:
     return run
 
 
+def _dns(config: Config, name: str | None) -> Runner:
+    from edge.dns.run import DnsSettings, run  # noqa: PLC0415
+
+    if config.dns is None:
+        raise ConfigError("there is no [dns] in the configuration; docs/edge.md has an example")
+    server, entry = pick(config.dns.servers, name, "dns")
+    settings = DnsSettings(
+        zone=zone_settings(config.dns, serial=int(config.path.stat().st_mtime)),
+        listen=listen_addresses(server, entry),
+        feed=split_address(entry.feed) if entry.feed else None,
+        answers_per_s=config.dns.answers_per_s,
+        key=secrets.dns_key(secrets.root_key(config.secrets)),
+    )
+    return lambda ready, stop: run(settings, ready, stop)
+
+
 _ROLES: Mapping[str, Callable[[Config, str | None], Runner]] = MappingProxyType(
-    {"store": _store, "node": _node, "region": _region, "edge": _edge, "wan": _wan}
+    {"store": _store, "node": _node, "region": _region, "edge": _edge, "dns": _dns, "wan": _wan}
 )

@@ -53,6 +53,11 @@ def hop_token(root: bytes) -> str:
     return hmac.new(root, b"nearfield hop 1", hashlib.sha256).hexdigest()
 
 
+def dns_key(root: bytes) -> bytes:
+    """What seals the datagrams to the name servers; derived too."""
+    return hmac.digest(root, b"nearfield dns 1", hashlib.sha256)
+
+
 def new_api_key() -> str:
     """A fresh API key; the platform keeps only its digest."""
     return "nf-" + secrets.token_urlsafe(32)
