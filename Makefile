@@ -1,5 +1,6 @@
 # make demo   sets everything up in .venv and runs the main job once
 # make test   sets everything up and runs lint, types and tests
+# make lab    shows anycast, drains and lost regions on real BGP (Linux, root, bird2)
 # TORCH_INDEX=<url of a CPU wheel index>   optional: on Linux the default build of torch carries CUDA (several GB)
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ROOMS := wire edge regions weights_cache inference storage deploy bench examples
 
-.PHONY: setup demo test lint types unit evidence bench clean
+.PHONY: setup demo test lint types unit evidence lab bench clean
 
 # A test run starts some 200 processes: compiling our modules anew in each takes more processor time than any test.
 unexport PYTHONDONTWRITEBYTECODE
@@ -47,6 +48,11 @@ unit: setup
 SHARE ?= 1
 evidence: setup
 	NEARFIELD_EVIDENCE=$(SHARE) $(BIN)/pytest --timeout 1800
+
+# real BGP anycast and our real processes in network namespaces, as root; LAB_REPORT=<path> gets the figures as JSON
+LAB_REPORT ?= lab.json
+lab: setup
+	NEARFIELD_LAB_REPORT=$(LAB_REPORT) $(BIN)/pytest -m lab tests/lab
 
 bench: setup
 	$(BIN)/python -m bench cold

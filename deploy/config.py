@@ -26,6 +26,7 @@ SECTIONS = (
     "nodes",
     "regions",
     "edges",
+    "anycast",
     "engines",
     "dns",
 )
@@ -140,7 +141,9 @@ class EdgeEntry:
 
     `s3` passes users' S3 traffic on to the embedded store of `s3_region`, the home region if it is not given. A store
     that is not the home forwards writes there, and reads through. `certificates` is a folder of further certificates,
-    `NAME/chain.pem` and `NAME/key.pem`, each shown to clients that ask for a name in it.
+    `NAME/chain.pem` and `NAME/key.pem`, each shown to clients that ask for a name in it. `anycast` is one
+    more listener, on the address that several POPs announce; its answers name this POP's own address, `unicast` (a host
+    name and port), by Alt-Svc.
     """
 
     listen: str
@@ -150,8 +153,28 @@ class EdgeEntry:
     certificates: Path | None = None
     s3: str | None = None
     s3_region: str | None = None
+    anycast: str | None = None
+    unicast: str | None = None
     pins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     via: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class AnycastEntry:
+    """The gate of one POP, which is the edge of the same name: it has BGP announce the anycast address, or not.
+
+    `bird` is the control socket of BIRD 2, whose routes lead to the device `tie`; without it the gate is a process of
+    ExaBGP and announces `prefix`. `ca` is what signed the edge's certificate, for `server_name`. The POP drains while
+    the file `drain` exists, for `drain_s` as a last resort, then not at all.
+    """
+
+    ca: Path
+    drain: Path
+    server_name: str = "localhost"
+    bird: Path | None = None
+    tie: str = "nf-anycast"
+    prefix: str = ""
+    drain_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +207,7 @@ class Config:
     wan: Mapping[str, WanLink]
     engines: Mapping[str, Definition] = field(default_factory=lambda: MappingProxyType({}))
     dns: DnsEntry | None = None
+    anycast: Mapping[str, AnycastEntry] = field(default_factory=lambda: MappingProxyType({}))
 
 
 def listeners(config: Config) -> dict[str, str]:
@@ -196,6 +220,7 @@ def listeners(config: Config) -> dict[str, str]:
         found[f"edges.{name}.listen"] = entry.listen
         found |= {f"edges.{name}.pins.{region}": address for region, address in entry.pins.items()}
         found |= {f"edges.{name}.s3": entry.s3} if entry.s3 else {}
+        found |= {f"edges.{name}.anycast": entry.anycast} if entry.anycast else {}
     return found
 
 
@@ -250,6 +275,7 @@ def parse(tree: Mapping[str, Any], path: Path) -> Config:
         wan=_entries(WanLink, tree, "wan", base),
         engines=_engines(tree, base),
         dns=_dns(tree, base),
+        anycast=_entries(AnycastEntry, tree, "anycast", base),
     )
     _check(config)
     return config
@@ -301,6 +327,24 @@ def _check(config: Config) -> None:
         for region in (*edge.pins, *edge.via, *([edge.s3_region] if edge.s3_region else [])):
             if region not in config.regions:
                 raise ConfigError(f"edges.{name} names region {region!r}, which is not one of [regions]")
+    for name, gate in config.anycast.items():
+        _check_anycast(config, name, gate)
+
+
+def _check_anycast(config: Config, name: str, gate: AnycastEntry) -> None:
+    """A gate has an edge of its name, and one BGP daemon to tell."""
+    if name not in config.edges or config.edges[name].anycast is None:
+        raise ConfigError(
+            f"anycast.{name} announces edges.{name}.anycast, and the configuration has no such address"
+        )
+    if gate.bird is None:
+        try:
+            ipaddress.ip_network(gate.prefix)
+        except ValueError as error:
+            raise ConfigError(
+                f"anycast.{name}.prefix = {gate.prefix!r}: {error}. ExaBGP announces it; with BIRD set "
+                f"anycast.{name}.bird, its control socket, instead."
+            ) from error
 
 
 def _check_device(where: str, node: NodeEntry) -> None:

@@ -28,14 +28,16 @@ class LocalAuthority:
     key: Path
 
 
-def ensure(folder: Path, now: dt.datetime) -> LocalAuthority:
+def ensure(
+    folder: Path, now: dt.datetime, names: tuple[str, ...] = NAMES, addresses: tuple[str, ...] = ADDRESSES
+) -> LocalAuthority:
     """Make what is missing or about to expire; what is there and valid stays, so clients keep trusting it."""
     paths = LocalAuthority(folder / "ca.pem", folder / "server.pem", folder / "server.key")
     if not _valid(paths.ca, now):
         _make_authority(folder, now)
         paths.cert.unlink(missing_ok=True)
     if not _valid(paths.cert, now):
-        _make_server(folder, paths, now)
+        _make_server(folder, paths, now, names, addresses)
     return paths
 
 
@@ -60,15 +62,17 @@ def _make_authority(folder: Path, now: dt.datetime) -> None:
     (folder / "ca.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
 
-def _make_server(folder: Path, paths: LocalAuthority, now: dt.datetime) -> None:
+def _make_server(
+    folder: Path, paths: LocalAuthority, now: dt.datetime, names: tuple[str, ...], addresses: tuple[str, ...]
+) -> None:
     authority = x509.load_pem_x509_certificate(paths.ca.read_bytes())
     signer = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), password=None)
     if not isinstance(signer, ec.EllipticCurvePrivateKey):
         raise TypeError(f"{folder / 'ca.key'} is not an EC key; remove the folder to make a new authority")
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAMES[0])])
-    alternatives: list[x509.GeneralName] = [x509.DNSName(n) for n in NAMES]
-    alternatives += [x509.IPAddress(ipaddress.ip_address(a)) for a in ADDRESSES]
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
+    alternatives: list[x509.GeneralName] = [x509.DNSName(n) for n in names]
+    alternatives += [x509.IPAddress(ipaddress.ip_address(a)) for a in addresses]
     certificate = (
         _builder(name, authority.subject, key, now, SERVER_DAYS)
         .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)

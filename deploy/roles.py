@@ -246,6 +246,29 @@ def _edge(config: Config, name: str | None) -> Runner:
         hop_token=secrets.hop_token(secrets.root_key(config.secrets)),
         state=entry.state,
         simulated_wan=config.wan_profile,
+        anycast=split_address(entry.anycast) if entry.anycast else None,
+        unicast=entry.unicast,
+    )
+    return _renewing(hops, lambda ready, stop: run(settings, ready, stop))
+
+
+def _anycast(config: Config, name: str | None) -> Runner:
+    from edge.anycast.run import AnycastSettings, run  # noqa: PLC0415
+
+    pop, entry = pick(config.anycast, name, "anycast")
+    edge = config.edges[pop]
+    hops = _hops(config, "anycast", pop)
+    settings = AnycastSettings(
+        listener=split_address(edge.listen),
+        ca=entry.ca,
+        server_name=entry.server_name,
+        regions={r: split_address(edge.via.get(r, config.regions[r].gateway)) for r in config.regions},
+        hop_tls=hops.client if hops else None,
+        drain=entry.drain,
+        bird=entry.bird,
+        tie=entry.tie,
+        prefix=entry.prefix,
+        drain_s=entry.drain_s,
     )
     return _renewing(hops, lambda ready, stop: run(settings, ready, stop))
 
@@ -307,5 +330,13 @@ def _dns(config: Config, name: str | None) -> Runner:
 
 
 _ROLES: Mapping[str, Callable[[Config, str | None], Runner]] = MappingProxyType(
-    {"store": _store, "node": _node, "region": _region, "edge": _edge, "dns": _dns, "wan": _wan}
+    {
+        "store": _store,
+        "node": _node,
+        "region": _region,
+        "edge": _edge,
+        "anycast": _anycast,
+        "dns": _dns,
+        "wan": _wan,
+    }
 )

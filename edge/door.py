@@ -25,16 +25,27 @@ if TYPE_CHECKING:
     from edge.relay import Relay
     from edge.route import Chooser
     from wire.exchange import Exchange
+    from wire.http1 import Headers
 
 JSON: Final = (("content-type", "application/json"),)
 ORDER_PATHS: Final[Mapping[Action, str]] = {Action.COOL: "/control/cool", Action.PREWARM: "/control/prewarm"}
 
 
 class Door:
-    """`serve` is the handler of one listener; with `pinned` it is the address of that region alone."""
+    """`serve` is the handler of one listener; with `pinned` it is the address of that region alone.
+
+    `says` are headers of every answer.
+    """
 
     def __init__(
-        self, feed: Feed, buckets: Buckets, chooser: Chooser, relay: Relay, orders: Orders, pinned: str | None
+        self,
+        feed: Feed,
+        buckets: Buckets,
+        chooser: Chooser,
+        relay: Relay,
+        orders: Orders,
+        pinned: str | None,
+        says: Headers = (),
     ) -> None:
         self._feed = feed
         self._buckets = buckets
@@ -42,6 +53,7 @@ class Door:
         self._relay = relay
         self._orders = orders
         self._pinned = pinned
+        self._says = says
         self._admissions = Admissions()
 
     async def serve(self, exchange: Exchange) -> None:
@@ -59,7 +71,7 @@ class Door:
             if exchange.status:
                 raise
             path = exchange.head.path
-            headers = (*refusal.headers(), *id_headers(path, request_id))
+            headers = (*refusal.headers(), *id_headers(path, request_id), *self._says)
             await exchange.respond(refusal.status, headers, error_body(path, refusal))
 
     def _take_turn(self, admission: Admission, now: float) -> None:
@@ -69,7 +81,7 @@ class Door:
             raise Refusal(429, "rate_limited", text, "rate_limit_error", retry_after_s=wait_s)
 
     async def _do(self, exchange: Exchange, admission: Admission, request_id: str) -> None:
-        snapshot, values, own = self._feed.snapshot, admission.values, (REQUEST_ID, request_id)
+        snapshot, values, own = self._feed.snapshot, admission.values, (*self._says, (REQUEST_ID, request_id))
         match admission.action:
             case Action.HEALTH:
                 await _say(exchange, {"status": "ok"}, own)
@@ -81,7 +93,7 @@ class Door:
             case Action.STATUS:
                 await _say(exchange, self._orders.status(asyncio.get_running_loop().time()), own)
             case Action.COOL | Action.PREWARM:
-                headers = (own, (REGION, values["region"]))
+                headers = (*own, (REGION, values["region"]))
                 await self._orders.hand_on(exchange, values["region"], ORDER_PATHS[admission.action], headers)
 
     async def _infer(self, exchange: Exchange, admission: Admission, request_id: str, now: float) -> None:
@@ -92,7 +104,7 @@ class Door:
         decision = self._chooser.choose(ask, self._pinned, now)
         phases.mark("route")
         deadline = now + DEADLINE_S
-        journey = Journey(exchange, admission, ask, body, decision, request_id, phases, deadline)
+        journey = Journey(exchange, admission, ask, body, decision, request_id, phases, deadline, self._says)
 
         def aside() -> None:
             if (region := decision.prewarm()) is not None:
@@ -101,5 +113,5 @@ class Door:
         await self._relay.serve(journey, aside)
 
 
-async def _say(exchange: Exchange, value: Any, request_id: tuple[str, str]) -> None:
-    await exchange.respond(200, (*JSON, request_id), json.dumps(value).encode())
+async def _say(exchange: Exchange, value: Any, own: Headers) -> None:
+    await exchange.respond(200, (*JSON, *own), json.dumps(value).encode())

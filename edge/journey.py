@@ -26,7 +26,7 @@ _OWN: Final = frozenset({"server", "content-length", "server-timing", REQUEST_ID
 
 @dataclass(slots=True)
 class Journey:
-    """One admitted inference request on its way; `deadline` is loop time."""
+    """One admitted inference request on its way; `deadline` is loop time, `says` are headers of any answer."""
 
     exchange: Exchange
     admission: Admission
@@ -36,6 +36,7 @@ class Journey:
     request_id: str
     phases: Phases
     deadline: float
+    says: Headers = ()
     setbacks: list[Setback] = field(default_factory=list)
     _terms: str = ""
 
@@ -72,7 +73,7 @@ class Journey:
     ) -> Headers:
         """The region's headers with ours in place of those of the same name."""
         headers = list(without_hop_headers(upstream, _OWN))
-        headers += id_headers(self.exchange.head.path, self.request_id)
+        headers += (*id_headers(self.exchange.head.path, self.request_id), *self.says)
         if region is not None:
             headers.append((REGION, region))
         replayed = [f"; replayed={each.region}({each.cause})" for each in self.setbacks]

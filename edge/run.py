@@ -17,6 +17,7 @@ from edge.relay import Relay
 from edge.route import Chooser
 from edge.s3 import LIMITS as S3_LIMITS
 from edge.s3 import S3Door
+from regions.map import POP
 from regions.rows import Signers
 from wire.dial import split_address
 from wire.limits import Limits
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from wire.http1 import Headers
     from wire.serve import Handler
 
 LIMITS: Final = Limits(slash_prefixes=("/v1/models/",))
+ALT_SVC_S: Final = 60  # a client comes back to the anycast address this often, to hear of a nearer POP
 DRAIN_S: Final = 20.0  # running answers may end; most streams are shorter
 
 
@@ -40,7 +43,8 @@ class EdgeSettings:
     `regions` are the gateways by name, `pins` the extra listeners bound to one region each; `public_keys` are raw
     Ed25519 keys; `s3_upstream` is the home store's address. `state` is a folder for the rows. `cert` and `key` are the
     default certificate, `certificates` a folder of others; `hop_tls` is what gateways are reached with, None: plain.
-    `plain` listeners are for a machine on which something else ends TLS before the edge.
+    `plain` listeners are for a machine on which something else ends TLS before the edge. `anycast` is a
+    listener on the address that several POPs announce; its answers name `unicast`, this POP's own name and port.
     """
 
     name: str
@@ -60,6 +64,8 @@ class EdgeSettings:
     hop_tls: ssl.SSLContext | None = None
     plain: bool = False
     simulated_wan: str | None = None
+    anycast: tuple[str, int] | None = None
+    unicast: str | None = None
     rate_per_s: float = RATE_PER_S
     burst: float = BURST
     drain_s: float = DRAIN_S
@@ -84,9 +90,11 @@ class _Edge:
         self._orders = Orders(settings.name, self.feed, self.reaches, token, wan, self.certificates)
         self._buckets = Buckets(settings.rate_per_s, settings.burst)
 
-    def door(self, pinned: str | None) -> Door:
-        """The handler of a listener."""
-        return Door(self.feed, self._buckets, self._chooser, self._relay, self._orders, pinned)
+    def door(self, pinned: str | None, says: Headers = ()) -> Door:
+        """The handler of a listener, whose answers carry `says` too."""
+        if self._settings.anycast is not None:  # one of several: which one answered is a question then
+            says = ((POP, self._settings.name), *says)
+        return Door(self.feed, self._buckets, self._chooser, self._relay, self._orders, pinned, says)
 
     def begin(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Start what runs for as long as the edge does."""
@@ -126,11 +134,20 @@ async def run(settings: EdgeSettings, ready: Callable[[int], None], stop: asynci
                     task.cancel()
 
 
+def alt_svc(unicast: str | None) -> Headers:
+    """What an answer on the anycast address says of the POP's own one (RFC 7838): a drain moves the first only."""
+    if unicast is None:
+        return ()
+    return (("alt-svc", f'http%2F1.1="{unicast}"; ma={ALT_SVC_S}'),)
+
+
 async def _listen(settings: EdgeSettings, edge: _Edge, stack: AsyncExitStack) -> list[Server]:
     """Every listener, the main one first; what was opened is closed if a later one cannot be bound."""
     wanted: list[tuple[Handler, tuple[str, int], Limits]] = [
         (edge.door(None).serve, (settings.host, settings.port), LIMITS)
     ]
+    if settings.anycast is not None:
+        wanted.append((edge.door(None, alt_svc(settings.unicast)).serve, settings.anycast, LIMITS))
     wanted += [(edge.door(region).serve, address, LIMITS) for region, address in settings.pins.items()]
     if settings.s3 is not None:
         s3 = S3Door(*split_address(settings.s3_upstream))

@@ -143,6 +143,46 @@ def test_an_edge_may_stand_before_the_store_of_any_region(written):
         parse(tomllib.loads(foreign.replace("\ns3 = ", '\ns3_region = "fra"\ns3 = ')), written)
 
 
+GATE = """
+[anycast.local]
+ca = "tls/ca.pem"
+drain = "drain"
+"""
+
+
+def test_an_anycast_gate_stands_before_the_edge_of_its_name(written):
+    """With BIRD's socket, or as a process of ExaBGP that is told what to announce."""
+    text = written.read_text().replace("[edges.local]", '[edges.local]\nanycast = "203.0.113.10:443"')
+    gate = parse(tomllib.loads(text + GATE + 'bird = "/run/bird/bird.ctl"'), written).anycast["local"]
+
+    assert gate.bird == Path("/run/bird/bird.ctl")
+    assert gate.drain == written.parent / "drain"
+    assert (
+        parse(tomllib.loads(text + GATE + 'prefix = "203.0.113.10/32"'), written).anycast["local"].bird
+        is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("with_address", "gate", "words"),
+    [
+        (True, GATE, "anycast.local.bird, its control socket"),
+        (True, GATE + 'prefix = "203.0.113.10/8"', "has host bits set"),
+        (True, GATE + 'bird = "b"\ntye = "x"', "Did you mean `tie`"),
+        (True, GATE.replace("local", "other") + 'bird = "b"', "has no such address"),
+        (False, GATE + 'bird = "b"', "edges.local.anycast"),
+    ],
+)
+def test_a_mistake_in_a_gate_is_named_with_a_way_out(written, with_address, gate, words):
+    text = written.read_text()
+    if with_address:
+        text = text.replace("[edges.local]", '[edges.local]\nanycast = "203.0.113.10:443"')
+    with pytest.raises(ConfigError) as caught:
+        parse(tomllib.loads(text + gate), written)
+
+    assert words in str(caught.value)
+
+
 def test_pick_takes_the_only_one_and_asks_when_there_are_several(written):
     """`nearfield run edge` needs no name when the file has one edge."""
     config = load(written)

@@ -7,7 +7,8 @@ import pytest
 
 from edge.admit import ROUTES
 from regions.map import Tier
-from tests.edge.world import ADMIN, BODY, HOP, MODEL, STREAM_BODY, USER, code, served, streams
+from tests.edge.world import ADMIN, BODY, HOP, MODEL, STREAM_BODY, USER, code, free_port, served, streams
+from wire.dial import Pool
 from wire.dialect import is_anthropic
 from wire.timing import parse_receipt, parse_server_timing
 
@@ -367,3 +368,20 @@ async def test_an_address_in_use_is_an_os_error(world, monkeypatch):
     with pytest.raises(OSError, match="in use"):
         await edge._start_edge()
     edge._stop, edge._task = edge._stop_before
+
+
+async def test_an_answer_on_the_anycast_address_names_the_pop_and_its_own_address(world):
+    """So that a stream can be asked for where no drain breaks it; on the POP's own address nothing is to be said."""
+    at = free_port()
+    edge = await world(names=("iad",), anycast=("127.0.0.1", at), unicast="fra.api.example:443")
+    edge.pools["anycast"] = Pool("127.0.0.1", at, tls=edge._tls)
+    for ask, status in ((edge.get("/healthz", at="anycast"), 200), (edge.ask(at="anycast"), 200)):
+        assert (found := await ask)[0] == status
+        assert found[1]["alt-svc"] == 'http%2F1.1="fra.api.example:443"; ma=60'
+        assert found[1]["x-nearfield-pop"] == "test"
+    _, refused, _ = await edge.ask(at="anycast", key="wrong")
+    _, own, _ = await edge.get("/healthz")
+
+    assert refused["alt-svc"]
+    assert "alt-svc" not in own
+    assert own["x-nearfield-pop"] == "test"
