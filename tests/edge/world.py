@@ -9,6 +9,7 @@ from edge.run import EdgeSettings, run
 from regions.map import KeyGrant, ModelRow, PolicyRow, RegionRow, RolloutState, Tier
 from regions.rows import encode, public_bytes, signing_key
 from wire.dial import DialError, Pool
+from wire.flow import in_task
 from wire.serve import Server
 from wire.tls import client_context
 
@@ -147,6 +148,7 @@ class FakeRegion:
             await self.script(exchange, self)
 
     async def _rows(self, exchange):
+        await in_task()
         await exchange.start(200, ())
         if self.home:
             await exchange.write(self.policy_line() + b"\n")
