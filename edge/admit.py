@@ -39,6 +39,7 @@ class Action(StrEnum):
     MODELS = "models"
     MODEL = "model"
     STATUS = "status"
+    METRICS = "metrics"
     COOL = "cool"
     PREWARM = "prewarm"
 
@@ -65,6 +66,7 @@ ROUTES: Final = (
     _route("GET", r"/v1/models", Action.MODELS, "infer"),
     _route("GET", _MODEL_PATH, Action.MODEL, "infer"),
     _route("GET", r"/nearfield/status", Action.STATUS, "admin"),
+    _route("GET", r"/nearfield/metrics", Action.METRICS, "admin"),
     _route("POST", _REGION_PATH + "/cool", Action.COOL, "admin"),
     _route("POST", _REGION_PATH + "/prewarm", Action.PREWARM, "admin"),
 )

@@ -5,30 +5,44 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from edge import models
 from edge.admit import Action, Admission, Admissions
-from edge.journey import DEADLINE_S, Journey
+from edge.journey import Journey
 from regions.ask import MAX_BODY_BYTES, read_ask
 from regions.map import REGION, REQUEST_ID
 from wire.dialect import error_body, id_headers
+from wire.metrics import CONTENT_TYPE
 from wire.refusal import Refusal
 from wire.timing import Phases
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from edge.budget import Budgets
     from edge.feed import Feed
     from edge.orders import Orders
+    from edge.patience import Patiences
     from edge.rate import Buckets
     from edge.relay import Relay
+    from edge.room import Room
     from edge.route import Chooser
     from wire.exchange import Exchange
-    from wire.http1 import Headers
+    from wire.http1 import Headers, RequestHead
+    from wire.metrics import Metrics
 
 JSON: Final = (("content-type", "application/json"),)
 ORDER_PATHS: Final[Mapping[Action, str]] = {Action.COOL: "/control/cool", Action.PREWARM: "/control/prewarm"}
+
+
+class Bounds(NamedTuple):
+    """What all listeners of one edge share: how long it waits, what it repeats, what it holds, and what it counts."""
+
+    patiences: Patiences
+    budgets: Budgets
+    room: Room
+    metrics: Metrics
 
 
 class Door:
@@ -44,6 +58,7 @@ class Door:
         chooser: Chooser,
         relay: Relay,
         orders: Orders,
+        bounds: Bounds,
         pinned: str | None,
         says: Headers = (),
     ) -> None:
@@ -52,6 +67,7 @@ class Door:
         self._chooser = chooser
         self._relay = relay
         self._orders = orders
+        self._patiences, self._budgets, self._room, self._metrics = bounds
         self._pinned = pinned
         self._says = says
         self._admissions = Admissions()
@@ -92,25 +108,55 @@ class Door:
                 await _say(exchange, models.one(snapshot, self._pinned, name), own)
             case Action.STATUS:
                 await _say(exchange, self._orders.status(asyncio.get_running_loop().time()), own)
+            case Action.METRICS:
+                await exchange.respond(200, (("content-type", CONTENT_TYPE), *own), self._metrics.page())
             case Action.COOL | Action.PREWARM:
                 headers = (*own, (REGION, values["region"]))
                 await self._orders.hand_on(exchange, values["region"], ORDER_PATHS[admission.action], headers)
 
     async def _infer(self, exchange: Exchange, admission: Admission, request_id: str, now: float) -> None:
+        """Within the edge's room, which the body takes from before it is read until the answer is over."""
+        num_bytes = _body_bytes(exchange.head)
+        self._room.enter(num_bytes)
+        try:
+            await self._relayed(exchange, admission, request_id, now)
+        finally:
+            self._room.leave(num_bytes, asyncio.get_running_loop().time() - now)
+
+    async def _relayed(self, exchange: Exchange, admission: Admission, request_id: str, now: float) -> None:
         phases = Phases("edge", started=exchange.started)
         body = await exchange.read_body(MAX_BODY_BYTES)
         ask = read_ask(exchange.head.path, body)
         phases.mark("read")
         decision = self._chooser.choose(ask, self._pinned, now)
         phases.mark("route")
-        deadline = now + DEADLINE_S
-        journey = Journey(exchange, admission, ask, body, decision, request_id, phases, deadline, self._says)
+        patience = self._patiences.of(ask, exchange.head.path)
+        journey = Journey(
+            exchange,
+            admission,
+            ask,
+            body,
+            decision,
+            request_id,
+            phases,
+            now + patience.total_s,
+            patience,
+            self._budgets.of(ask.model, now),
+            self._room,
+            self._says,
+        )
 
         def aside() -> None:
             if (region := decision.prewarm()) is not None:
                 self._orders.prewarm(region, ask.model, now)
 
         await self._relay.serve(journey, aside)
+
+
+def _body_bytes(head: RequestHead) -> int:
+    """What a body may take: what its head says, or the most there may be."""
+    said = MAX_BODY_BYTES if head.chunked else head.content_length or 0
+    return min(said, MAX_BODY_BYTES)
 
 
 async def _say(exchange: Exchange, value: Any, own: Headers) -> None:

@@ -12,6 +12,9 @@ from wire.http1 import without_hop_headers
 
 if TYPE_CHECKING:
     from edge.admit import Admission
+    from edge.budget import Budget
+    from edge.patience import Patience
+    from edge.room import Room
     from edge.route import Decision
     from edge.setback import Setback
     from regions.ask import Ask
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from wire.timing import Phases
 
 MAX_REPLAYS: Final = 2  # three regions have been asked by then; a fourth would meet the same trouble
-DEADLINE_S: Final = 600.0  # as the openai client's own
+LATE_S: Final = 0.01  # a timer that rings this early rang at the deadline
 _OWN: Final = frozenset({"server", "content-length", "server-timing", REQUEST_ID, REGION, ROUTE})
 
 
@@ -36,6 +39,9 @@ class Journey:
     request_id: str
     phases: Phases
     deadline: float
+    patience: Patience
+    budget: Budget
+    room: Room
     says: Headers = ()
     setbacks: list[Setback] = field(default_factory=list)
     _terms: str = ""
@@ -45,14 +51,28 @@ class Journey:
         self._terms = self._terms or self.decision.terms()
         return self._terms
 
+    def now(self) -> float:
+        """Loop time."""
+        return asyncio.get_running_loop().time()
+
     def left_s(self) -> float:
         """Seconds until the deadline, 0 when it is past."""
-        return max(0.0, self.deadline - asyncio.get_running_loop().time())
+        return max(0.0, self.deadline - self.now())
+
+    def is_late(self) -> bool:
+        """Whether the deadline is past, as far as a timer can tell."""
+        return self.left_s() < LATE_S
+
+    def within_s(self, seconds: float) -> float:
+        """`seconds`, or what is left of the deadline where that is less."""
+        return min(seconds, self.deadline - self.now())
 
     def may_replay(self) -> bool:
         """Whether another region can still be asked after the one that is being asked now."""
         num_asked = len(self.setbacks) + 1
-        return num_asked < len(self.decision.choices) and num_asked <= MAX_REPLAYS and self.left_s() > 0
+        if num_asked >= len(self.decision.choices) or num_asked > MAX_REPLAYS:
+            return False
+        return self.left_s() > 0 and self.budget.has_one(self.now())
 
     def request_headers(self, ours: Headers, left_s: float) -> Headers:
         """A new head for the region: `ours`, and nothing of the client's but what is named here."""

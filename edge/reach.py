@@ -25,6 +25,7 @@ PROBE_S: Final = 1.0  # three times the longest round trip on Earth, and a busy 
 DOWN_PROBES: Final = 2  # failed in a row: the region gets no more requests while another can take them
 SILENT_PROBES: Final = 5  # timed out in a row; fewer would cut the streams of a region short of processors
 RTT_WEIGHT: Final = 0.2  # of the newest round trip in the moving average: about the last five count
+LOST_S: Final = 2.0  # the region's kernel acknowledges nothing for so long: the way to it is gone
 MAX_IDLE: Final = 64  # connections kept to a region between requests
 
 DOWN: Final = RegionHealth(breaker=Breaker.OPEN, until=math.inf)
@@ -39,7 +40,7 @@ class Reach:
         """With `tls` both sides show a certificate of the fleet's own authority."""
         self.name = name
         server_name = hop_name("region", name)
-        self.pool = Pool(host, port, max_idle=MAX_IDLE, tls=tls, server_name=server_name)
+        self.pool = Pool(host, port, max_idle=MAX_IDLE, tls=tls, server_name=server_name, lost_s=LOST_S)
         self.rtt_ms: float | None = None
         self._seen: RegionHealth = HEALTHY
         # its own: a request in front would be measured too

@@ -1,13 +1,14 @@
 """A request to the region that answers soonest, and its answer back as bytes; to the next region while it may.
 
 An answer is committed by its first event, or its first body byte when it does not stream. Before that the request
-is replayed, at most MAX_REPLAYS times and within its deadline; after that a dead region ends the stream with one
-error event. A client that goes away cancels the handler, and that closes the upstream connection at once.
+is replayed: at most MAX_REPLAYS times, within its deadline and its model's budget. After that a dead region ends the
+stream with one error event. A client that goes away cancels the handler, and that closes the upstream connection at
+once.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from edge import setback
 from edge.journey import MAX_REPLAYS
@@ -22,19 +23,23 @@ from wire.refusal import Refusal
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from edge.figures import EdgeFigures
+    from edge.holdoff import Holdoffs
     from edge.journey import Journey
     from edge.reach import Reach
     from edge.setback import Setback
     from wire.http1 import Headers
 
-CONNECT_S: Final = 2.0  # several round trips around the Earth, and one lost SYN
-
 
 class Relay:
-    """Sends journeys to regions."""
+    """Sends journeys to regions; what it learns of who wants to be left alone is in `holdoffs`."""
 
-    def __init__(self, reaches: Mapping[str, Reach], hop_token: str) -> None:
+    def __init__(
+        self, reaches: Mapping[str, Reach], hop_token: str, figures: EdgeFigures, holdoffs: Holdoffs
+    ) -> None:
         self._reaches = reaches
+        self._figures = figures
+        self._holdoffs = holdoffs
         self._headers: Headers = (
             ("authorization", f"Bearer {hop_token}"),
             ("content-type", "application/json"),
@@ -54,18 +59,20 @@ class Relay:
             left_s = journey.left_s()
             if not left_s:
                 break
+            if journey.setbacks and not self._may_repeat(journey):
+                await _give_up(journey, _budget_spent(journey))
+                return
             back = await self._try(journey, choice.region, left_s, meanwhile)
             if back is None:
                 return
-            journey.setbacks.append(back)
-            journey.phases.mark("replay")
-        await _give_up(journey)
+            self._note(journey, back)
+        await _give_up(journey, _last_words(journey))
 
     async def _try(
         self, journey: Journey, region: str, left_s: float, meanwhile: Callable[[], None]
     ) -> Setback | None:
         """Ask one region; None once the client has its answer, else why it has not."""
-        reach = self._reaches[region]
+        reach, patience = self._reaches[region], journey.patience
         reach.saw(Outcome.SENT)
         try:
             answer = await reach.pool.request(
@@ -73,31 +80,67 @@ class Relay:
                 journey.exchange.head.path,
                 journey.request_headers(self._headers, left_s),
                 journey.body,
-                connect_s=CONNECT_S,
+                connect_s=patience.connect_s,
                 head_s=left_s,
+                quiet_s=patience.first_byte_s,
                 framed=True,
                 meanwhile=meanwhile,
             )
             back = await pass_back(journey, region, answer)
         except DialError as error:
-            back = setback.of_error(region, error)
+            back = setback.of_error(region, error, is_late=journey.is_late())
         reach.saw(Outcome.FAILED if back is not None and back.failed else Outcome.SUCCEEDED)
         if journey.exchange.disconnected:
             raise Disconnected("the client is gone, or was cut off from an answer that broke")
-        return None if journey.exchange.finished else back  # finished: an error event told the client already
+        if back is not None and journey.exchange.finished:  # an error event told the client already
+            self._figures.broken(region)
+            return None
+        return back
+
+    def _note(self, journey: Journey, back: Setback) -> None:
+        journey.setbacks.append(back)
+        journey.phases.mark("replay")
+        self._figures.set_back(back)
+        if back.wait_s is not None and back.answered:
+            self._holdoffs.note(back.region, journey.ask.model, back.wait_s, journey.now())
+
+    def _may_repeat(self, journey: Journey) -> bool:
+        """Take one from the budget of the model."""
+        model = journey.ask.model
+        if not journey.budget.take(journey.now()):
+            self._figures.budget_spent(model)
+            return False
+        self._figures.replayed(model)
+        return True
 
 
-async def _give_up(journey: Journey) -> None:
-    """No region answered: the last one's words, as a status while that is possible."""
+def _budget_spent(journey: Journey) -> Setback:
+    """Too many requests for this model were asked again already."""
+    last = journey.setbacks[-1]
+    text = f"Region {last.region} did not answer ({last.cause}), and too many requests are asked again; try later."
+    wait_s = max(setback.RETRY_S, journey.budget.wait_s(journey.now()), last.wait_s or 0.0)
+    refusal = Refusal(503, "replay_budget_spent", text, "server_error", retry_after_s=wait_s)
+    return setback.of_refusal(last.region, "budget", refusal)
+
+
+def _last_words(journey: Journey) -> Setback:
+    """What the last region said, with the least time that any of them gave. Raises Refusal if none was asked."""
     if not journey.setbacks:
         raise Refusal(
             504, "deadline_exceeded", "The deadline passed before a region answered.", "server_error"
         )
-    last = journey.setbacks[-1]
+    return journey.setbacks[-1]
+
+
+async def _give_up(journey: Journey, last: Setback) -> None:
+    """No region answered: the last one's words, as a status while that is possible."""
     if journey.exchange.status:
         await end_with(journey, None, last.body)
         return
     region = last.region if last.answered else None
-    headers = (*last.headers, *journey.answer_headers(region, timing=journey.phases.header()))
+    headers = (
+        *setback.retry_headers(last, journey.setbacks),
+        *journey.answer_headers(region, timing=journey.phases.header()),
+    )
     said = translated(journey.exchange.head.path, last.status, last.body)
     await journey.exchange.respond(last.status, headers, said)

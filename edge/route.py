@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edge.feed import Feed
+    from edge.holdoff import Holdoffs
     from edge.reach import Reach
     from regions.ask import Ask
     from regions.choose import Choice, Offer
@@ -40,10 +41,13 @@ class Decision(NamedTuple):
 class Chooser:
     """Applies `regions.choose` to what this edge knows; remembers only the last region of each model."""
 
-    def __init__(self, feed: Feed, reaches: Mapping[str, Reach], simulated_wan: str | None) -> None:
+    def __init__(
+        self, feed: Feed, reaches: Mapping[str, Reach], simulated_wan: str | None, holdoffs: Holdoffs
+    ) -> None:
         self._feed = feed
         self._reaches = reaches
         self._simulated_wan = simulated_wan
+        self._holdoffs = holdoffs
         self._previous: OrderedDict[str, str] = OrderedDict()
         self._offered_by: Snapshot | None = None
         self._offered: dict[tuple[str, str | None], tuple[Offer, ...]] = {}
@@ -63,7 +67,7 @@ class Chooser:
             raise not_served(ask.model, self._feed.snapshot, pinned)
         if pinned is None and choices[0].region != previous:
             self._remember(ask.model, choices[0].region)
-        return Decision(choices, self._simulated_wan)
+        return Decision(self._holdoffs.ordered(choices, ask.model, now), self._simulated_wan)
 
     def _offers(self, model: str, pinned: str | None) -> tuple[Offer, ...]:
         """Worked out once for all requests between two rows; only for models that exist, so few are kept."""

@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from edge.budget import Budgets
 from edge.certificates import Certificates, Pair
-from edge.door import Door
+from edge.door import Bounds, Door
 from edge.feed import Feed
+from edge.figures import EdgeFigures
+from edge.holdoff import Holdoffs
 from edge.orders import Orders
+from edge.patience import Patience, Patiences
 from edge.rate import BURST, RATE_PER_S, Buckets
 from edge.reach import Reach
 from edge.relay import Relay
+from edge.room import MAX_BYTES, MAX_REQUESTS, Room
 from edge.route import Chooser
 from edge.s3 import LIMITS as S3_LIMITS
 from edge.s3 import S3Door
@@ -21,6 +27,7 @@ from regions.map import POP
 from regions.rows import Signers
 from wire.dial import split_address
 from wire.limits import Limits
+from wire.metrics import Metrics
 from wire.serve import Server
 
 if TYPE_CHECKING:
@@ -33,6 +40,7 @@ if TYPE_CHECKING:
 
 LIMITS: Final = Limits(slash_prefixes=("/v1/models/",))
 ALT_SVC_S: Final = 60  # a client comes back to the anycast address this often, to hear of a nearer POP
+PATIENCE: Final = Patience()
 DRAIN_S: Final = 20.0  # running answers may end; most streams are shorter
 
 
@@ -45,6 +53,7 @@ class EdgeSettings:
     default certificate, `certificates` a folder of others; `hop_tls` is what gateways are reached with, None: plain.
     `plain` listeners are for a machine on which something else ends TLS before the edge. `anycast` is a
     listener on the address that several POPs announce; its answers name `unicast`, this POP's own name and port.
+    `special_patience` is by model (`org/name`) or path (`/v1/...`).
     """
 
     name: str
@@ -69,6 +78,10 @@ class EdgeSettings:
     rate_per_s: float = RATE_PER_S
     burst: float = BURST
     drain_s: float = DRAIN_S
+    patience: Patience = PATIENCE
+    special_patience: Mapping[str, Patience] = field(default_factory=lambda: MappingProxyType({}))
+    max_held_requests: int = MAX_REQUESTS
+    max_held_bytes: int = MAX_BYTES
 
 
 class _Edge:
@@ -85,8 +98,13 @@ class _Edge:
         token = settings.hop_token
         wan = settings.simulated_wan
         self._headers = (("authorization", f"Bearer {token}"),)
-        self._chooser = Chooser(self.feed, self.reaches, wan)
-        self._relay = Relay(self.reaches, token)
+        holdoffs = Holdoffs()
+        room = Room(settings.max_held_requests, settings.max_held_bytes)
+        figures = EdgeFigures(Metrics(), room)
+        patiences = Patiences(settings.patience, settings.special_patience)
+        self._bounds = Bounds(patiences, Budgets(), room, figures.metrics)
+        self._chooser = Chooser(self.feed, self.reaches, wan, holdoffs)
+        self._relay = Relay(self.reaches, token, figures, holdoffs)
         self._orders = Orders(settings.name, self.feed, self.reaches, token, wan, self.certificates)
         self._buckets = Buckets(settings.rate_per_s, settings.burst)
 
@@ -94,7 +112,9 @@ class _Edge:
         """The handler of a listener, whose answers carry `says` too."""
         if self._settings.anycast is not None:  # one of several: which one answered is a question then
             says = ((POP, self._settings.name), *says)
-        return Door(self.feed, self._buckets, self._chooser, self._relay, self._orders, pinned, says)
+        return Door(
+            self.feed, self._buckets, self._chooser, self._relay, self._orders, self._bounds, pinned, says
+        )
 
     def begin(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Start what runs for as long as the edge does."""

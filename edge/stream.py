@@ -1,12 +1,12 @@
-"""One event stream on its way back: whole events only, and one clear end whatever happens."""
+"""One event stream on its way back: whole events only, each once, and one clear end whatever happens."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from edge import setback
 from edge.setback import REPLAYABLE_CODES
-from edge.sse import error_code, first_event
+from edge.sse import Ending, error_code, first_event
 from wire.dial import DialError
 from wire.dialect import error_event
 from wire.eventcut import EventCut
@@ -17,40 +17,42 @@ if TYPE_CHECKING:
     from edge.setback import Setback
     from wire.dial import Answer
 
-BETWEEN_S: Final = 120.0  # silence inside an answer; a region that is gone is found sooner, by its probe
-
 
 class Stream:
-    """One event stream on its way back."""
+    """One event stream of region `region`."""
 
     def __init__(self, journey: Journey, region: str, answer: Answer) -> None:
         self._journey = journey
         self._exchange = journey.exchange
         self._region = region
         self._answer = answer
+        self._ending = Ending()
         self._committed = False
+        self._quiet_s = journey.patience.first_byte_s
 
     async def run(self) -> Setback | None:
         """Pass events on until the end. Raises DialError if the region dies before the first one."""
-        cut = EventCut()
+        cut, journey = EventCut(), self._journey
         try:
-            while data := await self._answer.next(BETWEEN_S):
+            while data := await self._answer.next(journey.within_s(self._quiet_s)):
                 back = await self._pass(cut.feed(data))
                 if back is not None:
                     return back
         except DialError as error:
             if not self._committed:
                 raise
-            return await self._broken(error)
-        await self._pass(cut.rest())
-        if not self._exchange.status:
-            await self._open()
-        self._journey.phases.mark("stream")
-        await self._exchange.finish(self._journey.receipt(self._region))
+            if not self._ending.is_done:
+                return await self._broken(error.phase, timed_out=error.timed_out)
+        back = await self._pass(cut.rest())
+        if back is not None or not self._ending.is_good:
+            return back or await self._unfinished()
+        journey.phases.mark("stream")
+        await self._exchange.finish(journey.receipt(self._region))
         return None
 
     async def _pass(self, block: bytes) -> Setback | None:
         """Whole events to the client, unless the first one says that another region should be asked."""
+        block = self._ending.pass_on(block)
         if not block:
             return None
         if not self._committed and (data := first_event(block)) is not None:
@@ -58,6 +60,7 @@ class Stream:
             if code in REPLAYABLE_CODES and self._journey.may_replay():
                 return setback.of_event(self._region, code or "", data)
             self._committed = True
+            self._quiet_s = self._journey.patience.between_s
             self._journey.phases.mark("first_byte")
         if self._exchange.status:
             await self._exchange.write(block)
@@ -69,12 +72,26 @@ class Stream:
         headers = self._journey.answer_headers(self._region, self._answer.head.headers)
         await self._exchange.start(200, headers, first=first)
 
-    async def _broken(self, error: DialError) -> Setback:
+    async def _unfinished(self) -> Setback:
+        """It ended by HTTP's rules and not by its own: nobody knows what is missing."""
+        if not self._committed:
+            return setback.of_garbled(self._region)
+        return await self._broken("garbled", timed_out=False)
+
+    async def _broken(self, cause: str, *, timed_out: bool) -> Setback:
         """The region died inside a committed stream: the client hears it, and the region's health too."""
-        text = f"Region {self._region} broke off inside the answer; ask again for a new one."
-        refusal = Refusal(502, "upstream_failed", text, "server_error")
+        refusal = _broken_off(self._region, silent=timed_out, late=self._journey.is_late())
         await end_with(self._journey, self._region, refusal.body())
-        return setback.of_refusal(self._region, error.phase, refusal)
+        return setback.of_refusal(self._region, cause, refusal, failed=refusal.code != "deadline_exceeded")
+
+
+def _broken_off(region: str, *, silent: bool, late: bool) -> Refusal:
+    if silent and late:
+        text = "The deadline passed before the answer was complete."
+        return Refusal(504, "deadline_exceeded", text, "server_error")
+    how = "fell silent" if silent else "broke off"
+    text = f"Region {region} {how} inside the answer; ask again for a new one."
+    return Refusal(502, "upstream_failed", text, "server_error")
 
 
 async def end_with(journey: Journey, region: str | None, error: bytes) -> None:

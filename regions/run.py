@@ -83,7 +83,7 @@ async def run(settings: RegionSettings, ready: Callable[[int], None], stop: asyn
         server = await Server.start(gateway.serve, settings.host, settings.port, tls=settings.tls)
         stack.push_async_callback(server.close)
         warmth = Warmth(region.deployments, nodes, wakes)
-        loops = [region.run(), publisher.run(), warmth.run()]
+        loops = [region.run(), publisher.run(), warmth.run(), gateway.pulse.run()]
         loops += [watch.run()] if nodes else []
         tasks = [asyncio.create_task(each) for each in loops]
         try:

@@ -10,6 +10,7 @@ from typing import Self
 
 from wire.flow import in_task
 from wire.http1 import Headers, ResponseHead
+from wire.keepalive import notice_loss
 from wire.outgoing import Outgoing
 from wire.upstream import DialError, Phase, Upstream
 
@@ -143,14 +144,19 @@ class Pool:
         server_name: str | None = None,
         max_idle: int = 32,
         path: str | None = None,
+        lost_s: float | None = None,
     ) -> None:
-        """With `path` the address is that Unix socket; `host` and `port` are then only what `Host` says."""
+        """With `path` the address is that Unix socket; `host` and `port` are then only what `Host` says.
+
+        With `lost_s` a connection ends when the peer's kernel is silent for so long (`wire/keepalive.py`).
+        """
         self.host = host
         self.port = port
         self._path = path
         self._tls = tls
         self._server_name = (server_name or host) if tls is not None else None
         self._max_idle = max_idle
+        self._lost_s = lost_s
         self._idle: deque[Upstream] = deque()
         self._busy: set[Upstream] = set()
         self._closed = False
@@ -176,6 +182,7 @@ class Pool:
         length: int | None = None,
         connect_s: float = 2.0,
         head_s: float = 30.0,
+        quiet_s: float | None = None,
         expect_continue: bool = False,
         framed: bool = False,
         meanwhile: Callable[[], None] | None = None,
@@ -185,28 +192,28 @@ class Pool:
         `headers` go as they are; `host` is added where missing, framing is added from `body` (an iterator
         without `length` is chunked). With `expect_continue` the body is pulled only once the upstream asks.
         `framed` takes no answer that only the connection's end would end, since a cut one would look whole.
-        `head_s` counts from the last byte sent. A request on a kept connection that turns out closed is
-        sent once more. `meanwhile` is called when the request was sent, before its answer is waited for: what can
-        wait until then costs the answer nothing.
+        `head_s` counts from the last byte sent, `quiet_s` also from each interim answer (1xx). A request on a kept
+        connection that turns out closed is sent once more. `meanwhile` is called when the request was sent, before its
+        answer is waited for: what can wait until then costs the answer nothing.
 
         Raises DialError. Whatever ends the call early (also cancellation) closes the connection at once.
         """
         outgoing = Outgoing(
             method, target, headers, body, length, self._host_header, expect_continue=expect_continue
         )
-        started = asyncio.get_running_loop().time()
+        started, within = asyncio.get_running_loop().time(), (head_s, quiet_s)
         upstream = self._kept(FRESH_S if outgoing.streams and not outgoing.expects else IDLE_S)
         if upstream is not None:
             try:
-                return await self._exchange(upstream, outgoing, head_s, 0.0, meanwhile, framed=framed)
+                return await self._exchange(upstream, outgoing, within, 0.0, meanwhile, framed=framed)
             except DialError as error:
                 late = asyncio.get_running_loop().time() - started > STALE_S
                 if error.received or error.timed_out or late or upstream.given_up or not outgoing.replayable:
                     raise
         began = time.perf_counter()  # uvloop's own clock ticks in whole ms
         upstream = await self._connect(connect_s)
-        connect_s = time.perf_counter() - began
-        return await self._exchange(upstream, outgoing, head_s, connect_s, meanwhile, framed=framed)
+        connected_s = time.perf_counter() - began
+        return await self._exchange(upstream, outgoing, within, connected_s, meanwhile, framed=framed)
 
     def abort(self) -> None:
         """Cut every connection, also those in use: their requests fail at once. The pool stays usable."""
@@ -260,9 +267,11 @@ class Pool:
                 if self._path is not None:
                     _, upstream = await loop.create_unix_connection(Upstream, self._path)
                 else:
-                    _, upstream = await loop.create_connection(
+                    transport, upstream = await loop.create_connection(
                         Upstream, self.host, self.port, ssl=self._tls, server_hostname=self._server_name
                     )
+                    if self._lost_s is not None:
+                        notice_loss(transport, self._lost_s)
         except TimeoutError:
             raise DialError("connect", 0, f"no connection within {connect_s} s", timed_out=True) from None
         except OSError as error:  # ssl.SSLError is one too
@@ -274,12 +283,13 @@ class Pool:
         self,
         upstream: Upstream,
         outgoing: Outgoing,
-        head_s: float,
+        within: tuple[float, float | None],
         connect_s: float,
         meanwhile: Callable[[], None] | None,
         *,
         framed: bool,
     ) -> Answer:
+        head_s, quiet_s = within
         try:
             upstream.begin(outgoing.method, outgoing.first, whole=not outgoing.more)
             if outgoing.more or upstream.is_behind:
@@ -289,7 +299,7 @@ class Pool:
                 await outgoing.send_rest(upstream, head_s)
             if meanwhile is not None:
                 meanwhile()
-            head = await upstream.answer(head_s)
+            head = await upstream.answer(head_s, quiet_s)
             if framed and upstream.ends_by_close:
                 raise DialError("head", upstream.received, "the answer does not say where it ends")  # noqa: TRY301
         except BaseException:

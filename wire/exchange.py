@@ -19,6 +19,7 @@ SMALL_BYTES = (
     4 * 1024
 )  # pieces below it are put together while they wait: each costs an object beside its bytes
 SKIP_BYTES = 1024 * 1024  # of an unwanted body; for more the connection is closed instead
+PROCESSING = b"HTTP/1.1 102 Processing\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _OURS = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive"})
 _BODYLESS = frozenset({204, 304})
@@ -278,6 +279,18 @@ class Exchange:
         self._left = 0
         self.finished = True
         await self._line.drained()
+
+    def pulse(self, comment: bytes) -> None:
+        """A sign of life: an interim answer before the head, `comment` inside an answer of no known length.
+
+        It waits for nobody, says nothing to HTTP/1.0, and must not fall between two parts of one event.
+        """
+        if self.disconnected or self.finished:
+            return
+        if not self.status and self.head.minor == 1:
+            self._line.send(PROCESSING)
+        elif self.status and self._chunked and not self._mute:
+            self._send_body(comment)
 
     def check_finished(self) -> None:
         """Raise RuntimeError if the answer is neither whole nor aborted: a handler must not return before."""

@@ -28,7 +28,9 @@ from wire.heads import (
 
 RESPONSE_HEAD_BYTES = 64 * 1024  # our own hops send under 4 KiB; S3 user metadata may add 8
 RESPONSE_NUM_HEADERS = 128
-MAX_INTERIM = 16  # answers of 1xx before the one that counts: real upstreams send one or two
+MAX_INTERIM = (
+    4096  # answers of 1xx before the one that counts: a pulse every 2 s of an answer that takes two hours
+)
 _TEXT = r"[\t\x20-\x7e\x80-\xff]*"  # S3 stores echo user metadata as it was sent
 _RESPONSE = re.compile(
     rf"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: {_TEXT})?\r\n((?:[{NAME_CHARS}_]+:{_TEXT}\r\n)*)\r\n"
@@ -50,15 +52,15 @@ class ResponseReader:
         self._head = HeadBuffer(RESPONSE_HEAD_BYTES)
         self._framing: Framing | None = None
         self._method = ""
-        self._num_interim = 0
         self.started = False  # a byte of the current answer was seen
         self.continued = False  # 100 Continue was seen
+        self.num_interim = 0  # answers before the final one (1xx) that were seen
 
     def start(self, method: str) -> None:
         """Expect the answer to a request of `method` next."""
         self._framing, self._method = None, method
-        self._num_interim = 0
         self.started = self.continued = False
+        self.num_interim = 0
 
     @property
     def ends_by_close(self) -> bool:
@@ -93,8 +95,8 @@ class ResponseReader:
             if head.status >= 200:
                 framing = self._framing = self._frame(head)
                 return self._take_body(framing, data, [head])
-            self._num_interim += 1
-            if self._num_interim > MAX_INTERIM:
+            self.num_interim += 1
+            if self.num_interim > MAX_INTERIM:
                 raise FramingError("too many interim answers")
         return []
 

@@ -48,6 +48,8 @@ class Upstream(asyncio.Protocol):
         self._received = 0
         self._failure: DialError | None = None
         self._news = Signal()
+        self._quiet_s: float | None = None  # of silence before the head; None: only `answer`'s deadline holds
+        self._head_until = 0.0  # loop time
         self._drain: asyncio.Future[None] | None = None
         self._reading = True
         self.closed = False
@@ -75,6 +77,8 @@ class Upstream(asyncio.Protocol):
             self._fail(str(error))
             return
         self._take(events)
+        if self._head is None and self._quiet_s is not None and self._reader.num_interim:
+            self._be_quiet_at_most(self._quiet_s)
         if self._num_held_bytes > READ_BUFFER_BYTES and self._reading:
             self._reading = False
             self._transport.pause_reading()
@@ -169,15 +173,23 @@ class Upstream(asyncio.Protocol):
             patience.stop()
         return not self.answered
 
-    async def answer(self, head_s: float) -> ResponseHead:
-        """The answer's head, at most `head_s` seconds from now. Raises DialError."""
+    async def answer(self, head_s: float, quiet_s: float | None = None) -> ResponseHead:
+        """The answer's head, at most `head_s` seconds from now. Raises DialError.
+
+        With `quiet_s` the upstream must also say something in every such span, an interim answer (1xx) at least.
+        """
         self._phase = "head"
-        self._alarm.set(head_s)
+        if quiet_s is None or quiet_s >= head_s:
+            self._alarm.set(head_s)
+        else:
+            self._quiet_s, self._head_until = quiet_s, self._loop.time() + head_s
+            self._alarm.set(quiet_s)
         while self._head is None:
             if self._failure is not None:
                 raise self._failure
             await self._news
         self._phase = "body"
+        self._quiet_s = None
         self._alarm.set(None)
         return self._head
 
@@ -233,6 +245,10 @@ class Upstream(asyncio.Protocol):
                 self._ended = True
             else:
                 self._head = event
+
+    def _be_quiet_at_most(self, seconds: float) -> None:
+        """It gave a sign of life: it has as long again for the next one, within the deadline of its head."""
+        self._alarm.set(max(0.0, min(seconds, self._head_until - self._loop.time())))
 
     def _next_pieces(self) -> bytes:
         """One piece, or all that wait if they are small."""

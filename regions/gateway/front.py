@@ -7,12 +7,14 @@ the cluster's hop token.
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from regions.ask import ASKED, MAX_BODY_BYTES, read_ask, refuse_misfit, said
 from regions.gateway.control import Control
 from regions.gateway.hold import Seats, wait_awake
+from regions.gateway.pulse import Pulse
 from regions.gateway.relay import Relay
 from regions.gateway.trip import Trip, deadline_s, hold_s, request_id
 from regions.map import ASK, ROW_PERIOD_S, Tier
@@ -62,6 +64,8 @@ class Gateway:
         self._rows_ended = False
         self.relay = Relay(nodes, hop_token)
         self.seats = seats or Seats()
+        self.pulse = Pulse()
+        watch.on_silent = self.relay.cut
         self._figures = wakes.figures
         self._add_gauges()
         control = Control(deployments, nodes, watch, wakes, publisher)
@@ -136,7 +140,8 @@ class Gateway:
         deployment.lease(revision)
         error = "client_gone"
         try:
-            await self._answer(trip)
+            with self.pulse.follow(trip) if heard is not None else nullcontext():
+                await self._answer(trip)
             error = ""
         except Refusal as refusal:
             error = refusal.code

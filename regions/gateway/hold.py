@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from wire.refusal import Refusal
+from wire.turnover import Turnover
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -20,7 +22,6 @@ MAX_HELD_BYTES: Final = 64 << 20  # of their bodies, which stay in memory while 
 TICK_S: Final = 0.25  # at most four comments a second
 REPEAT_S: Final = 1.0  # a comment with nothing new only shows that the connection lives
 MIN_RETRY_S: Final = 1.0  # before a client asks again
-FULL_RETRY_S: Final = 2.0
 
 
 class Seats:
@@ -31,20 +32,24 @@ class Seats:
         self._max_bytes = max_bytes
         self.num_held = 0
         self.num_bytes = 0
+        self._turnover = Turnover()
 
     @contextmanager
     def seat(self, num_bytes: int) -> Iterator[None]:
         """A place for one request with a body of `num_bytes`. Raises Refusal 503 when all are taken."""
         if self.num_held >= self._max_held or self.num_bytes + num_bytes > self._max_bytes:
             text = "Too many requests wait for models that wake; try again shortly."
-            raise Refusal(503, "overloaded", text, "server_error", retry_after_s=FULL_RETRY_S)
+            wait_s = self._turnover.wait_s()
+            raise Refusal(503, "overloaded", text, "server_error", retry_after_s=wait_s)
         self.num_held += 1
         self.num_bytes += num_bytes
+        came = time.monotonic()
         try:
             yield
         finally:
             self.num_held -= 1
             self.num_bytes -= num_bytes
+            self._turnover.left(time.monotonic() - came)
 
 
 class Pace:

@@ -6,6 +6,7 @@ another region; after it, one error event. Nothing is ever sent to a node twice 
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -31,6 +32,9 @@ MAX_ERROR_BYTES: Final = 64 << 10
 NOT_RESIDENT: Final = 409  # the node says that it did not start the request
 
 
+log = logging.getLogger("nearfield.regions")
+
+
 class Relay:
     """Connections to the nodes of one region, and what is under way on each."""
 
@@ -46,6 +50,13 @@ class Relay:
         """Closes all connections."""
         for pool in self._pools.values():
             await pool.close()
+
+    def cut(self, address: str) -> None:
+        """Give up what was sent to a node that has fallen silent; its connections would stay open for ever."""
+        pool = self._pools.get(address)
+        if pool is not None and pool.num_busy:
+            log.warning("node %s is silent: %d requests to it are given up", address, pool.num_busy)
+            pool.abort()
 
     async def try_node(self, trip: Trip, address: str) -> Literal["answered", "not_resident", "unreachable"]:
         """Sends the request and relays the answer; the other two results mean that it was never started.
@@ -129,7 +140,9 @@ async def _pass_stream(trip: Trip, answer: Answer) -> None:
     if not exchange.status:
         await exchange.start(200, trip.answer_headers(answer.head.headers))
     while data := await answer.next(trip.patience_s(BETWEEN_S)):
-        await exchange.write(cut.feed(data))
+        if whole := cut.feed(data):
+            trip.spoke = True
+            await exchange.write(whole)
     trip.phases.mark("stream")
     await exchange.finish(cut.rest() + trip.receipt())
 

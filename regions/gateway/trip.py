@@ -39,7 +39,7 @@ _OWN = frozenset(
 )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Trip:
     """What one request is about; `held` and `found` change when it has to wait.
 
@@ -59,6 +59,7 @@ class Trip:
     request_id: str
     found: Tier = Tier.RESIDENT
     held: Woken | None = None
+    spoke: bool = False  # something was sent to the client since the last pulse
 
     @property
     def remote_bytes(self) -> int:
@@ -111,6 +112,7 @@ class Trip:
         if not self.exchange.status:
             sse = (("content-type", SSE), ("cache-control", "no-cache"))
             await self.exchange.start(200, (*sse, *self.answer_headers()))
+        self.spoke = True
         await self.exchange.write(comment(progress))
 
     def receipt(self) -> bytes:

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Final
 from regions.nodes.client import NodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from regions.deployments import Deployments
     from regions.nodes.client import Node
 
 POLL_S: Final = 0.5  # half a row's period: a row's figures are at most this much older than the row
+CUT_AFTER: Final = (
+    5  # then what it was sent is given up: it has said nothing for 15 s, and the edges can ask another
+)
 LOST_AFTER: Final = 2  # silent polls in a row; a node may miss one while all its cores load a model
 
 log = logging.getLogger("nearfield.regions")
@@ -27,6 +30,8 @@ class NodeWatch:
         self._deployments = deployments
         self._nodes = nodes
         self._num_silent = dict.fromkeys(nodes, 0)
+        self.on_silent: Callable[[str], None] = lambda _address: None
+        """Called for a node that has been silent for CUT_AFTER polls."""
 
     async def run(self) -> None:
         """Polls until cancelled."""
@@ -65,3 +70,5 @@ class NodeWatch:
             log.warning("node %s is silent: %s", address, error)
         if self._num_silent[address] >= LOST_AFTER:
             self._deployments.lost(address)
+        if self._num_silent[address] == CUT_AFTER:
+            self.on_silent(address)

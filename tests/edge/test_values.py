@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edge.admit import ROUTES, Action, Admissions, admit
 from edge.rate import Buckets
-from edge.setback import of_answer, of_error
+from edge.setback import of_answer, of_error, of_refusal, retry_headers
 from edge.sse import error_code, first_event
 from regions.ask import MAX_OBJECTS, Ask, read_ask, said
 from regions.map import KeyGrant, PolicyRow
@@ -31,6 +31,7 @@ EXAMPLES = {
     Action.MODELS: "/v1/models",
     Action.MODEL: "/v1/models/a/b",
     Action.STATUS: "/nearfield/status",
+    Action.METRICS: "/nearfield/metrics",
     Action.COOL: "/nearfield/regions/iad/cool",
     Action.PREWARM: "/nearfield/regions/iad/prewarm",
 }
@@ -248,7 +249,7 @@ def test_first_events():
     ],
 )
 def test_dial_errors_become_statuses(error, status, code, failed):
-    back = of_error("iad", error)
+    back = of_error("iad", error, is_late=True)
 
     assert (back.status, back.failed, back.answered) == (status, failed, False)
     assert f'"code": "{code}"'.encode() in back.body
@@ -263,6 +264,26 @@ def test_overload_is_no_sickness():
     ):
         body = b'{"error": {"code": "%b"}}' % code.encode()
         assert of_answer("iad", 503, (), body).failed is failed
-    assert of_answer("iad", 502, (("content-type", "a"), ("x", "y")), b"<html>").headers == (
-        ("content-type", "a"),
-    )
+
+
+def test_a_page_instead_of_an_error_is_told_in_our_shape():
+    back = of_answer("iad", 502, (("content-type", "text/html"), ("x", "y"), ("retry-after", "3")), b"<html>")
+
+    assert dict(back.headers) == {"content-type": "application/json", "retry-after": "3"}
+    assert json.loads(back.body)["error"]["code"] == "upstream_failed"
+    assert (back.wait_s, back.failed) == (3.0, True)
+
+
+def test_the_client_hears_the_least_wait_of_those_that_said_one():
+    refusal = Refusal(503, "region_unavailable", "gone", retry_after_s=1.0)
+    said = [
+        of_answer(name, 429, (("retry-after", wait),), b"") for name, wait in (("iad", "9"), ("fra", "5"))
+    ]
+    gone = of_refusal("nrt", "head", refusal)
+
+    assert dict(retry_headers(said[0], said))["retry-after"] == "5"
+    assert dict(retry_headers(said[0], [gone, said[0]]))["retry-after"] == "9"
+    assert dict(retry_headers(gone, [*said, gone]))["retry-after"] == "1"
+    assert [
+        of_answer("iad", 503, (("retry-after", odd),), b"").wait_s for odd in ("soon", "-1", "1e9", "")
+    ] == [None] * 4

@@ -62,6 +62,8 @@ class FakeNode:
         self.load_script = self.usual_load
         self.loads, self.requests, self.unloads = [], [], []
         self.num_open = self.num_cut = 0
+        self.says = asyncio.Event()  # cleared: no word of how it is
+        self.says.set()
         self.go = asyncio.Event()
         self.go.set()
 
@@ -74,6 +76,7 @@ class FakeNode:
         assert exchange.head.get("authorization") == f"Bearer {TOKEN}"
         path = exchange.head.path
         if path == "/status":
+            await self.says.wait()
             return await exchange.respond(200, (), json.dumps(self.status()).encode())
         body = await exchange.read_body(1 << 20)
         if path == "/load":

@@ -103,7 +103,7 @@ async def test_every_framing_is_read(data, expected):
         b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nA: " + b"b" * 70_000 + b"\r\n\r\n",
         b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        b"HTTP/1.1 100 Continue\r\n\r\n" * 17 + OK,
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 4097 + OK,
         b"ICY 200 OK\r\n\r\n",
         b"garbage\r\n\r\n",
     ],

@@ -1,0 +1,51 @@
+"""Signs of life for edges: what a request that waits hears every PULSE_S, so that an edge need not wait in the dark.
+
+Before the head it is an interim answer (102), which commits nobody; inside a stream, a comment between two events, and
+only if nothing else was said meanwhile. One loop for all requests: a request of milliseconds costs a set entry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from regions.gateway.trip import Trip
+
+PULSE_S: Final = 2.0  # an edge waits for five of them
+COMMENT: Final = b":\n\n"
+
+
+class Pulse:
+    """Follows the requests that edges wait for."""
+
+    def __init__(self) -> None:
+        self._trips: set[Trip] = set()
+
+    def __len__(self) -> int:
+        return len(self._trips)
+
+    @contextmanager
+    def follow(self, trip: Trip) -> Iterator[None]:
+        """While this is open, the trip's client hears that it is."""
+        self._trips.add(trip)
+        try:
+            yield
+        finally:
+            self._trips.discard(trip)
+
+    async def run(self) -> None:
+        """Beats until cancelled."""
+        while True:
+            await asyncio.sleep(PULSE_S)
+            self.beat()
+
+    def beat(self) -> None:
+        """One sign to everyone who heard nothing since the last beat."""
+        for trip in tuple(self._trips):
+            if not trip.spoke:
+                trip.exchange.pulse(COMMENT)
+            trip.spoke = False

@@ -1,0 +1,24 @@
+"""How fast what is held leaves, measured: what a full house tells whoever comes. Pure."""
+
+WEIGHT = 0.1  # of the newest stay in the mean: about the last ten count
+MIN_WAIT_S = 1.0
+MAX_WAIT_S = 60.0  # nobody is sent away for longer: places are free long before
+SHARE = 0.1  # of the places: when so many have been left, one is likely to be free for who comes back
+
+
+class Turnover:
+    """The mean stay. By Little's law a full house of any size loses SHARE of its guests in SHARE of it."""
+
+    __slots__ = ("_stay_s",)
+
+    def __init__(self) -> None:
+        self._stay_s: float | None = None
+
+    def left(self, stay_s: float) -> None:
+        """One more has left after `stay_s`."""
+        mean_s = self._stay_s
+        self._stay_s = stay_s if mean_s is None else mean_s + WEIGHT * (stay_s - mean_s)
+
+    def wait_s(self) -> float:
+        """Seconds after which another try is worth while."""
+        return min(MAX_WAIT_S, max(MIN_WAIT_S, SHARE * (self._stay_s or 0.0)))
