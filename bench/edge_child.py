@@ -36,6 +36,7 @@ def edge_settings(options: dict[str, Any]) -> EdgeSettings:
         port=options["port"],
         pins={},
         s3=None,
+        admin=None,
         cert=Path(options["cert"]),
         key=Path(options["key"]),
         plain=options["plain"],

@@ -2,8 +2,6 @@
 
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -11,19 +9,11 @@ import typer
 
 from deploy import credentials as saved
 from deploy import show
-from deploy.client import ApiError, Unreachable
-from deploy.config import ConfigError
-from deploy.credentials import NoPlatform
+from deploy.commands.keys import app as keys_app
 from deploy.exits import Exit
-from deploy.faults import RoleFailed, StateInUse
-from deploy.push import PushRefused
+from deploy.failing import errors
+from deploy.options import DEFAULT_STATE, JsonOption, ModelArgument, StateOption
 from deploy.s3tools import TOOLS
-from deploy.secrets import SecretsError
-from deploy.watch import NotLive
-from storage.client.probe import StoreUnfit
-from storage.client.sdk import StoreError
-
-STATE_NAME = ".nearfield"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,15 +24,7 @@ app = typer.Typer(
     "6 a gate failed, 7 the push was refused.",
 )
 
-StateOption = Annotated[
-    Path,
-    typer.Option(
-        "--state", envvar="NEARFIELD_STATE", help="Folder that holds everything.", show_default=True
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-ModelArgument = Annotated[str, typer.Argument(help="ORG/NAME of a model, as in the bucket `models`.")]
-DEFAULT_STATE = Path(STATE_NAME)
+app.add_typer(keys_app, name="keys")
 
 
 @app.command("up")
@@ -64,7 +46,7 @@ def up_command(
     from deploy import up  # noqa: PLC0415 - each command loads only what it needs
     from deploy.commands import up as command  # noqa: PLC0415
 
-    with _errors(as_json=as_json):
+    with errors(as_json=as_json):
         if fresh:
             up.wipe(state)
         command.run(state, tuple(regions.split(",")), profile, idle_timeout_s, as_json=as_json)
@@ -79,7 +61,7 @@ def run_command(
     """Run one role of a fleet in this process (what `up` does for each, on one machine)."""
     from deploy import process  # noqa: PLC0415
 
-    with _errors(as_json=False):
+    with errors(as_json=False):
         process.start_logging()
         process.serve(role, name, config)
 
@@ -98,7 +80,7 @@ def push_command(
     """Upload a model folder and see it live in its regions."""
     from deploy.commands import push as command  # noqa: PLC0415
 
-    with _errors(as_json=as_json):
+    with errors(as_json=as_json):
         where = tuple(regions.split(",")) if regions else None
         command.run(saved.load(state), folder, model, where, timeout_s if wait else 0.0, as_json=as_json)
 
@@ -108,7 +90,7 @@ def ls_command(state: StateOption = DEFAULT_STATE, *, as_json: JsonOption = Fals
     """The models, and where each one stands in each region."""
     from deploy.commands import ls as command  # noqa: PLC0415
 
-    with _errors(as_json=as_json):
+    with errors(as_json=as_json):
         command.models(saved.load(state), as_json=as_json)
 
 
@@ -117,7 +99,7 @@ def status_command(state: StateOption = DEFAULT_STATE, *, as_json: JsonOption = 
     """The regions as the edge hears them: distance, freshness, measured bandwidth, what runs."""
     from deploy.commands import ls as command  # noqa: PLC0415
 
-    with _errors(as_json=as_json):
+    with errors(as_json=as_json):
         command.regions(saved.load(state), as_json=as_json)
 
 
@@ -134,7 +116,7 @@ def chat_command(
     """Ask a model through the edge; the last line says where the time went."""
     from deploy.commands import chat as command  # noqa: PLC0415
 
-    with _errors(as_json=as_json):
+    with errors(as_json=as_json):
         command.run(saved.load(state), model, prompt, region, max_tokens, as_json=as_json)
 
 
@@ -156,7 +138,7 @@ def report_command(
     """Measure cold starts against warm requests in each region, phase by phase and byte by byte."""
     from deploy.commands import report as command  # noqa: PLC0415
 
-    with _errors(as_json=as_json):
+    with errors(as_json=as_json):
         where = tuple(regions.split(",")) if regions else None
         order = command.Order(model, where, cold, warm, seed, html, json_file)
         raise typer.Exit(command.run(saved.load(state), order, as_json=as_json))
@@ -174,7 +156,7 @@ def stop_command(
     """Stop a model's workers in every region (its next request wakes it), or the whole platform."""
     from deploy.commands import stop as command  # noqa: PLC0415
 
-    with _errors(as_json=as_json):
+    with errors(as_json=as_json):
         if model is None:
             command.platform(state, as_json=as_json)
         else:
@@ -192,7 +174,7 @@ def rm_command(
     """Take a model out of every region and delete its objects."""
     from deploy.commands import stop as command  # noqa: PLC0415
 
-    with _errors(as_json=as_json):
+    with errors(as_json=as_json):
         if not yes and not typer.confirm(f"Delete {model} and everything under models/{model}/ ?"):
             show.console().print("nothing was deleted")
             raise typer.Exit(Exit.FAILED)
@@ -202,7 +184,7 @@ def rm_command(
 @app.command("env")
 def env_command(state: StateOption = DEFAULT_STATE, *, as_json: JsonOption = False) -> None:
     """Settings for aws, boto3, curl and the openai client: eval "$(nearfield env)"."""
-    with _errors(as_json=as_json):
+    with errors(as_json=as_json):
         environment = saved.load(state).environment()
         if as_json:
             show.emit_json(environment)
@@ -220,7 +202,7 @@ def s3_command(
     """The bucket's settings, ready to paste, for aws, boto3, rclone and s5cmd."""
     if tool is not None and tool not in TOOLS:
         raise typer.BadParameter(f"one of {', '.join(TOOLS)}")
-    with _errors(as_json=as_json):
+    with errors(as_json=as_json):
         credentials = saved.load(state)
         chosen = {name: say(credentials) for name, say in TOOLS.items() if tool in {None, name}}
         if as_json:
@@ -254,7 +236,7 @@ def demo_command(
     """Everything once, from nothing: three regions, a push, questions, the report; then all is stopped."""
     from deploy.commands import demo as command  # noqa: PLC0415
 
-    with _errors(as_json=False):
+    with errors(as_json=False):
         raise typer.Exit(command.run(state, model))
 
 
@@ -263,45 +245,3 @@ def main() -> None:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # an interrupted command must not end in a developer's warning
     app()
-
-
-_CAUSES: tuple[tuple[type[Exception], Exit, str], ...] = (
-    (NoPlatform, Exit.NOT_READY, "no_platform"),
-    (Unreachable, Exit.NOT_READY, "unreachable"),
-    (StateInUse, Exit.NOT_READY, "state_in_use"),
-    (RoleFailed, Exit.FAILED, "role_failed"),
-    (ConfigError, Exit.USAGE, "bad_config"),
-    (SecretsError, Exit.FAILED, "bad_secret"),
-    (StoreUnfit, Exit.REFUSED, "store_unfit"),
-    (StoreError, Exit.FAILED, "store_error"),
-)
-
-
-_STATUS_BY_CODE = {"timeout": Exit.TIMEOUT, "not_found": Exit.NOT_FOUND, "unknown_region": Exit.NOT_FOUND}
-
-
-@contextmanager
-def _errors(*, as_json: bool) -> Iterator[None]:
-    """Turn every error that a user can cause or mend into its words and its exit status."""
-    try:
-        yield
-    except (PushRefused, NotLive) as error:
-        status = _STATUS_BY_CODE.get(error.code, Exit.REFUSED)
-        _fail(as_json, status, error.code, str(error), error.next_step)
-    except ApiError as error:
-        status = Exit.NOT_FOUND if error.status == 404 else Exit.FAILED
-        status = Exit.NOT_READY if error.status == 503 else status
-        _fail(as_json, status, error.code, str(error), "")
-    except tuple(kind for kind, _, _ in _CAUSES) as error:
-        status, code = next((s, c) for kind, s, c in _CAUSES if isinstance(error, kind))
-        _fail(as_json, status, code, str(error), "")
-
-
-def _fail(as_json: bool, status: Exit, code: str, message: str, next_step: str) -> None:
-    if as_json:
-        show.emit_json({"error": {"code": code, "message": message, "next": next_step}})
-    else:
-        show.problems().print(f"[bold red]{code}[/]: {message}", style=None)
-        if next_step:
-            show.problems().print(f"next: {next_step}")
-    raise typer.Exit(status)

@@ -42,11 +42,16 @@ class Client:
     def __init__(self, credentials: Credentials, *, admin: bool = False) -> None:
         self._credentials = credentials
         self._key = credentials.admin_key if admin else credentials.api_key
+        self._url = credentials.admin_url if admin else credentials.base_url
         self._context = ssl.create_default_context(cafile=credentials.ca)
 
     def get(self, path: str) -> Reply:
         """GET `path` (from the root of the edge)."""
         return self._whole("GET", path, None)
+
+    def delete(self, path: str) -> Reply:
+        """DELETE `path`."""
+        return self._whole("DELETE", path, None)
 
     def post(self, path: str, body: Mapping[str, object], *, region: str | None = None) -> Reply:
         """POST JSON to `path`, at the edge or at one region's own address."""
@@ -78,8 +83,7 @@ class Client:
     def _send(
         self, method: str, path: str, body: Mapping[str, object] | None, region: str | None
     ) -> tuple[http.client.HTTPSConnection, http.client.HTTPResponse]:
-        url = self._credentials.regions[region] if region else self._credentials.base_url
-        address = urlsplit(url)
+        address = urlsplit(self._credentials.regions[region] if region else self._url)
         connection = http.client.HTTPSConnection(
             address.hostname or "", address.port, context=self._context, timeout=CONNECT_AND_READ_S
         )

@@ -144,6 +144,8 @@ class EdgeEntry:
     `NAME/chain.pem` and `NAME/key.pem`, each shown to clients that ask for a name in it. `anycast` is one
     more listener, on the address that several POPs announce; its answers name this POP's own address, `unicast` (a host
     name and port), by Alt-Svc.
+    `admin` is the listener for
+    operators, with routes of its own; keep it off the internet. Without it this edge cannot be asked or steered.
     """
 
     listen: str
@@ -151,6 +153,7 @@ class EdgeEntry:
     key: Path
     state: Path
     certificates: Path | None = None
+    admin: str | None = None
     s3: str | None = None
     s3_region: str | None = None
     anycast: str | None = None
@@ -221,6 +224,7 @@ def listeners(config: Config) -> dict[str, str]:
         found |= {f"edges.{name}.pins.{region}": address for region, address in entry.pins.items()}
         found |= {f"edges.{name}.s3": entry.s3} if entry.s3 else {}
         found |= {f"edges.{name}.anycast": entry.anycast} if entry.anycast else {}
+        found |= {f"edges.{name}.admin": entry.admin} if entry.admin else {}
     return found
 
 

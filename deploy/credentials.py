@@ -17,13 +17,15 @@ class NoPlatform(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Everything a client needs; `api_key` asks for tokens, `admin_key` also steers the platform.
+    """Everything a client needs.
 
-    `s3_ca` is empty where the bucket's certificate is checked against the public authorities.
+    `api_key` asks for tokens at `base_url`, `admin_key` steers the platform at `admin_url`. `s3_ca` is empty where the
+    bucket's certificate is checked against the public authorities.
     """
 
     base_url: str
     api_key: str
+    admin_url: str
     admin_key: str
     s3_url: str
     s3_access_key: str

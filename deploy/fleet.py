@@ -16,6 +16,7 @@ LOOPBACK = "127.0.0.1"
 DEFAULT_REGIONS = ("iad", "fra", "nrt")
 EDGE_PORT = 8443
 S3_PORT = 8444
+ADMIN_PORT = 8445
 USER_GRANTS = ("models::write", "nearfield-system:models/:write")
 SYSTEM_GRANTS = ("*::admin",)
 NODE_GRANTS = ("nearfield-blobs::read", "models::read")
@@ -42,7 +43,7 @@ WAN_BYTES_PER_S = 125_000_000.0
 
 @dataclass(frozen=True, slots=True)
 class FleetPlan:
-    """What `up` was asked for. `usual_ports`: of the edge and its S3, taken where they are free; the others are any."""
+    """What `up` was asked for. `usual_ports` of the edge, its S3 and its operators: taken where free."""
 
     state: Path
     regions: tuple[str, ...] = DEFAULT_REGIONS
@@ -50,7 +51,7 @@ class FleetPlan:
     idle_timeout_s: float = 300.0
     memory_budget_bytes: int = 0
     landing_pool_bytes: int = 64 * MIB
-    usual_ports: tuple[int, ...] = (EDGE_PORT, S3_PORT)
+    usual_ports: tuple[int, ...] = (EDGE_PORT, S3_PORT, ADMIN_PORT)
 
 
 def write(plan: FleetPlan, authority: pki.LocalAuthority) -> Path:
@@ -127,6 +128,7 @@ class _Ports:
 
     edge: int
     s3: int
+    admin: int
     pin: Mapping[str, int]
     store: Mapping[str, int]
     gateway: Mapping[str, int]
@@ -137,10 +139,10 @@ class _Ports:
 def _ports(plan: FleetPlan) -> _Ports:
     links = _links(plan)
     regions = plan.regions
-    free = iter(free_ports(2 + 4 * len(regions) + len(links), plan.usual_ports))
-    edge, s3 = next(free), next(free)
+    free = iter(free_ports(3 + 4 * len(regions) + len(links), plan.usual_ports))
+    edge, s3, admin = next(free), next(free), next(free)
     pin, store, gateway, node = ({region: next(free) for region in regions} for _ in range(4))
-    return _Ports(edge, s3, pin, store, gateway, node, {link: next(free) for link in links})
+    return _Ports(edge, s3, admin, pin, store, gateway, node, {link: next(free) for link in links})
 
 
 def _links(plan: FleetPlan) -> dict[tuple[str, str], float]:
@@ -175,6 +177,7 @@ def _render(plan: FleetPlan, authority: pki.LocalAuthority, keys: Mapping[str, s
         {
             "listen": _at(ports.edge),
             "s3": _at(ports.s3),
+            "admin": _at(ports.admin),
             "cert": os.path.relpath(authority.cert, plan.state),
             "key": os.path.relpath(authority.key, plan.state),
             "state": "edge",

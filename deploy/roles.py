@@ -235,6 +235,7 @@ def _edge(config: Config, name: str | None) -> Runner:
         port=port,
         pins={region: split_address(address) for region, address in entry.pins.items()},
         s3=split_address(entry.s3) if entry.s3 else None,
+        admin=split_address(entry.admin) if entry.admin else None,
         cert=entry.cert,
         key=entry.key,
         certificates=entry.certificates,

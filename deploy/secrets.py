@@ -58,19 +58,9 @@ def dns_key(root: bytes) -> bytes:
     return hmac.digest(root, b"nearfield dns 1", hashlib.sha256)
 
 
-def new_api_key() -> str:
-    """A fresh API key; the platform keeps only its digest."""
-    return "nf-" + secrets.token_urlsafe(32)
-
-
 def new_access_key_id() -> str:
     """A fresh S3 access key id: 20 characters, as clients expect."""
     return "NF" + "".join(secrets.choice("ABCDEFGHJKLMNPQRSTUVWXYZ23456789") for _ in range(18))
-
-
-def digest(api_key: str) -> str:
-    """How an API key is stored and looked up: its whole SHA-256, in hex."""
-    return hashlib.sha256(api_key.encode()).hexdigest()
 
 
 def write_private(path: Path, data: bytes) -> None:

@@ -4,7 +4,6 @@ import asyncio
 import datetime as dt
 import fcntl
 import http.client
-import json
 import os
 import shutil
 import time
@@ -15,13 +14,16 @@ from pathlib import Path
 from typing import IO, Any
 
 from deploy import credentials as saved
-from deploy import fleet, pki, secrets
+from deploy import fleet, pki
 from deploy.client import ApiError, Client, Unreachable
 from deploy.config import Config, ConfigError, listeners, load
 from deploy.credentials import Credentials
 from deploy.faults import RoleFailed, StateInUse
 from deploy.process import RoleProcess
 from deploy.roles import endpoint
+from regions.keys.record import KeyRecord, digest, new_key, write_record
+from regions.map import SYSTEM_BUCKET, KeyGrant
+from regions.objects.ledger import KEYS
 from storage.client.sdk import S3, PreconditionFailed
 from wire.dial import split_address
 
@@ -107,7 +109,11 @@ class Platform:
     def _say_moved(self, config: Config) -> None:
         """The well-known ports were taken: say so, since these will stay."""
         edge = next(iter(config.edges.values()))
-        for address, usual in ((edge.listen, fleet.EDGE_PORT), (edge.s3 or "", fleet.S3_PORT)):
+        for address, usual in (
+            (edge.listen, fleet.EDGE_PORT),
+            (edge.s3 or "", fleet.S3_PORT),
+            (edge.admin or "", fleet.ADMIN_PORT),
+        ):
             if not address.endswith(f":{usual}"):
                 self._say(f"port {usual} is taken: using {address} from now on")
 
@@ -250,36 +256,34 @@ async def bootstrap(config: Config, state: Path) -> Credentials:
         for bucket in BUCKETS:
             await store.ensure_bucket(bucket)
         await put_key(store, credentials.api_key, "default", ("infer",))
-        await put_key(store, credentials.admin_key, "admin", ("infer", "admin"))
+        await put_key(store, credentials.admin_key, "admin", ("admin",))
     return credentials
 
 
 async def put_key(store: S3, api_key: str, name: str, scopes: tuple[str, ...]) -> None:
     """Let `api_key` in: only its digest is stored. A key that is already there stays as it is."""
-    digest = secrets.digest(api_key)
-    document = {
-        "schema": "nearfield.key/1",
-        "digest": digest,
-        "tenant": "default",
-        "scopes": list(scopes),
-        "name": name,
-    }
+    record = KeyRecord(digest(api_key), name, KeyGrant("default", frozenset(scopes)), int(time.time()))
     try:
-        body = json.dumps(document, sort_keys=True).encode()
-        await store.put("nearfield-system", f"keys/{digest}.json", body, if_none_match=True)
+        await store.put(
+            SYSTEM_BUCKET, f"{KEYS}{record.digest}.json", write_record(record), if_none_match=True
+        )
     except PreconditionFailed:
         return
 
 
 def _credentials(config: Config, state: Path) -> Credentials:
-    edge = next(iter(config.edges.values()))
+    name, edge = next(iter(config.edges.items()))
+    if edge.admin is None:
+        text = f'edges.{name} has no `admin`, the operators\' listener: add a line, such as admin = "127.0.0.1:8445"'
+        raise ConfigError(f"{text}, to {config.path}.")
     ca = str((state / "tls" / "ca.pem").resolve())
     store = endpoint(config, config.home, fleet.USER_GRANTS)
     old = saved.load(state) if (state / saved.FILE_NAME).exists() else None
     credentials = Credentials(
         base_url=f"https://{_local(edge.listen)}/v1",
-        api_key=old.api_key if old else secrets.new_api_key(),
-        admin_key=old.admin_key if old else secrets.new_api_key(),
+        admin_url=f"https://{_local(edge.admin)}",
+        api_key=old.api_key if old else new_key(),
+        admin_key=old.admin_key if old else new_key(),
         s3_url=f"https://{_local(edge.s3)}" if edge.s3 else store.url,
         s3_access_key=store.access_key,
         s3_secret_key=store.secret,

@@ -1,34 +1,38 @@
 """May this head go on? Pure: a request head and the policy in force in, an Admission or a Refusal out.
 
-Rule 1: default deny. A path and method that no row of ROUTES names is answered as if it did not exist, and
-only to holders of a key; without a good key every route but /healthz is the same 401. A key is shown as
+Rule 1: default deny. A path and method that no row of a listener's routes names is answered as if it did not exist,
+and only to holders of a key; without a good key every route but /healthz is the same 401. A key is shown as
 `Authorization: Bearer KEY`, or as `x-api-key: KEY` where there is no Authorization.
 Rule 2: keys are known by their SHA-256 digest alone; a look-up by the whole digest takes no secret-dependent time.
+Rule 3: what steers the platform has a listener of its own, which knows no route for users, nor theirs one of its.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+import time
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from regions.ask import ASKED
+from regions.map import KeyGrant
 from wire.bearer import bearer
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from regions.map import KeyGrant, PolicyRow
+    from regions.map import PolicyRow
     from wire.http1 import RequestHead
 
 MAX_KEY_CHARS: Final = 256  # ours have about 50; nothing longer is worth a hash
 MAX_SHOWN_CHARS: Final = MAX_KEY_CHARS + len("Bearer ")
 MAX_KNOWN: Final = 16_384  # twice what a policy row can hold; then they are found anew
 RETRY_S: Final = 1.0  # a row, and with it the policy, comes each second
+NOBODY: Final = KeyGrant("", frozenset(), ())
 
 
 class Action(StrEnum):
@@ -42,6 +46,10 @@ class Action(StrEnum):
     METRICS = "metrics"
     COOL = "cool"
     PREWARM = "prewarm"
+    KEYS = "keys"
+    MAKE_KEY = "make_key"
+    ROTATE_KEY = "rotate_key"
+    REVOKE_KEY = "revoke_key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,93 +62,122 @@ class Route:
     scope: str | None
 
 
+_NO_VALUES: Final[Mapping[str, str]] = MappingProxyType({})
+
+
 def _route(method: str, path: str, action: Action, scope: str | None) -> Route:
     return Route(method, re.compile(path), action, scope)
 
 
 _MODEL_PATH: Final = r"/v1/models/(?P<model>[^/%?]{1,64}(?:/|%2[Ff])[^/%?]{1,96})"
 _REGION_PATH: Final = r"/nearfield/regions/(?P<region>[a-z][a-z0-9-]{0,31})"
-ROUTES: Final = (
-    _route("GET", r"/healthz", Action.HEALTH, None),
+_KEY_PATH: Final = r"/nearfield/keys/(?P<id>[0-9a-f]{12})"
+_HEALTH: Final = _route("GET", r"/healthz", Action.HEALTH, None)
+
+
+class Routes:
+    """What one listener serves; a path that is spelled out, as most are, is found by one look-up."""
+
+    def __init__(self, *rows: Route) -> None:
+        self.rows = rows
+        self._plain = {(row.method, row.path.pattern): row for row in rows if "(" not in row.path.pattern}
+
+    def find(self, head: RequestHead) -> tuple[Route | None, Mapping[str, str]]:
+        """The row of a request and the parts of its path; None if there is no such row."""
+        plain = self._plain.get((head.method, head.path))
+        if plain is not None:
+            return plain, _NO_VALUES
+        for row in self.rows:
+            match = row.path.fullmatch(head.path)
+            if match is not None and row.method == head.method:
+                return row, MappingProxyType(match.groupdict())
+        return None, _NO_VALUES
+
+    def knows(self, path: str) -> bool:
+        """Whether any method is served there."""
+        return any(row.path.fullmatch(path) for row in self.rows)
+
+
+USERS: Final = Routes(
+    _HEALTH,
     *(_route("POST", re.escape(path), Action.INFER, "infer") for path in ASKED),
     _route("GET", r"/v1/models", Action.MODELS, "infer"),
     _route("GET", _MODEL_PATH, Action.MODEL, "infer"),
+)
+OPERATORS: Final = Routes(
+    _HEALTH,
     _route("GET", r"/nearfield/status", Action.STATUS, "admin"),
     _route("GET", r"/nearfield/metrics", Action.METRICS, "admin"),
     _route("POST", _REGION_PATH + "/cool", Action.COOL, "admin"),
     _route("POST", _REGION_PATH + "/prewarm", Action.PREWARM, "admin"),
+    _route("GET", r"/nearfield/keys", Action.KEYS, "admin"),
+    _route("POST", r"/nearfield/keys", Action.MAKE_KEY, "admin"),
+    _route("POST", _KEY_PATH + "/rotate", Action.ROTATE_KEY, "admin"),
+    _route("DELETE", _KEY_PATH, Action.REVOKE_KEY, "admin"),
 )
-
-
-_NO_VALUES: Final[Mapping[str, str]] = MappingProxyType({})
-# Most requests go to a path that is spelled out in its row: one look-up finds it.
-_PLAIN: Final = {
-    (route.method, route.path.pattern): route for route in ROUTES if "(" not in route.path.pattern
-}
 
 
 class Admission(NamedTuple):
     """An admitted request: what it may do, for whom, and the parts of its path.
 
-    `digest` is the SHA-256 hex of the key, empty for /healthz.
+    `digest` is the SHA-256 hex of the key, empty for /healthz; `grant` is what that key may do.
     """
 
     action: Action
-    tenant: str = ""
     digest: str = ""
+    grant: KeyGrant = NOBODY
     values: Mapping[str, str] = _NO_VALUES
 
 
-def admit(head: RequestHead, policy: PolicyRow | None) -> Admission:
-    """Admit `head` under `policy` (None: none was ever heard). Raises Refusal 401, 403, 404, 405, 415, 503."""
-    route, values = _find(head)
+def admit(
+    head: RequestHead, policy: PolicyRow | None, routes: Routes = USERS, *, wall_s: float = 0.0
+) -> Admission:
+    """Admit `head` under `policy` (None: none was ever heard) at `wall_s`, seconds since 1970.
+
+    Raises Refusal 401, 403, 404, 405, 415, 503.
+    """
+    route, values = routes.find(head)
     if route is not None and route.scope is None:
         return Admission(route.action, values=values)
     digest, grant = _grant(head, policy)
+    _refuse_ended(grant, wall_s)
     if route is None:
-        raise _unknown(head)
+        raise _unknown(head, routes)
     if route.scope not in grant.scopes:
         text = f"This key may not do that; use one with the scope {route.scope!r}."
         raise Refusal(403, "insufficient_scope", text)
     _refuse_odd(head, route)
-    return Admission(route.action, grant.tenant, digest, values)
+    return Admission(route.action, digest, grant, values)
 
 
 class Admissions:
     """`admit`, remembered while one policy is in force: nearly every request of a key is like one before it."""
 
-    def __init__(self) -> None:
+    def __init__(self, routes: Routes = USERS) -> None:
+        self._routes = routes
         self._policy: PolicyRow | None = None
         self._known: dict[tuple[str, str, bytes], Admission] = {}  # by method, path, digest of what was shown
 
     def admit(self, head: RequestHead, policy: PolicyRow | None) -> Admission:
-        """Admit `head` under `policy` as the function `admit` does. Raises the same."""
+        """Admit `head` under `policy`, now, as the function `admit` does. Raises the same."""
         if policy is not self._policy or len(self._known) > MAX_KNOWN:
             self._policy, self._known = policy, {}
         shown = head.get("authorization")
         shown = f"k{head.get('x-api-key')}" if shown is None else f"a{shown}"  # the two never look alike
         if len(shown) > MAX_SHOWN_CHARS:
-            return admit(head, policy)
+            return admit(head, policy, self._routes)
         key = (head.method, head.path, hashlib.sha256(shown.encode()).digest())
         known = self._known.get(key)
         if known is None:
-            known = admit(head, policy)
+            known = admit(head, policy, self._routes, wall_s=time.time())
             if known.action is Action.INFER:
                 self._known[key] = known
-        elif head.get("content-encoding") is not None:
+            return known
+        if known.grant.expires_s:
+            _refuse_ended(known.grant, time.time())
+        if head.get("content-encoding") is not None:
             _refuse_compressed(head)
         return known
-
-
-def _find(head: RequestHead) -> tuple[Route | None, Mapping[str, str]]:
-    plain = _PLAIN.get((head.method, head.path))
-    if plain is not None:
-        return plain, _NO_VALUES
-    for route in ROUTES:
-        match = route.path.fullmatch(head.path)
-        if match is not None and route.method == head.method:
-            return route, MappingProxyType(match.groupdict())
-    return None, _NO_VALUES
 
 
 def _grant(head: RequestHead, policy: PolicyRow | None) -> tuple[str, KeyGrant]:
@@ -161,10 +198,15 @@ def _grant(head: RequestHead, policy: PolicyRow | None) -> tuple[str, KeyGrant]:
     return digest, grant
 
 
-def _unknown(head: RequestHead) -> Refusal:
-    if any(route.path.fullmatch(head.path) for route in ROUTES):
+def _refuse_ended(grant: KeyGrant, wall_s: float) -> None:
+    if grant.expires_s and wall_s >= grant.expires_s:
+        raise Refusal(401, "invalid_api_key", "This API key has ended; ask whoever gave it for a new one.")
+
+
+def _unknown(head: RequestHead, routes: Routes) -> Refusal:
+    if routes.knows(head.path):
         return Refusal(405, "method_not_allowed", f"{head.method} is not served at this path.")
-    return Refusal(404, "not_found", "Nothing is served at this path; the API is under /v1.")
+    return Refusal(404, "not_found", "Nothing is served at this path.")
 
 
 def _refuse_odd(head: RequestHead, route: Route) -> None:

@@ -8,8 +8,9 @@ import os
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from edge import models
-from edge.admit import Action, Admission, Admissions
+from edge.admit import USERS, Action, Admission, Admissions, Routes
 from edge.journey import Journey
+from edge.route import unknown_model
 from regions.ask import MAX_BODY_BYTES, read_ask
 from regions.map import REGION, REQUEST_ID
 from wire.dialect import error_body, id_headers
@@ -35,6 +36,13 @@ if TYPE_CHECKING:
 JSON: Final = (("content-type", "application/json"),)
 ORDER_PATHS: Final[Mapping[Action, str]] = {Action.COOL: "/control/cool", Action.PREWARM: "/control/prewarm"}
 
+KEY_PATHS: Final[Mapping[Action, str]] = {
+    Action.KEYS: "/control/keys/list",
+    Action.MAKE_KEY: "/control/keys/make",
+    Action.ROTATE_KEY: "/control/keys/rotate",
+    Action.REVOKE_KEY: "/control/keys/revoke",
+}
+
 
 class Bounds(NamedTuple):
     """What all listeners of one edge share: how long it waits, what it repeats, what it holds, and what it counts."""
@@ -46,7 +54,7 @@ class Bounds(NamedTuple):
 
 
 class Door:
-    """`serve` is the handler of one listener; with `pinned` it is the address of that region alone.
+    """`serve` is the handler of one listener: of its `routes`, and with `pinned` of that region alone.
 
     `says` are headers of every answer.
     """
@@ -61,6 +69,7 @@ class Door:
         bounds: Bounds,
         pinned: str | None,
         says: Headers = (),
+        routes: Routes = USERS,
     ) -> None:
         self._feed = feed
         self._buckets = buckets
@@ -70,7 +79,7 @@ class Door:
         self._patiences, self._budgets, self._room, self._metrics = bounds
         self._pinned = pinned
         self._says = says
-        self._admissions = Admissions()
+        self._admissions = Admissions(routes)
 
     async def serve(self, exchange: Exchange) -> None:
         """Answer one request; a refusal carries the request id like every answer. Raises Refusal inside an answer."""
@@ -102,10 +111,10 @@ class Door:
             case Action.HEALTH:
                 await _say(exchange, {"status": "ok"}, own)
             case Action.MODELS:
-                await _say(exchange, models.listing(snapshot, self._pinned), own)
+                await _say(exchange, models.listing(snapshot, self._pinned, admission.grant), own)
             case Action.MODEL:
                 name = values["model"].replace("%2F", "/").replace("%2f", "/")
-                await _say(exchange, models.one(snapshot, self._pinned, name), own)
+                await _say(exchange, models.one(snapshot, self._pinned, admission.grant, name), own)
             case Action.STATUS:
                 await _say(exchange, self._orders.status(asyncio.get_running_loop().time()), own)
             case Action.METRICS:
@@ -113,6 +122,8 @@ class Door:
             case Action.COOL | Action.PREWARM:
                 headers = (*own, (REGION, values["region"]))
                 await self._orders.hand_on(exchange, values["region"], ORDER_PATHS[admission.action], headers)
+            case Action.KEYS | Action.MAKE_KEY | Action.ROTATE_KEY | Action.REVOKE_KEY:
+                await self._orders.about_keys(exchange, KEY_PATHS[admission.action], values, own)
 
     async def _infer(self, exchange: Exchange, admission: Admission, request_id: str, now: float) -> None:
         """Within the edge's room, which the body takes from before it is read until the answer is over."""
@@ -127,6 +138,8 @@ class Door:
         phases = Phases("edge", started=exchange.started)
         body = await exchange.read_body(MAX_BODY_BYTES)
         ask = read_ask(exchange.head.path, body)
+        if not admission.grant.names(ask.model):
+            raise unknown_model(ask.model, self._pinned)
         phases.mark("read")
         decision = self._chooser.choose(ask, self._pinned, now)
         phases.mark("route")

@@ -82,7 +82,7 @@ class Journey:
             *ours,
             ("accept", head.get("accept") or "*/*"),
             (REQUEST_ID, self.request_id),
-            (TENANT, self.admission.tenant),
+            (TENANT, self.admission.grant.tenant),
             (ASK, self.ask.header()),
             (DEADLINE_MS, str(int(left_s * 1000))),
             *(((WAIT_S, wait),) if wait is not None else ()),

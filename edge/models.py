@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING, Any
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
-    from regions.map import ModelRow
+    from regions.map import KeyGrant, ModelRow
     from regions.rows import Snapshot
 
 
-def listing(snapshot: Snapshot, pinned: str | None) -> dict[str, Any]:
-    """OpenAI's list of the models that some region (or region `pinned`) serves, by name."""
-    names = sorted({name for each in _rows(snapshot, pinned).values() for name in each})
+def listing(snapshot: Snapshot, pinned: str | None, grant: KeyGrant) -> dict[str, Any]:
+    """OpenAI's list of the models that some region (or region `pinned`) serves and the key may use, by name."""
+    names = sorted({name for each in _rows(snapshot, pinned).values() for name in each if grant.names(name)})
     data = [_model(name, _where(snapshot, pinned, name)) for name in names]
     return {"object": "list", "data": [each for each in data if each["nearfield"]["regions"]]}
 
 
-def one(snapshot: Snapshot, pinned: str | None, model: str) -> dict[str, Any]:
-    """OpenAI's model object. Raises Refusal 404 if no region serves it."""
+def one(snapshot: Snapshot, pinned: str | None, grant: KeyGrant, model: str) -> dict[str, Any]:
+    """OpenAI's model object. Raises Refusal 404 if no region serves it, or the key may not use it."""
     found = _model(model, _where(snapshot, pinned, model))
-    if not found["nearfield"]["regions"]:
+    if not found["nearfield"]["regions"] or not grant.names(model):
         raise Refusal(404, "model_not_found", "No such model; GET /v1/models lists them.", param="model")
     return found
 

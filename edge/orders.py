@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from wire.http1 import Headers
 
 JSON: Final = (("content-type", "application/json"),)
-MAX_ORDER_BYTES: Final = 4096  # two short strings
-MAX_ANSWER_BYTES: Final = 64 << 10
+MAX_ORDER_BYTES: Final = 16 << 10  # a key's grant; others are two short strings
+MAX_ANSWER_BYTES: Final = 4 << 20  # a list of 6,000 keys
 ORDER_S: Final = 150.0  # a cool-down waits for the wake that is under way, and for the slot to be free
 PREWARM_S: Final = 5.0  # the region answers at once
 PREWARM_GAP_S: Final = 5.0  # between two orders for one model in one region: a wake takes about that
@@ -41,6 +41,7 @@ class Orders:
         name: str,
         feed: Feed,
         reaches: Mapping[str, Reach],
+        home: str,
         hop_token: str,
         simulated_wan: str | None,
         certificates: Certificates,
@@ -48,6 +49,7 @@ class Orders:
         self._name = name
         self._feed = feed
         self._reaches = reaches
+        self._home = home
         self._headers: Headers = (("authorization", f"Bearer {hop_token}"), *JSON)
         self._simulated_wan = simulated_wan
         self._certificates = certificates
@@ -70,12 +72,28 @@ class Orders:
         if reach is None:
             known = ", ".join(self._reaches)
             raise Refusal(404, "not_found", f"There is no region {region}; there are {known}.")
-        body = await exchange.read_body(MAX_ORDER_BYTES)
+        await self._send(exchange, reach, path, await exchange.read_body(MAX_ORDER_BYTES), headers)
+
+    async def about_keys(
+        self, exchange: Exchange, path: str, values: Mapping[str, str], headers: Headers
+    ) -> None:
+        """Have the home region make, list, rotate or revoke a key. Raises Refusal 400, 413, 502."""
+        try:
+            order = json.loads(await exchange.read_body(MAX_ORDER_BYTES) or b"{}")
+        except (ValueError, RecursionError) as error:
+            raise Refusal(400, "bad_request", "Send one small JSON object.") from error
+        if not isinstance(order, dict):
+            raise Refusal(400, "bad_request", "Send one small JSON object.")
+        await self._send(
+            exchange, self._reaches[self._home], path, json.dumps({**order, **values}).encode(), headers
+        )
+
+    async def _send(self, exchange: Exchange, reach: Reach, path: str, body: bytes, headers: Headers) -> None:
         try:
             answer = await reach.pool.request("POST", path, self._headers, body, head_s=ORDER_S)
             text = await answer.read(MAX_ANSWER_BYTES)
         except DialError as error:
-            message = f"Region {region} did not take the order ({error}); try again."
+            message = f"Region {reach.name} did not take the order ({error}); try again."
             raise Refusal(502, "upstream_failed", message, "server_error") from error
         kept = without_hop_headers(answer.head.headers, {"content-length", "x-request-id"})
         await exchange.respond(answer.head.status, (*kept, *headers), text)

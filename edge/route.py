@@ -108,6 +108,11 @@ def not_served(model: str, snapshot: Snapshot, pinned: str | None) -> Refusal:
     if found:
         text = f"{model} is on its way ({found[0].state}); ask again shortly."
         return Refusal(503, "model_not_ready", text, "server_error", retry_after_s=RETRY_S)
+    return unknown_model(model, pinned)
+
+
+def unknown_model(model: str, pinned: str | None) -> Refusal:
+    """There is no such model, or not for this key: the two are not to be told apart."""
     where = "here" if pinned is None else f"in {pinned}"
     text = f"{model} is not served {where}; GET /v1/models lists what is."
     return Refusal(404, "model_not_found", text, param="model")

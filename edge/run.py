@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from edge.admit import OPERATORS, USERS, Routes
 from edge.budget import Budgets
 from edge.certificates import Certificates, Pair
 from edge.door import Bounds, Door
@@ -48,7 +49,8 @@ DRAIN_S: Final = 20.0  # running answers may end; most streams are shorter
 class EdgeSettings:
     """One edge.
 
-    `regions` are the gateways by name, `pins` the extra listeners bound to one region each; `public_keys` are raw
+    `regions` are the gateways by name, `pins` the extra listeners bound to one region each, `admin`
+    the one for operators; `public_keys` are raw
     Ed25519 keys; `s3_upstream` is the home store's address. `state` is a folder for the rows. `cert` and `key` are the
     default certificate, `certificates` a folder of others; `hop_tls` is what gateways are reached with, None: plain.
     `plain` listeners are for a machine on which something else ends TLS before the edge. `anycast` is a
@@ -61,6 +63,7 @@ class EdgeSettings:
     port: int
     pins: Mapping[str, tuple[str, int]]
     s3: tuple[str, int] | None
+    admin: tuple[str, int] | None
     cert: Path
     key: Path
     regions: Mapping[str, str]
@@ -105,15 +108,25 @@ class _Edge:
         self._bounds = Bounds(patiences, Budgets(), room, figures.metrics)
         self._chooser = Chooser(self.feed, self.reaches, wan, holdoffs)
         self._relay = Relay(self.reaches, token, figures, holdoffs)
-        self._orders = Orders(settings.name, self.feed, self.reaches, token, wan, self.certificates)
+        self._orders = Orders(
+            settings.name, self.feed, self.reaches, settings.home, token, wan, self.certificates
+        )
         self._buckets = Buckets(settings.rate_per_s, settings.burst)
 
-    def door(self, pinned: str | None, says: Headers = ()) -> Door:
+    def door(self, pinned: str | None, says: Headers = (), routes: Routes = USERS) -> Door:
         """The handler of a listener, whose answers carry `says` too."""
         if self._settings.anycast is not None:  # one of several: which one answered is a question then
             says = ((POP, self._settings.name), *says)
         return Door(
-            self.feed, self._buckets, self._chooser, self._relay, self._orders, self._bounds, pinned, says
+            self.feed,
+            self._buckets,
+            self._chooser,
+            self._relay,
+            self._orders,
+            self._bounds,
+            pinned,
+            says,
+            routes,
         )
 
     def begin(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
@@ -169,6 +182,8 @@ async def _listen(settings: EdgeSettings, edge: _Edge, stack: AsyncExitStack) ->
     if settings.anycast is not None:
         wanted.append((edge.door(None, alt_svc(settings.unicast)).serve, settings.anycast, LIMITS))
     wanted += [(edge.door(region).serve, address, LIMITS) for region, address in settings.pins.items()]
+    if settings.admin is not None:
+        wanted.append((edge.door(None, routes=OPERATORS).serve, settings.admin, LIMITS))
     if settings.s3 is not None:
         s3 = S3Door(*split_address(settings.s3_upstream))
         stack.push_async_callback(s3.close)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from regions.deployments import Deployments
+from regions.keys.book import KeyBook
 from regions.map import BLOBS_BUCKET, MODELS_BUCKET, SYSTEM_BUCKET
 from regions.objects.blobs import Holdings
 from regions.objects.changes import AnyFeed, follow
@@ -105,6 +106,8 @@ class Region:
             if plan.is_home
             else CopiedPolicy(home_ledger, self.policy)
         )
+        self._policy_loops = KeyedLoops("policy", self._policy_source.step)
+        self.keys = KeyBook(own, self.look_at_keys) if plan.is_home else None
         self.ingest = Ingest(
             own,
             ledger,
@@ -157,14 +160,17 @@ class Region:
     def _buckets(self) -> tuple[str, ...]:
         return (SYSTEM_BUCKET, BLOBS_BUCKET, *((MODELS_BUCKET,) if self._plan.is_home else ()))
 
+    def look_at_keys(self) -> None:
+        """Says that keys may have changed: the policy is looked at now, not when the feed tells."""
+        self._policy_loops.poke(POLICY)
+
     async def _follow_policy(self) -> None:
-        loops = KeyedLoops("policy", self._policy_source.step)
-        loops.poke(POLICY)
+        self.look_at_keys()
         watched = KEYS if self._plan.is_home else POLICY
         try:
-            await follow(AnyFeed(self._home, SYSTEM_BUCKET), watched, lambda _key: loops.poke(POLICY))
+            await follow(AnyFeed(self._home, SYSTEM_BUCKET), watched, lambda _key: self.look_at_keys())
         finally:
-            await loops.close()
+            await self._policy_loops.close()
 
     async def _sweep(self) -> None:
         await asyncio.sleep(FIRST_SWEEP_S)

@@ -25,7 +25,8 @@ ROW_STALE_S: Final = 3.0  # three missed rows: its figures are doubted
 ROW_LOST_S: Final = 15.0  # its figures say nothing any more; the region is a last resort
 MAX_ROW_BYTES: Final = 1 << 20  # one line; a row past its bounds is refused and the last one kept
 MAX_MODELS: Final = 4_000  # in one row; about what MAX_ROW_BYTES has room for
-MAX_KEYS: Final = 8_000  # in the policy row; 64 hex digits and a tenant each, within MAX_ROW_BYTES
+MAX_KEYS: Final = 6_000  # in the policy row: some 170 bytes each, within MAX_ROW_BYTES
+MAX_KEY_MODELS: Final = 32  # patterns of models that one key may name
 MAX_LEFT_OUT: Final = 32  # files named as left out in a row; the bucket's status object has them all
 
 # Headers between hops (edge -> gateway -> node and back). Lower case, as wire/ has them.
@@ -198,11 +199,36 @@ class RegionRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Quota:
+    """What the holder of one key may use at each edge; 0: no bound. `weight` is its share of a busy engine."""
+
+    requests_per_min: int = 0
+    tokens_per_min: int = 0
+    streams: int = 0
+    weight: int = 1
+
+
+UNBOUNDED: Final = Quota()
+ALL_MODELS: Final = ("*",)
+
+
+@dataclass(frozen=True, slots=True)
 class KeyGrant:
-    """What the holder of one API key may do: scopes `infer`, `admin`."""
+    """What the holder of one API key may do: scopes `infer`, `admin`.
+
+    `models` are names (`acme/chat`), organisations (`acme/*`) or `*`. `expires_s` is when it ends, in seconds since
+    1970; 0: never.
+    """
 
     tenant: str
     scopes: frozenset[str]
+    models: tuple[str, ...] = ALL_MODELS
+    expires_s: int = 0
+    quota: Quota = UNBOUNDED
+
+    def names(self, model: str) -> bool:
+        """Whether the key may use `model`, whether there is one or not."""
+        return any(each in ("*", model, model.partition("/")[0] + "/*") for each in self.models)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from regions.map import (
+    MAX_KEY_MODELS,
     MAX_KEYS,
     MAX_LEFT_OUT,
     MAX_MODELS,
@@ -16,6 +17,7 @@ from regions.map import (
     ModelName,
     ModelRow,
     Progress,
+    Quota,
     RolloutState,
     Tier,
     is_digest,
@@ -149,7 +151,7 @@ def _keys(value: object) -> Mapping[str, KeyGrant]:
 
 
 def _grant(value: object) -> KeyGrant:
-    return KeyGrant(**read({"tenant": _text, "scopes": _scopes}, value, "key"))
+    return KeyGrant(**read(_GRANT, value, "key"))
 
 
 def _scopes(value: object) -> frozenset[str]:
@@ -158,12 +160,31 @@ def _scopes(value: object) -> frozenset[str]:
     return frozenset(_text(each) for each in value)
 
 
+def _patterns(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > MAX_KEY_MODELS:
+        raise ValueError(f"not a list of at most {MAX_KEY_MODELS} models")
+    return tuple(_text(each) for each in value)
+
+
+def _quota(value: object) -> Quota:
+    if not isinstance(value, list) or len(value) != 4:
+        raise ValueError("not four counts: requests and tokens a minute, streams, weight")
+    return Quota(*map(_count, value))
+
+
 ENVELOPE: Final[Mapping[str, Reader]] = {
     "kind": _one_of("region", "policy"),
     "id": _text,
     "epoch": _count,
     "seq": _count,
     "body": _anything,
+}
+_GRANT: Final[Mapping[str, Reader]] = {
+    "tenant": _text,
+    "scopes": _scopes,
+    "models": _patterns,
+    "expires_s": _count,
+    "quota": _quota,
 }
 POLICY: Final[Mapping[str, Reader]] = {"keys": _keys}
 REGION: Final[Mapping[str, Reader]] = {

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from regions.map import MAX_ROW_BYTES, POLICY_ID, ModelRow, PolicyRow, RegionRow
+from regions.map import MAX_ROW_BYTES, POLICY_ID, KeyGrant, ModelRow, PolicyRow, RegionRow
 from regions.row_fields import ENVELOPE, POLICY, REGION, RowRefused, read
 
 if TYPE_CHECKING:
@@ -83,8 +83,18 @@ def encode(row: RegionRow | PolicyRow, key: Ed25519PrivateKey) -> bytes:
 
 
 def _policy_body(row: PolicyRow) -> dict[str, object]:
-    grants = {d: {"tenant": g.tenant, "scopes": sorted(g.scopes)} for d, g in row.keys.items()}
-    return {"keys": grants}
+    return {"keys": {digest: _grant_body(grant) for digest, grant in row.keys.items()}}
+
+
+def _grant_body(grant: KeyGrant) -> dict[str, object]:
+    quota = grant.quota
+    return {
+        "tenant": grant.tenant,
+        "scopes": sorted(grant.scopes),
+        "models": list(grant.models),
+        "expires_s": grant.expires_s,
+        "quota": [quota.requests_per_min, quota.tokens_per_min, quota.streams, quota.weight],
+    }
 
 
 def _region_body(row: RegionRow) -> dict[str, object]:

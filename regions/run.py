@@ -78,7 +78,9 @@ async def run(settings: RegionSettings, ready: Callable[[int], None], stop: asyn
         wakes = Wakes(region.deployments, nodes, watch)
         stack.push_async_callback(wakes.close)
         publisher = Publisher(region.deployments, settings.signing_key, int(time.time() * 1000), wakes)
-        gateway = Gateway(region.deployments, nodes, watch, wakes, publisher, settings.hop_token)
+        gateway = Gateway(
+            region.deployments, nodes, watch, wakes, publisher, settings.hop_token, keys=region.keys
+        )
         stack.push_async_callback(gateway.close)
         server = await Server.start(gateway.serve, settings.host, settings.port, tls=settings.tls)
         stack.push_async_callback(server.close)

@@ -74,7 +74,7 @@ def target(credentials: Credentials, order: Order) -> ReportTarget:
     """The report's target on this platform."""
     regions = order.regions or tuple(credentials.regions)
     return ReportTarget(
-        base_url=credentials.base_url,
+        admin_url=credentials.admin_url,
         pins={region: credentials.regions[region] for region in regions},
         ca=Path(credentials.ca),
         api_key=credentials.api_key,

@@ -60,6 +60,7 @@ def _addresses(running: Running) -> dict[str, object]:
     c = running.credentials
     return {
         "base_url": c.base_url,
+        "admin_url": c.admin_url,
         "regions": dict(c.regions),
         "s3_url": c.s3_url,
         "ca": c.ca,
@@ -79,6 +80,7 @@ def announce(console: Console, running: Running) -> None:
     for region, url in c.regions.items():
         console.print(f"  {region:<10} {url}")
     console.print(f"  bucket     {c.s3_url}/models")
+    console.print(f"  operators  {c.admin_url}   (status, keys; keep it off the internet)")
     console.print(f"  keys       {c.state}/credentials.toml (mode 0600), certificate authority {c.ca}")
     console.print("\nIn another terminal:")
     console.print(

@@ -32,12 +32,12 @@ BANDWIDTHS = {
 class ReportTarget:
     """What is measured: one model on one platform.
 
-    ``base_url`` is the edge's (its admin routes are asked there), ``pins`` each region's own address, ``ca`` the
+    ``admin_url`` is the edge's listener for operators, ``pins`` each region's own address, ``ca`` the
     authority that both are checked against. ``num_cold`` requests for each region and cold start state, ``num_warm``
     for each region; ``seed`` fixes their order.
     """
 
-    base_url: str
+    admin_url: str
     pins: Mapping[str, str]
     ca: Path
     api_key: str = field(repr=False)
@@ -99,7 +99,7 @@ async def run_report(target: ReportTarget, on_progress: Callable[[str], None] = 
     tls = await asyncio.to_thread(client_context, target.ca)
     began_s, made_at = time.perf_counter(), datetime.now(UTC)
     async with AsyncExitStack() as stack:
-        admin = Admin(target.base_url, tls, target.admin_key)
+        admin = Admin(target.admin_url, tls, target.admin_key)
         stack.push_async_callback(admin.close)
         status = await admin.status()
         question = Question(target.model, _kind(status, target), target.prompt, target.max_tokens)

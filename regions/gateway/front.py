@@ -17,6 +17,7 @@ from regions.gateway.hold import Seats, wait_awake
 from regions.gateway.pulse import Pulse
 from regions.gateway.relay import Relay
 from regions.gateway.trip import Trip, deadline_s, hold_s, request_id
+from regions.keys.desk import KeyDesk
 from regions.map import ASK, ROW_PERIOD_S, Tier
 from regions.nodes import pick
 from wire.bearer import require_token
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from regions.deployments import Deployment, Deployments
     from regions.gateway.publish import Publisher
     from regions.gateway.wake import Wakes
+    from regions.keys.book import KeyBook
     from regions.nodes.client import Node
     from regions.nodes.watch import NodeWatch
     from weights_cache.revision import Revision
@@ -55,7 +57,9 @@ class Gateway:
         publisher: Publisher,
         hop_token: str,
         seats: Seats | None = None,
+        keys: KeyBook | None = None,
     ) -> None:
+        """`keys` is the home region's book of API keys; None in every other region."""
         self._deployments = deployments
         self._watch = watch
         self._wakes = wakes
@@ -69,6 +73,7 @@ class Gateway:
         self._figures = wakes.figures
         self._add_gauges()
         control = Control(deployments, nodes, watch, wakes, publisher)
+        desk = KeyDesk(keys)
         self._routes: Mapping[tuple[str, str], Route] = {
             **{("POST", path): self._infer for path in ASKED},
             ("GET", "/healthz"): _healthz,
@@ -77,6 +82,10 @@ class Gateway:
             ("GET", "/metrics"): self._metrics,
             ("POST", "/control/cool"): control.cool,
             ("POST", "/control/prewarm"): control.prewarm,
+            ("POST", "/control/keys/list"): desk.ls,
+            ("POST", "/control/keys/make"): desk.make,
+            ("POST", "/control/keys/rotate"): desk.rotate,
+            ("POST", "/control/keys/revoke"): desk.revoke,
         }
 
     def end_rows(self) -> None:

@@ -11,12 +11,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from regions.keys.record import MAX_RECORD_BYTES, read_record
 from regions.map import MAX_KEYS, MAX_ROW_BYTES, SYSTEM_BUCKET, KeyGrant, PolicyRow
 from regions.objects.ledger import KEYS, LOCAL_POLICY, POLICY
 from regions.row_fields import RowRefused
 from regions.rows import decode, encode
 from storage.client.sdk import NotFound, StoreError
-from weights_cache.strict import StrictError, fields, hexadecimal, one_of, parse, several, text
+from weights_cache.strict import StrictError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("nearfield.regions")
 
-KEY_SCHEMA = "nearfield.key/1"
-MAX_KEY_BYTES = 16 << 10  # a digest, a tenant and a name
 RETRY_S = 1.0  # after the store did not answer, or another signer was first
 
 
@@ -180,33 +179,18 @@ class SignedPolicy:
     async def _grant(self, key: str) -> tuple[str, KeyGrant] | None:
         """What one key object grants; None, and a word in the log, for one that is malformed or gone."""
         try:
-            got = await self._store.get(SYSTEM_BUCKET, key, max_bytes=MAX_KEY_BYTES)
-            digest, grant = read_key(got.data)
+            got = await self._store.get(SYSTEM_BUCKET, key, max_bytes=MAX_RECORD_BYTES)
+            record = read_record(got.data)
         except NotFound:
             return None
         except StrictError as error:
             log.warning("%s grants nothing: %s", key, error)
             return None
-        if key != f"{KEYS}{digest}.json":
+        if key != f"{KEYS}{record.digest}.json":
             log.warning("%s grants nothing: it is about another digest", key)
             return None
-        return digest, grant
-
-
-def read_key(data: bytes) -> tuple[str, KeyGrant]:
-    """The digest and grant of a key object. Raises StrictError."""
-    value = fields(parse(data, MAX_KEY_BYTES), _KEY, "key")
-    return value["digest"], KeyGrant(value["tenant"], frozenset(value["scopes"]))
+        return record.digest, record.grant
 
 
 def _age(row: PolicyRow) -> tuple[int, int]:
     return row.epoch, row.seq
-
-
-_KEY = {
-    "schema": one_of(KEY_SCHEMA),
-    "digest": hexadecimal(64),
-    "tenant": text(100, r"[A-Za-z0-9][A-Za-z0-9._-]*"),
-    "scopes": several(one_of("infer", "admin"), 8),
-    "name": text(200),
-}

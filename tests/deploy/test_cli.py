@@ -25,6 +25,7 @@ COMMANDS = [
     "s3",
     "doctor",
     "demo",
+    "keys",
 ]
 ROOT = Path(__file__).resolve().parents[2]
 runner = CliRunner()
@@ -42,6 +43,7 @@ def dead(tmp_path):
     Credentials(
         base_url="https://localhost:9/v1",
         api_key="nf-x",
+        admin_url="https://localhost:9",
         admin_key="nf-y",
         s3_url="https://localhost:9",
         s3_access_key="NFX",

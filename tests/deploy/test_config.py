@@ -25,10 +25,10 @@ def test_what_up_writes_is_what_every_role_reads(written):
     config = load(written)
     addresses = [e.listen for e in (*config.stores.values(), *config.nodes.values(), *config.edges.values())]
     addresses += [r.gateway for r in config.regions.values()]
-    addresses += [a for e in config.edges.values() for a in (e.s3, *e.pins.values())]
+    addresses += [a for e in config.edges.values() for a in (e.s3, e.admin, *e.pins.values())]
     addresses += [link.listen for link in config.wan.values()]
 
-    assert len(set(addresses)) == len(addresses) == 3 + 3 + 1 + 3 + 4 + 4
+    assert len(set(addresses)) == len(addresses) == 3 + 3 + 1 + 3 + 5 + 4
     assert config.home == "iad"
     assert {r.region for r in config.nodes.values()} == {"iad", "fra", "nrt"}
     assert config.edges["local"].via == {r: config.wan[f"edge-{r}"].listen for r in ("fra", "nrt")}

@@ -151,7 +151,7 @@ async def test_a_platform_that_does_not_know_the_key(edge):
 async def test_a_platform_that_is_not_there(edge):
     """The error names the cause."""
     with pytest.raises(StatusError, match="status cannot be read"):
-        await run_report(replace(target(edge), base_url="https://127.0.0.1:1/v1"))
+        await run_report(replace(target(edge), admin_url="https://127.0.0.1:1"))
 
 
 async def test_keys_stay_out_of_every_output(edge, tmp_path):

@@ -1,13 +1,30 @@
 """The edge from outside: who gets in, where a request goes, and what its answer says."""
 
 import asyncio
+import hashlib
+import itertools
 import json
 
 import pytest
 
-from edge.admit import ROUTES
+from edge.admit import OPERATORS, USERS
+from regions.ask import ASKED
 from regions.map import Tier
-from tests.edge.world import ADMIN, BODY, HOP, MODEL, STREAM_BODY, USER, code, free_port, served, streams
+from tests.edge.world import (
+    ADMIN,
+    BODY,
+    ENDED,
+    HOP,
+    MODEL,
+    OTHER,
+    POLICY_KEYS,
+    STREAM_BODY,
+    USER,
+    code,
+    free_port,
+    served,
+    streams,
+)
 from wire.dial import Pool
 from wire.dialect import is_anthropic
 from wire.timing import parse_receipt, parse_server_timing
@@ -28,6 +45,9 @@ PATHS = [
     "/nearfield/status",
     "/nearfield/regions/iad/cool",
     "/nearfield/regions/iad/prewarm",
+    "/nearfield/keys",
+    "/nearfield/keys/0123456789ab",
+    "/nearfield/keys/0123456789ab/rotate",
     "/",
     "/rows",
     "/status",
@@ -93,10 +113,11 @@ async def test_the_region_gets_a_new_head_and_the_exact_bytes(world):
 async def test_without_a_key_every_route_and_method_is_the_same_401(world):
     edge = await world(names=("iad",))
     bodies: dict[bool, set[tuple[bool, bytes]]] = {False: set(), True: set()}
-    for path in PATHS:
+    for path, at in itertools.product(PATHS, ("", "admin")):
         for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
             for key in (None, "nf-wrong", HOP):
-                answer = await edge.raw(method, path, b"{}" if method in {"POST", "PUT"} else None, key=key)
+                sent = b"{}" if method in {"POST", "PUT"} else None
+                answer = await edge.raw(method, path, sent, key=key, at=at)
                 body = await answer.read()
                 if (method, path) == ("GET", "/healthz"):
                     assert answer.head.status == 200
@@ -112,17 +133,76 @@ async def test_without_a_key_every_route_and_method_is_the_same_401(world):
 
 async def test_what_no_route_names_is_denied_with_a_key_too(world):
     edge = await world(names=("iad",))
-    for path in PATHS:
+    for path, (at, routes) in itertools.product(PATHS, (("", USERS), ("admin", OPERATORS))):
         for method in ("GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
-            named = any(route.method == method and route.path.fullmatch(path) for route in ROUTES)
-            answer = await edge.raw(method, path, b"" if method in {"POST", "PUT"} else None, key=ADMIN)
+            named = any(route.method == method and route.path.fullmatch(path) for route in routes.rows)
+            sent = b"" if method in {"POST", "PUT"} else None
+            answer = await edge.raw(method, path, sent, key=ADMIN, at=at)
             await answer.read()
             assert named or answer.head.status in {404, 405}, (method, path)
 
 
+async def refused_everywhere(edge, key):
+    """Every status that the key gets on every path by every method of both listeners, /healthz left out."""
+    seen = set()
+    for path, at in itertools.product(PATHS, ("", "admin")):
+        for method in ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
+            if path != "/healthz":
+                sent = b"{}" if method in {"POST", "PUT"} else None
+                answer = await edge.raw(method, path, sent, key=key, at=at)
+                await answer.read()
+                seen.add(answer.head.status)
+    return seen
+
+
+async def test_an_ended_and_a_revoked_key_open_nothing(world):
+    """Each route, each method, both listeners; the revoked one was good a moment before."""
+    edge = await world(names=("iad",))
+    assert (await edge.ask())[0] == 200
+    iad = edge.regions["iad"]
+    revoked = hashlib.sha256(USER.encode()).hexdigest()
+    iad.keys = {digest: grant for digest, grant in POLICY_KEYS.items() if digest != revoked}
+    iad.say_policy()
+    async with asyncio.timeout(60):
+        while (await edge.ask())[0] == 200:  # noqa: ASYNC110 - the row is on its way
+            await asyncio.sleep(0.01)
+    num_asked = len(iad.requests)
+
+    assert await refused_everywhere(edge, USER) == {401}
+    assert await refused_everywhere(edge, ENDED) == {401}
+    assert (len(iad.requests), iad.orders) == (num_asked, [])
+
+
+async def test_another_tenants_model_is_as_if_it_were_not(world):
+    """By every route that can name one; what its key may use is all that it sees."""
+    edge = await world(names=("iad",))
+    iad = edge.regions["iad"]
+    iad.say({MODEL: served(), "other/chat": served()})
+    await edge.until(lambda status: "other/chat" in status["regions"]["iad"]["body"]["models"])
+    _, _, mine = await edge.get("/v1/models", key=OTHER)
+    assert [each["id"] for each in json.loads(mine)["data"]] == ["other/chat"]
+    for path in ASKED:
+        refusals = []
+        for model in (MODEL, "acme/none"):
+            status, _, body = await edge.ask(path, json.dumps({"model": model}).encode(), key=OTHER)
+            refusals.append((status, body.replace(model.encode(), b"M")))
+        assert refusals[0] == refusals[1], path  # there is no telling which of the two exists
+        assert refusals[0][0] in {400, 404}
+    status, _, body = await edge.get(f"/v1/models/{MODEL}", key=OTHER)
+    assert (status, code(body)) == (404, "model_not_found")
+    assert iad.requests == []
+    body = json.dumps({"model": "other/chat", "messages": []}).encode()
+    assert (await edge.ask(body=body, key=OTHER))[0] == 200
+
+
 async def test_admin_routes_want_the_admin_scope(world):
     edge = await world(names=("iad",))
-    for method, path in (("GET", "/nearfield/status"), ("POST", "/nearfield/regions/iad/cool")):
+    for method, path in (
+        ("GET", "/nearfield/status"),
+        ("POST", "/nearfield/regions/iad/cool"),
+        ("GET", "/nearfield/keys"),
+        ("POST", "/nearfield/keys"),
+    ):
         answer = await edge.raw(method, path, b"{}" if method == "POST" else None, key=USER)
         assert (answer.head.status, code(await answer.read())) == (403, "insufficient_scope")
     status, _, body = await edge.get("/nearfield/status", key=ADMIN, headers=(("origin", "https://evil"),))
@@ -155,7 +235,7 @@ async def test_orders_reach_their_region(world):
         assert edge.regions["fra"].orders[-1] == (f"/control/{verb}", {"model": MODEL, "to": "host"})
     status, _, body = await edge.ask("/nearfield/regions/lhr/cool", b"{}", key=ADMIN)
     assert (status, code(body)) == (404, "not_found")
-    status, _, _ = await edge.ask("/nearfield/regions/fra/cool", b"x" * 5000, key=ADMIN)
+    status, _, _ = await edge.ask("/nearfield/regions/fra/cool", b"x" * 20_000, key=ADMIN)
     assert status == 413
     assert edge.regions["iad"].orders == []
 
@@ -385,3 +465,29 @@ async def test_an_answer_on_the_anycast_address_names_the_pop_and_its_own_addres
     assert refused["alt-svc"]
     assert "alt-svc" not in own
     assert own["x-nearfield-pop"] == "test"
+
+
+async def test_keys_are_the_home_regions_work(world):
+    """Whatever the operator asks of keys goes home as one order, with the id of the path."""
+    edge = await world()
+    order = {"tenant": "acme", "scopes": ["infer"]}
+    asked = (
+        ("GET", "/nearfield/keys", None, ("/control/keys/list", {})),
+        ("POST", "/nearfield/keys", order, ("/control/keys/make", order)),
+        (
+            "POST",
+            "/nearfield/keys/0123456789ab/rotate",
+            {"overlap_s": 5, "id": "forged"},
+            ("/control/keys/rotate", {"overlap_s": 5, "id": "0123456789ab"}),
+        ),
+        ("DELETE", "/nearfield/keys/0123456789ab", None, ("/control/keys/revoke", {"id": "0123456789ab"})),
+    )
+    for method, path, body, wanted in asked:
+        sent = None if body is None else json.dumps(body).encode()
+        answer = await edge.raw(method, path, sent, key=ADMIN)
+        await answer.read()
+        assert (answer.head.status, edge.regions["iad"].orders[-1]) == (200, wanted)
+    for bad in (b"[]", b"{", b"x"):
+        status, _, body = await edge.ask("/nearfield/keys", bad, key=ADMIN)
+        assert (status, code(body)) == (400, "bad_request")
+    assert edge.regions["fra"].orders == []

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.admit import ROUTES, Action, Admissions, admit
+from edge.admit import OPERATORS, USERS, Action, Admissions, Route, admit
 from edge.rate import Buckets
 from edge.setback import of_answer, of_error, of_refusal, retry_headers
 from edge.sse import error_code, first_event
@@ -34,6 +34,8 @@ EXAMPLES = {
     Action.METRICS: "/nearfield/metrics",
     Action.COOL: "/nearfield/regions/iad/cool",
     Action.PREWARM: "/nearfield/regions/iad/prewarm",
+    Action.ROTATE_KEY: "/nearfield/keys/0123456789ab/rotate",
+    Action.REVOKE_KEY: "/nearfield/keys/0123456789ab",
 }
 
 
@@ -50,19 +52,23 @@ def refused(*args, **kwargs):
     return refusal.value.status, refusal.value.code
 
 
-@pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path.pattern}")
-def test_every_route_for_every_key(route):
+@pytest.mark.parametrize(
+    ("routes", "route"),
+    [(routes, route) for routes in (USERS, OPERATORS) for route in routes.rows],
+    ids=lambda each: f"{each.method} {each.path.pattern}" if isinstance(each, Route) else "",
+)
+def test_every_route_for_every_key(routes, route):
     path = EXAMPLES.get(route.action, route.path.pattern)
     for scope, key in KEYS.items():
         asked = head(route.method, path, authorization=f"Bearer {key}")
         if route.scope in {None, scope}:
-            admission = admit(asked, POLICY)
+            admission = admit(asked, POLICY, routes)
             assert admission.action is route.action
             if route.scope is not None:
-                assert admission.tenant == "t-" + scope
+                assert admission.grant.tenant == "t-" + scope
                 assert admission.digest == hashlib.sha256(key.encode()).hexdigest()
         else:
-            assert refused(asked, POLICY) == (403, "insufficient_scope")
+            assert refused(asked, POLICY, routes) == (403, "insufficient_scope")
     if route.scope is not None:
         for authorization in (
             None,
@@ -73,18 +79,19 @@ def test_every_route_for_every_key(route):
             f"Basic {KEYS['admin']}",
             "Bearer " + "k" * 300,
         ):
-            assert refused(head(route.method, path, authorization=authorization), POLICY) == (
+            assert refused(head(route.method, path, authorization=authorization), POLICY, routes) == (
                 401,
                 "invalid_api_key",
             )
-        assert refused(head(route.method, path, authorization="Bearer x"), None) == (
+        assert refused(head(route.method, path, authorization="Bearer x"), None, routes) == (
             503,
             "region_unavailable",
         )
-        assert refused(head(route.method, path), None) == (401, "invalid_api_key")
-        for method in {"GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"} - {route.method}:
+        assert refused(head(route.method, path), None, routes) == (401, "invalid_api_key")
+        served = {each.method for each in routes.rows if each.path.fullmatch(path)}
+        for method in {"GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"} - served:
             asked = head(method, path, authorization=f"Bearer {KEYS['admin']}")
-            assert refused(asked, POLICY) == (405, "method_not_allowed")
+            assert refused(asked, POLICY, routes) == (405, "method_not_allowed")
 
 
 def test_a_digest_is_no_key():
@@ -99,9 +106,46 @@ def test_a_digest_is_no_key():
 def test_the_parts_of_a_path_are_handed_on():
     key = f"Bearer {KEYS['admin']}"
 
-    assert admit(head("POST", "/nearfield/regions/iad/cool", authorization=key), POLICY).values == {
-        "region": "iad"
-    }
+    asked = head("POST", "/nearfield/regions/iad/cool", authorization=key)
+
+    assert admit(asked, POLICY, OPERATORS).values == {"region": "iad"}
+
+
+def test_neither_listener_knows_a_route_of_the_other():
+    """Not even for a key that may do both."""
+    both = PolicyRow(1, 1, {hashlib.sha256(b"k").hexdigest(): KeyGrant("t", frozenset({"infer", "admin"}))})
+    for routes, others in ((USERS, OPERATORS), (OPERATORS, USERS)):
+        for route in others.rows:
+            path = EXAMPLES.get(route.action, route.path.pattern)
+            if path != "/healthz":
+                asked = head(route.method, path, authorization="Bearer k")
+                assert refused(asked, both, routes) == (404, "not_found")
+
+
+def test_a_key_ends_at_its_time():
+    """To the second, also for one that was admitted and remembered before."""
+    digest = hashlib.sha256(b"k").hexdigest()
+    policy = PolicyRow(1, 1, {digest: KeyGrant("t", frozenset({"infer"}), expires_s=1000)})
+    asked = head("POST", "/v1/completions", authorization="Bearer k")
+
+    assert admit(asked, policy, wall_s=999.9).digest == digest
+    with pytest.raises(Refusal) as refusal:
+        admit(asked, policy, wall_s=1000.0)
+    assert (refusal.value.status, refusal.value.code) == (401, "invalid_api_key")
+
+
+def test_a_remembered_key_ends_too(monkeypatch):
+    """The memory is of one policy, and time goes on under it."""
+    policy = PolicyRow(
+        1, 1, {hashlib.sha256(b"k").hexdigest(): KeyGrant("t", frozenset({"infer"}), expires_s=1000)}
+    )
+    admissions, asked = Admissions(), head("POST", "/v1/completions", authorization="Bearer k")
+    monkeypatch.setattr("edge.admit.time.time", lambda: 999.0)
+    for _ in range(2):
+        assert admissions.admit(asked, policy).grant.tenant == "t"
+    monkeypatch.setattr("edge.admit.time.time", lambda: 1000.0)
+    with pytest.raises(Refusal, match="ended"):
+        admissions.admit(asked, policy)
 
 
 def test_a_key_may_come_as_anthropics_clients_send_it():
@@ -110,7 +154,7 @@ def test_a_key_may_come_as_anthropics_clients_send_it():
     for _ in range(2):  # the second time from memory
         for ask in (admit, admissions.admit):
             shown = head("POST", "/v1/messages", x_api_key=KEYS["infer"], anthropic_version="2023-06-01")
-            assert ask(shown, POLICY).tenant == "t-infer"
+            assert ask(shown, POLICY).grant.tenant == "t-infer"
             for wrong in ("", "x", f"Bearer {KEYS['infer']}", "k" * 300):
                 assert refused_by(ask, head("POST", "/v1/messages", x_api_key=wrong)) == 401
             both = head("POST", "/v1/messages", authorization="Bearer x", x_api_key=KEYS["infer"])

@@ -15,10 +15,13 @@ from wire.tls import client_context
 
 HOP = "h" * 64
 USER, ADMIN = "nf-user-key", "nf-admin-key"
+OTHER, ENDED = "nf-other-tenants-key", "nf-ended-key"
 MODEL = "acme/chat"
 POLICY_KEYS = {
     hashlib.sha256(USER.encode()).hexdigest(): KeyGrant("acme", frozenset({"infer"})),
     hashlib.sha256(ADMIN.encode()).hexdigest(): KeyGrant("ops", frozenset({"infer", "admin"})),
+    hashlib.sha256(OTHER.encode()).hexdigest(): KeyGrant("other", frozenset({"infer"}), ("other/*",)),
+    hashlib.sha256(ENDED.encode()).hexdigest(): KeyGrant("acme", frozenset({"infer", "admin"}), expires_s=1),
 }
 BODY = json.dumps({"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}).encode()
 STREAM_BODY = json.dumps({"model": MODEL, "prompt": "Hi", "stream": True}).encode()
@@ -107,6 +110,7 @@ class FakeRegion:
         self.requests, self.orders = [], []
         self.asked, self.cancelled = asyncio.Event(), asyncio.Event()
         self.seq, self.port, self.server = 0, 0, None
+        self.policy_seq, self.keys = 1, POLICY_KEYS
         self.frozen = asyncio.Event()  # set: connections are taken and nothing is said
         self._said = asyncio.Event()
 
@@ -127,8 +131,14 @@ class FakeRegion:
         self.seq += 1
         return encode(RegionRow(self.name, epoch=1, seq=self.seq, models=self.models), self.key)
 
-    def policy_line(self, seq=1, keys=POLICY_KEYS):
-        return encode(PolicyRow(epoch=1, seq=seq, keys=keys), self.key)
+    def policy_line(self, seq=None, keys=None):
+        row = PolicyRow(epoch=1, seq=seq or self.policy_seq, keys=self.keys if keys is None else keys)
+        return encode(row, self.key)
+
+    def say_policy(self):
+        """`keys` as they are now, in a newer policy row for every stream."""
+        self.policy_seq += 1
+        self.say()
 
     async def _serve(self, exchange):
         path = exchange.head.path
@@ -150,10 +160,12 @@ class FakeRegion:
     async def _rows(self, exchange):
         await in_task()
         await exchange.start(200, ())
-        if self.home:
-            await exchange.write(self.policy_line() + b"\n")
+        told = 0
         while True:
             said = self._said
+            if self.home and told < self.policy_seq:
+                told = self.policy_seq
+                await exchange.write(self.policy_line() + b"\n")
             await exchange.write(self.line() + b"\n")
             try:
                 async with asyncio.timeout(1):
@@ -190,13 +202,14 @@ class World:
         raise AssertionError("no free ports")
 
     async def _start_edge(self):
-        free = {name: free_port() for name in ("s3", *self.regions)}
+        free = {name: free_port() for name in ("s3", "admin", *self.regions)}
         settings = EdgeSettings(
             name="test",
             host="127.0.0.1",
             port=0,
             pins={name: ("127.0.0.1", free[name]) for name in self.regions},
             s3=("127.0.0.1", free["s3"]),
+            admin=("127.0.0.1", free["admin"]),
             cert=self._cert,
             key=self._key,
             regions={name: f"127.0.0.1:{region.port}" for name, region in self.regions.items()},
@@ -234,7 +247,8 @@ class World:
         for region in self.regions.values():
             await region.kill()
 
-    async def raw(self, method, path, body=None, *, key=USER, at="", headers=()):
+    async def raw(self, method, path, body=None, *, key=USER, at=None, headers=()):
+        at = ("admin" if path.startswith("/nearfield/") else "") if at is None else at
         auth = (("authorization", f"Bearer {key}"),) if key else ()
         return await self.pools[at].request(method, path, (*auth, *headers), body)
 

@@ -21,7 +21,7 @@ from wire.tls import client_context
 
 HOME = "us"
 MODEL = "acme/chat"
-PORT = 443
+PORT, ADMIN_PORT = 443, 8445
 NODE = "127.0.0.1:7000"
 LOAD_S = 0.5
 
@@ -49,6 +49,7 @@ def render(folder, authority):
         edge = {
             "listen": f"{pop_address(place)}:{PORT}",
             "anycast": f"{VIP}:{PORT}",
+            "admin": f"{pop_address(place)}:{ADMIN_PORT}",
             "unicast": f"{place}.api.lab:{PORT}",
             "cert": str(authority.cert),
             "key": str(authority.key),
@@ -152,7 +153,7 @@ class Lab:
 
     def status(self, place):
         """The status of the POP there, as an admin of the place sees it."""
-        pool = Pool(pop_address(place), PORT, tls=self.tls)
+        pool = Pool(pop_address(place), ADMIN_PORT, tls=self.tls)
 
         async def ask():
             headers = (("authorization", f"Bearer {self.credentials.admin_key}"),)

@@ -14,6 +14,7 @@ from regions.map import (
     ModelRow,
     PolicyRow,
     Progress,
+    Quota,
     RegionRow,
     RolloutState,
     Tier,
@@ -23,6 +24,12 @@ from tests.regions.made import KEYS, MODEL, SIGNERS, model_row, policy_row, regi
 
 LINE = encode(region_row(), KEYS["iad"])
 POLICY_LINE = encode(policy_row(), KEYS["iad"])
+
+
+def granted(**changes):
+    """A policy's body of one key, changed."""
+    grant = {"tenant": "t", "scopes": ["infer"], "models": ["*"], "expires_s": 0, "quota": [0, 0, 0, 1]}
+    return {"keys": {"d" * 64: grant | changes}}
 
 
 def resigned(line=LINE, key="iad", **changes):
@@ -83,7 +90,19 @@ def test_rows_what_is_encoded_decodes_to_the_same_value(row):
 
 
 def test_rows_a_policy_row_comes_back_whole():
-    row = PolicyRow(5, 9, {"e" * 64: KeyGrant("acme", frozenset({"infer", "admin"}))})
+    row = PolicyRow(
+        5,
+        9,
+        {
+            "e" * 64: KeyGrant(
+                "acme",
+                frozenset({"infer", "admin"}),
+                ("acme/*", "o/m"),
+                1_900_000_000,
+                Quota(60, 90_000, 4, 2),
+            )
+        },
+    )
 
     assert decode(encode(row, KEYS["iad"]), SIGNERS) == row
 
@@ -131,7 +150,12 @@ def test_rows_a_policy_row_comes_back_whole():
         ("bad_value", resigned(seq=1 << 54)),
         ("bad_value", resigned(kind="other")),
         ("bad_value", resigned(POLICY_LINE, body={"keys": {"short": {}}})),
-        ("bad_value", resigned(POLICY_LINE, body={"keys": {"d" * 64: {"tenant": "t", "scopes": "infer"}}})),
+        ("bad_value", resigned(POLICY_LINE, body=granted(scopes="infer"))),
+        ("bad_value", resigned(POLICY_LINE, body=granted(models=["*"] * 33))),
+        ("bad_value", resigned(POLICY_LINE, body=granted(expires_s=-1))),
+        ("bad_value", resigned(POLICY_LINE, body=granted(quota=[1, 2, 3]))),
+        ("bad_value", resigned(POLICY_LINE, body=granted(quota=[1, 2, 3, "4"]))),
+        ("unknown_field", resigned(POLICY_LINE, body=granted(quotas=[]))),
         ("unknown_region", resigned(id="mars")),
         ("wrong_region", resigned(POLICY_LINE, id="other")),
     ],
