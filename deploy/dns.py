@@ -70,8 +70,7 @@ def check(entry: DnsEntry) -> None:
     settings = zone_settings(entry, serial=1)
     for name, server in entry.servers.items():
         listen_addresses(name, server)
-        if server.feed is not None:
-            socket_address(f"servers.{name}.feed", server.feed)
+    feeds(entry)
     try:
         Zone(settings)
         Steering(settings.pops, RttTable(), settings.ttl_s)
@@ -116,6 +115,12 @@ def listen_addresses(name: str, server: ServerEntry) -> tuple[tuple[str, int], .
     if not found:
         raise DnsError(f"servers.{name}.listen names no address")
     return tuple(found)
+
+
+def feeds(entry: DnsEntry) -> tuple[tuple[str, int], ...]:
+    """Where each name server listens for what edges and ACME say. Raises DnsError."""
+    named = ((name, server.feed) for name, server in entry.servers.items())
+    return tuple(socket_address(f"servers.{name}.feed", feed) for name, feed in named if feed is not None)
 
 
 def socket_address(where: str, text: str) -> tuple[str, int]:

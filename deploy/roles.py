@@ -5,12 +5,14 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from deploy import secrets
 from deploy.config import (
     AccessKeyEntry,
     Config,
     ConfigError,
+    EdgeEntry,
     NodeEntry,
     StoreEntry,
     WebhookEntry,
@@ -18,7 +20,7 @@ from deploy.config import (
     load,
     pick,
 )
-from deploy.dns import listen_addresses, zone_settings
+from deploy.dns import feeds, listen_addresses, zone_settings
 from deploy.fleet import NODE_GRANTS, SYSTEM_GRANTS
 from deploy.hops import Hops
 from regions.map import MODELS_BUCKET
@@ -28,6 +30,9 @@ from storage.client.sdk import S3, Endpoint
 from storage.http.virtual import parse_domain
 from storage.notify.webhook import Webhook
 from wire.dial import split_address
+
+if TYPE_CHECKING:
+    from edge.dns.voice import VoiceSettings
 
 Ready = Callable[[int], None]
 Runner = Callable[[Ready, asyncio.Event], Awaitable[None]]
@@ -249,6 +254,7 @@ def _edge(config: Config, name: str | None) -> Runner:
         simulated_wan=config.wan_profile,
         anycast=split_address(entry.anycast) if entry.anycast else None,
         unicast=entry.unicast,
+        voice=_voice(config, edge, entry),
     )
     return _renewing(hops, lambda ready, stop: run(settings, ready, stop))
 
@@ -291,6 +297,18 @@ def _renewing(hops: Hops | None, run: Runner) -> Runner:
             keeping.cancel()
 
     return both
+
+
+def _voice(config: Config, edge: str, entry: EdgeEntry) -> "VoiceSettings | None":
+    """How an edge that is a POP of the zone tells the name servers how it is."""
+    from edge.dns.voice import VoiceSettings  # noqa: PLC0415
+
+    if config.dns is None or edge not in config.dns.pops:
+        return None
+    key = secrets.dns_key(secrets.root_key(config.secrets))
+    gate = config.anycast.get(edge)
+    drain = entry.state / "drain" if gate is None else gate.drain
+    return VoiceSettings(edge, feeds(config.dns), key, drain)
 
 
 def _wan(config: Config, _name: str | None) -> Runner:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from edge.admit import OPERATORS, USERS, Routes
 from edge.budget import Budgets
 from edge.certificates import Certificates, Pair
+from edge.dns.voice import Voice, VoiceSettings
 from edge.door import Bounds, Door
 from edge.feed import Feed
 from edge.figures import EdgeFigures
@@ -56,6 +57,7 @@ class EdgeSettings:
     `plain` listeners are for a machine on which something else ends TLS before the edge. `anycast` is a
     listener on the address that several POPs announce; its answers name `unicast`, this POP's own name and port.
     `special_patience` is by model (`org/name`) or path (`/v1/...`).
+    `voice` is what name servers are told with.
     """
 
     name: str
@@ -75,6 +77,7 @@ class EdgeSettings:
     certificates: Path | None = None
     hop_tls: ssl.SSLContext | None = None
     plain: bool = False
+    voice: VoiceSettings | None = None
     simulated_wan: str | None = None
     anycast: tuple[str, int] | None = None
     unicast: str | None = None
@@ -112,6 +115,7 @@ class _Edge:
             settings.name, self.feed, self.reaches, settings.home, token, wan, self.certificates
         )
         self._buckets = Buckets(settings.rate_per_s, settings.burst)
+        self.voice = Voice(settings.voice) if settings.voice is not None else None
 
     def door(self, pinned: str | None, says: Headers = (), routes: Routes = USERS) -> Door:
         """The handler of a listener, whose answers carry `says` too."""
@@ -132,6 +136,8 @@ class _Edge:
     def begin(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Start what runs for as long as the edge does."""
         tasks = [group.create_task(self.feed.keep()), group.create_task(self.certificates.keep())]
+        if self.voice is not None:
+            tasks.append(group.create_task(self.voice.keep()))
         for reach in self.reaches.values():
             tasks.append(group.create_task(reach.watch()))
             tasks.append(group.create_task(self.feed.follow(reach, self._headers)))
@@ -162,6 +168,8 @@ async def run(settings: EdgeSettings, ready: Callable[[int], None], stop: asynci
                 ready(servers[0].port)
                 await stop.wait()
             finally:
+                if edge.voice is not None:
+                    edge.voice.drain()
                 await asyncio.gather(*(server.drain(settings.drain_s) for server in servers))
                 for task in tasks:
                     task.cancel()
@@ -189,9 +197,10 @@ async def _listen(settings: EdgeSettings, edge: _Edge, stack: AsyncExitStack) ->
         stack.push_async_callback(s3.close)
         wanted.append((s3.serve, settings.s3, S3_LIMITS))
     tls = None if settings.plain else edge.certificates.context
+    met = edge.voice.met if edge.voice is not None and not settings.plain else None
     servers = []
     for handler, (host, port), limits in wanted:
-        server = await Server.start(handler, host, port, tls=tls, limits=limits)
+        server = await Server.start(handler, host, port, tls=tls, limits=limits, met=met)
         stack.push_async_callback(server.close)
         servers.append(server)
     return servers

@@ -74,6 +74,8 @@ class Connection(asyncio.Protocol):
         elif not admitted:
             self._say(Refusal(503, "overloaded", FULL, "server_error", retry_after_s=1))
             self._close()
+        elif self._roster.met is not None:
+            self._roster.met(self._transport, self._address)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a head, of a body, or of a request that must wait."""

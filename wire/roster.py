@@ -11,6 +11,8 @@ from wire.exchange import Exchange
 from wire.limits import Limits
 
 Handler = Callable[[Exchange], Awaitable[None]]
+Met = Callable[[asyncio.Transport, str], None]
+"""Told of each admitted connection and its peer's address, once its handshakes are done."""
 
 
 class Member(Protocol):
@@ -36,6 +38,7 @@ class Roster:
 
     handler: Handler
     limits: Limits
+    met: Met | None = None
     only_uid: int | None = None  # set on a Unix socket: whose processes may connect
     members: set[Member] = field(default_factory=set)
     num_by_address: dict[str, int] = field(default_factory=dict)

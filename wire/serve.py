@@ -8,9 +8,9 @@ import ssl
 from wire.connection import Connection
 from wire.exchange import Disconnected, Exchange
 from wire.limits import DEFAULT_LIMITS, Limits
-from wire.roster import Handler, Roster
+from wire.roster import Handler, Met, Roster
 
-__all__ = ["DEFAULT_LIMITS", "Disconnected", "Exchange", "Handler", "Limits", "Server"]
+__all__ = ["DEFAULT_LIMITS", "Disconnected", "Exchange", "Handler", "Limits", "Met", "Server"]
 
 SWEEP_S = 0.5  # how late a deadline may be enforced, at most
 BACKLOG = 1024  # connections the kernel holds while the loop is busy
@@ -34,13 +34,14 @@ class Server:
         *,
         tls: ssl.SSLContext | None = None,
         limits: Limits = DEFAULT_LIMITS,
+        met: Met | None = None,
     ) -> "Server":
         """Listen on a named address; `handler` gets each request as an Exchange, in its own task.
 
         A Refusal the handler raises before `start` becomes its response, any other exception a plain 500 (and
         is logged); after `start` the connection is cut. Raises OSError if the address cannot be bound.
         """
-        roster = Roster(handler, limits)
+        roster = Roster(handler, limits, met)
         roster.tick()
         listener = await asyncio.get_running_loop().create_server(
             lambda: Connection(roster),

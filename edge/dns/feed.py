@@ -57,10 +57,11 @@ class Ear:
             self._rebuild(now)
 
     def _report(self, sender: str, said: report.Report, now: float) -> None:
-        pop = self._pops.get(sender)
+        name, _, process = sender.partition("/")
+        pop = self._pops.get(name)
         if pop is None:
-            raise ValueError(f"{sender!r} is no POP of the zone")
-        self._presence.heard(pop, now, draining=said.draining)
+            raise ValueError(f"{name!r} is no POP of the zone")
+        self._presence.heard(pop, now, draining=said.draining, process=process)
         self._gate(now)
         for client, rtt_us in said.rtt_us:
             if rtt_us <= MAX_RTT_US:

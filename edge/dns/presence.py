@@ -13,23 +13,25 @@ class Presence:
     def __init__(self, num_pops: int, now: float, *, told: bool) -> None:
         self._told = told
         self._started = now
-        self._heard: dict[int, tuple[float, bool]] = {}
+        self._heard: dict[int, dict[str, tuple[float, bool]]] = {}  # by POP and process
         self._all = frozenset(range(num_pops))
 
-    def heard(self, pop: int, now: float, *, draining: bool) -> None:
-        """It spoke."""
-        self._heard[pop] = (now, draining)
+    def heard(self, pop: int, now: float, *, draining: bool, process: str = "") -> None:
+        """One of its processes spoke."""
+        spoke = self._heard.setdefault(pop, {})
+        spoke[process] = (now, draining)
+        for silent in [each for each, (at, _) in spoke.items() if now - at >= SILENT_S]:
+            del spoke[silent]
 
     def up(self, now: float) -> frozenset[int]:
-        """Those that spoke lately and do not drain; while all is quiet after a start, those that were not heard too."""
+        """Those of which a process spoke lately and does not drain; for a while, those that were never heard too."""
         if not self._told:
             return self._all
         young = now - self._started < GRACE_S
         return frozenset(pop for pop in self._all if self._is_up(pop, now, young=young))
 
     def _is_up(self, pop: int, now: float, *, young: bool) -> bool:
-        heard = self._heard.get(pop)
-        if heard is None:
+        if pop not in self._heard:
             return young
-        at, draining = heard
-        return now - at < SILENT_S and not draining
+        lately = [draining for at, draining in self._heard[pop].values() if now - at < SILENT_S]
+        return not all(lately)

@@ -77,5 +77,11 @@ class Opener:
         if time_ns <= self._latest.get(source, 0):
             raise SealError("seen before")
         if source not in self._latest and len(self._latest) >= MAX_SENDERS:
-            raise SealError("too many senders")
+            self._forget(now_ns)
         self._latest[source] = time_ns
+
+    def _forget(self, now_ns: int) -> None:
+        """Senders whose messages would be too old by now. Raises SealError: there are none."""
+        self._latest = {each: at for each, at in self._latest.items() if now_ns - at <= MAX_SKEW_NS}
+        if len(self._latest) >= MAX_SENDERS:
+            raise SealError("too many senders")
