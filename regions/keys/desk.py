@@ -11,6 +11,7 @@ from regions.keys.record import GRANTED, ID_CHARS, told
 from regions.map import ALL_MODELS, KeyGrant
 from storage.client.sdk import StoreError
 from weights_cache.strict import StrictError, fields, hexadecimal, integer, parse
+from wire.flow import in_task
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ class KeyDesk:
 
 async def _stored(work: Awaitable[T]) -> T:
     """Awaits what the store is asked for; its failures are the caller's to try again."""
+    await in_task()  # the SDK keeps context variables, and so wants one context from begin to end
     try:
         return await work
     except StoreError as error:
