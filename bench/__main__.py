@@ -13,6 +13,7 @@ Say = Callable[[str], None]
 
 BENCHES: Mapping[str, str] = MappingProxyType(
     {
+        "choice": "what one choice of a region costs the edge, by regions and models",
         "cold": "cold start, region state, against a fresh process with boto3 and from_pretrained",
         "edge": "the edge as a proxy: processor time, latency, streams and memory beside nginx and LiteLLM's proxy",
         "engine": "the engine by itself: batches, kept prefixes, a long prompt among streams, continuous batching",

@@ -50,6 +50,8 @@ class Action(StrEnum):
     MAKE_KEY = "make_key"
     ROTATE_KEY = "rotate_key"
     REVOKE_KEY = "revoke_key"
+    FREEZE = "freeze"
+    THAW = "thaw"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,8 @@ OPERATORS: Final = Routes(
     _HEALTH,
     _route("GET", r"/nearfield/status", Action.STATUS, "admin"),
     _route("GET", r"/nearfield/metrics", Action.METRICS, "admin"),
+    _route("POST", r"/nearfield/rows/freeze", Action.FREEZE, "admin"),
+    _route("POST", r"/nearfield/rows/thaw", Action.THAW, "admin"),
     _route("POST", _REGION_PATH + "/cool", Action.COOL, "admin"),
     _route("POST", _REGION_PATH + "/prewarm", Action.PREWARM, "admin"),
     _route("GET", r"/nearfield/keys", Action.KEYS, "admin"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from edge import models
 from edge.admit import USERS, Action, Admission, Admissions, Routes
 from edge.journey import Journey
-from edge.route import unknown_model
+from edge.route import Asker, unknown_model
 from regions.ask import MAX_BODY_BYTES, read_ask
 from regions.map import REGION, REQUEST_ID
 from wire.dialect import error_body, id_headers
@@ -111,14 +111,19 @@ class Door:
             case Action.HEALTH:
                 await _say(exchange, {"status": "ok"}, own)
             case Action.MODELS:
-                await _say(exchange, models.listing(snapshot, self._pinned, admission.grant), own)
+                aliases = self._feed.rules.aliases
+                await _say(exchange, models.listing(snapshot, self._pinned, admission.grant, aliases), own)
             case Action.MODEL:
                 name = values["model"].replace("%2F", "/").replace("%2f", "/")
+                name = self._feed.rules.aliases.get(name, name)
                 await _say(exchange, models.one(snapshot, self._pinned, admission.grant, name), own)
             case Action.STATUS:
                 await _say(exchange, self._orders.status(asyncio.get_running_loop().time()), own)
             case Action.METRICS:
                 await exchange.respond(200, (("content-type", CONTENT_TYPE), *own), self._metrics.page())
+            case Action.FREEZE | Action.THAW:
+                await self._feed.freeze(frozen=admission.action is Action.FREEZE)
+                await _say(exchange, self._feed.status(), own)
             case Action.COOL | Action.PREWARM:
                 headers = (*own, (REGION, values["region"]))
                 await self._orders.hand_on(exchange, values["region"], ORDER_PATHS[admission.action], headers)
@@ -137,11 +142,12 @@ class Door:
     async def _relayed(self, exchange: Exchange, admission: Admission, request_id: str, now: float) -> None:
         phases = Phases("edge", started=exchange.started)
         body = await exchange.read_body(MAX_BODY_BYTES)
-        ask = read_ask(exchange.head.path, body)
+        ask = read_ask(exchange.head.path, body, self._feed.rules.aliases)
         if not admission.grant.names(ask.model):
-            raise unknown_model(ask.model, self._pinned)
+            raise unknown_model(ask.model, None if self._pinned is None else frozenset({self._pinned}))
         phases.mark("read")
-        decision = self._chooser.choose(ask, self._pinned, now)
+        asker = Asker(admission.grant.tenant, exchange.head, body)
+        decision = self._chooser.choose(ask, self._pinned, now, asker)
         phases.mark("route")
         patience = self._patiences.of(ask, exchange.head.path)
         journey = Journey(

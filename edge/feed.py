@@ -2,7 +2,8 @@
 
 Each region is followed by its own stream, so no snapshot publisher and no single control plane can stop an
 edge. A row that is not valid is refused by itself and said in the log; whatever was known stays in force. At a
-start the rows on disk route until the first live one arrives.
+start the rows on disk route until the first live one arrives. An operator who distrusts what comes may freeze the
+map: the edge then keeps what it has, over restarts too, until it is thawed.
 """
 
 from __future__ import annotations
@@ -11,20 +12,26 @@ import asyncio
 import logging
 import os
 import random
-from typing import TYPE_CHECKING, Final
+import time
+from typing import TYPE_CHECKING, Any, Final
 
-from regions.map import MAX_ROW_BYTES, ROW_STALE_S
-from regions.rows import NEVER, RowRefused, Snapshot, fold
+from edge.feed_figures import FeedFigures
+from regions.map import MAX_ROW_BYTES, ROW_STALE_S, Rules
+from regions.rows import NEVER, RowRefused, Snapshot, fold, rules_body
 from wire.dial import DialError
+from wire.metrics import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from edge.reach import Reach
     from regions.rows import Signers
 
 FILE: Final = "rows.ndjson"
+FROZEN_FILE: Final = "rows.frozen"  # while it is there no row is taken
+DISK: Final = "disk"  # the source of rows that were kept
+WATCH_S: Final = 1.0  # between two looks for overdue rows
 RETRY_S: Final = 0.2  # after the first failure; doubled up to RETRY_MAX_S
 RETRY_MAX_S: Final = 2.0
 SILENCE_S: Final = ROW_STALE_S  # a stream without a row for so long is dead: ask again
@@ -49,35 +56,69 @@ class LineCut:
 
 
 class Feed:
-    """`snapshot` is what this edge routes by; it is replaced whole, never changed."""
+    """`snapshot` is what this edge routes by, `rules` what it follows; both are replaced whole, never changed."""
 
-    def __init__(self, signers: Signers, state: Path) -> None:
+    def __init__(
+        self,
+        signers: Signers,
+        state: Path,
+        edge: str = "",
+        metrics: Metrics | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
         self.snapshot = Snapshot()
+        self.rules = Rules()
         self._signers = signers
         self._path = state / FILE
+        self._edge = edge
+        self._wall = wall
+        self._is_frozen = False
+        self._num_thaws = 0
         self._changed = asyncio.Event()  # something that must be on disk soon
         self._kept: tuple[bytes, ...] = ()
         self._refused: dict[str, str] = {}  # source: code of its last refused row, so that each is said once
+        self.figures = FeedFigures(self, metrics or Metrics())
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether an operator has it keep what it has."""
+        return self._is_frozen
 
     def load(self) -> None:
         """Take the rows on disk; what is not valid (any more) is left out."""
         try:
             lines = self._path.read_bytes().split(b"\n")
         except FileNotFoundError:
-            return
+            lines = []
         for line in filter(None, lines):
             self.take(line, None, NEVER)
         self._changed.clear()
+        self._is_frozen = (self._path.parent / FROZEN_FILE).exists()
+
+    async def freeze(self, *, frozen: bool) -> None:
+        """Take no row any more, or take them again; over restarts. Raises OSError if that cannot be kept on disk."""
+        path = self._path.parent / FROZEN_FILE
+        await asyncio.to_thread(path.touch if frozen else lambda: path.unlink(missing_ok=True))
+        self._is_frozen, self._num_thaws = frozen, self._num_thaws + 1
+        log.warning("the map is %s", "frozen: rows are not taken" if frozen else "thawed")
 
     def take(self, line: bytes, source: str | None, now: float) -> bool:
         """Fold one line from region `source` (None: from disk) in; False, and nothing changes, if it is refused."""
         before = self.snapshot
-        try:
-            self.snapshot = fold(before, line, self._signers, now=now, source=source)
-        except RowRefused as error:
-            self._say_refused(source or "disk", error)
+        if self._is_frozen:
+            self._say_refused(source or DISK, RowRefused("frozen", "an operator froze the map"))
             return False
-        self._refused.pop(source or "disk", None)
+        try:
+            self.snapshot = fold(
+                before, line, self._signers, now=now, source=source, wall_ms=self._wall() * 1e3
+            )
+        except RowRefused as error:
+            self._say_refused(source or DISK, error)
+            return False
+        self._refused.pop(source or DISK, None)
+        self.figures.taken(source or DISK)
+        if self.snapshot.policy is not before.policy and self.snapshot.policy is not None:
+            self.rules = self.snapshot.policy.rules_at(self._edge)
         if _matters(before, self.snapshot):
             self._changed.set()
         return True
@@ -122,8 +163,11 @@ class Feed:
             self._kept = lines
 
     async def _read(self, reach: Reach, headers: tuple[tuple[str, str], ...]) -> None:
-        """Read one stream to its end. Raises DialError, or RowRefused for a line without end."""
-        cut, loop = LineCut(), asyncio.get_running_loop()
+        """Read one stream to its end. Raises DialError, or RowRefused for a line without end.
+
+        It ends too when the map was frozen or thawed meanwhile: what was not taken must be said again.
+        """
+        cut, loop, num_thaws = LineCut(), asyncio.get_running_loop(), self._num_thaws
         async with await reach.pool.request("GET", "/rows", headers, head_s=SILENCE_S) as answer:
             if answer.head.status != 200:
                 log.warning("region %s answers %d when asked for its rows", reach.name, answer.head.status)
@@ -131,8 +175,45 @@ class Feed:
             async for data in answer.chunks(SILENCE_S):
                 for line in cut.feed(data):
                     self.take(line, reach.name, loop.time())
+                if num_thaws != self._num_thaws:
+                    return
+
+    async def watch(self) -> None:
+        """Say until cancelled whose rows are overdue, once, and when they come again."""
+        overdue: frozenset[str] = frozenset()
+        while True:
+            await asyncio.sleep(WATCH_S)
+            ages = self.ages(asyncio.get_running_loop().time())
+            late = frozenset(region for region, age_s in ages.items() if age_s > ROW_STALE_S)
+            for region in late - overdue:
+                log.warning("the row of %s is %.0f s old: its figures are doubted", region, ages[region])
+            for region in overdue - late:
+                log.info("the rows of %s come again", region)
+            overdue = late
+
+    def ages(self, now: float) -> dict[str, float]:
+        """Seconds since each region was heard, at `now` (loop time); infinite for what is only from disk."""
+        return {region: now - heard.at for region, heard in self.snapshot.regions.items()}
+
+    def status(self) -> dict[str, Any]:
+        """What an operator sees of it."""
+        policy, trial = self.snapshot.policy, self.snapshot.policy.trial if self.snapshot.policy else None
+        return {
+            "frozen": self._is_frozen,
+            "refused": self.figures.refused_by_kind(),
+            "policy": policy
+            and {
+                "epoch": policy.epoch,
+                "seq": policy.seq,
+                "num_keys": len(policy.keys),
+                "rules": rules_body(self.rules),
+                "trial": trial and {"edges": list(trial.edges), "seconds": trial.seconds},
+                "withdrawn": policy.withdrawn,
+            },
+        }
 
     def _say_refused(self, source: str, error: RowRefused) -> None:
+        self.figures.refused(source, error.code)
         if self._refused.get(source) != error.code:
             log.warning(
                 "a row from %s is refused (%s), the last good one stays: %s", source, error.code, error

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from regions.ask import NO_ALIASES
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from regions.map import KeyGrant, ModelRow
     from regions.rows import Snapshot
 
 
-def listing(snapshot: Snapshot, pinned: str | None, grant: KeyGrant) -> dict[str, Any]:
-    """OpenAI's list of the models that some region (or region `pinned`) serves and the key may use, by name."""
+def listing(
+    snapshot: Snapshot, pinned: str | None, grant: KeyGrant, aliases: Mapping[str, str] = NO_ALIASES
+) -> dict[str, Any]:
+    """OpenAI's list of the models that some region (or region `pinned`) serves and the key may use; then aliases."""
     names = sorted({name for each in _rows(snapshot, pinned).values() for name in each if grant.names(name)})
     data = [_model(name, _where(snapshot, pinned, name)) for name in names]
+    for alias, name in sorted(aliases.items()):
+        if not grant.names(name):
+            continue
+        meant = _model(name, _where(snapshot, pinned, name))
+        data.append({**meant, "id": alias, "nearfield": {**meant["nearfield"], "alias_of": name}})
     return {"object": "list", "data": [each for each in data if each["nearfield"]["regions"]]}
 
 

@@ -63,6 +63,7 @@ class Orders:
             "edge": self._name,
             "simulated_wan": self._simulated_wan,
             "certificates": self._certificates.expiries(),
+            "rows": self._feed.status(),
             "regions": {name: _seen(reach, heard.get(name), now) for name, reach in self._reaches.items()},
         }
 

@@ -6,7 +6,11 @@ import random
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from regions.choose import offers, prewarm, rank, route_header
+from edge import prefer
+from edge.prefixes import LEAST_TOKENS, NOWHERE, Prefixes, marks
+from edge.serving import Serving
+from regions.choose import Wish, nearest, prewarm, rank, route_header
+from regions.map import REGION
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -14,13 +18,29 @@ if TYPE_CHECKING:
 
     from edge.feed import Feed
     from edge.holdoff import Holdoffs
+    from edge.prefixes import Mark
     from edge.reach import Reach
     from regions.ask import Ask
-    from regions.choose import Choice, Offer
+    from regions.choose import Choice, Near
+    from regions.map import Rules
     from regions.rows import Heard, Snapshot
+    from wire.http1 import RequestHead
 
 MAX_REMEMBERED: Final = 4096  # models whose last region is kept for hysteresis; a row holds about as many
+NEAR_S: Final = 0.1  # between two looks at the measured distances, which change each second
 RETRY_S: Final = 2.0  # for a model that is on its way; a rollout step takes about that
+Only = frozenset[str] | None
+
+
+class Asker(NamedTuple):
+    """Who asks, and with what head and body."""
+
+    tenant: str = ""
+    head: RequestHead | None = None
+    body: bytes = b""
+
+
+NOBODY: Final = Asker()
 
 
 class Decision(NamedTuple):
@@ -39,7 +59,7 @@ class Decision(NamedTuple):
 
 
 class Chooser:
-    """Applies `regions.choose` to what this edge knows; remembers only the last region of each model."""
+    """Applies `regions.choose` to what this edge knows; remembers the last region of each model, and of prompts."""
 
     def __init__(
         self, feed: Feed, reaches: Mapping[str, Reach], simulated_wan: str | None, holdoffs: Holdoffs
@@ -48,57 +68,100 @@ class Chooser:
         self._reaches = reaches
         self._simulated_wan = simulated_wan
         self._holdoffs = holdoffs
-        self._previous: OrderedDict[str, str] = OrderedDict()
-        self._offered_by: Snapshot | None = None
-        self._offered: dict[tuple[str, str | None], tuple[Offer, ...]] = {}
+        self._previous: OrderedDict[tuple[str, Only, Only], str] = OrderedDict()
+        self._prefixes = Prefixes()
+        self._near: Near = ()
+        self._near_at = float("-inf")
+        self._serving = Serving()
 
-    def choose(self, ask: Ask, pinned: str | None, now: float) -> Decision:
-        """The regions for `ask` at `now` (loop time), only `pinned` if that is given. Raises Refusal 404 or 503."""
-        previous = self._previous.get(ask.model)
+    @property
+    def rows(self) -> Mapping[str, Heard]:
+        """What is chosen by."""
+        return self._feed.snapshot.regions
+
+    def choose(self, ask: Ask, pinned: str | None, now: float, asker: Asker = NOBODY) -> Decision:
+        """The regions for `ask` at `now` (loop time), only `pinned` if that is given.
+
+        Raises Refusal 400 (an unknown region is asked for), 403 (one that the rules forbid), 404 or 503.
+        """
+        snapshot, rules = self._feed.snapshot, self._feed.rules
+        wanted = prefer.ANYWHERE if asker.head is None else prefer.where(asker.head, rules, self._reaches)
+        self._serving.renew(snapshot, rules)
+        allowed = self._allowed(ask.model, pinned, asker.tenant, wanted.only)
+        of = self._marks(ask, asker)
+        key = ask.model, allowed, wanted.first or None
         choices = rank(
-            self._offers(ask.model, pinned),
+            ask.model,
+            snapshot.regions,
+            self._nearest(now),
             self._reaches,
             prompt_tokens=ask.prompt_tokens,
             now=now,
-            previous=previous,
+            wish=self._wish(self._serving.where(ask.model, allowed), wanted.first, rules, of, now),
+            previous=self._previous.get(key),
             draws=(random.random(), random.random(), random.random()),  # noqa: S311 - spreads load
         )
         if not choices:
-            raise not_served(ask.model, self._feed.snapshot, pinned)
-        if pinned is None and choices[0].region != previous:
-            self._remember(ask.model, choices[0].region)
-        return Decision(self._holdoffs.ordered(choices, ask.model, now), self._simulated_wan)
+            raise not_served(ask.model, snapshot, allowed)
+        self._remember(key, choices[0].region)
+        choices = self._holdoffs.ordered(choices, ask.model, now)
+        if of:
+            self._prefixes.sent(of, choices[0].region, now)
+        return Decision(choices, self._simulated_wan)
 
-    def _offers(self, model: str, pinned: str | None) -> tuple[Offer, ...]:
-        """Worked out once for all requests between two rows; only for models that exist, so few are kept."""
-        snapshot = self._feed.snapshot
-        if snapshot is not self._offered_by:
-            self._offered_by, self._offered = snapshot, {}
-        known = self._offered.get((model, pinned))
-        if known is None and (known := offers(model, self._rows(snapshot, pinned))):
-            self._offered[model, pinned] = known
-        return known or ()
+    def _allowed(self, model: str, pinned: str | None, tenant: str, only: Only) -> Only:
+        """The regions that listener, client and rules leave, None for all. Raises Refusal 403 if they leave none."""
+        if pinned is not None:
+            if only is not None and pinned not in only:
+                text = f"This address is that of {pinned} alone; ask another, or leave the header out."
+                raise Refusal(400, "bad_request", text, param=REGION)
+            only = frozenset({pinned})
+        resident_in = self._serving.resident_in(tenant, model)
+        if resident_in is None:
+            return only
+        allowed = resident_in if only is None else resident_in & only
+        if not allowed:
+            text = f"{model} may only be served in {_names(resident_in)}; ask there, or name no region."
+            raise Refusal(403, "outside_residency", text)
+        return allowed
 
-    def _rows(self, snapshot: Snapshot, pinned: str | None) -> Mapping[str, Heard]:
-        return {
-            name: heard
-            for name, heard in snapshot.regions.items()
-            if name in self._reaches
-            and pinned in {None, name}  # a region taken out of the config is not asked
-        }
+    def _wish(
+        self, allowed: Only, first: frozenset[str], rules: Rules, of: tuple[Mark, ...], now: float
+    ) -> Wish:
+        drained = frozenset(rules.drained) if rules.drained else _NO_REGION
+        cached = self._prefixes.known(of, now) if of else NOWHERE
+        return Wish(allowed, first, drained, cached, of[0].digest if of else b"")
 
-    def _remember(self, model: str, region: str) -> None:
-        self._previous[model] = region
-        self._previous.move_to_end(model)
+    def _marks(self, ask: Ask, asker: Asker) -> tuple[Mark, ...]:
+        """The beginnings of a prompt that is long enough to go where it was, if there is anywhere else to go."""
+        if ask.prompt_tokens < LEAST_TOKENS or asker.head is None or len(self._reaches) < 2:
+            return ()
+        return marks(asker.tenant, ask.model, asker.head.path, asker.body)
+
+    def _nearest(self, now: float) -> Near:
+        if now - self._near_at >= NEAR_S:
+            self._near, self._near_at = nearest(self._reaches), now
+        return self._near
+
+    def _remember(self, key: tuple[str, Only, Only], region: str) -> None:
+        if self._previous.get(key) == region:
+            return
+        self._previous[key] = region
+        self._previous.move_to_end(key)
         if len(self._previous) > MAX_REMEMBERED:
             self._previous.popitem(last=False)
 
 
-def not_served(model: str, snapshot: Snapshot, pinned: str | None) -> Refusal:
-    """Why no region may be asked for `model`: unknown, refused, on its way, or nothing is known at all."""
-    rows = [heard.row for name, heard in snapshot.regions.items() if pinned in {None, name}]
+_NO_REGION: Final[frozenset[str]] = frozenset()
+
+
+def not_served(model: str, snapshot: Snapshot, allowed: Only) -> Refusal:
+    """Why no region may be asked for `model`: unknown, refused, on its way, elsewhere, or nothing is known at all."""
+    rows = [heard.row for name, heard in snapshot.regions.items() if allowed is None or name in allowed]
     if not rows:
         text = "This edge has not heard from a region yet; try again shortly."
+        if allowed is not None and snapshot.regions:
+            text = f"No region of {_names(allowed)} was heard from, and {model} may not be served elsewhere."
         return Refusal(503, "region_unavailable", text, "server_error", retry_after_s=RETRY_S)
     found = [row.models[model] for row in rows if model in row.models]
     fault = next((row.error for row in found if row.error is not None), None)
@@ -108,11 +171,15 @@ def not_served(model: str, snapshot: Snapshot, pinned: str | None) -> Refusal:
     if found:
         text = f"{model} is on its way ({found[0].state}); ask again shortly."
         return Refusal(503, "model_not_ready", text, "server_error", retry_after_s=RETRY_S)
-    return unknown_model(model, pinned)
+    return unknown_model(model, allowed)
 
 
-def unknown_model(model: str, pinned: str | None) -> Refusal:
+def unknown_model(model: str, allowed: Only) -> Refusal:
     """There is no such model, or not for this key: the two are not to be told apart."""
-    where = "here" if pinned is None else f"in {pinned}"
+    where = "here" if allowed is None else f"in {_names(allowed)}"
     text = f"{model} is not served {where}; GET /v1/models lists what is."
     return Refusal(404, "model_not_found", text, param="model")
+
+
+def _names(regions: frozenset[str]) -> str:
+    return ", ".join(sorted(regions)) or "no region"

@@ -100,13 +100,15 @@ class _Edge:
             name: Reach(name, *split_address(address), settings.hop_tls)
             for name, address in settings.regions.items()
         }
-        self.feed = Feed(Signers.of(settings.public_keys, settings.home), settings.state)
+        signers = Signers.of(settings.public_keys, settings.home)
+        metrics = Metrics()
+        self.feed = Feed(signers, settings.state, settings.name, metrics)
         token = settings.hop_token
         wan = settings.simulated_wan
         self._headers = (("authorization", f"Bearer {token}"),)
         holdoffs = Holdoffs()
         room = Room(settings.max_held_requests, settings.max_held_bytes)
-        figures = EdgeFigures(Metrics(), room)
+        figures = EdgeFigures(metrics, room)
         patiences = Patiences(settings.patience, settings.special_patience)
         self._bounds = Bounds(patiences, Budgets(), room, figures.metrics)
         self._chooser = Chooser(self.feed, self.reaches, wan, holdoffs)
@@ -135,7 +137,8 @@ class _Edge:
 
     def begin(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Start what runs for as long as the edge does."""
-        tasks = [group.create_task(self.feed.keep()), group.create_task(self.certificates.keep())]
+        always = (self.feed.keep(), self.feed.watch(), self.certificates.keep())
+        tasks = [group.create_task(each) for each in always]
         if self.voice is not None:
             tasks.append(group.create_task(self.voice.keep()))
         for reach in self.reaches.values():

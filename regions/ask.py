@@ -10,14 +10,18 @@ from __future__ import annotations
 import json
 import re
 from functools import lru_cache
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from regions.map import BadNameError, ModelName
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from regions.map import Kind
 
+NO_ALIASES: Final[Mapping[str, str]] = MappingProxyType({})
 MAX_BODY_BYTES: Final = 1 << 20  # replays need it in memory; a prompt of about 250,000 tokens
 MAX_OBJECTS: Final = 200_000  # each costs a call of 0.3 us while the loop waits; 512 messages are 2,000
 CHARS_PER_TOKEN: Final = 4  # of English text; the choice needs the order of magnitude
@@ -84,14 +88,17 @@ def said(value: str) -> Ask:
     return Ask(model, stream == "1", int(about), int(least))
 
 
-def read_ask(path: str, body: bytes) -> Ask:
-    """The request in `body` to `path`, a key of ASKED. Raises Refusal 400, or 404 for a name that no model can have."""
+def read_ask(path: str, body: bytes, aliases: Mapping[str, str] = NO_ALIASES) -> Ask:
+    """The request in `body` to `path`, a key of ASKED; a model's alias stands for its name.
+
+    Raises Refusal 400, or 404 for a name that no model can have.
+    """
     document = _strict(body)
     name = document.get("model")
     if not isinstance(name, str):
         raise Refusal(400, "bad_request", 'Name a model: {"model": "org/name", ...}.', param="model")
     try:
-        model = _model(name)
+        model = _model(aliases.get(name, name) if aliases else name)
     except BadNameError as error:
         raise Refusal(404, "model_not_found", f"No such model: {error}.", param="model") from error
     kinds, field, is_bounded = ASKED[path]

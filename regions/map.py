@@ -27,6 +27,10 @@ MAX_ROW_BYTES: Final = 1 << 20  # one line; a row past its bounds is refused and
 MAX_MODELS: Final = 4_000  # in one row; about what MAX_ROW_BYTES has room for
 MAX_KEYS: Final = 6_000  # in the policy row: some 170 bytes each, within MAX_ROW_BYTES
 MAX_KEY_MODELS: Final = 32  # patterns of models that one key may name
+MAX_AREAS: Final = 64  # in the policy row; continents, countries, clouds
+MAX_PLACES: Final = 256  # regions in one area, or places in one rule
+MAX_ALIASES: Final = 1_000  # names of models in the policy row
+MAX_RESIDENCY: Final = 1_000  # rules about where models and tenants may be served
 MAX_LEFT_OUT: Final = 32  # files named as left out in a row; the bucket's status object has them all
 
 # Headers between hops (edge -> gateway -> node and back). Lower case, as wire/ has them.
@@ -41,6 +45,11 @@ REGION: Final = "x-nearfield-region"
 START: Final = "x-nearfield-start"
 REMOTE_BYTES: Final = "x-nearfield-remote-bytes"
 ROUTE: Final = "x-nearfield-route"
+PREFER_REGION: Final = "x-nearfield-prefer-region"
+REPLICA: Final = "x-nearfield-replica"
+PREFER_REPLICA: Final = "x-nearfield-prefer-replica"
+
+ANY: Final = "any"  # the area of all regions
 
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _REGION = re.compile(r"[a-z][a-z0-9-]{0,31}")
@@ -147,7 +156,8 @@ class ModelRow:
     `max_len` counts tokens. `running`, `waiting` and `slots` count sequences over all workers of the region.
     `prefill_ms_per_token` and `step_ms` are measured, 0 while unknown. `error` may stand beside a live older
     revision. `pushed_s` is the last push, in seconds since 1970. `deterministic`: its answers do not depend on what
-    else runs.
+    else runs. `residency`: the places (regions or areas) that its own spec keeps its requests in; empty: anywhere.
+    `waits_for`: the canary region whose verdict on a newer revision is waited for here; empty: none.
     """
 
     revision: str
@@ -166,6 +176,8 @@ class ModelRow:
     progress: Progress | None = None
     pushed_s: int = 0
     deterministic: bool = False
+    residency: tuple[str, ...] = ()
+    waits_for: str = ""
 
     @property
     def serves(self) -> bool:
@@ -232,10 +244,59 @@ class KeyGrant:
 
 
 @dataclass(frozen=True, slots=True)
+class Rules:
+    """Where requests may go, and by which names: the same for all edges.
+
+    A place is a region or an area. `areas` name regions (`eu`: fra, ams). `aliases` are names that clients ask for,
+    and the models that are meant. `residency` says by model (`org/name`), org (`org/*`) or tenant (`tenant:NAME`) the
+    places outside which nothing of theirs is ever asked for. `drained` regions are a last resort.
+    """
+
+    areas: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    aliases: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    residency: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    drained: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """New rules that only `edges` follow, until they have stood `seconds` of it; `serial` tells trials apart."""
+
+    serial: int
+    rules: Rules
+    edges: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """Who goes first with a new revision of a model: the first of `regions` that serves it, for `bake_s` seconds.
+
+    Without `regions` it is the first of the fleet's that serves it.
+    """
+
+    regions: tuple[str, ...] = ()
+    bake_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyRow:
-    """Key digests (SHA-256 hex) and their grants, signed by the home region; never the keys themselves."""
+    """What the home region signs for all edges: who may call, and where requests may go.
+
+    `keys` are digests (SHA-256 hex) and their grants, never the keys themselves; a change of them is for every edge
+    at once. `rules` are in force; newer ones are first in a `trial`. `withdrawn` says why the last trial ended badly.
+    `canary` is for revisions of models.
+    """
 
     epoch: int
     seq: int
     keys: Mapping[str, KeyGrant] = field(default_factory=lambda: MappingProxyType({}))
     id: str = POLICY_ID
+    rules: Rules = field(default_factory=Rules)
+    trial: Trial | None = None
+    withdrawn: str = ""
+    canary: Canary = field(default_factory=Canary)
+
+    def rules_at(self, edge: str) -> Rules:
+        """The rules that an edge follows."""
+        return self.trial.rules if self.trial is not None and edge in self.trial.edges else self.rules

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from regions.map import (
+    MAX_ALIASES,
+    MAX_AREAS,
     MAX_KEY_MODELS,
     MAX_KEYS,
     MAX_LEFT_OUT,
     MAX_MODELS,
+    MAX_PLACES,
+    MAX_RESIDENCY,
     BadNameError,
+    Canary,
     KeyGrant,
     LeftOutFile,
     ModelFault,
@@ -19,8 +25,11 @@ from regions.map import (
     Progress,
     Quota,
     RolloutState,
+    Rules,
     Tier,
+    Trial,
     is_digest,
+    region_name,
 )
 
 if TYPE_CHECKING:
@@ -28,6 +37,7 @@ if TYPE_CHECKING:
 
     Reader = Callable[[Any], Any]
 
+NONE: Final[Mapping[str, Reader]] = MappingProxyType({})
 MAX_TEXT: Final = 1024  # characters in any one string of a row: messages are for people, and short
 MAX_COUNT: Final = 1 << 53  # JSON numbers are exact up to here
 
@@ -36,7 +46,7 @@ class RowRefused(Exception):
     """One line that is not taken.
 
     `code` is one of: empty, oversized, not_json, not_canonical, unsigned, bad_signature, unknown_field,
-    missing_field, bad_value, unknown_region, wrong_region, older.
+    missing_field, bad_value, unknown_region, wrong_region, older, future.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -44,15 +54,26 @@ class RowRefused(Exception):
         self.code = code
 
 
-def read(table: Mapping[str, Reader], value: object, where: str) -> dict[str, Any]:
-    """`value` through one reader a field; exactly the table's fields, no more and no fewer."""
+def read(
+    table: Mapping[str, Reader], value: object, where: str, later: Mapping[str, Reader] = NONE
+) -> dict[str, Any]:
+    """`value` through one reader a field; exactly the fields of `table`, and of `later` (see LATER) any."""
     if not isinstance(value, dict):
         raise RowRefused("bad_value", f"{where} is no object")
     if value.keys() != table.keys():
-        unknown = sorted(value.keys() - table.keys())
-        code = "unknown_field" if unknown else "missing_field"
-        raise RowRefused(code, f"{where}: {(unknown or sorted(table.keys() - value.keys()))[0][:64]!r}")
+        _refuse_strange(table, value, where, later)
+        table = {**table, **{name: each for name, each in later.items() if name in value}}
     return {name: _one(read, value[name], where, name) for name, read in table.items()}
+
+
+def _refuse_strange(
+    table: Mapping[str, Reader], value: dict[str, Any], where: str, later: Mapping[str, Reader]
+) -> None:
+    unknown = sorted(value.keys() - table.keys() - later.keys())
+    missing = sorted(table.keys() - value.keys())
+    if unknown or missing:
+        code = "unknown_field" if unknown else "missing_field"
+        raise RowRefused(code, f"{where}: {(unknown or missing)[0][:64]!r}")
 
 
 def _one(read: Reader, value: object, where: str, name: str) -> Any:
@@ -129,7 +150,9 @@ def _left_out(value: object) -> tuple[LeftOutFile, ...]:
 def _models(value: object) -> Mapping[str, ModelRow]:
     if not isinstance(value, dict) or len(value) > MAX_MODELS:
         raise ValueError(f"not an object of at most {MAX_MODELS} models")
-    models = {_model_name(name): ModelRow(**read(_MODEL, each, name)) for name, each in value.items()}
+    models = {
+        _model_name(name): ModelRow(**read(_MODEL, each, name, _MODEL_LATER)) for name, each in value.items()
+    }
     return MappingProxyType(models)
 
 
@@ -172,6 +195,84 @@ def _quota(value: object) -> Quota:
     return Quota(*map(_count, value))
 
 
+def _place(value: object) -> str:
+    try:
+        return region_name(_text(value))
+    except BadNameError as error:
+        raise ValueError("not the name of a region or an area") from error
+
+
+def _places(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not 0 < len(value) <= MAX_PLACES:
+        raise ValueError(f"not a list of 1 to {MAX_PLACES} places")
+    return tuple(_place(each) for each in value)
+
+
+def _any_places(value: object) -> tuple[str, ...]:
+    return () if value == [] else _places(value)
+
+
+def _table_of(most: int, key: Reader, each: Reader) -> Reader:
+    def read_all(value: object) -> Mapping[str, Any]:
+        if not isinstance(value, dict) or len(value) > most:
+            raise ValueError(f"not an object of at most {most} names")
+        return MappingProxyType({key(name): each(one) for name, one in value.items()})
+
+    return read_all
+
+
+def _matching(pattern: str, what: str) -> Reader:
+    shape = re.compile(pattern)
+
+    def read(value: object) -> str:
+        text = _text(value)
+        if shape.fullmatch(text) is None:
+            raise ValueError(f"{text[:64]!r} is no {what}")
+        return text
+
+    return read
+
+
+def _rules(value: object) -> Rules:
+    return Rules(**read(RULES, value, "rules"))
+
+
+def _trial(value: object) -> Trial:
+    table = {"serial": _count, "rules": _rules, "edges": _edges, "seconds": _amount}
+    return Trial(**read(table, value, "trial"))
+
+
+def _canary(value: object) -> Canary:
+    return Canary(**read({"regions": _any_places, "bake_s": _amount}, value, "canary"))
+
+
+def _edges(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not 0 < len(value) <= MAX_PLACES:
+        raise ValueError(f"not a list of 1 to {MAX_PLACES} edges")
+    return tuple(_text(each) for each in value)
+
+
+_ALIAS: Final = _matching(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._:-]{0,95})?", "alias")
+_SUBJECT: Final = _matching(
+    r"tenant:[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
+    r"|[A-Za-z0-9][A-Za-z0-9._-]{0,63}/(\*|[A-Za-z0-9][A-Za-z0-9._-]{0,95})",
+    "model (org/name), org (org/*) or tenant (tenant:NAME)",
+)
+RULES: Final[Mapping[str, Reader]] = {
+    "areas": _table_of(MAX_AREAS, _place, _places),
+    "aliases": _table_of(MAX_ALIASES, _ALIAS, lambda value: _model_name(_text(value))),
+    "residency": _table_of(MAX_RESIDENCY, _SUBJECT, _places),
+    "drained": _any_places,
+}
+# LATER: fields that rows did not always have. A row without one has its default, so an edge of today takes a row of
+# yesterday (its disk may hold one); edges are therefore upgraded before regions, and regions before the home.
+POLICY_LATER: Final[Mapping[str, Reader]] = {
+    "rules": _rules,
+    "trial": _or_null(_trial),
+    "withdrawn": _text,
+    "canary": _canary,
+}
+_MODEL_LATER: Final[Mapping[str, Reader]] = {"residency": _any_places, "waits_for": _text}
 ENVELOPE: Final[Mapping[str, Reader]] = {
     "kind": _one_of("region", "policy"),
     "id": _text,

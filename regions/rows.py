@@ -16,14 +16,19 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from regions.map import MAX_ROW_BYTES, POLICY_ID, KeyGrant, ModelRow, PolicyRow, RegionRow
-from regions.row_fields import ENVELOPE, POLICY, REGION, RowRefused, read
+from regions.offer import Offer, offers
+from regions.row_fields import ENVELOPE, POLICY, POLICY_LATER, REGION, RowRefused, read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from regions.map import Rules
+
 __all__ = ["NEVER", "Heard", "RowRefused", "Signers", "Snapshot", "canonical", "decode", "encode", "fold"]
 __all__ += ["public_bytes", "signing_key", "verify"]
 
+NOT_YET: Final[Mapping[str, Offer]] = MappingProxyType({})
+MAX_AHEAD_MS: Final = 300_000  # five minutes: what a clock without a time server may be off, and no more
 NEVER: Final = -math.inf  # heard at: a row from disk, not yet heard again from its region
 
 
@@ -83,7 +88,20 @@ def encode(row: RegionRow | PolicyRow, key: Ed25519PrivateKey) -> bytes:
 
 
 def _policy_body(row: PolicyRow) -> dict[str, object]:
-    return {"keys": {digest: _grant_body(grant) for digest, grant in row.keys.items()}}
+    trial = row.trial
+    return {
+        "keys": {digest: _grant_body(grant) for digest, grant in row.keys.items()},
+        "rules": rules_body(row.rules),
+        "trial": trial
+        and {
+            "serial": trial.serial,
+            "rules": rules_body(trial.rules),
+            "edges": list(trial.edges),
+            "seconds": trial.seconds,
+        },
+        "withdrawn": row.withdrawn,
+        "canary": {"regions": list(row.canary.regions), "bake_s": row.canary.bake_s},
+    }
 
 
 def _grant_body(grant: KeyGrant) -> dict[str, object]:
@@ -94,6 +112,16 @@ def _grant_body(grant: KeyGrant) -> dict[str, object]:
         "models": list(grant.models),
         "expires_s": grant.expires_s,
         "quota": [quota.requests_per_min, quota.tokens_per_min, quota.streams, quota.weight],
+    }
+
+
+def rules_body(rules: Rules) -> dict[str, object]:
+    """Rules as JSON-ready values."""
+    return {
+        "areas": {name: list(regions) for name, regions in rules.areas.items()},
+        "aliases": dict(rules.aliases),
+        "residency": {name: list(places) for name, places in rules.residency.items()},
+        "drained": list(rules.drained),
     }
 
 
@@ -131,6 +159,8 @@ def _model_body(model: ModelRow) -> dict[str, object]:
         and {"phase": progress.phase, "percent": progress.percent, "eta_s": progress.eta_s},
         "pushed_s": model.pushed_s,
         "deterministic": model.deterministic,
+        "residency": list(model.residency),
+        "waits_for": model.waits_for,
     }
 
 
@@ -157,7 +187,7 @@ def decode(line: bytes, signers: Signers) -> RegionRow | PolicyRow:
     envelope = verify(line, signers)
     kind, body = envelope.pop("kind"), envelope.pop("body")
     if kind == "policy":
-        return PolicyRow(**envelope, **read(POLICY, body, "policy body"))
+        return PolicyRow(**envelope, **read(POLICY, body, "policy body", POLICY_LATER))
     return RegionRow(**envelope, **read(REGION, body, "region body"))
 
 
@@ -190,11 +220,23 @@ def _check_signature(key: Ed25519PublicKey, signature: str, document: dict[str, 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A region's last valid row, its line, and when it was last heard (monotonic s; NEVER from disk)."""
+    """A region's last valid row, its line, and when it was last heard (monotonic s; NEVER from disk).
+
+    `offers` are what its models cost, and `kept` the places that some of them are kept in: worked out once with the
+    row, so that no request has to.
+    """
 
     row: RegionRow
     line: bytes
     at: float
+    offers: Mapping[str, Offer] = field(default_factory=lambda: NOT_YET)
+    kept: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+
+    def __post_init__(self) -> None:
+        if self.offers is NOT_YET:
+            kept = {name: model.residency for name, model in self.row.models.items() if model.residency}
+            object.__setattr__(self, "offers", offers(self.row))
+            object.__setattr__(self, "kept", MappingProxyType(kept))
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +254,13 @@ class Snapshot:
 
 
 def fold(
-    snapshot: Snapshot, line: bytes, signers: Signers, *, now: float, source: str | None = None
+    snapshot: Snapshot,
+    line: bytes,
+    signers: Signers,
+    *,
+    now: float,
+    source: str | None = None,
+    wall_ms: float = math.inf,
 ) -> Snapshot:
     """The snapshot after one line; raises RowRefused, and then the old snapshot stays in force.
 
@@ -222,10 +270,18 @@ def fold(
         signers: whose signatures count.
         now: monotonic seconds; NEVER for a line from disk.
         source: the region whose stream this is: it may pass on the policy, but speak only for itself.
+        wall_ms: since 1970. A row of a later epoch is refused: were it taken, all true ones after it would be older.
     """
     if line == snapshot.policy_line and line:
         return snapshot
+    again = None if source is None else snapshot.regions.get(source)
+    if again is not None and again.line == line and line:  # said again: signed by it, and taken, before
+        return _with(snapshot, replace(again, at=now))
     row = decode(line, signers)
+    if row.epoch > wall_ms + MAX_AHEAD_MS:
+        raise RowRefused(
+            "future", f"{row.id} says that it began {(row.epoch - wall_ms) / 1e3:.0f} s from now"
+        )
     if isinstance(row, PolicyRow):
         _refuse_older(row, snapshot.policy)
         return replace(snapshot, policy=row, policy_line=line)
@@ -236,8 +292,11 @@ def fold(
         last = known.row if known else None
         _refuse_older(row, last)
         _refuse_emptied(row, last)
-    heard = Heard(row, line, now)
-    return replace(snapshot, regions=MappingProxyType({**snapshot.regions, row.id: heard}))
+    return _with(snapshot, Heard(row, line, now))
+
+
+def _with(snapshot: Snapshot, heard: Heard) -> Snapshot:
+    return replace(snapshot, regions=MappingProxyType({**snapshot.regions, heard.row.id: heard}))
 
 
 def _refuse_older(row: RegionRow | PolicyRow, known: RegionRow | PolicyRow | None) -> None:

@@ -27,7 +27,7 @@ TABLE = {
     "regions": {"storage.client.sdk", "storage.client.probe", "wire"}
     | {f"weights_cache.{each}" for each in ("revision", "header", "plan", "strict", "describe")},
     "inference": {"weights_cache", "regions.map", "wire"},
-    "edge": {"regions.map", "regions.rows", "regions.choose", "regions.health", "regions.ask", "wire"},
+    "edge": {f"regions.{each}" for each in ("map", "rows", "places", "choose", "health", "ask")} | {"wire"},
     "deploy": {"wire", "storage", "weights_cache", "regions", "inference", "edge"},
     "bench": {"wire", "storage", "weights_cache", "regions", "inference", "edge", "deploy"},
 }

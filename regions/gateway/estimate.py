@@ -1,6 +1,6 @@
 """How long a start should take, by what was measured here; and how far off that was. Pure.
 
-The estimate is the same figure by which an edge chooses between regions (`regions.choose`), made when the wake begins,
+The estimate is the same figure by which an edge chooses between regions (`regions.offer`), made when the wake begins,
 so its score is also the choice's.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from regions.choose import start_s
+from regions.offer import start_s
 
 if TYPE_CHECKING:
     from regions.deployments import Deployment, Deployments

@@ -84,7 +84,7 @@ async def test_the_region_gets_a_new_head_and_the_exact_bytes(world):
     odd = b'{ "model":"acme\\/chat" ,\r\n"messages":[{"role":"user","content":"\\u00e9"}]}'
     sent = (
         ("x-nearfield-tenant", "evil"),
-        ("x-nearfield-region", "x"),
+        ("x-nearfield-region", "iad"),
         ("x-forwarded-for", "1.2.3.4"),
         ("x-request-id", "mine"),
         ("x-nearfield-wait", "3"),

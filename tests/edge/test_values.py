@@ -32,6 +32,8 @@ EXAMPLES = {
     Action.MODEL: "/v1/models/a/b",
     Action.STATUS: "/nearfield/status",
     Action.METRICS: "/nearfield/metrics",
+    Action.FREEZE: "/nearfield/rows/freeze",
+    Action.THAW: "/nearfield/rows/thaw",
     Action.COOL: "/nearfield/regions/iad/cool",
     Action.PREWARM: "/nearfield/regions/iad/prewarm",
     Action.ROTATE_KEY: "/nearfield/keys/0123456789ab/rotate",

@@ -104,6 +104,7 @@ class FakeRegion:
     home: bool = False
     script: object = answers
     models: dict = field(default_factory=lambda: {MODEL: served()})
+    policy: dict = field(default_factory=dict)  # what it signs beside keys
 
     def __post_init__(self):
         self.key = signing_key(hashlib.sha256(self.name.encode()).digest())
@@ -132,11 +133,12 @@ class FakeRegion:
         return encode(RegionRow(self.name, epoch=1, seq=self.seq, models=self.models), self.key)
 
     def policy_line(self, seq=None, keys=None):
-        row = PolicyRow(epoch=1, seq=seq or self.policy_seq, keys=self.keys if keys is None else keys)
-        return encode(row, self.key)
+        keys = self.keys if keys is None else keys
+        return encode(PolicyRow(epoch=1, seq=seq or self.policy_seq, keys=keys, **self.policy), self.key)
 
-    def say_policy(self):
-        """`keys` as they are now, in a newer policy row for every stream."""
+    def say_policy(self, **policy):
+        """`keys` as they are now, and what else is given, in a newer policy row for every stream."""
+        self.policy = policy or self.policy
         self.policy_seq += 1
         self.say()
 

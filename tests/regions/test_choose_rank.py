@@ -1,3 +1,4 @@
+from collections import Counter
 from typing import NamedTuple
 
 import pytest
@@ -9,15 +10,15 @@ from regions.choose import (
     MAX_CHOICES,
     RAMP_MS,
     UNKNOWN_RTT_MS,
-    offers,
+    Wish,
+    nearest,
     prewarm,
-    queue_ms,
     rank,
-    ready_ms,
     route_header,
 )
-from regions.health import HEALTHY, Outcome, RegionHealth, after
+from regions.health import HEALTHY, Breaker, Outcome, RegionHealth, after
 from regions.map import Progress, RolloutState, Tier
+from regions.offer import queue_ms, ready_ms
 from regions.rows import NEVER
 from tests.regions.made import MODEL, heard, model_row, region_row
 
@@ -30,9 +31,9 @@ class Way(NamedTuple):
     health: RegionHealth
 
 
-def ranked(rows, *, rtt=RTT, health=None, tokens=100, now=0.0, **more):
+def ranked(rows, *, rtt=RTT, health=None, tokens=100, now=0.0, model=MODEL, **more):
     ways = {name: Way(rtt.get(name), (health or {}).get(name, HEALTHY)) for name in rows}
-    return rank(offers(MODEL, rows), ways, prompt_tokens=tokens, now=now, **more)
+    return rank(model, rows, nearest(ways), ways, prompt_tokens=tokens, now=now, **more)
 
 
 def order(choices):
@@ -117,7 +118,7 @@ def test_choose_regions_that_do_not_serve_the_model_are_not_offered():
     }
 
     assert order(ranked(rows)) == ["nrt"]
-    assert offers("other/m", rows) == ()
+    assert ranked(rows, model="other/m") == ()
 
 
 def test_choose_draining_ejected_and_silent_regions_come_last_but_are_not_lost():
@@ -200,9 +201,105 @@ def test_choose_of_two_equals_drawn_at_random_the_less_loaded_wins():
     def winner(first, second):
         return ranked(rows, rtt=same, draws=(first, second, 0.0))[0].region
 
-    assert winner(0.0, 0.0) == "fra"  # iad against fra
-    assert winner(0.0, 0.99) == "nrt"  # iad against nrt
-    assert winner(0.5, 0.99) == "fra"  # fra against nrt
+    assert winner(0.5, 0.0) == "fra"  # iad against fra
+    assert winner(0.5, 0.99) == "nrt"  # iad against nrt
+    assert winner(0.0, 0.99) == "fra"  # fra against nrt
+
+
+def test_choose_the_last_of_equals_stays_unless_one_drawn_has_less_to_do():
+    same = dict.fromkeys(RTT, 1.0)
+    idle = {n: heard(n) for n in RTT}
+    busy = {**idle, "iad": heard("iad", row=model_row(running=2))}
+
+    assert {ranked(idle, rtt=same, previous="iad", draws=(d, d, 0.0))[0].region for d in (0.0, 0.5, 0.9)} == {
+        "iad"
+    }
+    assert ranked(busy, rtt=same, previous="iad")[0].region == "fra"
+
+
+def test_choose_a_prompts_beginning_has_a_region_of_its_own_among_equals_unless_that_is_loaded():
+    same = dict.fromkeys(RTT, 1.0)
+    idle = {n: heard(n) for n in RTT}
+    owners = {
+        n: {ranked(idle, rtt=same, wish=Wish(seed=bytes([n])), previous=p)[0].region for p in ("", *RTT)}
+        for n in range(60)
+    }
+
+    assert all(len(each) == 1 for each in owners.values())  # whatever was chosen before
+    spread = Counter(region for (region,) in owners.values())
+    assert all(spread[region] > 60 / 3 / 3 for region in RTT)
+    (own,) = owners[0]
+    loaded = {**idle, own: heard(own, row=model_row(running=5))}
+    assert ranked(loaded, rtt=same, wish=Wish(seed=bytes([0])))[0].region != own
+    assert ranked(idle, wish=Wish(seed=bytes([0])))[0].region == "iad"  # equals only: distance decides first
+
+
+def test_choose_a_kept_beginning_takes_its_prefill_off_where_it_is_and_is_shown():
+    slow = model_row(prefill_ms_per_token=1.0)
+    rows = {n: heard(n, row=slow) for n in RTT}
+    wish = Wish(cached={"fra": 500})
+
+    assert order(ranked(rows, tokens=600, wish=wish))[0] == "fra"
+    assert order(ranked(rows, tokens=600, wish=Wish(cached={"fra": 50})))[0] == "iad"  # it does not pay
+    found = ranked(rows, tokens=600, wish=wish)[0]
+    assert (found.prefill_ms, found.cached, found.total_ms) == (100.0, 500, 180.0)
+    assert "prefill=100 cached=500 ready=0" in found.term()
+    assert ranked(rows, tokens=300, wish=wish)[0].prefill_ms == 0.0
+
+
+def test_choose_only_allowed_regions_are_ever_among_the_choices():
+    everyone_else_dead = {
+        "iad": HEALTHY,
+        "fra": RegionHealth(breaker=Breaker.OPEN, until=1e9),
+        "nrt": HEALTHY,
+    }
+
+    assert order(ranked(three(), wish=Wish(allowed=frozenset({"fra"})), health=everyone_else_dead)) == ["fra"]
+    assert ranked(three(), wish=Wish(allowed=frozenset({"mars"}))) == ()
+
+
+def test_choose_preferred_regions_come_first_but_not_when_they_are_away():
+    wish = Wish(preferred=frozenset({"nrt", "fra"}))
+
+    assert order(ranked(three(), wish=wish)) == ["fra", "nrt", "iad"]
+    assert ranked(three(), wish=wish)[0].term().endswith(" preferred")
+    draining = {**three(), "fra": heard("fra", draining=True)}
+    assert order(ranked(draining, wish=wish)) == ["nrt", "iad", "fra"]
+    assert prewarm(ranked(three(iad=COLD), wish=wish)) is None
+
+
+def test_choose_a_region_that_the_rules_drain_is_a_last_resort():
+    assert order(ranked(three(), wish=Wish(drained=frozenset({"iad"})))) == ["fra", "nrt", "iad"]
+
+
+def test_choose_a_near_cold_region_is_shown_and_prewarmed_however_many_warm_ones_there_are():
+    rows = {f"r{n:02d}": heard(f"r{n:02d}") for n in range(40)}
+    rtt = {name: 10.0 + n for n, name in enumerate(rows)}
+    rows["near"], rtt["near"] = heard("near", row=COLD), 1.0
+    choices = ranked(rows, rtt=rtt)
+
+    assert len(choices) == MAX_CHOICES
+    assert order(choices)[: MAX_CHOICES - 1] == [f"r{n:02d}" for n in range(MAX_CHOICES - 1)]
+    assert prewarm(choices) == "near"
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 300), st.integers(0, 12), st.sampled_from(Tier)), min_size=1, max_size=40)
+)
+def test_choose_stopping_where_distance_alone_is_worse_loses_nothing(regions):
+    """The same best totals as weighing every region."""
+    rows = {
+        f"r{i}": heard("iad", row=model_row(running=each[1], tier=each[2])) for i, each in enumerate(regions)
+    }
+    rtt = {f"r{i}": each[0] for i, each in enumerate(regions)}
+    totals = sorted(
+        rtt[name] + offer.queue_ms + 100 * offer.prefill_ms_per_token + offer.ready_ms
+        for name, offer in ((name, each.offers[MODEL]) for name, each in rows.items())
+    )
+    found = sorted(each.total_ms for each in ranked(rows, rtt=rtt))
+
+    assert found[:-1] == pytest.approx(totals[: len(found) - 1])  # the last place may be a cold region's
+    assert found[0] == pytest.approx(totals[0])
 
 
 def test_choose_an_unmeasured_region_is_taken_to_be_far():

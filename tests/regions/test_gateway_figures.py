@@ -6,9 +6,9 @@ import logging
 
 import pytest
 
-from regions.choose import ATTACH_S, HOST_BYTES_PER_S, ORIGIN_BYTES_PER_S, STORE_BYTES_PER_S, start_s
 from regions.gateway.estimate import Accuracy, Measured, Score, expected_s
 from regions.map import Tier
+from regions.offer import ATTACH_S, HOST_BYTES_PER_S, ORIGIN_BYTES_PER_S, STORE_BYTES_PER_S, start_s
 from tests.regions.fake_node import region, until
 from wire.timing import parse_receipt, parse_server_timing
 

@@ -1,0 +1,91 @@
+"""What a region's row says about one model, as far as no single request changes it: worked out once a row. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from regions.map import RolloutState, Tier
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from regions.map import ModelRow, RegionRow
+
+TURN_TOKENS: Final = 128  # a queued request waits for a running one to end; half of a usual answer is left
+# Bandwidths until a region has measured its own: a fast disk, memory, and a busy ocean cable.
+STORE_BYTES_PER_S: Final = 1e9
+HOST_BYTES_PER_S: Final = 4e9
+ORIGIN_BYTES_PER_S: Final = 50e6
+ATTACH_S: Final = 1.0
+
+
+class Measured(Protocol):
+    """What a region was measured at; 0 while unknown. A `RegionRow` is one."""
+
+    @property
+    def store_bytes_per_s(self) -> float:
+        """From the region's store into a host."""
+
+    @property
+    def host_bytes_per_s(self) -> float:
+        """From a host's memory to an engine."""
+
+    @property
+    def origin_bytes_per_s(self) -> float:
+        """From the home region into the region's store."""
+
+    @property
+    def attach_s(self) -> float:
+        """A start without its bytes."""
+
+
+class Offer(NamedTuple):
+    """One model in one region. `fixed_ms` is `queue_ms` and `ready_ms`; `steady`: live where nothing drains."""
+
+    fixed_ms: float
+    row: ModelRow
+    queue_ms: float
+    ready_ms: float
+    prefill_ms_per_token: float
+    load: float
+    steady: bool
+
+
+def offers(region: RegionRow) -> Mapping[str, Offer]:
+    """The models of a row that a request may be sent for."""
+    return {name: _offer(region, row) for name, row in region.models.items() if row.serves}
+
+
+def _offer(region: RegionRow, row: ModelRow) -> Offer:
+    steady = row.state is RolloutState.LIVE and not region.draining
+    load = (row.running + row.waiting) / max(1, row.slots)
+    queue, ready = queue_ms(row), ready_ms(region, row)
+    return Offer(queue + ready, row, queue, ready, row.prefill_ms_per_token, load, steady)
+
+
+def queue_ms(row: ModelRow) -> float:
+    """Expected wait for a slot: nobody waits while one is free; else one turn for each that is ahead."""
+    if row.slots == 0 or (row.waiting == 0 and row.running < row.slots):
+        return 0.0
+    ahead = row.waiting + 1 if row.running >= row.slots else row.waiting
+    return ahead * TURN_TOKENS * row.step_ms / row.slots
+
+
+def ready_ms(region: RegionRow, row: ModelRow) -> float:
+    """Expected time until the model can answer: 0 if resident, else bytes through each tier, and attach."""
+    left = 1.0 - row.progress.percent / 100.0 if row.progress else 1.0
+    return max(0.0, start_s(row.tier, row.bytes, region) * left) * 1e3
+
+
+def start_s(tier: Tier, num_bytes: int, measured: Measured) -> float:
+    """Expected seconds of a start whose weights are `num_bytes` in `tier`; 0 if it is resident."""
+    if tier is Tier.RESIDENT:
+        return 0.0
+    seconds = measured.attach_s or ATTACH_S
+    if tier is Tier.HOST:
+        seconds += num_bytes / (measured.host_bytes_per_s or HOST_BYTES_PER_S)
+    else:
+        seconds += num_bytes / (measured.store_bytes_per_s or STORE_BYTES_PER_S)
+    if tier is Tier.ORIGIN:
+        seconds += num_bytes / (measured.origin_bytes_per_s or ORIGIN_BYTES_PER_S)
+    return seconds

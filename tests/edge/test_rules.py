@@ -1,0 +1,242 @@
+"""Where a request may go: residency, preferences, areas, aliases, drains, kept prompts; and never elsewhere."""
+
+import asyncio
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from edge.feed import Feed
+from edge.holdoff import Holdoffs
+from edge.prefer import MAX_CHARS, where
+from edge.prefixes import CUTS, KEPT_S, Prefixes, marks
+from edge.route import Asker, Chooser
+from regions.ask import Ask
+from regions.health import HEALTHY
+from regions.map import Rules, Tier
+from regions.rows import Heard, Signers, Snapshot
+from tests.edge.world import ADMIN, BODY, MODEL, code, cuts, served
+from tests.regions.made import model_row, region_row
+from wire.http1 import RequestHead
+from wire.refusal import Refusal
+
+AREAS = {"eu": ("fra",), "us": ("iad",), "apac": ("nrt",)}
+CHAT = "/v1/chat/completions"
+
+
+def head(path=CHAT, **headers):
+    pairs = tuple((f"x-nearfield-{name.replace('_', '-')}", value) for name, value in headers.items())
+    return RequestHead("POST", path, path, "", pairs, None, False, True, False)
+
+
+async def ruled(edge, **rules):
+    """The rules in force at the edge."""
+    edge.regions["iad"].say_policy(rules=Rules(**{"areas": AREAS, **rules}))
+    seq = edge.regions["iad"].policy_seq
+    await edge.until(lambda status: status["rows"]["policy"]["seq"] == seq)
+
+
+async def test_a_request_stays_in_its_residency_when_all_of_it_is_dead(world):
+    edge = await world(names=("iad", "fra", "nrt"))
+    await ruled(edge, residency={"acme/*": ("eu",)})
+    status, headers, _ = await edge.ask()
+    assert (status, headers["x-nearfield-region"]) == (200, "fra")
+    others = [edge.regions[name] for name in ("iad", "nrt")]
+    for each in others:
+        each.requests.clear()
+
+    edge.regions["fra"].script = cuts
+    for _ in range(4):  # replays, then an open breaker
+        status, headers, body = await edge.ask()
+        assert status in {502, 503}
+        assert "iad" not in headers["x-nearfield-route"]
+    await edge.regions["fra"].kill()
+    for _ in range(4):
+        status, headers, body = await edge.ask()
+        assert (status, code(body)) == (503, "region_unavailable")
+        assert "nrt" not in headers["x-nearfield-route"]
+    assert not any(each.requests for each in others)
+    assert not any(order for each in others for order in each.orders)  # no pre-warming there either
+
+
+async def test_a_models_own_residency_and_a_tenants_hold_too(world):
+    edge = await world(names=("iad", "fra"))
+    edge.regions["iad"].say({MODEL: served(), "acme/own": served()})
+    edge.regions["fra"].say({MODEL: served(), "acme/own": served(residency=("eu",))})
+    await ruled(edge)
+    body = json.dumps({"model": "acme/own", "prompt": "x"}).encode()
+    for _ in range(3):  # one region's row says it, so it holds for all: another may be older
+        assert (await edge.ask("/v1/completions", body))[1]["x-nearfield-region"] == "fra"
+    await ruled(edge, residency={"tenant:acme": ("us",)})
+    assert (await edge.ask())[1]["x-nearfield-region"] == "iad"
+    assert (await edge.ask("/v1/completions", body))[0] == 403  # eu and us have nothing in common
+    status, _, said = await edge.ask(at="fra")
+    assert (status, code(said)) == (403, "outside_residency")
+    assert "iad" in json.loads(said)["error"]["message"]
+
+
+async def test_clients_say_where_in_headers_and_a_slip_is_refused(world):
+    edge = await world(names=("iad", "fra", "nrt"))
+    await ruled(edge)
+
+    async def region(**headers):
+        _, said, _ = await edge.ask(headers=head(**headers).headers)
+        return said["x-nearfield-region"], said["x-nearfield-route"]
+
+    for only, expected in (("fra", "fra"), ("eu", "fra"), ("apac", "nrt"), ("nrt, any", None)):
+        found, route = await region(region=only)
+        assert expected in {None, found}
+        assert expected is None or "; " not in route  # no other is even a choice
+    found, route = await region(prefer_region="apac")
+    assert (found, " preferred; " in route) == ("nrt", True)
+    await edge.regions["nrt"].kill()
+    await edge.until(lambda status: status["regions"]["nrt"]["breaker"] == "open")
+    assert (await region(prefer_region="apac"))[0] in {"iad", "fra"}
+    for bad in ("mars", "", "fra,", "FRA", "eu" * MAX_CHARS):
+        status, _, body = await edge.ask(headers=head(region=bad).headers)
+        assert (status, json.loads(body)["error"]["param"]) == (400, "x-nearfield-region")
+    status, _, body = await edge.ask(at="iad", headers=head(region="fra").headers)
+    assert (status, json.loads(body)["error"]["param"]) == (400, "x-nearfield-region")
+
+
+async def test_a_drained_region_is_only_asked_when_no_other_is_left(world):
+    edge = await world()
+    await ruled(edge, drained=("iad",))
+    for _ in range(3):
+        _, headers, _ = await edge.ask()
+        assert headers["x-nearfield-region"] == "fra"
+        assert "iad" in headers["x-nearfield-route"]
+    await edge.regions["fra"].kill()
+    await edge.until(lambda status: status["regions"]["fra"]["breaker"] == "open")
+    assert (await edge.ask())[1]["x-nearfield-region"] == "iad"
+
+
+async def test_an_alias_is_served_as_the_model_that_it_means(world):
+    edge = await world(names=("iad",))
+    await ruled(edge, aliases={"gpt-4o": MODEL, "acme/latest": MODEL})
+    for name in ("gpt-4o", "acme/latest"):
+        status, _, _ = await edge.ask(body=BODY.replace(MODEL.encode(), name.encode()))
+        assert status == 200
+        asked, _ = edge.regions["iad"].requests[-1]
+        assert asked.get("x-nearfield-ask").split()[0] == MODEL
+    _, _, body = await edge.get("/v1/models")
+    assert [each["id"] for each in json.loads(body)["data"]] == [MODEL, "acme/latest", "gpt-4o"]
+    _, _, body = await edge.get("/v1/models/acme/latest")
+    assert json.loads(body)["id"] == MODEL
+    assert (await edge.ask(body=BODY.replace(MODEL.encode(), b"gpt-5")))[0] == 404
+
+
+def chooser(rules=None, **rows):
+    """A chooser over these rows, the first region nearest."""
+    feed = Feed(Signers({}, "iad"), Path("nowhere"))
+    feed.rules = rules or Rules(areas=AREAS)
+    feed.snapshot = Snapshot(
+        {n: Heard(region_row(n, models={"acme/m": row}), b"", 0.0) for n, row in rows.items()}
+    )
+    ways = {name: SimpleNamespace(rtt_ms=1.0 + 80 * n, health=HEALTHY) for n, name in enumerate(rows)}
+    return Chooser(feed, ways, None, Holdoffs()), feed
+
+
+def test_a_long_prompt_goes_where_its_beginning_was_if_that_pays_and_only_for_its_tenant():
+    slow = model_row(prefill_ms_per_token=1.0)
+    busy = model_row(prefill_ms_per_token=1.0, running=8, waiting=2)
+    chosen, feed = chooser(iad=busy, fra=slow)
+    body = b'{"model":"acme/m","messages":[{"role":"user","content":"' + b"x" * 3000 + b'"}]}'
+    ask = Ask("acme/m", False, 750, 1)
+
+    def region(tenant, text=body, now=1.0):
+        return chosen.choose(ask, None, now, Asker(tenant, head(), text)).choices[0]
+
+    assert region("a").region == "fra"  # iad is loaded
+    feed.snapshot = Snapshot(
+        {n: Heard(region_row(n, models={"acme/m": slow}), b"", 0.0) for n in ("iad", "fra")}
+    )
+    assert (region("a").region, region("a").cached) == ("fra", 512)
+    fresh, _ = chooser(iad=slow, fra=slow)
+    assert fresh.choose(ask, None, 1.0, Asker("b", head(), body)).choices[0].region == "iad"
+    assert marks("a", "acme/m", CHAT, body)[0] != marks("b", "acme/m", CHAT, body)[0]
+    assert region("a", b'{"max_tokens":9,' + body[1:]).cached == 512  # parameters before it do not matter
+    assert region("a", body.replace(b"xx", b"y", 1)).cached == 0
+
+
+def test_prefixes_are_bounded_forgotten_and_only_of_what_is_generated_from():
+    prefixes = Prefixes(max_marks=4)
+    body = b'"messages"' + b"x" * 9000
+    of = marks("t", "m", CHAT, body)
+    assert [mark.tokens for mark in of] == [cut // 4 for cut in CUTS]
+    prefixes.sent(of, "iad", 0.0)
+    prefixes.sent(of[:1], "fra", 1.0)
+    assert prefixes.known(of, 2.0) == {"iad": 2048, "fra": 128}
+    assert prefixes.known(of, KEPT_S + 0.5) == {"fra": 128}
+    for n in range(6):
+        prefixes.sent(of[:1], f"r{n}", 3.0)
+    assert len(prefixes.known(of[:1], 4.0)) == 4
+    prefixes.sent(marks("u", "m", CHAT, body), "iad", 5.0)
+    assert len(prefixes) == 4
+    for path in ("/v1/embeddings", "/tokenize", "/v1/messages/count_tokens", "/none"):
+        assert marks("t", "m", path, body) == ()
+    assert marks("t", "m", CHAT, body[:400]) == ()
+    assert marks("t", "m", CHAT, b"x" * 9000) == ()
+
+
+def test_a_preference_is_bounded():
+    with pytest.raises(Refusal):
+        where(head(region=",".join(["fra"] * 9)), Rules(), {"fra"})
+    assert where(head(region="any"), Rules(), {"fra"}).only is None
+    assert where(head(), Rules(), {"fra"}).first == frozenset()
+
+
+def test_a_region_that_stops_serving_a_model_is_no_choice_and_one_that_starts_is():
+    chosen, feed = chooser(iad=model_row(), fra=model_row())
+    ask = Ask("acme/m", False, 10, 1)
+    assert chosen.choose(ask, None, 1.0).choices[0].region == "iad"
+    feed.snapshot = Snapshot({**feed.snapshot.regions, "iad": Heard(region_row("iad", models={}), b"", 0.0)})
+    assert [each.region for each in chosen.choose(ask, None, 1.0).choices] == ["fra"]
+    cold = model_row(tier=Tier.REGION, slots=0)
+    feed.snapshot = Snapshot(
+        {**feed.snapshot.regions, "iad": Heard(region_row("iad", models={"acme/m": cold}), b"", 0.0)}
+    )
+    decision = chosen.choose(ask, None, 1.0)
+    assert (decision.choices[0].region, decision.prewarm()) == ("fra", "iad")  # both, in one act
+
+
+async def test_an_operator_sees_rules_refusals_and_ages(world):
+    edge = await world()
+    assert edge.regions["fra"].line()  # a number is skipped, which is no fault
+    await ruled(edge, drained=("fra",))
+    status = await edge.status()
+    assert status["rows"]["policy"]["rules"]["drained"] == ["fra"]
+    answered, headers, page = await edge.get("/nearfield/metrics", key=ADMIN)
+    assert answered == 200
+    assert headers["content-type"].startswith("text/plain")
+    assert b'nearfield_edge_row_age_seconds{region="fra"}' in page
+    assert b'nearfield_edge_rows_taken_total{source="iad"}' in page
+    assert (await edge.get("/nearfield/metrics"))[0] == 403
+
+
+async def test_a_frozen_map_takes_nothing_over_a_restart_until_it_is_thawed(world):
+    edge = await world(names=("iad",))
+    assert (await edge.ask("/nearfield/rows/freeze", b"", key=ADMIN))[0] == 200
+    edge.regions["iad"].say_policy(rules=Rules(drained=("iad",)))
+    await edge.until(lambda status: status["rows"]["refused"].get("frozen", 0) > 1)
+    assert (await edge.status())["rows"]["policy"]["seq"] == 1
+    assert (await edge.ask())[0] == 200
+    await edge.stop_edge()
+    edge._wait = False
+    await edge.start_edge()
+    await edge.until(lambda status: status["rows"]["refused"].get("frozen", 0) > 1)
+    assert (await edge.ask())[0] == 200  # from disk
+    assert (await edge.ask("/nearfield/rows/thaw", b"", key=ADMIN))[0] == 200
+    await edge.until(lambda status: status["rows"]["policy"]["seq"] == 2)
+
+
+async def test_rows_that_are_overdue_are_said_once_and_when_they_come_again(world, monkeypatch, caplog):
+    monkeypatch.setattr("edge.feed.WATCH_S", 0.02)
+    monkeypatch.setattr("edge.feed.ROW_STALE_S", 0.3)
+    caplog.set_level("INFO", "nearfield.edge")
+    await world(names=("iad",))  # rows come each second
+    async with asyncio.timeout(60):
+        while "come again" not in caplog.text:  # noqa: ASYNC110 - a log tells nobody
+            await asyncio.sleep(0.02)
+    assert "its figures are doubted" in caplog.text
