@@ -1,10 +1,11 @@
-"""Does a model fit? Pure: what it needs at the least against what the nodes have."""
+"""Does a model fit its engine and the nodes? Pure: what it needs against what they have."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from regions.map import ModelFault
+from regions.push.spec import OWN_ENGINE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,6 +39,17 @@ def misfit(facts: ModelFacts, budgets_bytes: Iterable[int], spec: Spec | None = 
         "push a smaller model or save it in a smaller dtype, or give a node more memory and push again"
     )
     return ModelFault("does_not_fit", message, next_step)
+
+
+def misplaced(facts: ModelFacts, spec: Spec) -> ModelFault | None:
+    """Why the engine that the model names cannot serve its kind; None if it can."""
+    if facts.kind != "rerank" or spec.engine in {None, OWN_ENGINE}:
+        return None
+    return ModelFault(
+        "bad_model_toml",
+        f"model.toml names the engine {spec.engine!r} for a model that reranks, which only our own engine serves",
+        "leave `engine` out of model.toml and push again",
+    )
 
 
 def shown(num_bytes: int) -> str:

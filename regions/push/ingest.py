@@ -18,7 +18,7 @@ from regions.objects.changes import follow
 from regions.objects.ledger import misplaced_folder, model_below
 from regions.objects.pointer import Judged, PointerError, Status
 from regions.push.commit import Complete, Patience, Refused, Waiting, judge
-from regions.push.fit import misfit
+from regions.push.fit import misfit, misplaced
 from regions.push.folder import MANIFEST, STATUS, left_out
 from regions.push.prefix import Prefix, fingerprint
 from regions.push.seal import ChangedError
@@ -240,7 +240,9 @@ class Ingest:
         raise failure
 
     async def _check_fit(self, facts: ModelFacts, spec: Spec) -> None:
-        """Raises NodeError: `does_not_fit`, or passing when no node says what it has."""
+        """Raises NodeError: `bad_model_toml`, `does_not_fit`, or passing when no node says what it has."""
+        if (fault := misplaced(facts, spec)) is not None:
+            raise NodeError(fault, passing=False)
         budgets = []
         for node in self._nodes:
             try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from regions.objects.ledger import Ledger, model_below, model_of
 from regions.objects.pointer import Judged, LocalRecord, Pointer, PointerError, first_pointer
 from regions.push.check import check_folder
 from regions.push.commit import Complete, Refused
-from regions.push.fit import misfit, needed_bytes
+from regions.push.fit import misfit, misplaced, needed_bytes
 from regions.rollout.loops import KeyedLoops
 from storage.client.sdk import StoreError, Unreachable
 from tests.regions.fake_store import Disk, FakeStore
@@ -274,6 +275,15 @@ def test_copies_in_8_bits_need_room_of_their_own():
     assert needed_bytes(FACTS, Spec(quantize="int8")) == least + FACTS.num_params > least
     assert misfit(FACTS, [least], Spec()) is None
     assert misfit(FACTS, [least], Spec(quantize="int8")).code == "does_not_fit"
+
+
+def test_what_only_our_own_engine_serves_names_no_other():
+    """A model that reranks, named for vLLM, would be refused by its first request: so it is at push."""
+    reranks = replace(FACTS, kind="rerank")
+    assert misplaced(reranks, Spec(engine="vllm")).code == "bad_model_toml"
+    for spec in (Spec(), Spec(engine="nearfield")):
+        assert misplaced(reranks, spec) is None
+    assert misplaced(FACTS, Spec(engine="vllm")) is None
 
 
 # ---- a node over HTTP
