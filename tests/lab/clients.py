@@ -82,7 +82,6 @@ class Stream:
     def take(self, line):
         if not line.startswith(b"data: "):
             return
-        self.last = time.monotonic()
         if line == b"data: [DONE]":
             self.done = True
             return
@@ -91,6 +90,7 @@ class Stream:
             self.error = value["error"]
         else:
             self.texts.append(value["choices"][0]["text"])
+            self.last = time.monotonic()
 
 
 def body(model, tokens=1, pace_ms=0, stream=False, **more):

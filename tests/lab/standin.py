@@ -98,7 +98,7 @@ class StandIn:
         if exchange.head.get(REVISION) not in self._resident:
             raise Refusal(409, "not_resident", "That revision is not resident.")
         mark = self.seen.setdefault(exchange.head.get(REQUEST_ID), {})
-        mark["began"] = time.monotonic()
+        mark |= {"began": time.monotonic(), "user": question.get("user")}
         self._running += 1
         try:
             await self._answer(exchange, question)

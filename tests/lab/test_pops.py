@@ -65,7 +65,7 @@ def test_a2_a_frozen_pop_is_left(at_rest, figures):
 def test_a3_a_killed_edge_is_withdrawn(at_rest, figures):
     lab = at_rest
     found, at = beaten(lab, "eu", 2.5, lambda: lab.kill(lab.edge["eu"]))
-    lab.start_edge("eu")
+    lab.renew("eu")
     after = [each for each in found if each.began > at + GAP_S]
     figures("A3", "kill -9 of an edge", gap_s=gap_s(found), failed_after=sum(not each.pop for each in after))
 
@@ -80,10 +80,7 @@ def test_a3_fails_without_the_gate(at_rest, figures):
     try:
         found, at = beaten(lab, "eu", 2.5, lambda: lab.kill(lab.edge["eu"]))
     finally:
-        lab.signal([lab.gate["eu"]], signal.SIGKILL)  # it has been still for as long as its lease
-        lab.gate["eu"].wait(30)
-    lab.start_edge("eu")
-    lab.start_gate("eu")
+        lab.renew("eu")
     after = [each for each in found if each.began > at + GAP_S]
     figures(
         "A3'", "the same without the gate", failed_after=sum(not each.pop for each in after), of=len(after)

@@ -13,6 +13,7 @@ from deploy.config import load
 from deploy.roles import endpoint
 from regions.push.manifest import Manifest, ManifestFile
 from storage.client.sdk import S3
+from tests.lab.clients import body, reply
 from tests.lab.network import PLACES, VIP, Network, pop_address, region_address, until
 from tests.lab.places import Place
 from tests.regions.folders import whole
@@ -21,7 +22,7 @@ from wire.tls import client_context
 
 HOME = "us"
 MODEL = "acme/chat"
-PORT, ADMIN_PORT = 443, 8445
+PORT, ADMIN_PORT, GATEWAY_PORT = 443, 8445, 8000
 NODE = "127.0.0.1:7000"
 LOAD_S = 0.5
 
@@ -39,7 +40,7 @@ def render(folder, authority):
         host = region_address(place)
         key = secrets.make_signing_key(folder / "secrets", place)
         region = {
-            "gateway": f"{host}:8000",
+            "gateway": f"{host}:{GATEWAY_PORT}",
             "store": f"http://{host}:9000",
             "nodes": [NODE],
             "public_key": key,
@@ -89,8 +90,8 @@ class Lab:
         self.network.start()
         for place in PLACES:
             self.store[place] = self.role("r", "store", place)
-        for place in PLACES:
-            _ready(self.store[place])
+        for process in self.store.values():
+            _ready(process)
         self.credentials = self.inside[HOME].do(up.bootstrap(load(self.config), self.folder))
         for place in PLACES:
             self.start_node(place)
@@ -116,8 +117,19 @@ class Lab:
         self.gate[place] = self.role("pop", "anycast", place)
         _ready(self.gate[place])
 
-    def start_region(self, place):
-        self.start_node(place)
+    def renew(self, place):
+        """A fresh edge and gate: what they remember of a loss (slow start, ejections, hysteresis) is not waited for."""
+        self.kill(self.edge[place], self.gate[place])
+        self.start_edge(place)
+        self.start_gate(place)
+
+    def start_store(self, place):
+        self.store[place] = self.role("r", "store", place)
+        _ready(self.store[place])
+
+    def start_region(self, place, *, node=True):
+        if node:
+            self.start_node(place)
         self.region[place] = self.role("r", "region", place)
         _ready(self.region[place])
 
@@ -138,18 +150,18 @@ class Lab:
         for process in processes:
             process.send_signal(number)
 
-    async def _push(self, model, files):
+    async def _push(self, model, files, regions=None):
         async with S3(endpoint(load(self.config), HOME, fleet.SYSTEM_GRANTS)) as store:
             listed = []
             for path, data in files.items():
                 etag = await store.put("models", f"{model}/{path}", data)
                 listed.append(ManifestFile(path, len(data), etag))
-            await store.put("models", f"{model}/manifest.json", Manifest(tuple(listed)).to_json())
+            await store.put("models", f"{model}/manifest.json", Manifest(tuple(listed), regions).to_json())
 
-    def push(self, model, files):
-        self.inside[HOME].do(self._push(model, files))
+    def push(self, model, files, regions=PLACES):
+        self.inside[HOME].do(self._push(model, files, regions))
         for place in PLACES:
-            until(lambda place=place: self.serves(place, model), 60, f"{model} live at {place}")
+            until(lambda place=place: self.serves(place, model, regions), 60, f"{place} hears of {model}")
 
     def status(self, place):
         """The status of the POP there, as an admin of the place sees it."""
@@ -166,16 +178,16 @@ class Lab:
 
         return self.clients[place].do(ask())
 
-    def serves(self, place, model):
-        """Whether the POP of `place` hears that every region serves the model, and reaches them."""
-        regions = self.status(place).get("regions", {})
-        return bool(regions) and all(
+    def serves(self, place, model, regions=PLACES):
+        """Whether the POP of `place` hears that the regions serve the model, and reaches them."""
+        heard = self.status(place).get("regions", {})
+        return bool(heard) and all(
             seen["body"]
             and seen["breaker"] == "closed"
             and seen["rtt_ms"]
             and (seen["heard_s"] or 9) < 2
             and seen["body"]["models"].get(model, {}).get("state") == "live"
-            for seen in regions.values()
+            for seen in (heard[name] for name in regions)
         )
 
     def seen(self, place):
@@ -197,6 +209,19 @@ class Lab:
         for place in PLACES:
             until(lambda place=place: self.network.path_to_vip(place) == place, 90, f"{place} announces")
             until(lambda place=place: self.serves(place, MODEL), 90, f"{place} hears all regions")
+            until(lambda place=place: self.answers(place), 90, f"the region of {place} answers its POP")
+
+    def answers(self, place):
+        """Whether a request to the POP is answered by the region of the same place."""
+        pool = Pool(pop_address(place), PORT, tls=self.tls)
+
+        async def ask():
+            try:
+                return await reply(pool, self.credentials.api_key, body(MODEL))
+            finally:
+                await pool.close()
+
+        return self.clients[place].do(ask()).region == place
 
     def close(self):
         for place in (*self.clients.values(), *self.inside.values()):

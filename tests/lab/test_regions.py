@@ -1,0 +1,281 @@
+"""Regions die, vanish and are cold behind edges that go on: A6, A7, A10, A11 and A13 of research/edge.md."""
+
+import asyncio
+import json
+import random
+import statistics
+import time
+from pathlib import Path
+
+import pytest
+
+from deploy import secrets
+from deploy.hops import Hops
+from tests.evidence import count
+from tests.lab.clients import body, headers, load, reply, stream
+from tests.lab.conftest import quantile
+from tests.lab.network import pop_address, region_address, rtt_ms, until
+from tests.lab.world import GATEWAY_PORT, MODEL, PORT
+from tests.regions.folders import whole
+from wire.dial import Pool
+from wire.serve import Server
+
+pytestmark = pytest.mark.lab
+
+NUM_REQUESTS = count(2_000, 10_000)
+NUM_CANCELS = count(300, 1_000)
+PER_S = 200.0
+BUDGET = 0.2  # of requests may be replays: more would be a storm
+SILENCE_S = 2.0  # after which a stream whose region is gone says so
+ABORT_S = 0.05  # and half a round trip, until a region hears that a client is gone
+FAR = "acme/far"  # a model that only the region us serves
+
+
+def pool_of(lab, place):
+    """As a client of that place reaches its POP."""
+    return Pool(pop_address(place), PORT, tls=lab.tls, server_name=f"{place}.api.lab", max_idle=512)
+
+
+def dead(lab, place):
+    """`kill -9` of all that a region is."""
+    lab.kill(lab.region[place], lab.node[place], lab.store[place])
+
+
+def vanished(lab, place):
+    """Every packet for it is lost, on the last router before it; nobody hears of that."""
+    lab.network.spaces[f"t-{place}"].ip(f"route add blackhole {region_address(place)}/32")
+
+
+def back(lab, place):
+    lab.start_store(place)
+    lab.start_region(place)
+    lab.renew("eu")
+
+
+def appeared(lab, place):
+    lab.network.spaces[f"t-{place}"].ip(f"route del blackhole {region_address(place)}/32")
+    lab.renew("eu")
+
+
+@pytest.mark.parametrize(
+    ("name", "loss", "end"), [("A6", dead, back), ("A6'", vanished, appeared)], ids=["killed", "vanished"]
+)
+def test_a6_a_lost_region_fails_no_request(at_rest, figures, name, loss, end):
+    """Requests at a steady pace while the nearest region is lost under them."""
+    lab = at_rest
+
+    async def ask():
+        pool = pool_of(lab, "eu")
+        try:
+            return await load(pool, lab.credentials.api_key, body(MODEL), num=NUM_REQUESTS, per_s=PER_S)
+        finally:
+            await pool.close()
+
+    running = lab.clients["eu"].begin(ask())
+    time.sleep(NUM_REQUESTS / PER_S / 3)
+    at = time.monotonic()
+    loss(lab, "eu")
+    try:
+        found = running.result(110)
+    finally:
+        end(lab, "eu")
+    failed = [each for each in found if each.status != 200]
+    during = [each.took_s for each in found if at - 0.5 < each.began < at + 2.0]
+    replays = sum(each.replayed for each in found)
+    after = {each.region for each in found if each.began > at + 5.0}
+    what = f"a region is {'killed' if loss is dead else 'out of reach'} under {PER_S:.0f} requests/s"
+    figures(
+        name,
+        what,
+        requests=len(found),
+        failed=len(failed),
+        replayed=replays,
+        p99_during_s=quantile(during, 0.99),
+        worst_s=max(each.took_s for each in found),
+    )
+
+    assert [each.error for each in failed] == []
+    assert replays <= BUDGET * len(found)
+    assert {each.region for each in found if each.began < at - 0.5} == {"eu"}
+    assert "eu" not in after
+
+
+@pytest.mark.parametrize(
+    ("name", "loss", "end"), [("A7", dead, back), ("A7'", vanished, appeared)], ids=["killed", "vanished"]
+)
+def test_a7_a_region_lost_in_mid_stream_is_an_error_event(at_rest, figures, name, loss, end):
+    """Never silence, and never an end that looks like one: each client hears it within the budget."""
+    lab = at_rest
+    asked = body(MODEL, tokens=200, pace_ms=50, stream=True)
+
+    async def ask():
+        pool = pool_of(lab, "eu")
+        try:
+            return await asyncio.gather(*(stream(pool, lab.credentials.api_key, asked) for _ in range(20)))
+        finally:
+            await pool.close()
+
+    running = lab.clients["eu"].begin(ask())
+    time.sleep(1.0)
+    loss(lab, "eu")
+    try:
+        found = running.result(60)
+    finally:
+        end(lab, "eu")
+    silent_s = max(each.ended - each.last for each in found)
+    heard = sum(each.error is not None and bool(each.texts) and not each.done for each in found)
+    what = f"a region is {'killed' if loss is dead else 'out of reach'} in mid-stream"
+    figures(
+        name,
+        what,
+        streams=20,
+        error_events=heard,
+        cut=sum(bool(each.cut) for each in found),
+        silent_s=silent_s,
+    )
+
+    assert heard == 20
+    assert {each.headers["x-nearfield-region"] for each in found} == {"eu"}
+    assert silent_s <= SILENCE_S + 0.5  # of the budget itself, and a step of the kernel's timers
+
+
+def test_a10_a_client_that_goes_away_is_heard_of_upstream(at_rest, figures):
+    """At a random point, near region or far: its node is told within 50 ms and the way there, and nothing is left."""
+    lab = at_rest
+    lab.push(FAR, whole(), regions=("us",))
+    draw = random.Random(10)
+    before = connections(lab, "eu")
+    closed = {}
+
+    async def go_away(number, model, after_s):
+        pool = pool_of(lab, "eu")
+        asked = body(model, tokens=1000, pace_ms=20, stream=True, user=f"c{number}")
+        task = asyncio.ensure_future(stream(pool, lab.credentials.api_key, asked))
+        await asyncio.sleep(after_s)
+        closed[f"c{number}"] = (model, time.monotonic())
+        await pool.close()
+        await task
+
+    async def crowd():
+        seats = asyncio.Semaphore(20)
+
+        async def one(number):
+            async with seats:
+                model = (MODEL, FAR)[number % 2]
+                await go_away(number, model, 0.02 + draw.random() * 0.3)
+
+        await asyncio.gather(*(one(number) for number in range(NUM_CANCELS)))
+
+    lab.clients["eu"].do(crowd())
+    seen = {place: lab.seen(place)["seen"].values() for place in ("eu", "us")}
+    marks = [mark for found in seen.values() for mark in found if mark.get("user") in closed]
+    late_s = {MODEL: [], FAR: []}
+    for mark in marks:
+        model, at = closed[mark["user"]]
+        late_s[model].append(mark.get("cut", float("inf")) - at)
+    way_s = {MODEL: 0.0, FAR: rtt_ms("eu", "us") / 2000}
+    over_s = [late - way_s[model] for model, found in late_s.items() for late in found]
+    figures(
+        "A10",
+        "clients go away",
+        cancels=NUM_CANCELS,
+        heard=len(over_s),
+        p50_ms=statistics.median(over_s) * 1e3,
+        p99_ms=quantile(over_s, 0.99) * 1e3,
+        worst_ms=max(over_s) * 1e3,
+    )
+
+    assert all(late_s.values())
+    assert max(over_s) < float("inf")  # every one that was begun was cut off
+    assert quantile(over_s, 0.99) <= ABORT_S
+    until(lambda: connections(lab, "eu") <= before, 30, "no connection to a region is left over")
+
+
+def connections(lab, place):
+    """Open connections of a POP to gateways."""
+    with lab.network.spaces[f"pop-{place}"].entered():
+        lines = Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:]
+    ends = [line.split()[2:4] for line in lines]
+    return sum(far.endswith(f":{GATEWAY_PORT:04X}") and state == "01" for far, state in ends)
+
+
+def test_a11_a_far_warm_region_answers_while_the_near_one_wakes(at_rest, figures):
+    """In one act; and once the near one is warm it answers."""
+    lab = at_rest
+    key = lab.credentials.api_key
+
+    async def ask():
+        pool = pool_of(lab, "eu")
+        try:
+            return await reply(pool, key, body(MODEL))
+        finally:
+            await pool.close()
+
+    async def cool():
+        pool = pool_of(lab, "eu")
+        order = json.dumps({"model": MODEL, "to": "region"}).encode()
+        admin = headers(lab.credentials.admin_key)
+        try:
+            answer = await pool.request("POST", "/nearfield/regions/eu/cool", admin, order)
+            return answer.head.status, await answer.read()
+        finally:
+            await pool.close()
+
+    def tier():
+        return lab.status("eu")["regions"]["eu"]["body"]["models"][MODEL]["tier"]
+
+    num_loads = len(lab.seen("eu")["loads"])
+    assert lab.clients["eu"].do(cool())[0] == 200
+    until(lambda: tier() == "region", 30, "the region eu is cold")
+    first = lab.clients["eu"].do(ask())
+    loads = until(lambda: lab.seen("eu")["loads"][num_loads:], 30, "the near region was told to wake")
+    until(lambda: tier() == "resident", 30, "the region eu is warm")
+    then = lab.clients["eu"].do(ask())
+    figures("A11", "near and cold, far and warm", first=first.region, first_s=first.took_s, then=then.region)
+
+    assert (first.status, first.region) == (200, "us")
+    assert [each["reason"] for each in loads] == ["prewarm"]
+    assert (then.status, then.region) == (200, "eu")
+
+
+def test_a13_an_edge_boots_and_routes_with_every_control_plane_dead(at_rest, figures):
+    """No region's process is left, nor a store; of one region something answers requests and knows of no rows."""
+    lab = at_rest
+    key = lab.credentials.api_key
+    lab.kill(*lab.region.values(), *lab.store.values())
+
+    async def answers(exchange):
+        if exchange.head.path == "/healthz":
+            await exchange.respond(200, (), b"ok\n")
+        elif exchange.head.method == "POST":
+            await exchange.read_body(1 << 20)
+            await exchange.respond(200, (("content-type", "application/json"),), b'{"choices":[]}')
+        else:
+            await exchange.respond(503, ())
+
+    hops = Hops(secrets.root_key(lab.folder / "secrets"), "region", "eu")
+    server = lab.inside["eu"].do(Server.start(answers, region_address("eu"), GATEWAY_PORT, tls=hops.server))
+    lab.kill(lab.edge["eu"])
+    try:
+        lab.start_edge("eu")
+        at = time.monotonic()
+
+        async def first():
+            while True:
+                pool = pool_of(lab, "eu")
+                found = await reply(pool, key, body(MODEL))
+                await pool.close()
+                if found.status == 200:
+                    return found, time.monotonic() - at
+
+        found, took_s = lab.clients["eu"].do(first(), 30)
+    finally:
+        lab.inside["eu"].do(server.close())
+        for place in lab.store:
+            lab.start_store(place)
+        for place in lab.region:
+            lab.start_region(place, node=False)
+    figures("A13", "an edge boots with every control plane dead", region=found.region, first_answer_s=took_s)
+
+    assert found.region == "eu"
+    assert took_s < 1.0
