@@ -32,8 +32,13 @@ def pop_address(place):
     return f"10.1.{NUMBER[place]}.2"
 
 
-def client_address(place):
-    return f"10.2.{NUMBER[place]}.2"
+def client_net(place):
+    return f"10.2.{NUMBER[place]}.0/24"
+
+
+def by_rtt(place):
+    """Every place, the nearest first: itself."""
+    return tuple(sorted(PLACES, key=lambda other: rtt_ms(place, other)))
 
 
 def region_address(place):

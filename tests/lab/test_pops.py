@@ -8,17 +8,14 @@ import time
 import pytest
 
 from tests.lab.clients import body, gap_s, moves, probe, probes, stream
-from tests.lab.network import PLACES, VIP, pop_address, rtt_ms, until
+from tests.lab.network import PLACES, VIP, by_rtt, pop_address, rtt_ms, until
 from tests.lab.world import MODEL, PORT
 from wire.dial import Pool
 
 pytestmark = pytest.mark.lab
 
 GAP_S = 0.6  # the goal of issue 6: no request that begins later than this after a loss fails
-NEXT = {
-    place: min((each for each in PLACES if each != place), key=lambda other, p=place: rtt_ms(p, other))
-    for place in PLACES
-}
+NEXT = {place: by_rtt(place)[1] for place in PLACES}
 
 
 def beaten(lab, place, for_s, act, *, after_s=0.5):

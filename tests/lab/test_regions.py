@@ -11,11 +11,12 @@ import pytest
 
 from deploy import secrets
 from deploy.hops import Hops
+from edge.budget import LEAST_PER_S, SHARE
 from tests.evidence import count
 from tests.lab.clients import body, headers, load, reply, stream
 from tests.lab.conftest import quantile
 from tests.lab.network import pop_address, region_address, rtt_ms, until
-from tests.lab.world import GATEWAY_PORT, MODEL, PORT
+from tests.lab.world import ADMIN_PORT, GATEWAY_PORT, MODEL, PORT
 from tests.regions.folders import whole
 from wire.dial import Pool
 from wire.serve import Server
@@ -24,7 +25,6 @@ pytestmark = pytest.mark.lab
 
 NUM_REQUESTS = count(2_000, 10_000)
 NUM_CANCELS = count(300, 1_000)
-BUDGET = 0.2  # of requests may be replays: more would be a storm
 SILENCE_S = 2.0  # after which a stream whose region is gone says so
 ABORT_S = 0.05  # and half a round trip, until a region hears that a client is gone
 FAR = "acme/far"  # a model that only the region us serves
@@ -102,7 +102,7 @@ def test_a6_a_lost_region_fails_no_request(at_rest, figures, name, loss, end, pe
     )
 
     assert [each.error for each in failed] == []
-    assert replays <= BUDGET * len(found)
+    assert replays <= SHARE * len(found) + LEAST_PER_S * len(found) / per_s
     assert {each.region for each in found if each.began < at - 0.5} == {"eu"}
     assert "eu" not in after
 
@@ -219,7 +219,7 @@ def test_a11_a_far_warm_region_answers_while_the_near_one_wakes(at_rest, figures
             await pool.close()
 
     async def cool():
-        pool = pool_of(lab, "eu")
+        pool = Pool(pop_address("eu"), ADMIN_PORT, tls=lab.tls)
         order = json.dumps({"model": MODEL, "to": "region"}).encode()
         admin = headers(lab.credentials.admin_key)
         try:

@@ -14,7 +14,16 @@ from deploy.roles import endpoint
 from regions.push.manifest import Manifest, ManifestFile
 from storage.client.sdk import S3
 from tests.lab.clients import body, reply
-from tests.lab.network import PLACES, VIP, Network, pop_address, region_address, until
+from tests.lab.network import (
+    PLACES,
+    VIP,
+    Network,
+    by_rtt,
+    client_net,
+    pop_address,
+    region_address,
+    until,
+)
 from tests.lab.places import Place
 from tests.regions.folders import whole
 from wire.dial import DialError, Pool
@@ -25,6 +34,7 @@ MODEL = "acme/chat"
 PORT, ADMIN_PORT, GATEWAY_PORT = 443, 8445, 8000
 NODE = "127.0.0.1:7000"
 LOAD_S = 0.5
+TTL_S = 2
 
 
 def _table(name, values):
@@ -65,6 +75,16 @@ def render(folder, authority):
             "bird": f"pop-{place}.ctl",
         }
         text += _table(f"anycast.{place}", gate)
+    name_server = pop_address(HOME)
+    text += _table("dns", {"zone": "lab", "ttl_s": TTL_S, "anycast": [VIP]})
+    text += _table("dns.servers.ns1", {"listen": [f"{name_server}:53"], "feed": f"{name_server}:5300"})
+    for place in PLACES:
+        near = {
+            "addresses": [pop_address(place)],
+            "near": [client_net(place)],
+            "then": list(by_rtt(place))[1:],
+        }
+        text += _table(f"dns.pops.{place}", near)
     return text
 
 
@@ -101,15 +121,16 @@ class Lab:
         for place in PLACES:  # after the regions: one that was seen to come up gets few requests at first
             self.edge[place] = self.role("pop", "edge", place)
             self.gate[place] = self.role("pop", "anycast", place)
-        for process in (*self.edge.values(), *self.gate.values()):
+        self.dns = self.role("pop", "dns", HOME, "ns1")
+        for process in (*self.edge.values(), *self.gate.values(), self.dns):
             _ready(process)
         self.inside[HOME].do(self._push(MODEL, whole()))
         for place in PLACES:
             until(lambda place=place: self.serves(place, MODEL), 60, f"{MODEL} live at {place}")
             until(lambda place=place: self.network.path_to_vip(place) == place, 30, f"{place} announces")
 
-    def role(self, kind, role, place):
-        words = [sys.executable, "-m", "deploy.process", role, place, str(self.config)]
+    def role(self, kind, role, place, name=None):
+        words = [sys.executable, "-m", "deploy.process", role, name or place, str(self.config)]
         return self.network.launch(f"{kind}-{place}", words, f"{role}-{place}")
 
     def start_edge(self, place):
