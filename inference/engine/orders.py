@@ -22,6 +22,8 @@ MAX_TENANT_CHARS = 256
 MAX_PRIORITY = 9
 """Lower goes first, as vLLM has it. 0 is what everybody has who says nothing, and there is nothing before it:
 a request can step back and can't push others back."""
+MAX_WEIGHT = 1000
+"""How many times another's share of a busy engine a tenant may have."""
 MAX_LOGPROBS = 20
 """OpenAI's own limit of `top_logprobs`."""
 MAX_BIASED_TOKENS = 1024
@@ -85,6 +87,8 @@ class Generate:
     priority: int = 0
     tenant: str = ""
     """Whose prompt it is: only the same tenant's prompts begin behind what it left. Empty: nobody in particular."""
+    weight: int = 1
+    """The tenant's: its share of a busy engine beside the others' (`inference.engine.tenants`)."""
     grammar: str | None = None
     """What the answer must follow, in llguidance's terms."""
 
@@ -180,6 +184,7 @@ def _generate(fields: _Fields, bounds: Bounds) -> Generate:
         ignore_eos=fields.flag("ignore_eos"),
         priority=fields.whole("priority", 0, 0, MAX_PRIORITY),
         tenant=fields.text("tenant", MAX_TENANT_CHARS),
+        weight=fields.whole("weight", 1, 1, MAX_WEIGHT),
         grammar=fields.optional_text("grammar", MAX_GRAMMAR_CHARS),
     )
     fields.end()

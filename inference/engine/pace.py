@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from itertools import pairwise
+
+MAX_ROWS = 4096
+"""More than any engine has slots."""
+LEAST_SHARE = 0.5
+"""Of the smallest measured step: a still smaller one is not taken to cost less than this."""
 MAX_PREFILL_TOKENS = 512
 """One chunk beside running streams; more gives no more speed, a CPU is compute-bound by then."""
 MAX_LONELY_TOKENS = 1024
@@ -22,12 +29,34 @@ WEIGHT_OF_DEARER = 0.6
 class Pace:
     """Measured seconds of a decode step and of a prompt token, and the chunk that follows from them."""
 
-    __slots__ = ("_is_measured_beside", "decode_s", "prefill_s_per_token")
+    __slots__ = ("_by_rows", "_is_measured_beside", "decode_s", "prefill_s_per_token")
 
     def __init__(self) -> None:
         self.decode_s: float | None = None
         self.prefill_s_per_token: float | None = None
         self._is_measured_beside = False
+        self._by_rows: dict[int, tuple[float, float]] = {}
+        """Rows and seconds of plain steps, an average for each power of two."""
+
+    def rows_within(self, num_rows: int, factor: float) -> int | None:
+        """The most rows of a plain step that takes at most `factor` times one of `num_rows`; None if unknown."""
+        if not self._by_rows:
+            return None
+        points = [self._by_rows[size] for size in sorted(self._by_rows)]
+        if len(points) == 1:  # rows are taken to be all that costs: a smaller step will soon say what it does
+            points.insert(0, (0.0, 0.0))
+        limit_s = factor * _along(points, num_rows)
+        return (
+            bisect_right(range(MAX_ROWS), limit_s, lo=num_rows + 1, key=lambda rows: _along(points, rows)) - 1
+        )
+
+    def beside(self, num_decoding: int, factor: float) -> int:
+        """The most prompt tokens that make a step beside so many rows take `factor` times a plain one."""
+        if not num_decoding or self.decode_s is None or self.prefill_s_per_token is None:
+            return FIRST_PREFILL_TOKENS
+        spare_s = (factor - 1.0) * self.decode_s
+        fitting = spare_s / max(self.prefill_s_per_token, spare_s / MAX_PREFILL_TOKENS, 1e-9)
+        return max(MIN_PREFILL_TOKENS, int(fitting))
 
     def prefill_tokens(self, num_decoding: int, num_new: int = 1) -> int:
         """The most prompt tokens for the next step, beside `num_decoding` running rows.
@@ -55,9 +84,17 @@ class Pace:
         if not num_prefill:
             if num_decode:
                 self.decode_s = _average(self.decode_s, seconds, WEIGHT_OF_NEWEST)
+                self._learn_rows(num_decode, seconds)
         elif self.decode_s is not None or num_prefill >= FIRST_PREFILL_TOKENS:
             own_s = max(0.0, seconds - (self.decode_s or 0.0)) / num_prefill
             self._learn(own_s, is_beside=num_decode > 0)
+
+    def _learn_rows(self, num_decode: int, seconds: float) -> None:
+        known = self._by_rows.get(num_decode.bit_length(), (num_decode, seconds))
+        self._by_rows[num_decode.bit_length()] = (
+            _average(known[0], num_decode, WEIGHT_OF_NEWEST),
+            _average(known[1], seconds, WEIGHT_OF_NEWEST),
+        )
 
     def _learn(self, own_s: float, *, is_beside: bool) -> None:
         """A prompt token cost `own_s`."""
@@ -72,3 +109,16 @@ class Pace:
 
 def _average(old: float | None, new: float, weight: float) -> float:
     return new if old is None else old + weight * (new - old)
+
+
+def _along(points: list[tuple[float, float]], rows: float) -> float:
+    """Seconds on the line through measured points; never less for more rows, whatever one outlier says."""
+    seconds, slope = points[0][1], 0.0
+    for (left, _), (right, after) in pairwise(points):
+        slope = (max(seconds, after) - seconds) / (right - left)
+        if rows <= right:
+            break
+        seconds += slope * (right - left)
+    else:
+        left = points[-1][0]
+    return max(points[0][1] * LEAST_SHARE, seconds + slope * (rows - left))

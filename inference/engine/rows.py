@@ -10,6 +10,7 @@ from inference.engine.pages import PAGE_TOKENS, Chain
 
 if TYPE_CHECKING:
     from inference.engine.orders import Generate
+    from inference.engine.tenants import Tenant
 
 
 AGE_S = 5.0
@@ -28,6 +29,7 @@ class Row:
     """A request's tokens, and how many of them its slot holds.
 
     Attributes:
+        account: Its tenant, from when it joins the others.
         rank: Who is less goes first. Its number is when the request came, `AGE_S` later for each step of
             priority; so it is first come, first served within one priority, and nobody waits behind requests
             that came more than so much later, whatever their priority.
@@ -35,14 +37,18 @@ class Row:
         num_computed: Tokens whose keys and values are in the slot.
         num_copied: Of those, the ones that came from kept pages.
         num_cached: Of the prompt's tokens, those that were copied before the first token came.
+        num_charged: Of the prompt's tokens, those that its tenant has paid for; none is paid for twice.
+        turn: The last step that it had a turn in, where not all rows have one in each (`inference.engine.crowd`).
     """
 
     __slots__ = (
+        "account",
         "added_s",
         "admitted_s",
         "chain",
         "first_s",
         "num_cached",
+        "num_charged",
         "num_computed",
         "num_copied",
         "order",
@@ -50,7 +56,10 @@ class Row:
         "slot",
         "state",
         "tokens",
+        "turn",
     )
+
+    account: Tenant
 
     def __init__(self, order: Generate, added_s: float, serial: int) -> None:
         self.order = order
@@ -63,6 +72,8 @@ class Row:
         self.num_computed = 0
         self.num_copied = 0
         self.num_cached = 0
+        self.num_charged = 0
+        self.turn = 0
         self.admitted_s = 0.0
         self.first_s = 0.0
 
@@ -109,6 +120,18 @@ class Row:
         """A segment was computed."""
         self.num_copied += len(part.pages) * PAGE_TOKENS
         self.num_computed = part.start + len(part.tokens)
+
+    @property
+    def num_uncharged(self) -> int:
+        """Tokens of the prompt that its tenant has not paid for."""
+        return max(0, len(self.order.tokens) - self.num_charged)
+
+    def charge(self, part: Segment) -> int:
+        """The prompt's tokens in a segment that are computed for the first time."""
+        end = min(part.start + len(part.tokens), len(self.order.tokens))
+        own = max(0, end - max(part.start, self.num_charged))
+        self.num_charged = max(self.num_charged, end)
+        return own
 
     def first_times_ms(self) -> tuple[float, float]:
         """Waiting for a slot, and from there to the first token."""

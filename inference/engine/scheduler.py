@@ -4,6 +4,10 @@
 running row gives one token, and prompts fill the rest of the budget by rank: by priority, and first come, first
 served within one (`Row.rank`). `preempt` takes slots from rows of lower priority; they wait and go on later.
 
+Rank orders the requests of one tenant. Between tenants it is the least served one's turn
+(`inference.engine.tenants`), one that has less than its share of the slots takes one from who has most beyond it, and
+a tenant with far more rows than the others does not have all of them in each step (`inference.engine.crowd`).
+
 A request is in one of three states, WAITING (no slot), PREFILL (a slot, tokens not yet computed), DECODE (one
 token to compute), and leaves by `commit`, `cancel` or `fail`, which free its slot at once.
 
@@ -14,29 +18,29 @@ the pages when it has a token, which proves that its keys and values are numbers
 from __future__ import annotations
 
 import itertools
-from bisect import insort
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
+from inference.engine.crowd import CROWD_FACTOR, NOBODY, crowd, in_step
 from inference.engine.drain import Drain
-from inference.engine.events import Emitted, Ended, Event, Failed, Preempted, Step, Stored
+from inference.engine.events import Emitted, Ended, Event, Failed, Preempted, Segment, Step, Stored
 from inference.engine.pace import Pace
 from inference.engine.pages import PAGE_TOKENS, PageCache
 from inference.engine.rows import Row, State
 from inference.engine.slots import SlotPool
+from inference.engine.tenants import ANSWER_COST, PROMPT_COST, RANK, Tenants
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from inference.engine.crowd import Crowd
     from inference.engine.orders import Generate
 
 MAX_WAITING = 256
-"""Requests without a slot. One more is refused, or the last of them if that one is of a lower priority."""
+"""Requests without a slot. One more is refused, or the last of them by rank of the tenant that has most of them."""
 GROWTH_TOKENS = 256
 """Room that a row gets beyond what it needs now, where rooms grow: it seldom has to ask for more."""
 AHEAD_TOKENS = 1
 """Beyond its tokens a row needs one place: a device begins the step behind this one before it is planned."""
-_RANK = attrgetter("rank")
 
 
 class Scheduler:
@@ -61,9 +65,11 @@ class Scheduler:
         self._eos_ids = eos_ids
         self._max_waiting = max_waiting
         self._rows: dict[str, Row] = {}
-        self._waiting: list[Row] = []  # by rank
+        self._tenants = Tenants()
+        """Who waits is there, by tenant."""
         self._running: list[str] = []  # in the order of admission
         self._serials = itertools.count()
+        self._turn = 0
         self._drain = Drain()
         self.num_preempted = 0
 
@@ -75,7 +81,7 @@ class Scheduler:
     @property
     def num_waiting(self) -> int:
         """Requests without a slot."""
-        return len(self._waiting)
+        return self._tenants.num_waiting
 
     @property
     def num_running(self) -> int:
@@ -98,7 +104,7 @@ class Scheduler:
 
     def add(self, order: Generate, now: float) -> list[Event]:
         """Let a request in; it waits for a slot. `now` in seconds of any one clock."""
-        self._drain.pass_time(now, is_busy=bool(self._waiting))
+        self._drain.pass_time(now, is_busy=self.num_waiting > 0)
         if order.id in self._rows:
             return [Failed(order.id, "bad_request", "a request with this id is running")]
         row = Row(order, now, next(self._serials))
@@ -107,7 +113,7 @@ class Scheduler:
         events: list[Event] = [] if unlucky is None else [self._turned_away(unlucky)]
         if unlucky is not row:
             self._rows[order.id] = row
-            insort(self._waiting, row, key=_RANK)
+            self._tenants.join(row)
         if unlucky is not None and unlucky is not row:
             self._leave(unlucky.order.id)
         return events
@@ -124,34 +130,44 @@ class Scheduler:
         return [Failed(order_id, code, message, slot)]
 
     def preempt(self, now: float) -> list[Event]:
-        """Take slots from the least urgent rows: for requests of a higher priority, and for rows that must grow.
+        """Take slots: for tenants below their share, for requests of a higher priority, and for rows that must grow.
 
-        To be called before `plan`. A row gives way only to who came within its own bonus for waiting, so it is
-        preempted for a bounded time and then stays.
+        To be called before `plan`. A row gives way to its tenant's only if they came within its own bonus for waiting,
+        so it is preempted for a bounded time and then stays.
         """
-        self._drain.pass_time(now, is_busy=bool(self._waiting))
+        self._drain.pass_time(now, is_busy=self.num_waiting > 0)
         events: list[Event] = []
-        for row in self._waiting[self._num_ready :]:
-            last = max(self._running_rows(), key=_RANK, default=row)
-            if not last.gives_way_to(row):
+        while self.num_waiting > (num_ready := self._num_ready):
+            *ready, row = itertools.islice(self._tenants.in_turn(), num_ready + 1)
+            last = self._giving_way_to(row, ready)
+            if last is None:
                 break
             events += self._suspend(last)
         return events + (self._make_room() if self._slots.grows else [])
 
     def plan(self, now: float) -> Step:
-        """The next step: decode rows by slot first, then prompt chunks by rank."""
-        self._drain.pass_time(now, is_busy=bool(self._waiting))
+        """The next step: decode rows by slot first, then prompt chunks in their turn."""
+        self._drain.pass_time(now, is_busy=self.num_waiting > 0)
         decoding = [row for row in self._running_rows() if row.state is State.DECODE]
-        segments = [row.segment(1) for row in sorted(decoding, key=lambda row: row.slot)]
-        budget = self.pace.prefill_tokens(len(decoding), len(self._running) - len(decoding) + self._num_ready)
-        ahead: set[bytes] = set()
-        for row in self._prefilling(now):
-            if budget <= 0:
-                break
-            if (pages := self._kept_pages(row, ahead)) is not None:
-                segments.append(chunk := row.segment(budget, pages))
-                budget -= len(chunk.tokens)
-        return tuple(segments)
+        prompts = [row for row in self._running_rows() if row.state is State.PREFILL]
+        prompts += itertools.islice(self._tenants.in_turn(), self._num_ready)
+        if self._tenants.is_shared and (split := crowd(self._tenants)).greedy:
+            modest = [row for row in decoding if not split.is_greedy(row)]
+            num_new = sum(not split.is_greedy(row) for row in prompts)
+            if modest or num_new:
+                return self._plan_crowded(decoding, prompts, split, len(modest), num_new, now)
+        budget = self.pace.prefill_tokens(len(decoding), len(prompts))
+        return (*_by_slot(decoding), *self._chunks(prompts, budget, now))
+
+    def _plan_crowded(
+        self, decoding: list[Row], prompts: list[Row], split: Crowd, num_modest: int, num_new: int, now: float
+    ) -> Step:
+        """The modest as if they were alone, with as much of the greedy as lengthens the step by a bounded part."""
+        self._turn += 1
+        chosen = in_step(decoding, split, self.pace, self._turn)
+        beside = self.pace.beside(num_modest, CROWD_FACTOR)
+        budget = self.pace.prefill_tokens(num_modest, num_new) if num_new else beside
+        return (*_by_slot(chosen), *self._chunks(prompts, budget, now, split, beside))
 
     def commit(self, step: Step, tokens: Mapping[str, int], now: float, took_s: float) -> list[Event]:
         """The step was computed in `took_s`; `tokens` has the sampled token of each segment that samples.
@@ -166,8 +182,11 @@ class Scheduler:
         events: list[Event] = []
         for part in step:
             if (row := self._rows.get(part.id)) is not None:
+                if row.state is State.PREFILL:
+                    row.account.serve(row.charge(part) * PROMPT_COST)
                 row.receive(part)
                 if part.samples:
+                    row.account.serve(ANSWER_COST)
                     events += self._take(row, tokens[part.id], now)
         return events
 
@@ -183,8 +202,9 @@ class Scheduler:
                 f"slots held {sorted(held)}, free {self._slots.num_free} of {self._slots.num_slots}"
             )
         self._slots.check()
-        if set(self._rows) != {*(row.order.id for row in self._waiting), *self._running}:
+        if set(self._rows) != {*(row.order.id for row in self._tenants.waiting), *self._running}:
             raise RuntimeError("a request is neither waiting nor running")
+        self._tenants.check(len(self._running))
         self.pages.check()
 
     def _observe(self, step: Step, took_s: float) -> None:
@@ -197,29 +217,64 @@ class Scheduler:
     @property
     def _num_ready(self) -> int:
         """How many of those who wait have room now; nobody goes before one who has none yet."""
-        return self._slots.num_fitting(row.room_tokens(GROWTH_TOKENS) for row in self._waiting)
+        return self._slots.num_fitting(row.room_tokens(GROWTH_TOKENS) for row in self._tenants.in_turn())
 
     def _running_rows(self) -> Iterator[Row]:
         return (self._rows[order_id] for order_id in self._running)
 
-    def _prefilling(self, now: float) -> Iterator[Row]:
-        begun = [row for row in self._running_rows() if row.state is State.PREFILL]
-        for row in sorted([*begun, *self._waiting[: self._num_ready]], key=_RANK):
-            if (
-                row.state is State.WAITING
-                and (slot := self._slots.take(row.room_tokens(GROWTH_TOKENS))) is not None
-            ):
-                self._waiting.remove(row)
-                row.admit(slot, now)
-                self._running.append(row.order.id)
-            yield row
+    def _giving_way_to(self, row: Row, ready: list[Row]) -> Row | None:
+        """Who gives its slot to this one, that waits behind those who are `ready`; None if it goes on waiting.
+
+        While there is no more room, the slots in use are all that there are.
+        """
+        tenant, num_slots = row.account, len(self._running) + len(ready)
+        if self._tenants.is_shared:
+            num_own = tenant.num_running + sum(each.account is tenant for each in ready)
+            greediest = self._tenants.greediest(num_slots, tenant.counter)
+            if greediest is not None and num_own < self._tenants.share(tenant, num_slots):
+                return self._last_running(greediest.name)
+        last = self._last_running(row.order.tenant) if tenant.num_running else None
+        return last if last is not None and last.gives_way_to(row) else None
+
+    def _last_running(self, tenant: str | None = None) -> Row:
+        """The least urgent of a tenant's running rows, or of all."""
+        rows = (row for row in self._running_rows() if tenant is None or row.order.tenant == tenant)
+        return max(rows, key=RANK)
+
+    def _chunks(
+        self, rows: list[Row], budget: int, now: float, split: Crowd = NOBODY, beside: int = 0
+    ) -> Iterator[Segment]:
+        """The next tokens of prompts, in their turn; of the greedy not more than `beside`."""
+        ahead: set[bytes] = set()
+        for row in self._tenants.ordered(rows):
+            most = min(budget, beside) if (is_greedy := split.is_greedy(row)) else budget
+            if budget <= 0:
+                return
+            if most <= 0:
+                continue
+            self._admit(row, now)
+            if (pages := self._kept_pages(row, ahead)) is not None:
+                yield (chunk := row.segment(most, pages))
+                budget -= len(chunk.tokens)
+                beside -= len(chunk.tokens) * is_greedy
+
+    def _admit(self, row: Row, now: float) -> None:
+        """Its slot, if it has none yet."""
+        if (
+            row.state is State.WAITING
+            and (slot := self._slots.take(row.room_tokens(GROWTH_TOKENS))) is not None
+        ):
+            self._tenants.start(row)
+            row.admit(slot, now)
+            self._running.append(row.order.id)
 
     def _make_room(self) -> list[Event]:
         """Room for each running row's next token and the one behind it, the most urgent first."""
         events: list[Event] = []
-        for row in sorted(self._running_rows(), key=_RANK):
+        for row in sorted(self._running_rows(), key=RANK):
             while row.state is not State.WAITING and not self._has_room(row):
-                events += self._suspend(max(self._running_rows(), key=_RANK))
+                greediest = self._tenants.greediest(len(self._running)) if self._tenants.is_shared else None
+                events += self._suspend(self._last_running(greediest.name if greediest else None))
         return events
 
     def _has_room(self, row: Row) -> bool:
@@ -235,13 +290,15 @@ class Scheduler:
         self._running.remove(row.order.id)
         self._slots.give(row.slot)
         row.suspend()
-        insort(self._waiting, row, key=_RANK)
+        self._tenants.stop(row)
         self.num_preempted += 1
         return events
 
     def _last_of(self, new: Row) -> Row:
-        """Who is turned away from a full queue: the last by rank of those who have not begun to answer."""
-        return max((new, *(row for row in self._waiting if not row.num_output)), key=_RANK)
+        """Who is turned away from a full queue: of the tenant with most there the last that has not begun to answer."""
+        tenant = self._tenants.fullest(new)
+        rows = (row for row in (new, *self._tenants.waiting) if row.order.tenant == tenant)
+        return max((row for row in rows if not row.num_output), key=RANK)
 
     def _turned_away(self, row: Row) -> Failed:
         retry_after_s = self._drain.wait_s(self.num_waiting)
@@ -304,11 +361,16 @@ class Scheduler:
 
     def _leave(self, order_id: str) -> int | None:
         row = self._rows.pop(order_id)
+        self._tenants.leave(row, is_waiting=row.state is State.WAITING)
         if row.state is State.WAITING:
-            self._waiting.remove(row)
             return None
-        if self._waiting:
+        if self.num_waiting:
             self._drain.depart()
         self._running.remove(order_id)
         self._slots.give(row.slot)
         return row.slot
+
+
+def _by_slot(rows: list[Row]) -> Iterator[Segment]:
+    """Their next token each, in the order of their slots."""
+    return (row.segment(1) for row in sorted(rows, key=lambda row: row.slot))

@@ -68,9 +68,15 @@ class Serving(RuleBasedStateMachine):
         assert bool(events) == was_full
         for event in events:
             assert (event.code, self.told[event.id]) == ("overloaded", [])
-            assert self.alive[event.id].priority >= priority
+            out = self.alive[event.id]
+            assert out.priority >= priority if out.tenant == tenant else self.num_waiting(out.tenant) > 1
+            assert self.num_waiting(tenant) <= max(self.num_waiting(out.tenant), 1)
             assert 1 <= event.retry_after_s <= 60
         self.hear(events)
+
+    def num_waiting(self, tenant):
+        """Before a request was turned away, the new one included where it is still to come in."""
+        return sum(row.order.tenant == tenant for row in self.one._tenants.waiting)
 
     @rule(number=st.integers(0, 30))
     def add_again(self, number):
