@@ -40,7 +40,10 @@ if TYPE_CHECKING:
     from wire.http1 import Headers
     from wire.serve import Handler
 
-LIMITS: Final = Limits(slash_prefixes=("/v1/models/",))
+LIMITS: Final = Limits(
+    slash_prefixes=("/v1/models/",),
+    total_s=900.0,  # a body at its slowest, a request's own deadline of 600 s, and room
+)
 ALT_SVC_S: Final = 60  # a client comes back to the anycast address this often, to hear of a nearer POP
 PATIENCE: Final = Patience()
 DRAIN_S: Final = 20.0  # running answers may end; most streams are shorter

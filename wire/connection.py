@@ -25,6 +25,7 @@ FAREWELL_S = (
 LINGER_S = 5.0  # how long a refused client may go on sending before the reset that could hide our answer
 LINGER_BYTES = 64 * 1024 * 1024  # and how much: many clients read only when they have sent everything
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: a close is a reset, and never the end of an answer
+FULL_S = 0.5  # how long one too many may stay to hear that it is
 FULL = "Too many connections; try again shortly."
 SLOW_HEAD = "The request head took too long to arrive."
 SLOW_BODY = "The request body arrives too slowly."
@@ -58,6 +59,7 @@ class Connection(asyncio.Protocol):
         self._stalled: tuple[int, float] | None = (
             None  # (unsent bytes, since loop time) while writes are paused
         )
+        self._paused = (0, 0.0)  # the same when they were
 
     # asyncio.Protocol --------------------------------------------------------------------------------------
 
@@ -69,11 +71,11 @@ class Connection(asyncio.Protocol):
         self._address = str(peername[0]) if peername else ""
         self._deadline = self._loop.time() + self._limits.head_s
         admitted = self._roster.admit(self, self._address)
-        if self._is_stranger():
+        if self._is_stranger() or (not admitted and self._roster.is_flooded(self._address)):
             self.cut()
         elif not admitted:
-            self._say(Refusal(503, "overloaded", FULL, "server_error", retry_after_s=1))
-            self._close()
+            self._refuse(Refusal(503, "overloaded", FULL, "server_error", retry_after_s=1))
+            self._deadline = self._loop.time() + FULL_S
         elif self._roster.met is not None:
             self._roster.met(self._transport, self._address)
 
@@ -108,7 +110,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The peer reads slower than the handler writes."""
         self._drain = self._loop.create_future()
-        self._stalled = (self._transport.get_write_buffer_size(), self._loop.time())
+        self._stalled = self._paused = (self._transport.get_write_buffer_size(), self._loop.time())
 
     def resume_writing(self) -> None:
         """The peer caught up."""
@@ -225,6 +227,8 @@ class Connection(asyncio.Protocol):
         elif exchange is not None and self._linger_bytes_left is None:
             if exchange.body_rate_missed(self._limits.body_bytes_per_s, self._limits.body_grace_s):
                 exchange.feed_end(Refusal(408, "bad_request", SLOW_BODY))
+            elif self._limits.total_s is not None and exchange.age_s() > self._limits.total_s:
+                self.cut()
         elif now >= self._deadline:
             if self._linger_bytes_left is not None:
                 self.cut()
@@ -393,7 +397,10 @@ class Connection(asyncio.Protocol):
         left = self._transport.get_write_buffer_size()
         if left != unsent:
             self._stalled = (left, now)
-        return left == unsent and now - since > self._limits.write_stall_s
+        unsent_then, then = self._paused
+        paused_s, stall_s = now - then, self._limits.write_stall_s
+        is_slow = unsent_then - left < self._limits.write_bytes_per_s * paused_s
+        return (left == unsent and now - since > stall_s) or (is_slow and paused_s > stall_s)
 
     async def _flushed(self) -> None:
         """Wait until the kernel has every queued byte."""

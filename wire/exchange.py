@@ -97,6 +97,10 @@ class Exchange:
         if self._fed is not None:
             self._fed.set()
 
+    def age_s(self) -> float:
+        """Seconds since the head was complete."""
+        return time.perf_counter() - self.started
+
     def body_rate_missed(self, bytes_per_s: float, grace_s: float) -> bool:
         """True if a handler has waited over `grace_s` for the body, and less than `bytes_per_s` came."""
         if self._waiting_since is None:

@@ -29,8 +29,16 @@ class Limits:
     body_bytes_per_s: float = 16 * KIB  # slower than this while a handler waits is an attack or a dead link
     body_grace_s: float = 5.0  # TCP slow start and one lost packet are forgiven
     write_stall_s: float = 60.0  # a peer that takes no byte of its answer for so long is gone
+    write_bytes_per_s: float = (
+        4 * KIB
+    )  # slower than this for write_stall_s, with answer bytes waiting, is an attack
+    total_s: float | None = (
+        None  # one request and its answer, whatever happens; whoever serves has its own before
+    )
     max_connections: int = 8192  # file descriptors: one client and one upstream each stays under 20k
-    max_per_address: int = 2048  # one address may be a whole NAT or the loopback of a test bench
+    max_per_address: int = (
+        2048  # of IPv6 each /64; one address may be a whole NAT or the loopback of a test bench
+    )
     read_buffer_bytes: int = 256 * KIB  # body bytes held for a handler before the peer is made to wait
     write_buffer_bytes: int = (
         256 * KIB

@@ -2,13 +2,19 @@
 
 import asyncio
 import email.utils
+import ipaddress
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from wire.exchange import Exchange
 from wire.limits import Limits
+
+FLOOD_SHARE = 1 / 8  # above a cap those up to this share of it are told so; on more nothing is spent
+FLOOD_FEW = 8
+SITE_BYTES = 8  # of an IPv6 address: whoever has one address has the /64 that it is in
 
 Handler = Callable[[Exchange], Awaitable[None]]
 Met = Callable[[asyncio.Transport, str], None]
@@ -41,7 +47,8 @@ class Roster:
     met: Met | None = None
     only_uid: int | None = None  # set on a Unix socket: whose processes may connect
     members: set[Member] = field(default_factory=set)
-    num_by_address: dict[str, int] = field(default_factory=dict)
+    num_by_site: Counter[str] = field(default_factory=Counter)
+    arriving: Counter[str] = field(default_factory=Counter)  # by site: in their TLS handshake
     draining: bool = False
     emptied: asyncio.Event = field(default_factory=asyncio.Event)
     date: str = ""
@@ -52,16 +59,49 @@ class Roster:
 
     def admit(self, member: Member, address: str) -> bool:
         """Count a new connection in; False if a cap is reached (it is counted all the same)."""
-        num = self.num_by_address[address] = self.num_by_address.get(address, 0) + 1
+        here = site(address)
+        self.num_by_site[here] += 1
         self.members.add(member)
-        fits = len(self.members) <= self.limits.max_connections and num <= self.limits.max_per_address
-        return fits and not self.draining
+        limits = self.limits
+        fits = len(self.members) <= limits.max_connections
+        return fits and self.num_by_site[here] <= limits.max_per_address
 
     def leave(self, member: Member, address: str) -> None:
         """Count a lost connection out."""
         self.members.discard(member)
-        left = self.num_by_address.pop(address, 1) - 1
-        if left:
-            self.num_by_address[address] = left
+        _count_out(self.num_by_site, site(address))
         if not self.members:
             self.emptied.set()
+
+    def is_flooded(self, address: str) -> bool:
+        """True if so many are here, or on the way, that not even a refusal is worth what it costs."""
+        here, limits = site(address), self.limits
+        num_here = self.num_by_site[here] + self.arriving[here]
+        num = len(self.members) + self.arriving.total()
+        return num > _flood(limits.max_connections) or num_here > _flood(limits.max_per_address)
+
+    def begin_arrival(self, address: str) -> None:
+        """A connection is taken, and its handshake begins."""
+        self.arriving[site(address)] += 1
+
+    def end_arrival(self, address: str) -> None:
+        """It is a member now, or gone."""
+        _count_out(self.arriving, site(address))
+
+
+def site(address: str) -> str:
+    """Whose connection it is: an IPv4 address, or the /64 of an IPv6 one."""
+    if ":" not in address:
+        return address
+    parsed = ipaddress.IPv6Address(address)
+    return str(parsed.ipv4_mapped or parsed.packed[:SITE_BYTES].hex())
+
+
+def _flood(cap: int) -> float:
+    return cap * (1 + FLOOD_SHARE) + FLOOD_FEW
+
+
+def _count_out(num: Counter[str], name: str) -> None:
+    num[name] -= 1
+    if num[name] <= 0:
+        del num[name]

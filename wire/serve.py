@@ -5,24 +5,24 @@ import os
 import socket
 import ssl
 
-from wire.connection import Connection
 from wire.exchange import Disconnected, Exchange
 from wire.limits import DEFAULT_LIMITS, Limits
 from wire.roster import Handler, Met, Roster
+from wire.welcome import Welcome, bound
 
 __all__ = ["DEFAULT_LIMITS", "Disconnected", "Exchange", "Handler", "Limits", "Met", "Server"]
 
 SWEEP_S = 0.5  # how late a deadline may be enforced, at most
-BACKLOG = 1024  # connections the kernel holds while the loop is busy
+LAST_CALL_S = 0.3  # a round trip around the Earth: a request may be on its way when a drain begins
 
 
 class Server:
     """One listener. `await Server.start(...)`; `port` is the bound one (useful when 0 was asked for)."""
 
-    def __init__(self, roster: Roster, listener: asyncio.Server, port: int) -> None:
+    def __init__(self, roster: Roster, welcome: Welcome, port: int) -> None:
         self.port = port
         self._roster = roster
-        self._listener = listener
+        self._welcome = welcome
         self._sweeper = asyncio.get_running_loop().create_task(self._sweep())
 
     @classmethod
@@ -41,17 +41,8 @@ class Server:
         A Refusal the handler raises before `start` becomes its response, any other exception a plain 500 (and
         is logged); after `start` the connection is cut. Raises OSError if the address cannot be bound.
         """
-        roster = Roster(handler, limits, met)
-        roster.tick()
-        listener = await asyncio.get_running_loop().create_server(
-            lambda: Connection(roster),
-            host,
-            port,
-            ssl=tls,
-            ssl_handshake_timeout=None if tls is None else limits.handshake_s,
-            backlog=BACKLOG,
-        )
-        return cls(roster, listener, listener.sockets[0].getsockname()[1])
+        sock = await bound(host, port)
+        return await cls._open(Roster(handler, limits, met), sock, sock.getsockname()[1], tls)
 
     @classmethod
     async def start_unix(
@@ -61,11 +52,16 @@ class Server:
 
         Answers may carry descriptors there (`Exchange.send_descriptors`). Whoever bound the name removes it.
         """
-        roster = Roster(handler, limits, only_uid=os.geteuid())
+        return await cls._open(Roster(handler, limits, only_uid=os.geteuid()), listener, 0, None)
+
+    @classmethod
+    async def _open(
+        cls, roster: Roster, sock: socket.socket, port: int, tls: ssl.SSLContext | None
+    ) -> "Server":
         roster.tick()
-        loop = asyncio.get_running_loop()
-        server = await loop.create_unix_server(lambda: Connection(roster), sock=listener, backlog=BACKLOG)
-        return cls(roster, server, 0)
+        welcome = Welcome(sock, roster, tls)
+        await welcome.open()
+        return cls(roster, welcome, port)
 
     @property
     def num_connections(self) -> int:
@@ -73,23 +69,36 @@ class Server:
         return len(self._roster.members)
 
     async def drain(self, deadline_s: float) -> None:
-        """Stop listening, let running exchanges finish within `deadline_s` seconds, cut the rest."""
-        self._listener.close()
+        """Stop listening, let running exchanges finish within `deadline_s` seconds, cut the rest.
+
+        Every answer from now on says that it is the last of its connection. Those who have connected, or whose
+        request is on its way, are still served: they have LAST_CALL_S.
+        """
         self._roster.draining = True
-        for connection in tuple(self._roster.members):
-            connection.close_if_idle()
+        self._welcome.close()
         try:
             async with asyncio.timeout(deadline_s):
+                await self._last_call()
                 await self._emptied()
         except TimeoutError:
             pass
         await self.close()
 
+    async def _last_call(self) -> None:
+        """Let the silent ones go once what they may have sent has had the time to come."""
+        await self._welcome.settled()
+        if self._roster.members:
+            await asyncio.sleep(LAST_CALL_S)
+            for _ in range(2):  # and if this process did not run meanwhile, what came is read first
+                await asyncio.sleep(0)
+        for connection in tuple(self._roster.members):
+            connection.close_if_idle()
+
     async def close(self) -> None:
         """Stop listening and cut every connection; returns when the last handler has ended."""
-        self._listener.close()
         self._roster.draining = True
         self._sweeper.cancel()
+        await self._welcome.give_up()
         tasks = [c.task for c in self._roster.members if c.task is not None]
         for connection in tuple(self._roster.members):
             connection.cut()
@@ -105,6 +114,7 @@ class Server:
         """Enforce all deadlines: one timer for the listener instead of several per request."""
         limits = self._roster.limits
         shortest = min(limits.head_s, limits.idle_s, limits.body_grace_s, limits.write_stall_s)
+        shortest = min(shortest, limits.total_s or shortest)
         pause = min(SWEEP_S, max(shortest / 4, 0.01))
         loop = asyncio.get_running_loop()
         while True:

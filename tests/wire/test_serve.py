@@ -379,6 +379,36 @@ async def test_slow_heads_idle_connections_and_slow_bodies_are_dropped():
             await client.close()
 
 
+async def test_nothing_outlives_the_total_deadline():
+    """The wall behind every other: a handler that never ends, and a body that comes just fast enough."""
+    ended = []
+
+    async def handler(exchange):
+        try:
+            if exchange.head.method == "PUT":
+                await exchange.read_body(10**9)
+            await exchange.start(200, ())
+            while True:
+                await exchange.write(b"x")
+                await asyncio.sleep(0.02)
+        finally:
+            ended.append(exchange.head.method)
+
+    async with serving(handler, limits=Limits(total_s=0.2)) as server:
+        endless, fed = await Client.open(server), await Client.open(server)
+        endless.send(GET % b"")
+        fed.send(b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000000\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while len(ended) < 2:
+                fed.send(b"x" * 65536)
+                await fed.writer.drain()
+                await asyncio.sleep(0.01)
+        await until(lambda: sorted(ended) == ["GET", "PUT"])
+        await until(lambda: server.num_connections == 0)
+        for client in (endless, fed):
+            await client.close()
+
+
 async def test_a_slow_handler_is_not_the_clients_fault():
     async def handler(exchange):
         async for _ in exchange.body():
@@ -406,6 +436,61 @@ async def test_caps_answer_503_before_parsing():
         assert (await again.answer())[0] == 200
         await again.close()
         await clients[1].close()
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_one_too_many_is_told_so_whatever_it_sent(tls, secure):
+    """With its bytes unread a plain close would be a reset, and the answer lost."""
+    options = {"ssl": tls[1], "server_hostname": "localhost"} if secure else {}
+    async with serving(hello, limits=Limits(max_connections=1), tls=tls[0] if secure else None) as server:
+        first, second = await Client.open(server, **options), await Client.open(server, **options)
+        second.send(b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000)
+        await second.writer.drain()
+        await asyncio.sleep(0.05)
+        status, headers, body = await second.answer()
+
+        assert (status, headers["retry-after"], headers["connection"]) == (503, "1", "close")
+        assert json.loads(body)["error"]["code"] == "overloaded"
+        assert await second.rest() == b"", "and is let go"
+        first.send(GET % b"x")
+        assert (await first.answer())[0] == 200
+        await first.close()
+        await second.close()
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_of_a_flood_nothing_is_kept(tls, secure):
+    """Handshakes that never go on count as connections do."""
+    limits = Limits(max_per_address=16)
+    async with serving(hello, limits=limits, tls=tls[0] if secure else None) as server:
+        crowd = [await Client.open(server) for _ in range(60)]
+        num_kept = 16 * 9 / 8 + 8
+        gone = [asyncio.ensure_future(client.reader.read()) for client in crowd]
+        await until(lambda: sum(each.done() for each in gone) >= 60 - num_kept - 1)
+        assert server.num_connections <= num_kept + 1
+        for task in gone:
+            task.cancel()
+        await asyncio.gather(*gone, return_exceptions=True)
+        for client in crowd:
+            await client.close()
+        await until(lambda: server.num_connections == 0)
+        options = {"ssl": tls[1], "server_hostname": "localhost"} if secure else {}
+        again = await Client.open(server, **options)
+        again.send(GET % b"x")
+        assert (await again.answer())[0] == 200
+        await again.close()
+
+
+async def test_a_silent_handshake_has_a_deadline(tls):
+    async with serving(hello, limits=Limits(handshake_s=0.1), tls=tls[0]) as server:
+        silent, odd = await Client.open(server), await Client.open(server)
+        odd.send(GET % b"no TLS")
+
+        assert await silent.rest() == b""
+        with contextlib.suppress(ConnectionResetError):
+            await odd.rest()
+        await silent.close()
+        await odd.close()
 
 
 async def test_a_slow_reader_stops_the_handler_not_the_memory():
@@ -445,6 +530,30 @@ async def test_a_stalled_reader_is_cut():
     async with serving(handler, limits=Limits(write_stall_s=0.1)) as server:
         client = await Client.open(server, limit=1000)
         client.send(GET % b"")
+        await asyncio.wait_for(ended.wait(), 30)
+        await client.close()
+
+
+async def test_a_reader_that_only_sips_is_cut_too():
+    """Each sip is a sign of life, but no client is that slow."""
+    ended = asyncio.Event()
+
+    async def handler(exchange):
+        try:
+            await exchange.start(200, (), length=2**30)
+            while True:
+                await exchange.write(b"x" * 65536)
+        finally:
+            ended.set()
+
+    limits = Limits(write_stall_s=0.2, write_bytes_per_s=2**30)
+    async with serving(handler, limits=limits) as server:
+        client = await Client.open(server, limit=1000)
+        client.send(GET % b"")
+        with contextlib.suppress(ConnectionError):
+            while not ended.is_set():
+                await client.reader.read(65536)
+                await asyncio.sleep(0.01)
         await asyncio.wait_for(ended.wait(), 30)
         await client.close()
 
@@ -575,6 +684,53 @@ async def test_drain_lets_running_answers_finish():
             await Client.open(server)
         await busy.close()
         await idle.close()
+
+
+def bare(server, tls=None):
+    """A connection of which the server's loop, which runs in this thread, has not heard."""
+    sock = socket.create_connection(("127.0.0.1", server.port))
+    return sock if tls is None else tls.wrap_socket(sock, server_hostname="localhost")
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_a_drain_serves_those_who_have_connected(tls, secure):
+    """The kernel took their connections: a listener that just closes would have it reset them."""
+
+    def ask(sock):
+        if secure:
+            sock = tls[1].wrap_socket(sock, server_hostname="localhost")
+        with sock:
+            sock.sendall(GET % b"x")
+            return sock.recv(65536).lower()
+
+    async with serving(hello, tls=tls[0] if secure else None) as server:
+        fresh = [bare(server) for _ in range(8)]
+        draining = asyncio.ensure_future(server.drain(60))
+        for answer in await asyncio.gather(*(asyncio.to_thread(ask, sock) for sock in fresh)):
+            assert answer.startswith(b"http/1.1 200")
+            assert b"connection: close" in answer
+        await asyncio.wait_for(draining, 60)
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_a_drain_serves_what_an_idle_connection_has_sent(tls, secure):
+    def ask(sock):
+        sock.sendall(GET % b"x")
+        return sock.recv(65536)
+
+    async with serving(hello, tls=tls[0] if secure else None) as server:
+        kept = [await asyncio.to_thread(bare, server, tls[1] if secure else None) for _ in range(4)]
+        for sock in kept:
+            assert (await asyncio.to_thread(ask, sock)).startswith(b"HTTP/1.1 200")
+        draining = asyncio.ensure_future(server.drain(60))
+        for sock in kept[:2]:
+            sock.sendall(GET % b"x")
+        for sock in kept[:2]:
+            assert (await asyncio.to_thread(sock.recv, 65536)).startswith(b"HTTP/1.1 200")
+        for sock in kept:
+            assert await asyncio.to_thread(sock.recv, 1) == b"", "the silent ones are let go"
+            sock.close()
+        await asyncio.wait_for(draining, 60)
 
 
 async def test_drain_cuts_what_outlives_it():

@@ -12,6 +12,7 @@ from wire.dial import DialError
 from wire.heads import RequestHead, response_head_bytes, without_hop_headers
 from wire.http1 import RequestGate
 from wire.refusal import Refusal
+from wire.roster import site
 from wire.timing import Phases, parse_receipt, parse_server_timing
 
 
@@ -160,3 +161,20 @@ def test_a_head_with_other_headers_looks_them_up_in_those():
     head = message.head.with_headers((("x-id", "new"),))
 
     assert (head.get("x-id"), head.get("host")) == ("new", None)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_same"),
+    [
+        ("192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("2001:db8::1", "2001:db8::ffff:1", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("::ffff:192.0.2.1", "192.0.2.1", True),
+        ("fe80::1%eth0", "fe80::2", True),
+        ("", "", True),
+    ],
+)
+def test_whose_connection_it_is(one, other, is_same):
+    """Who has one IPv6 address has 2^64 of them."""
+    assert (site(one) == site(other)) is is_same
