@@ -12,6 +12,7 @@ from wire.flow import in_task
 from wire.http1 import Headers, ResponseHead
 from wire.keepalive import notice_loss
 from wire.outgoing import Outgoing
+from wire.resolve import Name
 from wire.upstream import DialError, Phase, Upstream
 
 __all__ = ["Answer", "DialError", "Phase", "Pool", "split_address"]
@@ -152,6 +153,7 @@ class Pool:
         """
         self.host = host
         self.port = port
+        self._name = Name(host, port)
         self._path = path
         self._tls = tls
         self._server_name = (server_name or host) if tls is not None else None
@@ -267,17 +269,31 @@ class Pool:
                 if self._path is not None:
                     _, upstream = await loop.create_unix_connection(Upstream, self._path)
                 else:
-                    transport, upstream = await loop.create_connection(
-                        Upstream, self.host, self.port, ssl=self._tls, server_hostname=self._server_name
-                    )
-                    if self._lost_s is not None:
-                        notice_loss(transport, self._lost_s)
+                    upstream = await self._connect_tcp()
         except TimeoutError:
             raise DialError("connect", 0, f"no connection within {connect_s} s", timed_out=True) from None
         except OSError as error:  # ssl.SSLError is one too
             raise DialError("connect", 0, str(error)) from error
         self._busy.add(upstream)
         return upstream
+
+    async def _connect_tcp(self) -> Upstream:
+        """To the first address of the name that takes it. Raises OSError."""
+        loop, addresses = asyncio.get_running_loop(), await self._name.addresses()
+        for address in addresses:
+            try:
+                transport, upstream = await loop.create_connection(
+                    Upstream, address, self.port, ssl=self._tls, server_hostname=self._server_name
+                )
+            except OSError:
+                self._name.doubt()
+                if address == addresses[-1]:
+                    raise
+                continue
+            if self._lost_s is not None:
+                notice_loss(transport, self._lost_s)
+            return upstream
+        raise OSError(f"{self.host} has no address")
 
     async def _exchange(
         self,

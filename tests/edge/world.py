@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from edge.run import EdgeSettings, run
 from regions.map import KeyGrant, ModelRow, PolicyRow, RegionRow, RolloutState, Tier
@@ -105,6 +106,8 @@ class FakeRegion:
     script: object = answers
     models: dict = field(default_factory=lambda: {MODEL: served()})
     policy: dict = field(default_factory=dict)  # what it signs beside keys
+    tls: object = None
+    host: str = "127.0.0.1"  # as the edge is told it
 
     def __post_init__(self):
         self.key = signing_key(hashlib.sha256(self.name.encode()).digest())
@@ -116,7 +119,7 @@ class FakeRegion:
         self._said = asyncio.Event()
 
     async def start(self):
-        self.server = await Server.start(self._serve, "127.0.0.1", self.port)
+        self.server = await Server.start(self._serve, "127.0.0.1", self.port, tls=self.tls)
         self.port = self.server.port
 
     async def kill(self):
@@ -180,9 +183,21 @@ class World:
     """`regions` by name; `ask` speaks to the edge as a user would."""
 
     def __init__(
-        self, state, certificate, *, names=("iad", "fra"), s3_upstream="127.0.0.1:9", wait=True, **settings
+        self,
+        state,
+        certificate,
+        *,
+        names=("iad", "fra"),
+        s3_upstream="127.0.0.1:9",
+        wait=True,
+        region_tls=None,
+        hosts=MappingProxyType({}),
+        **settings,
     ):
-        self.regions = {name: FakeRegion(name, home=name == "iad") for name in names}
+        self.regions = {
+            name: FakeRegion(name, name == "iad", tls=region_tls, host=hosts.get(name, "127.0.0.1"))
+            for name in names
+        }
         self._cert, self._key, ca = certificate
         self._tls = client_context(ca)
         self._state, self._s3_upstream, self._wait, self._changes = state, s3_upstream, wait, settings
@@ -214,7 +229,7 @@ class World:
             admin=("127.0.0.1", free["admin"]),
             cert=self._cert,
             key=self._key,
-            regions={name: f"127.0.0.1:{region.port}" for name, region in self.regions.items()},
+            regions={name: f"{region.host}:{region.port}" for name, region in self.regions.items()},
             public_keys={name: public_bytes(region.key) for name, region in self.regions.items()},
             home="iad",
             s3_upstream=self._s3_upstream,
