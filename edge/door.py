@@ -25,10 +25,12 @@ if TYPE_CHECKING:
     from edge.feed import Feed
     from edge.orders import Orders
     from edge.patience import Patiences
+    from edge.quota import Quotas, Use
     from edge.rate import Buckets
     from edge.relay import Relay
     from edge.room import Room
     from edge.route import Chooser
+    from regions.ask import Ask
     from wire.exchange import Exchange
     from wire.http1 import Headers, RequestHead
     from wire.metrics import Metrics
@@ -45,11 +47,12 @@ KEY_PATHS: Final[Mapping[Action, str]] = {
 
 
 class Bounds(NamedTuple):
-    """What all listeners of one edge share: how long it waits, what it repeats, what it holds, and what it counts."""
+    """What all listeners of one edge share: patience, repeats, what is held, what keys may use, and what is counted."""
 
     patiences: Patiences
     budgets: Budgets
     room: Room
+    quotas: Quotas
     metrics: Metrics
 
 
@@ -76,7 +79,7 @@ class Door:
         self._chooser = chooser
         self._relay = relay
         self._orders = orders
-        self._patiences, self._budgets, self._room, self._metrics = bounds
+        self._patiences, self._budgets, self._room, self._quotas, self._metrics = bounds
         self._pinned = pinned
         self._says = says
         self._admissions = Admissions(routes)
@@ -103,7 +106,7 @@ class Door:
         wait_s = self._buckets.take(admission.digest, now) if admission.digest else None
         if wait_s is not None:
             text = "This key asks too often; wait as Retry-After says."
-            raise Refusal(429, "rate_limited", text, "rate_limit_error", retry_after_s=wait_s)
+            raise Refusal(429, "rate_limit_exceeded", text, "requests", retry_after_s=wait_s)
 
     async def _do(self, exchange: Exchange, admission: Admission, request_id: str) -> None:
         snapshot, values, own = self._feed.snapshot, admission.values, (*self._says, (REQUEST_ID, request_id))
@@ -146,6 +149,29 @@ class Door:
         if not admission.grant.names(ask.model):
             raise unknown_model(ask.model, None if self._pinned is None else frozenset({self._pinned}))
         phases.mark("read")
+        quota = admission.grant.quota
+        if not quota.is_bounded:
+            await self._sent(exchange, admission, ask, body, request_id, phases, now)
+            return
+        use = await self._quotas.enter(admission.digest, quota, ask, now)
+        phases.mark("quota")
+        loop = asyncio.get_running_loop()
+        try:
+            await self._sent(exchange, admission, ask, body, request_id, phases, loop.time(), use)
+        finally:
+            use.end(exchange.status or 0, loop.time())
+
+    async def _sent(
+        self,
+        exchange: Exchange,
+        admission: Admission,
+        ask: Ask,
+        body: bytes,
+        request_id: str,
+        phases: Phases,
+        now: float,
+        use: Use | None = None,
+    ) -> None:
         asker = Asker(admission.grant.tenant, exchange.head, body)
         decision = self._chooser.choose(ask, self._pinned, now, asker)
         phases.mark("route")
@@ -162,7 +188,8 @@ class Door:
             patience,
             self._budgets.of(ask.model, now),
             self._room,
-            self._says,
+            self._says if use is None else (*self._says, *use.headers),
+            use,
         )
 
         def aside() -> None:

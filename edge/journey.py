@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from regions.map import ASK, DEADLINE_MS, REGION, REQUEST_ID, ROUTE, TENANT, WAIT_S
+from regions.map import ASK, DEADLINE_MS, REGION, REQUEST_ID, ROUTE, TENANT, WAIT_S, WEIGHT
 from wire.dialect import id_headers
 from wire.http1 import without_hop_headers
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edge.admit import Admission
     from edge.budget import Budget
     from edge.patience import Patience
+    from edge.quota import Use
     from edge.room import Room
     from edge.route import Decision
     from edge.setback import Setback
@@ -29,7 +30,10 @@ _OWN: Final = frozenset({"server", "content-length", "server-timing", REQUEST_ID
 
 @dataclass(slots=True)
 class Journey:
-    """One admitted inference request on its way; `deadline` is loop time, `says` are headers of any answer."""
+    """One admitted inference request on its way.
+
+    `deadline` is loop time, `says` are headers of any answer, and `use` hears what the answer used of a quota.
+    """
 
     exchange: Exchange
     admission: Admission
@@ -43,6 +47,7 @@ class Journey:
     budget: Budget
     room: Room
     says: Headers = ()
+    use: Use | None = None
     setbacks: list[Setback] = field(default_factory=list)
     _terms: str = ""
 
@@ -76,7 +81,7 @@ class Journey:
 
     def request_headers(self, ours: Headers, left_s: float) -> Headers:
         """A new head for the region: `ours`, and nothing of the client's but what is named here."""
-        head = self.exchange.head
+        head, weight = self.exchange.head, self.admission.grant.quota.weight
         wait = head.get(WAIT_S)
         return (
             *ours,
@@ -86,6 +91,7 @@ class Journey:
             (ASK, self.ask.header()),
             (DEADLINE_MS, str(int(left_s * 1000))),
             *(((WAIT_S, wait),) if wait is not None else ()),
+            *(((WEIGHT, str(weight)),) if weight != 1 else ()),
         )
 
     def answer_headers(

@@ -32,6 +32,8 @@ async def pass_back(journey: Journey, region: str, answer: Answer) -> Setback | 
     if answer.connect_s:  # on a new connection its making is a phase of its own
         journey.phases.add("connect", answer.connect_s * 1000)
         journey.phases.add("first_byte", -answer.connect_s * 1000)
+    if journey.use is not None:
+        journey.use.heard(answer.head)
     try:
         return await _by_kind(journey, region, answer)
     finally:

@@ -18,6 +18,7 @@ from edge.figures import EdgeFigures
 from edge.holdoff import Holdoffs
 from edge.orders import Orders
 from edge.patience import Patience, Patiences
+from edge.quota import Quotas
 from edge.rate import BURST, RATE_PER_S, Buckets
 from edge.reach import Reach
 from edge.relay import Relay
@@ -113,7 +114,7 @@ class _Edge:
         room = Room(settings.max_held_requests, settings.max_held_bytes)
         figures = EdgeFigures(metrics, room)
         patiences = Patiences(settings.patience, settings.special_patience)
-        self._bounds = Bounds(patiences, Budgets(), room, figures.metrics)
+        self._bounds = Bounds(patiences, Budgets(), room, Quotas(), figures.metrics)
         self._chooser = Chooser(self.feed, self.reaches, wan, holdoffs)
         self._relay = Relay(self.reaches, token, figures, holdoffs)
         self._orders = Orders(

@@ -55,6 +55,8 @@ class Stream:
         block = self._ending.pass_on(block)
         if not block:
             return None
+        if self._journey.use is not None:
+            self._journey.use.saw(block)
         if not self._committed and (data := first_event(block)) is not None:
             code = error_code(data)
             if code in REPLAYABLE_CODES and self._journey.may_replay():

@@ -26,6 +26,7 @@ MAX_BODY_BYTES: Final = 1 << 20  # replays need it in memory; a prompt of about 
 MAX_OBJECTS: Final = 200_000  # each costs a call of 0.3 us while the loop waits; 512 messages are 2,000
 CHARS_PER_TOKEN: Final = 4  # of English text; the choice needs the order of magnitude
 MAX_TOKEN_CHARS: Final = 128  # longest token of the vocabularies in use (GPT-2 has 128 spaces in one)
+UNSAID_TOKENS: Final = 256  # of an answer whose request has no bound: about what a chat's has
 MAX_PROMPT_DEPTH: Final = 3  # messages of parts, or a batch of token lists
 _SAID: Final = re.compile(r"([^ ]{1,161}) ([01]) ([0-9]{1,9}) ([0-9]{1,9})")  # as Ask.header writes it
 
@@ -66,13 +67,15 @@ class Ask(NamedTuple):
     """One inference request: its model, whether its answer streams, and how long its prompt is.
 
     `prompt_tokens` is an estimate. `least_tokens` is a bound from below: what exceeds the model's length by this
-    bound is refused at once; the exact count is the node's.
+    bound is refused at once; the exact count is the node's. `answer_tokens` is what the answer may have, by its own
+    word or `UNSAID_TOKENS`; only the edge asks, for the key's quota.
     """
 
     model: str
     stream: bool
     prompt_tokens: int
     least_tokens: int
+    answer_tokens: int = 0
 
     def header(self) -> str:
         """The value of `x-nearfield-ask`, as `said` reads it."""
@@ -105,10 +108,19 @@ def read_ask(path: str, body: bytes, aliases: Mapping[str, str] = NO_ALIASES) ->
     stream = document.get("stream") is True and "generate" in kinds and is_bounded
     prompt = document.get(field)
     messages = document.get("messages", prompt if field == "input" and _has_messages(prompt) else None)
+    answer = _answer_tokens(document) if "generate" in kinds and is_bounded else 0
     if isinstance(messages, list):
-        return Ask(model, stream, *_of_messages(messages))
+        return Ask(model, stream, *_of_messages(messages), answer)
     about = max(1, _tokens_of(prompt, MAX_PROMPT_DEPTH))
-    return Ask(model, stream, about, _least_of(prompt, MAX_PROMPT_DEPTH))
+    return Ask(model, stream, about, _least_of(prompt, MAX_PROMPT_DEPTH), answer)
+
+
+def _answer_tokens(document: dict[str, Any]) -> int:
+    """What all choices together may have. A value that is no count is the node's to refuse."""
+    said, number = document.get("max_tokens"), document.get("n")  # chat's newer name, and that of responses:
+    said = said or document.get("max_completion_tokens") or document.get("max_output_tokens")
+    most = said if isinstance(said, int) and said > 0 else UNSAID_TOKENS
+    return most * (number if isinstance(number, int) and number > 1 else 1)
 
 
 @lru_cache(maxsize=4_096)  # as many models as a row holds

@@ -36,6 +36,8 @@ MAX_LEFT_OUT: Final = 32  # files named as left out in a row; the bucket's statu
 # Headers between hops (edge -> gateway -> node and back). Lower case, as wire/ has them.
 REQUEST_ID: Final = "x-request-id"
 TENANT: Final = "x-nearfield-tenant"
+WEIGHT: Final = "x-nearfield-weight"  # its key's; absent: 1
+TOKENS: Final = "x-nearfield-tokens"  # of a whole answer: the prompt's and its own, as the node counted them
 DEADLINE_MS: Final = "x-nearfield-deadline-ms"
 WAIT_S: Final = "x-nearfield-wait"
 ASK: Final = "x-nearfield-ask"
@@ -218,6 +220,11 @@ class Quota:
     tokens_per_min: int = 0
     streams: int = 0
     weight: int = 1
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether the edge has anything to count."""
+        return bool(self.requests_per_min or self.tokens_per_min or self.streams)
 
 
 UNBOUNDED: Final = Quota()

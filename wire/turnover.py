@@ -19,6 +19,6 @@ class Turnover:
         mean_s = self._stay_s
         self._stay_s = stay_s if mean_s is None else mean_s + WEIGHT * (stay_s - mean_s)
 
-    def wait_s(self) -> float:
-        """Seconds after which another try is worth while."""
-        return min(MAX_WAIT_S, max(MIN_WAIT_S, SHARE * (self._stay_s or 0.0)))
+    def wait_s(self, share: float = SHARE) -> float:
+        """Seconds after which another try is worth while: when such a share of the places has been left."""
+        return min(MAX_WAIT_S, max(MIN_WAIT_S, share * (self._stay_s or 0.0)))

@@ -195,6 +195,7 @@ def _add_control_routes(app: FastAPI, rooms: Rooms) -> None:
 def _visit(request: Request) -> Visit:
     told = request.headers.get
     visit = Visit.of(told("x-request-id"), told("x-nearfield-start"), told("x-nearfield-tenant"))
+    visit.weigh(told("x-nearfield-weight"))
     request.state.request_id = visit.request_id
     return visit
 

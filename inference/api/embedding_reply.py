@@ -55,7 +55,7 @@ class EmbeddingReply(ModelReply):
             vectors = cut(vectors, request.dimensions, normalize=model.revision.facts.normalize)
             body = embedding_body(vectors, request.model, sum(map(len, rows)), as_base64=request.base64)
             visit.phases.mark("decode")
-            headers = {**JSON_HEADERS, **visit.headers(), "server-timing": visit.server_timing()}
+            headers = {**JSON_HEADERS, **visit.counted(sum(map(len, rows)))}
             self._stay.used(sum(map(len, rows)), 0)
         await outlet.whole(200, headers, body)
 

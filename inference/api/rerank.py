@@ -119,7 +119,7 @@ class RerankReply(ModelReply):
             visit.note_first(visit.phases.total_ms())
             body = rerank_body(self._request, scores, sum(map(len, rows)))
             visit.phases.mark("decode")
-            headers = {**JSON_HEADERS, **visit.headers(), "server-timing": visit.server_timing()}
+            headers = {**JSON_HEADERS, **visit.counted(sum(map(len, rows)))}
             self._stay.used(sum(map(len, rows)), 0)
         await outlet.whole(200, headers, body)
 

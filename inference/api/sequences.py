@@ -86,7 +86,9 @@ def check_sampling(sampling: Sampling, limits: ModelLimits) -> None:
     check_ids([token for token, _ in sampling.logit_bias], limits, "logit_bias")
 
 
-def orders(job: Job, limits: ModelLimits, defaults: Defaults, tenant: str = "") -> list[Message]:
+def orders(
+    job: Job, limits: ModelLimits, defaults: Defaults, tenant: str = "", weight: int = 1
+) -> list[Message]:
     """The engine's `add` messages, without ids: for each prompt its `n` choices.
 
     With a seed, choice k has the seed + k: all differ, and the first is what `n = 1` gives.
@@ -98,6 +100,7 @@ def orders(job: Job, limits: ModelLimits, defaults: Defaults, tenant: str = "") 
         "logprobs": job.delivery.logprobs,
         "priority": job.delivery.priority,
         "tenant": tenant,
+        "weight": weight,
         "grammar": job.grammar,
     }
     made = []

@@ -110,7 +110,7 @@ class GenerationReply(ModelReply):
             shape = self._shape(model, job)
             if job.grammar is not None:
                 await model.calls.teach(model.text.vocabulary.lesson)
-            wanted = orders(job, model.limits, model.text.defaults, self._visit.tenant)
+            wanted = orders(job, model.limits, model.text.defaults, self._visit.tenant, self._visit.weight)
             with self._tally(model, job) as tally, await model.calls.open(wanted) as call:
                 generation = Generation(call, job, model.text.vocabulary, model.limits, tally)
                 send = self._stream if job.delivery.stream else self._whole
@@ -173,11 +173,11 @@ class GenerationReply(ModelReply):
             for index, delta in batch:
                 parts[index].append(delta)
         scored = self._request.delivery.logprobs is not None
-        body = shape.whole([_finished(deltas, scored=scored) for deltas in parts], generation.usage())
+        usage = generation.usage()
+        body = shape.whole([_finished(deltas, scored=scored) for deltas in parts], usage)
         visit.phases.mark("decode")
-        await outlet.whole(
-            200, {**JSON_HEADERS, **visit.headers(), "server-timing": visit.server_timing()}, body
-        )
+        counted = visit.counted(usage.prompt_tokens, usage.completion_tokens)
+        await outlet.whole(200, {**JSON_HEADERS, **counted}, body)
 
 
 class CompletionReply(GenerationReply):

@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from inference.engine.orders import MAX_WEIGHT
 from inference.workers.loading import SOURCES
 from wire.timing import Phases
 
@@ -30,6 +31,7 @@ class Visit:
     Attributes:
         request_id: The edge's id, or one of ours.
         tenant: Whose request it is, as the edge says; only their own prompts are kept for them.
+        weight: Its share of a busy engine, as the edge says.
         start: The start state this request found.
         report: The load that it waited for or was the first to use; None when the worker was warm.
     """
@@ -38,6 +40,7 @@ class Visit:
     asked_start: str | None
     tenant: str = ""
     phases: Phases = field(default_factory=lambda: Phases("node"))
+    weight: int = 1
     start: str = "warm"
     report: LoadReport | None = None
     revision_id: str = ""
@@ -96,12 +99,22 @@ class Visit:
             **({"x-nearfield-deterministic": "true"} if self.is_deterministic else {}),
         }
 
+    def counted(self, prompt_tokens: int, answer_tokens: int = 0) -> Headers:
+        """What a whole answer says beside `headers`: its time and its tokens."""
+        tokens = f"{prompt_tokens} {answer_tokens}"
+        return {**self.headers(), "server-timing": self.server_timing(), "x-nearfield-tokens": tokens}
+
     def server_timing(self) -> str:
         """The node's part of `Server-Timing`; `node.start.*` lie before this request and are in no total."""
         start = self.report.phases if self.report else {}
         return ", ".join(
             [self.phases.header(), *(f"node.start.{name};dur={ms:.3f}" for name, ms in start.items())]
         )
+
+    def weigh(self, said: str | None) -> None:
+        """What the header `x-nearfield-weight` says, if that is a weight."""
+        if said is not None and said.isascii() and said.isdigit() and 0 < int(said[:9]) <= MAX_WEIGHT:
+            self.weight = int(said)
 
     def receipt(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> bytes:
         """The node's last line of a stream."""

@@ -131,7 +131,8 @@ class PassedReply(Reply):
         self._counts = counts_of(value) or self._counts
         body = json.dumps(renamed(value, self._model), ensure_ascii=False).encode()
         self._visit.phases.mark("decode")
-        headers = {**JSON_HEADERS, **self._visit.headers(), "server-timing": self._visit.server_timing()}
+        counted = self._visit.counted(self._counts.prompt_tokens, self._counts.completion_tokens)
+        headers = {**JSON_HEADERS, **counted}
         await outlet.whole(200, headers, body)
 
     async def _read(self, answer: Answer, door: Door) -> bytes:

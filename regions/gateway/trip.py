@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from regions.gateway.hold import comment
-from regions.map import DEADLINE_MS, REGION, REMOTE_BYTES, REQUEST_ID, REVISION, START, TENANT, WAIT_S, Tier
+from regions.map import (
+    DEADLINE_MS,
+    REGION,
+    REMOTE_BYTES,
+    REQUEST_ID,
+    REVISION,
+    START,
+    TENANT,
+    WAIT_S,
+    WEIGHT,
+    Tier,
+)
 from wire.dialect import error_event
 from wire.heads import without_hop_headers
 from wire.refusal import Refusal
@@ -92,6 +103,7 @@ class Trip:
             (TENANT, head.get(TENANT) or "default"),
             (DEADLINE_MS, str(math.ceil(self.left_s() * 1000))),
             (REVISION, self.revision.id),
+            *(((WEIGHT, weight),) if (weight := head.get(WEIGHT)) is not None else ()),
             *start,
         )
 

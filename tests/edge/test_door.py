@@ -325,8 +325,8 @@ async def test_a_key_that_asks_too_often_waits(world):
     status, headers, body = told[-1]
     assert (status, code(body), json.loads(body)["error"]["type"]) == (
         429,
-        "rate_limited",
-        "rate_limit_error",
+        "rate_limit_exceeded",
+        "requests",
     )
     assert 30 <= int(headers["retry-after"]) <= 50  # less what these requests took
 
