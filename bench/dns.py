@@ -96,9 +96,7 @@ class Rate:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
     parser.add_argument("--seconds", type=float, default=3.0, help="of load on each server (3)")
-    parser.add_argument(
-        "--cache", type=Path, default=cache_folder(), help="where a peer is installed"
-    )
+    parser.add_argument("--cache", type=Path, default=cache_folder(), help="where a peer is installed")
 
 
 def measure(options: argparse.Namespace, say: Say) -> tuple[list[Row], list[str]]:

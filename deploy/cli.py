@@ -54,7 +54,7 @@ def up_command(
 
 @app.command("run")
 def run_command(
-    role: Annotated[str, typer.Argument(help="store, node, region, edge, anycast, dns or wan.")],
+    role: Annotated[str, typer.Argument(help="store, node, region, edge, anycast, dns, acme or wan.")],
     name: Annotated[str | None, typer.Argument(help="Which one, when the file names several.")] = None,
     config: Annotated[Path, typer.Option(help="The fleet's one TOML.")] = Path("nearfield.toml"),
 ) -> None:

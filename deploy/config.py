@@ -9,6 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from deploy.acme import AcmeEntry, AcmePartError, OrderEntry
+from deploy.acme import check as check_acme
 from deploy.dns import DnsEntry, DnsError, PopEntry, ServerEntry, check
 from inference.devices import CPU, MAX_SPARES, parse_device
 from inference.outside.definition import Definition, DefinitionError, EngineEntry, defined
@@ -29,6 +31,7 @@ SECTIONS = (
     "anycast",
     "engines",
     "dns",
+    "acme",
 )
 
 PLATFORM_KEYS = ("home", "secrets", "idle_timeout_s", "quiet_s", "wan_profile", "mutual_tls")
@@ -210,6 +213,7 @@ class Config:
     wan: Mapping[str, WanLink]
     engines: Mapping[str, Definition] = field(default_factory=lambda: MappingProxyType({}))
     dns: DnsEntry | None = None
+    acme: AcmeEntry | None = None
     anycast: Mapping[str, AnycastEntry] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -279,6 +283,7 @@ def parse(tree: Mapping[str, Any], path: Path) -> Config:
         wan=_entries(WanLink, tree, "wan", base),
         engines=_engines(tree, base),
         dns=_dns(tree, base),
+        acme=_acme(tree, base),
         anycast=_entries(AnycastEntry, tree, "anycast", base),
     )
     _check(config)
@@ -422,6 +427,26 @@ def _dns(tree: Mapping[str, Any], base: Path) -> DnsEntry | None:
         check(entry)
     except DnsError as error:
         raise ConfigError(f"[dns]: {error}") from error
+    return entry
+
+
+def _acme(tree: Mapping[str, Any], base: Path) -> AcmeEntry | None:
+    """How this fleet gets its certificates. Without the section it is given them as files."""
+    if "acme" not in tree:
+        return None
+    table = _table(tree, "acme")
+    own = {key: value for key, value in table.items() if key != "orders"}
+    entry = replace(
+        _entry(AcmeEntry, own, "acme", base), orders=_entries(OrderEntry, table, "orders", base, "acme.")
+    )
+    try:
+        check_acme(entry)
+    except AcmePartError as error:
+        raise ConfigError(f"[acme]: {error}") from error
+    if "dns" not in tree:
+        raise ConfigError(
+            "[acme] proves names in our own zone, and there is no [dns]; docs/edge.md has an example"
+        )
     return entry
 
 

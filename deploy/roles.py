@@ -299,6 +299,28 @@ def _renewing(hops: Hops | None, run: Runner) -> Runner:
     return both
 
 
+def _acme(config: Config, _name: str | None) -> Runner:
+    from edge.acme.run import AcmeSettings, run  # noqa: PLC0415
+
+    if config.acme is None or config.dns is None:
+        raise ConfigError("there is no [acme] in the configuration; docs/edge.md has an example")
+    zone, servers = config.dns, config.dns.servers
+    settings = AcmeSettings(
+        directory=config.acme.directory,
+        contact=config.acme.contact,
+        agreed=config.acme.agree_to_terms,
+        ca=config.acme.ca,
+        state=config.acme.state,
+        certificates=config.acme.certificates,
+        orders={name: order.domains for name, order in config.acme.orders.items()},
+        zone=zone.zone,
+        feeds=feeds(zone),
+        servers=tuple(listen_addresses(name, each)[0] for name, each in servers.items() if each.published),
+        key=secrets.dns_key(secrets.root_key(config.secrets)),
+    )
+    return lambda ready, stop: run(settings, ready, stop)
+
+
 def _voice(config: Config, edge: str, entry: EdgeEntry) -> "VoiceSettings | None":
     """How an edge that is a POP of the zone tells the name servers how it is."""
     from edge.dns.voice import VoiceSettings  # noqa: PLC0415
@@ -356,6 +378,7 @@ _ROLES: Mapping[str, Callable[[Config, str | None], Runner]] = MappingProxyType(
         "edge": _edge,
         "anycast": _anycast,
         "dns": _dns,
+        "acme": _acme,
         "wan": _wan,
     }
 )
