@@ -26,6 +26,7 @@ from edge.room import MAX_BYTES, MAX_REQUESTS, Room
 from edge.route import Chooser
 from edge.s3 import LIMITS as S3_LIMITS
 from edge.s3 import S3Door
+from edge.trial import TrialReporter
 from regions.map import POP
 from regions.rows import Signers
 from wire.dial import split_address
@@ -141,7 +142,9 @@ class _Edge:
 
     def begin(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Start what runs for as long as the edge does."""
-        always = (self.feed.keep(), self.feed.watch(), self.certificates.keep())
+        home = self.reaches.get(self._settings.home)
+        trial = TrialReporter(self._settings.name, self.feed, home, self._headers)
+        always = (self.feed.keep(), self.feed.watch(), self.certificates.keep(), trial.run())
         tasks = [group.create_task(each) for each in always]
         if self.voice is not None:
             tasks.append(group.create_task(self.voice.keep()))

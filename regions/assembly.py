@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING
 
 from regions.deployments import Deployments
 from regions.keys.book import KeyBook
-from regions.map import BLOBS_BUCKET, MODELS_BUCKET, SYSTEM_BUCKET
+from regions.map import BLOBS_BUCKET, MODELS_BUCKET, SYSTEM_BUCKET, Canary
 from regions.objects.blobs import Holdings
 from regions.objects.changes import AnyFeed, follow
-from regions.objects.ledger import KEYS, POLICY, Ledger
+from regions.objects.ledger import KEYS, POLICY, RULES, Ledger
 from regions.objects.numbered import SETTLE_S, Numbered
 from regions.objects.pointer import PointerError
 from regions.objects.register import Found
 from regions.push.ingest import Ingest
 from regions.push.seal import Sealer
+from regions.rollout.bake import Bake
+from regions.rollout.canary import canary_of
 from regions.rollout.controller import Controller
 from regions.rollout.loops import KeyedLoops
 from regions.rollout.pace import Pace
@@ -86,7 +88,14 @@ class Region:
         pace = Pace(plan.replication_bytes_per_s)
         self.replicator = None if plan.is_home else Replicator(own, home, self.holdings, pace)
         works = Works(
-            ledger, home_ledger, self.holdings, self.replicator, nodes, self.deployments, is_home=plan.is_home
+            ledger,
+            home_ledger,
+            self.holdings,
+            self.replicator,
+            nodes,
+            self.deployments,
+            is_home=plan.is_home,
+            bake=Bake(plan.name, home_ledger, nodes, self._canary),
         )
         residence = Residence(works, self.holdings, self.deployments, is_home=plan.is_home)
         self.controller = Controller(
@@ -99,10 +108,18 @@ class Region:
             self.deployments,
             is_home=plan.is_home,
             idle_timeout_s=plan.idle_timeout_s,
+            first=lambda pointer: canary_of(pointer, self._canary(), plan.all_regions),
         )
         self.policy = Policy(ledger, plan.signers, self.deployments)
         self._policy_source = (
-            SignedPolicy(own, ledger, self.policy, plan.signing_key)
+            SignedPolicy(
+                own,
+                ledger,
+                self.policy,
+                plan.signing_key,
+                all_regions=plan.all_regions,
+                reports=self.deployments.reports,
+            )
             if plan.is_home
             else CopiedPolicy(home_ledger, self.policy)
         )
@@ -118,6 +135,10 @@ class Region:
             engines=plan.engines,
             patience=plan.patience,
         )
+
+    def _canary(self) -> Canary:
+        """Who goes first with new revisions, as the policy in force says."""
+        return self.policy.row.canary if self.policy.row else Canary()
 
     async def recover(self) -> None:
         """Brings back what was served, from the region's own store; waits for that store, and no other.
@@ -148,7 +169,8 @@ class Region:
         """Follows the home region until cancelled; then nothing of it is under way any more."""
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self.controller.run(AnyFeed(self._home, SYSTEM_BUCKET)))
+                feeds = (AnyFeed(self._home, SYSTEM_BUCKET), AnyFeed(self._home, SYSTEM_BUCKET))
+                group.create_task(self.controller.run(*feeds))
                 group.create_task(self._follow_policy())
                 group.create_task(self._sweep())
                 if self._plan.is_home:
@@ -166,9 +188,12 @@ class Region:
 
     async def _follow_policy(self) -> None:
         self.look_at_keys()
-        watched = KEYS if self._plan.is_home else POLICY
+        watched = (KEYS, RULES) if self._plan.is_home else (POLICY,)
         try:
-            await follow(AnyFeed(self._home, SYSTEM_BUCKET), watched, lambda _key: self.look_at_keys())
+            async with asyncio.TaskGroup() as group:
+                for prefix in watched:
+                    feed = AnyFeed(self._home, SYSTEM_BUCKET)
+                    group.create_task(follow(feed, prefix, lambda _key: self.look_at_keys()))
         finally:
             await self._policy_loops.close()
 

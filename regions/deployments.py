@@ -18,6 +18,7 @@ from regions.rollout.lag import Lag
 if TYPE_CHECKING:
     from regions.map import ModelFault
     from regions.nodes.client import NodeView
+    from regions.rollout.trial import Report
     from weights_cache.revision import LeftOut, ModelFacts, Revision
 
 DEFAULT_IDLE_TIMEOUT_S = 300.0  # an idle worker gives its memory back after this, unless told otherwise
@@ -58,6 +59,10 @@ class Deployment:
     min_replicas: int = 0
     max_replicas: int | None = None
     pushed_s: int = 0  # seconds since 1970; 0 while unknown
+    waits_for: str = ""  # the canary region whose word on the candidate is waited for
+    baking: str = ""  # the revision whose requests are counted: it is the canary's, and new
+    num_done: int = 0  # of those
+    num_failed: int = 0
     scheduled: bool = False  # it is in the hours in which it wants to be awake
     leases: dict[str, int] = field(default_factory=dict)  # revision id -> requests that it is answering
 
@@ -79,6 +84,12 @@ class Deployment:
         return bool(known and known.spec.deterministic)
 
     @property
+    def residency(self) -> tuple[str, ...]:
+        """Where its own spec keeps requests for it."""
+        known = self.live or self.candidate
+        return (known.spec.residency or ()) if known else ()
+
+    @property
     def left_out(self) -> tuple[LeftOut, ...]:
         """Files of the newest push that somebody may miss, each with its reason; no read-me among them."""
         newest = self.candidate or self.live
@@ -94,6 +105,16 @@ class Deployment:
         self.leases[revision.id] -= 1
         if not self.leases[revision.id]:
             del self.leases[revision.id]
+
+    def count(self, revision: Revision, *, failed: bool) -> None:
+        """A request for a revision has ended; a canary's are counted while it bakes."""
+        if revision.id == self.baking:
+            self.num_done += 1
+            self.num_failed += failed
+
+    def bake(self, revision: str) -> None:
+        """Count the requests of a revision from now on; none if it is empty."""
+        self.baking, self.num_done, self.num_failed = revision, 0, 0
 
     async def ensure_in_region(self) -> int:
         """Brings the live revision's blobs back when its tier is `origin`. Returns the bytes from home."""
@@ -117,6 +138,7 @@ class Deployments:
             None  # the home region's signed policy row, byte-exact, without a newline
         )
         self.origin_bytes_per_s: float | None = None  # measured while replicating; None until the first pull
+        self.reports: dict[str, Report] = {}  # by edge: how new rules fare there
         self.lag = Lag()  # behind the home region
         self.draining = False
         self.version = 0  # counts changes; see `changed`

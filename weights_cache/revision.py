@@ -130,6 +130,8 @@ class Spec:
     """Hours in which it is to be awake, UTC (`regions.gateway.schedule`)."""
     quantize: Literal["int8"] | None = None
     """Linear layers in 8-bit integers, made by the engine (`inference.engine.int8`)."""
+    residency: tuple[str, ...] | None = None
+    """The places (regions or areas) outside which no request for it may go (`regions.places`)."""
     deterministic: bool | None = None
     """Answers whose every number is the same whatever else runs (`inference.engine.fixed`)."""
 
@@ -287,6 +289,7 @@ _LATER = {
     "prewarm": optional(several(text(40, PREWARM), MAX_PREWARM)),
     "quantize": optional(one_of("int8")),
     "deterministic": optional(boolean),
+    "residency": optional(several(text(32, r"[a-z][a-z0-9-]*"), 64)),
 }
 _LEFT_OUT = {"path": text(1_024), "reason": text(MAX_REASON_CHARS)}
 _REVISION = {

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from regions.map import BadNameError, ModelName, Tier
 from regions.nodes.client import NodeError
+from regions.rollout.trial import Report
+from weights_cache.strict import StrictError, fields, integer, number, text
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -22,6 +24,13 @@ if TYPE_CHECKING:
     from wire.exchange import Exchange
 
 MAX_ORDER_BYTES: Final = 4096  # two short strings
+MAX_EDGES: Final = 256  # that report of a trial
+_REPORT: Final = {
+    "edge": text(64),
+    "serial": integer(),
+    "stood_s": number(0.0, 1e9),
+    "harm": text(500),
+}
 JSON: Final = (("content-type", "application/json"),)
 COOLER: Final = {Tier.HOST, Tier.REGION, Tier.ORIGIN}
 
@@ -64,6 +73,14 @@ class Control:
             self._wakes.wake(deployment, revision, "prewarm")
         value = {"model": deployment.model, "tier": str(tier)}
         await exchange.respond(202, JSON, json.dumps(value).encode())
+
+    async def trial(self, exchange: Exchange) -> None:
+        """Takes in how an edge fares with new rules."""
+        report = _report(await _order(exchange))
+        reports = self._deployments.reports
+        if report.edge in reports or len(reports) < MAX_EDGES:
+            reports[report.edge] = report
+        await exchange.respond(200, JSON, b"{}")
 
     async def cool(self, exchange: Exchange) -> None:
         """Lets go of a model down to tier `to`; answers once its slot is free.
@@ -119,6 +136,13 @@ async def _order(exchange: Exchange) -> dict[str, Any]:
     if not isinstance(order, dict):
         raise Refusal(400, "bad_request", "Send one small JSON object.")
     return order
+
+
+def _report(order: dict[str, Any]) -> Report:
+    try:
+        return Report(**fields(order, _REPORT, "report"))
+    except StrictError as error:
+        raise Refusal(400, "bad_request", f"{error}.") from error
 
 
 def _cooler(to: object) -> Tier:

@@ -20,6 +20,7 @@ from regions.gateway.trip import Trip, deadline_s, hold_s, request_id
 from regions.keys.desk import KeyDesk
 from regions.map import ASK, ROW_PERIOD_S, Tier
 from regions.nodes import pick
+from regions.rollout.canary import FAULTS
 from wire.bearer import require_token
 from wire.flow import in_task
 from wire.metrics import CONTENT_TYPE, one
@@ -82,6 +83,7 @@ class Gateway:
             ("GET", "/metrics"): self._metrics,
             ("POST", "/control/cool"): control.cool,
             ("POST", "/control/prewarm"): control.prewarm,
+            ("POST", "/control/trial"): control.trial,
             ("POST", "/control/keys/list"): desk.ls,
             ("POST", "/control/keys/make"): desk.make,
             ("POST", "/control/keys/rotate"): desk.rotate,
@@ -168,6 +170,7 @@ class Gateway:
                 figures.streamed(path, model, first_s)
         if not error and trip.exchange.status >= HTTPStatus.BAD_REQUEST:
             error = str(trip.exchange.status)
+        trip.deployment.count(trip.revision, failed=error in FAULTS)
         figures.ended(path, model, trip.phases.total_ms() / 1000, error)
 
     def _find(self, ask: Ask, path: str) -> tuple[Deployment, Revision]:

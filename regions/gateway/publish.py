@@ -140,6 +140,8 @@ def model_row(deployments: Deployments, deployment: Deployment, wakes: Wakes) ->
         progress=wake.seen() if wake else deployment.progress,
         pushed_s=deployment.pushed_s,
         deterministic=deployment.is_deterministic,
+        residency=deployment.residency,
+        waits_for=deployment.waits_for,
     )
 
 

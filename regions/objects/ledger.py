@@ -8,6 +8,7 @@ from regions.map import MODELS_BUCKET, SYSTEM_BUCKET, BadNameError, ModelName
 from regions.objects.pointer import MAX_POINTER_BYTES, Judged, LocalRecord, Pointer
 from regions.objects.register import Found
 from regions.push.folder import CONFIG, STATUS
+from regions.rollout.canary import MAX_VERDICT_BYTES, Verdict
 from storage.client.sdk import NotFound, PreconditionFailed
 from weights_cache.revision import MAX_REVISION_BYTES, Revision, RevisionError
 
@@ -22,6 +23,8 @@ REFUSALS = "refusals/"
 JUDGED = "judged/"
 LOCALS = "local/pointers/"
 KEYS = "keys/"
+CANARY = "canary/"  # in the home region: what the canary says of a model's newest revision
+RULES = "rules.json"  # in the home region: what the operator decided for all edges
 POLICY = "policy.json"  # the signed policy row, in the home region
 LOCAL_POLICY = "local/policy.json"  # its copy in every region
 
@@ -127,6 +130,19 @@ class Ledger:
         """Forgets what was decided about a prefix that is empty now."""
         await self.drop(f"{JUDGED}{model}.json")
         await self.drop(f"{REFUSALS}{model}.json")
+
+    async def verdict(self, model: str) -> Verdict | None:
+        """What the canary says of a model. Raises PointerError."""
+        found = await self.read(f"{CANARY}{model}.json", MAX_VERDICT_BYTES)
+        return None if found is None else Verdict.from_json(found[0])
+
+    async def keep_verdict(self, verdict: Verdict) -> None:
+        """Tells the other regions what the canary says."""
+        await self.write(f"{CANARY}{verdict.model}.json", verdict.to_json())
+
+    async def drop_verdict(self, model: str) -> None:
+        """Forgets it with the model."""
+        await self.drop(f"{CANARY}{model}.json")
 
     async def locals(self) -> list[LocalRecord]:
         """What this region serves, as it last wrote it down. Raises PointerError."""

@@ -16,7 +16,7 @@ from weights_cache.revision import RevisionError, Spec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MAX_SPEC_BYTES = 64 << 10  # nine keys; the rest can only be comments
+MAX_SPEC_BYTES = 64 << 10  # a dozen keys; the rest can only be comments
 
 OWN_ENGINE = "nearfield"
 """The engine of a model that names none."""
@@ -52,6 +52,8 @@ def read_spec(data: bytes, all_regions: Sequence[str], engines: Sequence[str] | 
         _check_engine(spec.engine, engines)
     _check_replicas(spec)
     _check_hours(spec)
+    if spec.residency == ():
+        raise SpecError("model.toml: residency names no place", "leave it out, or name regions or areas")
     _check_promise(spec)
     return spec
 

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING
 from regions.deployments import Deployment
 from regions.map import RolloutState
 from regions.objects.changes import follow
-from regions.objects.ledger import POINTERS, POLICY, model_of
+from regions.objects.ledger import CANARY, POINTERS, POLICY, model_of
 from regions.objects.pointer import PointerError
 from regions.rollout.lag import Listened
-from regions.rollout.life import Rollout
+from regions.rollout.life import Event, Rollout
 from regions.rollout.loops import KeyedLoops
 from regions.rollout.tracked import Tracked
 from storage.client.sdk import StoreError
 from weights_cache.revision import RevisionError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from regions.deployments import Blobs, Deployments
     from regions.map import ModelFault
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from regions.objects.changes import Feed
     from regions.objects.ledger import Ledger
     from regions.objects.pointer import LocalRecord, Pointer
+    from regions.rollout.canary import Verdict
     from regions.rollout.life import Task, Work
     from regions.rollout.works import Works
     from weights_cache.revision import LeftOut, Revision
@@ -58,7 +59,10 @@ class Controller:
         *,
         is_home: bool,
         idle_timeout_s: float,
+        first: Callable[[Pointer], str | None] = lambda _pointer: None,
     ) -> None:
+        self._first = first  # the region that goes first with what a pointer names
+        self._aside: set[asyncio.Task[None]] = set()
         self._region = region
         self._ledger = ledger
         self._home = home
@@ -76,6 +80,8 @@ class Controller:
         for record in await self._ledger.locals():
             tracked = self._follow(record.pointer.model)
             tracked.take(record.pointer, self._region, self._idle_timeout_s)
+            tracked.hear(self._first(record.pointer), None)
+            tracked.proven = record.live
             if record.fault is not None and record.pointer.revision != record.live:
                 failed = Rollout(record.pointer.revision, RolloutState.FAILED, record.fault)
                 tracked.rollouts[failed.revision] = failed
@@ -84,12 +90,15 @@ class Controller:
             tracked.written = record.to_json()
             self._show(tracked)
 
-    async def run(self, feed: Feed) -> None:
-        """Follows the home region's pointers until cancelled; work under way ends with it."""
+    async def run(self, feed: Feed, verdicts: Feed) -> None:
+        """Follows the home region's pointers and verdicts until cancelled; work under way ends with it."""
         for model in self._tracked:
             self._loops.poke(model)
+        listened = Listened(feed, self._deployments.lag, time.monotonic)
         try:
-            await follow(Listened(feed, self._deployments.lag, time.monotonic), POINTERS, self._changed)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(follow(listened, POINTERS, self._changed))
+                group.create_task(follow(verdicts, CANARY, self._judged))
         finally:
             await self.close()
 
@@ -97,6 +106,7 @@ class Controller:
         """Stops following, and all work."""
         await self._loops.close()
         tasks = [task for tracked in self._tracked.values() for _, task in tracked.running.values()]
+        tasks += self._aside
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -115,6 +125,11 @@ class Controller:
     def _changed(self, key: str) -> None:
         model = model_of(key, POINTERS, ".json")
         if model is not None:
+            self._loops.poke(model)
+
+    def _judged(self, key: str) -> None:
+        model = model_of(key, CANARY, ".json")
+        if model in self._tracked:
             self._loops.poke(model)
 
     # ---- what the ingest tells (ingest.Audience)
@@ -152,6 +167,7 @@ class Controller:
         try:
             pointer = await self._pointer(tracked)
             tracked.take(pointer, self._region, self._idle_timeout_s)
+            tracked.hear(*await self._canary(tracked))
             if self._is_home:
                 await self._hold_needed(tracked)
         except (StoreError, PointerError, RevisionError) as error:
@@ -166,7 +182,8 @@ class Controller:
             if not tracked.rollouts:
                 await self._works.release(tracked)
             await self._tell(tracked)
-        except StoreError as error:
+            await self._tell_others(tracked)
+        except (StoreError, PointerError) as error:
             log.warning("%s is not written down: %s", tracked.model, error)
             return False
         return True
@@ -180,10 +197,19 @@ class Controller:
             raise StoreError("empty_home", "the home store holds no policy: it is not believed to be whole")
         return None
 
+    async def _canary(self, tracked: Tracked) -> tuple[str | None, Verdict | None]:
+        """Who goes first with what the pointer names, and its word on it. Raises StoreError, PointerError."""
+        pointer = tracked.pointer
+        first = None if pointer is None else self._first(pointer)
+        if pointer is None or first is None or tracked.desired in {None, tracked.proven}:
+            return first, None
+        verdict = await self._home.verdict(tracked.model)
+        return first, verdict if verdict is not None and verdict.is_about(pointer) else None
+
     async def _write_down(self, tracked: Tracked) -> tuple[Task, ...]:
         """Settles, and writes the record until it says what was settled. The work that is left."""
         while True:
-            tasks, record = tracked.settle(), tracked.record()
+            tasks, record = tracked.settle(self._region), tracked.record()
             if record == tracked.written:
                 return tasks
             if record is None:
@@ -216,6 +242,10 @@ class Controller:
         else:
             tracked.apply(revision, outcome.event, outcome.fault)
             log.info("%s %s is %s", tracked.model, revision[:12], tracked.rollouts[revision].state)
+        if outcome.event is Event.FELL:
+            unload = asyncio.create_task(self._works.unload(tracked, revision))
+            self._aside.add(unload)
+            unload.add_done_callback(self._aside.discard)
         self._show(tracked)
         self._loops.poke(tracked.model)
 
@@ -226,6 +256,15 @@ class Controller:
             return
         await self._home.tell(tracked.model, status)
         tracked.told = status.to_json()
+
+    async def _tell_others(self, tracked: Tracked) -> None:
+        """A canary whose revision never came to serve says so, once: the others wait for its word."""
+        desired, told = tracked.rollouts.get(tracked.desired or ""), tracked.verdict
+        if tracked.canary != self._region or desired is None or desired.fault is None:
+            return
+        if desired.state is RolloutState.FAILED and (told is None or told.state != "failed"):
+            await self._works.bake.tell(tracked, desired.revision, "failed", desired.fault)
+            tracked.verdict = await self._home.verdict(tracked.model)
 
     async def _hold_needed(self, tracked: Tracked) -> None:
         """Holds the blobs of every revision that must stay. Raises StoreError, RevisionError."""
@@ -258,6 +297,7 @@ class Controller:
     def _show(self, tracked: Tracked) -> None:
         """Brings the deployments up to date; a model of which nothing is left is taken out."""
         tracked.show()
+        tracked.deployment.waits_for = tracked.waits_for(self._region)
         tracked.tell_lag(self._deployments.lag, time.monotonic())
         if tracked.is_over() and not tracked.running:
             self._tracked.pop(tracked.model, None)

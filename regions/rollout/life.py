@@ -31,6 +31,8 @@ class Event(StrEnum):
     SUPERSEDED = "superseded"  # another revision serves, or is desired before this one ever served
     REMOVED = "removed"  # the pointer is gone, or no longer names this region
     DRAINED = "drained"
+    STOOD = "stood"  # a canary's bake
+    FELL = "fell"  # in it: the old one is still live
     AGAIN = "again"  # the pointer names it (once more)
 
 
@@ -41,6 +43,7 @@ class Work(StrEnum):
     COPY = "copy"
     CHOOSE = "choose"
     PROBE = "probe"
+    BAKE = "bake"
     DRAIN = "drain"
     FORGET = "forget"
 
@@ -58,7 +61,7 @@ TABLE: Mapping[RolloutState, Mapping[Event, RolloutState]] = {
         E.SUPERSEDED: S.RETIRED,
         E.REMOVED: S.RETIRED,
     },
-    S.LIVE: {E.SUPERSEDED: S.DRAINING, E.REMOVED: S.DRAINING},
+    S.LIVE: {E.SUPERSEDED: S.DRAINING, E.REMOVED: S.DRAINING, E.STOOD: S.LIVE, E.FELL: S.FAILED},
     S.DRAINING: {E.DRAINED: S.RETIRED, E.AGAIN: S.LIVE},
     S.RETIRED: {E.AGAIN: S.PUSHED},
     S.FAILED: {E.AGAIN: S.PUSHED, E.SUPERSEDED: S.RETIRED, E.REMOVED: S.RETIRED},
@@ -110,26 +113,38 @@ class Task:
     work: Work
 
 
-def decide(desired: str | None, rollouts: Sequence[Rollout]) -> tuple[tuple[Move, ...], tuple[Task, ...]]:
+def decide(
+    desired: str | None, rollouts: Sequence[Rollout], *, is_proven: bool = True, is_held: bool = False
+) -> tuple[tuple[Move, ...], tuple[Task, ...]]:
     """What to do next for one model.
 
     Args:
         desired: the revision that the pointer names for this region; None when it names none.
         rollouts: every revision of the model that is known here, each once. A desired revision that is not
             among them is to be added by the caller as PUSHED first.
+        is_proven: the desired revision may replace another; else, once live, it bakes beside the old one.
+        is_held: it is not to be started here yet.
 
     Returns:
         The moves to apply at once (call again afterwards), and, when there are none, the work to do.
     """
     moves = tuple(
-        Move(each.revision, event) for each in rollouts if (event := _move(desired, each, rollouts))
+        Move(each.revision, event)
+        for each in rollouts
+        if (event := _move(desired, each, rollouts, is_proven=is_proven))
     )
     if moves:
         return moves, ()
-    return (), tuple(Task(each.revision, WORK[each.state]) for each in rollouts if each.state in WORK)
+    tasks = [Task(each.revision, WORK[each.state]) for each in rollouts if each.state in WORK]
+    if is_held:
+        tasks = [each for each in tasks if each != Task(desired or "", Work.CHOOSE)]
+    if not is_proven:
+        baking = (each for each in rollouts if each.revision == desired and each.state is RolloutState.LIVE)
+        tasks += [Task(each.revision, Work.BAKE) for each in baking]
+    return (), tuple(tasks)
 
 
-def _move(desired: str | None, one: Rollout, rollouts: Sequence[Rollout]) -> Event | None:
+def _move(desired: str | None, one: Rollout, rollouts: Sequence[Rollout], *, is_proven: bool) -> Event | None:
     """The event that the pointer alone causes for `one`; None when its place is right."""
     if one.revision == desired:
         return Event.AGAIN if one.state in {RolloutState.DRAINING, RolloutState.RETIRED} else None
@@ -140,4 +155,4 @@ def _move(desired: str | None, one: Rollout, rollouts: Sequence[Rollout]) -> Eve
     if one.state is not RolloutState.LIVE:
         return Event.SUPERSEDED
     replaced = any(each.revision == desired and each.state is RolloutState.LIVE for each in rollouts)
-    return Event.SUPERSEDED if replaced else None
+    return Event.SUPERSEDED if replaced and is_proven else None

@@ -8,30 +8,37 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from regions.keys.record import MAX_RECORD_BYTES, read_record
 from regions.map import MAX_KEYS, MAX_ROW_BYTES, SYSTEM_BUCKET, KeyGrant, PolicyRow
-from regions.objects.ledger import KEYS, LOCAL_POLICY, POLICY
+from regions.objects.ledger import KEYS, LOCAL_POLICY, POLICY, RULES
+from regions.rollout.trial import LOOK_S, judged
 from regions.row_fields import RowRefused
 from regions.rows import decode, encode
+from regions.rules import MAX_RULES_BYTES, Ordered, RulesError, read_rules
 from storage.client.sdk import NotFound, StoreError
 from weights_cache.strict import StrictError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from regions.deployments import Deployments
     from regions.objects.ledger import Ledger
     from regions.objects.store import Store
+    from regions.rollout.trial import Report
     from regions.rows import Signers
 
 log = logging.getLogger("nearfield.regions")
 
 RETRY_S = 1.0  # after the store did not answer, or another signer was first
+
+
+NO_REPORTS: Mapping[str, Report] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +130,13 @@ class SignedPolicy:
         policy: Policy,
         key: Ed25519PrivateKey,
         wall: Callable[[], float] = time.time,
+        *,
+        all_regions: Sequence[str] = (),
+        reports: Mapping[str, Report] = NO_REPORTS,
     ) -> None:
+        self._all_regions, self._reports = all_regions, reports
+        self._trial_since = -1, 0.0  # serial of the trial under way, and when this process first saw it
+        self._ordered = Ordered()
         self._store = store
         self._home = home
         self._policy = policy
@@ -137,31 +150,56 @@ class SignedPolicy:
         """See PolicySource."""
         del key
         try:
-            await self._sign(await self._grants())
+            await self._sign(await self._grants(), await self._rules())
         except (StoreError, RowRefused) as error:
             log.warning("the policy waits: %s", error)
             return RETRY_S
-        return None
+        return LOOK_S if self._policy.row is not None and self._policy.row.trial is not None else None
 
-    async def _sign(self, grants: dict[str, KeyGrant]) -> None:
+    async def _rules(self) -> Ordered:
+        """What the operator wants; what it was, and a word in the log, while that cannot be read."""
+        found = await self._home.read(RULES, MAX_RULES_BYTES)
+        try:
+            self._ordered = Ordered() if found is None else read_rules(found[0], self._all_regions)
+        except RulesError as error:
+            log.warning("%s is not taken, the rules stay as they are: %s", RULES, error)
+            last = self._policy.row
+            if last is not None and self._ordered == Ordered():  # of before this process began
+                self._ordered = Ordered(last.rules, canary=last.canary)
+        return self._ordered
+
+    async def _sign(self, grants: dict[str, KeyGrant], ordered: Ordered) -> None:
         if not grants:
             log.warning("there is no key: the policy stays as it is, so that nobody is locked out by a slip")
             return
         found = await self._home.registers.read(POLICY, MAX_ROW_BYTES)
         last = None if found is None else self._policy.checked(found[0])
-        if found is not None and last is not None and last.row.keys == grants:
+        row = self._next(last.row if last else self._policy.row, grants, ordered)
+        if found is not None and last is not None and last.row == replace(row, seq=last.row.seq):
             await self._policy.take(found[0])
             return
-        row = self._next(last.row if last else self._policy.row, grants)
         line = encode(row, self._key)
         await self._home.registers.move(POLICY, line, None if found is None else found[1])
         await self._policy.take(line)
 
-    def _next(self, last: PolicyRow | None, grants: dict[str, KeyGrant]) -> PolicyRow:
+    def _next(self, last: PolicyRow | None, grants: dict[str, KeyGrant], ordered: Ordered) -> PolicyRow:
         """Newer than any row before: the last one's successor, or the first of an epoch that begins now."""
         if last is None:
-            return PolicyRow(int(self._wall() * 1000), 1, grants)
-        return PolicyRow(last.epoch, last.seq + 1, grants)
+            now_ms = int(self._wall() * 1000)
+            return PolicyRow(now_ms, 1, grants, rules=ordered.rules, canary=ordered.canary)
+        serial = last.trial.serial if last.trial else -1
+        if serial != self._trial_since[0]:
+            self._trial_since = serial, time.monotonic()
+        found = judged(last, ordered, self._reports, time.monotonic() - self._trial_since[1])
+        return PolicyRow(
+            last.epoch,
+            last.seq + 1,
+            grants,
+            rules=found.rules,
+            trial=found.trial,
+            withdrawn=found.withdrawn,
+            canary=ordered.canary,
+        )
 
     async def _grants(self) -> dict[str, KeyGrant]:
         """Digest -> grant of every well-formed key object. Raises StoreError."""

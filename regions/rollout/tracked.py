@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from regions.map import RolloutState
 from regions.objects.pointer import KEPT_PREVIOUS, LocalRecord, Status
+from regions.rollout.canary import passed_on
 from regions.rollout.life import Event, Rollout, decide
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from regions.deployments import Deployment
     from regions.map import ModelFault
     from regions.objects.pointer import Pointer
+    from regions.rollout.canary import Verdict
     from regions.rollout.lag import Lag
     from regions.rollout.life import Task, Work
     from weights_cache.revision import Revision
@@ -37,6 +39,9 @@ class Tracked:
     refusal: ModelFault | None = None  # of the newest push, which never became a revision
     written: bytes | None = None  # the local record as it is in the store
     retry_s: float = 0.25  # until the next look when a store did not answer; doubles
+    canary: str | None = None  # the region that goes first with the desired revision; None: nobody waits
+    verdict: Verdict | None = None  # of that region, on what the pointer names
+    proven: str | None = None  # the revision that stood its bake here, or was live before this process began
     told: bytes | None = None  # the status as it was last written beside the pushed files
 
     def take(self, pointer: Pointer | None, region: str, idle_timeout_s: float) -> None:
@@ -55,12 +60,40 @@ class Tracked:
             if self.is_in(pointer.revision, RolloutState.FAILED):
                 self.apply(pointer.revision, Event.AGAIN)
 
-    def settle(self) -> tuple[Task, ...]:
-        """Applies every event that the pointer alone causes; returns the work that is left."""
+    def hear(self, canary: str | None, verdict: Verdict | None) -> None:
+        """Takes in who goes first, and what it says of the revision that the pointer names."""
+        self.canary, self.verdict = canary, verdict
+        if verdict is not None and verdict.state == "passed":
+            self.proven = verdict.revision
+
+    def is_held(self, region: str) -> bool:
+        """Whether the desired revision is to wait for the word of another region."""
+        return self.canary not in {None, region} and self.desired not in {None, self.proven}
+
+    def waits_for(self, region: str) -> str:
+        """The region whose word is waited for; empty if none is."""
+        ready = self.is_in(self.desired, RolloutState.REPLICATED)
+        return self.canary or "" if ready and self.is_held(region) else ""
+
+    def _fall(self) -> None:
+        """Gives up what fell in the canary region, before it was ever tried here."""
+        early = (RolloutState.PUSHED, RolloutState.VERIFIED, RolloutState.REPLICATED, RolloutState.WARMING)
+        verdict = self.verdict
+        if verdict is not None and verdict.state == "failed" and self.is_in(verdict.revision, *early):
+            self.apply(verdict.revision, Event.REFUSED, passed_on(verdict))
+
+    def settle(self, region: str) -> tuple[Task, ...]:
+        """Applies every event that pointer and canary alone cause; returns the work that is left in `region`."""
         if self.desired is not None:
             self.rollouts.setdefault(self.desired, Rollout(self.desired))
+        is_held = self.is_held(region)
+        if is_held:
+            self._fall()
+        is_proven = self.canary != region or self.desired == self.proven
         while True:
-            moves, tasks = decide(self.desired, tuple(self.rollouts.values()))
+            moves, tasks = decide(
+                self.desired, tuple(self.rollouts.values()), is_proven=is_proven, is_held=is_held
+            )
             if not moves:
                 return tasks
             for move in moves:
@@ -84,6 +117,8 @@ class Tracked:
     def serving(self) -> str | None:
         """The revision that answers: the live one, else the one that drains."""
         states = (RolloutState.LIVE, RolloutState.DRAINING)
+        if self.is_in(self.desired, RolloutState.LIVE):
+            return self.desired
         by_state = {each.state: each.revision for each in self.rollouts.values() if each.state in states}
         return by_state.get(RolloutState.LIVE) or by_state.get(RolloutState.DRAINING)
 
@@ -105,11 +140,13 @@ class Tracked:
         """The local record to keep; None when there is none to keep."""
         if self.desired is None or self.pointer is None:
             return None
-        live = next(
-            (each.revision for each in self.rollouts.values() if each.state is RolloutState.LIVE), None
-        )
+        live = [each.revision for each in self.rollouts.values() if each.state is RolloutState.LIVE]
+        if len(live) > 1:  # what still bakes is not what a restart should trust
+            live.sort(key=lambda revision: revision == self.desired)
         desired = self.rollouts.get(self.desired)
-        return LocalRecord(self.pointer, live, desired.fault if desired else None).to_json()
+        return LocalRecord(
+            self.pointer, live[0] if live else None, desired.fault if desired else None
+        ).to_json()
 
     def status(self) -> Status | None:
         """What the pusher is told; None when that is the ingest's to say, or nothing."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from regions.nodes.client import Node, NodeView
     from regions.objects.blobs import Holdings
     from regions.objects.ledger import Ledger
+    from regions.rollout.bake import Bake
     from regions.rollout.replicate import Replicator
     from regions.rollout.tracked import Tracked
     from weights_cache.revision import Revision
@@ -62,7 +63,9 @@ class Works:
         deployments: Deployments,
         *,
         is_home: bool,
+        bake: Bake,
     ) -> None:
+        self.bake = bake
         self._ledger = ledger
         self._home = home
         self._holdings = holdings
@@ -75,6 +78,7 @@ class Works:
             Work.COPY: self._copy,
             Work.CHOOSE: self._choose,
             Work.PROBE: self._probe,
+            Work.BAKE: self._bake,
             Work.DRAIN: self._drain,
             Work.FORGET: self._forget,
         }
@@ -201,8 +205,20 @@ class Works:
             return Outcome(Event.REFUSED, error.fault)
         return Outcome(Event.ABANDONED, error.fault)
 
+    async def _bake(self, tracked: Tracked, revision: str) -> Outcome:
+        """Tries it as the canary; a revision that fell gives its memory back, and the old one goes on."""
+        fault = await self.bake.run(tracked, tracked.revisions[revision])
+        if fault is None:
+            tracked.proven = revision
+            return Outcome(Event.STOOD)
+        return Outcome(Event.FELL, fault)
+
     async def _drain(self, tracked: Tracked, revision: str) -> Outcome:
-        """Waits for the last requests, then gives the memory back."""
+        await self.unload(tracked, revision)
+        return Outcome(Event.DRAINED)
+
+    async def unload(self, tracked: Tracked, revision: str) -> None:
+        """Waits for the last requests, then gives the memory of a revision back."""
         waited_s = 0.0
         while tracked.deployment.leases.get(revision) and waited_s < DRAIN_S:
             await asyncio.sleep(DRAIN_LOOK_S)
@@ -212,7 +228,6 @@ class Works:
                 await node.unload(revision, "region")
             except NodeError as error:
                 log.info("%s was not unloaded from %s: %s", revision[:12], address, error)
-        return Outcome(Event.DRAINED)
 
     async def _forget(self, tracked: Tracked, revision: str) -> Outcome:
         """Deletes what only this retired revision and others like it needed."""

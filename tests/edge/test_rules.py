@@ -14,7 +14,7 @@ from edge.prefixes import CUTS, KEPT_S, Prefixes, marks
 from edge.route import Asker, Chooser
 from regions.ask import Ask
 from regions.health import HEALTHY
-from regions.map import Rules, Tier
+from regions.map import Rules, Tier, Trial
 from regions.rows import Heard, Signers, Snapshot
 from tests.edge.world import ADMIN, BODY, MODEL, code, cuts, served
 from tests.regions.made import model_row, region_row
@@ -240,3 +240,32 @@ async def test_rows_that_are_overdue_are_said_once_and_when_they_come_again(worl
         while "come again" not in caplog.text:  # noqa: ASYNC110 - a log tells nobody
             await asyncio.sleep(0.02)
     assert "its figures are doubted" in caplog.text
+
+
+async def test_a_canary_edge_follows_rules_on_trial_and_reports_how_they_fare(world, monkeypatch):
+    monkeypatch.setattr("edge.trial.PERIOD_S", 0.02)
+    edge = await world()
+    home = edge.regions["iad"]
+
+    async def tried(*edges, **rules):
+        serial = home.policy_seq + 1
+        home.say_policy(trial=Trial(serial, Rules(areas=AREAS, **rules), edges, 60.0))
+        await edge.until(lambda status: status["rows"]["policy"]["seq"] == serial)
+        return serial
+
+    async def report(serial):
+        async with asyncio.timeout(60):
+            while not (said := [each for _, each in home.orders if each.get("serial") == serial]):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        return said[0]
+
+    serial = await tried("test", residency={"acme/*": ("eu",)})
+    assert (await report(serial))["harm"] == ""
+    assert (await edge.ask())[1]["x-nearfield-region"] == "fra"
+    serial = await tried("test", residency={"acme/*": ("apac",)})
+    assert MODEL in (await report(serial))["harm"]
+    status, _, body = await edge.ask()
+    assert (status, code(body)) == (503, "region_unavailable")
+    assert (await edge.status())["rows"]["policy"]["trial"] == {"edges": ["test"], "seconds": 60.0}
+    await tried("another", drained=("iad", "fra"))
+    assert (await edge.ask())[0] == 200  # not ours to follow

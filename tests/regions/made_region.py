@@ -28,6 +28,11 @@ def plan_of(name):
     return Plan(name, is_home, ALL, 300.0, PATIENCE, signers, HOME_KEY, settle_s=SETTLE_S)
 
 
+def put_rules(disk, **rules):
+    value = {"schema": "nearfield.rules/1", "canary": {"bake_s": 0}, **rules}
+    disk.put("nearfield-system", "rules.json", json.dumps(value).encode())
+
+
 def put_key(disk, digest="a" * 64, scopes=("infer",)):
     key = {
         "schema": "nearfield.key/1",
@@ -54,6 +59,8 @@ class Made:
         self.deployments = self.region.deployments
         if name == "iad":
             put_key(self.disk)
+            if disk is None:
+                put_rules(self.disk)
 
     def again(self):
         """The same region after a kill: another process over the same disk."""

@@ -130,6 +130,8 @@ async def test_a_region_is_killed_anywhere_while_it_takes_over_a_new_revision():
         with_manifest(home.disk, V2)
         await again.until(lambda: again.live() not in {None, first}, "second")
         second = again.live()
+        word = f"canary/{MODEL}.json"
+        await again.until(lambda: (home.system(word) or {}).get("state") == "passed", "it stood its bake")
 
     async def prepare():
         return lambda make: make("fra", fra.disk.copied(), home=home, node=FakeNode())

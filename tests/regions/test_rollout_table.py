@@ -25,6 +25,8 @@ EXPECTED = {
         for event in (E.SUPERSEDED, E.REMOVED)
     },
     (S.LIVE, E.SUPERSEDED): S.DRAINING,
+    (S.LIVE, E.STOOD): S.LIVE,
+    (S.LIVE, E.FELL): S.FAILED,
     (S.LIVE, E.REMOVED): S.DRAINING,
     (S.DRAINING, E.DRAINED): S.RETIRED,
     (S.DRAINING, E.AGAIN): S.LIVE,
@@ -81,6 +83,20 @@ def test_the_old_one_drains_when_the_new_one_is_live():
 
     assert decide("r2", rollouts) == ((Move("r1", E.SUPERSEDED),), ())
     assert decide("r2", [rollouts[0].after(E.SUPERSEDED), rollouts[1]]) == ((), (Task("r1", Work.DRAIN),))
+
+
+def test_a_canary_bakes_the_new_one_beside_the_old_and_others_hold_it():
+    rollouts = [Rollout("r1", S.LIVE), Rollout("r2", S.LIVE)]
+
+    assert decide("r2", rollouts, is_proven=False) == ((), (Task("r2", Work.BAKE),))
+    assert decide("r2", [rollouts[0], Rollout("r2", S.LIVE).after(E.FELL)], is_proven=False) == ((), ())
+    for state in (S.PUSHED, S.VERIFIED):
+        held = [Rollout("r1", S.LIVE), Rollout("r2", state)]
+        assert decide("r2", held, is_held=True) == (
+            (),
+            (Task("r2", WORK[state]),),
+        )  # its bytes come meanwhile
+    assert decide("r2", [Rollout("r1", S.LIVE), Rollout("r2", S.REPLICATED)], is_held=True) == ((), ())
 
 
 def test_a_removed_model_drains_and_is_forgotten():

@@ -1,0 +1,201 @@
+"""A new revision goes to one region first: it stands its bake, or falls and no other region ever leaves the old."""
+
+import asyncio
+
+import pytest
+
+from regions.map import Canary, ModelFault, RolloutState
+from regions.objects.pointer import Pointer, PointerError
+from regions.rollout.canary import Verdict, canary_of, has_fallen
+from tests.regions.folders import whole
+from tests.regions.made_region import MODEL, Made, put_rules
+from tests.regions.pretend_node import failure
+from tests.regions.test_ingest_pushes import with_manifest
+
+V1, V2, V3 = (whole(fill=bytes([n])) for n in (1, 2, 3))
+
+
+def trio():
+    home = Made("iad")
+    return home, Made("fra", home=home), Made("nrt", home=home)
+
+
+async def both_live(home, fra, revision=None):
+    return await fra.until_live(await home.until_live(revision))
+
+
+def verdict(home):
+    return home.system(f"canary/{MODEL}.json") or {}
+
+
+async def test_a_new_revision_goes_to_the_canary_and_on_when_it_stood():
+    home, fra, _ = trio()
+    put_rules(home.disk, canary={"bake_s": 0, "regions": ["fra"]})
+    async with home.running(), fra.running():
+        with_manifest(home.disk, V1)
+        first = await both_live(home, fra)
+        assert verdict(home) == {}, "the first revision replaces nothing and waits for nobody"
+        seen = []
+        home.node.on_load = lambda: seen.append((verdict(home)["state"], fra.live()))
+        with_manifest(home.disk, V2)
+        await home.until(lambda: home.live() not in {None, first}, "the second is live")
+
+        assert seen == [("passed", home.live())], "the home region waited for fra"
+        await fra.until(lambda: (first, "region") in fra.node.unloads, "the old one is unloaded")
+        assert verdict(home)["region"] == "fra"
+        assert len(fra.node.probes) > len(home.node.probes), "asked once more at the end of its bake"
+
+
+async def test_while_it_bakes_the_others_wait_and_say_for_whom():
+    home, fra, _ = trio()
+    put_rules(home.disk, canary={"bake_s": 3600})
+    async with home.running(), fra.running():
+        with_manifest(home.disk, V1)
+        first = await both_live(home, fra)
+        with_manifest(home.disk, V2)
+        await home.until(lambda: home.live() not in {None, first}, "the canary serves the new one")
+        await fra.until(lambda: fra.find().waits_for == "iad", "fra waits")
+
+        assert fra.live() == first
+        assert len(fra.node.loads) == 1
+        assert verdict(home)["state"] == "baking"
+        assert not home.node.unloads, "the old one stays at hand"
+        assert home.written() == first, "what still bakes is not what a restart trusts"
+        put_rules(home.disk, canary={"bake_s": 0})
+        await fra.until(lambda: fra.live() == home.live(), "the operator shortened it")
+        assert fra.find().waits_for == ""
+
+
+@pytest.mark.parametrize("how", ["probe", "requests"])
+async def test_what_falls_in_its_bake_goes_back_there_and_never_on(how, monkeypatch):
+    monkeypatch.setattr("regions.rollout.bake.LOOK_S", 0.01)
+    home, fra, _ = trio()
+    put_rules(home.disk, canary={"bake_s": 3600})
+    async with home.running(), fra.running():
+        with_manifest(home.disk, V1)
+        first = await both_live(home, fra)
+        with_manifest(home.disk, V2)
+        await home.until(lambda: home.live() not in {None, first}, "the canary serves the new one")
+        second = home.find().live
+        if how == "probe":
+            home.node.probe_errors.append(failure("engine_died", passing=True))
+        else:
+            for n in range(20):
+                home.find().count(second, failed=n % 2 == 0)
+        await home.until(lambda: home.live() == first, "back at the old one")
+        await fra.until(fra.error, "fra hears of it")
+
+        assert fra.live() == first
+        assert fra.error().code == "canary_failed"
+        assert "iad" in fra.error().message
+        assert home.error().code in {"engine_died", "canary_failed"}
+        assert len(fra.node.loads) == 1, "it was never tried there"
+        await home.until(lambda: (second.id, "region") in home.node.unloads, "its memory is given back")
+        await home.until(lambda: home.status()["state"] == "failed", "the pusher is told")
+
+    again = fra.again()
+    async with again.running():
+        await asyncio.sleep(0.1)
+        assert again.live() == first
+        assert again.error().code == "canary_failed", "the reason outlives a restart"
+        assert not again.node.loads[1:]
+
+
+async def test_a_revision_that_does_not_even_start_at_the_canary_goes_nowhere():
+    home, fra, _ = trio()
+    async with home.running(), fra.running():
+        with_manifest(home.disk, V1)
+        first = await both_live(home, fra)
+        home.node.probe_errors.append(failure("probe_failed"))
+        with_manifest(home.disk, V2)
+        await fra.until(fra.error, "refused everywhere")
+
+        assert (home.live(), fra.live()) == (first, first)
+        assert fra.error().code == "canary_failed"
+        assert "the node says probe_failed" in fra.error().message
+        with_manifest(home.disk, V2)
+        await fra.until(lambda: fra.live() not in {None, first}, "the same push again is tried again")
+        assert fra.error() is None
+
+
+async def test_a_push_during_a_bake_replaces_what_bakes():
+    home, fra, _ = trio()
+    put_rules(home.disk, canary={"bake_s": 3600})
+    async with home.running(), fra.running():
+        with_manifest(home.disk, V1)
+        first = await both_live(home, fra)
+        with_manifest(home.disk, V2)
+        await home.until(lambda: home.live() not in {None, first}, "the second bakes")
+        second = home.live()
+        with_manifest(home.disk, V3)
+        await home.until(lambda: home.live() not in {None, first, second}, "the third bakes")
+        put_rules(home.disk, canary={"bake_s": 0})
+        await fra.until(lambda: fra.live() == home.live(), "the third is everywhere")
+        await home.until(
+            lambda: len(home.find().leases) == 0 and len(home.node.unloads) >= 2, "both are gone"
+        )
+        assert {revision for revision, _ in home.node.unloads} == {first, second}
+
+
+async def test_a_canary_that_restarts_in_a_bake_bakes_again():
+    home, fra, _ = trio()
+    put_rules(home.disk, canary={"bake_s": 3600})
+    async with fra.running():
+        async with home.running():
+            with_manifest(home.disk, V1)
+            first = await both_live(home, fra)
+            with_manifest(home.disk, V2)
+            await home.until(lambda: home.live() not in {None, first}, "baking")
+            await home.until(lambda: home.written() == first, "written down")
+        again = home.again()
+        async with again.running():
+            assert again.live() == first
+            await again.until(lambda: again.live() not in {None, first}, "baking again")
+            put_rules(home.disk, canary={"bake_s": 0})
+            await fra.until(lambda: fra.live() == again.live(), "on everywhere")
+
+
+async def test_a_region_alone_and_the_first_push_wait_for_nobody():
+    home, fra, _ = trio()
+    async with home.running(), fra.running():
+        with_manifest(home.disk, V1, regions=("fra",))
+        first = await fra.until_live()
+        with_manifest(home.disk, V2, regions=("fra",))
+        await fra.until(lambda: fra.live() not in {None, first}, "at once")
+        assert verdict(home) == {}
+
+
+def test_who_goes_first():
+    one = Pointer("a/b", "1" * 64)
+    second = Pointer("a/b", "2" * 64, previous=("1" * 64,))
+    fleet = ("iad", "fra", "nrt")
+
+    assert canary_of(one, Canary(), fleet) is None
+    assert canary_of(second, Canary(), fleet) == "iad"
+    assert canary_of(second, Canary(("nrt", "fra")), fleet) == "nrt"
+    abroad = Pointer("a/b", "2" * 64, previous=("1" * 64,), regions=("fra", "nrt"))
+    assert canary_of(abroad, Canary(("iad",)), fleet) == "fra"
+    assert canary_of(Pointer("a/b", "2" * 64, ("1" * 64,), ("fra",)), Canary(), fleet) is None
+
+
+def test_a_verdict_is_about_one_move_unless_it_is_good():
+    failed = Verdict("a/b", "2" * 64, 3, "iad", "failed", ModelFault("c", "m", "n"))
+    passed = Verdict("a/b", "2" * 64, 3, "iad", "passed")
+    pushed_again = Pointer("a/b", "2" * 64, serial=4)
+
+    assert failed.is_about(Pointer("a/b", "2" * 64, serial=3))
+    assert not failed.is_about(pushed_again)
+    assert passed.is_about(pushed_again)
+    assert not passed.is_about(Pointer("a/b", "3" * 64, serial=3))
+    assert Verdict.from_json(failed.to_json()) == failed
+    for bad in (b"{}", b"x", passed.to_json().replace(b"passed", b"maybe")):
+        with pytest.raises(PointerError):
+            Verdict.from_json(bad)
+
+
+def test_a_few_failures_are_chance_and_many_are_not():
+    assert not has_fallen(3, 3)
+    assert has_fallen(4, 4)
+    assert not has_fallen(1000, 100)
+    assert has_fallen(1000, 101)
+    assert RolloutState.LIVE
