@@ -103,6 +103,20 @@ def status_command(state: StateOption = DEFAULT_STATE, *, as_json: JsonOption = 
         command.regions(saved.load(state), as_json=as_json)
 
 
+@app.command("policy")
+def policy_command(
+    file: Annotated[
+        Path | None, typer.Argument(help="Rules to put in force (JSON); without it they are shown.")
+    ] = None,
+    state: StateOption = DEFAULT_STATE,
+) -> None:
+    """Where requests may go, and by which names: areas, residency, aliases, drained regions, canaries."""
+    from deploy.commands import policy as command  # noqa: PLC0415
+
+    with errors(as_json=False):
+        command.run(state, file)
+
+
 @app.command("chat")
 def chat_command(
     model: ModelArgument,

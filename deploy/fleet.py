@@ -37,6 +37,16 @@ PROFILES: Mapping[str, Rtt] = MappingProxyType(
         ),
     }
 )
+AREAS: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(("iad", "ord", "dfw", "sjc", "sea", "den"), "us"),
+        **dict.fromkeys(("fra", "ams", "cdg", "lhr", "arn", "mad", "waw"), "eu"),
+        **dict.fromkeys(("nrt", "hnd", "sin", "syd", "bom", "icn", "hkg"), "apac"),
+    }
+)
+"""Where regions named after airports are, by the first letters of their names: the first areas of a new platform."""
+BAKE_S = 1.0
+"""How long `up` lets a new revision stand in the canary region: the platform of one machine has no crowd to watch."""
 WAN_BYTES_PER_S = 125_000_000.0
 """A 1 Gbit/s share of a long-distance link; said as simulated wherever it shows."""
 

@@ -22,8 +22,9 @@ from deploy.faults import RoleFailed, StateInUse
 from deploy.process import RoleProcess
 from deploy.roles import endpoint
 from regions.keys.record import KeyRecord, digest, new_key, write_record
-from regions.map import SYSTEM_BUCKET, KeyGrant
-from regions.objects.ledger import KEYS
+from regions.map import SYSTEM_BUCKET, Canary, KeyGrant, Rules
+from regions.objects.ledger import KEYS, RULES
+from regions.rules import Ordered, written
 from storage.client.sdk import S3, PreconditionFailed
 from wire.dial import split_address
 
@@ -255,9 +256,24 @@ async def bootstrap(config: Config, state: Path) -> Credentials:
     async with S3(endpoint(config, config.home, fleet.SYSTEM_GRANTS)) as store:
         for bucket in BUCKETS:
             await store.ensure_bucket(bucket)
+        await _put_rules(store, config)
         await put_key(store, credentials.api_key, "default", ("infer",))
         await put_key(store, credentials.admin_key, "admin", ("admin",))
     return credentials
+
+
+async def _put_rules(store: S3, config: Config) -> None:
+    """The first rules: areas as the regions' names have them, and a short bake. What is there already stays."""
+    areas: dict[str, tuple[str, ...]] = {}
+    for region in config.regions:
+        area = fleet.AREAS.get(region[:3])
+        if area is not None and area not in config.regions:
+            areas[area] = (*areas.get(area, ()), region)
+    ordered = Ordered(Rules(areas=areas), canary=Canary(bake_s=fleet.BAKE_S))
+    try:
+        await store.put(SYSTEM_BUCKET, RULES, written(ordered), if_none_match=True)
+    except PreconditionFailed:
+        return
 
 
 async def put_key(store: S3, api_key: str, name: str, scopes: tuple[str, ...]) -> None:

@@ -68,6 +68,10 @@ def _explain(status: Mapping[str, Any], name: str) -> None:
             said.add(error["message"])
             console.print(f"  {name} in {region}: [red]{error['code']}[/]: {error['message']}")
             console.print(f"    next: {error['next']}; or take it away: nearfield rm {name}")
+        if row.get("waits_for"):
+            console.print(
+                f"  {name} in {region}: the newest revision waits for the canary {row['waits_for']}"
+            )
         for entry in row.get("left_out") or ():
             line = f"  {name}: left out {entry['path']} ({entry['reason']})"
             if line not in said:
@@ -86,6 +90,24 @@ def regions(credentials: Credentials, *, as_json: bool) -> None:
         console.print(f"long-distance delays are SIMULATED: profile {status['simulated_wan']}")
     rows = [_region_row(region, seen) for region, seen in status["regions"].items()]
     console.print(show.table(REGION_COLUMNS, rows))
+    for line in _policy_lines(status.get("rows") or {}):
+        console.print(line, style="yellow")
+
+
+def _policy_lines(rows: Mapping[str, Any]) -> Iterator[str]:
+    """What an operator should know of the map itself; nothing while all is as usual."""
+    policy = rows.get("policy") or {}
+    if rows.get("frozen"):
+        yield "the map is FROZEN: this edge takes no rows until POST /nearfield/rows/thaw"
+    if trial := policy.get("trial"):
+        yield f"new rules are on trial at {', '.join(trial['edges'])} for {trial['seconds']:g} s"
+    if policy.get("withdrawn"):
+        yield f"new rules were withdrawn: {policy['withdrawn']}"
+    if drained := (policy.get("rules") or {}).get("drained"):
+        yield f"drained by the rules: {', '.join(drained)}"
+    if refused := rows.get("refused"):
+        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(refused.items()))
+        yield f"rows refused since the edge began: {kinds}"
 
 
 def _region_row(region: str, seen: Mapping[str, Any]) -> tuple[str, ...]:

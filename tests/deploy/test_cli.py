@@ -17,6 +17,7 @@ COMMANDS = [
     "push",
     "ls",
     "status",
+    "policy",
     "chat",
     "report",
     "stop",

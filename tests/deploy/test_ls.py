@@ -1,6 +1,6 @@
 """The tables of `nearfield ls` and `nearfield status`."""
 
-from deploy.commands.ls import REGION_COLUMNS, _region_row
+from deploy.commands.ls import REGION_COLUMNS, _policy_lines, _region_row
 
 
 def shown(**body):
@@ -18,3 +18,20 @@ def test_status_says_how_far_a_region_is_behind_its_home():
 def test_status_says_how_far_a_regions_estimates_were_off():
     assert shown(eta_error=0.0)["ETA off"] == "-", "no start yet"
     assert shown(eta_error=0.123)["ETA off"] == "12%"
+
+
+def test_status_says_what_is_unusual_about_the_map():
+    usual = {
+        "frozen": False,
+        "refused": {},
+        "policy": {"trial": None, "withdrawn": "", "rules": {"drained": []}},
+    }
+    assert list(_policy_lines(usual)) == list(_policy_lines({})) == []
+    policy = {
+        "trial": {"edges": ["a", "b"], "seconds": 30.0},
+        "withdrawn": "0123 edge a: acme/m is nowhere",
+        "rules": {"drained": ["fra"]},
+    }
+    said = "\n".join(_policy_lines({"frozen": True, "refused": {"older": 2}, "policy": policy}))
+    for part in ("FROZEN", "at a, b for 30 s", "acme/m is nowhere", "rules: fra", "2 older"):
+        assert part in said
