@@ -162,6 +162,7 @@ def _keys_of(path: Path) -> tuple[AccessKey, ...]:
 
 
 def _region(config: Config, name: str | None) -> Runner:
+    from regions.gateway.pass_on import Peers  # noqa: PLC0415
     from regions.run import RegionSettings, run  # noqa: PLC0415
 
     region, entry = pick(config.regions, name, "region")
@@ -185,6 +186,10 @@ def _region(config: Config, name: str | None) -> Runner:
         quiet_s=config.quiet_s,
         replication_bytes_per_s=entry.replication_bytes_per_s,
         tls=hops.server if hops else None,
+        peers=Peers(
+            {r: each.gateway for r, each in config.regions.items() if r != region},
+            hops.client if hops else None,
+        ),
     )
     return _renewing(hops, lambda ready, stop: run(settings, ready, stop))
 

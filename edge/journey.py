@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from regions.map import ASK, DEADLINE_MS, REGION, REQUEST_ID, ROUTE, TENANT, WAIT_S, WEIGHT
+from regions.map import ASK, DEADLINE_MS, FOR, REGION, REQUEST_ID, ROUTE, TENANT, WAIT_S, WEIGHT
 from wire.dialect import id_headers
 from wire.http1 import without_hop_headers
 
@@ -49,6 +49,7 @@ class Journey:
     says: Headers = ()
     use: Use | None = None
     setbacks: list[Setback] = field(default_factory=list)
+    via: str | None = None  # the region whose gateway passes it on to the one that is asked
     _terms: str = ""
 
     def terms(self) -> str:
@@ -79,8 +80,8 @@ class Journey:
             return False
         return self.left_s() > 0 and self.budget.has_one(self.now())
 
-    def request_headers(self, ours: Headers, left_s: float) -> Headers:
-        """A new head for the region: `ours`, and nothing of the client's but what is named here."""
+    def request_headers(self, region: str, ours: Headers, left_s: float) -> Headers:
+        """A new head for `region`: `ours`, and nothing of the client's but what is named here."""
         head, weight = self.exchange.head, self.admission.grant.quota.weight
         wait = head.get(WAIT_S)
         return (
@@ -92,6 +93,7 @@ class Journey:
             (DEADLINE_MS, str(int(left_s * 1000))),
             *(((WAIT_S, wait),) if wait is not None else ()),
             *(((WEIGHT, str(weight)),) if weight != 1 else ()),
+            *(((FOR, region),) if self.via is not None else ()),
         )
 
     def answer_headers(
@@ -103,7 +105,8 @@ class Journey:
         if region is not None:
             headers.append((REGION, region))
         replayed = [f"; replayed={each.region}({each.cause})" for each in self.setbacks]
-        headers.append((ROUTE, "".join([self.terms(), *replayed])))
+        via = [f"; via={self.via}"] if self.via is not None else []
+        headers.append((ROUTE, "".join([self.terms(), *replayed, *via])))
         if timing is not None:
             said = [value for name, value in upstream if name == "server-timing"]
             headers.append(("server-timing", ", ".join([*said, timing])))

@@ -1,7 +1,8 @@
 """A request to the region that answers soonest, and its answer back as bytes; to the next region while it may.
 
 An answer is committed by its first event, or its first body byte when it does not stream. Before that the request
-is replayed: at most MAX_REPLAYS times, within its deadline and its model's budget. After that a dead region ends the
+is replayed: at most MAX_REPLAYS times, within its deadline and its model's budget; by another region's gateway where
+only the way to a region is cut. After that a dead region ends the
 stream with one error event. A client that goes away cancels the handler, and that closes the upstream connection at
 once.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge import setback
+from edge.detour import Detours, is_unreached, passed_on
 from edge.journey import MAX_REPLAYS
 from edge.passback import pass_back
 from edge.stream import end_with
@@ -21,7 +23,7 @@ from wire.exchange import Disconnected
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from edge.figures import EdgeFigures
     from edge.holdoff import Holdoffs
@@ -40,6 +42,7 @@ class Relay:
         self._reaches = reaches
         self._figures = figures
         self._holdoffs = holdoffs
+        self._detours = Detours(reaches)
         self._headers: Headers = (
             ("authorization", f"Bearer {hop_token}"),
             ("content-type", "application/json"),
@@ -55,30 +58,47 @@ class Relay:
             journey.terms()
             aside()
 
-        for choice in journey.decision.choices[: MAX_REPLAYS + 1]:
+        for region, via in self._tries(journey):
             left_s = journey.left_s()
             if not left_s:
                 break
             if journey.setbacks and not self._may_repeat(journey):
                 await _give_up(journey, _budget_spent(journey))
                 return
-            back = await self._try(journey, choice.region, left_s, meanwhile)
+            journey.via = None if via is None else via.name
+            back = await self._try(journey, region, left_s, meanwhile)
             if back is None:
                 return
-            self._note(journey, back)
+            self._note(journey, passed_on(back, journey.via))
         await _give_up(journey, _last_words(journey))
+
+    def _tries(self, journey: Journey) -> Iterator[tuple[str, Reach | None]]:
+        """Regions in the order of the choice, and who passes on to one that is out of reach.
+
+        Last comes the best one again by such a way, if nobody was reached.
+        """
+        choices, within = journey.decision.choices[: MAX_REPLAYS + 1], journey.decision.resident_in
+        for choice in choices:
+            down = self._reaches[choice.region].down
+            yield choice.region, self._detours.of(choice.region, journey.now(), within) if down else None
+        best = choices[0].region
+        while len(journey.setbacks) <= MAX_REPLAYS and all(map(is_unreached, journey.setbacks)):
+            via = self._detours.of(best, journey.now(), within)
+            if via is None:
+                return
+            yield best, via
 
     async def _try(
         self, journey: Journey, region: str, left_s: float, meanwhile: Callable[[], None]
     ) -> Setback | None:
         """Ask one region; None once the client has its answer, else why it has not."""
-        reach, patience = self._reaches[region], journey.patience
+        reach, patience = self._reaches[journey.via or region], journey.patience
         reach.saw(Outcome.SENT)
         try:
             answer = await reach.pool.request(
                 "POST",
                 journey.exchange.head.path,
-                journey.request_headers(self._headers, left_s),
+                journey.request_headers(region, self._headers, left_s),
                 journey.body,
                 connect_s=patience.connect_s,
                 head_s=left_s,
@@ -89,7 +109,10 @@ class Relay:
             back = await pass_back(journey, region, answer)
         except DialError as error:
             back = setback.of_error(region, error, is_late=journey.is_late())
-        reach.saw(Outcome.FAILED if back is not None and back.failed else Outcome.SUCCEEDED)
+        failed = (
+            back is not None and back.failed and not (back.answered and journey.via)
+        )  # it says: the other one
+        reach.saw(Outcome.FAILED if failed else Outcome.SUCCEEDED)
         if journey.exchange.disconnected:
             raise Disconnected("the client is gone, or was cut off from an answer that broke")
         if back is not None and journey.exchange.finished:  # an error event told the client already
@@ -99,6 +122,7 @@ class Relay:
 
     def _note(self, journey: Journey, back: Setback) -> None:
         journey.setbacks.append(back)
+        self._detours.note(back, journey.now())
         journey.phases.mark("replay")
         self._figures.set_back(back)
         if back.wait_s is not None and back.answered:

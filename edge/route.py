@@ -44,10 +44,14 @@ NOBODY: Final = Asker()
 
 
 class Decision(NamedTuple):
-    """Where to send a request: `choices` best first, never empty; `simulated_wan` names the profile, if one."""
+    """Where to send a request: `choices` best first, never empty; `simulated_wan` names the profile, if one.
+
+    `resident_in` are the regions that its bytes may enter at all, None for all.
+    """
 
     choices: tuple[Choice, ...]
     simulated_wan: str | None = None
+    resident_in: Only = None
 
     def terms(self) -> str:
         """Every term of the decision, as the header `x-nearfield-route` says them."""
@@ -107,7 +111,7 @@ class Chooser:
         choices = self._holdoffs.ordered(choices, ask.model, now)
         if of:
             self._prefixes.sent(of, choices[0].region, now)
-        return Decision(choices, self._simulated_wan)
+        return Decision(choices, self._simulated_wan, self._serving.resident_in(asker.tenant, ask.model))
 
     def _allowed(self, model: str, pinned: str | None, tenant: str, only: Only) -> Only:
         """The regions that listener, client and rules leave, None for all. Raises Refusal 403 if they leave none."""

@@ -34,7 +34,7 @@ class Setback:
     """One region's failure to answer, as the client would be told if no other region could be asked.
 
     `cause` is a few words for the route header; `failed` marks the region's health; `answered` says that the
-    words are the region's own; `wait_s` is the `Retry-After` among `headers`.
+    words are the region's own; `wait_s` is the `Retry-After` among `headers`; `via` the region that passed it on.
     """
 
     region: str
@@ -45,6 +45,7 @@ class Setback:
     body: bytes
     answered: bool = False
     wait_s: float | None = None
+    via: str | None = None
 
 
 def of_error(region: str, error: DialError, *, is_late: bool) -> Setback:

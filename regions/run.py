@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from regions.assembly import Plan, Region
 from regions.deployments import DEFAULT_IDLE_TIMEOUT_S
 from regions.gateway.front import Gateway
+from regions.gateway.pass_on import Peers
 from regions.gateway.publish import Publisher
 from regions.gateway.wake import Wakes
 from regions.gateway.warmth import Warmth
@@ -42,7 +43,7 @@ class RegionSettings:
     `nodes` are addresses (host:port); `signing_key` is the region's raw Ed25519 key (32 bytes), `home_public_key`
     the home region's public one. `quiet_s`: how long a prefix without a manifest must be quiet to be committed.
     `replication_bytes_per_s` bounds what is pulled from home; 0: nothing does. `engines`: the external engines that a
-    model may name. `tls` is what the gateway listens with; None: plain.
+    model may name. `tls` is what the gateway listens with; None: plain. `peers` are the other regions' gateways.
     """
 
     name: str
@@ -61,6 +62,7 @@ class RegionSettings:
     replication_bytes_per_s: float = 0.0
     engines: tuple[str, ...] = ()
     tls: ssl.SSLContext | None = None
+    peers: Peers = field(default_factory=Peers)
 
 
 async def run(settings: RegionSettings, ready: Callable[[int], None], stop: asyncio.Event) -> None:
@@ -79,7 +81,14 @@ async def run(settings: RegionSettings, ready: Callable[[int], None], stop: asyn
         stack.push_async_callback(wakes.close)
         publisher = Publisher(region.deployments, settings.signing_key, int(time.time() * 1000), wakes)
         gateway = Gateway(
-            region.deployments, nodes, watch, wakes, publisher, settings.hop_token, keys=region.keys
+            region.deployments,
+            nodes,
+            watch,
+            wakes,
+            publisher,
+            settings.hop_token,
+            keys=region.keys,
+            peers=settings.peers,
         )
         stack.push_async_callback(gateway.close)
         server = await Server.start(gateway.serve, settings.host, settings.port, tls=settings.tls)

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Final
 from regions.ask import ASKED, MAX_BODY_BYTES, read_ask, refuse_misfit, said
 from regions.gateway.control import Control
 from regions.gateway.hold import Seats, wait_awake
+from regions.gateway.pass_on import PassOn, Peers
 from regions.gateway.pulse import Pulse
 from regions.gateway.relay import Relay
 from regions.gateway.trip import Trip, deadline_s, hold_s, request_id
 from regions.keys.desk import KeyDesk
-from regions.map import ASK, ROW_PERIOD_S, Tier
+from regions.map import ASK, FOR, ROW_PERIOD_S, Tier
 from regions.nodes import pick
 from regions.rollout.canary import FAULTS
 from wire.bearer import require_token
@@ -59,6 +60,7 @@ class Gateway:
         hop_token: str,
         seats: Seats | None = None,
         keys: KeyBook | None = None,
+        peers: Peers | None = None,
     ) -> None:
         """`keys` is the home region's book of API keys; None in every other region."""
         self._deployments = deployments
@@ -70,6 +72,7 @@ class Gateway:
         self.relay = Relay(nodes, hop_token)
         self.seats = seats or Seats()
         self.pulse = Pulse()
+        self._pass_on = PassOn(deployments.region, peers or Peers(), self.pulse)
         watch.on_silent = self.relay.cut
         self._figures = wakes.figures
         self._add_gauges()
@@ -96,8 +99,9 @@ class Gateway:
         self._publisher.publish()
 
     async def close(self) -> None:
-        """Closes the connections to the nodes."""
+        """Closes the connections to the nodes and the other gateways."""
         await self.relay.close()
+        await self._pass_on.close()
 
     async def serve(self, exchange: Exchange) -> None:
         """Answers one request. Raises Refusal for what is not served."""
@@ -141,6 +145,13 @@ class Gateway:
         )
 
     async def _infer(self, exchange: Exchange) -> None:
+        wanted = exchange.head.get(FOR)
+        if wanted is not None and wanted != self._deployments.region:
+            await self._pass_on.serve(exchange, wanted)
+        else:
+            await self._infer_here(exchange)
+
+    async def _infer_here(self, exchange: Exchange) -> None:
         phases = Phases("gateway", started=exchange.started)
         head, body = exchange.head, await exchange.read_body(MAX_BODY_BYTES)
         heard = head.get(ASK)

@@ -8,28 +8,38 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from regions.gateway.trip import Trip
+    from wire.exchange import Exchange
 
 PULSE_S: Final = 2.0  # an edge waits for five of them
 COMMENT: Final = b":\n\n"
+
+
+class Waiter(Protocol):
+    """What waits: a Trip, or a request that is passed on. `spoke`: something was said to it since the last beat."""
+
+    spoke: bool
+
+    @property
+    def exchange(self) -> Exchange:
+        """Its client."""
 
 
 class Pulse:
     """Follows the requests that edges wait for."""
 
     def __init__(self) -> None:
-        self._trips: set[Trip] = set()
+        self._trips: set[Waiter] = set()
 
     def __len__(self) -> int:
         return len(self._trips)
 
     @contextmanager
-    def follow(self, trip: Trip) -> Iterator[None]:
+    def follow(self, trip: Waiter) -> Iterator[None]:
         """While this is open, the trip's client hears that it is."""
         self._trips.add(trip)
         try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from edge.run import EdgeSettings, run
-from regions.map import KeyGrant, ModelRow, PolicyRow, RegionRow, RolloutState, Tier
+from regions.map import FOR, KeyGrant, ModelRow, PolicyRow, RegionRow, RolloutState, Tier
 from regions.rows import encode, public_bytes, signing_key
 from wire.dial import DialError, Pool
 from wire.flow import in_task
@@ -115,6 +115,7 @@ class FakeRegion:
         self.asked, self.cancelled = asyncio.Event(), asyncio.Event()
         self.seq, self.port, self.server = 0, 0, None
         self.policy_seq, self.keys = 1, POLICY_KEYS
+        self.passes_on = False  # it reaches no other region either
         self.frozen = asyncio.Event()  # set: connections are taken and nothing is said
         self._said = asyncio.Event()
 
@@ -158,6 +159,11 @@ class FakeRegion:
         elif path.startswith("/control/"):
             self.orders.append((path, json.loads(await exchange.read_body(4096))))
             await exchange.respond(200, (("content-type", "application/json"),), b'{"freed_bytes": 1}')
+        elif exchange.head.get(FOR) not in {None, self.name} and not self.passes_on:
+            error = {
+                "error": {"message": "m", "type": "server_error", "param": None, "code": "region_unavailable"}
+            }
+            await exchange.respond(503, (("content-type", "application/json"),), json.dumps(error).encode())
         else:
             self.asked.set()
             await self.script(exchange, self)

@@ -79,6 +79,10 @@ class Stream:
     last: float = 0.0
     ended: float = 0.0
 
+    @property
+    def via(self):
+        return via_of(self.headers.get("x-nearfield-route", ""))
+
     def take(self, line):
         if not line.startswith(b"data: "):
             return
@@ -128,6 +132,11 @@ async def stream(pool, key, asked, on_first=None):
     return seen
 
 
+def via_of(route):
+    """The region that passed a request on, by the answer's route header."""
+    return route.rpartition("; via=")[2] if "; via=" in route else None
+
+
 @dataclass
 class Reply:
     """One whole answer: its status (0: none came), region, seconds."""
@@ -136,6 +145,7 @@ class Reply:
     region: str | None = None
     took_s: float = 0.0
     replayed: bool = False
+    via: str | None = None
     error: str = ""
     began: float = 0.0
 
@@ -148,7 +158,8 @@ async def reply(pool, key, asked):
         )
         text = await answer.read()
         found.status, found.region = answer.head.status, answer.head.get("x-nearfield-region")
-        found.replayed = "replayed=" in (answer.head.get("x-nearfield-route") or "")
+        route = answer.head.get("x-nearfield-route") or ""
+        found.replayed, found.via = "replayed=" in route, via_of(route)
         if found.status != 200:
             found.error = text.decode(errors="replace")[:200]
     except DialError as error:

@@ -173,7 +173,7 @@ class FakeBlobs:
 class Region:
     """One region on free ports, with `num_nodes` fake nodes and one live model, `acme/m`."""
 
-    def __init__(self, nodes, seats=None):
+    def __init__(self, nodes, seats=None, peers=None):
         self.fakes = nodes
         self.deployments = Deployments("iad")
         self.blobs = FakeBlobs()
@@ -182,7 +182,14 @@ class Region:
         self.wakes = Wakes(self.deployments, self.nodes, self.watch)
         self.publisher = Publisher(self.deployments, b"\0" * 32, 7, self.wakes)
         self.gateway = Gateway(
-            self.deployments, self.nodes, self.watch, self.wakes, self.publisher, TOKEN, seats or Seats()
+            self.deployments,
+            self.nodes,
+            self.watch,
+            self.wakes,
+            self.publisher,
+            TOKEN,
+            seats or Seats(),
+            peers=peers,
         )
         self.revision = revision()
         self.deployment = self.deploy(self.revision)
@@ -231,9 +238,9 @@ class Region:
 
 
 @contextlib.asynccontextmanager
-async def region(num_nodes=1, seats=None):
+async def region(num_nodes=1, seats=None, peers=None):
     fakes = [await FakeNode().start() for _ in range(num_nodes)]
-    world = await Region(fakes, seats).start()
+    world = await Region(fakes, seats, peers).start()
     try:
         yield world
     finally:

@@ -1,0 +1,67 @@
+"""The way round a cut link: another region's gateway passes a request on to the one that this edge cannot reach.
+
+Only where nobody who has the model can be reached; and one hop, because two of them could go in circles. Time is an
+argument.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edge.reach import Reach
+    from edge.setback import Setback
+
+UNREACHED: Final = frozenset({"connect", "send", "head"})  # how far a request came that no region answered
+UNAVAILABLE: Final = "region_unavailable"  # the word of a gateway that cannot reach the region either
+BLIND_S: Final = 10.0  # who could not reach a region is not asked for it for so long
+
+
+class Detours:
+    """Who passes on to a region. It remembers only who could not, at most one entry a pair of regions."""
+
+    def __init__(self, reaches: Mapping[str, Reach]) -> None:
+        self._reaches = reaches
+        self._blind: dict[tuple[str, str], float] = {}
+
+    def of(self, region: str, now: float, resident_in: frozenset[str] | None = None) -> Reach | None:
+        """The nearest other region that answers its probe and did not fail at this lately; None if there is none.
+
+        A request that may only enter the regions `resident_in` is passed on by one of them alone: all of it goes there.
+        """
+        others = [
+            (each.rtt_ms, name, each)
+            for name, each in self._reaches.items()
+            if name != region
+            and (resident_in is None or name in resident_in)
+            and not each.down
+            and each.rtt_ms is not None
+            and self._blind.get((name, region), now) <= now
+        ]
+        return min(others)[2] if others else None
+
+    def note(self, back: Setback, now: float) -> None:
+        """Learn from a request that was passed on in vain."""
+        if back.via is not None and is_unreached(back):
+            self._blind[back.via, back.region] = now + BLIND_S
+
+
+def passed_on(back: Setback, via: str | None) -> Setback:
+    """The setback of a request that `via` passed on; that it could not is its own word, not the region's."""
+    answered = back.answered and not (via is not None and back.cause == UNAVAILABLE)
+    return replace(back, via=via, answered=answered)
+
+
+def is_unreached(back: Setback) -> bool:
+    """Whether it was the way to the region that failed, rather than the region."""
+    if back.answered:
+        return False
+    if back.via is not None and back.cause == UNAVAILABLE:
+        return True
+    return (
+        back.cause in UNREACHED and back.status == HTTPStatus.SERVICE_UNAVAILABLE
+    )  # one that is silent was reached

@@ -1,0 +1,116 @@
+"""A request for another region, passed on to its gateway: for edges whose own way there is cut. One hop, never two.
+
+The answer comes back as bytes. What breaks before its head is a refusal that names the region; what breaks later cuts
+the edge, which tells its client. Signs of life before the head are our own; inside a stream they are that region's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from regions.ask import MAX_BODY_BYTES
+from regions.gateway.trip import deadline_s
+from regions.map import FOR, PASSED_BY
+from wire.dial import DialError, Pool, split_address
+from wire.heads import without_hop_headers
+from wire.refusal import Refusal
+from wire.tls import hop_name
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Mapping
+
+    from regions.gateway.pulse import Pulse
+    from wire.dial import Answer
+    from wire.exchange import Exchange
+    from wire.http1 import Headers
+
+CONNECT_S: Final = 2.0  # as an edge's own: across an ocean, and one lost SYN
+QUIET_S: Final = 10.0  # five pulses of the other gateway missed: as an edge waits
+BETWEEN_S: Final = 15.0
+LOST_S: Final = 2.0  # its kernel acknowledges nothing for so long: this way is gone too
+RETRY_S: Final = 1.0
+_DROPPED: Final = frozenset({"host", "content-length", FOR})
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """The other regions' gateways: addresses by region; with `tls` both sides show a certificate of the fleet's own."""
+
+    addresses: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    tls: ssl.SSLContext | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """A request that has no head yet, as Pulse follows it."""
+
+    exchange: Exchange
+    spoke: bool = False
+
+
+class PassOn:
+    """Connections to the other regions' gateways. `region` is our own name."""
+
+    def __init__(self, region: str, peers: Peers, pulse: Pulse) -> None:
+        self._region = region
+        self._pulse = pulse
+        self._pools = {
+            name: Pool(
+                *split_address(address), tls=peers.tls, server_name=hop_name("region", name), lost_s=LOST_S
+            )
+            for name, address in peers.addresses.items()
+        }
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        for pool in self._pools.values():
+            await pool.close()
+
+    async def serve(self, exchange: Exchange, wanted: str) -> None:
+        """Passes one inference request on to the region `wanted`. Raises Refusal if no answer began."""
+        head = exchange.head
+        if head.get(PASSED_BY) is not None:
+            text = f"Region {self._region} was asked for {wanted} by another gateway: one hop is all."
+            raise Refusal(502, "upstream_failed", text, "server_error")
+        pool = self._pools.get(wanted)
+        if pool is None:
+            raise Refusal(404, "not_found", f"Region {self._region} knows no region {wanted[:64]!r}.")
+        body = await exchange.read_body(MAX_BODY_BYTES)
+        headers = without_hop_headers(head.headers, _DROPPED)
+        try:
+            with self._pulse.follow(Waiting(exchange)):
+                answer = await _ask(pool, exchange, (*headers, (PASSED_BY, self._region)), body)
+        except DialError as error:
+            text = f"Region {wanted} cannot be reached from {self._region} either ({error.phase}); try again."
+            raise Refusal(503, "region_unavailable", text, "server_error", retry_after_s=RETRY_S) from error
+        await _pass_back(exchange, answer)
+
+
+async def _ask(pool: Pool, exchange: Exchange, headers: Headers, body: bytes) -> Answer:
+    return await pool.request(
+        "POST",
+        exchange.head.path,
+        headers,
+        body,
+        connect_s=CONNECT_S,
+        head_s=deadline_s(exchange.head),
+        quiet_s=QUIET_S,
+        framed=True,
+    )
+
+
+async def _pass_back(exchange: Exchange, answer: Answer) -> None:
+    async with answer:
+        head = answer.head
+        kept = without_hop_headers(head.headers, frozenset({"server", "content-length"}))
+        await exchange.start(head.status, kept, head.content_length)
+        try:
+            while data := await answer.next(BETWEEN_S):
+                await exchange.write(data)
+        except DialError:
+            exchange.abort()
+            return
+        await exchange.finish()
