@@ -203,6 +203,8 @@ def tally(seen: Sequence[tuple[float, bytes]], events: int, found: Streams) -> N
         for block in blocks:
             if block.startswith(b"data: "):
                 event = json.loads(block[6:])
+                if "n" not in event:  # the stream ended with an error: what it had to say is lost
+                    continue
                 numbers.append(event["n"])
                 found.late_s.append(at - event["at"])
     found.events += len(numbers)

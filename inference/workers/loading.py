@@ -66,6 +66,8 @@ class LoadReport:
         """
         born, birth_ms = birth
         engine = {str(name): float(ms) for name, ms in dict(ready.get("phases") or {}).items()}
+        # The engine may be at work before its shell was scheduled again to say that it was born.
+        birth_ms = max(0.0, min(birth_ms, laps["fork"] + laps["engine"] - sum(engine.values())))
         boot_ms = laps["fork"] + laps["engine"] - birth_ms - sum(engine.values())
         waited_ms = engine.pop("wait", 0.0)
         work = landing.phases

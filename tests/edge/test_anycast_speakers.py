@@ -317,7 +317,9 @@ async def test_a_real_bird_has_the_route_while_the_gate_holds_it(tmp_path):
         await until(lambda text: "203.0.113.10/32" in text)
         await bird.close()  # as the kernel does it when the gate is killed
         await until(lambda text: "203.0.113.10" not in text)
-        assert await Bird(control, "nf-anycast").shows() is Standing.ANNOUNCED  # nobody told BIRD anything
+        another = Bird(control, "nf-anycast")
+        assert await another.shows() is Standing.ANNOUNCED  # nobody told BIRD anything
+        await another.close()
     finally:
         process.kill()
         process.wait(30)
