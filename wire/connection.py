@@ -209,8 +209,7 @@ class Connection(asyncio.Protocol):
     def cut(self) -> None:
         """Reset the connection."""
         if self._exchange is not None and self._exchange.would_look_whole:
-            sock = self._transport.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            self._reset_on_close()
         self._gone()
         self._transport.abort()
 
@@ -221,9 +220,9 @@ class Connection(asyncio.Protocol):
         exchange = self._exchange
         if self._transport.is_closing():
             if now >= self._deadline:
-                self.cut()
+                self._cut_untaken()
         elif self._stalled is not None and self._write_stalled(now):
-            self.cut()
+            self._cut_untaken()
         elif exchange is not None and self._linger_bytes_left is None:
             if exchange.body_rate_missed(self._limits.body_bytes_per_s, self._limits.body_grace_s):
                 exchange.feed_end(Refusal(408, "bad_request", SLOW_BODY))
@@ -401,6 +400,16 @@ class Connection(asyncio.Protocol):
         paused_s, stall_s = now - then, self._limits.write_stall_s
         is_slow = unsent_then - left < self._limits.write_bytes_per_s * paused_s
         return (left == unsent and now - since > stall_s) or (is_slow and paused_s > stall_s)
+
+    def _cut_untaken(self) -> None:
+        """Cut a peer that does not take its answer, and what the kernel holds of it too, which may be some MB."""
+        if self._transport.get_write_buffer_size():
+            self._reset_on_close()
+        self.cut()
+
+    def _reset_on_close(self) -> None:
+        sock = self._transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
 
     async def _flushed(self) -> None:
         """Wait until the kernel has every queued byte."""

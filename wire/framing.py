@@ -5,6 +5,7 @@ Stricter than RFC 9112 where leniency has been used for request smuggling: every
 framing is an error.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,10 @@ from typing import Final, NamedTuple, Protocol
 
 CHUNK_LINE_BYTES = 256  # a size and, at most, a short extension; nobody sends longer ones in good faith
 EXTENSION_BYTES = 4096  # of all chunks together: a body must not be a fraction of what was sent for it
+LEAST_PIECE_BYTES = (
+    16  # on average, with what frames it, from a client: a piece costs as much time as 10 KiB of data
+)
+FREE_BYTES = 64 * 1024  # sent in pieces of any size: of a body, a few small writes are a client's habit
 MANY_PIECES = 16  # from one read: more are joined, since each costs an object beside its bytes
 TRAILER_BYTES = 4096  # all trailers together; they are dropped, so this only bounds work
 _PLAIN_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
@@ -93,7 +98,7 @@ class EofFraming:
 
 
 class ChunkedFraming:
-    """`Transfer-Encoding: chunked`."""
+    """`Transfer-Encoding: chunked`; a `bounded` one refuses bodies in very many very small chunks."""
 
     done = False
     _left = 0  # bytes of the open chunk still to come
@@ -103,8 +108,19 @@ class ChunkedFraming:
     _extension_bytes = 0  # seen so far
     _within = False  # inside a chunk or the trailers, rather than before a chunk's size
 
+    def __init__(self, *, bounded: bool = False) -> None:
+        self._bytes_left = FREE_BYTES if bounded else math.inf  # to be sent before more pieces may come
+
     def feed(self, data: bytes) -> tuple[list[bytes], bytes]:
         """See Framing; a piece is one chunk or a part of one."""
+        num_bytes = len(data)
+        pieces, rest = self._cut(data)
+        self._bytes_left += num_bytes - LEAST_PIECE_BYTES * len(pieces)
+        if self._bytes_left < 0:
+            raise FramingError("the chunks are too small")
+        return pieces, rest
+
+    def _cut(self, data: bytes) -> tuple[list[bytes], bytes]:
         if self._partial:
             data, self._partial = self._partial + data, b""
         pieces: list[bytes] = []
@@ -129,6 +145,8 @@ class ChunkedFraming:
                 self._left -= len(piece)
                 self._closing = self._left == 0
                 continue
+            if self._closing and not b"\r\n".startswith(data[position : position + 2]):
+                raise FramingError("a chunk is longer than its size")
             line = self._line(data, position)
             if line is None:
                 self._partial = data[position:]
@@ -151,8 +169,6 @@ class ChunkedFraming:
         """Advance over one line that is not chunk data."""
         if self._closing:
             self._closing = False
-            if line:
-                raise FramingError("a chunk is longer than its size")
         elif self._trailers >= 0:
             self._trailer(line)
         else:

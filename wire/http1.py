@@ -140,7 +140,7 @@ class RequestGate:
             self._framing = NO_BODY
             return [Message(head, rest)]
         framing = self._framing = (
-            ChunkedFraming() if head.chunked else LengthFraming(head.content_length or 0)
+            ChunkedFraming(bounded=True) if head.chunked else LengthFraming(head.content_length or 0)
         )
         return self._take_body(framing, rest, [head])
 

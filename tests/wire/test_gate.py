@@ -223,6 +223,7 @@ REFUSED = {
         400,
         chunks(b"1;" + b"a" * 200 + b"\r\nx\r\n") + b"".join([b"1;%b\r\nx\r\n" % (b"a" * 200)] * 20),
     ),
+    "tiny chunks": (400, chunks(b"1\r\na\r\n" * 10_000)),
     "trailer content-length": (400, chunks(b"0\r\nContent-Length: 5\r\n\r\n")),
     "trailer without colon": (400, chunks(b"0\r\nabc\r\n\r\n")),
     "trailers too long": (400, chunks(b"0\r\n" + b"A: b\r\n" * 2000 + b"\r\n")),
