@@ -7,7 +7,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from edge import models
+from edge import models, resume
 from edge.admit import USERS, Action, Admission, Admissions, Routes
 from edge.journey import Journey
 from edge.route import Asker, unknown_model
@@ -190,6 +190,7 @@ class Door:
             self._room,
             self._says if use is None else (*self._says, *use.headers),
             use,
+            resume.wanted(exchange.head, stream=ask.stream),
         )
 
         def aside() -> None:

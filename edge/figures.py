@@ -27,7 +27,9 @@ class EdgeFigures:
         )
         self._broken = counter("nearfield_edge_broken_streams_total", "Ended by an error event.", "region")
         self._resumed = counter(
-            "nearfield_edge_resumed_streams_total", "Gone on with in another region.", "region"
+            "nearfield_edge_resumed_streams_total",
+            "That a region broke off, and another went on with.",
+            "region",
         )
         gauge("nearfield_edge_held_requests", "Under way.", lambda: one(room.num_requests))
         gauge(
@@ -54,5 +56,5 @@ class EdgeFigures:
         self._broken.add(1, region)
 
     def resumed(self, region: str) -> None:
-        """A committed stream went on in `region`."""
+        """A committed stream of `region` is gone on with in another."""
         self._resumed.add(1, region)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from edge.budget import Budget
     from edge.patience import Patience
     from edge.quota import Use
+    from edge.resume import Resumption
     from edge.room import Room
     from edge.route import Decision
     from edge.setback import Setback
@@ -48,6 +49,7 @@ class Journey:
     room: Room
     says: Headers = ()
     use: Use | None = None
+    resumption: Resumption | None = None
     setbacks: list[Setback] = field(default_factory=list)
     via: str | None = None  # the region whose gateway passes it on to the one that is asked
     _terms: str = ""
@@ -80,6 +82,14 @@ class Journey:
             return False
         return self.left_s() > 0 and self.budget.has_one(self.now())
 
+    def may_resume(self) -> bool:
+        """Whether another region could go on with the stream that breaks off now."""
+        return self.resumption is not None and self.resumption.can_go_on and self.may_replay()
+
+    def request_body(self) -> bytes:
+        """The client's bytes, and behind a stream that broke off what it has of the answer."""
+        return self.body if self.resumption is None else self.resumption.body(self.body)
+
     def request_headers(self, region: str, ours: Headers, left_s: float) -> Headers:
         """A new head for `region`: `ours`, and nothing of the client's but what is named here."""
         head, weight = self.exchange.head, self.admission.grant.quota.weight
@@ -94,6 +104,7 @@ class Journey:
             *(((WAIT_S, wait),) if wait is not None else ()),
             *(((WEIGHT, str(weight)),) if weight != 1 else ()),
             *(((FOR, region),) if self.via is not None else ()),
+            *(() if self.resumption is None else self.resumption.headers()),
         )
 
     def answer_headers(

@@ -99,7 +99,7 @@ class Relay:
                 "POST",
                 journey.exchange.head.path,
                 journey.request_headers(region, self._headers, left_s),
-                journey.body,
+                journey.request_body(),
                 connect_s=patience.connect_s,
                 head_s=left_s,
                 quiet_s=patience.first_byte_s,
@@ -135,6 +135,8 @@ class Relay:
             self._figures.budget_spent(model)
             return False
         self._figures.replayed(model)
+        if journey.resumption is not None and journey.resumption.can_go_on:
+            self._figures.resumed(journey.setbacks[-1].region)
         return True
 
 

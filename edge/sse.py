@@ -32,6 +32,12 @@ def first_event(block: bytes) -> bytes | None:
     return None
 
 
+def last_event(block: bytes) -> bytes:
+    """The data of the last event in `block` (whole events) that is no comment; empty if there is none."""
+    start = block.rfind(b"data:")
+    return block[start:].partition(b"\n")[0].removeprefix(b"data:").strip() if start >= 0 else b""
+
+
 def error_code(event: bytes) -> str | None:
     """The `code` of an event that is OpenAI's or Anthropic's error object, else None."""
     if not event.startswith((b'{"error"', b'{"type": "error"')):

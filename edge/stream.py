@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge import setback
+from edge.resume import GroupLostError
 from edge.setback import REPLAYABLE_CODES
-from edge.sse import Ending, error_code, first_event
+from edge.sse import Ending, error_code, first_event, last_event
+from regions.map import REVISION
 from wire.dial import DialError
 from wire.dialect import error_event
 from wire.eventcut import EventCut
@@ -27,8 +29,12 @@ class Stream:
         self._region = region
         self._answer = answer
         self._ending = Ending()
+        self._resumption = journey.resumption
         self._committed = False
         self._quiet_s = journey.patience.first_byte_s
+        if self._resumption is not None:
+            self._resumption.begin(answer.head.get(REVISION))
+            self._committed = self._resumption.can_go_on
 
     async def run(self) -> Setback | None:
         """Pass events on until the end. Raises DialError if the region dies before the first one."""
@@ -43,6 +49,8 @@ class Stream:
                 raise
             if not self._ending.is_done:
                 return await self._broken(error.phase, timed_out=error.timed_out)
+        except GroupLostError:
+            return await self._unfinished()
         back = await self._pass(cut.rest())
         if back is not None or not self._ending.is_good:
             return back or await self._unfinished()
@@ -51,7 +59,11 @@ class Stream:
         return None
 
     async def _pass(self, block: bytes) -> Setback | None:
-        """Whole events to the client, unless the first one says that another region should be asked."""
+        """Whole events to the client, unless they say that another region should be asked. Raises GroupLostError."""
+        if self._resumption is not None:
+            if (back := self._lost_inside(block)) is not None:
+                return back
+            block = self._resumption.take(block)
         block = self._ending.pass_on(block)
         if not block:
             return None
@@ -70,6 +82,13 @@ class Stream:
             await self._open(block)
         return None
 
+    def _lost_inside(self, block: bytes) -> Setback | None:
+        """The region's own word that it cannot go on, if another one can."""
+        code = error_code(last_event(block)) if self._committed else None
+        if code not in REPLAYABLE_CODES or not self._journey.may_resume():
+            return None
+        return setback.of_event(self._region, code or "", last_event(block))
+
     async def _open(self, first: bytes = b"") -> None:
         headers = self._journey.answer_headers(self._region, self._answer.head.headers)
         await self._exchange.start(200, headers, first=first)
@@ -81,8 +100,10 @@ class Stream:
         return await self._broken("garbled", timed_out=False)
 
     async def _broken(self, cause: str, *, timed_out: bool) -> Setback:
-        """The region died inside a committed stream: the client hears it, and the region's health too."""
+        """The region died inside a committed stream: another goes on with it, or the client hears it."""
         refusal = _broken_off(self._region, silent=timed_out, late=self._journey.is_late())
+        if self._journey.may_resume():
+            return setback.of_refusal(self._region, cause, refusal)
         await end_with(self._journey, self._region, refusal.body())
         return setback.of_refusal(self._region, cause, refusal, failed=refusal.code != "deadline_exceeded")
 

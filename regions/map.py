@@ -40,6 +40,7 @@ WEIGHT: Final = "x-nearfield-weight"  # its key's; absent: 1
 TOKENS: Final = "x-nearfield-tokens"  # of a whole answer: the prompt's and its own, as the node counted them
 DEADLINE_MS: Final = "x-nearfield-deadline-ms"
 WAIT_S: Final = "x-nearfield-wait"
+RESUME: Final = "x-nearfield-resume"
 ASK: Final = "x-nearfield-ask"
 REVISION: Final = "x-nearfield-revision"
 POP: Final = "x-nearfield-pop"

@@ -23,6 +23,8 @@ from inference.api.request import read_chat, read_completion, read_embedding
 from inference.api.rerank import RerankReply, read_rerank
 from inference.api.responses import read_response
 from inference.api.responses_reply import ResponsesReply
+from inference.api.resume import HEADER as RESUME
+from inference.api.resume import read_resume
 from inference.api.serving import CompletionReply
 from inference.api.token_replies import CountReply, DetokenizeReply, TokenizeReply
 from inference.api.token_requests import read_count, read_detokenize, read_tokenize
@@ -137,6 +139,7 @@ def _route(
     async def answer(request: Request) -> Response:
         visit = _visit(request)
         body = await _body(request, visit)
+        visit.resume = read_resume(request.headers.get(RESUME), body)
         if (passed := _passed(rooms, request, visit, body)) is not None:
             return passed
         return make(rooms.host, visit, request.headers.get(REVISION), read(body), rooms.children)

@@ -8,7 +8,7 @@ from inference.api.answer import ChatShape, Shape
 from inference.api.choice import Reading
 from inference.api.fields import unsupported
 from inference.api.sequences import Job, check_length
-from inference.api.serving import GenerationReply, check_prompt, encode, heading
+from inference.api.serving import GenerationReply, check_prompt, encode
 from inference.api.toolcalls import THINK_CLOSE, THINK_OPEN
 from inference.api.tools import call_structure, markers_of, no_tools, thinks
 from wire.refusal import Refusal
@@ -67,7 +67,7 @@ class ChatReply(GenerationReply):
 
     def _shape(self, model: ResidentModel, job: Job) -> Shape:
         return ChatShape(
-            heading("chatcmpl", model, self._model),
+            self._heading("chatcmpl", model),
             model.text.vocabulary,
             scored=job.delivery.logprobs is not None,
             with_usage=job.delivery.include_usage,

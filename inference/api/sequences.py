@@ -46,6 +46,8 @@ class Job:
     follows_text: bool
     grammar: str | None = None
     reading: Reading | None = None
+    resumed: tuple[int, ...] = ()
+    """The answer's first tokens, made elsewhere and known to the client."""
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -106,7 +108,9 @@ def orders(
     made = []
     for prompt in job.prompts:
         max_tokens = sampling.max_tokens or limits.max_len - len(prompt)
-        own = {"op": "add", "tokens": prompt, "max_tokens": max_tokens}
+        own: Message = {"op": "add", "tokens": prompt, "max_tokens": max_tokens}
+        if job.resumed:
+            own["resumed"] = list(job.resumed)
         for number in range(job.delivery.num_choices):
             seed = None if sampling.seed is None else (sampling.seed + number) % 2**SEED_BITS
             made.append(fixed | own | {"seed": seed})
@@ -134,6 +138,9 @@ class Generation:
         self._num_tokens = [0] * num
         self._job = job
         self._cached: dict[int, int] = {}
+        self._fresh: list[int] = []
+        self.keeps_ids = False
+        """Whether `take_fresh` is asked."""
         self.prefill_ms: float | None = None
         """The engine's own figure of the first sequence to begin; None until then."""
         self.wait_ms = 0.0
@@ -172,11 +179,27 @@ class Generation:
         while any(choice.finish is None for choice in self._choices):
             yield [(index, self._receive(index, message)) for index, message in await self._call.take()]
 
+    def resume(self, max_tokens: int) -> Delta | None:
+        """Take the job's own first tokens, which the client knows; what is left to say if they are the whole answer."""
+        choice, resumed = self._choices[0], self._job.resumed
+        choice.receive(resumed)
+        self._num_tokens[0] = choice.num_tokens
+        if choice.finish is not None:
+            return Delta("")
+        return choice.end("length") if len(resumed) >= max_tokens else None
+
+    def take_fresh(self) -> list[int]:
+        """The tokens that came since the last call, of an answer with one sequence."""
+        fresh, self._fresh = self._fresh, []
+        return fresh
+
     def _receive(self, index: int, message: Message) -> Delta:
         choice = self._choices[index]
         if choice.finish is not None:
             return Delta("")
         if message["op"] == "tokens":
+            if self.keeps_ids:
+                self._fresh += message["tokens"]
             self._note_first(index, message)
             delta = choice.receive(message["tokens"], _scores(message.get("logprobs")))
             self._count(index, choice.num_tokens, message)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from inference.api.answer import CompletionShape, Finished, Heading, Shape
 from inference.api.reply import STREAM_HEADERS, Outlet, Reply
+from inference.api.resume import FIELD, Numbering, can_resume
+from inference.api.sampling import engine_fields
 from inference.api.sequences import Generation, Job, check_ids, check_length, check_sampling, orders
 from inference.api.stay import Stay
 from inference.api.visit import now_unix
@@ -17,7 +19,7 @@ from inference.workers.resident import ResidentModel
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from inference.api.choice import Delta
     from inference.api.grammar import GrammarChild
@@ -96,6 +98,8 @@ class GenerationReply(ModelReply):
     ) -> None:
         super().__init__(host, visit, revision_id, request.model)
         self._request, self._children = request, children
+        self._numbering: Numbering | None = None
+        self._left: Delta | None = None
 
     @property
     def _streams(self) -> bool:
@@ -106,17 +110,46 @@ class GenerationReply(ModelReply):
         """See `Reply`."""
         with self._resident() as model:
             check_sampling(self._request.sampling, model.limits)
-            job = await self._job(model)
+            job = self._resumed(model, await self._job(model))
             shape = self._shape(model, job)
             if job.grammar is not None:
                 await model.calls.teach(model.text.vocabulary.lesson)
             wanted = orders(job, model.limits, model.text.defaults, self._visit.tenant, self._visit.weight)
+            max_tokens = int(wanted[0]["max_tokens"])
+            if len(job.resumed) >= max_tokens:
+                wanted = []
             with self._tally(model, job) as tally, await model.calls.open(wanted) as call:
                 generation = Generation(call, job, model.text.vocabulary, model.limits, tally)
+                generation.keeps_ids = self._numbering is not None
+                if job.resumed:
+                    self._left = generation.resume(max_tokens)
                 send = self._stream if job.delivery.stream else self._whole
                 await send(outlet, generation, shape)
             usage = generation.usage()
             self._stay.used(usage.prompt_tokens, usage.completion_tokens)
+
+    def _resumed(self, model: ResidentModel, job: Job) -> Job:
+        """The job behind what was told of it elsewhere; and its tokens' ids beside its events, if that is asked for."""
+        resume = self._visit.resume
+        if resume is None or not job.delivery.stream:
+            return job
+        rules = engine_fields(job.sampling, model.text.defaults)
+        is_greedy = rules["temperature"] == 0 or rules["top_k"] == 1
+        if not can_resume(job, is_greedy=is_greedy, is_deterministic=self._visit.is_deterministic):
+            self._visit.resume = None
+            if resume.tokens:
+                raise Refusal(400, "bad_request", "This answer cannot be gone on with.", param=FIELD)
+            return job
+        check_ids(resume.tokens, model.limits, FIELD)
+        return replace(job, resumed=resume.tokens)
+
+    def _heading(self, prefix: str, model: ResidentModel) -> Heading:
+        """A fresh one, or that of the stream which is gone on with; it numbers the stream, if it is numbered."""
+        made, resume = heading(prefix, model, self._model), self._visit.resume
+        if resume is not None and resume.id is not None:
+            made = replace(made, id=resume.id, created=resume.created)
+        self._numbering = Numbering(resume, made) if resume is not None else None
+        return made
 
     def _tally(self, model: ResidentModel, job: Job) -> Tally:
         begin, arrived_s = self._host.figures.answers.begin, self._visit.phases.started
@@ -142,11 +175,12 @@ class GenerationReply(ModelReply):
         """Nothing is sent before the first token, so that failures until then keep their status."""
         visit = self._visit
         try:
-            async for batch in generation.deltas():
-                events = (
-                    b"" if outlet.started else b"".join(map(shape.opening, range(generation.num_choices)))
-                )
+            async for batch in self._batches(generation):
+                is_new = not outlet.started and not self._is_resumed
+                events = b"".join(map(shape.opening, range(generation.num_choices))) if is_new else b""
                 events += b"".join([shape.event(index, delta) for index, delta in batch])
+                if self._numbering is not None:
+                    events = self._numbered(self._numbering, generation, events)
                 if not outlet.started:
                     visit.note_first(generation.prefill_ms or 0.0, generation.wait_ms)
                     await outlet.start(200, {**STREAM_HEADERS, **visit.headers()})
@@ -163,6 +197,22 @@ class GenerationReply(ModelReply):
         usage = generation.usage()
         receipt = visit.receipt(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
         await outlet.write(closing + receipt, last=True)
+
+    def _numbered(self, numbering: Numbering, generation: Generation, events: bytes) -> bytes:
+        """One step's events with their line; nothing of an end that the client knows."""
+        tokens, resume = generation.take_fresh(), self._visit.resume
+        return b"" if resume is not None and resume.is_finished else numbering.group(tokens, events)
+
+    async def _batches(self, generation: Generation) -> AsyncIterator[list[tuple[int, Delta]]]:
+        """What has come; first what is left of an answer that was told to its last token."""
+        if self._left is not None:
+            yield [(0, self._left)]
+        async for batch in generation.deltas():
+            yield batch
+
+    @property
+    def _is_resumed(self) -> bool:
+        return self._visit.resume is not None and bool(self._visit.resume.tokens)
 
     async def _whole(self, outlet: Outlet, generation: Generation, shape: Shape) -> None:
         visit = self._visit
@@ -205,7 +255,7 @@ class CompletionReply(GenerationReply):
 
     def _shape(self, model: ResidentModel, job: Job) -> Shape:
         return CompletionShape(
-            heading("cmpl", model, self._model),
+            self._heading("cmpl", model),
             model.text.vocabulary,
             scored=job.delivery.logprobs is not None,
             with_usage=job.delivery.include_usage,

@@ -13,6 +13,7 @@ from inference.workers.loading import SOURCES
 from wire.timing import Phases
 
 if TYPE_CHECKING:
+    from inference.api.resume import Resume
     from inference.workers.loading import LoadReport
     from inference.workers.resident import Resident
     from inference.workers.worker import Worker
@@ -46,6 +47,8 @@ class Visit:
     revision_id: str = ""
     first_ms: float | None = None
     is_deterministic: bool = False
+    resume: Resume | None = None
+    """How the stream is to be told so that another node could go on with it, or which one is gone on with here."""
     error: str = ""
     """The code of what ended a stream that had begun."""
 

@@ -158,8 +158,16 @@ class GenerateLoop:
             self._link.send([_failed_message(event) for event in events if isinstance(event, Failed)])
             return
         if order.id not in {event.id for event in events}:
-            self._samplers[order.id] = Sampler.of(order, self._scheduler.stop_ids(order.id), grammar)
+            events += self._prepare(order, grammar)
         self._tell(events)
+
+    def _prepare(self, order: Generate, grammar: Follower | None) -> list[Event]:
+        """The order's sampler; its failure, if what it resumes cannot be."""
+        try:
+            self._samplers[order.id] = Sampler.of(order, self._scheduler.stop_ids(order.id), grammar)
+        except GrammarFault as fault:
+            return self._fail(order.id, "bad_grammar", str(fault))
+        return []
 
     def _step(self) -> None:
         started, waited_before_ms = time.perf_counter(), self._waited_ms

@@ -91,6 +91,8 @@ class Generate:
     """The tenant's: its share of a busy engine beside the others' (`inference.engine.tenants`)."""
     grammar: str | None = None
     """What the answer must follow, in llguidance's terms."""
+    resumed: tuple[int, ...] = ()
+    """The answer's first tokens, which another engine made: this one goes on behind them, and says nothing of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +188,10 @@ def _generate(fields: _Fields, bounds: Bounds) -> Generate:
         tenant=fields.text("tenant", MAX_TENANT_CHARS),
         weight=fields.whole("weight", 1, 1, MAX_WEIGHT),
         grammar=fields.optional_text("grammar", MAX_GRAMMAR_CHARS),
+        resumed=() if fields.absent("resumed") else fields.tokens("resumed", bounds),
     )
+    if len(order.resumed) >= max_tokens:
+        fields.refuse(f"{len(order.resumed)} tokens were made already, and the answer has {max_tokens}")
     fields.end()
     return order
 

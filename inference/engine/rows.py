@@ -65,7 +65,7 @@ class Row:
         self.order = order
         self.added_s = added_s
         self.rank = (added_s + order.priority * AGE_S, serial)
-        self.tokens = list(order.tokens)
+        self.tokens = [*order.tokens, *order.resumed]
         self.chain = Chain(order.tenant, self.tokens)
         self.state = State.WAITING
         self.slot = -1
@@ -79,8 +79,13 @@ class Row:
 
     @property
     def num_output(self) -> int:
-        """Tokens sampled so far."""
+        """Tokens of the answer so far."""
         return len(self.tokens) - len(self.order.tokens)
+
+    @property
+    def num_own(self) -> int:
+        """Of those, the ones that were sampled here."""
+        return self.num_output - len(self.order.resumed)
 
     def room_tokens(self, beyond: int) -> int:
         """Tokens to have room for: those there are and so many more, if it may ever have them."""

@@ -68,12 +68,20 @@ class Sampler:
 
     @classmethod
     def of(cls, order: Generate, stop_ids: Iterable[int], grammar: Follower | None = None) -> Sampler:
-        """The sampler of one order; an order without a seed gets one of its own."""
+        """The sampler of one order; an order without a seed gets one of its own.
+
+        Raises GrammarFault if the grammar does not go on by the tokens that the order resumes.
+        """
         sampling = order.sampling
         prompt = frozenset(order.tokens) if sampling.repetition_penalty != 1.0 else frozenset()
         draws = random.Random(sampling.seed)  # noqa: S311 - a choice of words, not a secret
         banned_early = tuple(stop_ids) if order.min_tokens else ()
-        return cls(sampling, prompt, banned_early, order.min_tokens, draws, grammar, order.max_tokens)
+        sampler = cls(sampling, prompt, banned_early, order.min_tokens, draws, grammar, order.max_tokens)
+        for token in order.resumed:  # as if it had chosen them
+            sampler.take(token)
+            if sampling.temperature:
+                draws.random()
+        return sampler
 
     @property
     def is_plain(self) -> bool:

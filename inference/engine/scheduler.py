@@ -298,7 +298,7 @@ class Scheduler:
         """Who is turned away from a full queue: of the tenant with most there the last that has not begun to answer."""
         tenant = self._tenants.fullest(new)
         rows = (row for row in (new, *self._tenants.waiting) if row.order.tenant == tenant)
-        return max((row for row in rows if not row.num_output), key=RANK)
+        return max((row for row in rows if not row.num_own), key=RANK)
 
     def _turned_away(self, row: Row) -> Failed:
         retry_after_s = self._drain.wait_s(self.num_waiting)
@@ -318,7 +318,7 @@ class Scheduler:
         if len(pages) < row.num_reusable and row.chain.block(len(pages))[0] in ahead:
             return None
         self._add_ahead(row, len(pages), ahead)
-        if not row.num_output:
+        if not row.num_own:
             self.num_asked += len(row.tokens)
             self.num_found += len(pages) * PAGE_TOKENS
         return pages
@@ -341,8 +341,8 @@ class Scheduler:
         if row.state is State.PREFILL:
             row.state = State.DECODE
             events += self._stored(row)
-        if row.num_output == 1:
-            row.first_s, row.num_cached = now, row.num_copied
+        if row.num_own == 1:
+            row.first_s, row.num_cached = now, min(row.num_copied, len(row.order.tokens))
             emitted = Emitted(row.order.id, token, *row.first_times_ms(), row.num_cached)
         order = row.order
         if token in self.stop_ids(order.id) and row.num_output >= order.min_tokens:
@@ -353,7 +353,7 @@ class Scheduler:
 
     def _end(self, order_id: str, reason: str, now: float, stop_id: int | None = None) -> list[Event]:
         row = self._rows[order_id]
-        decode_ms = (now - row.first_s) * 1000 if row.num_output else 0.0
+        decode_ms = (now - row.first_s) * 1000 if row.num_own else 0.0
         counts = len(row.order.tokens), row.num_output
         stored = self._stored(row)
         slot = self._leave(order_id)

@@ -19,7 +19,7 @@ from regions.gateway.pulse import Pulse
 from regions.gateway.relay import Relay
 from regions.gateway.trip import Trip, deadline_s, hold_s, request_id
 from regions.keys.desk import KeyDesk
-from regions.map import ASK, FOR, ROW_PERIOD_S, Tier
+from regions.map import ASK, FOR, RESUME, REVISION, ROW_PERIOD_S, Tier
 from regions.nodes import pick
 from regions.rollout.canary import FAULTS
 from wire.bearer import require_token
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from regions.nodes.watch import NodeWatch
     from weights_cache.revision import Revision
     from wire.exchange import Exchange
+    from wire.http1 import RequestHead
 
     Route = Callable[[Exchange], Awaitable[None]]
 
@@ -157,6 +158,7 @@ class Gateway:
         heard = head.get(ASK)
         ask = read_ask(head.path, body) if heard is None else said(heard)
         deployment, revision = self._find(ask, head.path)
+        _refuse_other(head, revision)
         trip = self._trip(exchange, ask, body, deployment, revision, phases)
         phases.mark("read")
         deployment.lease(revision)
@@ -253,6 +255,13 @@ class Gateway:
             await self._watch.refresh(address)
         if trip.found is Tier.RESIDENT:
             trip.found = self._deployments.tier(trip.deployment)
+
+
+def _refuse_other(head: RequestHead, revision: Revision) -> None:
+    """A stream is gone on with by the revision that began it, or not at all. Raises Refusal 409."""
+    if head.get(RESUME) == "go" and head.get(REVISION) != revision.id:
+        text = f"The stream was begun by another revision than {revision.id[:12]}, which is live here."
+        raise Refusal(409, "not_resident", text, "server_error")
 
 
 async def _healthz(exchange: Exchange) -> None:

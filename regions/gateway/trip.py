@@ -16,6 +16,7 @@ from regions.map import (
     REGION,
     REMOTE_BYTES,
     REQUEST_ID,
+    RESUME,
     REVISION,
     START,
     TENANT,
@@ -96,6 +97,7 @@ class Trip:
         """
         head = self.exchange.head
         start = ((START, str(self.found)),) if self.held else ()
+        resume = head.get(RESUME)
         return (
             *ours,
             ("accept", head.get("accept") or "*/*"),
@@ -105,6 +107,7 @@ class Trip:
             (REVISION, self.revision.id),
             *(((WEIGHT, weight),) if (weight := head.get(WEIGHT)) is not None else ()),
             *start,
+            *(((RESUME, resume),) if resume is not None else ()),
         )
 
     def answer_headers(self, upstream: Headers = ()) -> Headers:

@@ -1,15 +1,19 @@
 """kill -9 anything, any time: acknowledged objects stay, requests are retried or end with one clean error."""
 
+import json
 import os
 import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import openai
+import pytest
 
 from tests.e2e import platform as running
 from tests.e2e.platform import CHAT, TINYCHAT, RunningPlatform, descendants, questions, wait_for, wait_live
+from wire.timing import parse_receipt
 
 PROMPT = questions()[0]
 
@@ -99,6 +103,60 @@ def test_a_stream_whose_region_dies_ends_in_one_error_event(fragile: RunningPlat
         finished = f"error: {error.message}"
     assert finished is not None
     _wait_answers(fragile, "iad")
+
+
+@pytest.mark.parametrize("roles", [("node-{}-0",), ("region-{}", "node-{}-0")])
+def test_a_greedy_stream_goes_on_in_another_region_when_its_own_dies(
+    fragile: RunningPlatform, roles: tuple[str, ...]
+):
+    """Killed in the middle of the answer: not a token is lost or said twice, and it ends as if nothing had happened."""
+    asked = {"model": CHAT, "prompt": "Hello", "max_tokens": 480, "temperature": 0, "ignore_eos": True}
+    asked |= {"stream": True, "stream_options": {"include_usage": True}}
+    whole, _, _ = _events(fragile, asked, ())
+    events, receipts, region = _events(fragile, asked, roles)
+
+    assert [_said(event) for event in events] == [_said(event) for event in whole]
+    assert events[-1] == "[DONE]"
+    assert len({json.loads(event)["id"] for event in events[:-1]}) == 1
+    assert any(region in each for each in receipts[-1]["replayed"])
+    _wait_answers(fragile, region)
+
+
+def _events(
+    platform: RunningPlatform, body: dict[str, Any], roles: tuple[str, ...]
+) -> tuple[list[str], list[Any], str]:
+    """The data of a stream's events, its receipts, and whose it was; after ten events these roles are killed."""
+    client = platform.openai()
+    headers = {"x-nearfield-resume": "true"}
+    events, receipts = [], []
+    with client.completions.with_streaming_response.create(
+        **_typed(body), extra_headers=headers, timeout=120
+    ) as raw:
+        region = raw.headers["x-nearfield-region"]
+        for line in raw.iter_lines():
+            if line.startswith("data: "):
+                events.append(line.removeprefix("data: "))
+            elif (receipt := parse_receipt(line)) is not None and "hop" in receipt:
+                receipts.append(receipt)
+            if len(events) == 10 and line:
+                for pid in (
+                    platform.role_pids(*[role.format(region) for role in roles]).values() if roles else ()
+                ):
+                    _kill(pid)
+    return events, receipts, region
+
+
+def _typed(body: dict[str, Any]) -> dict[str, Any]:
+    """What the official client has no name for goes beside."""
+    own = {"ignore_eos": body["ignore_eos"]}
+    return {key: value for key, value in body.items() if key not in own} | {"extra_body": own}
+
+
+def _said(event: str) -> Any:
+    """An event without the two fields that differ from answer to answer."""
+    if event == "[DONE]":
+        return event
+    return {key: value for key, value in json.loads(event).items() if key not in {"id", "created"}}
 
 
 def test_killed_stores_lose_no_acknowledged_object(fragile: RunningPlatform):

@@ -211,7 +211,7 @@ class FakeEngine:
         if self.script.failure is not None:
             await self.link.send({"op": "failed", "id": order["id"], **self.script.failure})
             return
-        num_sent, times = 0, {"queue_ms": 0.1, "prefill_ms": 0.2}
+        num_sent, times = len(order.get("resumed", ())), {"queue_ms": 0.1, "prefill_ms": 0.2}
         for frame in self.script.answer(order):
             await asyncio.sleep(self.script.gap_s)
             tokens = frame[: order["max_tokens"] - num_sent]
