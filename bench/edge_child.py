@@ -93,7 +93,7 @@ async def _stream(exchange: Exchange, num_events: int, gap_s: float) -> None:
         await exchange.write(line.encode())
         due += gap_s
         await asyncio.sleep(max(0.0, due - time.monotonic()))
-    await exchange.finish()
+    await exchange.finish(b"data: [DONE]\n\n")
 
 
 def _ready(port: int) -> None:

@@ -201,7 +201,7 @@ def tally(seen: Sequence[tuple[float, bytes]], events: int, found: Streams) -> N
     for at, data in seen:
         *blocks, rest = (rest + data).split(b"\n\n")
         for block in blocks:
-            if block.startswith(b"data: "):
+            if block.startswith(b'data: {"n"'):
                 event = json.loads(block[6:])
                 if "n" not in event:  # the stream ended with an error: what it had to say is lost
                     continue

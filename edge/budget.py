@@ -61,12 +61,12 @@ class Budgets:
     def __len__(self) -> int:
         return len(self._budgets)
 
-    def of(self, model: str, now: float) -> Budget:
-        """The budget of `model`, with this request counted."""
+    def of(self, model: str, now: float, *, is_new: bool = True) -> Budget:
+        """The budget of `model`, with this request counted if it is a new one."""
         budget = self._budgets.get(model)
         if budget is None:
             budget = self._budgets[model] = Budget(now)
             if len(self._budgets) > self._max_models:
                 self._budgets.popitem(last=False)
-        budget.num_requests += 1
+        budget.num_requests += is_new
         return budget

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from edge import models, resume
 from edge.admit import USERS, Action, Admission, Admissions, Routes
 from edge.journey import Journey
+from edge.lane import EdgeLane, Judged
 from edge.route import Asker, unknown_model
 from regions.ask import MAX_BODY_BYTES, read_ask
-from regions.map import REGION, REQUEST_ID
+from regions.map import REGION, REQUEST_ID, RESUME
 from wire.dialect import error_body, id_headers
 from wire.metrics import CONTENT_TYPE
 from wire.refusal import Refusal
@@ -24,17 +25,19 @@ if TYPE_CHECKING:
     from edge.budget import Budgets
     from edge.feed import Feed
     from edge.orders import Orders
+    from edge.passing import Passing
     from edge.patience import Patiences
     from edge.quota import Quotas, Use
     from edge.rate import Buckets
     from edge.relay import Relay
     from edge.room import Room
-    from edge.route import Chooser
+    from edge.route import Chooser, Decision
     from regions.ask import Ask
     from wire.exchange import Exchange
     from wire.http1 import Headers, RequestHead
     from wire.metrics import Metrics
 
+OK: Final = 200
 JSON: Final = (("content-type", "application/json"),)
 ORDER_PATHS: Final[Mapping[Action, str]] = {Action.COOL: "/control/cool", Action.PREWARM: "/control/prewarm"}
 
@@ -74,21 +77,21 @@ class Door:
         says: Headers = (),
         routes: Routes = USERS,
     ) -> None:
-        self._feed = feed
-        self._buckets = buckets
+        self.feed = feed
+        self.buckets = buckets
         self._chooser = chooser
-        self._relay = relay
+        self.relay = relay
         self._orders = orders
-        self._patiences, self._budgets, self._room, self._quotas, self._metrics = bounds
+        self.patiences, self.budgets, self.room, self._quotas, self._metrics = bounds
         self._pinned = pinned
-        self._says = says
+        self.says = says
         self._admissions = Admissions(routes)
 
     async def serve(self, exchange: Exchange) -> None:
         """Answer one request; a refusal carries the request id like every answer. Raises Refusal inside an answer."""
         request_id = f"req_{os.urandom(16).hex()}"
         try:
-            admission = self._admissions.admit(exchange.head, self._feed.snapshot.policy)
+            admission = self._admissions.admit(exchange.head, self.feed.snapshot.policy)
             now = asyncio.get_running_loop().time()
             self._take_turn(admission, now)
             if admission.action is Action.INFER:
@@ -96,37 +99,65 @@ class Door:
             else:
                 await self._do(exchange, admission, request_id)
         except Refusal as refusal:
-            if exchange.status:
-                raise
-            path = exchange.head.path
-            headers = (*refusal.headers(), *id_headers(path, request_id), *self._says)
-            await exchange.respond(refusal.status, headers, error_body(path, refusal))
+            await self._refuse(exchange, refusal, request_id)
+
+    async def go_on(self, exchange: Exchange, passing: Passing) -> None:
+        """The same for a request that began on a lane and turned out unusual. Raises Refusal inside an answer."""
+        now = asyncio.get_running_loop().time()
+        journey = Journey(
+            exchange,
+            passing.lane.admission,
+            passing.ask,
+            passing.body,
+            passing.decision,
+            passing.request_id,
+            passing.phases(),
+            passing.deadline,
+            passing.patience,
+            self.budgets.of(passing.ask.model, now, is_new=False),
+            self.room,
+            self.says,
+            passed_on=passing.passed_on,
+        )
+        try:
+            await self.relay.serve(journey, _nothing, passing.upstream)
+        except Refusal as refusal:
+            await self._refuse(exchange, refusal, passing.request_id)
+        finally:
+            passing.leave()
+
+    async def _refuse(self, exchange: Exchange, refusal: Refusal, request_id: str) -> None:
+        if exchange.status:
+            raise refusal
+        path = exchange.head.path
+        headers = (*refusal.headers(), *id_headers(path, request_id), *self.says)
+        await exchange.respond(refusal.status, headers, error_body(path, refusal))
 
     def _take_turn(self, admission: Admission, now: float) -> None:
-        wait_s = self._buckets.take(admission.digest, now) if admission.digest else None
+        wait_s = self.buckets.take(admission.digest, now) if admission.digest else None
         if wait_s is not None:
             text = "This key asks too often; wait as Retry-After says."
             raise Refusal(429, "rate_limit_exceeded", text, "requests", retry_after_s=wait_s)
 
     async def _do(self, exchange: Exchange, admission: Admission, request_id: str) -> None:
-        snapshot, values, own = self._feed.snapshot, admission.values, (*self._says, (REQUEST_ID, request_id))
+        snapshot, values, own = self.feed.snapshot, admission.values, (*self.says, (REQUEST_ID, request_id))
         match admission.action:
             case Action.HEALTH:
                 await _say(exchange, {"status": "ok"}, own)
             case Action.MODELS:
-                aliases = self._feed.rules.aliases
+                aliases = self.feed.rules.aliases
                 await _say(exchange, models.listing(snapshot, self._pinned, admission.grant, aliases), own)
             case Action.MODEL:
                 name = values["model"].replace("%2F", "/").replace("%2f", "/")
-                name = self._feed.rules.aliases.get(name, name)
+                name = self.feed.rules.aliases.get(name, name)
                 await _say(exchange, models.one(snapshot, self._pinned, admission.grant, name), own)
             case Action.STATUS:
                 await _say(exchange, self._orders.status(asyncio.get_running_loop().time()), own)
             case Action.METRICS:
                 await exchange.respond(200, (("content-type", CONTENT_TYPE), *own), self._metrics.page())
             case Action.FREEZE | Action.THAW:
-                await self._feed.freeze(frozen=admission.action is Action.FREEZE)
-                await _say(exchange, self._feed.status(), own)
+                await self.feed.freeze(frozen=admission.action is Action.FREEZE)
+                await _say(exchange, self.feed.status(), own)
             case Action.COOL | Action.PREWARM:
                 headers = (*own, (REGION, values["region"]))
                 await self._orders.hand_on(exchange, values["region"], ORDER_PATHS[admission.action], headers)
@@ -136,22 +167,24 @@ class Door:
     async def _infer(self, exchange: Exchange, admission: Admission, request_id: str, now: float) -> None:
         """Within the edge's room, which the body takes from before it is read until the answer is over."""
         num_bytes = _body_bytes(exchange.head)
-        self._room.enter(num_bytes)
+        self.room.enter(num_bytes)
         try:
             await self._relayed(exchange, admission, request_id, now)
         finally:
-            self._room.leave(num_bytes, asyncio.get_running_loop().time() - now)
+            self.room.leave(num_bytes, asyncio.get_running_loop().time() - now)
 
     async def _relayed(self, exchange: Exchange, admission: Admission, request_id: str, now: float) -> None:
+        policy, familiar = self.feed.snapshot.policy, exchange.familiar()
         phases = Phases("edge", started=exchange.started)
         body = await exchange.read_body(MAX_BODY_BYTES)
-        ask = read_ask(exchange.head.path, body, self._feed.rules.aliases)
-        if not admission.grant.names(ask.model):
-            raise unknown_model(ask.model, None if self._pinned is None else frozenset({self._pinned}))
+        ask = self.read(exchange.head, admission, body)
         phases.mark("read")
         quota = admission.grant.quota
         if not quota.is_bounded:
             await self._sent(exchange, admission, ask, body, request_id, phases, now)
+            if familiar is not None and exchange.status == OK and not exchange.head.get(RESUME):
+                # Requests of the same head go the short way from here on, while this policy is in force.
+                exchange.leave(EdgeLane(Judged(familiar, admission, policy), exchange.line, self))
             return
         use = await self._quotas.enter(admission.digest, quota, ask, now)
         phases.mark("quota")
@@ -172,10 +205,9 @@ class Door:
         now: float,
         use: Use | None = None,
     ) -> None:
-        asker = Asker(admission.grant.tenant, exchange.head, body)
-        decision = self._chooser.choose(ask, self._pinned, now, asker)
+        decision = self.choose(exchange.head, admission, ask, body, now)
         phases.mark("route")
-        patience = self._patiences.of(ask, exchange.head.path)
+        patience = self.patiences.of(ask, exchange.head.path)
         journey = Journey(
             exchange,
             admission,
@@ -186,18 +218,35 @@ class Door:
             phases,
             now + patience.total_s,
             patience,
-            self._budgets.of(ask.model, now),
-            self._room,
-            self._says if use is None else (*self._says, *use.headers),
+            self.budgets.of(ask.model, now),
+            self.room,
+            self.says if use is None else (*self.says, *use.headers),
             use,
             resume.wanted(exchange.head, stream=ask.stream),
         )
+        await self.relay.serve(journey, lambda: self.wake_near(decision, ask.model, now))
 
-        def aside() -> None:
-            if (region := decision.prewarm()) is not None:
-                self._orders.prewarm(region, ask.model, now)
+    # also for a lane ----------------------------------------------------------------------------------------
 
-        await self._relay.serve(journey, aside)
+    def read(self, head: RequestHead, admission: Admission, body: bytes) -> Ask:
+        """What is asked for, by a key that may. Raises Refusal 400, 404."""
+        ask = read_ask(head.path, body, self.feed.rules.aliases)
+        if not admission.grant.names(ask.model):
+            raise unknown_model(ask.model, None if self._pinned is None else frozenset({self._pinned}))
+        return ask
+
+    def choose(self, head: RequestHead, admission: Admission, ask: Ask, body: bytes, now: float) -> Decision:
+        """Where it goes. Raises Refusal 404, 503."""
+        return self._chooser.choose(ask, self._pinned, now, Asker(admission.grant.tenant, head, body))
+
+    def wake_near(self, decision: Decision, model: str, now: float) -> None:
+        """Order the near cold region to wake, if that is worth it."""
+        if len(decision.choices) > 1 and (region := decision.prewarm()) is not None:
+            self._orders.prewarm(region, model, now)
+
+
+def _nothing() -> None:
+    """It was done when the request was sent."""
 
 
 def _body_bytes(head: RequestHead) -> int:

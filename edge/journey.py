@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from edge.setback import Setback
     from regions.ask import Ask
     from wire.exchange import Exchange
-    from wire.http1 import Headers
+    from wire.http1 import Headers, RequestHead
     from wire.timing import Phases
 
 MAX_REPLAYS: Final = 2  # three regions have been asked by then; a fourth would meet the same trouble
 LATE_S: Final = 0.01  # a timer that rings this early rang at the deadline
-_OWN: Final = frozenset({"server", "content-length", "server-timing", REQUEST_ID, REGION, ROUTE})
+OWN: Final = frozenset({"server", "content-length", "server-timing", REQUEST_ID, REGION, ROUTE})
 
 
 @dataclass(slots=True)
@@ -50,6 +50,7 @@ class Journey:
     says: Headers = ()
     use: Use | None = None
     resumption: Resumption | None = None
+    passed_on: bytes | None = None  # the last events that a lane has sent; they committed the answer
     setbacks: list[Setback] = field(default_factory=list)
     via: str | None = None  # the region whose gateway passes it on to the one that is asked
     _terms: str = ""
@@ -91,18 +92,13 @@ class Journey:
         return self.body if self.resumption is None else self.resumption.body(self.body)
 
     def request_headers(self, region: str, ours: Headers, left_s: float) -> Headers:
-        """A new head for `region`: `ours`, and nothing of the client's but what is named here."""
-        head, weight = self.exchange.head, self.admission.grant.quota.weight
-        wait = head.get(WAIT_S)
+        """A new head for `region`: `ours`, and nothing of the client's but what `said_of` names."""
         return (
             *ours,
-            ("accept", head.get("accept") or "*/*"),
+            *said_of(self.exchange.head, self.admission),
             (REQUEST_ID, self.request_id),
-            (TENANT, self.admission.grant.tenant),
             (ASK, self.ask.header()),
             (DEADLINE_MS, str(int(left_s * 1000))),
-            *(((WAIT_S, wait),) if wait is not None else ()),
-            *(((WEIGHT, str(weight)),) if weight != 1 else ()),
             *(((FOR, region),) if self.via is not None else ()),
             *(() if self.resumption is None else self.resumption.headers()),
         )
@@ -111,7 +107,7 @@ class Journey:
         self, region: str | None, upstream: Headers = (), timing: str | None = None
     ) -> Headers:
         """The region's headers with ours in place of those of the same name."""
-        headers = list(without_hop_headers(upstream, _OWN))
+        headers = list(without_hop_headers(upstream, OWN))
         headers += (*id_headers(self.exchange.head.path, self.request_id), *self.says)
         if region is not None:
             headers.append((REGION, region))
@@ -128,3 +124,14 @@ class Journey:
         replayed = [f"{each.region}({each.cause})" for each in self.setbacks]
         extra = {"region": region, "request_id": self.request_id, "replayed": replayed}
         return self.phases.comment(extra)
+
+
+def said_of(head: RequestHead, admission: Admission) -> Headers:
+    """What a region is told of the client's head: the same for every request of that head."""
+    wait, weight = head.get(WAIT_S), admission.grant.quota.weight
+    return (
+        ("accept", head.get("accept") or "*/*"),
+        (TENANT, admission.grant.tenant),
+        *(((WAIT_S, wait),) if wait is not None else ()),
+        *(((WEIGHT, str(weight)),) if weight != 1 else ()),
+    )

@@ -13,24 +13,27 @@ from typing import TYPE_CHECKING
 
 from edge import setback
 from edge.detour import Detours, is_unreached, passed_on
-from edge.journey import MAX_REPLAYS
+from edge.journey import MAX_REPLAYS, said_of
 from edge.passback import pass_back
 from edge.stream import end_with
 from regions.health import Outcome
 from wire.dial import DialError
 from wire.dialect import translated
 from wire.exchange import Disconnected
+from wire.heads import request_head_bytes
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from edge.admit import Admission
     from edge.figures import EdgeFigures
     from edge.holdoff import Holdoffs
     from edge.journey import Journey
     from edge.reach import Reach
     from edge.setback import Setback
-    from wire.http1 import Headers
+    from wire.http1 import Headers, RequestHead
+    from wire.upstream import Upstream
 
 
 class Relay:
@@ -39,7 +42,7 @@ class Relay:
     def __init__(
         self, reaches: Mapping[str, Reach], hop_token: str, figures: EdgeFigures, holdoffs: Holdoffs
     ) -> None:
-        self._reaches = reaches
+        self.reaches = reaches
         self._figures = figures
         self._holdoffs = holdoffs
         self._detours = Detours(reaches)
@@ -48,8 +51,10 @@ class Relay:
             ("content-type", "application/json"),
         )
 
-    async def serve(self, journey: Journey, aside: Callable[[], None]) -> None:
+    async def serve(self, journey: Journey, aside: Callable[[], None], sent: Upstream | None = None) -> None:
         """Answer one request; `aside` is done while it is on its way, where it costs the first token nothing.
+
+        `sent`: the connection to the first choice on which it is under way already.
 
         Raises Refusal if its deadline passes before anything was sent.
         """
@@ -60,13 +65,14 @@ class Relay:
 
         for region, via in self._tries(journey):
             left_s = journey.left_s()
-            if not left_s:
+            if not left_s and sent is None:
                 break
             if journey.setbacks and not self._may_repeat(journey):
                 await _give_up(journey, _budget_spent(journey))
                 return
-            journey.via = None if via is None else via.name
-            back = await self._try(journey, region, left_s, meanwhile)
+            journey.via = None if via is None or sent is not None else via.name
+            back = await self._try(journey, region, left_s, meanwhile, sent)
+            sent = None
             if back is None:
                 return
             self._note(journey, passed_on(back, journey.via))
@@ -79,7 +85,7 @@ class Relay:
         """
         choices, within = journey.decision.choices[: MAX_REPLAYS + 1], journey.decision.resident_in
         for choice in choices:
-            down = self._reaches[choice.region].down
+            down = self.reaches[choice.region].down
             yield choice.region, self._detours.of(choice.region, journey.now(), within) if down else None
         best = choices[0].region
         while len(journey.setbacks) <= MAX_REPLAYS and all(map(is_unreached, journey.setbacks)):
@@ -88,12 +94,23 @@ class Relay:
                 return
             yield best, via
 
+    def constant_head(self, head: RequestHead, admission: Admission, reach: Reach) -> bytes:
+        """What every request of a client's head to one region begins with."""
+        headers = (("host", reach.pool.host_header), *self._headers, *said_of(head, admission))
+        return request_head_bytes("POST", head.path, headers).removesuffix(b"\r\n")
+
     async def _try(
-        self, journey: Journey, region: str, left_s: float, meanwhile: Callable[[], None]
+        self,
+        journey: Journey,
+        region: str,
+        left_s: float,
+        meanwhile: Callable[[], None],
+        sent: Upstream | None,
     ) -> Setback | None:
         """Ask one region; None once the client has its answer, else why it has not."""
-        reach, patience = self._reaches[journey.via or region], journey.patience
-        reach.saw(Outcome.SENT)
+        reach, patience = self.reaches[journey.via or region], journey.patience
+        if sent is None:
+            reach.saw(Outcome.SENT)
         try:
             answer = await reach.pool.request(
                 "POST",
@@ -105,6 +122,7 @@ class Relay:
                 quiet_s=patience.first_byte_s,
                 framed=True,
                 meanwhile=meanwhile,
+                sent=sent,
             )
             back = await pass_back(journey, region, answer)
         except DialError as error:

@@ -26,9 +26,13 @@ class Room:
         self.num_bytes = 0
         self.num_refused = 0
 
+    def fits(self, num_bytes: int) -> bool:
+        """Whether `enter` would let it in."""
+        return self.num_requests < self._max_requests and self.num_bytes + num_bytes <= self._max_bytes
+
     def enter(self, num_bytes: int) -> None:
         """A request with a body of `num_bytes`. Raises Refusal 503 where there is no room for it."""
-        if self.num_requests >= self._max_requests or self.num_bytes + num_bytes > self._max_bytes:
+        if not self.fits(num_bytes):
             self.num_refused += 1
             wait_s = self._turnover.wait_s()
             text = "This edge holds as many requests as it can; try again as Retry-After says."

@@ -29,9 +29,10 @@ class Stream:
         self._region = region
         self._answer = answer
         self._ending = Ending()
+        self._ending.pass_on(journey.passed_on or b"")
         self._resumption = journey.resumption
-        self._committed = False
-        self._quiet_s = journey.patience.first_byte_s
+        self._committed = journey.passed_on is not None
+        self._quiet_s = journey.patience.between_s if self._committed else journey.patience.first_byte_s
         if self._resumption is not None:
             self._resumption.begin(answer.head.get(REVISION))
             self._committed = self._resumption.can_go_on

@@ -16,8 +16,9 @@ from wire import descriptors, filesend
 from wire.exchange import Disconnected, Exchange
 from wire.flow import Flow
 from wire.http1 import Body, End, Events, Message, RequestGate, RequestHead, response_head_bytes
+from wire.lane import Handed, Lane, Passage
 from wire.refusal import Refusal
-from wire.roster import Roster
+from wire.roster import Handler, Roster
 
 FAREWELL_S = (
     0.3  # for the peer's own close of TLS, which RFC 8446 (6.1) lets us not wait for; idle clients send none
@@ -46,6 +47,9 @@ class Connection(asyncio.Protocol):
         self._address = ""
         self._exchange: Exchange | None = None
         self._flow: Flow | None = None
+        self._lane: Lane | None = None
+        self._passage: Passage | None = None  # the request that is under way on the lane
+        self._raw_head = b""  # of the message that is begun just now, if it came whole
         self._deadline = 0.0  # loop time; for the head, the idle time or the lingering close
         self._in_head = True
         self._linger_bytes_left: int | None = None  # set while what the client still sends is dropped
@@ -81,22 +85,28 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a head, of a body, or of a request that must wait."""
+        if self._lane is not None and self._on_lane(self._lane, data):
+            return
         if self._linger_bytes_left is not None:
             self._linger_bytes_left -= len(data)
             if self._linger_bytes_left < 0:
                 self.cut()
             if not self._skipping:
                 return
+        is_first = not self._gate.num_waiting_bytes
         try:
             events = self._gate.receive(data)
         except Refusal as refusal:
             self._gate_refused(refusal)
             return
+        if is_first and events and isinstance(events[0], Message):
+            self._raw_head = data[: len(data) - len(events[0].body)]
         self._dispatch(events)
+        self._raw_head = b""
 
     def eof_received(self) -> bool:
         """A client that stops sending before it has its answer is gone: it will not read it either."""
-        if self._exchange is not None and not self._exchange.finished:
+        if self._passage is not None or (self._exchange is not None and not self._exchange.finished):
             self._gone()
             self._transport.abort()
         return False
@@ -181,6 +191,39 @@ class Connection(asyncio.Protocol):
         else:
             self._at_end.append(act)
 
+    def raw_head(self) -> bytes:
+        """The head that is being handled right now, if its message came whole."""
+        return self._raw_head
+
+    def leave(self, lane: Lane) -> None:
+        """Offer later messages to `lane`."""
+        self._lane = lane
+
+    # lane.LaneLine ------------------------------------------------------------------------------------------
+
+    @property
+    def is_behind(self) -> bool:
+        """The peer reads slower than it is written to."""
+        return self._drain is not None
+
+    def passed(self) -> None:
+        """The passage's answer is whole."""
+        self._passage = None
+        if self._roster.draining:
+            self._end_kept()
+        else:
+            self._await_next()
+
+    def go_on(self, passage: Handed, handler: Handler) -> None:
+        """It is an exchange from here on, for `handler`."""
+        self._passage, self._in_head = None, False
+        exchange = self._exchange = Exchange(passage.head, self._address, self, b"")
+        exchange.went_on(passage.started, streaming=passage.streams)
+        self._flow = Flow(self._serve(exchange, handler))
+        self._flow.resume()
+
+    # line.Line: bodies --------------------------------------------------------------------------------------
+
     def body_taken(self, num_bytes: int) -> None:
         """Read on once the handler has caught up to half."""
         self._num_unread_bytes -= num_bytes
@@ -223,22 +266,19 @@ class Connection(asyncio.Protocol):
                 self._cut_untaken()
         elif self._stalled is not None and self._write_stalled(now):
             self._cut_untaken()
+        elif self._passage is not None:
+            self._passage.check(now)
         elif exchange is not None and self._linger_bytes_left is None:
             if exchange.body_rate_missed(self._limits.body_bytes_per_s, self._limits.body_grace_s):
                 exchange.feed_end(Refusal(408, "bad_request", SLOW_BODY))
             elif self._limits.total_s is not None and exchange.age_s() > self._limits.total_s:
                 self.cut()
         elif now >= self._deadline:
-            if self._linger_bytes_left is not None:
-                self.cut()
-            elif self._gate.num_waiting_bytes:
-                self._refuse(Refusal(408, "bad_request", SLOW_HEAD))
-            else:
-                self._close()
+            self._end_idle()
 
     def close_if_idle(self) -> None:
         """(Drain) a connection without a request ends now; the others after their answer."""
-        if self._exchange is None and self._linger_bytes_left is None:
+        if self._exchange is None and self._passage is None and self._linger_bytes_left is None:
             self._close()
 
     @property
@@ -247,6 +287,18 @@ class Connection(asyncio.Protocol):
         return None if self._flow is None else self._flow.task
 
     # inside -------------------------------------------------------------------------------------------------
+
+    def _on_lane(self, lane: Lane, data: bytes) -> bool:
+        """Whether these bytes are the lane's: a request that it takes, or what comes behind one that it has."""
+        if self._passage is not None:
+            self._gate.hold(data)
+            self._watch_input()
+            return True
+        if self._exchange is not None or self._gate.num_waiting_bytes or self._transport.is_closing():
+            return False
+        if self._linger_bytes_left is None and not self._roster.draining:
+            self._passage = lane.take(data)
+        return self._passage is not None
 
     def _dispatch(self, events: Events) -> None:
         begun: Exchange | None = None
@@ -262,13 +314,13 @@ class Connection(asyncio.Protocol):
             self._watch_input()
         if begun is not None:  # last: the handler runs now, with all that is here already fed to it
             self._in_head, self._exchange = False, begun
-            self._flow = Flow(self._serve(begun))
+            self._flow = Flow(self._serve(begun, self._roster.handler))
             self._flow.resume()
 
     def _watch_input(self) -> None:
         """More is to come: start the clock of a head, and stop reading what the handler does not take."""
         num_waiting = self._gate.num_waiting_bytes
-        if self._exchange is None:
+        if self._exchange is None and self._passage is None:
             if not self._in_head and num_waiting:
                 self._in_head = True
                 self._deadline = self._loop.time() + self._limits.head_s
@@ -285,10 +337,10 @@ class Connection(asyncio.Protocol):
             self._num_unread_bytes += len(event.data)
             exchange.feed(event.data)
 
-    async def _serve(self, exchange: Exchange) -> None:
+    async def _serve(self, exchange: Exchange, handler: Handler) -> None:
         """Run the handler; whatever it raises ends in one clean answer or one cut connection."""
         try:
-            await self._roster.handler(exchange)
+            await handler(exchange)
             exchange.check_finished()
         except Refusal as refusal:
             await self._fail(exchange, refusal)
@@ -321,28 +373,40 @@ class Connection(asyncio.Protocol):
         if self._lost:
             return
         if not exchange.keep_alive or self._roster.draining:
-            if exchange.body_complete and not self._gate.num_waiting_bytes:
-                self._close()
+            if exchange.body_complete:
+                self._end_kept()
             else:
                 self._linger()
         elif exchange.body_complete:
             self._skipping, self._linger_bytes_left = False, None
             self._exchange = None
             self._num_unread_bytes = 0
-            self._deadline = self._loop.time() + self._limits.idle_s
-            self._read_on()
-            if self._gate.num_waiting_bytes:
-                self._loop.call_soon(
-                    self._next_request
-                )  # not from here: a thousand of them would be a deep stack
-            else:
-                self._gate.next_message()
+            self._await_next()
         else:
             self._skipping = True
             self._drop_input()
 
+    def _end_kept(self) -> None:
+        """No further request is taken."""
+        if self._gate.num_waiting_bytes:
+            self._linger()
+        else:
+            self._close()
+
+    def _await_next(self) -> None:
+        """The next request, from here on or at once."""
+        self._deadline = self._loop.time() + self._limits.idle_s
+        if not self._reading:
+            self._read_on()
+        if self._gate.num_waiting_bytes:
+            self._loop.call_soon(
+                self._next_request
+            )  # not from here: a thousand of them would be a deep stack
+        else:
+            self._gate.next_message()
+
     def _next_request(self) -> None:
-        if self._exchange is not None or self._lost:
+        if self._exchange is not None or self._passage is not None or self._lost:
             return
         try:
             events = self._gate.next_message()
@@ -422,6 +486,15 @@ class Connection(asyncio.Protocol):
                 self._transport.set_write_buffer_limits(self._limits.write_buffer_bytes)
         self._check()
 
+    def _end_idle(self) -> None:
+        """Its time for a head, for the next request or for lingering is over."""
+        if self._linger_bytes_left is not None:
+            self.cut()
+        elif self._gate.num_waiting_bytes:
+            self._refuse(Refusal(408, "bad_request", SLOW_HEAD))
+        else:
+            self._close()
+
     def _is_stranger(self) -> bool:
         only = self._roster.only_uid
         return only is not None and descriptors.peer_uid(self._transport) != only
@@ -439,6 +512,9 @@ class Connection(asyncio.Protocol):
         acts, self._at_end = self._at_end, []
         for act in acts:
             act()
+        passage, self._passage = self._passage, None
+        if passage is not None:
+            passage.cancel()
         exchange, flow = self._exchange, self._flow
         if exchange is None:
             return

@@ -162,7 +162,7 @@ class Pool:
         self._idle: deque[Upstream] = deque()
         self._busy: set[Upstream] = set()
         self._closed = False
-        self._host_header = (f"[{host}]" if ":" in host else host) + f":{port}"
+        self.host_header = (f"[{host}]" if ":" in host else host) + f":{port}"
 
     @property
     def num_idle(self) -> int:
@@ -188,6 +188,7 @@ class Pool:
         expect_continue: bool = False,
         framed: bool = False,
         meanwhile: Callable[[], None] | None = None,
+        sent: Upstream | None = None,
     ) -> Answer:
         """Send a request and return its answer once the head is here.
 
@@ -196,18 +197,21 @@ class Pool:
         `framed` takes no answer that only the connection's end would end, since a cut one would look whole.
         `head_s` counts from the last byte sent, `quiet_s` also from each interim answer (1xx). A request on a kept
         connection that turns out closed is sent once more. `meanwhile` is called when the request was sent, before its
-        answer is waited for: what can wait until then costs the answer nothing.
+        answer is waited for: what can wait until then costs the answer nothing. `sent`: a connection on which this
+        very request was sent already.
 
         Raises DialError. Whatever ends the call early (also cancellation) closes the connection at once.
         """
         outgoing = Outgoing(
-            method, target, headers, body, length, self._host_header, expect_continue=expect_continue
+            method, target, headers, body, length, self.host_header, expect_continue=expect_continue
         )
         started, within = asyncio.get_running_loop().time(), (head_s, quiet_s)
-        upstream = self._kept(FRESH_S if outgoing.streams and not outgoing.expects else IDLE_S)
+        upstream = sent or self._kept(FRESH_S if outgoing.streams and not outgoing.expects else IDLE_S)
         if upstream is not None:
             try:
-                return await self._exchange(upstream, outgoing, within, 0.0, meanwhile, framed=framed)
+                return await self._exchange(
+                    upstream, outgoing, within, 0.0, meanwhile, framed=framed, begun=sent is not None
+                )
             except DialError as error:
                 late = asyncio.get_running_loop().time() - started > STALE_S
                 if error.received or error.timed_out or late or upstream.given_up or not outgoing.replayable:
@@ -231,14 +235,26 @@ class Pool:
 
     def take_back(self, upstream: Upstream) -> None:
         """(Answer) a completely read answer: keep its connection if another request may follow."""
-        self._busy.discard(upstream)
-        if upstream.reusable and not self._closed and len(self._idle) < self._max_idle:
-            upstream.idle_since = now = asyncio.get_running_loop().time()
-            self._idle.append(upstream)
-            while now - self._idle[0].idle_since > IDLE_S or not self._idle[0].usable:
-                self._idle.popleft().abort()  # here, where no request waits for it
+        if upstream.reusable:
+            self.keep(upstream)
         else:
+            self._busy.discard(upstream)
             upstream.abort()
+
+    def keep(self, upstream: Upstream) -> None:
+        """A connection whose answer is over, for another request."""
+        self._busy.discard(upstream)
+        if self._closed or len(self._idle) >= self._max_idle:
+            upstream.abort()
+            return
+        upstream.idle_since = now = asyncio.get_running_loop().time()
+        self._idle.append(upstream)
+        while now - self._idle[0].idle_since > IDLE_S or not self._idle[0].usable:
+            self._idle.popleft().abort()  # here, where no request waits for it
+
+    def kept(self) -> Upstream | None:
+        """A kept connection for one request that can be sent again; the caller begins it, and keeps or forgets it."""
+        return self._kept(IDLE_S)
 
     def forget(self, upstream: Upstream) -> None:
         """(Answer) a connection that was closed."""
@@ -304,10 +320,12 @@ class Pool:
         meanwhile: Callable[[], None] | None,
         *,
         framed: bool,
+        begun: bool = False,
     ) -> Answer:
         head_s, quiet_s = within
         try:
-            upstream.begin(outgoing.method, outgoing.first, whole=not outgoing.more)
+            if not begun:
+                upstream.begin(outgoing.method, outgoing.first, whole=not outgoing.more)
             if outgoing.more or upstream.is_behind:
                 upstream.allow(head_s)
                 await upstream.caught_up()

@@ -11,6 +11,7 @@ from wire.bodyread import SocketBody, Take
 from wire.flow import Signal
 from wire.framing import LAST_CHUNK, chunk_parts
 from wire.http1 import Headers, RequestHead, response_head_bytes
+from wire.lane import Familiar, Lane, familiar
 from wire.line import Line
 from wire.refusal import Refusal
 
@@ -71,6 +72,12 @@ class Exchange:
         if body is not None:
             self._received_bytes = len(body)
             self._ended = True
+
+    def went_on(self, started: float, *, streaming: bool) -> None:
+        """(A lane) its body was taken, and with `streaming` the head of a chunked 200 and whole chunks were sent."""
+        self.started = started
+        if streaming:
+            self.status, self._chunked = 200, True
 
     # The request's body ------------------------------------------------------------------------------------
 
@@ -247,6 +254,20 @@ class Exchange:
         self._owe(len(data))
         self._flush_head()
         await self._line.send_descriptors(data, fds)
+
+    def familiar(self) -> Familiar | None:
+        """(While the handler has not waited) this head as a lane knows it again; None: no lane for such."""
+        raw = self._line.raw_head()
+        return familiar(raw, self.head) if raw else None
+
+    @property
+    def line(self) -> Line:
+        """The connection, for a lane that is left with it."""
+        return self._line
+
+    def leave(self, lane: Lane) -> None:
+        """Offer later requests of this connection to `lane`."""
+        self._line.leave(lane)
 
     def at_end(self, act: Callable[[], None]) -> None:
         """Call `act` once the client's connection is over: a lease that a crash of its holder ends."""

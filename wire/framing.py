@@ -19,7 +19,7 @@ LEAST_PIECE_BYTES = (
 FREE_BYTES = 64 * 1024  # sent in pieces of any size: of a body, a few small writes are a client's habit
 MANY_PIECES = 16  # from one read: more are joined, since each costs an object beside its bytes
 TRAILER_BYTES = 4096  # all trailers together; they are dropped, so this only bounds work
-_PLAIN_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
+PLAIN_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED = rb'"[\t \x21\x23-\x5b\x5d-\x7e]*"'
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;%b(?:=(?:%b|%b))?)*" % (_TOKEN, _TOKEN, _QUOTED))
@@ -196,7 +196,7 @@ class ChunkedFraming:
 def _take_whole_chunks(data: bytes, pieces: list[bytes]) -> int:
     """Put the data of the chunks that are here from size to end into `pieces`, most are; where they stop."""
     position = 0
-    while size := _PLAIN_SIZE.match(data, position):
+    while size := PLAIN_SIZE.match(data, position):
         start = size.end()
         stop = start + int(size[1], 16)
         if start == stop or data[stop : stop + 2] != b"\r\n":

@@ -103,6 +103,10 @@ class RequestGate:
         """Bytes received that belong to no event yet: a partial head, or what follows the current message."""
         return len(self._head.data)
 
+    def hold(self, data: bytes) -> None:
+        """Bytes that must wait for the next message."""
+        self._head.data += data
+
     @property
     def num_body_bytes_left(self) -> int:
         """Bytes of the current message's body still to come; 0 if only its end will say."""

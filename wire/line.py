@@ -3,8 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from wire.lane import Lane, LaneLine
 
-class Line(Protocol):
+
+class Line(LaneLine, Protocol):
     """What an exchange needs of its connection."""
 
     def send(self, *parts: bytes) -> None:
@@ -25,6 +27,12 @@ class Line(Protocol):
 
     def at_end(self, act: Callable[[], None]) -> None:
         """Call `act` once the connection is over, however it ends; at once if it is."""
+
+    def raw_head(self) -> bytes:
+        """The head of the message that came whole just now, as it came; empty for any other."""
+
+    def leave(self, lane: Lane) -> None:
+        """Offer later messages to `lane` first."""
 
     def body_taken(self, num_bytes: int) -> None:
         """The handler took body bytes: more may be read from the peer."""

@@ -62,6 +62,10 @@ class ResponseReader:
         self.started = self.continued = False
         self.num_interim = 0
 
+    def go_on_chunked(self) -> None:
+        """Somebody else has read the head and whole chunks."""
+        self.started, self._framing = True, ChunkedFraming()
+
     @property
     def ends_by_close(self) -> bool:
         """True if nothing but the connection's end will say where the answer ends: a cut one looks whole."""

@@ -37,6 +37,10 @@ class Phases:
         """Credit `ms` milliseconds to `name` that were measured elsewhere; no span is closed."""
         self.items[name] = self.items.get(name, 0.0) + ms
 
+    def go_on(self, last: float) -> None:
+        """The spans up to `last` were added: the next one begins there."""
+        self._last = last
+
     def total_ms(self) -> float:
         """The hop's wall time so far."""
         return (self._now() - self.started) * 1000

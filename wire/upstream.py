@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from typing import Literal, cast
+from typing import Literal, Protocol, cast
 
 from wire.alarm import Alarm
 from wire.flow import Signal
@@ -31,6 +31,16 @@ class DialError(Exception):
         self.timed_out = timed_out
 
 
+class Taker(Protocol):
+    """Who passes an answer on without reading it."""
+
+    def take(self, data: bytes) -> bool:
+        """Bytes of the answer; False hands it over, these bytes included."""
+
+    def hand_over(self) -> None:
+        """The connection failed: whoever goes on hears why."""
+
+
 class Upstream(asyncio.Protocol):
     """One connection. `begin` a request, `send` it, then take `head` and pieces; one request at a time."""
 
@@ -52,6 +62,7 @@ class Upstream(asyncio.Protocol):
         self._head_until = 0.0  # loop time
         self._drain: asyncio.Future[None] | None = None
         self._reading = True
+        self._taker: Taker | None = None
         self.closed = False
         self.given_up = (
             False  # by us, while a request was on it: sending it again is not the dialler's choice
@@ -71,6 +82,8 @@ class Upstream(asyncio.Protocol):
             self.abort()
             return
         self._received += len(data)
+        if self._taker is not None and self._taker.take(data):
+            return
         try:
             events = self._reader.receive(data)
         except ResponseError as error:
@@ -96,7 +109,7 @@ class Upstream(asyncio.Protocol):
         self._upstream_closed(reason, is_clean=exc is None)
         self._alarm.stop()
         self.resume_writing()
-        self._news.set()
+        self._tell()
 
     def pause_writing(self) -> None:
         """The upstream reads slower than we send."""
@@ -232,9 +245,32 @@ class Upstream(asyncio.Protocol):
             self.given_up = True
             self._failure = DialError(self._phase, self._received, "the request was given up")
         self._transport.abort()
-        self._news.set()
+        self._tell()
+
+    # for a lane ---------------------------------------------------------------------------------------------
+
+    def lend(self, taker: Taker) -> None:
+        """Let `taker` have the answer's bytes as they come, framing and all."""
+        self._taker = taker
+
+    def take_back(self, *, whole: bool) -> None:
+        """Read on from here; `whole`: the taker had all of the answer, so that another request may follow."""
+        self._taker = None
+        self._ended = whole
+
+    def go_on_chunked(self, head: ResponseHead) -> None:
+        """The taker had the head and whole chunks: what comes is the rest of that body."""
+        self._taker, self._head = None, head
+        self._reader.go_on_chunked()
 
     # inside -------------------------------------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        """The connection failed or is over."""
+        taker, self._taker = self._taker, None
+        if taker is not None:
+            taker.hand_over()
+        self._news.set()
 
     def _take(self, events: list[ResponseHead | Body | End]) -> None:
         for event in events:
@@ -279,4 +315,4 @@ class Upstream(asyncio.Protocol):
             self._take(self._reader.receive_eof())
         else:
             self._failure = DialError(self._phase, self._received, reason)
-        self._news.set()
+        self._tell()

@@ -205,7 +205,7 @@ class World:
             for name in names
         }
         self._cert, self._key, ca = certificate
-        self._tls = client_context(ca)
+        self.tls = self._tls = client_context(ca)
         self._state, self._s3_upstream, self._wait, self._changes = state, s3_upstream, wait, settings
         self._stop = asyncio.Event()
         self._task = None

@@ -1,0 +1,101 @@
+"""The short way of a request at the edge: a head that was admitted before, one region that takes it, its bytes back.
+
+What `Door` decides is decided by the door's own functions here too: the policy in force must be the very one that
+admitted the head, the key's end and rate are looked at, the edge's room is taken, the body is read strictly, and
+regions are ranked. What is left out is the task, and every second look at a head. The request's own part is in
+`edge/passing.py`; `wire/lane.py` has the rules.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from edge.passing import Passing
+from regions.ask import MAX_BODY_BYTES
+from regions.health import Outcome
+from wire.dialect import is_anthropic
+from wire.refusal import Refusal
+
+if TYPE_CHECKING:
+    from edge.admit import Admission
+    from edge.door import Door
+    from edge.reach import Reach
+    from edge.route import Decision
+    from regions.choose import Choice
+    from regions.map import PolicyRow
+    from wire.lane import Familiar, LaneLine
+
+
+class Judged(NamedTuple):
+    """A head that was admitted, and the policy that admitted it."""
+
+    familiar: Familiar
+    admission: Admission
+    policy: PolicyRow | None
+
+
+class EdgeLane:
+    """What one connection's head comes to, while one policy is in force."""
+
+    def __init__(self, judged: Judged, line: LaneLine, door: Door) -> None:
+        self.familiar, self.admission, self._policy = judged
+        self.line = line
+        self.door = door
+        self.has_own_name = is_anthropic(self.familiar.head.path)
+        self.says = "".join([f"{name}: {value}\r\n" for name, value in door.says])
+        self._terms: tuple[tuple[Choice, ...], bytes] = ((), b"")
+        self._heads: dict[str, bytes] = {}  # by region: what every request to it begins with
+
+    def take(self, data: bytes) -> Passing | None:
+        """Begin on a request of the same head. Whatever would be refused, or waits, is the door's."""
+        started, door = time.perf_counter(), self.door
+        found = self.familiar.whole(data)
+        if found is None or door.feed.snapshot.policy is not self._policy or self._has_ended():
+            return None
+        body = found[1]
+        if len(body) > MAX_BODY_BYTES:
+            return None
+        head, now = self.familiar.head, asyncio.get_running_loop().time()
+        try:
+            ask = door.read(head, self.admission, body)
+            read = time.perf_counter()
+            decision = door.choose(head, self.admission, ask, body, now)
+        except Refusal:
+            return None
+        return self._begin(Passing(self, ask, body, decision, started, read, now))
+
+    def _has_ended(self) -> bool:
+        """Whether the key's own time is up."""
+        end_s = self.admission.grant.expires_s
+        return bool(end_s) and time.time() >= end_s
+
+    def _begin(self, passing: Passing) -> Passing | None:
+        """Send it on a connection that is there; where it is not usual, nothing is done."""
+        door, pool, num_bytes = self.door, passing.reach.pool, len(passing.body)
+        is_open = door.room.fits(num_bytes) and not passing.reach.down
+        upstream = pool.kept() if is_open else None
+        if upstream is None:
+            return None
+        if door.buckets.take(self.admission.digest, passing.heard) is not None:
+            upstream.take_back(whole=True)
+            pool.keep(upstream)
+            return None
+        door.room.enter(num_bytes)
+        door.budgets.of(passing.ask.model, passing.heard)
+        passing.reach.saw(Outcome.SENT)
+        passing.send(upstream, self._heads.get(passing.reach.name) or self._head(passing.reach))
+        return passing
+
+    def _head(self, reach: Reach) -> bytes:
+        made = self._heads[reach.name] = self.door.relay.constant_head(
+            self.familiar.head, self.admission, reach
+        )
+        return made
+
+    def terms(self, decision: Decision) -> bytes:
+        """The decision in words; most decisions are the one before."""
+        if self._terms[0] != decision.choices:
+            self._terms = decision.choices, decision.terms().encode()
+        return self._terms[1]

@@ -1,0 +1,204 @@
+"""The short way of a repeated head: it decides as the door does, and hands over whatever is not usual."""
+
+import asyncio
+import json
+
+import pytest
+
+from edge import lane, passing
+from tests.edge.test_replay import DONE, ERROR, EVENT, events, two
+from tests.edge.world import (
+    BODY,
+    MODEL,
+    POLICY_KEYS,
+    STREAM_BODY,
+    USER,
+    answers,
+    code,
+    cuts,
+    refuses,
+    streams,
+)
+from wire.timing import parse_receipt, parse_server_timing
+
+RECEIPT = b': nearfield {"hop": "gateway", "total_ms": 1.0, "phases": {}}\n\n'
+PATH = "/v1/completions"
+
+
+@pytest.fixture
+def passages(monkeypatch):
+    """Every request that a lane took, and how often it handed one over."""
+    taken = []
+
+    class Watched(passing.Passing):
+        __slots__ = ("num_handed",)
+
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.num_handed = 0
+
+        def send(self, *arguments):
+            taken.append(self)
+            super().send(*arguments)
+
+        def hand_over(self):
+            self.num_handed += 1
+            super().hand_over()
+
+    monkeypatch.setattr(lane, "Passing", Watched)
+    return taken
+
+
+async def on_lane(world, script, second=answers, **options):
+    """Two regions, and a connection to the edge on which `PATH` has been asked before."""
+    edge, near, far = await two(world, answers, second, **options)
+    status, _, _ = await edge.ask(PATH, STREAM_BODY)
+    assert status == 200
+    near.script = script
+    near.requests.clear()
+    return edge, near, far
+
+
+async def test_the_second_request_of_a_head_takes_it(world, passages):
+    edge, near, _ = await on_lane(world, answers)
+    body = json.dumps({"model": MODEL, "prompt": "a longer one than before"}).encode()
+    status, headers, said = await edge.ask(PATH, body)
+
+    assert [each.num_handed for each in passages] == [0]
+    assert (status, json.loads(said)) == (200, {"from": near.name})
+    [(head, arrived)] = near.requests
+    assert arrived == body
+    assert head.content_length == len(body)
+    assert head.get("x-nearfield-tenant") == "acme"
+    assert head.get("x-request-id") == headers["x-request-id"]
+    timing = parse_server_timing(headers["server-timing"])
+    assert {"node", "gateway", "edge", "edge.read", "edge.route", "edge.first_byte", "edge.stream"} <= set(
+        timing
+    )
+    parts = sum(ms for name, ms in timing.items() if name.startswith("edge."))
+    assert parts == pytest.approx(timing["edge"], abs=0.1 * timing["edge"] + 0.01)
+
+
+async def test_both_ways_say_the_same(world, passages):
+    """Name by name, what the door sends upstream and says to the client is what the lane does."""
+    edge, near, _ = await on_lane(world, answers)
+    told = []
+    for path in ("/v1/chat/completions", "/v1/messages"):
+        edge.pools[""].abort()
+        told += [await edge.ask(path, BODY), await edge.ask(path, BODY)]
+    heads = [dict(head.headers) for head, _ in near.requests]
+
+    assert len(passages) == 2
+    for door, short in (heads[:2], heads[2:]):
+        assert list(door) == list(short)
+        same = door.keys() - {"x-request-id", "x-nearfield-deadline-ms"}
+        assert {name: door[name] for name in same} == {name: short[name] for name in same}
+        assert 0 <= int(short["x-nearfield-deadline-ms"]) - int(door["x-nearfield-deadline-ms"]) < 5000
+    for (_, door, body), (_, short, again) in (told[:2], told[2:]):
+        assert door.keys() == short.keys()
+        assert body == again
+
+
+async def test_a_stream_passes_as_it_came(world, passages):
+    parts = [b'data: {"n":%d}\n\n' % n for n in range(5)]
+    edge, near, _ = await on_lane(world, streams(*parts, DONE, RECEIPT))
+    status, headers, body = await edge.ask(PATH, STREAM_BODY)
+
+    assert (status, headers["x-nearfield-region"]) == (200, near.name)
+    assert body.startswith(b"".join([*parts, DONE, RECEIPT]))
+    assert parse_receipt(events(body)[-1])["hop"] == "edge"
+    assert (await edge.ask(PATH, STREAM_BODY))[2].startswith(
+        parts[0]
+    )  # both connections are good for another
+
+
+async def test_a_revoked_key_is_refused_on_a_known_connection(world, passages):
+    edge, _, _ = await on_lane(world, answers)
+    home = next(region for region in edge.regions.values() if region.home)
+    home.keys = {digest: grant for digest, grant in POLICY_KEYS.items() if grant.tenant != "acme"}
+    home.say_policy()
+    async with asyncio.timeout(30):
+        while (await edge.ask(PATH, BODY))[0] != 401:  # noqa: ASYNC110 - the far end of a connection
+            await asyncio.sleep(0.02)
+    num_taken = len(passages)
+
+    status, _, body = await edge.ask(PATH, BODY)
+    assert (status, code(body)) == (401, "invalid_api_key")
+    assert len(passages) == num_taken
+
+
+@pytest.mark.parametrize("script", [cuts, refuses(503, "worker_lost"), streams(ERROR % b"worker_lost")])
+async def test_what_fails_on_it_is_replayed(world, passages, script):
+    edge, _, far = await on_lane(world, script, streams(EVENT, DONE))
+    status, headers, body = await edge.ask(PATH, STREAM_BODY)
+
+    assert (status, headers["x-nearfield-region"]) == (200, far.name)
+    assert body.startswith(EVENT + DONE)
+    assert [each.num_handed for each in passages] == [1]
+
+
+async def test_a_stream_that_breaks_ends_in_one_error(world, passages):
+    edge, near, far = await on_lane(world, streams(EVENT, EVENT, then="cut"))
+    status, _, body = await edge.ask(PATH, STREAM_BODY)
+
+    *passed, error, receipt = events(body)
+    assert (status, passed) == (200, [EVENT.decode().strip()] * 2)
+    assert code(error.removeprefix("data: ")) == "upstream_failed"
+    assert parse_receipt(receipt)["region"] == near.name
+    assert far.requests == []
+    assert [each.num_handed for each in passages] == [1]
+
+
+async def test_silence_is_handed_over(world, passages, monkeypatch):
+    """Before the answer, and inside a stream: the rest is the relay's, and nothing is lost."""
+    monkeypatch.setattr(passing, "LATE_S", 0.01)
+    edge, near, _ = await on_lane(world, streams(1.2, EVENT, DONE))
+    first = await edge.ask(PATH, STREAM_BODY)
+    near.script = streams(EVENT, 1.2, EVENT, DONE)
+    second = await edge.ask(PATH, STREAM_BODY)
+
+    assert first[2].startswith(EVENT + DONE)
+    assert second[2].startswith(EVENT + EVENT + DONE)
+    assert [each.num_handed for each in passages] == [1, 1]
+
+
+async def test_a_client_that_leaves_ends_it(world, passages):
+    edge, near, _ = await on_lane(world, streams(EVENT, then="hang"))
+    answer = await edge.raw("POST", PATH, STREAM_BODY)
+    assert await answer.next() == EVENT
+    async with asyncio.timeout(30):
+        while len(near.requests) < 2:  # noqa: ASYNC110 - until the script hangs, in another thread of control
+            await asyncio.sleep(0.002)
+    answer.abort()
+
+    await asyncio.wait_for(near.cancelled.wait(), 30)
+    assert len(passages) == 1
+
+
+async def slowly(exchange, region):
+    await asyncio.sleep(0.05)
+    await answers(exchange, region)
+
+
+async def test_a_request_behind_one_on_the_lane_waits_its_turn(world, passages):
+    edge, near, _ = await on_lane(world, slowly)
+    reader, writer = await asyncio.open_connection("127.0.0.1", edge.pools[""].port, ssl=edge.tls)
+    head = f"POST {PATH} HTTP/1.1\r\nhost: e\r\nauthorization: Bearer {USER}\r\ncontent-length: {len(BODY)}\r\n\r\n"
+    one = head.encode() + BODY
+    writer.write(one)
+    said = [await read_answer(reader)]
+    for piece in (one, one[:100], one[100:] + one):  # the first on the lane, the others while it is under way
+        writer.write(piece)
+        await asyncio.sleep(0.01)
+    said += [await read_answer(reader) for _ in range(3)]
+    writer.close()
+
+    assert [status for status, _ in said] == [200] * 4
+    assert len(near.requests) == 4
+    assert [each.num_handed for each in passages] == [0]
+
+
+async def read_answer(reader):
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    length = int(head.split("content-length: ")[1].split("\r\n")[0])
+    return int(head.split(" ")[1]), await reader.readexactly(length)

@@ -1,0 +1,108 @@
+"""The short way of a request whose head came before on its connection: judged once, and passed without a task.
+
+Clients that keep a connection send one head again and again, but for the body's length; our own hops also vary a few
+lines at its end. A handler that has answered such a request may leave a Lane with the connection. It is offered every
+later message that came whole, and takes those that begin with the very bytes that were judged: what follows from the
+head alone (its grammar, its path, whose key it shows) then holds without another look.
+
+Rule 1: a lane refuses nothing and repairs nothing. What is not usual is left to the handler, before a byte was sent.
+Rule 2: what turns unusual on its way (a failing upstream, an odd answer, a slow reader, silence for LATE_S) is handed
+over: it becomes an exchange like any other, with the connection on which it was sent, and the handler goes on.
+"""
+
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol
+
+from wire.heads import RequestHead
+
+LATE_S: Final = 1.0  # silence after which a passage is handed over: from there on deadlines are the handler's
+MAX_HEAD_BYTES: Final = 4096  # of a head that is kept with a connection; clients send a tenth of it
+LENGTH: Final = re.compile(rb"([0-9]{1,15})")
+_LENGTH_LINE: Final = re.compile(rb"\r\n[Cc]ontent-[Ll]ength:[\t ]*([0-9]{1,15})(?=[\t ]*\r\n)")
+
+
+class Familiar:
+    """A judged head, as what its repetitions begin with, what may vary in the middle, and how they end.
+
+    The last group of `varying` is the body's length.
+    """
+
+    __slots__ = ("after", "before", "head", "varying")
+
+    def __init__(self, head: RequestHead, before: bytes, varying: re.Pattern[bytes], after: bytes) -> None:
+        self.head = head
+        self.before = before
+        self.varying = varying
+        self.after = after
+
+    def whole(self, data: bytes) -> tuple[re.Match[bytes], bytes] | None:
+        """What varies and the body, if `data` is this head again with the whole body and nothing after it."""
+        before, after = self.before, self.after
+        if not data.startswith(before):
+            return None
+        found = self.varying.match(data, len(before))
+        if found is None or not data.startswith(after, found.end()):
+            return None
+        body = data[found.end() + len(after) :]
+        return (found, body) if int(found[found.lastindex or 0]) == len(body) else None
+
+
+def familiar(raw: bytes, head: RequestHead) -> Familiar | None:
+    """The bytes of `head` as they came, cut at its length; None where a lane has nothing to say about such requests."""
+    usual = head.keep_alive and head.minor == 1 and not (head.chunked or head.expect_continue)
+    found = _LENGTH_LINE.search(raw) if usual and len(raw) <= MAX_HEAD_BYTES else None
+    return None if found is None else Familiar(head, raw[: found.start(1)], LENGTH, raw[found.end(1) :])
+
+
+class Handed(Protocol):
+    """What an exchange takes over from a passage."""
+
+    @property
+    def head(self) -> RequestHead:
+        """The request's."""
+
+    @property
+    def started(self) -> float:
+        """perf_counter seconds when it was complete."""
+
+    @property
+    def streams(self) -> bool:
+        """The client has the head of a chunked 200 and whole chunks."""
+
+
+class LaneLine(Protocol):
+    """What a passage needs of the client's connection."""
+
+    @property
+    def is_behind(self) -> bool:
+        """The peer reads slower than it is written to."""
+
+    def date(self) -> str:
+        """Now, as HTTP writes it."""
+
+    def send(self, *parts: bytes) -> None:
+        """Queue bytes for the peer."""
+
+    def passed(self) -> None:
+        """The answer is whole: take the next request."""
+
+    def go_on(self, passage: Handed, handler: Callable[[Any], Awaitable[None]]) -> None:
+        """The passage is an exchange from here on, for `handler`."""
+
+
+class Passage(Protocol):
+    """One request on a lane, until its answer is whole or it is handed over."""
+
+    def cancel(self) -> None:
+        """The client is gone."""
+
+    def check(self, now: float) -> None:
+        """(The sweep, `now` in loop time) hand over if nothing was heard for LATE_S."""
+
+
+class Lane(Protocol):
+    """What a handler leaves with a connection."""
+
+    def take(self, data: bytes) -> Passage | None:
+        """Begin on the request in `data`, if it is usual; else None, and nothing was done."""
