@@ -143,9 +143,11 @@ def _questions(*names: str) -> list[bytes]:
 
 
 def _load(pid: int, port: int, batch: Sequence[bytes], seconds: float) -> Rate:
-    os.sched_setaffinity(pid, {0})
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    cores = os.sched_getaffinity(0)
     with ExitStack() as stack:
+        stack.callback(os.sched_setaffinity, 0, cores)
+        os.sched_setaffinity(pid, {min(cores)})
+        os.sched_setaffinity(0, {max(cores)})
         socks = [stack.enter_context(_client(port, len(batch[0]))) for _ in range(NUM_SOCKETS)]
         _ask(socks, batch, 0.3)
         before, began = _cpu_s(pid), time.perf_counter()
@@ -269,7 +271,7 @@ def _peers(cache: Path, scratch: Path) -> list[Peer]:
         (folder / "zone").write_text(_NSD_ZONE)
         with _serving([binary, "-d", "-c", str(folder / "conf")], scratch / "nsd.log", port) as pid:
             for child in _family(pid):
-                os.sched_setaffinity(child, {0})
+                os.sched_setaffinity(child, {min(os.sched_getaffinity(0))})
             yield pid, port
 
     return [

@@ -4,7 +4,7 @@ import socket
 import struct
 from typing import Final, NamedTuple
 
-from edge.dns.client import UNKNOWN, Client, of_address
+from edge.dns.client import UNKNOWN, V4_BITS, Client, of_address
 
 PAYLOAD_BYTES: Final = 1232  # what passes every path unfragmented (DNS flag day 2020)
 MIN_PAYLOAD_BYTES: Final = 512
@@ -12,6 +12,7 @@ DO: Final = 0x8000
 ECS: Final = 8
 _OPT: Final = struct.Struct("!HHBBHH")  # type, payload, extended rcode, version, flags, length
 _PAIR: Final = struct.Struct("!HH")
+_V4_END: Final = bytes([V4_BITS])
 _FAMILY: Final = struct.Struct("!HBB")
 _ADDRESS: Final = {1: (socket.AF_INET, 4), 2: (socket.AF_INET6, 16)}
 
@@ -36,29 +37,23 @@ def read(query: bytes, at: int) -> Edns | None:
         return None
     kind, payload, _rcode, version, flags, length = _OPT.unpack_from(query, at + 1)
     at += 11
-    if kind != 41 or at + length != len(query):
-        return None
-    if not length:
-        return Edns(payload, version, flags)
-    return _options(query, at, Edns(payload, version, flags))
-
-
-def _options(query: bytes, at: int, edns: Edns) -> Edns | None:
     end = len(query)
+    if kind != 41 or at + length != end:
+        return None
+    ecs, client = b"", None
     while at < end:
         if at + 4 > end:
             return None
         code, length = _PAIR.unpack_from(query, at)
-        at += 4
-        if at + length > end:
+        at += 4 + length
+        if at > end:
             return None
         if code == ECS:
-            if edns.client is not None:
+            if client is not None:
                 raise Malformed("two subnets")
-            ecs = query[at : at + length]
-            edns = edns._replace(ecs=ecs, client=subnet(ecs))
-        at += length
-    return edns
+            ecs = query[at - length : at]
+            client = subnet(ecs)
+    return Edns(payload, version, flags, ecs, client)
 
 
 def subnet(ecs: bytes) -> Client:
@@ -66,6 +61,8 @@ def subnet(ecs: bytes) -> Client:
     if len(ecs) < 4:
         raise Malformed("a short subnet")
     family, source, scope = _FAMILY.unpack_from(ecs)
+    if family == 1 and source == V4_BITS and not scope and len(ecs) == 7:  # what nearly every resolver sends
+        return ecs[4:] + _V4_END
     if scope:
         raise Malformed("a query with a scope")
     if not source and len(ecs) == 4:
@@ -91,6 +88,6 @@ def write(edns: Edns, scope: int) -> bytes:
 
 def limit(edns: Edns | None) -> int:
     """How many bytes a datagram to this client may have."""
-    if edns is None:
+    if edns is None or edns.payload <= MIN_PAYLOAD_BYTES:
         return MIN_PAYLOAD_BYTES
-    return min(PAYLOAD_BYTES, max(MIN_PAYLOAD_BYTES, edns.payload))
+    return min(PAYLOAD_BYTES, edns.payload)
