@@ -112,9 +112,7 @@ def measure(options: argparse.Namespace, say: Say) -> tuple[list[Row], list[str]
             nothing = _load(pid, port, absent, options.seconds)
         rows = [_row("one core, sockets included, against the issue's floor", ours, FLOOR, 1.0)]
         rows.append(_row("names that do not exist, against the same floor", nothing, FLOOR, 1.0))
-        notes.append(
-            f"ours by the clock: {ours.per_s:,.0f}/s, {ours.lost} lost; the client's core is the limit there"
-        )
+        notes.append(f"ours by the clock: {ours.per_s:,.0f}/s, {ours.lost} lost")
         for name, start, target in _peers(options.cache, Path(scratch)):
             try:
                 with start() as (pid, port):

@@ -83,7 +83,7 @@ def read(data: bytes):
 
 
 @given(questions(), st.sampled_from((None, 65_535)))
-@settings(max_examples=count(400, 100_000))
+@settings(max_examples=count(400, 30_000))
 def test_what_the_fast_path_says_is_what_dnspython_says(query, limit):
     fast = FAST.answer(query, ASKER, limit)
     if fast is not None:
