@@ -131,8 +131,10 @@ class Feed:
             began = loop.time()
             try:
                 await self._read(reach, headers)
-            except (DialError, RowRefused) as error:
+            except DialError as error:
                 log.info("the rows of %s broke off: %s", reach.name, error)
+            except RowRefused as error:  # a line without end
+                self._say_refused(reach.name, error)
             known = self.snapshot.regions.get(reach.name)
             heard = known is not None and known.at >= began
             pause_s = RETRY_S if heard else min(RETRY_MAX_S, pause_s * 2)

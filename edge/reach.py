@@ -12,6 +12,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Final
 
+from edge.distance import Distance
 from regions.health import HEALTHY, Breaker, Outcome, RegionHealth, after
 from wire.dial import DialError, Pool
 from wire.tls import hop_name
@@ -24,7 +25,6 @@ PROBE_AGAIN_S: Final = 0.25  # after a failed one: two in a row are seen within 
 PROBE_S: Final = 1.0  # three times the longest round trip on Earth, and a busy gateway's slowest step
 DOWN_PROBES: Final = 2  # failed in a row: the region gets no more requests while another can take them
 SILENT_PROBES: Final = 5  # timed out in a row; fewer would cut the streams of a region short of processors
-RTT_WEIGHT: Final = 0.2  # of the newest round trip in the moving average: about the last five count
 LOST_S: Final = 2.0  # the region's kernel acknowledges nothing for so long: the way to it is gone
 MAX_IDLE: Final = 64  # connections kept to a region between requests
 
@@ -42,6 +42,7 @@ class Reach:
         server_name = hop_name("region", name)
         self.pool = Pool(host, port, max_idle=MAX_IDLE, tls=tls, server_name=server_name, lost_s=LOST_S)
         self.rtt_ms: float | None = None
+        self._distance = Distance()
         self._seen: RegionHealth = HEALTHY
         # its own: a request in front would be measured too
         self._probes = Pool(host, port, max_idle=1, tls=tls, server_name=server_name)
@@ -90,8 +91,9 @@ class Reach:
         return took_s * 1000
 
     def _measured(self, rtt_ms: float) -> None:
-        known = self.rtt_ms
-        self.rtt_ms = rtt_ms if known is None else known + RTT_WEIGHT * (rtt_ms - known)
+        if self.down:
+            self._distance.forget()  # it came back, perhaps by another way
+        self.rtt_ms = self._distance.saw(rtt_ms)
         now = asyncio.get_running_loop().time()
         if self.down:
             log.info("region %s answers again", self.name)

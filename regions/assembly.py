@@ -16,7 +16,7 @@ from regions.keys.book import KeyBook
 from regions.map import BLOBS_BUCKET, MODELS_BUCKET, SYSTEM_BUCKET, Canary
 from regions.objects.blobs import Holdings
 from regions.objects.changes import AnyFeed, follow
-from regions.objects.ledger import KEYS, POLICY, RULES, Ledger
+from regions.objects.ledger import EPOCH, KEYS, POLICY, RULES, Ledger
 from regions.objects.numbered import SETTLE_S, Numbered
 from regions.objects.pointer import PointerError
 from regions.objects.register import Found
@@ -82,7 +82,7 @@ class Region:
         self._home = home
         self.deployments = Deployments(plan.name)
         self._registers = Found(own, Numbered(own, settle_s=plan.settle_s))
-        ledger = Ledger(own, self._registers)
+        ledger = self._ledger = Ledger(own, self._registers)
         home_ledger = ledger if plan.is_home else Ledger(home)
         self.holdings = Holdings(own)
         pace = Pace(plan.replication_bytes_per_s)
@@ -158,6 +158,24 @@ class Region:
                 await asyncio.sleep(RECOVER_RETRY_S)
                 continue
             return
+
+    async def epoch_ms(self) -> int:
+        """An epoch for the rows of this process: now, but after that of every process before it.
+
+        A clock that was set back would otherwise have every row refused as older, until it is past its old self.
+        """
+        epoch_ms = int(time.time() * 1000)
+        while True:
+            try:
+                found = await self._ledger.read(EPOCH)
+                last = int(found[0]) if found is not None and found[0].isdigit() else 0
+                epoch_ms = max(epoch_ms, last + 1)
+                await self._ledger.write(EPOCH, str(epoch_ms).encode())
+            except StoreError as error:
+                log.warning("the region's own store does not keep its epoch yet: %s", error)
+                await asyncio.sleep(RECOVER_RETRY_S)
+                continue
+            return epoch_ms
 
     def _suit(self, found: Capabilities, name: str) -> None:
         """Chooses how what several may move is moved."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -79,7 +78,7 @@ async def run(settings: RegionSettings, ready: Callable[[int], None], stop: asyn
         watch = NodeWatch(region.deployments, nodes)
         wakes = Wakes(region.deployments, nodes, watch)
         stack.push_async_callback(wakes.close)
-        publisher = Publisher(region.deployments, settings.signing_key, int(time.time() * 1000), wakes)
+        publisher = Publisher(region.deployments, settings.signing_key, await region.epoch_ms(), wakes)
         gateway = Gateway(
             region.deployments,
             nodes,

@@ -26,6 +26,7 @@ KEYS = "keys/"
 CANARY = "canary/"  # in the home region: what the canary says of a model's newest revision
 RULES = "rules.json"  # in the home region: what the operator decided for all edges
 POLICY = "policy.json"  # the signed policy row, in the home region
+EPOCH = "local/epoch"  # the last one that the region's rows began with, ms since 1970
 LOCAL_POLICY = "local/policy.json"  # its copy in every region
 
 

@@ -116,6 +116,7 @@ class FakeRegion:
         self.seq, self.port, self.server = 0, 0, None
         self.policy_seq, self.keys = 1, POLICY_KEYS
         self.passes_on = False  # it reaches no other region either
+        self.strange = []  # lines of the stream that are no rows of ours
         self.frozen = asyncio.Event()  # set: connections are taken and nothing is said
         self._said = asyncio.Event()
 
@@ -177,6 +178,8 @@ class FakeRegion:
             if self.home and told < self.policy_seq:
                 told = self.policy_seq
                 await exchange.write(self.policy_line() + b"\n")
+            while self.strange:
+                await exchange.write(self.strange.pop(0) + b"\n")
             await exchange.write(self.line() + b"\n")
             try:
                 async with asyncio.timeout(1):

@@ -176,3 +176,12 @@ async def test_rules_that_cannot_be_read_leave_those_in_force():
         await again.until(lambda: len(again.region.policy.row.keys) == 3, "keys go on after a restart")
         await asyncio.sleep(0)
         assert again.region.policy.row.rules.areas == AREAS
+
+
+async def test_a_clock_that_was_set_back_does_not_make_a_regions_rows_older(monkeypatch):
+    made = Made("iad")
+    first = await made.region.epoch_ms()
+    monkeypatch.setattr("regions.assembly.time.time", lambda: first / 1000 - 86_400)
+    assert await made.again().region.epoch_ms() == first + 1
+    made.disk.put("nearfield-system", "local/epoch", b"garbage")
+    assert await made.again().region.epoch_ms() == first - 86_400_000
