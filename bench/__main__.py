@@ -17,6 +17,7 @@ BENCHES: Mapping[str, str] = MappingProxyType(
         "cold": "cold start, region state, against a fresh process with boto3 and from_pretrained",
         "edge": "the edge as a proxy: processor time, latency, streams and memory beside nginx and LiteLLM's proxy",
         "engine": "the engine by itself: batches, kept prefixes, a long prompt among streams, continuous batching",
+        "fair": "one tenant at fifty times the load of three others: what those see of it",
         "handoff": "cold landing beside the store: its files mapped, against the same bytes over HTTP",
         "device": "weights to a GPU, from host memory and from the store, against the links alone",
         "dns": "the name server's answers in a second of one core, against other Python servers and NSD",

@@ -1,82 +1,69 @@
 """How much of a step goes to a tenant that wants more than its share, while others are here. Plain Python.
 
 A batch that is fuller makes each step longer, so one tenant with sixty streams would slow everyone's down, whatever
-the order of admission. Tenants with no more requests than the mean, by weight, are modest: all of their rows are in
-each step. The others get as many rows as the fullest of the modest has, and beyond that those that make the step at
-most `CROWD_FACTOR` times what it takes for the modest alone; their rows take turns. Where a fuller step costs nothing,
-as on a device, everybody is in each.
+the order of admission. Who has `FAR` times as many requests as the fullest of those up to the mean, by weight, is a
+crowd: of its streams only the oldest are in each step, as many as that one has. The rest, and its prompts, are
+surplus: as much of it as makes the step `CROWD_FACTOR` times as long, in turns. Where a fuller step costs nothing, as
+on a device, everybody is in each.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from inference.engine.tenants import ANSWER_COST
+from inference.engine.rows import State
+from inference.engine.tenants import ANSWER_COST, RANK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from inference.engine.pace import Pace
     from inference.engine.rows import Row
     from inference.engine.tenants import Tenants
 
+FAR = 4
+"""Below that it is one of the tenants that are busy just now, and nobody is to wait for a turn."""
 CROWD_FACTOR = 1.25
-"""Of a step's time: rows of the greedy beside the modest, and as much again for a chunk of the greedy's prompts."""
+"""Of a step's time: surplus rows beside the others, and as much again for a chunk of surplus prompts."""
 
 
-@dataclass(frozen=True, slots=True)
-class Crowd:
-    """Who wants more than its share at this moment, and how many rows one unit of weight has a right to."""
-
-    greedy: frozenset[str]
-    rows_each: float
-
-    def is_greedy(self, row: Row) -> bool:
-        """Whether its tenant is one of them."""
-        return row.order.tenant in self.greedy
-
-
-NOBODY = Crowd(frozenset(), 0.0)
-
-
-def crowd(tenants: Tenants) -> Crowd:
-    """The tenants whose level is above the mean."""
+def surplus(rows: Sequence[Row], tenants: Tenants) -> set[Row]:
+    """Of the rows that could be in a step those of crowds beyond what others have, while others' are there too."""
     here = list(tenants.here)
     weights, requests = sum(each.weight for each in here), sum(each.num_requests for each in here)
-    greedy = frozenset(each.name for each in here if each.num_requests * weights > requests * each.weight)
-    return (
-        Crowd(greedy, max(each.num_requests / each.weight for each in here if each.name not in greedy))
-        if greedy
-        else NOBODY
-    )
+    modest = [each for each in here if each.num_requests * weights <= requests * each.weight]
+    level = max(each.num_requests / each.weight for each in modest)
+    crowds = [each for each in here if each.num_requests > FAR * level * each.weight]
+    if not crowds or all(row.account in crowds for row in rows):
+        return set()
+    found: set[Row] = set()
+    for tenant in crowds:
+        own = [row for row in rows if row.account is tenant]
+        streams = sorted((row for row in own if row.state is State.DECODE), key=RANK)
+        usual = streams[: max(1, int(level * tenant.weight))]
+        found.update(row for row in own if row not in usual)
+    return found
 
 
-def in_step(rows: Sequence[Row], now: Crowd, pace: Pace, turn: int) -> list[Row]:
+def in_step(rows: Sequence[Row], extra: set[Row], pace: Pace, turn: int) -> list[Row]:
     """Of the rows that have a token to compute those that this step, number `turn`, computes."""
-    greedy = [row for row in rows if now.is_greedy(row)]
-    modest = [row for row in rows if not now.is_greedy(row)]
-    fitting = pace.rows_within(max(1, len(modest)), CROWD_FACTOR)
-    if not greedy or fitting is None:
+    usual = [row for row in rows if row not in extra]
+    fitting = pace.rows_within(max(1, len(usual)), CROWD_FACTOR)
+    if fitting is None or fitting >= len(rows):
         return list(rows)
-    least = sum(max(1, int(now.rows_each * row.account.weight)) for row in _one_each(greedy))
-    chosen = _least_recent(greedy, max(least, fitting - len(modest)))
+    chosen = _least_recent([row for row in rows if row in extra], max(0, fitting - len(usual)))
     for row in chosen:
         row.turn = turn
-    return [*modest, *chosen]
-
-
-def _one_each(rows: Iterable[Row]) -> Iterable[Row]:
-    return {row.order.tenant: row for row in rows}.values()
+    return [*usual, *chosen]
 
 
 def _least_recent(rows: Sequence[Row], most: int) -> list[Row]:
     """So many rows: by their tenants' counters, and of one tenant those whose turn is longest ago."""
-    counters = {row.order.tenant: row.account.counter for row in _one_each(rows)}
+    counters = {row.account: row.account.counter for row in rows}
     order: list[tuple[float, Row]] = []
     for row in sorted(rows, key=attrgetter("turn", "rank")):
-        order.append((counters[row.order.tenant], row))
-        counters[row.order.tenant] += ANSWER_COST / row.account.weight
+        order.append((counters[row.account], row))
+        counters[row.account] += ANSWER_COST / row.account.weight
     order.sort(key=lambda each: each[0])
     return [row for _, row in order[:most]]

@@ -50,13 +50,17 @@ class Pace:
             bisect_right(range(MAX_ROWS), limit_s, lo=num_rows + 1, key=lambda rows: _along(points, rows)) - 1
         )
 
-    def beside(self, num_decoding: int, factor: float) -> int:
-        """The most prompt tokens that make a step beside so many rows take `factor` times a plain one."""
-        if not num_decoding or self.decode_s is None or self.prefill_s_per_token is None:
+    def beside(self, num_decoding: int, factor: float) -> float:
+        """The prompt tokens that make a step beside so many rows take `factor` times a plain one, or a part of one.
+
+        Before both are measured it is one: there will be plain steps then, to be measured.
+        """
+        if not num_decoding:
             return FIRST_PREFILL_TOKENS
+        if self.decode_s is None or self.prefill_s_per_token is None:
+            return 1.0
         spare_s = (factor - 1.0) * self.decode_s
-        fitting = spare_s / max(self.prefill_s_per_token, spare_s / MAX_PREFILL_TOKENS, 1e-9)
-        return max(MIN_PREFILL_TOKENS, int(fitting))
+        return spare_s / max(self.prefill_s_per_token, spare_s / MAX_PREFILL_TOKENS, 1e-9)
 
     def prefill_tokens(self, num_decoding: int, num_new: int = 1) -> int:
         """The most prompt tokens for the next step, beside `num_decoding` running rows.

@@ -20,19 +20,18 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from inference.engine.crowd import CROWD_FACTOR, NOBODY, crowd, in_step
+from inference.engine.crowd import CROWD_FACTOR, in_step, surplus
 from inference.engine.drain import Drain
 from inference.engine.events import Emitted, Ended, Event, Failed, Preempted, Segment, Step, Stored
-from inference.engine.pace import Pace
+from inference.engine.pace import MAX_PREFILL_TOKENS, MIN_PREFILL_TOKENS, Pace
 from inference.engine.pages import PAGE_TOKENS, PageCache
 from inference.engine.rows import Row, State
 from inference.engine.slots import SlotPool
 from inference.engine.tenants import ANSWER_COST, PROMPT_COST, RANK, Tenants
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
-    from inference.engine.crowd import Crowd
     from inference.engine.orders import Generate
 
 MAX_WAITING = 256
@@ -70,6 +69,8 @@ class Scheduler:
         self._running: list[str] = []  # in the order of admission
         self._serials = itertools.count()
         self._turn = 0
+        self._spare = 0.0
+        """Tokens of surplus prompts that steps had time for."""
         self._drain = Drain()
         self.num_preempted = 0
 
@@ -151,23 +152,25 @@ class Scheduler:
         decoding = [row for row in self._running_rows() if row.state is State.DECODE]
         prompts = [row for row in self._running_rows() if row.state is State.PREFILL]
         prompts += itertools.islice(self._tenants.in_turn(), self._num_ready)
-        if self._tenants.is_shared and (split := crowd(self._tenants)).greedy:
-            modest = [row for row in decoding if not split.is_greedy(row)]
-            num_new = sum(not split.is_greedy(row) for row in prompts)
-            if modest or num_new:
-                return self._plan_crowded(decoding, prompts, split, len(modest), num_new, now)
+        if self._tenants.is_shared and (extra := surplus([*decoding, *prompts], self._tenants)):
+            return self._plan_crowded(decoding, prompts, extra, now)
         budget = self.pace.prefill_tokens(len(decoding), len(prompts))
         return (*_by_slot(decoding), *self._chunks(prompts, budget, now))
 
-    def _plan_crowded(
-        self, decoding: list[Row], prompts: list[Row], split: Crowd, num_modest: int, num_new: int, now: float
-    ) -> Step:
-        """The modest as if they were alone, with as much of the greedy as lengthens the step by a bounded part."""
+    def _plan_crowded(self, decoding: list[Row], prompts: list[Row], extra: set[Row], now: float) -> Step:
+        """As if the surplus rows were not here, with as much of them as lengthens the step by a bounded part."""
         self._turn += 1
-        chosen = in_step(decoding, split, self.pace, self._turn)
-        beside = self.pace.beside(num_modest, CROWD_FACTOR)
-        budget = self.pace.prefill_tokens(num_modest, num_new) if num_new else beside
-        return (*_by_slot(chosen), *self._chunks(prompts, budget, now, split, beside))
+        chosen = in_step(decoding, extra, self.pace, self._turn)
+        num_usual = sum(row not in extra for row in decoding)
+        num_new = sum(row not in extra for row in prompts)
+        self._spare = min(MAX_PREFILL_TOKENS, self._spare + self.pace.beside(num_usual, CROWD_FACTOR))
+        beside = (
+            int(self._spare) if self._spare >= MIN_PREFILL_TOKENS else 0
+        )  # small chunks are dear: saved up
+        budget = self.pace.prefill_tokens(num_usual, num_new) if num_new else beside
+        chunks = tuple(self._chunks(prompts, budget, now, extra, beside))
+        self._spare -= sum(len(part.tokens) for part in chunks if self._rows[part.id] in extra)
+        return (*_by_slot(chosen), *chunks)
 
     def commit(self, step: Step, tokens: Mapping[str, int], now: float, took_s: float) -> list[Event]:
         """The step was computed in `took_s`; `tokens` has the sampled token of each segment that samples.
@@ -242,12 +245,12 @@ class Scheduler:
         return max(rows, key=RANK)
 
     def _chunks(
-        self, rows: list[Row], budget: int, now: float, split: Crowd = NOBODY, beside: int = 0
+        self, rows: list[Row], budget: int, now: float, extra: Collection[Row] = (), beside: int = 0
     ) -> Iterator[Segment]:
-        """The next tokens of prompts, in their turn; of the greedy not more than `beside`."""
+        """The next tokens of prompts, in their turn; of the `extra` ones not more than `beside`."""
         ahead: set[bytes] = set()
         for row in self._tenants.ordered(rows):
-            most = min(budget, beside) if (is_greedy := split.is_greedy(row)) else budget
+            most = min(budget, beside) if (is_extra := row in extra) else budget
             if budget <= 0:
                 return
             if most <= 0:
@@ -256,7 +259,7 @@ class Scheduler:
             if (pages := self._kept_pages(row, ahead)) is not None:
                 yield (chunk := row.segment(most, pages))
                 budget -= len(chunk.tokens)
-                beside -= len(chunk.tokens) * is_greedy
+                beside -= len(chunk.tokens) * is_extra
 
     def _admit(self, row: Row, now: float) -> None:
         """Its slot, if it has none yet."""
