@@ -87,8 +87,10 @@ class Server:
     async def _last_call(self) -> None:
         """Let the silent ones go once what they may have sent has had the time to come."""
         await self._welcome.settled()
-        if self._roster.members:
-            await asyncio.sleep(LAST_CALL_S)
+        try:
+            async with asyncio.timeout(LAST_CALL_S):
+                await self._emptied()
+        except TimeoutError:
             for _ in range(2):  # and if this process did not run meanwhile, what came is read first
                 await asyncio.sleep(0)
         for connection in tuple(self._roster.members):
