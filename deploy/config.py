@@ -36,6 +36,9 @@ SECTIONS = (
 
 PLATFORM_KEYS = ("home", "secrets", "idle_timeout_s", "quiet_s", "wan_profile", "mutual_tls")
 
+PHASES = ("connect_s", "first_byte_s", "between_s", "total_s")
+PatienceTable = Mapping[str, Mapping[str, float]]
+
 T = TypeVar("T")
 
 
@@ -149,6 +152,8 @@ class EdgeEntry:
     name and port), by Alt-Svc.
     `admin` is the listener for
     operators, with routes of its own; keep it off the internet. Without it this edge cannot be asked or steered.
+    `patience` is how long it waits for a region, phase by phase: under "" for all requests, under a model (`org/name`)
+    or a path (`/v1/...`) for those.
     """
 
     listen: str
@@ -163,6 +168,7 @@ class EdgeEntry:
     unicast: str | None = None
     pins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     via: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    patience: "PatienceTable" = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -517,6 +523,29 @@ def _as_mapping(value: object, base: Path) -> Mapping[str, str]:
     return MappingProxyType({str(k): _as_str(v, base) for k, v in value.items()})
 
 
+def _as_patience(value: object, _base: Path) -> PatienceTable:
+    """Its numbers are the edge's own, its tables a model's or a path's, which have the edge's where they lack one."""
+    if not isinstance(value, dict):
+        raise TypeError("must be a table")
+    own = {name: _as_seconds(name, each) for name, each in value.items() if not isinstance(each, dict)}
+    special = {
+        name: own | {phase: _as_seconds(phase, each) for phase, each in table.items()}
+        for name, table in value.items()
+        if isinstance(table, dict)
+    }
+    if any("/" not in name for name in special):
+        raise ValueError("its tables are named after a model (org/name) or a path (/v1/...)")
+    return MappingProxyType({"": own, **special})
+
+
+def _as_seconds(name: str, value: object) -> float:
+    if name not in PHASES:
+        raise ValueError(f"{name!r} is none of {', '.join(PHASES)}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        raise TypeError(f"{name} must be a number of seconds above 0")
+    return float(value)
+
+
 _CONVERTERS: Mapping[str, Callable[[object, Path], object]] = MappingProxyType(
     {
         "str": _as_str,
@@ -526,6 +555,7 @@ _CONVERTERS: Mapping[str, Callable[[object, Path], object]] = MappingProxyType(
         "float": _as_float,
         "tuple": _as_tuple,
         "Mapping": _as_mapping,
+        "PatienceTable": _as_patience,
     }
 )
 

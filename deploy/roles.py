@@ -234,6 +234,7 @@ def store_socket(config: Config, node: NodeEntry) -> Path | None:
 
 
 def _edge(config: Config, name: str | None) -> Runner:
+    from edge.patience import Patience  # noqa: PLC0415
     from edge.run import EdgeSettings, run  # noqa: PLC0415
 
     edge, entry = pick(config.edges, name, "edge")
@@ -257,6 +258,8 @@ def _edge(config: Config, name: str | None) -> Runner:
         hop_token=secrets.hop_token(secrets.root_key(config.secrets)),
         state=entry.state,
         simulated_wan=config.wan_profile,
+        patience=Patience(**entry.patience.get("", {})),
+        special_patience={name: Patience(**each) for name, each in entry.patience.items() if name},
         anycast=split_address(entry.anycast) if entry.anycast else None,
         unicast=entry.unicast,
         voice=_voice(config, edge, entry),

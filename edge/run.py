@@ -114,6 +114,12 @@ class _Edge:
         holdoffs = Holdoffs()
         room = Room(settings.max_held_requests, settings.max_held_bytes)
         figures = EdgeFigures(metrics, room)
+        metrics.total(
+            "nearfield_edge_hedged_probes_total",
+            "Second tries beside a slow one.",
+            lambda: [((name,), reach.hedge.num_hedged) for name, reach in self.reaches.items()],
+            "region",
+        )
         patiences = Patiences(settings.patience, settings.special_patience)
         self._bounds = Bounds(patiences, Budgets(), room, Quotas(), figures.metrics)
         self._chooser = Chooser(self.feed, self.reaches, wan, holdoffs)

@@ -365,3 +365,33 @@ def test_doctor_looks_for_the_programs_of_engines(written, tmp_path):
     assert (found["engine here"].well, found["engine absent"].well) == (True, False)
     assert "no-such-program" in found["engine absent"].seen
     assert list(_engines(tmp_path / "none")) == []
+
+
+PATIENT = """
+[edges.local.patience]
+total_s = 300
+[edges.local.patience."acme/slow"]
+first_byte_s = 60
+"""
+
+
+def test_an_edges_patience_is_its_own_or_a_models(written):
+    """A model that names one phase has the edge's own figures for the others."""
+    written.write_text(written.read_text() + PATIENT)
+    found = load(written).edges["local"].patience
+
+    assert found == {"": {"total_s": 300.0}, "acme/slow": {"total_s": 300.0, "first_byte_s": 60.0}}
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        ("total = 3", "none of connect_s"),
+        ("total_s = 0", "above 0"),
+        ("[edges.local.patience.slow]", "org/name"),
+    ],
+)
+def test_patience_that_means_nothing_is_named(written, odd, said):
+    written.write_text(f"{written.read_text()}\n[edges.local.patience]\n{odd}\n")
+    with pytest.raises(ConfigError, match=said):
+        load(written)
