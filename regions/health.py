@@ -89,8 +89,8 @@ def _rate(health: RegionHealth, failed: float) -> float:
 
 
 def _success(health: RegionHealth, now: float) -> RegionHealth:
-    if health == PROVEN:
-        return health  # nothing to learn: most requests go to such a region
+    if health is PROVEN or health == PROVEN:
+        return PROVEN  # nothing to learn: most requests go to such a region
     ramped = health.recovered_at is not None and now - health.recovered_at >= RAMP_S
     rate = _rate(health, 0.0)
     return replace(
