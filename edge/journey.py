@@ -6,7 +6,18 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from regions.map import ASK, DEADLINE_MS, FOR, REGION, REQUEST_ID, ROUTE, TENANT, WAIT_S, WEIGHT
+from regions.map import (
+    ASK,
+    DEADLINE_MS,
+    FOR,
+    PREFER_REPLICA,
+    REGION,
+    REQUEST_ID,
+    ROUTE,
+    TENANT,
+    WAIT_S,
+    WEIGHT,
+)
 from wire.dialect import id_headers
 from wire.http1 import without_hop_headers
 
@@ -128,10 +139,11 @@ class Journey:
 
 def said_of(head: RequestHead, admission: Admission) -> Headers:
     """What a region is told of the client's head: the same for every request of that head."""
-    wait, weight = head.get(WAIT_S), admission.grant.quota.weight
+    wait, weight, replica = head.get(WAIT_S), admission.grant.quota.weight, head.get(PREFER_REPLICA)
     return (
         ("accept", head.get("accept") or "*/*"),
         (TENANT, admission.grant.tenant),
         *(((WAIT_S, wait),) if wait is not None else ()),
+        *(((PREFER_REPLICA, replica),) if replica is not None else ()),
         *(((WEIGHT, str(weight)),) if weight != 1 else ()),
     )

@@ -2,13 +2,15 @@
 
 `x-nearfield-region: eu` asks there and nowhere else; `x-nearfield-prefer-region: fra, us` asks there first. Names that
 mean nothing are refused rather than passed over: a request that should stay in `eu` must not leave it for a slip.
+`x-nearfield-prefer-replica` goes on to the region, which asks that node while it has a slot to spare.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from regions.map import ANY, PREFER_REGION, REGION
+from regions.map import ANY, PREFER_REGION, PREFER_REPLICA, REGION, REPLICA
 from regions.places import regions_of
 from wire.refusal import Refusal
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 MAX_CHARS: Final = 256
 MAX_NAMES: Final = 8
+_REPLICA: Final = re.compile(r"[0-9a-f]{8}")
 
 
 class Where(NamedTuple):
@@ -34,7 +37,10 @@ ANYWHERE: Final = Where()
 
 def where(head: RequestHead, rules: Rules, regions: Collection[str]) -> Where:
     """What the head of a request asks for. Raises Refusal 400 for a name that is no region and no area."""
-    only, first = head.get(REGION), head.get(PREFER_REGION)
+    only, first, replica = head.get(REGION), head.get(PREFER_REGION), head.get(PREFER_REPLICA)
+    if replica is not None and _REPLICA.fullmatch(replica) is None:
+        text = f"The header {PREFER_REPLICA} is a value that {REPLICA} of an answer had."
+        raise Refusal(400, "bad_request", text, param=PREFER_REPLICA)
     if only is None and first is None:
         return ANYWHERE
     return Where(

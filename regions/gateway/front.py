@@ -19,7 +19,7 @@ from regions.gateway.pulse import Pulse
 from regions.gateway.relay import Relay
 from regions.gateway.trip import Trip, deadline_s, hold_s, request_id
 from regions.keys.desk import KeyDesk
-from regions.map import ASK, FOR, RESUME, REVISION, ROW_PERIOD_S, Tier
+from regions.map import ASK, FOR, PREFER_REPLICA, RESUME, REVISION, ROW_PERIOD_S, Tier
 from regions.nodes import pick
 from regions.rollout.canary import FAULTS
 from wire.bearer import require_token
@@ -224,13 +224,15 @@ class Gateway:
 
     async def _answer(self, trip: Trip) -> None:
         """Twice at most: a node that did not start the request makes it wake once more, and be sent again."""
-        address = pick.answering(trip.revision.id, self._deployments.nodes, self.relay.inflight)
+        preferred = trip.exchange.head.get(PREFER_REPLICA)
+        address = pick.answering(trip.revision.id, self._deployments.nodes, self.relay.inflight, preferred)
         trip.phases.mark("pick")
         if address is None:
             trip.found = self._deployments.tier(trip.deployment)
         for _ in range(2):
             if address is None:
                 address = await self._awake(trip)
+            trip.replica = pick.replica_id(address)
             result = await self.relay.try_node(trip, address)
             if result == "answered":
                 return

@@ -15,6 +15,7 @@ from regions.map import (
     DEADLINE_MS,
     REGION,
     REMOTE_BYTES,
+    REPLICA,
     REQUEST_ID,
     RESUME,
     REVISION,
@@ -47,7 +48,7 @@ SSE: Final = "text/event-stream"
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _OWN = frozenset(
-    {"server", "content-length", "server-timing", REQUEST_ID, REGION, START, REMOTE_BYTES, REVISION}
+    {"server", "content-length", "server-timing", REQUEST_ID, REGION, START, REMOTE_BYTES, REVISION, REPLICA}
 )
 
 
@@ -56,7 +57,7 @@ class Trip:
     """What one request is about; `held` and `found` change when it has to wait.
 
     `deadline` and `hold_until` are loop time. `found` is the tier that the request found its model in: resident,
-    unless no worker that holds it was there to answer.
+    unless no worker that holds it was there to answer. `replica` names the node that was asked last.
     """
 
     exchange: Exchange
@@ -71,6 +72,7 @@ class Trip:
     request_id: str
     found: Tier = Tier.RESIDENT
     held: Woken | None = None
+    replica: str = ""
     spoke: bool = False  # something was sent to the client since the last pulse
 
     @property
@@ -119,6 +121,7 @@ class Trip:
             (REVISION, self.revision.id),
             (START, str(self.found) if self.held else said),
             (REMOTE_BYTES, str(self.remote_bytes)),
+            *(((REPLICA, self.replica),) if self.replica else ()),
         )
         return (*without_hop_headers(upstream, _OWN), *ours)
 

@@ -96,6 +96,10 @@ async def test_clients_say_where_in_headers_and_a_slip_is_refused(world):
     for bad in ("mars", "", "fra,", "FRA", "eu" * MAX_CHARS):
         status, _, body = await edge.ask(headers=head(region=bad).headers)
         assert (status, json.loads(body)["error"]["param"]) == (400, "x-nearfield-region")
+    status, _, body = await edge.ask(headers=head(prefer_replica="node:7001").headers)
+    assert (status, json.loads(body)["error"]["param"]) == (400, "x-nearfield-prefer-replica")
+    await edge.ask(headers=head(prefer_replica="0123abcd", region="fra").headers)
+    assert edge.regions["fra"].requests[-1][0].get("x-nearfield-prefer-replica") == "0123abcd"
     status, _, body = await edge.ask(at="iad", headers=head(region="fra").headers)
     assert (status, json.loads(body)["error"]["param"]) == (400, "x-nearfield-region")
 
