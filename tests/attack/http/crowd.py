@@ -20,6 +20,7 @@ from tests.edge.world import USER
 from wire.tls import client_context
 
 DRIP_S = 1.0
+THEIR_ADDRESS = "127.0.0.2"  # a cap holds for one address, and others are measured
 ESTABLISHED = 1  # of the kernel's states of TCP
 KEY = f"Authorization: Bearer {USER}\r\n".encode()
 EMBED = b'{"model": "acme/chat", "input": "a"}'
@@ -102,6 +103,7 @@ class Crowd:
         async with self._gate:
             sock = socket.socket()
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.bind((THEIR_ADDRESS, 0))
             sock.setblocking(False)
             await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self._port))
             name = "localhost" if self._tls else None

@@ -21,7 +21,7 @@ ANSWER_S = 30.0  # a generous end of waiting: most answers take a millisecond
 INFERENCE = Limits(slash_prefixes=("/v1/models/",))
 
 
-async def answers(reader, methods) -> list[int]:
+async def answers(reader, methods, *, may_be_more=False) -> list[int]:
     """The status of the answer to each request, in their order, as h11 reads them; fewer once the edge will close."""
     statuses, rest = [], b""
     for method in methods:
@@ -43,8 +43,9 @@ async def answers(reader, methods) -> list[int]:
         rest = client.trailing_data[0]
         if client.their_state is h11.MUST_CLOSE:
             return statuses
-    assert rest == b"", "an answer that nobody asked for"
-    return statuses
+    return (
+        statuses if may_be_more else [*statuses, *([-1] if rest else [])]
+    )  # an answer that nobody asked for
 
 
 async def attack(connection, stream: bytes, reading: Reading) -> list[int]:
@@ -56,7 +57,8 @@ async def attack(connection, stream: bytes, reading: Reading) -> list[int]:
     try:
         async with asyncio.timeout(ANSWER_S):
             writer.write(stream)
-            statuses = await answers(reader, methods)
+            # a request that is still open may have been answered: by a handler that needs no body for a no
+            statuses = await answers(reader, methods, may_be_more=reading.is_open)
     finally:
         writer.close()
     return statuses
@@ -141,7 +143,9 @@ async def test_what_reaches_a_region_is_of_our_own_writing(rig):
         stream = mutate.mutated(rng, ask(rng) + requests.request(rng), mutate.REQUESTS)
         reading = by_gate([stream], INFERENCE)
         region.requests.clear()
-        check_statuses(reading, await attack(await rig.connect(""), stream, reading))
+        statuses = await attack(await rig.connect(""), stream, reading)
+        assert -1 not in statuses
+        assert not [status for status in statuses if status >= 500 and status not in {501, 505}]
         bodies = [read.body for read in reading.reads()[: reading.num_whole]]
         for head, body in region.requests:
             assert body in bodies
