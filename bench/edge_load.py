@@ -180,8 +180,10 @@ async def streams(proxy: Proxy, count: int, events: int, gap_s: float) -> Stream
     found = Streams()
     lines = await askers(proxy, count)
     raw = request(proxy.port, body(stream=True, max_tokens=events, temperature=gap_s))
-    for asker in lines:  # a kept connection is the usual one
-        await asker.ask(request(proxy.port, body(stream=True, temperature=0.0)))
+    warm = request(proxy.port, body(stream=True, max_tokens=2, temperature=gap_s))
+    await asyncio.gather(
+        *(asker.ask(warm) for asker in lines)
+    )  # connections that are kept, as usual ones are
     before = proxy.cpu_s()
 
     async def one(asker: Asker, after_s: float) -> None:
