@@ -17,6 +17,7 @@ from tests.attack.http.crowd import KINDS, Crowd
 from tests.edge.world import BODY, USER
 from tests.evidence import IS_WHOLE
 from tests.wire.test_serve import Client, serving, until
+from wire.connection import LINGER_S
 from wire.dial import Pool
 from wire.limits import Limits
 from wire.tls import client_context
@@ -26,10 +27,10 @@ NUM_SLOW, NUM_NORMAL = 2_000, 200
 QUIET_S, CROWD_S = 10.0, 25.0
 EACH_S = 1.0  # a normal client asks so often
 DEADLINES_S = {
-    "head": 10.0,
-    "body": 5.1,
+    "head": 10.0 + LINGER_S,
+    "body": 5.1 + LINGER_S,
     "silent": 10.0,
-}  # of the edge's listener; of a reader it is a minute
+}  # of the edge's listener, and the time to read the answer; of a reader it is a minute
 LATE_S = 3.0  # the sweep, and a machine that does other things
 KIB = 1024
 
