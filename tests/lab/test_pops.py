@@ -131,6 +131,52 @@ def test_a4_a_drain_breaks_no_stream(at_rest, figures):
     assert max(each.ended for each in seen) > at + 1.0  # they did outlive it
 
 
+def test_a5_a_drain_cuts_streams_on_the_anycast_address_plainly(at_rest, figures):
+    """What TCP cannot keep: who streams on the anycast address is reset when it moves, and never told a false end.
+
+    A client that asks again lands on the next POP, and a greedy answer is the same: it skips what it has. (On the POP's
+    own address, which Alt-Svc and the DNS name, nothing is cut: A4.)
+    """
+    lab = at_rest
+    drained = lab.folder / "drain-eu"
+    asked = body(MODEL, tokens=60, pace_ms=100, stream=True)
+
+    async def with_a_second_try():
+        pool = Pool(VIP, PORT, tls=lab.tls, server_name="api.lab")
+        try:
+            first = await stream(pool, lab.credentials.api_key, asked)
+            again = None if first.done else await stream(pool, lab.credentials.api_key, asked)
+            return first, again
+        finally:
+            await pool.close()
+
+    async def streams():
+        return await asyncio.gather(*(with_a_second_try() for _ in range(20)))
+
+    running = lab.clients["eu"].begin(streams())
+    time.sleep(2.0)
+    drained.touch()
+    try:
+        found = running.result(90)
+    finally:
+        drained.unlink(missing_ok=True)
+        lab.renew("eu")
+    cut = [first for first, _ in found if first.cut]
+    false_ends = [
+        first for first, _ in found if not first.cut and not (first.done and len(first.texts) == 60)
+    ]
+    same = sum(
+        again.texts[: len(first.texts)] == first.texts and again.done for first, again in found if again
+    )
+    pops = {again.headers.get("x-nearfield-pop") for _, again in found if again}
+    figures(
+        "A5", "a drain under streams on the VIP", cut=len(cut), false_ends=len(false_ends), same_again=same
+    )
+
+    assert (len(cut), false_ends, same) == (20, [], 20)
+    assert pops == {NEXT["eu"]}
+
+
 def said(lab, place):
     """What the BIRD of a POP announces: `announced`, `draining` or nothing."""
     routes = lab.network.birdc(f"pop-{place}", "show", "route", "for", VIP, "primary")

@@ -16,8 +16,7 @@ from tests.evidence import count
 from tests.lab.clients import body, headers, load, reply, stream
 from tests.lab.conftest import quantile
 from tests.lab.network import pop_address, region_address, rtt_ms, until
-from tests.lab.world import ADMIN_PORT, GATEWAY_PORT, MODEL, PORT
-from tests.regions.folders import whole
+from tests.lab.world import ADMIN_PORT, ASIAN, FAR, GATEWAY_PORT, MODEL, PORT
 from wire.dial import Pool
 from wire.serve import Server
 
@@ -27,8 +26,6 @@ NUM_REQUESTS = count(2_000, 10_000)
 NUM_CANCELS = count(300, 1_000)
 SILENCE_S = 2.0  # after which a stream whose region is gone says so
 ABORT_S = 0.05  # and half a round trip, until a region hears that a client is gone
-FAR = "acme/far"  # a model that only the region us serves
-ASIAN = "acme/asian"  # and one that only ap does
 
 
 def pool_of(lab, place):
@@ -153,7 +150,6 @@ def test_a8_a_cut_link_is_gone_round(at_rest, figures):
     The nearest other region is behind the same cut, so until that is known (3 s and 2 s) a request is replayed twice.
     """
     lab = at_rest
-    lab.push(ASIAN, whole(), regions=("ap",))
     router = lab.network.spaces["t-eu"]
     far = region_address("ap")
 
@@ -204,7 +200,6 @@ def test_a8_a_cut_link_is_gone_round(at_rest, figures):
 def test_a10_a_client_that_goes_away_is_heard_of_upstream(at_rest, figures):
     """At a random point, near region or far: its node is told within 50 ms and the way there, and nothing is left."""
     lab = at_rest
-    lab.push(FAR, whole(), regions=("us",))
     draw = random.Random(10)
     before = connections(lab, "eu")
     closed = {}
@@ -215,8 +210,9 @@ def test_a10_a_client_that_goes_away_is_heard_of_upstream(at_rest, figures):
         task = asyncio.ensure_future(stream(pool, lab.credentials.api_key, asked))
         await asyncio.sleep(after_s)
         closed[f"c{number}"] = (model, time.monotonic())
+        task.cancel()  # which closes its connection, or gives up making it
+        await asyncio.gather(task, return_exceptions=True)
         await pool.close()
-        await task
 
     async def crowd():
         seats = asyncio.Semaphore(20)
@@ -229,12 +225,18 @@ def test_a10_a_client_that_goes_away_is_heard_of_upstream(at_rest, figures):
         await asyncio.gather(*(one(number) for number in range(NUM_CANCELS)))
 
     lab.clients["eu"].do(crowd())
-    seen = {place: lab.seen(place)["seen"].values() for place in ("eu", "us")}
-    marks = [mark for found in seen.values() for mark in found if mark.get("user") in closed]
+
+    def marks_of():
+        """Of the requests that reached a node, once it has heard the last of them."""
+        found = [mark for place in ("eu", "us") for mark in lab.seen(place)["seen"].values()]
+        ours = [mark for mark in found if mark.get("user") in closed]
+        return ours if all("cut" in mark for mark in ours) else None
+
+    marks = until(marks_of, 30, "every node has heard that its clients are gone")
     late_s = {MODEL: [], FAR: []}
     for mark in marks:
         model, at = closed[mark["user"]]
-        late_s[model].append(mark.get("cut", float("inf")) - at)
+        late_s[model].append(mark["cut"] - at)
     way_s = {MODEL: 0.0, FAR: rtt_ms("eu", "us") / 2000}
     over_s = [late - way_s[model] for model, found in late_s.items() for late in found]
     figures(
@@ -248,7 +250,6 @@ def test_a10_a_client_that_goes_away_is_heard_of_upstream(at_rest, figures):
     )
 
     assert all(late_s.values())
-    assert max(over_s) < float("inf")  # every one that was begun was cut off
     assert quantile(over_s, 0.99) <= ABORT_S
     until(lambda: connections(lab, "eu") <= before, 30, "no connection to a region is left over")
 

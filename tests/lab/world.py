@@ -31,6 +31,8 @@ from wire.tls import client_context
 
 HOME = "us"
 MODEL = "acme/chat"
+FAR, ASIAN = "acme/far", "acme/asian"  # each of one region alone
+MODELS = {MODEL: PLACES, FAR: ("us",), ASIAN: ("ap",)}
 PORT, ADMIN_PORT, GATEWAY_PORT = 443, 8445, 8000
 NODE = "127.0.0.1:7000"
 LOAD_S = 0.5
@@ -124,9 +126,12 @@ class Lab:
         self.dns = self.role("pop", "dns", HOME, "ns1")
         for process in (*self.edge.values(), *self.gate.values(), self.dns):
             _ready(process)
-        self.inside[HOME].do(self._push(MODEL, whole()))
+        for model, regions in MODELS.items():
+            self.inside[HOME].do(self._push(model, whole(), regions))
         for place in PLACES:
-            until(lambda place=place: self.serves(place, MODEL), 60, f"{MODEL} live at {place}")
+            for model, regions in MODELS.items():
+                live = lambda place=place, model=model, regions=regions: self.serves(place, model, regions)  # noqa: E731
+                until(live, 60, f"{place} hears of {model}")
             until(lambda place=place: self.network.path_to_vip(place) == place, 30, f"{place} announces")
 
     def role(self, kind, role, place, name=None):
@@ -181,11 +186,6 @@ class Lab:
                 etag = await store.put("models", f"{model}/{path}", data)
                 listed.append(ManifestFile(path, len(data), etag))
             await store.put("models", f"{model}/manifest.json", Manifest(tuple(listed), regions).to_json())
-
-    def push(self, model, files, regions=PLACES):
-        self.inside[HOME].do(self._push(model, files, regions))
-        for place in PLACES:
-            until(lambda place=place: self.serves(place, model, regions), 60, f"{place} hears of {model}")
 
     def status(self, place):
         """The status of the POP there, as an admin of the place sees it."""
