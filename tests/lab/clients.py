@@ -71,6 +71,8 @@ class Stream:
     """One event stream as its client saw it: the texts of its tokens, its headers, and how it ended."""
 
     texts: list = field(default_factory=list)
+    times: list = field(default_factory=list)
+    lags: list = field(default_factory=list)  # seconds from the node to here, of each token
     headers: dict = field(default_factory=dict)
     error: dict | None = None  # an error event, or an error's body
     cut: str = ""  # the connection broke
@@ -95,6 +97,8 @@ class Stream:
         else:
             self.texts.append(value["choices"][0]["text"])
             self.last = time.monotonic()
+            self.times.append(self.last)
+            self.lags.append(self.last - value["at"])
 
 
 def body(model, tokens=1, pace_ms=0, stream=False, **more):
@@ -106,9 +110,10 @@ def headers(key, **more):
     return (("authorization", f"Bearer {key}"), ("content-type", "application/json"), *more.items())
 
 
-async def stream(pool, key, asked, on_first=None):
-    """Ask for a stream and read it to its end, whatever that is."""
-    seen = Stream(began=time.monotonic())
+async def stream(pool, key, asked, seen=None, **more):
+    """Ask for a stream and read it to its end, whatever that is; `seen` has it as it comes, `more` are headers."""
+    seen = Stream() if seen is None else seen
+    seen.began = time.monotonic()
     rest = b""
     try:
         answer = await pool.request(
@@ -122,9 +127,6 @@ async def stream(pool, key, asked, on_first=None):
             *lines, rest = (rest + data).split(b"\n")
             for line in lines:
                 seen.take(line)
-            if on_first is not None and seen.texts:
-                on_first()
-                on_first = None
     except DialError as error:
         seen.cut = str(error)
     finally:

@@ -13,7 +13,7 @@ import time
 
 import uvloop
 
-from regions.map import REQUEST_ID, REVISION
+from regions.map import REQUEST_ID, RESUME, REVISION
 from tests.regions.pretend_node import FACTS
 from weights_cache.revision import Revision
 from wire.bearer import require_token
@@ -118,9 +118,14 @@ class StandIn:
             value = {"choices": [{"text": text}], "usage": {"completion_tokens": num_tokens}}
             await exchange.respond(200, (*JSON, ("x-nearfield-start", "warm")), json.dumps(value).encode())
             return
+        watched = exchange.head.get(RESUME)
+        start = len(question["nearfield_resume"]["tokens"]) if watched == "go" else 0
         await exchange.start(200, SSE)
-        for n in range(num_tokens):
-            await exchange.write(event({"choices": [{"text": f"t{n} "}]}))
+        if watched:
+            await exchange.write(b': nf-head {"id": "lab"}\n\n')
+        for n in range(start, num_tokens):
+            line = b": nf %d 1 %d\n" % (n, n) if watched else b""
+            await exchange.write(line + event({"choices": [{"text": f"t{n} "}], "at": time.monotonic()}))
             await asyncio.sleep(pace_s)
         await exchange.finish(b"data: [DONE]\n\n")
 
