@@ -77,6 +77,7 @@ async def test_what_falls_in_its_bake_goes_back_there_and_never_on(how, monkeypa
         with_manifest(home.disk, V2)
         await home.until(lambda: home.live() not in {None, first}, "the canary serves the new one")
         second = home.find().live
+        await home.until(lambda: home.find().baking == second.id, "its requests are counted")
         if how == "probe":
             home.node.probe_errors.append(failure("engine_died", passing=True))
         else:
