@@ -158,6 +158,35 @@ def report_command(
         raise typer.Exit(command.run(saved.load(state), order, as_json=as_json))
 
 
+@app.command("usage")
+def usage_command(
+    tenant: Annotated[str, typer.Option(help="Of this tenant only.")] = "",
+    key: Annotated[
+        str, typer.Option(help="Of the key with this id: the first 12 digits of its digest.")
+    ] = "",
+    model: Annotated[str, typer.Option(help="Of this model only.")] = "",
+    since: Annotated[str, typer.Option(help="From this day on, YYYY-MM-DD in UTC.")] = "",
+    config: Annotated[
+        Path | None, typer.Option(help="The fleet's TOML; that of the state folder if not given.")
+    ] = None,
+    state: StateOption = DEFAULT_STATE,
+    *,
+    reconcile: Annotated[
+        bool, typer.Option("--reconcile", help="Compare with the engines' own logs and /metrics.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """What tenants and keys used: requests, tokens and device-seconds, each request once."""
+    from deploy.commands import usage as command  # noqa: PLC0415
+
+    if since and not command.DAY.fullmatch(since):
+        raise typer.BadParameter("--since is a day: YYYY-MM-DD")
+    with _errors(as_json=as_json):
+        wanted = command.Wanted(tenant, key, model, since)
+        path = config or state / "nearfield.toml"
+        raise typer.Exit(command.run(path, wanted, reconcile=reconcile, as_json=as_json))
+
+
 @app.command("stop")
 def stop_command(
     model: Annotated[

@@ -20,6 +20,7 @@ ADMIN_PORT = 8445
 USER_GRANTS = ("models::write", "nearfield-system:models/:write")
 SYSTEM_GRANTS = ("*::admin",)
 NODE_GRANTS = ("nearfield-blobs::read", "models::read")
+USAGE_GRANTS = ("nearfield-system:usage/:write",)
 MIB = 1024 * 1024
 
 Rtt = Mapping[frozenset[str], float]
@@ -178,7 +179,7 @@ def _render(plan: FleetPlan, authority: pki.LocalAuthority, keys: Mapping[str, s
             "wan_profile": plan.profile if simulated else None,
         },
     )
-    for grants in (SYSTEM_GRANTS, NODE_GRANTS, USER_GRANTS):
+    for grants in (SYSTEM_GRANTS, NODE_GRANTS, USAGE_GRANTS, USER_GRANTS):
         toml.item("access_keys", {"id": secrets.new_access_key_id(), "grants": list(grants)})
     for region in plan.regions:
         _render_region(toml, plan, ports, region, keys[region])

@@ -1,6 +1,7 @@
 """Each role of the fleet, made from the one configuration: where `nearfield run ROLE NAME` lands."""
 
 import asyncio
+import logging
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -21,11 +22,12 @@ from deploy.config import (
     pick,
 )
 from deploy.dns import feeds, listen_addresses, zone_settings
-from deploy.fleet import NODE_GRANTS, SYSTEM_GRANTS
+from deploy.fleet import NODE_GRANTS, SYSTEM_GRANTS, USAGE_GRANTS
 from deploy.hops import Hops
 from regions.map import MODELS_BUCKET
 from storage.auth.key import AccessKey, Grant
 from storage.client.endpoint import SOCKET_NAME
+from storage.client.once import Once
 from storage.client.sdk import S3, Endpoint
 from storage.http.virtual import parse_domain
 from storage.notify.webhook import Webhook
@@ -34,6 +36,7 @@ from wire.dial import split_address
 if TYPE_CHECKING:
     from edge.dns.voice import VoiceSettings
 
+log = logging.getLogger("nearfield.deploy")
 Ready = Callable[[int], None]
 Runner = Callable[[Ready, asyncio.Event], Awaitable[None]]
 
@@ -197,7 +200,8 @@ def _region(config: Config, name: str | None) -> Runner:
 def _node(config: Config, name: str | None) -> Runner:
     from inference.node import NodeSettings, run  # noqa: PLC0415
 
-    _, entry = pick(config.nodes, name, "node")
+    node, entry = pick(config.nodes, name, "node")
+    usage_store = _usage_store(config, entry.region)
     host, port = split_address(entry.listen)
     settings = NodeSettings(
         region=entry.region,
@@ -217,9 +221,27 @@ def _node(config: Config, name: str | None) -> Runner:
         max_slots=entry.max_slots,
         idle_timeout_s=config.idle_timeout_s,
         store_socket=store_socket(config, entry),
+        name=node,
+        usage_store=usage_store,
         engines=config.engines,
     )
-    return lambda ready, stop: run(settings, ready, stop)
+
+    async def serve(ready: Ready, stop: asyncio.Event) -> None:
+        try:
+            await run(settings, ready, stop)
+        finally:
+            if usage_store is not None:
+                await usage_store.close()
+
+    return serve
+
+
+def _usage_store(config: Config, region: str) -> Once | None:
+    """Where a node brings what was used; None where a fleet is older than the key for it."""
+    if all(key.grants != USAGE_GRANTS for key in config.access_keys):
+        log.warning("usage stays on this host: add [[access_keys]] with grants = %s", list(USAGE_GRANTS))
+        return None
+    return Once(endpoint(config, region, USAGE_GRANTS))
 
 
 def store_socket(config: Config, node: NodeEntry) -> Path | None:

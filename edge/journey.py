@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Final
 
 from regions.map import (
     ASK,
+    ATTEMPT,
     DEADLINE_MS,
     FOR,
+    KEY,
+    KEY_ID_CHARS,
     PREFER_REPLICA,
     REGION,
     REQUEST_ID,
@@ -108,6 +111,7 @@ class Journey:
             *ours,
             *said_of(self.exchange.head, self.admission),
             (REQUEST_ID, self.request_id),
+            (ATTEMPT, str(len(self.setbacks))),
             (ASK, self.ask.header()),
             (DEADLINE_MS, str(int(left_s * 1000))),
             *(((FOR, region),) if self.via is not None else ()),
@@ -143,6 +147,7 @@ def said_of(head: RequestHead, admission: Admission) -> Headers:
     return (
         ("accept", head.get("accept") or "*/*"),
         (TENANT, admission.grant.tenant),
+        (KEY, admission.digest[:KEY_ID_CHARS]),
         *(((WAIT_S, wait),) if wait is not None else ()),
         *(((PREFER_REPLICA, replica),) if replica is not None else ()),
         *(((WEIGHT, str(weight)),) if weight != 1 else ()),

@@ -26,6 +26,7 @@ from inference.devices import CPU
 from inference.outside.definition import OWN
 from inference.outside.makers import NodeMakers
 from inference.outside.metrics import merged
+from inference.usage.node_usage import SEAL_S, NodeUsage, Place
 from inference.workers.engine_totals import add_engine_gauges
 from inference.workers.figures import StartFigures
 from inference.workers.host import Host
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from inference.outside.definition import Definition
+    from inference.usage.ship import Bucket
     from inference.workers.seams import Shell, Tier
     from storage.client.sdk import Endpoint
     from wire.metrics import Reading
@@ -56,6 +58,8 @@ BACKLOG = 1_024
 """Connections the kernel holds for us; the gateway pools its own."""
 KEEP_ALIVE_S = 75
 """Longer than any pool of ours keeps an idle connection (30 s), so that we never close one in use."""
+USAGE = "usage"
+"""The folder, in the node's own, of what requests used until the store has it."""
 OUTSIDE = "outside"
 """The folder, in the node's own, where external engines work."""
 GRACE_S = 10
@@ -87,6 +91,11 @@ class NodeSettings:
     """The folder that this host's nodes share, to have one zygote; without it the node has one to itself."""
     store_socket: Path | None = None
     """Where the region's store listens if it runs on this host; it may come and go."""
+    name: str = "node"
+    """Under which the store has this node's usage."""
+    usage_store: Bucket | None = None
+    """Where usage is brought; without it, it stays in `state`."""
+    usage_s: float = SEAL_S
     engines: Mapping[str, Definition] = field(default_factory=dict)
     """The external engines that models may name, as the operator defined them; ours is always there."""
 
@@ -118,9 +127,13 @@ class Node:
             settings.memory_budget_bytes, settings.host_cache_bytes, settings.max_slots, settings.num_threads
         )
         self.metrics = Metrics()
-        makers = NodeMakers(OwnMaker(shell, settings.device), settings.engines, settings.state / OUTSIDE)
+        place = Place(settings.region, settings.name, settings.state / USAGE, settings.usage_s)
+        self.usage = NodeUsage(place, settings.usage_store, self.metrics)
+        makers = NodeMakers(
+            OwnMaker(shell, self.usage, settings.device), settings.engines, settings.state / OUTSIDE
+        )
         parts = Parts(tier, makers, TextShelf(child))
-        self.host = Host(means, parts, figures=StartFigures(self.metrics))
+        self.host = Host(means, parts, self.usage, figures=StartFigures(self.metrics))
         self._add_gauges()
         add_engine_gauges(self.metrics, self.host)
         self.children = Children(child, GrammarChild())
@@ -139,6 +152,10 @@ class Node:
     async def metrics_page(self) -> bytes:
         """See `Rooms`."""
         return self.metrics.page() + merged(await self.host.engine_pages())
+
+    def usage_told(self) -> dict[str, Any]:
+        """See `Rooms`."""
+        return self.usage.told() | {"metrics": self.metrics.page().decode()}
 
     async def inspect(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """See `Rooms`."""
@@ -216,6 +233,7 @@ class Node:
         self.is_stopping = True
         await self.host.close()
         await self.children.grammars.close()
+        await self.usage.close()
 
 
 async def run(settings: NodeSettings, ready: Callable[[int], None], stop: asyncio.Event) -> None:
@@ -269,6 +287,7 @@ async def serve_node(
 ) -> None:
     """Serve a node whose parts are there, until `stop`; open answers and workers end side by side."""
     tending = asyncio.create_task(node.host.tend())
+    booking = asyncio.create_task(node.usage.tend())
     app = make_app(node, settings.hop_token)
     ending = asyncio.create_task(_close_at(stop, node))
     try:
@@ -276,7 +295,7 @@ async def serve_node(
     finally:
         stop.set()
         tending.cancel()
-        await asyncio.wait({tending, ending})
+        await asyncio.wait({tending, ending, booking})
     ending.result()
 
 

@@ -37,6 +37,7 @@ class EngineSpec:
         quantize: "int8" (`inference.engine.int8`), or nothing.
         deterministic: Every number bitwise the same at any batch size (`inference.engine.fixed`).
         gated: Start before every byte has landed, each layer waiting for its own.
+        usage_log: Where it writes down what each order cost: a folder and the log's name there; empty for nowhere.
     """
 
     revision: Mapping[str, Any]
@@ -50,6 +51,7 @@ class EngineSpec:
     quantize: str | None = None
     deterministic: bool = False
     gated: bool = True
+    usage_log: str = ""
     mapped: Sequence[Sequence[int]] = ()
 
     @property
@@ -76,6 +78,8 @@ class EngineSpec:
         if spec.quantize not in QUANTIZED:
             raise SpecError('quantize must be "int8" or nothing')
         _check_device(spec.device)
+        if not isinstance(spec.usage_log, str):
+            raise SpecError("usage_log must be a path")
         if not isinstance(spec.deterministic, bool):
             raise SpecError("deterministic must be true or false")
         spec._check_numbers()

@@ -31,6 +31,7 @@ from inference.api.token_requests import read_count, read_detokenize, read_token
 from inference.api.visit import Visit
 from inference.outside.passing import PassedReply
 from inference.workers.control import MAX_CONTROL_BYTES, LoadReply, read_inspect, read_load, read_unload
+from regions.map import ATTEMPT, KEY, TENANT
 from wire.dialect import error_body
 from wire.metrics import CONTENT_TYPE
 from wire.refusal import Refusal
@@ -88,6 +89,9 @@ class Rooms(Protocol):
 
     def status(self) -> dict[str, Any]:
         """The body of `/status`."""
+
+    def usage_told(self) -> dict[str, Any]:
+        """The body of `/usage`: what was used and is in no store yet."""
 
     async def metrics_page(self) -> bytes:
         """What `/metrics` says: the node's figures, then those of external engines."""
@@ -179,6 +183,10 @@ def _add_control_routes(app: FastAPI, rooms: Rooms) -> None:
     async def status() -> Response:
         return _json(200, rooms.status())
 
+    @app.get("/usage")
+    async def usage() -> Response:
+        return _json(200, rooms.usage_told())
+
     @app.get("/metrics")
     async def metrics() -> Response:
         return Response(await rooms.metrics_page(), headers={"content-type": CONTENT_TYPE})
@@ -197,7 +205,7 @@ def _add_control_routes(app: FastAPI, rooms: Rooms) -> None:
 
 def _visit(request: Request) -> Visit:
     told = request.headers.get
-    visit = Visit.of(told("x-request-id"), told("x-nearfield-start"), told("x-nearfield-tenant"))
+    visit = Visit.of(told("x-request-id"), told("x-nearfield-start"), told(TENANT), told(KEY), told(ATTEMPT))
     visit.weigh(told("x-nearfield-weight"))
     request.state.request_id = visit.request_id
     return visit

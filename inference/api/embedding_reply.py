@@ -10,6 +10,7 @@ import numpy as np
 from inference.api.sequences import check_ids
 from inference.api.serving import JSON_HEADERS, THREAD_CHARS, ModelReply, check_prompt
 from inference.api.vectors import VectorError, batches, cut, embedding_body, read_vectors
+from inference.usage.entry import Counts
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from inference.api.serving import Children
     from inference.api.visit import Visit
     from inference.link import Message
+    from inference.usage.entry import Entry
     from inference.workers.host import Host
     from inference.workers.worker import ResidentModel
 
@@ -50,13 +52,14 @@ class EmbeddingReply(ModelReply):
         with self._resident() as model:
             rows = await self._rows(model)
             visit.phases.mark("tokenize")
-            vectors = await vectors_of(model, rows)
+            counts = Counts(sum(map(len, rows)))
+            vectors = await vectors_of(model, rows, self._stay.entry(counts.prompt))
             visit.note_first(visit.phases.total_ms())
             vectors = cut(vectors, request.dimensions, normalize=model.revision.facts.normalize)
-            body = embedding_body(vectors, request.model, sum(map(len, rows)), as_base64=request.base64)
+            body = embedding_body(vectors, request.model, counts.prompt, as_base64=request.base64)
             visit.phases.mark("decode")
-            headers = {**JSON_HEADERS, **visit.counted(sum(map(len, rows)))}
-            self._stay.used(sum(map(len, rows)), 0)
+            headers = {**JSON_HEADERS, **visit.counted(counts.prompt)}
+            self._stay.used(counts)
         await outlet.whole(200, headers, body)
 
     async def _rows(self, model: ResidentModel) -> list[list[int]]:
@@ -81,16 +84,19 @@ async def encode_all(model: ResidentModel, texts: list[str], *, add_special: boo
 
 
 async def vectors_of(
-    model: ResidentModel, rows: Sequence[Sequence[int]], segments: Sequence[Sequence[int]] = ()
+    model: ResidentModel,
+    rows: Sequence[Sequence[int]],
+    entry: Entry,
+    segments: Sequence[Sequence[int]] = (),
 ) -> NDArray[np.float32]:
-    """The vectors of `rows`, in their order. `segments`: of pairs, each token's."""
+    """The vectors of `rows`, in their order. `entry`: whose usage they are; `segments`: of pairs, each token's."""
     groups = list(batches(rows))
     found: dict[int, NDArray[np.float32]] = {}
     orders: list[Message] = [{"op": "embed", "batch": [rows[index] for index in group]} for group in groups]
     if segments:
         for order, group in zip(orders, groups, strict=True):
             order["segments"] = [segments[index] for index in group]
-    with await model.calls.open(orders) as call:
+    with await model.calls.open(orders, entry) as call:
         num_left = len(groups)
         while num_left:
             for number, message in await call.take():

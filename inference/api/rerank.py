@@ -19,6 +19,7 @@ from inference.api.request import (
     read_fields,
 )
 from inference.api.serving import JSON_HEADERS, ModelReply
+from inference.usage.entry import Counts
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -114,13 +115,14 @@ class RerankReply(ModelReply):
             paired = model.revision.facts.kind == "rerank"
             rows, segments = await (self._pairs(model) if paired else self._rows(model))
             visit.phases.mark("tokenize")
-            vectors = np.asarray(await vectors_of(model, rows, segments))
+            counts = Counts(sum(map(len, rows)))
+            vectors = np.asarray(await vectors_of(model, rows, self._stay.entry(counts.prompt), segments))
             scores = _sigmoids(vectors[:, 0]) if paired else _cosines(vectors)
             visit.note_first(visit.phases.total_ms())
-            body = rerank_body(self._request, scores, sum(map(len, rows)))
+            body = rerank_body(self._request, scores, counts.prompt)
             visit.phases.mark("decode")
-            headers = {**JSON_HEADERS, **visit.counted(sum(map(len, rows)))}
-            self._stay.used(sum(map(len, rows)), 0)
+            headers = {**JSON_HEADERS, **visit.counted(counts.prompt)}
+            self._stay.used(counts)
         await outlet.whole(200, headers, body)
 
     async def _rows(self, model: ResidentModel) -> tuple[list[list[int]], list[list[int]]]:

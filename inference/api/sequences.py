@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from inference.api.answer import Usage
 from inference.api.choice import Delta, TokenScore, make_choice
 from inference.api.sampling import engine_fields
+from inference.usage.entry import FINISHED, STOPPED, Counts
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ class Generation:
             for _ in range(num)
         ]
         self._num_tokens = [0] * num
+        self._num_stopped = 0
         self._job = job
         self._cached: dict[int, int] = {}
         self._fresh: list[int] = []
@@ -169,6 +171,15 @@ class Generation:
         """The tokens so far."""
         num_reasoning = sum(choice.num_reasoning for choice in self._choices)
         return Usage(self._job.num_prompt_tokens, sum(self._num_tokens), self.num_cached, num_reasoning)
+
+    def counts(self) -> Counts:
+        """The same as it is written down."""
+        return Counts(self._job.num_prompt_tokens, sum(self._num_tokens), self.num_cached)
+
+    @property
+    def outcome(self) -> str:
+        """How an answer that came to its end did so."""
+        return STOPPED if self._num_stopped else FINISHED
 
     async def deltas(self) -> AsyncIterator[list[tuple[int, Delta]]]:
         """What has come, as (number of the choice, delta), until every choice has finished.
@@ -205,6 +216,7 @@ class Generation:
             self._count(index, choice.num_tokens, message)
             if choice.finish is not None:
                 self._call.drop(index)
+                self._num_stopped += 1
                 self._tally.end(index, "stop", choice.num_tokens)
             return delta
         self._note_first(index, message)  # of an answer that its first token ended

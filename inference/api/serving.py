@@ -118,15 +118,15 @@ class GenerationReply(ModelReply):
             max_tokens = int(wanted[0]["max_tokens"])
             if len(job.resumed) >= max_tokens:
                 wanted = []
-            with self._tally(model, job) as tally, await model.calls.open(wanted) as call:
+            entry = self._stay.entry(job.num_prompt_tokens)
+            with self._tally(model, job) as tally, await model.calls.open(wanted, entry) as call:
                 generation = Generation(call, job, model.text.vocabulary, model.limits, tally)
+                entry.counts = generation.counts
                 generation.keeps_ids = self._numbering is not None
                 if job.resumed:
                     self._left = generation.resume(max_tokens)
                 send = self._stream if job.delivery.stream else self._whole
                 await send(outlet, generation, shape)
-            usage = generation.usage()
-            self._stay.used(usage.prompt_tokens, usage.completion_tokens)
 
     def _resumed(self, model: ResidentModel, job: Job) -> Job:
         """The job behind what was told of it elsewhere; and its tokens' ids beside its events, if that is asked for."""
@@ -188,6 +188,7 @@ class GenerationReply(ModelReply):
                     await outlet.write(events)
             with_usage = self._request.delivery.include_usage
             closing = shape.closing(generation.usage(), with_usage=with_usage)
+            self._stay.used(generation.counts(), generation.outcome)
         except Refusal as refusal:
             if not outlet.started:
                 raise
@@ -225,6 +226,7 @@ class GenerationReply(ModelReply):
         scored = self._request.delivery.logprobs is not None
         usage = generation.usage()
         body = shape.whole([_finished(deltas, scored=scored) for deltas in parts], usage)
+        self._stay.used(generation.counts(), generation.outcome)
         visit.phases.mark("decode")
         counted = visit.counted(usage.prompt_tokens, usage.completion_tokens)
         await outlet.whole(200, {**JSON_HEADERS, **counted}, body)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from inference.workers.worker import Worker
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}\Z")
+KEY_ID = re.compile(r"[0-9a-f]{12}\Z")
 COLD = frozenset({"origin", "region", "host"})
 """Start states that the gateway may report for a request which waited for a load."""
 
@@ -33,6 +34,7 @@ class Visit:
         request_id: The edge's id, or one of ours.
         tenant: Whose request it is, as the edge says; only their own prompts are kept for them.
         weight: Its share of a busy engine, as the edge says.
+        key: The public id of the key that it came with, and `attempt` which of the edge's tries it is, from 0.
         start: The start state this request found.
         report: The load that it waited for or was the first to use; None when the worker was warm.
     """
@@ -43,6 +45,8 @@ class Visit:
     phases: Phases = field(default_factory=lambda: Phases("node"))
     weight: int = 1
     start: str = "warm"
+    key: str = ""
+    attempt: int = 0
     report: LoadReport | None = None
     revision_id: str = ""
     first_ms: float | None = None
@@ -53,11 +57,21 @@ class Visit:
     """The code of what ended a stream that had begun."""
 
     @classmethod
-    def of(cls, request_id: str | None, asked_start: str | None, tenant: str | None = None) -> Visit:
-        """From the request's headers `x-request-id`, `x-nearfield-start` and `x-nearfield-tenant`."""
+    def of(
+        cls,
+        request_id: str | None,
+        asked_start: str | None,
+        tenant: str | None = None,
+        key: str | None = None,
+        attempt: str | None = None,
+    ) -> Visit:
+        """From the request's headers: `x-request-id`, `x-nearfield-start`, `-tenant`, `-key` and `-attempt`."""
         known = request_id is not None and REQUEST_ID.match(request_id)
         made = request_id if known and request_id else f"req_{secrets.token_hex(16)}"
-        return cls(made, asked_start if asked_start in COLD else None, tenant or "")
+        visit = cls(made, asked_start if asked_start in COLD else None, tenant or "")
+        visit.key = key if key and KEY_ID.match(key) else ""
+        visit.attempt = int(attempt) if attempt and attempt.isascii() and attempt.isdigit() else 0
+        return visit
 
     def arrive(self, worker: Worker, load_reason: str) -> Resident:
         """Enter the worker; its `leave` is the caller's to call.

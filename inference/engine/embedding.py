@@ -11,6 +11,7 @@ import torch
 from inference.engine.embed import Batcher, Encoder, Place, Scorer, little_endian
 from inference.engine.orders import PONG, Cancel, Embed, Generate, OrderRefused, Ping, Stop, parse_order
 from inference.engine.sample import ROW_FAULTS
+from inference.usage.meter import Meter, cost_fields
 
 if TYPE_CHECKING:
     from inference.engine.orders import Bounds
@@ -28,10 +29,17 @@ class EmbedLoop:
     """Serves embedding orders of one link until it is told to stop."""
 
     def __init__(
-        self, link: EngineLink, encoder: Encoder | Scorer, bounds: Bounds, *, one_by_one: bool = False
+        self,
+        link: EngineLink,
+        encoder: Encoder | Scorer,
+        bounds: Bounds,
+        *,
+        one_by_one: bool = False,
+        meter: Meter | None = None,
     ) -> None:
         """`one_by_one`: a row a pass, so that no vector's bits depend on whom it is padded beside."""
         self._link = link
+        self._meter = meter or Meter()
         self._encoder = encoder
         self._bounds = bounds
         self._batcher = Batcher(ONE_ROW) if one_by_one else Batcher()
@@ -83,29 +91,35 @@ class EmbedLoop:
             self._fail(order.id, "overloaded", f"{self._batcher.num_rows} rows are waiting already")
 
     def _pass(self) -> None:
-        started = time.perf_counter()
+        started_ns = time.perf_counter_ns()
         places = self._batcher.plan()
-        computed = self._encoded(places)
-        took_ms = (time.perf_counter() - started) * 1000
+        faults: dict[str, tuple[str, str]] = {}
+        computed = self._encoded(places, faults)
+        took_ns = time.perf_counter_ns() - started_ns
+        took_ms = took_ns / 1e6
+        self._meter.step(((place.id, len(place.tokens), 0) for place in places), took_ns)
+        for order_id, (code, message) in faults.items():
+            self._drop(order_id, code, message)
         self._pass_ms, self._ms_per_token = took_ms, took_ms / sum(len(place.tokens) for place in places)
         done = self._batcher.commit(list(computed), list(computed.values()))
         if done:
-            self._link.send([_vectors_message(order, data) for order, data in done])
+            self._link.send([_vectors_message(order, data) | self._cost(order.id) for order, data in done])
 
-    def _encoded(self, places: list[Place]) -> dict[Place, bytes]:
-        """The vectors of the rows that could be computed; the orders of the others fail."""
+    def _encoded(self, places: list[Place], faults: dict[str, tuple[str, str]]) -> dict[Place, bytes]:
+        """The vectors of the rows that could be computed; the orders of the others are to fail by their first fault."""
         try:
             vectors = self._encoder.encode(
                 [place.tokens for place in places], [place.segments for place in places]
             )
         except ROW_FAULTS as fault:
             if len(places) > 1:
-                return {place: vector for one in places for place, vector in self._encoded([one]).items()}
-            self._drop(places[0].id, "engine_error", f"{type(fault).__name__}: {fault}"[:500])
+                found = [self._encoded([one], faults) for one in places]
+                return {place: vector for each in found for place, vector in each.items()}
+            faults.setdefault(places[0].id, ("engine_error", f"{type(fault).__name__}: {fault}"[:500]))
             return {}
         sane = torch.isfinite(vectors).all(dim=-1).tolist()
         for place in (place for place, ok in zip(places, sane, strict=True) if not ok):
-            self._drop(place.id, "poisoned", "the model gave no finite numbers for this request")
+            faults.setdefault(place.id, ("poisoned", "the model gave no finite numbers for this request"))
         kept = zip(places, little_endian(vectors), sane, strict=True)
         return {place: vector for place, vector, ok in kept if ok}
 
@@ -114,7 +128,11 @@ class EmbedLoop:
             self._fail(order_id, code, message)
 
     def _fail(self, order_id: str, code: str, message: str) -> None:
-        self._link.send([{"op": "failed", "id": order_id, "code": code, "message": message}])
+        said = {"op": "failed", "id": order_id, "code": code, "message": message}
+        self._link.send([said | self._cost(order_id)])
+
+    def _cost(self, order_id: str) -> Message:
+        return cost_fields(self._meter.close(order_id))
 
     def _stats(self) -> Message:
         return {

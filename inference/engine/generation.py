@@ -21,6 +21,7 @@ from inference.engine.orders import (
     parse_order,
 )
 from inference.engine.sample import ROW_FAULTS, Broken, Sampler
+from inference.usage.meter import Meter, cost_fields
 
 if TYPE_CHECKING:
     from inference.engine.events import Step
@@ -56,10 +57,12 @@ class GenerateLoop:
         bounds: Bounds,
         room: SlotPlan,
         gather: Gather | None = None,
+        meter: Meter | None = None,
     ) -> None:
         """`gather`: until when the first step waits for those who come with the first request."""
         self._link = link
         self._gather = gather
+        self._meter = meter or Meter()
         self._scheduler = scheduler
         self._model = model
         self._gates = gates
@@ -170,13 +173,16 @@ class GenerateLoop:
         return []
 
     def _step(self) -> None:
-        started, waited_before_ms = time.perf_counter(), self._waited_ms
+        started_ns, waited_before_ms = time.perf_counter_ns(), self._waited_ms
+        started = started_ns / 1e9
         self._tell(self._scheduler.preempt(started))
         step = self._scheduler.plan(started)
         chosen, failed = self._compute(step)
-        now, waited_ms = time.perf_counter(), self._waited_ms - waited_before_ms
+        ended_ns, waited_ms = time.perf_counter_ns(), self._waited_ms - waited_before_ms
+        took_ns = ended_ns - started_ns - int(waited_ms * 1e6)
+        self._meter.step(((part.id, len(part.tokens), part.id in chosen) for part in step), took_ns)
         tokens = {order_id: sampled.token for order_id, sampled in chosen.items()}
-        events = [*failed, *self._scheduler.commit(step, tokens, now, now - started - waited_ms / 1000)]
+        events = [*failed, *self._scheduler.commit(step, tokens, ended_ns / 1e9, took_ns / 1e9)]
         self._tell(events, chosen, waited_ms)
 
     @property
@@ -240,10 +246,10 @@ class GenerateLoop:
                     self._model.store(event.slot, event.start, event.pages)
                 case Ended():
                     self._forget(event.id, event.slot, scrub=event.reason == "cancelled")
-                    messages.append(_done_message(event))
+                    messages.append(_done_message(event) | self._cost(event.id))
                 case Failed():
                     self._forget(event.id, event.slot, scrub=True)
-                    messages.append(_failed_message(event))
+                    messages.append(_failed_message(event) | self._cost(event.id))
                 case Preempted():
                     self._model.release(event.slot, scrub=not event.is_proven)
         if messages:
@@ -253,6 +259,9 @@ class GenerateLoop:
         if slot is not None:
             self._model.release(slot, scrub=scrub)
         self._samplers.pop(order_id, None)
+
+    def _cost(self, order_id: str) -> Message:
+        return cost_fields(self._meter.close(order_id))
 
     def _stats(self) -> Message:
         pace = self._scheduler.pace

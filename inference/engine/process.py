@@ -13,6 +13,7 @@ import socket
 import time
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import torch
@@ -37,6 +38,8 @@ from inference.engine.slots import plan_room, plan_slots
 from inference.engine.threads import fit_each_pass
 from inference.engine.weights import Attached, attach
 from inference.link import EngineLink, LinkError
+from inference.usage.meter import Meter
+from inference.usage.own_log import OwnLog
 from weights_cache.revision import Revision
 from weights_cache.view import LandingView, open_landing
 
@@ -121,7 +124,8 @@ def _serve(spec: EngineSpec, landing_fds: Sequence[int], link: EngineLink) -> No
         fit_each_pass(attached.model, spec.num_threads, measured=not spec.deterministic)
     attach_ms = (time.perf_counter() - started) * 1000 - landed.waited_ms
     gather = Gather(landed.share) if attached.gates is not None and device is None else None
-    loop = _loop(spec, revision, attached, config, link, room, gather)
+    meter = Meter(_own_log(spec))
+    loop = _loop(spec, revision, attached, config, link, room, gather, meter)
     warm_ms = (time.perf_counter() - started) * 1000 - landed.waited_ms - attach_ms
     phases = {"attach": attach_ms, "wait": landed.waited_ms, "warm": warm_ms}
     if device is not None:
@@ -135,6 +139,17 @@ def _serve(spec: EngineSpec, landing_fds: Sequence[int], link: EngineLink) -> No
             "gated": attached.gates is not None,
         }
     )
+
+
+def _own_log(spec: EngineSpec) -> OwnLog | None:
+    """Where this engine writes down what it computes; a disk that has no room costs no start."""
+    if not spec.usage_log:
+        return None
+    path = Path(spec.usage_log)
+    try:
+        return OwnLog(path.parent, path.name)
+    except OSError:
+        return None
 
 
 def on_device(phases: dict[str, float], context_ms: float, attached: Attached) -> dict[str, float]:
@@ -163,6 +178,7 @@ def _loop(
     link: EngineLink,
     device_room: DeviceRoom | None,
     gather: Gather | None,
+    meter: Meter,
 ) -> GenerateLoop | EmbedLoop:
     facts = revision.facts
     most = facts.max_len if not spec.max_len else min(spec.max_len, facts.max_len)
@@ -173,7 +189,7 @@ def _loop(
             else Encoder(attached.model, facts.pooling or "mean", normalize=facts.normalize)
         )
         bounds = Bounds(config.vocab_size, min(most, facts.context_tokens))
-        return EmbedLoop(link, encoder, bounds, one_by_one=spec.deterministic)
+        return EmbedLoop(link, encoder, bounds, one_by_one=spec.deterministic, meter=meter)
     eos_ids = frozenset(facts.eos_token_ids)
     if device_room is not None and shares_a_pass(config) and not spec.deterministic:
         room = device_room.plan(most)
@@ -197,7 +213,7 @@ def _loop(
             lends=room.lends,
         )
     bounds = Bounds(facts.vocab_size, room.max_len)
-    return GenerateLoop(link, scheduler, model, attached.gates, bounds, room, gather)
+    return GenerateLoop(link, scheduler, model, attached.gates, bounds, room, gather, meter)
 
 
 def paged(

@@ -12,6 +12,7 @@ from inference.outside.context import check_context
 from inference.outside.events import DONE, Event, EventReader, StreamError, is_last
 from inference.outside.kinds import CHAT, COMPLETIONS
 from inference.outside.parameters import check_parameters
+from inference.usage.entry import Counts as Used
 from inference.workers.calls import worker_lost
 from inference.workers.resident import OutsideModel
 from wire.dial import DialError
@@ -66,9 +67,8 @@ class PassedReply(Reply):
             self._check(door)
             await check_context(self._path, self._body, model, self._child)
             self._visit.phases.mark("tokenize")
-            with door.inside():
+            with door.inside(), self._stay.passed_on(self._used):
                 await self._pass_on(outlet, door)
-            self._stay.used(self._counts.prompt_tokens, self._counts.completion_tokens)
 
     def _check(self, door: Door) -> None:
         """Refuse what this engine's operator says that it does not do. Raises Refusal."""
@@ -100,6 +100,11 @@ class PassedReply(Reply):
             }
         return changed
 
+    def _used(self) -> Used:
+        """What the engine has said so far that it used."""
+        counts = self._counts
+        return Used(counts.prompt_tokens, counts.completion_tokens, counts.cached_tokens)
+
     async def _pass_on(self, outlet: Outlet, door: Door) -> None:
         self._sent_at = door.now()
         try:
@@ -129,6 +134,7 @@ class PassedReply(Reply):
             raise refusal
         self._visit.note_first(self._waited_ms(door))
         self._counts = counts_of(value) or self._counts
+        self._stay.used(self._used())
         body = json.dumps(renamed(value, self._model), ensure_ascii=False).encode()
         self._visit.phases.mark("decode")
         counted = self._visit.counted(self._counts.prompt_tokens, self._counts.completion_tokens)
@@ -156,6 +162,7 @@ class PassedReply(Reply):
                 await outlet.write(events)
             if not outlet.started:
                 raise failed(f"The engine of {self._model} ended its answer before it began.")
+            self._stay.used(self._used())
         except (Refusal, DialError) as error:
             refusal = error if isinstance(error, Refusal) else self._lost(error, door)
             if not outlet.started:

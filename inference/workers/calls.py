@@ -10,12 +10,15 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from inference.link import LinkError
+from inference.usage.meter import cost_of
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from inference.link import Message
+    from inference.usage.entry import Entry
+    from inference.usage.node_usage import EngineUsage
 
 _ENDS = frozenset({"done", "failed", "vectors"})
 _ANSWERS = _ENDS | {"tokens"}
@@ -120,8 +123,9 @@ class Call:
 class EngineCalls:
     """The requests of one engine. `on_other` gets each message that is no answer (ready, stats, fatal...)."""
 
-    def __init__(self, link: Link, on_other: Callable[[Message], None]) -> None:
+    def __init__(self, link: Link, on_other: Callable[[Message], None], usage: EngineUsage) -> None:
         self._link = link
+        self._usage = usage
         self._on_other = on_other
         self._calls: dict[str, Call] = {}
         self._num_orders = 0
@@ -137,8 +141,8 @@ class EngineCalls:
         """Sequences that have not ended."""
         return len(self._calls)
 
-    async def open(self, orders: Sequence[Message]) -> Call:
-        """Send `orders` (without ids) and return their call.
+    async def open(self, orders: Sequence[Message], entry: Entry | None = None) -> Call:
+        """Send `orders` (without ids) and return their call. `entry`: whose usage they are.
 
         Raises:
             Refusal: 503 when the engine is gone.
@@ -147,6 +151,8 @@ class EngineCalls:
         self._num_orders += len(orders)
         call = Call(self, ids)
         self._calls.update(dict.fromkeys(ids, call))
+        if entry is not None:
+            self._usage.sent(entry, ids)
         with_ids = [order | {"id": order_id} for order, order_id in zip(orders, ids, strict=True)]
         try:
             for order in with_ids:
@@ -211,7 +217,10 @@ class EngineCalls:
             if message.get("op") == "stats":
                 self.stats = message
             self._on_other(message)
-        elif (call := self._calls.get(str(message.get("id")))) is not None:
+            return
+        if message["op"] in _ENDS:
+            self._usage.ended(str(message.get("id")), cost_of(message))
+        if (call := self._calls.get(str(message.get("id")))) is not None:
             if message["op"] in _ENDS:
                 self.forget(message["id"], tell=False)
             call.deliver(message)

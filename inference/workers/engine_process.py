@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from inference.api.modeltext import ModelText
     from inference.api.sequences import ModelLimits
     from inference.link import Message
+    from inference.usage.node_usage import EngineUsage
     from inference.workers.seams import Landing, Shell
     from weights_cache.revision import Revision
 
@@ -32,9 +33,16 @@ class EngineProcess:
     stalled_s = 0.0
 
     def __init__(
-        self, pid: int, exited: asyncio.Future[int], calls: EngineCalls, fork_ms: float, landing: Landing
+        self,
+        pid: int,
+        exited: asyncio.Future[int],
+        calls: EngineCalls,
+        fork_ms: float,
+        landing: Landing,
+        usage: EngineUsage,
     ) -> None:
         self.pid = pid
+        self._usage = usage
         self._landing: Landing | None = landing
         self.exited = exited
         self.calls = calls
@@ -46,7 +54,12 @@ class EngineProcess:
 
     @classmethod
     async def fork(
-        cls, shell: Shell, spec: Mapping[str, Any], landing: Landing, on_other: Callable[[Message], None]
+        cls,
+        shell: Shell,
+        spec: Mapping[str, Any],
+        landing: Landing,
+        on_other: Callable[[Message], None],
+        usage: EngineUsage,
     ) -> EngineProcess:
         """Fork an engine that maps `landing`. Raises what the shell raises, and holds nothing then."""
         node_end, engine_end = link_pair()
@@ -57,9 +70,10 @@ class EngineProcess:
                 pid, fork_ms = await shell.fork(spec, fds)
             except BaseException:
                 node_end.close()
+                await usage.gone()
                 raise
-        calls = EngineCalls(await NodeLink.open(node_end), on_other)
-        return cls(pid, shell.exited(pid), calls, fork_ms, landing)
+        calls = EngineCalls(await NodeLink.open(node_end), on_other, usage)
+        return cls(pid, shell.exited(pid), calls, fork_ms, landing, usage)
 
     @property
     def stats(self) -> Message:
@@ -108,6 +122,7 @@ class EngineProcess:
         self._reader.cancel()
         await asyncio.wait({self._reader})
         await self.calls.close()
+        await self._usage.gone()
         if self._pidfd is not None:
             os.close(self._pidfd)
             self._pidfd = None

@@ -21,6 +21,7 @@ from wire.metrics import Metrics
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from inference.usage.node_usage import NodeUsage
     from inference.workers.loading import Room
     from inference.workers.room import Means
     from weights_cache.revision import Revision
@@ -53,11 +54,13 @@ class Host:
         self,
         means: Means,
         parts: Parts,
+        usage: NodeUsage,
         *,
         figures: StartFigures | None = None,
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._means, self._parts, self._now = means, parts, now
+        self.usage = usage
         self.figures = figures or StartFigures(Metrics())
         self._workers: dict[str, Worker] = {}
         self._tenures: dict[str, Tenure] = {}

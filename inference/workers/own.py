@@ -12,6 +12,7 @@ from inference.workers.room import Means, own_room
 from inference.workers.shell_link import ShellError
 
 if TYPE_CHECKING:
+    from inference.usage.node_usage import NodeUsage
     from inference.workers.engines import Load
     from inference.workers.loading import Room
     from inference.workers.seams import Shell
@@ -28,8 +29,8 @@ class OwnMaker:
     load_deadline_s = LOAD_DEADLINE_S
     backs_off = False  # the next one is there in milliseconds
 
-    def __init__(self, shell: Shell, device: str = CPU) -> None:
-        self._shell, self._device = shell, device
+    def __init__(self, shell: Shell, usage: NodeUsage, device: str = CPU) -> None:
+        self._shell, self._usage, self._device = shell, usage, device
 
     def room(self, revision: Revision, means: Means) -> Room:
         """See `Maker`."""
@@ -37,8 +38,10 @@ class OwnMaker:
 
     async def start(self, load: Load) -> EngineProcess:
         """See `Maker`."""
+        usage = self._usage.engine()
+        spec = self._spec(load) | {"usage_log": str(usage.path)}
         try:
-            engine = await EngineProcess.fork(self._shell, self._spec(load), load.landing, load.hear)
+            engine = await EngineProcess.fork(self._shell, spec, load.landing, load.hear, usage)
         except (ShellError, OSError) as cause:
             message = f"no engine could be forked: {cause}"
             raise LoadFailure("fork_failed", message, "it is tried again") from cause

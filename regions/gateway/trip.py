@@ -12,7 +12,9 @@ from uuid import uuid4
 
 from regions.gateway.hold import comment
 from regions.map import (
+    ATTEMPT,
     DEADLINE_MS,
+    KEY,
     REGION,
     REMOTE_BYTES,
     REPLICA,
@@ -105,6 +107,7 @@ class Trip:
             ("accept", head.get("accept") or "*/*"),
             (REQUEST_ID, self.request_id),
             (TENANT, head.get(TENANT) or "default"),
+            *((name, said) for name in (KEY, ATTEMPT) if (said := head.get(name)) is not None),
             (DEADLINE_MS, str(math.ceil(self.left_s() * 1000))),
             (REVISION, self.revision.id),
             *(((WEIGHT, weight),) if (weight := head.get(WEIGHT)) is not None else ()),

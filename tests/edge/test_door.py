@@ -84,6 +84,8 @@ async def test_the_region_gets_a_new_head_and_the_exact_bytes(world):
     odd = b'{ "model":"acme\\/chat" ,\r\n"messages":[{"role":"user","content":"\\u00e9"}]}'
     sent = (
         ("x-nearfield-tenant", "evil"),
+        ("x-nearfield-key", "evil"),
+        ("x-nearfield-attempt", "7"),
         ("x-nearfield-region", "iad"),
         ("x-forwarded-for", "1.2.3.4"),
         ("x-request-id", "mine"),
@@ -104,6 +106,8 @@ async def test_the_region_gets_a_new_head_and_the_exact_bytes(world):
         "accept": "*/*",
         "x-request-id": headers["x-request-id"],
         "x-nearfield-tenant": "acme",
+        "x-nearfield-key": hashlib.sha256(USER.encode()).hexdigest()[:12],
+        "x-nearfield-attempt": "0",
         "x-nearfield-wait": "3",
         "x-nearfield-ask": "acme/chat 0 1 0",
         "content-length": str(len(odd)),

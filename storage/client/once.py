@@ -1,0 +1,49 @@
+"""Objects that are written once and never over: signed PUTs without any SDK, for processes that load none."""
+
+import hashlib
+
+from storage.client.endpoint import Endpoint, sign, url_path
+from storage.client.feed import pool_of
+from wire.dial import DialError
+
+ANSWER_S = 15.0  # for a few megabytes on one store's own disk
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+CREATED, TAKEN = 200, 412
+
+
+class Once:
+    """Writes to one store over its own connections."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._pool = pool_of(endpoint)
+
+    async def put_once(self, bucket: str, key: str, data: bytes) -> bool:
+        """Put an object where there is none. Whether these very bytes are there now.
+
+        Raises: OSError if the store is away or refuses.
+        """
+        status, said = await self._ask("PUT", bucket, key, data)
+        if status == CREATED:
+            return True
+        if status != TAKEN:
+            raise OSError(f"the store answered {status} to PUT {bucket}/{key}: {said[:300]!r}")
+        status, there = await self._ask("GET", bucket, key, b"")
+        if status != CREATED:
+            raise OSError(f"the store answered {status} to GET {bucket}/{key}: {there[:300]!r}")
+        return there == data
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._pool.close()
+
+    async def _ask(self, method: str, bucket: str, key: str, data: bytes) -> tuple[int, bytes]:
+        path, fresh = url_path(bucket, key), (("if-none-match", "*"),) if method == "PUT" else ()
+        payload = hashlib.sha256(data).hexdigest()
+        headers = sign(self._endpoint, method, path, headers=fresh, payload=payload)
+        try:
+            answer = await self._pool.request(method, path, headers, data, head_s=ANSWER_S)
+            async with answer:
+                return answer.head.status, await answer.read(MAX_ANSWER_BYTES)
+        except DialError as error:
+            raise OSError(f"the store cannot be reached: {error}") from error
