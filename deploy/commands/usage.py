@@ -90,7 +90,7 @@ async def _ask(node: NodeEntry, token: str) -> Mapping[str, Any] | None:
 def _compared(found: Found, silent: list[str]) -> dict[str, Any]:
     off = differences(found.records, found.logs, found.running)
     return {
-        **totals(found.records, found.logs),
+        **totals(found.records, found.logs, found.running),
         "num_records": len({(each.node, each.attempt) for each in found.records}),
         "num_open_orders": sum(len(node.open_orders) for node in found.running),
         "differences": [asdict(each) for each in off],

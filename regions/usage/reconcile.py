@@ -15,7 +15,7 @@ from regions.usage.record import GENERATING, LOST
 from regions.usage.sums import once
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from regions.usage.record import Record
 
@@ -132,11 +132,19 @@ def summed(figures: Iterable[Figures]) -> Figures:
     return computed, sampled, us
 
 
-def totals(records: Iterable[Record], logs: Mapping[tuple[str, str], EngineLog]) -> dict[str, dict[str, int]]:
-    """Both sides' sums, to be shown beside each other."""
+def totals(
+    records: Iterable[Record], logs: Logs, running: Iterable[Running] = ()
+) -> dict[str, dict[str, int]]:
+    """Both sides' sums, to be shown beside each other; without requests that still run."""
+    opened = {(node.node, log, order) for node in running for log, order in node.open_orders}
     ours = [each for each in once(records) if each.is_ours]
     recorded = summed((each.computed_tokens, each.sampled_tokens, each.device_us) for each in ours)
-    engines = summed(figures for log in logs.values() for figures in log.orders.values())
+    engines = summed(
+        figures
+        for (node, name), log in logs.items()
+        for order, figures in log.orders.items()
+        if (node, name, order) not in opened
+    )
     return {
         "recorded": dict(zip(NAMES, recorded, strict=True)),
         "engines": dict(zip(NAMES, engines, strict=True)),

@@ -31,6 +31,8 @@ from inference.workers import pulse
 from inference.workers.inspection import look_at
 from inference.workers.shell_link import ShellLink
 from inference.workers.standing import StandingShell
+from regions.usage.read import Found
+from regions.usage.reconcile import differences, totals
 from tests.inference.conftest import LivingShell
 from tests.inference.fake_engine import HOP_TOKEN, TEMPLATE, VOCABULARY
 from tests.inference.test_node_serving import AUTH
@@ -277,6 +279,23 @@ async def test_real_models_answer_as_transformers_does(tmp_path: Path, living_sh
         await check_loss_and_return(node, revision, model)
         await check_freeze(node, revision, model)
         await check_tools(node, folder)
+        await check_usage(node)
+
+
+async def check_usage(node: RealNode) -> None:
+    """All of the above, engines that were killed and frozen too: what was written down is what they computed."""
+    found = Found()
+    while node.node.usage_told()["open"]:  # noqa: ASYNC110 - what an ended answer cost is still on its way
+        await asyncio.sleep(0.01)
+    found.take_node(node.node.usage_told())
+    told = totals(found.records, found.logs)
+
+    assert differences(found.records, found.logs, found.running) == []
+    assert told["recorded"] == told["engines"]
+    assert told["recorded"]["device_us"] > 0
+    assert found.running[0].open_orders == frozenset()
+    assert {each.kind for each in found.records} == {"chat", "text_completion", "embeddings", "rerank"}
+    assert {"finished", "stopped", "worker_lost"} <= {each.outcome for each in found.records}
 
 
 async def check_completions(node: RealNode, model: Any) -> None:
