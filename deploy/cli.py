@@ -161,9 +161,7 @@ def report_command(
 @app.command("usage")
 def usage_command(
     tenant: Annotated[str, typer.Option(help="Of this tenant only.")] = "",
-    key: Annotated[
-        str, typer.Option(help="Of the key with this id: the first 12 digits of its digest.")
-    ] = "",
+    key: Annotated[str, typer.Option(help="Of the key with this id, as `nearfield keys ls` lists it.")] = "",
     model: Annotated[str, typer.Option(help="Of this model only.")] = "",
     since: Annotated[str, typer.Option(help="From this day on, YYYY-MM-DD in UTC.")] = "",
     config: Annotated[
@@ -181,7 +179,7 @@ def usage_command(
 
     if since and not command.DAY.fullmatch(since):
         raise typer.BadParameter("--since is a day: YYYY-MM-DD")
-    with _errors(as_json=as_json):
+    with errors(as_json=as_json):
         wanted = command.Wanted(tenant, key, model, since)
         path = config or state / "nearfield.toml"
         raise typer.Exit(command.run(path, wanted, reconcile=reconcile, as_json=as_json))

@@ -8,7 +8,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, Final
 
-from regions.map import ALL_MODELS, MAX_KEY_MODELS, KeyGrant, Quota, is_digest
+from regions.map import ALL_MODELS, KEY_ID_CHARS, MAX_KEY_MODELS, KeyGrant, Quota, is_digest
 from weights_cache.strict import (
     StrictError,
     Table,
@@ -28,7 +28,7 @@ MAX_COUNT: Final = 1_000_000_000  # requests or tokens a minute: more than any e
 MAX_WEIGHT: Final = 100
 MAX_STREAMS: Final = 100_000
 KEY_BYTES: Final = 32  # 256 bits: nobody guesses one
-ID_CHARS: Final = 12  # of the digest: 6,000 keys meet by chance with a probability of 6e-8
+ID_CHARS: Final = KEY_ID_CHARS  # of the digest: 6,000 keys meet by chance with a probability of 6e-8
 SCOPES: Final = ("infer", "admin")
 TENANT: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 PATTERN: Final = r"\*|[A-Za-z0-9][A-Za-z0-9._-]{0,63}/(\*|[A-Za-z0-9][A-Za-z0-9._-]{0,95})"

@@ -48,7 +48,10 @@ def once(records: Iterable[Record]) -> list[Record]:
 
 def counting(attempts: Iterable[Record]) -> Record:
     """The attempt of one request that its user was answered by."""
-    return max(attempts, key=lambda each: (each.outcome in ANSWERED, each.number, each.start, each.attempt, each.node))
+    return max(
+        attempts,
+        key=lambda each: (each.outcome in ANSWERED, each.number, each.start, each.attempt, each.node),
+    )
 
 
 def sums(records: Iterable[Record], by: Iterable[str] = BY) -> Mapping[tuple[str, ...], Sum]:

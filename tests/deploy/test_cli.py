@@ -20,6 +20,7 @@ COMMANDS = [
     "policy",
     "chat",
     "report",
+    "usage",
     "stop",
     "rm",
     "env",

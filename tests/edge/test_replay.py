@@ -70,6 +70,8 @@ async def test_before_the_first_byte_another_region_answers(world, script, cause
     assert (
         dict(near.requests[0][0].headers)["x-request-id"] == dict(far.requests[0][0].headers)["x-request-id"]
     )
+    tries = [dict(region.requests[0][0].headers)["x-nearfield-attempt"] for region in (near, far)]
+    assert tries == ["0", "1"]
     if stream:
         assert parse_receipt(events(body)[-1])["replayed"] == [f"{near.name}({cause})"]
 

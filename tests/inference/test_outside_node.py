@@ -128,7 +128,13 @@ async def test_its_requests_are_counted_as_those_of_our_engine(peer: Outside) ->
         answer = await peer.http.post(f"{peer.node.url}{path}", json={"model": "acme/m"})
         assert answer.json()["error"]["code"] == "unsupported_route"
     page = (await peer.get("/metrics")).text
+    (record,) = (await peer.get("/usage")).json()["records"]
 
+    assert (record["engine"], record["kind"], record["outcome"]) == ("peer", "chat", "finished")
+    assert (record["prompt_tokens"], record["completion_tokens"], record["computed_tokens"]) == (7, 4, 0)
+    assert 0 < record["device_us"] <= (record["end"] - record["start"] + 1) * 1e6, (
+        "the wall time of the request"
+    )
     for operation, error in (("chat", ""), ("rerank", "unsupported_route")):
         assert f'_duration_seconds_count{{{gen_ai(operation)},error_type="{error}"}} 1\n' in page
     for kind, num_tokens in (("input", 7), ("output", 4)):

@@ -37,12 +37,17 @@ async def test_gateway_the_node_gets_a_new_head_and_the_very_bytes():
     async with region() as r:
         await r.resident()
         raw = b'{ "model" : "acme/m",\n "x":1.50, "user":"\xc3\xa9" }'
-        await r.answer(body=raw, headers=(("cookie", "a=1"), ("x-nearfield-tenant", "acme")))
+        passed = {
+            "x-nearfield-tenant": "acme",
+            "x-nearfield-key": "0123456789ab",
+            "x-nearfield-attempt": "1",
+        }
+        await r.answer(body=raw, headers=(("cookie", "a=1"), *passed.items()))
         head, body = r.fakes[0].requests[0]
 
     assert body == raw
     assert head.get("x-nearfield-revision") == r.revision.id
-    assert head.get("x-nearfield-tenant") == "acme"
+    assert passed.items() <= dict(head.headers).items()
     assert 0 < int(head.get("x-nearfield-deadline-ms")) <= 600_000
     assert head.get("cookie") is None
 

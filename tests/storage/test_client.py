@@ -3,6 +3,7 @@ import os
 
 import pytest
 
+from storage.client.once import Once
 from storage.client.sdk import (
     S3,
     Endpoint,
@@ -178,3 +179,24 @@ def test_a_folder(store, tmp_path):
 
 def test_secrets_do_not_show(store):
     assert store.endpoint().secret not in repr(store.endpoint())
+
+
+async def test_what_is_written_once_is_never_written_over(store):
+    """The same bytes again are no fault: who was killed before it heard that they are there asks again."""
+    once = Once(store.endpoint())
+    try:
+        first = await once.put_once("models", "a b/c.jsonl", b"1\n")
+        again = await once.put_once("models", "a b/c.jsonl", b"1\n")
+        other = await once.put_once("models", "a b/c.jsonl", b"2\n")
+        with pytest.raises(OSError, match="NoSuchBucket"):
+            await once.put_once("nowhere", "c", b"1")
+    finally:
+        await once.close()
+    async with S3(store.endpoint()) as s3:
+        kept = (await s3.get("models", "a b/c.jsonl")).data
+    gone = Once(Endpoint("http://127.0.0.1:1", "AK", "secret"))
+    with pytest.raises(OSError, match="cannot be reached"):
+        await gone.put_once("models", "c", b"1")
+
+    assert (first, again, other) == (True, True, False)
+    assert kept == b"1\n"
