@@ -174,7 +174,8 @@ class Generation:
 
     def counts(self) -> Counts:
         """The same as it is written down."""
-        return Counts(self._job.num_prompt_tokens, sum(self._num_tokens), self.num_cached)
+        num = sum(self._num_tokens)
+        return Counts(self._job.num_prompt_tokens, num, self.num_cached, min(num, len(self._job.resumed)))
 
     @property
     def outcome(self) -> str:

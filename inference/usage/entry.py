@@ -30,6 +30,8 @@ class Counts:
     prompt: int = 0
     completion: int = 0
     cached: int = 0
+    resumed: int = 0
+    """Of the completion, what an earlier attempt had told the client: no engine of this one sampled it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ class Entry:
             "prompt_tokens": counts.prompt,
             "cached_tokens": counts.cached,
             "completion_tokens": counts.completion,
+            "resumed_tokens": counts.resumed,
         }
         end = {"outcome": outcome, "end": round(self._now(), 3)}
         self._write({"line": "answer", "attempt": self._attempt, **tokens, **end})

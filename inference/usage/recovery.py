@@ -43,7 +43,7 @@ def last_lines(left: Iterable[Mapping[str, Line]], told: Mapping[str, Told]) -> 
 
 
 def _lost(opened: Line, account: Account) -> Line:
-    tokens = {"prompt_tokens": opened["prompt_tokens"], "cached_tokens": 0}
+    tokens = {"prompt_tokens": opened["prompt_tokens"], "cached_tokens": 0, "resumed_tokens": 0}
     end = {"outcome": NODE_LOST, "end": opened["start"]}
     counted = {"completion_tokens": account.sampled}
     return {"line": "answer", "attempt": opened["attempt"], **tokens, **counted, **end}

@@ -151,7 +151,7 @@ class EngineCalls:
         self._num_orders += len(orders)
         call = Call(self, ids)
         self._calls.update(dict.fromkeys(ids, call))
-        if entry is not None:
+        if entry is not None and ids:
             self._usage.sent(entry, ids)
         with_ids = [order | {"id": order_id} for order, order_id in zip(orders, ids, strict=True)]
         try:

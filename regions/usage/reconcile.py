@@ -11,7 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from regions.usage.record import GENERATING, LOST
+from regions.usage.record import GENERATING
 from regions.usage.sums import once
 
 if TYPE_CHECKING:
@@ -85,13 +85,9 @@ def _of_record(record: Record, logs: Logs) -> Iterator[Difference]:
 
 def _is_off(record: Record, sampled: int) -> bool:
     """A whole answer has what was sampled; one that was ended by a stop string or its client may have less."""
-    if record.kind not in GENERATING or record.outcome in LOST:
-        return record.completion_tokens > sampled
-    return (
-        record.completion_tokens != sampled
-        if record.outcome == "finished"
-        else record.completion_tokens > sampled
-    )
+    own = record.completion_tokens - record.resumed_tokens
+    is_whole = record.kind in GENERATING and record.outcome == "finished"
+    return own != sampled if is_whole else own > sampled
 
 
 def _unbooked(logs: Logs, booked: set[tuple[str, str, str]]) -> Iterator[Difference]:

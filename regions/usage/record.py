@@ -51,6 +51,8 @@ class Record:
     start: float
     end: float
     outcome: str
+    resumed_tokens: int = 0
+    """Of the completion: sampled by an earlier attempt, whose stream broke off."""
 
     @classmethod
     def of(cls, value: Mapping[str, Any]) -> Record:
@@ -77,7 +79,7 @@ class Record:
 _NAMES: Final = {"try": "number"}
 _COUNTS: Final = frozenset(
     {"try", "device_us"}
-    | {f"{kind}_tokens" for kind in ("prompt", "cached", "completion", "computed", "sampled")}
+    | {f"{kind}_tokens" for kind in ("prompt", "cached", "completion", "resumed", "computed", "sampled")}
 )
 
 

@@ -131,6 +131,7 @@ def test_what_the_engine_says_too_is_no_difference() -> None:
     assert off(record()) == []
     assert totals([record()], LOGS)["recorded"] == totals([record()], LOGS)["engines"]
     assert off(record(outcome="stopped", completion_tokens=2)) == []
+    assert off(record(completion_tokens=8, resumed_tokens=5)) == [], "another engine sampled the first five"
     outside = record(request="req_2", attempt="outside-b:1", log="outside-b", device_us=9)
     assert off(record(), outside) == [], "an external engine has no log of ours"
 
