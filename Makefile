@@ -52,7 +52,7 @@ evidence: setup
 # real BGP anycast and our real processes in network namespaces, as root; LAB_REPORT=<path> gets the figures as JSON
 LAB_REPORT ?= lab.json
 lab: setup
-	NEARFIELD_LAB_REPORT=$(LAB_REPORT) $(BIN)/pytest -s -m lab tests/lab
+	NEARFIELD_LAB_REPORT=$(LAB_REPORT) $(BIN)/pytest -s -m lab $(LAB_OPTIONS) tests/lab
 
 bench: setup
 	$(BIN)/python -m bench cold
