@@ -110,8 +110,8 @@ class Journey:
         return (
             *ours,
             *said_of(self.exchange.head, self.admission),
-            (REQUEST_ID, self.request_id),
             (ATTEMPT, str(len(self.setbacks))),
+            (REQUEST_ID, self.request_id),
             (ASK, self.ask.header()),
             (DEADLINE_MS, str(int(left_s * 1000))),
             *(((FOR, region),) if self.via is not None else ()),

@@ -17,6 +17,7 @@ from edge.journey import MAX_REPLAYS, said_of
 from edge.passback import pass_back
 from edge.stream import end_with
 from regions.health import Outcome
+from regions.map import ATTEMPT
 from wire.dial import DialError
 from wire.dialect import translated
 from wire.exchange import Disconnected
@@ -96,7 +97,8 @@ class Relay:
 
     def constant_head(self, head: RequestHead, admission: Admission, reach: Reach) -> bytes:
         """What every request of a client's head to one region begins with."""
-        headers = (("host", reach.pool.host_header), *self._headers, *said_of(head, admission))
+        ours = (("host", reach.pool.host_header), *self._headers)
+        headers = (*ours, *said_of(head, admission), (ATTEMPT, "0"))
         return request_head_bytes("POST", head.path, headers).removesuffix(b"\r\n")
 
     async def _try(

@@ -205,7 +205,8 @@ class Pool:
         outgoing = Outgoing(
             method, target, headers, body, length, self.host_header, expect_continue=expect_continue
         )
-        started, within = asyncio.get_running_loop().time(), (head_s, quiet_s)
+        started = asyncio.get_running_loop().time() if sent is None else sent.lent_at
+        within = head_s, quiet_s
         upstream = sent or self._kept(FRESH_S if outgoing.streams and not outgoing.expects else IDLE_S)
         if upstream is not None:
             try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -255,10 +256,10 @@ class Exchange:
         self._flush_head()
         await self._line.send_descriptors(data, fds)
 
-    def familiar(self) -> Familiar | None:
+    def familiar(self, ending: re.Pattern[bytes] | None = None) -> Familiar | None:
         """(While the handler has not waited) this head as a lane knows it again; None: no lane for such."""
         raw = self._line.raw_head()
-        return familiar(raw, self.head) if raw else None
+        return familiar(raw, self.head, ending) if raw else None
 
     @property
     def line(self) -> Line:

@@ -62,11 +62,11 @@ _TASK_NEEDED = object()
 class Flow:
     """One coroutine under way. `task` is set once it became one, `done` once it ended."""
 
-    __slots__ = ("_is_stepping", "_steps", "done", "task")
+    __slots__ = ("_has_begun", "_is_stepping", "_steps", "done", "task")
 
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
-        self._is_stepping = False
+        self._has_begun = self._is_stepping = False
         self.task: asyncio.Task[None] | None = None
         self.done = False
 
@@ -94,7 +94,10 @@ class Flow:
             return
         self._is_stepping = self.done = True  # unless it comes to another wait
         try:
-            awaited = self._steps.send(None) if error is None else self._steps.throw(error)
+            awaited = self._steps.send(None) if error is None or not self._has_begun else None
+            self._has_begun = True
+            if error is not None:  # never before it has begun: it would hear nothing of it
+                awaited = self._steps.throw(error)
         except (StopIteration, asyncio.CancelledError):
             return
         finally:

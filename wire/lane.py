@@ -48,11 +48,18 @@ class Familiar:
         return (found, body) if int(found[found.lastindex or 0]) == len(body) else None
 
 
-def familiar(raw: bytes, head: RequestHead) -> Familiar | None:
-    """The bytes of `head` as they came, cut at its length; None where a lane has nothing to say about such requests."""
+def familiar(raw: bytes, head: RequestHead, ending: re.Pattern[bytes] | None = None) -> Familiar | None:
+    """The bytes of `head` as they came, cut at its length; None where a lane has nothing to say about such requests.
+
+    With `ending`, lines that vary from request to request, the head must end in those, and is cut there.
+    """
     usual = head.keep_alive and head.minor == 1 and not (head.chunked or head.expect_continue)
-    found = _LENGTH_LINE.search(raw) if usual and len(raw) <= MAX_HEAD_BYTES else None
-    return None if found is None else Familiar(head, raw[: found.start(1)], LENGTH, raw[found.end(1) :])
+    found = (ending or _LENGTH_LINE).search(raw) if usual and len(raw) <= MAX_HEAD_BYTES else None
+    if found is None or (ending is not None and raw[found.end() :] != b"\r\n\r\n"):
+        return None
+    if ending is not None:
+        return Familiar(head, raw[: found.start()], ending, raw[found.end() :])
+    return Familiar(head, raw[: found.start(1)], LENGTH, raw[found.end(1) :])
 
 
 class Handed(Protocol):
@@ -77,6 +84,10 @@ class LaneLine(Protocol):
     @property
     def is_behind(self) -> bool:
         """The peer reads slower than it is written to."""
+
+    @property
+    def stays_open(self) -> bool:
+        """False if the connection closes after this answer whatever the client wants."""
 
     def date(self) -> str:
         """Now, as HTTP writes it."""

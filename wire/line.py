@@ -47,12 +47,5 @@ class Line(LaneLine, Protocol):
     def take_back(self, num_bytes: int) -> None:
         """(After `lend`) so many of them were read."""
 
-    def date(self) -> str:
-        """Now, as HTTP writes it."""
-
     def cut(self) -> None:
         """Reset the connection at once."""
-
-    @property
-    def stays_open(self) -> bool:
-        """False if the connection closes after this answer whatever the client wants."""

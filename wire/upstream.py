@@ -63,6 +63,7 @@ class Upstream(asyncio.Protocol):
         self._drain: asyncio.Future[None] | None = None
         self._reading = True
         self._taker: Taker | None = None
+        self.lent_at = 0.0  # loop time
         self.closed = False
         self.given_up = (
             False  # by us, while a request was on it: sending it again is not the dialler's choice
@@ -251,7 +252,7 @@ class Upstream(asyncio.Protocol):
 
     def lend(self, taker: Taker) -> None:
         """Let `taker` have the answer's bytes as they come, framing and all."""
-        self._taker = taker
+        self._taker, self.lent_at = taker, self._loop.time()
 
     def take_back(self, *, whole: bool) -> None:
         """Read on from here; `whole`: the taker had all of the answer, so that another request may follow."""

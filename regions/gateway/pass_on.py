@@ -50,6 +50,10 @@ class Waiting:
     exchange: Exchange
     spoke: bool = False
 
+    def pulse(self, comment: bytes) -> None:
+        """A sign of life."""
+        self.exchange.pulse(comment)
+
 
 class PassOn:
     """Connections to the other regions' gateways. `region` is our own name."""

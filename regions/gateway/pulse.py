@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from wire.exchange import Exchange
-
 PULSE_S: Final = 2.0  # an edge waits for five of them
 COMMENT: Final = b":\n\n"
 
@@ -24,9 +22,8 @@ class Waiter(Protocol):
 
     spoke: bool
 
-    @property
-    def exchange(self) -> Exchange:
-        """Its client."""
+    def pulse(self, comment: bytes) -> None:
+        """A sign of life to its client."""
 
 
 class Pulse:
@@ -41,11 +38,19 @@ class Pulse:
     @contextmanager
     def follow(self, trip: Waiter) -> Iterator[None]:
         """While this is open, the trip's client hears that it is."""
-        self._trips.add(trip)
+        self.join(trip)
         try:
             yield
         finally:
-            self._trips.discard(trip)
+            self.leave(trip)
+
+    def join(self, trip: Waiter) -> None:
+        """From now on the trip's client hears that it is."""
+        self._trips.add(trip)
+
+    def leave(self, trip: Waiter) -> None:
+        """Until now."""
+        self._trips.discard(trip)
 
     async def run(self) -> None:
         """Beats until cancelled."""
@@ -57,5 +62,5 @@ class Pulse:
         """One sign to everyone who heard nothing since the last beat."""
         for trip in tuple(self._trips):
             if not trip.spoke:
-                trip.exchange.pulse(COMMENT)
+                trip.pulse(COMMENT)
             trip.spoke = False

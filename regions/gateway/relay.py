@@ -10,9 +10,10 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Final, Literal
 
-from regions.gateway.trip import SSE, said_refusal
+from regions.gateway.trip import SSE, said_of, said_refusal
 from wire.dial import DialError, Pool, split_address
 from wire.eventcut import EventCut
+from wire.heads import request_head_bytes
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 
     from regions.gateway.trip import Trip
     from wire.dial import Answer
-    from wire.http1 import Headers
+    from wire.http1 import Headers, RequestHead
     from wire.timing import Phases
+    from wire.upstream import Upstream
 
 CONNECT_S: Final = 2.0  # within a region; a node that takes longer is not there
 BETWEEN_S: Final = 120.0  # silence within an answer: the slowest CPU step of a large batch is far below
@@ -30,7 +32,7 @@ MAX_ANSWER_BYTES: Final = (
 )  # an answer that does not stream; 2,000 embeddings of 4,096 in JSON are 60 MB
 MAX_ERROR_BYTES: Final = 64 << 10
 NOT_RESIDENT: Final = 409  # the node says that it did not start the request
-
+Tried = Literal["answered", "not_resident", "unreachable"]
 
 log = logging.getLogger("nearfield.regions")
 
@@ -39,7 +41,7 @@ class Relay:
     """Connections to the nodes of one region, and what is under way on each."""
 
     def __init__(self, addresses: Iterable[str], hop_token: str) -> None:
-        self._pools = {address: Pool(*split_address(address)) for address in addresses}
+        self.pools = {address: Pool(*split_address(address)) for address in addresses}
         self._headers: Headers = (
             ("authorization", f"Bearer {hop_token}"),
             ("content-type", "application/json"),
@@ -48,40 +50,56 @@ class Relay:
 
     async def close(self) -> None:
         """Closes all connections."""
-        for pool in self._pools.values():
+        for pool in self.pools.values():
             await pool.close()
 
     def cut(self, address: str) -> None:
         """Give up what was sent to a node that has fallen silent; its connections would stay open for ever."""
-        pool = self._pools.get(address)
+        pool = self.pools.get(address)
         if pool is not None and pool.num_busy:
             log.warning("node %s is silent: %d requests to it are given up", address, pool.num_busy)
             pool.abort()
 
-    async def try_node(self, trip: Trip, address: str) -> Literal["answered", "not_resident", "unreachable"]:
+    def constant_head(self, head: RequestHead, address: str) -> bytes:
+        """What every request of a client's head to one node begins with."""
+        headers = (("host", self.pools[address].host_header), *self._headers, *said_of(head))
+        return request_head_bytes("POST", head.path, headers).removesuffix(b"\r\n")
+
+    def enter(self, route: tuple[str, str]) -> None:
+        """A request is under way to (address, revision)."""
+        self.inflight[route] += 1
+
+    def leave(self, route: tuple[str, str]) -> None:
+        """It is over."""
+        self.inflight[route] -= 1
+        if not self.inflight[route]:
+            del self.inflight[route]
+
+    async def try_node(self, trip: Trip, address: str, sent: Upstream | None = None) -> Tried:
         """Sends the request and relays the answer; the other two results mean that it was never started.
+
+        `sent`: the connection on which it is under way already.
 
         Raises:
             Refusal: the node was lost or the deadline passed, before or after the client saw a first byte.
         """
         route = (address, trip.revision.id)
-        self.inflight[route] += 1
+        self.enter(route)
         try:
-            return await self._ask(trip, address)
+            return await self._ask(trip, address, sent)
         finally:
-            self.inflight[route] -= 1
-            if not self.inflight[route]:
-                del self.inflight[route]
+            self.leave(route)
 
-    async def _ask(self, trip: Trip, address: str) -> Literal["answered", "not_resident", "unreachable"]:
-        answer = await self._send(trip, address)
+    async def _ask(self, trip: Trip, address: str, sent: Upstream | None) -> Tried:
+        answer = await self._send(trip, address, sent)
         if answer is None:
             return "unreachable"
         try:
             if answer.head.status == NOT_RESIDENT:
                 await answer.read(MAX_ERROR_BYTES)
                 return "not_resident"
-            _mark_sent(trip.phases, answer.connect_s * 1000)
+            if "first_byte" not in trip.phases.items:  # else it came on a lane
+                _mark_sent(trip.phases, answer.connect_s * 1000)
             await _pass_back(trip, answer)
         except DialError as error:
             raise _lost(error) from error
@@ -89,9 +107,9 @@ class Relay:
             answer.abort()
         return "answered"
 
-    async def _send(self, trip: Trip, address: str) -> Answer | None:
+    async def _send(self, trip: Trip, address: str, sent: Upstream | None) -> Answer | None:
         try:
-            return await self._pools[address].request(
+            return await self.pools[address].request(
                 "POST",
                 trip.exchange.head.path,
                 trip.request_headers(self._headers),
@@ -99,6 +117,7 @@ class Relay:
                 connect_s=CONNECT_S,
                 head_s=max(trip.left_s(), 0.001),
                 framed=True,
+                sent=sent,
             )
         except DialError as error:
             if error.phase == "connect":

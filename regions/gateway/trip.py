@@ -49,7 +49,7 @@ DEFAULT_WAIT_S: Final = (
 SSE: Final = "text/event-stream"
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_OWN = frozenset(
+OWN: Final = frozenset(
     {"server", "content-length", "server-timing", REQUEST_ID, REGION, START, REMOTE_BYTES, REVISION, REPLICA}
 )
 
@@ -104,15 +104,12 @@ class Trip:
         resume = head.get(RESUME)
         return (
             *ours,
-            ("accept", head.get("accept") or "*/*"),
-            (REQUEST_ID, self.request_id),
-            (TENANT, head.get(TENANT) or "default"),
-            *((name, said) for name in (KEY, ATTEMPT) if (said := head.get(name)) is not None),
-            (DEADLINE_MS, str(math.ceil(self.left_s() * 1000))),
+            *said_of(head),
             (REVISION, self.revision.id),
-            *(((WEIGHT, weight),) if (weight := head.get(WEIGHT)) is not None else ()),
             *start,
             *(((RESUME, resume),) if resume is not None else ()),
+            (REQUEST_ID, self.request_id),
+            (DEADLINE_MS, str(math.ceil(self.left_s() * 1000))),
         )
 
     def answer_headers(self, upstream: Headers = ()) -> Headers:
@@ -126,7 +123,7 @@ class Trip:
             (REMOTE_BYTES, str(self.remote_bytes)),
             *(((REPLICA, self.replica),) if self.replica else ()),
         )
-        return (*without_hop_headers(upstream, _OWN), *ours)
+        return (*without_hop_headers(upstream, OWN), *ours)
 
     async def say(self, progress: Progress) -> None:
         """Tells a client that streams how far its model is; the first comment opens the stream."""
@@ -135,6 +132,10 @@ class Trip:
             await self.exchange.start(200, (*sse, *self.answer_headers()))
         self.spoke = True
         await self.exchange.write(comment(progress))
+
+    def pulse(self, comment: bytes) -> None:
+        """A sign of life to the client."""
+        self.exchange.pulse(comment)
 
     def receipt(self) -> bytes:
         """The gateway's last line of a stream."""
@@ -161,6 +162,22 @@ class Trip:
             raise refusal
         said = error_event(self.exchange.head.path, refusal.body())
         await self.exchange.finish(said + self.receipt())
+
+
+def receipt_of(phases: Phases, region: str) -> bytes:
+    """The gateway's last line of a stream that found its model resident."""
+    return phases.comment({"region": region, "remote_bytes": 0})
+
+
+def said_of(head: RequestHead) -> Headers:
+    """What a node is told of a client's head: the same for every request of that head."""
+    weight = head.get(WEIGHT)
+    return (
+        ("accept", head.get("accept") or "*/*"),
+        (TENANT, head.get(TENANT) or "default"),
+        *[(name, said) for name in (KEY, ATTEMPT) if (said := head.get(name)) is not None],
+        *(((WEIGHT, weight),) if weight is not None else ()),
+    )
 
 
 def request_id(head: RequestHead) -> str:

@@ -191,3 +191,25 @@ async def test_a_cancel_before_the_first_step_of_its_task_is_heard():
     await asyncio.gather(flow.task, return_exceptions=True)
 
     assert steps.seen == ["wait", "cancelled", "finally"]
+
+
+async def test_a_flow_that_is_cancelled_before_its_first_step_hears_of_it():
+    """Begun inside a task it takes that step in the next turn; until then somebody may give it up."""
+    steps = Steps(lambda: on(Signal()), lambda: on(Signal()))
+    flow = Flow(steps.run())
+    flow.resume()  # this test is a task
+    await from_a_callback(flow.cancel)
+    await asyncio.sleep(0)
+
+    assert steps.seen == ["wait", "cancelled", "finally"]
+    assert flow.done
+
+
+async def test_so_does_one_that_is_cancelled_first_of_all():
+    steps = Steps(lambda: on(Signal()))
+    flow = Flow(steps.run())
+    await from_a_callback(flow.cancel)
+    flow.resume()
+    await asyncio.sleep(0)
+
+    assert steps.seen == ["wait", "cancelled", "finally"]

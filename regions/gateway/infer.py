@@ -1,0 +1,217 @@
+"""An inference request in its own region: it finds the node that answers, waking its model if need be."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import nullcontext
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from regions.ask import MAX_BODY_BYTES, read_ask, refuse_misfit, said
+from regions.gateway.hold import wait_awake
+from regions.gateway.lane import GatewayLane, known
+from regions.gateway.trip import Trip, deadline_s, hold_s, request_id
+from regions.map import ASK, PREFER_REPLICA, RESUME, REVISION, Tier
+from regions.nodes import pick
+from regions.rollout.canary import FAULTS
+from wire.refusal import Refusal
+from wire.timing import Phases
+
+if TYPE_CHECKING:
+    from regions.ask import Ask
+    from regions.deployments import Deployment, Deployments
+    from regions.gateway.hold import Seats
+    from regions.gateway.passing import Passing
+    from regions.gateway.pulse import Pulse
+    from regions.gateway.relay import Relay
+    from regions.gateway.wake import Wakes
+    from regions.nodes.watch import NodeWatch
+    from weights_cache.revision import Revision
+    from wire.exchange import Exchange
+    from wire.http1 import RequestHead
+
+SLACK_S: Final = 0.1  # a held request is told 503 before its deadline makes it a 504
+RETRY_S: Final = 2.0  # for a model that is on its way; a rollout step takes about that
+
+
+class Inference:
+    """`serve` answers one request, `go_on` one that began on a lane and turned out unusual."""
+
+    def __init__(
+        self,
+        deployments: Deployments,
+        watch: NodeWatch,
+        wakes: Wakes,
+        relay: Relay,
+        seats: Seats,
+        pulse: Pulse,
+    ) -> None:
+        self.deployments = deployments
+        self._watch = watch
+        self._wakes = wakes
+        self._figures = wakes.figures
+        self.relay = relay
+        self._seats = seats
+        self.pulse = pulse
+
+    async def serve(self, exchange: Exchange) -> None:
+        """Raises Refusal if no answer began."""
+        phases = Phases("gateway", started=exchange.started)
+        familiar = known(exchange)
+        head, body = exchange.head, await exchange.read_body(MAX_BODY_BYTES)
+        heard = head.get(ASK)
+        ask = read_ask(head.path, body) if heard is None else said(heard)
+        deployment, revision = self.find(ask, head.path)
+        _refuse_other(head, revision)
+        trip = self._trip(exchange, ask, body, deployment, revision, phases)
+        phases.mark("read")
+        await self._lead(trip, pulses=heard is not None)
+        if familiar is not None and exchange.status == HTTPStatus.OK:
+            exchange.leave(GatewayLane(familiar, exchange.line, self))
+
+    async def go_on(self, exchange: Exchange, passing: Passing) -> None:
+        """Raises Refusal if no answer began."""
+        waits_s = hold_s(exchange.head, stream=passing.ask.stream)
+        trip = Trip(
+            exchange=exchange,
+            ask=passing.ask,
+            body=passing.body,
+            deployment=passing.deployment,
+            revision=passing.revision,
+            region=self.deployments.region,
+            phases=passing.phases,
+            deadline=passing.deadline,
+            hold_until=min(passing.deadline - SLACK_S, passing.entered + waits_s),
+            request_id=passing.request_id,
+            spoke=passing.spoke,
+        )
+        await self._lead(trip, pulses=True, passing=passing)
+
+    async def _lead(self, trip: Trip, *, pulses: bool, passing: Passing | None = None) -> None:
+        """To its end, while its revision is leased, and, with `pulses`, with signs of life for an edge."""
+        trip.deployment.lease(trip.revision)
+        error = "client_gone"
+        try:
+            with self.pulse.follow(trip) if pulses else nullcontext():
+                await self._answer(trip, passing)
+            error = ""
+        except Refusal as refusal:
+            error = refusal.code
+            await trip.fail(refusal)
+        finally:
+            trip.deployment.release(trip.revision)
+            self.count(trip, trip.exchange.head.path, trip.exchange.status, error)
+
+    def count(self, trip: Trip | Passing, path: str, status: int, error: str) -> None:
+        """It is over, well if `error` is empty and `status` is none."""
+        figures, model, items = self._figures, trip.ask.model, trip.phases.items
+        if "first_byte" in items:
+            first_s = sum([ms for name, ms in items.items() if name != "stream"]) / 1000
+            figures.first_byte(str(trip.found), first_s)
+            if trip.ask.stream and status == HTTPStatus.OK:
+                figures.streamed(path, model, first_s)
+        if not error and status >= HTTPStatus.BAD_REQUEST:
+            error = str(status)
+        trip.deployment.count(trip.revision, failed=error in FAULTS)
+        figures.ended(path, model, trip.phases.total_ms() / 1000, error)
+
+    def find(self, ask: Ask, path: str) -> tuple[Deployment, Revision]:
+        """The model's deployment and the revision that answers. Raises Refusal 404, 400 or 503."""
+        deployment = self.deployments.find(ask.model)
+        if deployment is None:
+            text = f"{ask.model} is not in this region; push it, or name a model of /v1/models."
+            raise Refusal(404, "model_not_found", text, param="model")
+        if deployment.live is None:
+            raise _not_live(deployment)
+        facts = deployment.live.facts
+        refuse_misfit(ask, path, facts.kind, facts.context_tokens)
+        return deployment, deployment.live
+
+    def _trip(
+        self,
+        exchange: Exchange,
+        ask: Ask,
+        body: bytes,
+        deployment: Deployment,
+        revision: Revision,
+        phases: Phases,
+    ) -> Trip:
+        now = asyncio.get_running_loop().time()
+        deadline = now + deadline_s(exchange.head)
+        return Trip(
+            exchange=exchange,
+            ask=ask,
+            body=body,
+            deployment=deployment,
+            revision=revision,
+            region=self.deployments.region,
+            phases=phases,
+            deadline=deadline,
+            hold_until=min(deadline - SLACK_S, now + hold_s(exchange.head, stream=ask.stream)),
+            request_id=request_id(exchange.head),
+        )
+
+    def pick(self, head: RequestHead, revision: Revision) -> str | None:
+        """The node that answers."""
+        preferred = head.get(PREFER_REPLICA)
+        return pick.answering(revision.id, self.deployments.nodes, self.relay.inflight, preferred)
+
+    def _picked(self, trip: Trip) -> str | None:
+        address = self.pick(trip.exchange.head, trip.revision)
+        trip.phases.mark("pick")
+        if address is None:
+            trip.found = self.deployments.tier(trip.deployment)
+        return address
+
+    async def _answer(self, trip: Trip, passing: Passing | None) -> None:
+        """Twice at most: a node that did not start the request makes it wake once more, and be sent again.
+
+        `passing`: how it was sent already.
+        """
+        address = self._picked(trip) if passing is None else passing.address
+        sent = None if passing is None else passing.upstream
+        for _ in range(2):
+            if address is None:
+                address = await self._awake(trip)
+            trip.replica = pick.replica_id(address)
+            result = await self.relay.try_node(trip, address, sent)
+            sent = None
+            if result == "answered":
+                return
+            await self._doubt(trip, address, gone=result == "unreachable")
+            address = None
+        text = f"{trip.ask.model} left its worker again while it was asked for; try again."
+        raise Refusal(503, "model_not_ready", text, "server_error", retry_after_s=RETRY_S)
+
+    async def _awake(self, trip: Trip) -> str:
+        """Holds the request until its revision is resident; returns the node that has it."""
+        with self._seats.seat(len(trip.body)):
+            wake = self._wakes.wake(trip.deployment, trip.revision, "request")
+            trip.held = await wait_awake(wake, trip.hold_until, trip.say if trip.ask.stream else None)
+        trip.phases.mark("wake")
+        return trip.held.address
+
+    async def _doubt(self, trip: Trip, address: str, *, gone: bool) -> None:
+        """Our picture of a node was wrong: look again before the request is held."""
+        if gone:
+            self._watch.lost(address)
+        else:
+            await self._watch.refresh(address)
+        if trip.found is Tier.RESIDENT:
+            trip.found = self.deployments.tier(trip.deployment)
+
+
+def _refuse_other(head: RequestHead, revision: Revision) -> None:
+    """A stream is gone on with by the revision that began it, or not at all. Raises Refusal 409."""
+    if head.get(RESUME) == "go" and head.get(REVISION) != revision.id:
+        text = f"The stream was begun by another revision than {revision.id[:12]}, which is live here."
+        raise Refusal(409, "not_resident", text, "server_error")
+
+
+def _not_live(deployment: Deployment) -> Refusal:
+    fault = deployment.error
+    if fault is not None:
+        text = f"{deployment.model} was refused: {fault.message}. Next: {fault.next}"
+        return Refusal(404, "model_not_found", text, param="model")
+    text = f"{deployment.model} is on its way to this region ({deployment.state}); ask again shortly."
+    return Refusal(503, "model_not_ready", text, "server_error", retry_after_s=RETRY_S)

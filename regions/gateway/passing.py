@@ -1,0 +1,201 @@
+"""One request on a gateway's lane: leased, sent in one write, its answer passed on by one call, its books kept after.
+
+It passes an answer that is 200 and whole, and a stream of whole events in whole chunks, to its end and our receipt.
+Parts of events, errors, a node that is not what we thought and everything else are the ordinary way's, which goes on
+from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from typing import TYPE_CHECKING, Final
+
+from regions.gateway.trip import OWN, receipt_of
+from regions.map import DEADLINE_MS, REGION, REMOTE_BYTES, REPLICA, REQUEST_ID, REVISION, START, Tier
+from regions.nodes.pick import replica_id
+from wire import usual
+from wire.carry import BEGUN, EVENT_END, WHOLE, Carry
+from wire.exchange import PROCESSING
+from wire.framing import LAST_CHUNK
+from wire.lane import LATE_S
+from wire.timing import Phases
+
+if TYPE_CHECKING:
+    from regions.ask import Ask
+    from regions.deployments import Deployment
+    from regions.gateway.lane import GatewayLane
+    from weights_cache.revision import Revision
+    from wire.exchange import Exchange
+    from wire.upstream import Upstream
+
+OK: Final = 200
+_DROPPED: Final = usual.dropping(OWN - {START})  # what the node says of its start is passed on
+_START: Final = re.compile(rb"\n(?i:%b):" % START.encode())
+_SENT: Final = (
+    f"%b{REVISION}: %b\r\n{REQUEST_ID}: %b\r\n{DEADLINE_MS}: %d\r\ncontent-length: %d\r\n\r\n%b".encode()
+)
+
+
+class Passing(Carry):
+    """The lease, and what else it holds, are given back by `leave`; `deadline` and `entered` are loop time."""
+
+    found = Tier.RESIDENT
+    __slots__ = (
+        "address",
+        "ask",
+        "body",
+        "deadline",
+        "deployment",
+        "entered",
+        "lane",
+        "phases",
+        "request_id",
+        "revision",
+        "spoke",
+    )
+
+    def __init__(
+        self,
+        lane: GatewayLane,
+        ask: Ask,
+        body: bytes,
+        deployment: Deployment,
+        revision: Revision,
+        request_id: str,
+        started: float,
+        now: float,
+        deadline: float,
+    ) -> None:
+        super().__init__(lane.familiar.head, lane.line, started, now)
+        self.lane = lane
+        self.ask = ask
+        self.body = body
+        self.deployment = deployment
+        self.revision = revision
+        self.request_id = request_id
+        self.entered = now
+        self.deadline = deadline
+        self.phases = Phases("gateway", started=started)
+        self.spoke = False
+        self.address = ""
+
+    def send(self, address: str, upstream: Upstream, constant: bytes, left_s: float) -> None:
+        """The request's bytes, in one write."""
+        self.address, self.upstream, self.pool = address, upstream, self.lane.inference.relay.pools[address]
+        revision, number, body = self.revision.id.encode(), self.request_id.encode(), self.body
+        head = _SENT % (constant, revision, number, math.ceil(left_s * 1000), len(body), body)
+        upstream.lend(self)
+        upstream.begin("POST", head, whole=True)
+        inference = self.lane.inference
+        self.deployment.lease(self.revision)
+        inference.relay.enter((address, self.revision.id))
+        inference.pulse.join(self)
+
+    def pulse(self, comment: bytes) -> None:
+        """A sign of life, as an exchange would give it."""
+        self.say(b"%x\r\n%b\r\n" % (len(comment), comment) if self.streams else PROCESSING)
+
+    # lane.Passage -------------------------------------------------------------------------------------------
+
+    def check(self, now: float) -> None:
+        """Silence is the ordinary way's, and so is a deadline that comes near."""
+        if now - self.heard > LATE_S or now + LATE_S >= self.deadline:
+            self.hand_over()
+
+    def cancel(self) -> None:
+        """The client is gone."""
+        super().cancel()
+        self._count("client_gone")
+
+    # Carry --------------------------------------------------------------------------------------------------
+
+    async def go_on(self, exchange: Exchange) -> None:
+        """The ordinary way does; it takes a lease of its own before anybody else can run."""
+        self.leave()
+        await self.lane.inference.go_on(exchange, self)
+
+    def leave(self) -> None:
+        """Its lease, and its place in the figures of what is under way."""
+        inference = self.lane.inference
+        inference.pulse.leave(self)
+        inference.relay.leave((self.address, self.revision.id))
+        self.deployment.release(self.revision)
+
+    def hold(self, data: bytes) -> bool:
+        """The head is here, so the node has begun."""
+        self._begun()
+        return super().hold(data)
+
+    def whole(self, lines: bytes, told: dict[bytes, bytes], body: bytes) -> bool:
+        """Of any kind."""
+        self._begun()
+        self.phases.mark("stream")
+        said = [usual.timing(lines)] if b"server-timing" in told else []
+        timing = b", ".join([*said, self.phases.header().encode()])
+        self.say(WHOLE % (_DROPPED.sub(b"", lines), self._ours(lines, told), len(body), timing, body))
+        self.over()
+        self._count()
+        return True
+
+    def begin(self, lines: bytes, told: dict[bytes, bytes], data: bytes, start: int) -> bool:
+        """Whole events, and perhaps the end."""
+        end = _end_of_events(data, start)
+        if end < 0:
+            return False
+        self._begun()
+        self.held, self.streams = b"", True
+        head = BEGUN % (_DROPPED.sub(b"", lines), self._ours(lines, told), data[start:end])
+        self._pass_on(head, is_last=end < len(data))
+        return True
+
+    def more(self, data: bytes) -> bool:
+        """The same of what comes later."""
+        end = _end_of_events(data, 0)
+        if end < 0:
+            return False
+        self._pass_on(data[:end], is_last=end < len(data))
+        return True
+
+    # inside -------------------------------------------------------------------------------------------------
+
+    def _begun(self) -> None:
+        if "first_byte" not in self.phases.items:
+            self.phases.mark("first_byte")
+
+    def _pass_on(self, events: bytes, *, is_last: bool) -> None:
+        if is_last:
+            self.phases.mark("stream")
+            receipt = receipt_of(self.phases, self.lane.inference.deployments.region)
+            self.say(b"%b%x\r\n%b\r\n%b" % (events, len(receipt), receipt, LAST_CHUNK))
+            self.over()
+            self._count()
+            return
+        self.say(events)
+        self.spoke, self.heard = True, asyncio.get_running_loop().time()
+        if self.line.is_behind:
+            self.hand_over()
+
+    def _ours(self, lines: bytes, told: dict[bytes, bytes]) -> bytes:
+        """The lines that the gateway adds to any answer."""
+        date = "" if b"date" in told else f"date: {self.line.date()}\r\n"
+        start = "" if _START.search(lines) else f"{START}: {self.found}\r\n"
+        region, replica = self.lane.inference.deployments.region, replica_id(self.address)
+        ours = (
+            f"{date}{REQUEST_ID}: {self.request_id}\r\n{REGION}: {region}\r\n{REVISION}: {self.revision.id}\r\n"
+            f"{start}{REMOTE_BYTES}: 0\r\n{REPLICA}: {replica}\r\n"
+        )
+        return ours.encode()
+
+    def _count(self, error: str = "") -> None:
+        status = OK if not error or self.streams else 0
+        self.lane.inference.count(self, self.head.path, status, error)
+
+
+def _end_of_events(data: bytes, start: int) -> int:
+    """Where the whole chunks of whole events from `start` on end: with `data`, or before the last chunk; else -1."""
+    end = usual.whole_chunks(data, start)
+    if end > start and not data.endswith(EVENT_END, start, end):
+        return -1
+    return end if (end == len(data) and end > start) or data[end:] == LAST_CHUNK else -1

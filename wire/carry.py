@@ -1,0 +1,139 @@
+"""One request on a lane, as every hop carries it: its answer is passed on by the call that brought it, or handed over.
+
+What a hop makes of a whole answer and of events is its own (`edge/passing.py`, `regions/gateway/passing.py`).
+"""
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Final
+
+from wire import usual
+from wire.exchange import Disconnected, Exchange
+from wire.heads import RequestHead, ResponseHead
+from wire.lane import LaneLine
+
+if TYPE_CHECKING:
+    from wire.dial import Pool
+    from wire.upstream import Upstream
+
+MAX_HELD_BYTES: Final = 64 << 10  # of an answer that comes in parts; the handler takes larger ones
+EVENTS: Final = "text/event-stream"
+EVENT_END: Final = b"\n\n\r\n"  # of a chunk whose data ends a whole event
+WHOLE: Final = b"HTTP/1.1 200 OK\r%b\n%bcontent-length: %d\r\nserver-timing: %b\r\n\r\n%b"
+BEGUN: Final = b"HTTP/1.1 200 OK\r%b\n%btransfer-encoding: chunked\r\n\r\n%b"
+_EVENTS: Final = EVENTS.encode()
+_BEGUN_HEAD: Final = ResponseHead(200, (("content-type", EVENTS),), None, chunked=True, keep_alive=True)
+
+
+class Carry(ABC):
+    """See the file's docstring. It is `upstream.Taker` and `lane.Passage`.
+
+    Attributes:
+        head: the client's, but for what varies.
+        heard: loop time of what came last.
+        held: of an answer that cannot be passed on yet.
+        streams: the client has the head of a stream, and whole events.
+        upstream: the connection that it was sent on, of `pool`.
+    """
+
+    __slots__ = ("head", "heard", "held", "line", "pool", "started", "streams", "upstream")
+
+    def __init__(self, head: RequestHead, line: LaneLine, started: float, now: float) -> None:
+        self.head = head
+        self.line = line
+        self.started = started  # perf_counter seconds
+        self.heard = now
+        self.streams = False
+        self.held = b""
+        self.pool: Pool
+        self.upstream: Upstream
+
+    @abstractmethod
+    def whole(self, lines: bytes, told: dict[bytes, bytes], body: bytes) -> bool:
+        """Pass on a whole answer; False: it is the handler's."""
+
+    @abstractmethod
+    def begin(self, lines: bytes, told: dict[bytes, bytes], data: bytes, start: int) -> bool:
+        """Begin the client's answer with the events that came with the head; False: the handler does."""
+
+    @abstractmethod
+    def more(self, data: bytes) -> bool:
+        """Pass on events; False: the handler goes on."""
+
+    @abstractmethod
+    def leave(self) -> None:
+        """Give back what it holds."""
+
+    @abstractmethod
+    async def go_on(self, exchange: Exchange) -> None:
+        """(The handler) answer `exchange` from here on."""
+
+    # upstream.Taker -----------------------------------------------------------------------------------------
+
+    def take(self, data: bytes) -> bool:
+        """The answer's bytes, from their first to their last."""
+        passes = self.more(data) if self.streams else self._first(self.held + data)
+        if not passes:
+            self.hand_over()
+        return passes
+
+    def hand_over(self) -> None:
+        """The handler goes on with it."""
+        if self.streams:
+            self.upstream.go_on_chunked(_BEGUN_HEAD)
+        else:
+            self.upstream.take_back(whole=False)
+        if self.held:
+            self.upstream.data_received(self.held)
+        self.line.go_on(self, self.go_on)
+
+    # lane.Passage -------------------------------------------------------------------------------------------
+
+    def cancel(self) -> None:
+        """The client is gone: the upstream sees it at once."""
+        self.upstream.take_back(whole=False)
+        self.upstream.abort()
+        self.pool.forget(self.upstream)
+        self.leave()
+
+    @abstractmethod
+    def check(self, now: float) -> None:
+        """Silence is the handler's, and so is the deadline."""
+
+    # for hops -----------------------------------------------------------------------------------------------
+
+    def hold(self, data: bytes) -> bool:
+        """Wait for more of it, unless it is too much."""
+        if len(data) <= MAX_HELD_BYTES:
+            self.held = data
+        return self.held is data
+
+    def say(self, data: bytes) -> None:
+        """Bytes to the client. One that is gone has been said to us, or is at once, by `cancel`."""
+        try:
+            self.line.send(data)
+        except Disconnected:
+            return
+
+    def over(self) -> None:
+        """The answer is whole: its connection may serve another request, and the client's too."""
+        self.upstream.take_back(whole=True)
+        self.pool.keep(self.upstream)
+        self.leave()
+        self.line.passed()
+
+    # inside -------------------------------------------------------------------------------------------------
+
+    def _first(self, data: bytes) -> bool:
+        """All that came so far: a whole answer, the beginning of a stream, or something to hold."""
+        found = usual.read(data)
+        if found is None or not self.line.stays_open:  # the handler says that this is the last answer
+            return False
+        lines, told, start = found
+        length, num_here = usual.whole_length(told), len(data) - start
+        if length == num_here:
+            return self.whole(lines, told, data[start:])
+        if not told.get(b"content-type", b"").startswith(_EVENTS):
+            return length > num_here and self.hold(data)
+        if length >= 0:
+            return False
+        return self.begin(lines, told, data, start) if num_here else self.hold(data)
