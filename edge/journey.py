@@ -137,8 +137,12 @@ class Journey:
     def receipt(self, region: str | None) -> bytes:
         """The edge's last line of a stream."""
         replayed = [f"{each.region}({each.cause})" for each in self.setbacks]
-        extra = {"region": region, "request_id": self.request_id, "replayed": replayed}
-        return self.phases.comment(extra)
+        return receipt_of(self.phases, region, self.request_id, replayed)
+
+
+def receipt_of(phases: Phases, region: str | None, request_id: str, replayed: list[str]) -> bytes:
+    """The edge's last line of a stream."""
+    return phases.comment({"region": region, "request_id": request_id, "replayed": replayed})
 
 
 def said_of(head: RequestHead, admission: Admission) -> Headers:

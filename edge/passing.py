@@ -1,7 +1,8 @@
 """One request on an edge's lane: sent in one write, its answer passed on by one call, its books kept afterwards.
 
 It passes an answer that is 200 and whole, and a stream of whole events whose first is no error, chunk by chunk as it
-came. Its end, events with ids, errors, parts of events and everything else are the relay's, which goes on from there.
+came, to its end. Events with ids, errors, parts of events, an end that is none and everything else are the relay's,
+which goes on from there.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import os
 import time
 from typing import TYPE_CHECKING, Final
 
-from edge.journey import OWN
-from edge.sse import error_code, first_event
+from edge.journey import OWN, receipt_of
+from edge.sse import Ending, error_code, first_event
 from regions.health import Outcome
 from regions.map import ASK, DEADLINE_MS, REGION, REQUEST_ID, ROUTE
 from wire import usual
-from wire.carry import BEGUN, EVENT_END, WHOLE, Carry
+from wire.carry import BEGUN, WHOLE, Carry
 from wire.dialect import THEIR_REQUEST_ID
 from wire.lane import LATE_S
 from wire.timing import Phases
@@ -37,6 +38,7 @@ class Passing(Carry):
 
     __slots__ = (
         "_committed",
+        "_ending",
         "_read",
         "_routed",
         "ask",
@@ -74,6 +76,7 @@ class Passing(Carry):
         self.deadline = now + self.patience.total_s
         self.request_id = f"req_{os.urandom(16).hex()}"
         self.passed_on: bytes | None = None  # the last events that were sent, once some were
+        self._ending = Ending()
         self._read = read
         self._routed = self._committed = time.perf_counter()
 
@@ -120,18 +123,27 @@ class Passing(Carry):
 
     def begin(self, lines: bytes, told: dict[bytes, bytes], data: bytes, start: int) -> bool:
         """With its first event, unless there is none yet, or it may be replayed."""
-        event = first_event(usual.first_chunk(data, start))
-        if event is None or error_code(event) is not None or not _is_plain(data, start):
+        end = usual.end_of_events(data, start)
+        block = usual.unchunked(data, start, end)
+        event = first_event(block)
+        if (
+            event is None
+            or error_code(event) is not None
+            or not self._may_pass(block, is_last=end < len(data))
+        ):
             return False
         self._committed, self.held, self.streams = time.perf_counter(), b"", True
-        self._pass_on(data[start:], BEGUN % (_DROPPED.sub(b"", lines), self._ours(told), data[start:]))
+        said = BEGUN % (_DROPPED.sub(b"", lines), self._ours(told), data[start:end])
+        self._pass_on(block, said, is_last=end < len(data))
         return True
 
     def more(self, data: bytes) -> bool:
         """Whole events, chunk by chunk as they came."""
-        if not _is_plain(data, 0):
+        end = usual.end_of_events(data, 0)
+        block = usual.unchunked(data, 0, end)
+        if end < 0 or not self._may_pass(block, is_last=end < len(data)):
             return False
-        self._pass_on(data, data)
+        self._pass_on(block, data[:end], is_last=end < len(data))
         return True
 
     # inside -------------------------------------------------------------------------------------------------
@@ -146,13 +158,27 @@ class Passing(Carry):
         phases.go_on(self._committed)
         return phases
 
-    def _pass_on(self, events: bytes, said: bytes) -> None:
+    def _may_pass(self, block: bytes, *, is_last: bool) -> bool:
+        """Whether the client is to hear all of it, and its end is one."""
+        ending = self._ending
+        return b"\nid:" not in block and ending.pass_on(block) == block and (ending.is_good or not is_last)
+
+    def _pass_on(self, block: bytes, said: bytes, *, is_last: bool) -> None:
+        if is_last:
+            return self._end(said)
         self.say(said)
-        if self.passed_on is None or b"data:" in events:
-            self.passed_on = events
+        if self.passed_on is None or b"data:" in block:
+            self.passed_on = block
         self.heard = asyncio.get_running_loop().time()
         if self.line.is_behind:
             self.hand_over()
+        return None
+
+    def _end(self, said: bytes) -> None:
+        phases = self.phases()
+        phases.mark("stream")
+        self.reach.saw(Outcome.SUCCEEDED)
+        self.end(said, receipt_of(phases, self.reach.name, self.request_id, []))
 
     def _ours(self, told: dict[bytes, bytes]) -> bytes:
         """The lines that the edge adds to any answer."""
@@ -161,9 +187,3 @@ class Passing(Carry):
         their = f"{THEIR_REQUEST_ID}: {number}\r\n" if lane.has_own_name else ""
         ours = f"{date}{lane.says}{their}{REQUEST_ID}: {number}\r\n{REGION}: {self.reach.name}\r\n{ROUTE}: "
         return b"%b%b\r\n" % (ours.encode(), lane.terms(self.decision))
-
-
-def _is_plain(data: bytes, start: int) -> bool:
-    """Whether there are whole chunks of whole events from `start` on, of which none is the last or has an id."""
-    ends_whole = data.endswith(EVENT_END) and usual.whole_chunks(data, start) == len(data)
-    return ends_whole and b"[DONE]" not in data and b"\nid:" not in data

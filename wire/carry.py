@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from wire import usual
 from wire.exchange import Disconnected, Exchange
+from wire.framing import LAST_CHUNK
 from wire.heads import RequestHead, ResponseHead
 from wire.lane import LaneLine
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 MAX_HELD_BYTES: Final = 64 << 10  # of an answer that comes in parts; the handler takes larger ones
 EVENTS: Final = "text/event-stream"
-EVENT_END: Final = b"\n\n\r\n"  # of a chunk whose data ends a whole event
 WHOLE: Final = b"HTTP/1.1 200 OK\r%b\n%bcontent-length: %d\r\nserver-timing: %b\r\n\r\n%b"
 BEGUN: Final = b"HTTP/1.1 200 OK\r%b\n%btransfer-encoding: chunked\r\n\r\n%b"
 _EVENTS: Final = EVENTS.encode()
@@ -113,6 +113,11 @@ class Carry(ABC):
             self.line.send(data)
         except Disconnected:
             return
+
+    def end(self, events: bytes, receipt: bytes) -> None:
+        """The last events of a stream, our receipt, and the last chunk."""
+        self.say(b"%b%x\r\n%b\r\n%b" % (events, len(receipt), receipt, LAST_CHUNK))
+        self.over()
 
     def over(self) -> None:
         """The answer is whole: its connection may serve another request, and the client's too."""

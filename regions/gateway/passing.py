@@ -16,9 +16,8 @@ from regions.gateway.trip import OWN, receipt_of
 from regions.map import DEADLINE_MS, REGION, REMOTE_BYTES, REPLICA, REQUEST_ID, REVISION, START, Tier
 from regions.nodes.pick import replica_id
 from wire import usual
-from wire.carry import BEGUN, EVENT_END, WHOLE, Carry
+from wire.carry import BEGUN, WHOLE, Carry
 from wire.exchange import PROCESSING
-from wire.framing import LAST_CHUNK
 from wire.lane import LATE_S
 from wire.timing import Phases
 
@@ -141,7 +140,7 @@ class Passing(Carry):
 
     def begin(self, lines: bytes, told: dict[bytes, bytes], data: bytes, start: int) -> bool:
         """Whole events, and perhaps the end."""
-        end = _end_of_events(data, start)
+        end = usual.end_of_events(data, start)
         if end < 0:
             return False
         self._begun()
@@ -152,7 +151,7 @@ class Passing(Carry):
 
     def more(self, data: bytes) -> bool:
         """The same of what comes later."""
-        end = _end_of_events(data, 0)
+        end = usual.end_of_events(data, 0)
         if end < 0:
             return False
         self._pass_on(data[:end], is_last=end < len(data))
@@ -167,9 +166,7 @@ class Passing(Carry):
     def _pass_on(self, events: bytes, *, is_last: bool) -> None:
         if is_last:
             self.phases.mark("stream")
-            receipt = receipt_of(self.phases, self.lane.inference.deployments.region)
-            self.say(b"%b%x\r\n%b\r\n%b" % (events, len(receipt), receipt, LAST_CHUNK))
-            self.over()
+            self.end(events, receipt_of(self.phases, self.lane.inference.deployments.region))
             self._count()
             return
         self.say(events)
@@ -191,11 +188,3 @@ class Passing(Carry):
     def _count(self, error: str = "") -> None:
         status = OK if not error or self.streams else 0
         self.lane.inference.count(self, self.head.path, status, error)
-
-
-def _end_of_events(data: bytes, start: int) -> int:
-    """Where the whole chunks of whole events from `start` on end: with `data`, or before the last chunk; else -1."""
-    end = usual.whole_chunks(data, start)
-    if end > start and not data.endswith(EVENT_END, start, end):
-        return -1
-    return end if (end == len(data) and end > start) or data[end:] == LAST_CHUNK else -1

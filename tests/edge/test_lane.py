@@ -106,7 +106,10 @@ async def test_a_stream_passes_as_it_came(world, passages):
 
     assert (status, headers["x-nearfield-region"]) == (200, near.name)
     assert body.startswith(b"".join([*parts, DONE, RECEIPT]))
-    assert parse_receipt(events(body)[-1])["hop"] == "edge"
+    receipt = parse_receipt(events(body)[-1])
+    assert (receipt["hop"], receipt["region"], receipt["replayed"]) == ("edge", near.name, [])
+    assert receipt["phases"].keys() == {"read", "route", "first_byte", "stream"}
+    assert [each.num_handed for each in passages] == [0]
     assert (await edge.ask(PATH, STREAM_BODY))[2].startswith(
         parts[0]
     )  # both connections are good for another
@@ -147,6 +150,30 @@ async def test_a_stream_that_breaks_ends_in_one_error(world, passages):
     assert parse_receipt(receipt)["region"] == near.name
     assert far.requests == []
     assert [each.num_handed for each in passages] == [1]
+
+
+@pytest.mark.parametrize(
+    ("parts", "is_whole"),
+    [
+        ([EVENT + DONE + RECEIPT], True),
+        ([EVENT, b'event: message_stop\ndata: {"type": "message_stop"}\n\n'], True),
+        ([EVENT, DONE + RECEIPT, RECEIPT], True),
+        ([EVENT, DONE + EVENT], None),
+        ([EVENT, EVENT], False),
+        ([EVENT], False),
+        ([b"id: 1\n" + EVENT, b"id: 1\n" + EVENT, DONE], None),
+    ],
+)
+async def test_an_end_passes_that_says_it_is_one(world, passages, parts, is_whole):
+    """The same as the relay's on a connection that has no lane, whoever says it."""
+    edge, _, _ = await on_lane(world, streams(*parts))
+    _, _, short = await edge.ask(PATH, STREAM_BODY)
+    edge.pools[""].abort()
+    _, _, long = await edge.ask(PATH, STREAM_BODY)
+
+    assert events(short)[:-1] == events(long)[:-1]
+    assert (b"upstream_failed" in short) is (is_whole is False)
+    assert [each.num_handed for each in passages] == [0 if is_whole else 1]
 
 
 async def test_silence_is_handed_over(world, passages, monkeypatch):

@@ -71,10 +71,42 @@ def test_whole_chunks_end_where_the_reader_says(cut):
     assert stop == 23 + (10 if cut >= 10 else 0)
 
 
-def test_the_first_chunk_is_what_is_here_of_it():
-    assert usual.first_chunk(b"xx5\r\nhel", 2) == b"hel"
-    assert usual.first_chunk(b"5\r\nhello\r\n3\r\nabc\r\n", 0) == b"hello"
-    assert usual.first_chunk(b"hello", 0) == b""
+def chunks(*events):
+    return b"".join([b"%x\r\n%b\r\n" % (len(each), each) for each in events])
+
+
+ONE, TWO = b"data: 1\n\n", b": a comment\n\ndata: 2\n\n"
+
+
+@pytest.mark.parametrize("last", [b"", b"0\r\n\r\n"])
+@pytest.mark.parametrize("events", [(ONE,), (ONE, TWO), (b"data: ", b"1\n\n")])
+def test_whole_events_end_with_what_is_here_or_before_the_last_chunk(events, last):
+    data = b"xx" + chunks(*events)
+    assert usual.end_of_events(data + last, 2) == len(data)
+    assert usual.unchunked(data + last, 2, len(data)) == b"".join(events)
+
+
+def test_nothing_but_the_last_chunk_is_an_end_too():
+    assert (usual.end_of_events(b"0\r\n\r\n", 0), usual.unchunked(b"0\r\n\r\n", 0, 0)) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        chunks(ONE)[:-1],
+        chunks(ONE) + b"5\r\nda",
+        chunks(ONE, b"data: "),
+        chunks(ONE) + b"0\r\n",
+        chunks(ONE) + b"0\r\n\r\nx",
+        chunks(ONE) + b"0;x\r\n\r\n",
+        b"9;x\r\n" + ONE + b"\r\n",
+        chunks(b"data: 1\r\n\r\n"),
+        ONE,
+    ],
+)
+def test_parts_of_events_and_odd_chunks_have_no_end(data):
+    assert usual.end_of_events(data, 0) == -1
 
 
 def test_a_reader_that_goes_on_has_the_rest_of_the_body():
