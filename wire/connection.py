@@ -448,10 +448,7 @@ class Connection(asyncio.Protocol):
         """Close once the peer has what is queued; it has as long as for any write."""
         is_sent = not self._transport.get_write_buffer_size()
         self._deadline = self._loop.time() + (FAREWELL_S if is_sent else self._limits.write_stall_s)
-        if (
-            not self._transport.is_closing()
-        ):  # asyncio's TLS transport cannot be aborted once it was closed twice
-            self._transport.close()
+        self._transport.close()
 
     def _read_on(self) -> None:
         if not self._reading and not self._transport.is_closing():

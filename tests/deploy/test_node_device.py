@@ -54,7 +54,11 @@ def test_a_mistake_is_named_with_the_next_step(text, lines, words):
 
 def test_the_node_is_started_with_what_is_written(text, monkeypatch):
     seen = []
-    monkeypatch.setattr("inference.node.run", lambda settings, ready, stop: seen.append(settings))
+
+    async def ran(settings, ready, stop):
+        seen.append(settings)
+
+    monkeypatch.setattr("inference.node.run", ran)
     config = told(text, 'device = "cuda:0"\nnum_spares = 2')
-    roles.runner(config, "node", next(iter(config.nodes)))(print, asyncio.Event())
+    asyncio.run(roles.runner(config, "node", next(iter(config.nodes)))(print, asyncio.Event()))
     assert [(settings.device, settings.num_spares) for settings in seen] == [("cuda:0", 2)]

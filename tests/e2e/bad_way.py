@@ -96,7 +96,7 @@ class BadWay:
                 threading.Thread(target=self._serve, args=(near,), daemon=True).start()
 
     def _serve(self, near: socket.socket) -> None:
-        with near, socket.create_connection(self.target) as far:
+        with near, suppress(ConnectionRefusedError), socket.create_connection(self.target) as far:
             back = threading.Thread(target=_pump, args=(far, near), daemon=True)
             back.start()
             with suppress(OSError):

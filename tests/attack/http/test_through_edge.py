@@ -128,6 +128,8 @@ HEADERS_OF_THE_EDGE = {
     "accept",
     "x-request-id",
     "x-nearfield-tenant",
+    "x-nearfield-key",
+    "x-nearfield-attempt",
     "x-nearfield-ask",
     "x-nearfield-deadline-ms",
     "content-length",
