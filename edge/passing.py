@@ -81,13 +81,16 @@ class Passing(Carry):
         self._routed = self._committed = time.perf_counter()
 
     def send(self, upstream: Upstream, constant: bytes) -> None:
-        """The request's bytes, in one write; then what nobody waits for."""
+        """The request's bytes, in one write; what nobody waits for in the loop's next turn: uvloop writes between."""
         self.upstream = upstream
         ask, body, most_ms = self.ask.header().encode(), self.body, self.patience.total_s * 1000
         head = constant + _SENT % (self.request_id.encode(), ask, most_ms, len(body), body)
         upstream.lend(self)
         upstream.begin("POST", head, whole=True)
-        self.lane.door.wake_near(self.decision, self.ask.model, self.heard)
+        asyncio.get_running_loop().call_soon(self._meanwhile)
+
+    def _meanwhile(self) -> None:
+        self.lane.door.wake_near(self.decision, self.ask.model, self.entered)
         self.lane.terms(self.decision)
 
     # lane.Passage -------------------------------------------------------------------------------------------

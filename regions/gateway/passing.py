@@ -135,7 +135,7 @@ class Passing(Carry):
         timing = b", ".join([*said, self.phases.header().encode()])
         self.say(WHOLE % (_DROPPED.sub(b"", lines), self._ours(lines, told), len(body), timing, body))
         self.over()
-        self._count()
+        self._count_soon()
         return True
 
     def begin(self, lines: bytes, told: dict[bytes, bytes], data: bytes, start: int) -> bool:
@@ -167,7 +167,7 @@ class Passing(Carry):
         if is_last:
             self.phases.mark("stream")
             self.end(events, receipt_of(self.phases, self.lane.inference.deployments.region))
-            self._count()
+            self._count_soon()
             return
         self.say(events)
         self.spoke, self.heard = True, asyncio.get_running_loop().time()
@@ -184,6 +184,10 @@ class Passing(Carry):
             f"{start}{REMOTE_BYTES}: 0\r\n{REPLICA}: {replica}\r\n"
         )
         return ours.encode()
+
+    def _count_soon(self) -> None:
+        """In the loop's next turn: uvloop writes what was said between this one and that."""
+        asyncio.get_running_loop().call_soon(self._count)
 
     def _count(self, error: str = "") -> None:
         status = OK if not error or self.streams else 0
