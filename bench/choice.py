@@ -14,9 +14,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from bench.rows import Row, compare
-from edge.feed import Feed
-from edge.holdoff import Holdoffs
-from edge.route import NOBODY, Asker, Chooser
+from edge.choice.route import NOBODY, Asker, Chooser
+from edge.relay.holdoff import Holdoffs
+from edge.rows.feed import Feed
 from regions.ask import Ask
 from regions.health import HEALTHY, RegionHealth
 from regions.map import ModelRow, RegionRow, RolloutState, Rules, Tier
@@ -24,7 +24,7 @@ from regions.rows import Heard, Signers, Snapshot
 from wire.heads import RequestHead
 
 if TYPE_CHECKING:
-    from edge.reach import Reach
+    from edge.reach.region import Reach
 
 TARGET_US = 50.0  # the issue's, for 100 regions and 10,000 models
 NUM_ASKED = 400  # choices a round

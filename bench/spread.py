@@ -14,8 +14,8 @@ from pathlib import Path
 from time import perf_counter
 
 from bench.rows import Row, compare, quantile
-from edge.feed import Feed
-from edge.reach import Reach
+from edge.reach.region import Reach
+from edge.rows.feed import Feed
 from regions.deployments import Deployments
 from regions.gateway.front import Gateway
 from regions.gateway.publish import Publisher

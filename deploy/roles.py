@@ -256,7 +256,7 @@ def store_socket(config: Config, node: NodeEntry) -> Path | None:
 
 
 def _edge(config: Config, name: str | None) -> Runner:
-    from edge.patience import Patience  # noqa: PLC0415
+    from edge.relay.patience import Patience  # noqa: PLC0415
     from edge.run import EdgeSettings, run  # noqa: PLC0415
 
     edge, entry = pick(config.edges, name, "edge")

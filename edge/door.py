@@ -7,11 +7,12 @@ import json
 import os
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from edge import models, resume
-from edge.admit import USERS, Action, Admission, Admissions, Routes
-from edge.journey import Journey
-from edge.lane import EdgeLane, Judged
-from edge.route import Asker, unknown_model
+from edge import models
+from edge.admission.admit import USERS, Action, Admission, Admissions, Routes
+from edge.choice.route import Asker, unknown_model
+from edge.relay import resume
+from edge.relay.journey import Journey
+from edge.relay.lane import EdgeLane, Judged
 from regions.ask import MAX_BODY_BYTES, read_ask
 from regions.map import REGION, REQUEST_ID, RESUME
 from wire.dialect import error_body, id_headers
@@ -22,16 +23,16 @@ from wire.timing import Phases
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edge.budget import Budgets
-    from edge.feed import Feed
+    from edge.admission.quota import Quotas, Use
+    from edge.admission.rate import Buckets
+    from edge.admission.room import Room
+    from edge.choice.route import Chooser, Decision
     from edge.orders import Orders
-    from edge.passing import Passing
-    from edge.patience import Patiences
-    from edge.quota import Quotas, Use
-    from edge.rate import Buckets
-    from edge.relay import Relay
-    from edge.room import Room
-    from edge.route import Chooser, Decision
+    from edge.relay.budget import Budgets
+    from edge.relay.passing import Passing
+    from edge.relay.patience import Patiences
+    from edge.relay.relay import Relay
+    from edge.rows.feed import Feed
     from regions.ask import Ask
     from wire.exchange import Exchange
     from wire.http1 import Headers, RequestHead

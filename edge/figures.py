@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from wire.metrics import one
 
 if TYPE_CHECKING:
-    from edge.room import Room
-    from edge.setback import Setback
+    from edge.admission.room import Room
+    from edge.relay.setback import Setback
     from wire.metrics import Metrics
 
 

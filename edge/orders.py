@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edge.certificates import Certificates
-    from edge.feed import Feed
-    from edge.reach import Reach
+    from edge.reach.region import Reach
+    from edge.rows.feed import Feed
     from regions.rows import Heard
     from wire.exchange import Exchange
     from wire.http1 import Headers

@@ -8,25 +8,25 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from edge.admit import OPERATORS, USERS, Routes
-from edge.budget import Budgets
+from edge.admission.admit import OPERATORS, USERS, Routes
+from edge.admission.quota import Quotas
+from edge.admission.rate import BURST, RATE_PER_S, Buckets
+from edge.admission.room import MAX_BYTES, MAX_REQUESTS, Room
 from edge.certificates import Certificates, Pair
+from edge.choice.route import Chooser
 from edge.dns.voice import Voice, VoiceSettings
 from edge.door import Bounds, Door
-from edge.feed import Feed
 from edge.figures import EdgeFigures
-from edge.holdoff import Holdoffs
 from edge.orders import Orders
-from edge.patience import Patience, Patiences
-from edge.quota import Quotas
-from edge.rate import BURST, RATE_PER_S, Buckets
-from edge.reach import Reach
-from edge.relay import Relay
-from edge.room import MAX_BYTES, MAX_REQUESTS, Room
-from edge.route import Chooser
+from edge.reach.region import Reach
+from edge.relay.budget import Budgets
+from edge.relay.holdoff import Holdoffs
+from edge.relay.patience import Patience, Patiences
+from edge.relay.relay import Relay
+from edge.rows.feed import Feed
+from edge.rows.trial import TrialReporter
 from edge.s3 import LIMITS as S3_LIMITS
 from edge.s3 import S3Door
-from edge.trial import TrialReporter
 from regions.map import POP
 from regions.rows import Signers
 from wire.dial import split_address

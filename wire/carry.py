@@ -1,6 +1,6 @@
 """One request on a lane, as every hop carries it: its answer is passed on by the call that brought it, or handed over.
 
-What a hop makes of a whole answer and of events is its own (`edge/passing.py`, `regions/gateway/passing.py`).
+What a hop makes of a whole answer and of events is its own (`edge/relay/passing.py`, `regions/gateway/passing.py`).
 """
 
 from abc import ABC, abstractmethod

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.budget import LEAST_PER_S, SHARE, WINDOW_S, Budget, Budgets
-from edge.holdoff import MAX_WAIT_S, Holdoffs
-from edge.patience import Patience, Patiences
-from edge.room import Room
-from edge.sse import Ending
+from edge.admission.room import Room
+from edge.relay.budget import LEAST_PER_S, SHARE, WINDOW_S, Budget, Budgets
+from edge.relay.holdoff import MAX_WAIT_S, Holdoffs
+from edge.relay.patience import Patience, Patiences
+from edge.relay.sse import Ending
 from regions.ask import Ask
 from tests.edge.faults import scripts
 from tests.edge.world import ADMIN, MODEL, hangs
@@ -218,7 +218,7 @@ async def test_edge_counts_what_went_wrong_and_nothing_else(world):
 
 
 async def test_edge_whose_budget_is_spent_says_so_and_asks_nobody_else(world, monkeypatch):
-    monkeypatch.setattr("edge.budget.LEAST_PER_S", 1e-3)
+    monkeypatch.setattr("edge.relay.budget.LEAST_PER_S", 1e-3)
     edge = await world()
     for region in edge.regions.values():
         region.script = scripts.reset_before_head

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from edge.detour import BLIND_S, Detours, is_unreached, passed_on
-from edge.setback import Setback
+from edge.reach.detour import BLIND_S, Detours, is_unreached, passed_on
+from edge.relay.setback import Setback
 from regions.map import FOR
 from tests.edge.world import BODY, STREAM_BODY, answers, refuses, served, streams
 

@@ -2,7 +2,7 @@
 
 import random
 
-from edge.distance import MOVED_AFTER, Distance
+from edge.reach.distance import MOVED_AFTER, Distance
 
 
 def far(distance, *rtts):

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from edge.admit import OPERATORS, USERS
+from edge.admission.admit import OPERATORS, USERS
 from regions.ask import ASKED
 from regions.map import Tier
 from tests.edge.world import (

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from edge.feed import FILE, Feed, LineCut
+from edge.rows.feed import FILE, Feed, LineCut
 from regions.map import MAX_ROW_BYTES, KeyGrant
 from regions.rows import NEVER, RowRefused, Signers, public_bytes
 from tests.edge.world import BODY, MODEL, POLICY_KEYS, FakeRegion, code, free_port, served
@@ -168,7 +168,7 @@ async def test_a_region_cannot_grant_keys(world):
 
 
 async def test_a_silent_row_stream_is_asked_for_again(world, monkeypatch):
-    monkeypatch.setattr("edge.feed.SILENCE_S", 0.2)
+    monkeypatch.setattr("edge.rows.feed.SILENCE_S", 0.2)
     edge = await world(names=("iad",))
     region, streams, again = edge.regions["iad"], 0, asyncio.Event()
     rows = region._rows

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from edge.hedge import BURST, LEAST_DELAY_S, LEAST_SEEN, TENTH, Hedge, first_of
-from edge.reach import Reach
+from edge.reach.hedge import BURST, LEAST_DELAY_S, LEAST_SEEN, TENTH, Hedge, first_of
+from edge.reach.region import Reach
 from tests.wire.test_dial import upstream
 
 

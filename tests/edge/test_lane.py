@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from edge import lane, passing
+from edge.relay import lane, passing
 from tests.edge.test_replay import DONE, ERROR, EVENT, events, two
 from tests.edge.world import (
     BODY,

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from edge import quota as quota_module
-from edge.quota import Bucket, OverQuota, Quotas, _span
+from edge.admission import quota as quota_module
+from edge.admission.quota import Bucket, OverQuota, Quotas, _span
 from regions.ask import UNSAID_TOKENS, Ask, read_ask
 from regions.map import KeyGrant, Quota
 from tests.edge.world import MODEL, OTHER, POLICY_KEYS, STREAM_BODY, USER, code, streams, whole

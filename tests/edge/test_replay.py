@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from edge import reach
-from edge.patience import Patience
+from edge.reach import region as reach
+from edge.relay.patience import Patience
 from tests.edge.world import (
     MODEL,
     STREAM_BODY,

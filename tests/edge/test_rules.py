@@ -7,11 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from edge.feed import Feed
-from edge.holdoff import Holdoffs
-from edge.prefer import MAX_CHARS, where
-from edge.prefixes import CUTS, KEPT_S, Prefixes, marks
-from edge.route import Asker, Chooser
+from edge.choice.prefer import MAX_CHARS, where
+from edge.choice.prefixes import CUTS, KEPT_S, Prefixes, marks
+from edge.choice.route import Asker, Chooser
+from edge.relay.holdoff import Holdoffs
+from edge.rows.feed import Feed
 from regions.ask import Ask
 from regions.health import HEALTHY
 from regions.map import Rules, Tier, Trial
@@ -236,8 +236,8 @@ async def test_a_frozen_map_takes_nothing_over_a_restart_until_it_is_thawed(worl
 
 
 async def test_rows_that_are_overdue_are_said_once_and_when_they_come_again(world, monkeypatch, caplog):
-    monkeypatch.setattr("edge.feed.WATCH_S", 0.02)
-    monkeypatch.setattr("edge.feed.ROW_STALE_S", 0.3)
+    monkeypatch.setattr("edge.rows.feed.WATCH_S", 0.02)
+    monkeypatch.setattr("edge.rows.feed.ROW_STALE_S", 0.3)
     caplog.set_level("INFO", "nearfield.edge")
     await world(names=("iad",))  # rows come each second
     async with asyncio.timeout(60):
@@ -247,7 +247,7 @@ async def test_rows_that_are_overdue_are_said_once_and_when_they_come_again(worl
 
 
 async def test_a_canary_edge_follows_rules_on_trial_and_reports_how_they_fare(world, monkeypatch):
-    monkeypatch.setattr("edge.trial.PERIOD_S", 0.02)
+    monkeypatch.setattr("edge.rows.trial.PERIOD_S", 0.02)
     edge = await world()
     home = edge.regions["iad"]
 

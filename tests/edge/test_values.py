@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.admit import OPERATORS, USERS, Action, Admissions, Route, admit
-from edge.rate import Buckets
-from edge.setback import of_answer, of_error, of_refusal, retry_headers
-from edge.sse import error_code, first_event
+from edge.admission.admit import OPERATORS, USERS, Action, Admissions, Route, admit
+from edge.admission.rate import Buckets
+from edge.relay.setback import of_answer, of_error, of_refusal, retry_headers
+from edge.relay.sse import error_code, first_event
 from regions.ask import MAX_OBJECTS, Ask, read_ask, said
 from regions.map import KeyGrant, PolicyRow
 from wire.dial import DialError
@@ -142,10 +142,10 @@ def test_a_remembered_key_ends_too(monkeypatch):
         1, 1, {hashlib.sha256(b"k").hexdigest(): KeyGrant("t", frozenset({"infer"}), expires_s=1000)}
     )
     admissions, asked = Admissions(), head("POST", "/v1/completions", authorization="Bearer k")
-    monkeypatch.setattr("edge.admit.time.time", lambda: 999.0)
+    monkeypatch.setattr("edge.admission.admit.time.time", lambda: 999.0)
     for _ in range(2):
         assert admissions.admit(asked, policy).grant.tenant == "t"
-    monkeypatch.setattr("edge.admit.time.time", lambda: 1000.0)
+    monkeypatch.setattr("edge.admission.admit.time.time", lambda: 1000.0)
     with pytest.raises(Refusal, match="ended"):
         admissions.admit(asked, policy)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from edge.resume import Resumption
+from edge.relay.resume import Resumption
 from inference.api.resume import FIELD, GO, HEADER, WATCH
 from tests.inference.fake_engine import ANSWER, VOCABULARY, Script, running_node
 from tests.inference.test_node_serving import HI, load, post

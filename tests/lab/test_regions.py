@@ -11,7 +11,7 @@ import pytest
 
 from deploy import secrets
 from deploy.hops import Hops
-from edge.budget import LEAST_PER_S, SHARE
+from edge.relay.budget import LEAST_PER_S, SHARE
 from tests.evidence import IS_WHOLE, count
 from tests.lab.clients import Stream, body, headers, load, reply, stream
 from tests.lab.conftest import quantile

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from edge.trial import harm
+from edge.rows.trial import harm
 from regions.map import Canary, PolicyRow, Rules, Tier, Trial
 from regions.places import regions_of, resident
 from regions.rollout.trial import SILENT_S, Report, judged

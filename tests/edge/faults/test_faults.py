@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from edge.patience import Patience
+from edge.relay.patience import Patience
 from regions.map import ASK
 from tests.edge.faults import scripts
 from tests.edge.world import MODEL

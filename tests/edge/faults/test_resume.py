@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from edge.patience import Patience
-from edge.resume import GroupLostError, Resumption
+from edge.relay.patience import Patience
+from edge.relay.resume import GroupLostError, Resumption
 from tests.edge.faults import scripts
 from tests.edge.faults.test_faults import QUESTION, judged_stream
 from tests.edge.test_bounds import metrics

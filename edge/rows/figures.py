@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from wire.metrics import one
 
 if TYPE_CHECKING:
-    from edge.feed import Feed
+    from edge.rows.feed import Feed
     from wire.metrics import Metrics, Reading
 
 

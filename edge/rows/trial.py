@@ -11,8 +11,8 @@ from regions.places import resident
 from wire.dial import DialError
 
 if TYPE_CHECKING:
-    from edge.feed import Feed
-    from edge.reach import Reach
+    from edge.reach.region import Reach
+    from edge.rows.feed import Feed
     from regions.map import Rules
     from regions.rows import Snapshot
     from wire.http1 import Headers

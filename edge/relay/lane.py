@@ -3,7 +3,7 @@
 What `Door` decides is decided by the door's own functions here too: the policy in force must be the very one that
 admitted the head, the key's end and rate are looked at, the edge's room is taken, the body is read strictly, and
 regions are ranked. What is left out is the task, and every second look at a head. The request's own part is in
-`edge/passing.py`; `wire/lane.py` has the rules.
+`edge/relay/passing.py`; `wire/lane.py` has the rules.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from edge.passing import Passing
+from edge.relay.passing import Passing
 from regions.ask import MAX_BODY_BYTES
 from regions.health import Outcome
 from wire.dialect import is_anthropic
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
-    from edge.admit import Admission
+    from edge.admission.admit import Admission
+    from edge.choice.route import Decision
     from edge.door import Door
-    from edge.reach import Reach
-    from edge.route import Decision
+    from edge.reach.region import Reach
     from regions.choose import Choice
     from regions.map import PolicyRow
     from wire.lane import Familiar, LaneLine

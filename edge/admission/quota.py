@@ -13,7 +13,7 @@ import math
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Final
 
-from edge.rate import MAX_KEYS
+from edge.admission.rate import MAX_KEYS
 from regions.map import TOKENS
 from wire.flow import in_task
 from wire.refusal import Refusal

@@ -12,8 +12,8 @@ import os
 import time
 from typing import TYPE_CHECKING, Final
 
-from edge.journey import OWN, receipt_of
-from edge.sse import Ending, error_code, first_event
+from edge.relay.journey import OWN, receipt_of
+from edge.relay.sse import Ending, error_code, first_event
 from regions.health import Outcome
 from regions.map import ASK, DEADLINE_MS, REGION, REQUEST_ID, ROUTE
 from wire import usual
@@ -23,8 +23,8 @@ from wire.lane import LATE_S
 from wire.timing import Phases
 
 if TYPE_CHECKING:
-    from edge.lane import EdgeLane
-    from edge.route import Decision
+    from edge.choice.route import Decision
+    from edge.relay.lane import EdgeLane
     from regions.ask import Ask
     from wire.exchange import Exchange
     from wire.upstream import Upstream

@@ -25,14 +25,14 @@ from wire.dialect import id_headers
 from wire.http1 import without_hop_headers
 
 if TYPE_CHECKING:
-    from edge.admit import Admission
-    from edge.budget import Budget
-    from edge.patience import Patience
-    from edge.quota import Use
-    from edge.resume import Resumption
-    from edge.room import Room
-    from edge.route import Decision
-    from edge.setback import Setback
+    from edge.admission.admit import Admission
+    from edge.admission.quota import Use
+    from edge.admission.room import Room
+    from edge.choice.route import Decision
+    from edge.relay.budget import Budget
+    from edge.relay.patience import Patience
+    from edge.relay.resume import Resumption
+    from edge.relay.setback import Setback
     from regions.ask import Ask
     from wire.exchange import Exchange
     from wire.http1 import Headers, RequestHead

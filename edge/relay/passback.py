@@ -8,16 +8,16 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from edge import setback
-from edge.setback import REPLAYABLE
-from edge.sse import CONTENT_TYPE
-from edge.stream import Stream, end_with
+from edge.relay import setback
+from edge.relay.setback import REPLAYABLE
+from edge.relay.sse import CONTENT_TYPE
+from edge.relay.stream import Stream, end_with
 from wire.dial import DialError
 from wire.dialect import translated
 
 if TYPE_CHECKING:
-    from edge.journey import Journey
-    from edge.setback import Setback
+    from edge.relay.journey import Journey
+    from edge.relay.setback import Setback
     from wire.dial import Answer
     from wire.http1 import ResponseHead
 

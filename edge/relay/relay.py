@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge import setback
-from edge.detour import Detours, is_unreached, passed_on
-from edge.journey import MAX_REPLAYS, said_of
-from edge.passback import pass_back
-from edge.stream import end_with
+from edge.reach.detour import Detours, is_unreached, passed_on
+from edge.relay import setback
+from edge.relay.journey import MAX_REPLAYS, said_of
+from edge.relay.passback import pass_back
+from edge.relay.stream import end_with
 from regions.health import Outcome
 from regions.map import ATTEMPT
 from wire.dial import DialError
@@ -27,12 +27,12 @@ from wire.refusal import Refusal
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from edge.admit import Admission
+    from edge.admission.admit import Admission
     from edge.figures import EdgeFigures
-    from edge.holdoff import Holdoffs
-    from edge.journey import Journey
-    from edge.reach import Reach
-    from edge.setback import Setback
+    from edge.reach.region import Reach
+    from edge.relay.holdoff import Holdoffs
+    from edge.relay.journey import Journey
+    from edge.relay.setback import Setback
     from wire.http1 import Headers, RequestHead
     from wire.upstream import Upstream
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge import setback
-from edge.resume import GroupLostError
-from edge.setback import REPLAYABLE_CODES
-from edge.sse import Ending, error_code, first_event, last_event
+from edge.relay import setback
+from edge.relay.resume import GroupLostError
+from edge.relay.setback import REPLAYABLE_CODES
+from edge.relay.sse import Ending, error_code, first_event, last_event
 from regions.map import REVISION
 from wire.dial import DialError
 from wire.dialect import error_event
@@ -15,8 +15,8 @@ from wire.eventcut import EventCut
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
-    from edge.journey import Journey
-    from edge.setback import Setback
+    from edge.relay.journey import Journey
+    from edge.relay.setback import Setback
     from wire.dial import Answer
 
 

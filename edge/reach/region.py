@@ -12,8 +12,8 @@ import math
 import time
 from typing import TYPE_CHECKING, Final
 
-from edge.distance import Distance
-from edge.hedge import Hedge, first_of
+from edge.reach.distance import Distance
+from edge.reach.hedge import Hedge, first_of
 from regions.health import HEALTHY, Breaker, Outcome, RegionHealth, after
 from wire.dial import DialError, Pool
 from wire.tls import hop_name

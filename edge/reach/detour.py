@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edge.reach import Reach
-    from edge.setback import Setback
+    from edge.reach.region import Reach
+    from edge.relay.setback import Setback
 
 UNREACHED: Final = frozenset({"connect", "send", "head"})  # how far a request came that no region answered
 UNAVAILABLE: Final = "region_unavailable"  # the word of a gateway that cannot reach the region either

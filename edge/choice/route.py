@@ -6,9 +6,9 @@ import random
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from edge import prefer
-from edge.prefixes import LEAST_TOKENS, NOWHERE, Prefixes, marks
-from edge.serving import Serving
+from edge.choice import prefer
+from edge.choice.prefixes import LEAST_TOKENS, NOWHERE, Prefixes, marks
+from edge.rows.serving import Serving
 from regions.choose import Wish, nearest, prewarm, rank, route_header
 from regions.map import REGION
 from wire.refusal import Refusal
@@ -16,10 +16,10 @@ from wire.refusal import Refusal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edge.feed import Feed
-    from edge.holdoff import Holdoffs
-    from edge.prefixes import Mark
-    from edge.reach import Reach
+    from edge.choice.prefixes import Mark
+    from edge.reach.region import Reach
+    from edge.relay.holdoff import Holdoffs
+    from edge.rows.feed import Feed
     from regions.ask import Ask
     from regions.choose import Choice, Near
     from regions.map import Rules

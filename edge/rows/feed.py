@@ -15,7 +15,7 @@ import random
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from edge.feed_figures import FeedFigures
+from edge.rows.figures import FeedFigures
 from regions.map import MAX_ROW_BYTES, ROW_STALE_S, Rules
 from regions.rows import NEVER, RowRefused, Snapshot, fold, rules_body
 from wire.dial import DialError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from edge.reach import Reach
+    from edge.reach.region import Reach
     from regions.rows import Signers
 
 FILE: Final = "rows.ndjson"
