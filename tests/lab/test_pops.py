@@ -127,9 +127,8 @@ def test_a4_a_drain_breaks_no_stream(at_rest, figures):
 
     assert withdrawn
     assert (whole, resets) == (200, 0)
-    assert (
-        lost <= 1
-    )  # short requests follow one another: the one that is on the anycast address when the route moves
+    # short requests follow one another: one of them may be on the anycast address when the route moves
+    assert lost <= 1
     assert {each.pop for each in late} == {NEXT["eu"]}
     assert max(each.ended for each in seen) > at + 1.0  # they did outlive it
 
