@@ -82,7 +82,8 @@ def test_small_requests_are_counted_when_answered(store):
 
     num_there = answer.data.count(b"<Key>")
     assert 0 < int(rate * 0.3) <= num_there or num_there == 1000
-    assert num_there <= rate * 0.6 + 2 * blast.NUM_CONNECTIONS or num_there == 1000
+    # the store goes on with what was sent, for as long as this process may have stood still
+    assert num_there <= rate * 3 + 2 * blast.NUM_CONNECTIONS or num_there == 1000
 
 
 def test_limits_alone(tmp_path):

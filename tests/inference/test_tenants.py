@@ -109,7 +109,7 @@ def test_no_slot_is_free_while_someone_waits_and_everyone_ends(seed, num_slots, 
     draws = random.Random(seed)
     pool = BlockPool(num_slots, 12) if lends else None
     engine = Engine(num_slots, cost=lambda rows, prompt: 0.001 + 0.001 * rows, pool=pool)
-    left = 60
+    left, num_late = 60, 0
     while left or not engine.one.is_idle:
         if left and draws.random() < 0.4:
             left -= 1
@@ -127,7 +127,9 @@ def test_no_slot_is_free_while_someone_waits_and_everyone_ends(seed, num_slots, 
             is_full = not engine.one.num_waiting or engine.one.num_running == num_slots
             num_waiting = sum(bool(each.waiting) for each in engine.one._tenants.here)
             is_crowd = engine.one._tenants.is_shared and num_waiting == 1
-            assert is_full or engine.chunks or is_crowd, "prompts had what a step has for them"
+            num_late = 0 if is_full or engine.chunks or is_crowd else num_late + 1
+            # while tenants share, a prompt may be put off to the next step, so that the last one's cost is made up
+            assert num_late <= engine.one._tenants.is_shared, "prompts had what a step has for them"
         assert len(engine.steps) < 20_000
     ended = Counter(engine.ended)
     assert set(ended.values()) <= {1}
