@@ -17,8 +17,9 @@ from bench.rows import Row, compare
 from bench.servers import Served, ours
 from storage.auth.key import BucketName, ObjectKey
 from storage.client.sdk import url_path
-from storage.index.commits import create_bucket, put_object
+from storage.index.buckets import create_bucket
 from storage.index.database import Index, Transaction
+from storage.index.objects import put_object
 from storage.index.rows import ObjectRow
 
 MIB = 1 << 20

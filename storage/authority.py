@@ -14,7 +14,7 @@ from storage.auth.key import BucketName, ObjectKey, Right
 from storage.auth.policy import ARN, NEW_TAG, OLD_TAG, SOURCE_IP, Verdict
 from storage.fault import S3Error
 from storage.http.request import S3Request, is_granted
-from storage.index.commits import demand_object, find_object, no_such_bucket
+from storage.index.reads import demand_object, find_object, no_such_bucket
 from storage.index.rows import ObjectRow
 from storage.index.tags import TAGGING, tags_of
 from storage.index.versions import find_version

@@ -9,8 +9,8 @@ import threading
 from dataclasses import dataclass, field
 
 from storage.disk.blobs import Blobs, BlobWriter, SlabWriter
-from storage.index.commits import read_parts
 from storage.index.database import Index
+from storage.index.reads import read_parts
 from storage.index.rows import UploadRow
 
 MAX_SLAB_BYTES = 4 * 1024**4  # ext4 ends files at 16 TiB; objects are at most 5 TiB

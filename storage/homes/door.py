@@ -24,7 +24,7 @@ from storage.homes.landing import Corrupt
 from storage.homes.origin import Origin
 from storage.http.reply import Reply
 from storage.http.request import S3Request
-from storage.index.commits import create_bucket
+from storage.index.buckets import create_bucket
 from storage.index.rows import Headers
 from storage.operations.objects import object_headers, read_ask, span_of
 from storage.store import Store

@@ -3,8 +3,8 @@
 import sqlite3
 from dataclasses import dataclass
 
-from storage.index.commits import move_extent
 from storage.index.database import Transaction
+from storage.index.references import move_extent
 from storage.index.rows import Extent
 
 

@@ -14,11 +14,13 @@ from functools import partial
 
 from storage.auth.key import BucketName, ObjectKey
 from storage.fault import S3Error
-from storage.index.commits import EXPIRED, abort_upload, delete_object, delete_version
+from storage.index.changes import EXPIRED
 from storage.index.database import Transaction
+from storage.index.objects import delete_object, delete_version
 from storage.index.rows import Headers, unpack_headers
 from storage.index.settings import find_setting
 from storage.index.tags import tags_of
+from storage.index.uploads import abort_upload
 from storage.lifecycle.document import rules_of_document
 from storage.lifecycle.rules import DAY_MS, Action, Rule, Version, decide, is_upload_due
 from storage.store import Store

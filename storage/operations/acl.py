@@ -20,8 +20,8 @@ from storage.http.ingest import read_document
 from storage.http.reply import XML, Reply
 from storage.http.request import S3Request
 from storage.index.access import ACL, kept_acl, put_access
-from storage.index.commits import demand_bucket, no_such_bucket
 from storage.index.database import Transaction
+from storage.index.reads import demand_bucket, no_such_bucket
 from storage.index.versions import rewrite_acl
 from storage.operations.buckets import owner_nodes
 from storage.operations.objects import demand_judged

@@ -11,7 +11,7 @@ from storage.http.ingest import read_document
 from storage.http.reply import XML, Reply
 from storage.http.request import S3Request
 from storage.index import listing
-from storage.index.commits import create_bucket, delete_bucket, demand_bucket
+from storage.index.buckets import create_bucket, delete_bucket
 from storage.index.listing import (
     MAX_PAGE,
     ObjectLine,
@@ -22,6 +22,7 @@ from storage.index.listing import (
     scan_objects,
     scan_uploads,
 )
+from storage.index.reads import demand_bucket
 from storage.index.rows import unpack_checksum
 from storage.store import Store
 from wire.serve import Exchange

@@ -8,8 +8,8 @@ from storage.http.document import MAX_DOCUMENT_BYTES, Element, Node, parse, writ
 from storage.http.ingest import read_document
 from storage.http.reply import XML, Reply
 from storage.http.request import S3Request
-from storage.index.commits import demand_bucket
 from storage.index.database import Transaction
+from storage.index.reads import demand_bucket
 from storage.index.settings import drop_setting, find_setting, put_setting
 from storage.store import Store
 from wire.serve import Exchange

@@ -13,7 +13,7 @@ from storage.auth.key import Right, parse_bucket
 from storage.fault import S3Error
 from storage.http.reply import Reply
 from storage.http.request import S3Request
-from storage.index.commits import VERSION_ONLY
+from storage.index.changes import VERSION_ONLY
 from storage.index.rows import Change
 from storage.store import Store
 from wire.serve import Exchange

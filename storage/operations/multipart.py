@@ -10,19 +10,17 @@ from storage.http.document import MAX_DOCUMENT_BYTES, Element, Node, parse, writ
 from storage.http.ingest import MAX_PUT_BYTES, Ingest, plan_body, read_document, receive
 from storage.http.reply import XML, Reply
 from storage.http.request import S3Request
-from storage.index.commits import (
+from storage.index.reads import demand_bucket, demand_upload, read_parts
+from storage.index.rows import PartRow, UploadRow
+from storage.index.tags import TAGGING, parse_header
+from storage.index.uploads import (
     Completion,
     NamedPart,
     abort_upload,
     complete_upload,
     create_upload,
-    demand_bucket,
-    demand_upload,
     put_part,
-    read_parts,
 )
-from storage.index.rows import PartRow, UploadRow
-from storage.index.tags import TAGGING, parse_header
 from storage.operations.buckets import count_asked, owner_nodes
 from storage.operations.objects import (
     acl_asked,

@@ -8,9 +8,9 @@ from storage.http.document import MAX_DOCUMENT_BYTES, parse, write
 from storage.http.ingest import read_document
 from storage.http.reply import XML, Reply
 from storage.http.request import S3Request
-from storage.index.commits import demand_bucket
 from storage.index.database import Transaction
 from storage.index.outbox import Letter, ask_replay, bounds, drop_letter, read_letters
+from storage.index.reads import demand_bucket
 from storage.index.settings import drop_setting, find_setting, put_setting
 from storage.notify.courier import SETTING
 from storage.notify.targets import ROOT, begun, pack_targets, target_nodes, targets_of, unpack_targets

@@ -33,17 +33,15 @@ from storage.http.ingest import (
 )
 from storage.http.reply import XML, Body, ManySlices, OneSlice, Reply
 from storage.http.request import S3Request
-from storage.index.commits import (
-    PUT,
-    CopySource,
-    CopyTarget,
-    copy_object,
+from storage.index.changes import PUT
+from storage.index.copies import CopySource, CopyTarget, copy_object
+from storage.index.objects import put_object
+from storage.index.reads import (
     demand_bucket,
     demand_object,
     demand_same,
     find_object,
     no_such_bucket,
-    put_object,
     read_inline,
 )
 from storage.index.rows import INLINE, NULL_VERSION, Conditions, Extent, Headers, ObjectRow, parse_etags

@@ -13,9 +13,11 @@ from storage.http.document import Node, write
 from storage.http.ingest import MAX_PUT_BYTES, Sink
 from storage.http.reply import XML, Reply
 from storage.http.request import S3Request
-from storage.index.commits import CopySource, demand_object, demand_same, demand_upload, put_part, read_inline
+from storage.index.copies import CopySource
 from storage.index.database import Transaction
+from storage.index.reads import demand_object, demand_same, demand_upload, read_inline
 from storage.index.rows import Extent, ObjectRow, PartRow, UploadRow
+from storage.index.uploads import put_part
 from storage.operations.multipart import part_number
 from storage.operations.objects import checksum_nodes, copy_source, slices_of
 from storage.store import Store

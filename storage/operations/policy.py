@@ -8,8 +8,8 @@ from storage.http.ingest import read_document
 from storage.http.reply import XML, Reply
 from storage.http.request import S3Request
 from storage.index.access import POLICY, drop_access, put_access
-from storage.index.commits import demand_bucket, no_such_bucket
 from storage.index.database import Transaction
+from storage.index.reads import demand_bucket, no_such_bucket
 from storage.index.settings import find_setting
 from storage.store import Store
 from wire.serve import Exchange

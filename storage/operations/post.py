@@ -17,7 +17,8 @@ from storage.http.form import Event, Field, FileBegins, FormParser, boundary_of
 from storage.http.ingest import MAX_PUT_BYTES, plan_body
 from storage.http.reply import XML, Reply
 from storage.http.request import S3Request, parse_path, read_request
-from storage.index.commits import POSTED, demand_bucket
+from storage.index.changes import POSTED
+from storage.index.reads import demand_bucket
 from storage.index.rows import ObjectRow
 from storage.index.tags import MAX_OBJECT_TAGS, TAGGING, line_of, parse_tagging
 from storage.operations.objects import CONTENT_HEADERS, checksum_headers, put_body, version_headers

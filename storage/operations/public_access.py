@@ -8,8 +8,8 @@ from storage.http.reply import XML, Reply
 from storage.http.request import S3Request
 from storage.index.access import SWITCHES as SETTING
 from storage.index.access import drop_access, put_access
-from storage.index.commits import demand_bucket
 from storage.index.database import Transaction
+from storage.index.reads import demand_bucket
 from storage.index.settings import find_setting
 from storage.store import Store
 from wire.serve import Exchange

@@ -10,8 +10,8 @@ from storage.http.ingest import read_document
 from storage.http.reply import XML, Reply
 from storage.http.request import S3Request
 from storage.index import versions
-from storage.index.commits import demand_bucket
 from storage.index.database import Transaction
+from storage.index.reads import demand_bucket
 from storage.index.rows import ObjectRow
 from storage.index.settings import drop_setting, find_setting, put_setting
 from storage.index.tags import (

@@ -13,9 +13,9 @@ from storage.http.document import MAX_DOCUMENT_BYTES, Node, parse, write
 from storage.http.ingest import read_document
 from storage.http.reply import XML, Reply
 from storage.http.request import S3Request
-from storage.index.commits import demand_bucket
 from storage.index.database import Transaction
 from storage.index.listing import Page, PageAsk, page_of
+from storage.index.reads import demand_bucket
 from storage.index.settings import VERSIONING, put_setting, versioning_of
 from storage.index.versions import ENABLED, find_version, name_of, seq_of
 from storage.operations.buckets import count_asked, echoes, encoder, owner_nodes, owner_of, prefix_nodes

@@ -22,7 +22,7 @@ from typing import Self
 from storage.auth.key import BucketName, ObjectKey
 from storage.disk.blobs import BlobMissing, Blobs
 from storage.fault import S3Error
-from storage.index.commits import find_object
+from storage.index.reads import find_object
 from storage.index.rows import Extent, ObjectRow
 from storage.sharing.twins import find_twin, forget_dead, keep_place, keep_twin, place, share
 from storage.store import Store

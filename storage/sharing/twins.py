@@ -7,8 +7,8 @@ shares compares the bytes first; this is only where to look.
 import sqlite3
 from dataclasses import replace
 
-from storage.index.commits import move_extents_of
 from storage.index.database import Transaction
+from storage.index.references import move_extents_of
 from storage.index.rows import Extent, ObjectRow
 
 PLACE = "shared"  # how far the outbox was looked through

@@ -11,8 +11,10 @@ import pytest
 from storage.auth.key import AccessKey, Grant
 from storage.client.sdk import Endpoint
 from storage.fault import S3Error
-from storage.index.commits import CopySource, CopyTarget, copy_object, create_bucket, put_object
+from storage.index.buckets import create_bucket
+from storage.index.copies import CopySource, CopyTarget, copy_object
 from storage.index.database import Index
+from storage.index.objects import put_object
 from storage.index.rows import Extent, ObjectRow
 from tests.storage.stores import ADMIN, ALICE, BOB, READER, TENANT, Raw, StoreThread, boto, memory_folder
 from tests.storage.test_post import BOUNDARY, body_of

@@ -111,7 +111,7 @@ def test_a_since_from_the_future_gets_the_head(store, bucket):
 
 def test_lines_that_are_gone_are_said(tmp_path):
     from storage.fault import S3Error
-    from storage.index.commits import create_bucket
+    from storage.index.buckets import create_bucket
     from storage.index.database import Index
     from storage.operations.events import FeedAsk, read_feed
 

@@ -6,23 +6,12 @@ from collections import Counter
 import pytest
 
 from storage.fault import S3Error, StoreBroken
-from storage.index.commits import (
-    ANY,
-    Completion,
-    CopySource,
-    CopyTarget,
-    NamedPart,
-    complete_upload,
-    copy_object,
-    create_bucket,
-    create_upload,
-    delete_bucket,
-    delete_object,
-    put_object,
-    put_part,
-)
+from storage.index.buckets import create_bucket, delete_bucket
+from storage.index.copies import CopySource, CopyTarget, copy_object
 from storage.index.database import Index
+from storage.index.objects import ANY, delete_object, put_object
 from storage.index.rows import Conditions, Extent, ObjectRow, PartRow, UploadRow, unpack_extents
+from storage.index.uploads import Completion, NamedPart, complete_upload, create_upload, put_part
 
 
 @pytest.fixture

@@ -9,10 +9,11 @@ import pytest
 from botocore.exceptions import ClientError
 
 from storage.auth.sigv4 import Verifier, utc_now
-from storage.index.commits import create_upload, delete_object, put_object
+from storage.index.objects import delete_object, put_object
 from storage.index.rows import ObjectRow, UploadRow
 from storage.index.settings import drop_setting, put_setting
 from storage.index.tags import line_of
+from storage.index.uploads import create_upload
 from storage.lifecycle.sweep import PAGE_ROWS, SETTING, Pace, Sweeper
 from storage.store import Store
 from tests.storage.stores import KEYS, ROOT_KEY, Raw, StoreThread, boto

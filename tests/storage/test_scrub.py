@@ -19,8 +19,8 @@ from storage.auth.sigv4 import Verifier, utc_now
 from storage.client.sdk import S3, url_path
 from storage.disk import scrub
 from storage.disk.scrub import Pace, Scrubber
-from storage.index.commits import delete_object
 from storage.index.damage import read_damages
+from storage.index.objects import delete_object
 from storage.store import Store
 from tests.storage.stores import KEYS, ROOT_KEY, Raw, StoreThread
 

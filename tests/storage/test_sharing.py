@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from storage.auth.sigv4 import Verifier, utc_now
 from storage.client.sdk import S3, url_path
-from storage.index.commits import delete_object, find_object, move_extents_of
+from storage.index.objects import delete_object
+from storage.index.reads import find_object
+from storage.index.references import move_extents_of
 from storage.sharing import sharer
 from storage.sharing.sharer import MIN_BYTES, Sharer
 from storage.store import Store
