@@ -14,7 +14,7 @@ from pathlib import Path
 
 from deploy import credentials, up
 from deploy.client import ApiError, Client, Unreachable
-from deploy.config import load
+from deploy.config.read import load
 from deploy.fleet import SYSTEM_GRANTS
 from deploy.roles import endpoint
 from deploy.secrets import SecretsError

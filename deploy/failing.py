@@ -7,10 +7,9 @@ import typer
 
 from deploy import show
 from deploy.client import ApiError, Unreachable
-from deploy.config import ConfigError
 from deploy.credentials import NoPlatform
 from deploy.exits import Exit
-from deploy.faults import RoleFailed, StateInUse
+from deploy.faults import ConfigError, RoleFailed, StateInUse
 from deploy.push import PushRefused
 from deploy.secrets import SecretsError
 from deploy.watch import NotLive

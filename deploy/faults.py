@@ -7,3 +7,7 @@ class RoleFailed(Exception):
 
 class StateInUse(Exception):
     """Another `up` holds the state folder."""
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used; the message names the key, the cause and the next step."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import uvloop
 
-from deploy.config import load
+from deploy.config.read import load
 from deploy.faults import RoleFailed
 from deploy.roles import runner
 

@@ -9,19 +9,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from deploy import secrets
-from deploy.config import (
-    AccessKeyEntry,
-    Config,
-    ConfigError,
-    EdgeEntry,
-    NodeEntry,
-    StoreEntry,
-    WebhookEntry,
-    has_foreign_store,
-    load,
-    pick,
-)
+from deploy.config.document import Config, has_foreign_store, pick
+from deploy.config.entries import AccessKeyEntry, EdgeEntry, NodeEntry, StoreEntry, WebhookEntry
+from deploy.config.read import load
 from deploy.dns import feeds, listen_addresses, zone_settings
+from deploy.faults import ConfigError
 from deploy.fleet import NODE_GRANTS, SYSTEM_GRANTS, USAGE_GRANTS
 from deploy.hops import Hops
 from regions.map import MODELS_BUCKET

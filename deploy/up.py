@@ -16,9 +16,10 @@ from typing import IO, Any
 from deploy import credentials as saved
 from deploy import fleet, pki
 from deploy.client import ApiError, Client, Unreachable
-from deploy.config import Config, ConfigError, listeners, load
+from deploy.config.document import Config, listeners
+from deploy.config.read import load
 from deploy.credentials import Credentials
-from deploy.faults import RoleFailed, StateInUse
+from deploy.faults import ConfigError, RoleFailed, StateInUse
 from deploy.process import RoleProcess
 from deploy.roles import endpoint
 from regions.keys.record import KeyRecord, digest, new_key, write_record

@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 
 from deploy import fleet, show
-from deploy.config import Config, ConfigError, load
+from deploy.config.document import Config
+from deploy.config.read import load
+from deploy.faults import ConfigError
 from deploy.roles import endpoint
 from regions.map import SYSTEM_BUCKET
 from regions.objects.ledger import RULES

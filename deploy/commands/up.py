@@ -8,7 +8,7 @@ import uvloop
 from rich.console import Console
 
 from deploy import show
-from deploy.config import ConfigError
+from deploy.faults import ConfigError
 from deploy.fleet import PROFILES, FleetPlan
 from deploy.up import Platform, Running
 

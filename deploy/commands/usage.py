@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from deploy import secrets, show
-from deploy.config import Config, NodeEntry, load
+from deploy.config.document import Config
+from deploy.config.entries import NodeEntry
+from deploy.config.read import load
 from deploy.exits import Exit
 from deploy.fleet import SYSTEM_GRANTS
 from deploy.roles import endpoint

@@ -5,7 +5,8 @@ import datetime as dt
 import pytest
 
 from deploy import fleet, pki
-from deploy.config import ConfigError, load
+from deploy.config.read import load
+from deploy.faults import ConfigError
 from deploy.roles import runner
 from tests.deploy.test_dns import PART as DNS
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from deploy import fleet, pki, secrets
-from deploy.config import ConfigError, load, parse, pick
+from deploy.config.document import pick
+from deploy.config.read import load, parse
 from deploy.doctor import _engines
+from deploy.faults import ConfigError
 from deploy.roles import _key, _keys_of, _webhook, access_key, endpoint, homes_of, store_socket
 from storage.client.endpoint import SOCKET_NAME
 from storage.notify.webhook import Webhook

@@ -6,8 +6,9 @@ from ipaddress import ip_address
 import pytest
 
 from deploy import fleet, pki
-from deploy.config import ConfigError, load
+from deploy.config.read import load
 from deploy.dns import zone_settings
+from deploy.faults import ConfigError
 from deploy.roles import runner
 
 PART = """

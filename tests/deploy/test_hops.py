@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from deploy.config import ConfigError, load
+from deploy.config.read import load
+from deploy.faults import ConfigError
 from deploy.hops import Hops, authority_key
 from wire.dial import DialError, Pool
 from wire.serve import Server

@@ -7,7 +7,8 @@ import tomllib
 import pytest
 
 from deploy import fleet, pki, roles
-from deploy.config import ConfigError, parse
+from deploy.config.read import parse
+from deploy.faults import ConfigError
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from deploy import fleet, pki, up
-from deploy.config import ConfigError, load
+from deploy.config.read import load
+from deploy.faults import ConfigError
 
 
 def test_a_folder_is_held_by_one(tmp_path):

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from deploy import cli, secrets
 from deploy import credentials as saved
 from deploy.client import ApiError, Client, Unreachable
-from deploy.config import load
+from deploy.config.read import load
 from deploy.credentials import Credentials
 from tests.zygote import share
 

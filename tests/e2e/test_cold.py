@@ -15,7 +15,7 @@ import pytest
 
 from bench.caller import Answer, Caller
 from deploy import secrets
-from deploy.config import load as load_config
+from deploy.config.read import load as load_config
 from deploy.report.phases import Hop, hop_of, whole
 from tests.e2e.platform import CHAT, RunningPlatform, questions, tls, wait_for, wait_live
 from tests.weights_cache.locking import needs_locking

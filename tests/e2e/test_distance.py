@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 
 from deploy import secrets
-from deploy.config import load as load_config
+from deploy.config.read import load as load_config
 from tests.e2e.platform import CHAT, RunningPlatform, questions, wait_for
 
 STOPPED_S = 1.5

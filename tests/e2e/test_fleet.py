@@ -14,7 +14,7 @@ import openai
 import pytest
 
 from deploy import fleet, pki, up
-from deploy.config import load
+from deploy.config.read import load
 from tests.e2e import bad_way
 from tests.e2e.bad_way import BadWay
 from tests.e2e.platform import (

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from deploy.config import load
+from deploy.config.read import load
 from tests.e2e.platform import CHAT, TINYCHAT, RunningPlatform, questions, wait_for, wait_live
 
 PROMPT = questions()[0]

@@ -9,7 +9,7 @@ import shutil
 import sys
 
 from deploy import fleet, pki, secrets, up
-from deploy.config import load
+from deploy.config.read import load
 from deploy.roles import endpoint
 from regions.push.manifest import Manifest, ManifestFile
 from storage.client.sdk import S3

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from deploy.config import load
+from deploy.config.read import load
 from deploy.roles import _keys_of
 from storage.auth.key import AccessKey, Grant
 from storage.auth.keyring import KeyRing, keep_current

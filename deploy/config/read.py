@@ -1,0 +1,109 @@
+"""One TOML for every role: parsed once, here, into frozen values; every address of the fleet stands in it."""
+
+import ipaddress
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deploy.config.checks import check
+from deploy.config.convert import entries, entry, items, known, table
+from deploy.config.document import Config
+from deploy.config.entries import (
+    MIB,
+    AccessKeyEntry,
+    AnycastEntry,
+    EdgeEntry,
+    NodeEntry,
+    PlatformEntry,
+    RegionEntry,
+    StoreEntry,
+    WanLink,
+    WebhookEntry,
+)
+from deploy.config.sections import acme, dns, engines
+from deploy.faults import ConfigError
+
+MAX_CONFIG_BYTES = 1 * MIB
+"""A fleet of 100 regions is about 40 KiB of TOML; more is a mistake."""
+
+SECTIONS = (
+    "platform",
+    "wan",
+    "access_keys",
+    "webhooks",
+    "stores",
+    "nodes",
+    "regions",
+    "edges",
+    "anycast",
+    "engines",
+    "dns",
+    "acme",
+)
+
+
+def load(path: Path) -> Config:
+    """Read and check `path`.
+
+    Raises:
+        ConfigError: unreadable, not TOML, an unknown or missing key, or a value of the wrong type.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read {path}: {error.strerror}. Name the file with --config, or run `nearfield up`."
+        ) from error
+    if len(raw) > MAX_CONFIG_BYTES:
+        raise ConfigError(f"{path} is {len(raw)} bytes; at most {MAX_CONFIG_BYTES} are read.")
+    try:
+        tree = tomllib.loads(raw.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    return parse(tree, path)
+
+
+def parse(tree: Mapping[str, Any], path: Path) -> Config:
+    """Turn a parsed TOML tree into a Config; relative paths are taken from the file's own folder."""
+    base = path.parent
+    known(tree, SECTIONS, "")
+    platform = entry(PlatformEntry, table(tree, "platform"), "platform", base)
+    regions = entries(RegionEntry, tree, "regions", base)
+    config = Config(
+        path=path,
+        home=platform.home,
+        secrets=platform.secrets,
+        idle_timeout_s=platform.idle_timeout_s,
+        quiet_s=platform.quiet_s,
+        wan_profile=platform.wan_profile,
+        mutual_tls=_mutual_tls(platform, regions),
+        access_keys=items(AccessKeyEntry, tree, "access_keys", base),
+        webhooks=items(WebhookEntry, tree, "webhooks", base),
+        stores=entries(StoreEntry, tree, "stores", base),
+        nodes=entries(NodeEntry, tree, "nodes", base),
+        regions=regions,
+        edges=entries(EdgeEntry, tree, "edges", base),
+        wan=entries(WanLink, tree, "wan", base),
+        engines=engines(tree, base),
+        dns=dns(tree, base),
+        acme=acme(tree, base),
+        anycast=entries(AnycastEntry, tree, "anycast", base),
+    )
+    check(config)
+    return config
+
+
+def _mutual_tls(platform: PlatformEntry, regions: Mapping[str, RegionEntry]) -> bool:
+    """Whether edges and gateways show each other certificates: unless told, wherever bytes leave the machine."""
+    if platform.mutual_tls is not None:
+        return platform.mutual_tls
+    return not all(_is_loopback(region.gateway) for region in regions.values())
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].removeprefix("[").removesuffix("]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
