@@ -35,15 +35,20 @@ def start_logging() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
 
 
+def settle_collector() -> None:
+    """Collect rarely from here on; what was imported lives as long as the process and need not be walked again."""
+    gc.enable()
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD, 20, 50)
+
+
 def serve(role: str, name: str | None, config_path: Path) -> None:
     """Run one role in this process until SIGTERM or SIGINT; one JSON line on stdout says that it listens."""
     gc.disable()  # until ready: imports make what stays
     run = runner(load(config_path), role, name)
 
     def ready(port: int) -> None:
-        gc.enable()
-        gc.freeze()  # what was imported lives as long as the process: the collector need not walk it again
-        gc.set_threshold(GC_THRESHOLD, 20, 50)
+        settle_collector()
         sys.stdout.write(json.dumps({"ready": True, "role": role, "name": name, "port": port}) + "\n")
         sys.stdout.flush()
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nobody reads the pipe from here on

@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import ssl
+import time
 
 from wire.exchange import Disconnected, Exchange
 from wire.limits import DEFAULT_LIMITS, Limits
@@ -13,6 +14,9 @@ from wire.welcome import Welcome, bound
 __all__ = ["DEFAULT_LIMITS", "Disconnected", "Exchange", "Handler", "Limits", "Met", "Server"]
 
 SWEEP_S = 0.5  # how late a deadline may be enforced, at most
+PIECE_S = (
+    0.001  # of a sweep: to end a connection costs what an answer does, and five hundred may be due at once
+)
 LAST_CALL_S = 0.3  # a round trip around the Earth: a request may be on its way when a drain begins
 
 
@@ -122,6 +126,12 @@ class Server:
         while True:
             await asyncio.sleep(pause)
             self._roster.tick()
-            now = loop.time()
-            for connection in tuple(self._roster.members):
-                connection.check(now)
+            await self._check_all(loop.time())
+
+    async def _check_all(self, now: float) -> None:
+        began = time.perf_counter()
+        for connection in tuple(self._roster.members):
+            connection.check(now)
+            if time.perf_counter() - began > PIECE_S:
+                await asyncio.sleep(0)
+                began = time.perf_counter()

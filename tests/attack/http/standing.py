@@ -8,6 +8,7 @@ from pathlib import Path
 
 import uvloop
 
+from deploy.process import settle_collector
 from tests.edge.world import World, answers
 from tests.wire.certs import make_certificate
 
@@ -29,6 +30,7 @@ async def main(folder: Path) -> None:
     world = World(folder / "state", make_certificate(folder), names=("iad",), rate_per_s=1e6, burst=1e6)
     world.regions["iad"].script = script
     await world.start()
+    settle_collector()  # as every role does once it is ready
     sys.stdout.write(json.dumps({"port": world.pools[""].port}) + "\n")
     sys.stdout.flush()
     await asyncio.to_thread(sys.stdin.read)

@@ -1,0 +1,87 @@
+"""Handshakes in turns: of any number of strangers who have spoken one begins in a turn of the loop."""
+
+import asyncio
+import contextlib
+import socket
+
+import pytest
+
+from tests.wire.test_serve import hello, serving, until
+from wire.handshakes import AT_ONCE, Handshakes
+from wire.limits import Limits
+from wire.roster import Roster
+
+
+@pytest.fixture
+def pairs():
+    """Connected sockets: what was taken, and who it is taken from."""
+    made = [socket.socketpair() for _ in range(12)]
+    yield made
+    for pair in made:
+        for sock in pair:
+            sock.close()
+
+
+async def test_one_begins_in_a_turn_and_only_who_has_spoken(pairs, monkeypatch):
+    roster, begun, turn = Roster(hello, Limits()), [], 0
+    handshakes = Handshakes(roster, tls=object())
+
+    async def arrive(guest):
+        begun.append((turn, guest.host))
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(handshakes, "_arrive", arrive)
+    for number, (ours, theirs) in enumerate(pairs):
+        handshakes.begin(ours, str(number))
+        if number % 2:
+            theirs.send(b"hello")
+    assert roster.arriving.total() == len(pairs)
+    while len(begun) < len(pairs) // 2:
+        turn += 1
+        await asyncio.sleep(0)
+    assert sorted(int(host) for _, host in begun) == list(range(1, len(pairs), 2))
+    turns = [turn for turn, _ in begun]
+    assert max(turns.count(each) for each in turns) == AT_ONCE
+    await handshakes.give_up()
+    assert not roster.arriving
+    assert all(ours.fileno() == -1 for ours, _ in pairs[::2]), "who said nothing is dropped"
+
+
+async def test_the_silent_go_in_the_order_of_their_deadlines(pairs):
+    roster = Roster(hello, Limits(handshake_s=0.05))
+    handshakes = Handshakes(roster, tls=object())
+    for number, (ours, _) in enumerate(pairs):
+        handshakes.begin(ours, str(number))
+        await asyncio.sleep(0.01)
+    assert len(roster.arriving) < len(pairs), "the first are gone while the last may still speak"
+    assert "0" not in roster.arriving
+    await asyncio.wait_for(handshakes.settled(), 30)
+    assert not roster.arriving
+
+
+async def test_an_end_before_a_handshake_began_counts_out(pairs):
+    roster = Roster(hello, Limits())
+    handshakes = Handshakes(roster, tls=object())
+    for ours, theirs in pairs:
+        handshakes.begin(ours, "192.0.2.1")
+        theirs.send(b"hello")
+    await asyncio.sleep(0)
+    await asyncio.wait_for(handshakes.give_up(), 30)
+    assert not roster.arriving
+    assert all(ours.fileno() == -1 for ours, _ in pairs)
+
+
+async def test_a_sweep_of_many_lets_others_in_between(monkeypatch):
+    """Ending a connection takes its time, and those that are due at once are ended in pieces."""
+    monkeypatch.setattr("wire.serve.PIECE_S", 0.0)
+    async with serving(hello, limits=Limits(idle_s=0.2, head_s=0.2)) as server:
+        socks = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(30)]
+        await until(lambda: server.num_connections == len(socks))
+        seen = set()
+        with contextlib.ExitStack() as stack:
+            for sock in socks:
+                stack.callback(sock.close)
+            while server.num_connections:
+                seen.add(server.num_connections)
+                await asyncio.sleep(0)
+        assert len(seen) > 5

@@ -1,0 +1,128 @@
+"""TLS handshakes in turns: strangers may come by the hundred, and who is here already waits for one of them at most.
+
+A handshake is 0.8 ms of the loop's time, in one piece, as soon as the client's first bytes are there. Clients who are
+taken before these have come cost a descriptor; when they come, each turn of the loop begins on AT_ONCE of them.
+"""
+
+import asyncio
+import socket
+import ssl
+from collections import deque
+from functools import partial
+from typing import NamedTuple
+
+from wire.connection import Connection
+from wire.roster import Roster
+
+AT_ONCE = 1  # begun in one turn of the loop; who is here already is served between two turns
+LEAST_S = 0.001  # the event loop takes no time-out of nothing
+
+
+class Guest(NamedTuple):
+    """Who was taken, from where, and until when (loop time) it must have shaken hands."""
+
+    sock: socket.socket
+    host: str
+    until: float
+
+
+class Handshakes:
+    """`begin` with whom the listener has taken; `settled` once nobody is on the way; `give_up` drops those who are."""
+
+    def __init__(self, roster: Roster, tls: ssl.SSLContext | None) -> None:
+        self._roster = roster
+        self._tls = tls
+        self._loop = asyncio.get_running_loop()
+        self._silent: dict[int, Guest] = {}  # by descriptor, the oldest first
+        self._timer: asyncio.TimerHandle | None = None  # of the oldest
+        self._ready: deque[Guest] = deque()
+        self._turn: asyncio.Handle | None = None
+        self._arriving: set[asyncio.Task[None]] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def begin(self, sock: socket.socket, host: str) -> None:
+        """Someone who may stay for as long as a handshake may take."""
+        sock.setblocking(False)
+        self._roster.begin_arrival(host)
+        self._empty.clear()
+        guest = Guest(sock, host, self._loop.time() + self._roster.limits.handshake_s)
+        if self._tls is None:
+            self._queue(guest)
+            return
+        self._silent[sock.fileno()] = guest
+        self._loop.add_reader(sock.fileno(), self._spoke, sock.fileno())
+        if self._timer is None:
+            self._timer = self._loop.call_at(guest.until, self._drop_late)
+
+    async def settled(self) -> None:
+        """Return once nobody is on the way from here to a Connection."""
+        await self._empty.wait()
+
+    async def give_up(self) -> None:
+        """Drop those who are on the way."""
+        for number in tuple(self._silent):
+            self._drop(self._heard(number))
+        while self._ready:
+            self._drop(self._ready.popleft())
+        for handle in filter(None, (self._timer, self._turn)):
+            handle.cancel()
+        for task in self._arriving:
+            task.cancel()
+        await self.settled()
+
+    def _spoke(self, number: int) -> None:
+        self._queue(self._heard(number))
+
+    def _heard(self, number: int) -> Guest:
+        self._loop.remove_reader(number)
+        return self._silent.pop(number)
+
+    def _drop_late(self) -> None:
+        """Those who said nothing in time."""
+        now, self._timer = self._loop.time(), None
+        for number, guest in tuple(self._silent.items()):
+            if guest.until > now:
+                self._timer = self._loop.call_at(guest.until, self._drop_late)
+                return
+            self._drop(self._heard(number))
+
+    def _drop(self, guest: Guest) -> None:
+        guest.sock.close()
+        self._left(guest)
+
+    def _queue(self, guest: Guest) -> None:
+        self._ready.append(guest)
+        if self._turn is None:
+            self._turn = self._loop.call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        for _ in range(min(AT_ONCE, len(self._ready))):
+            guest = self._ready.popleft()
+            task = self._loop.create_task(self._arrive(guest))
+            self._arriving.add(task)
+            task.add_done_callback(partial(self._arrived, guest))
+        self._turn = self._loop.call_soon(self._take_turn) if self._ready else None
+
+    async def _arrive(self, guest: Guest) -> None:
+        roster, left_s = self._roster, max(guest.until - self._loop.time(), LEAST_S)
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: Connection(roster),
+                guest.sock,
+                ssl=self._tls,
+                ssl_handshake_timeout=None if self._tls is None else left_s,
+            )
+        except OSError:  # gone, or what it spoke was no TLS
+            guest.sock.close()
+
+    def _arrived(self, guest: Guest, task: asyncio.Task[None]) -> None:
+        self._arriving.discard(task)
+        if task.cancelled():  # perhaps before it began
+            guest.sock.close()
+        self._left(guest)
+
+    def _left(self, guest: Guest) -> None:
+        self._roster.end_arrival(guest.host)
+        if not self._silent and not self._ready and not self._arriving:
+            self._empty.set()
