@@ -80,7 +80,7 @@ class Door:
     ) -> None:
         self.feed = feed
         self.buckets = buckets
-        self._chooser = chooser
+        self.chooser = chooser
         self.relay = relay
         self._orders = orders
         self.patiences, self.budgets, self.room, self._quotas, self._metrics = bounds
@@ -111,7 +111,7 @@ class Door:
             passing.ask,
             passing.body,
             passing.decision,
-            passing.request_id,
+            passing.number.decode(),
             passing.phases(),
             passing.deadline,
             passing.patience,
@@ -123,7 +123,7 @@ class Door:
         try:
             await self.relay.serve(journey, _nothing, passing.upstream)
         except Refusal as refusal:
-            await self._refuse(exchange, refusal, passing.request_id)
+            await self._refuse(exchange, refusal, passing.number.decode())
         finally:
             passing.leave()
 
@@ -232,13 +232,17 @@ class Door:
     def read(self, head: RequestHead, admission: Admission, body: bytes) -> Ask:
         """What is asked for, by a key that may. Raises Refusal 400, 404."""
         ask = read_ask(head.path, body, self.feed.rules.aliases)
+        self.refuse_unnamed(admission, ask)
+        return ask
+
+    def refuse_unnamed(self, admission: Admission, ask: Ask) -> None:
+        """Raises Refusal 404 for a model that the key does not name."""
         if not admission.grant.names(ask.model):
             raise unknown_model(ask.model, None if self._pinned is None else frozenset({self._pinned}))
-        return ask
 
     def choose(self, head: RequestHead, admission: Admission, ask: Ask, body: bytes, now: float) -> Decision:
         """Where it goes. Raises Refusal 404, 503."""
-        return self._chooser.choose(ask, self._pinned, now, Asker(admission.grant.tenant, head, body))
+        return self.chooser.choose(ask, self._pinned, now, Asker(admission.grant.tenant, head, body))
 
     def wake_near(self, decision: Decision, model: str, now: float) -> None:
         """Order the near cold region to wake, if that is worth it."""

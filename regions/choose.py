@@ -14,7 +14,7 @@ from hashlib import blake2b
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
-from regions.health import HEALTHY, Breaker, panics
+from regions.health import HEALTHY, panics
 from regions.map import ROW_LOST_S, ROW_STALE_S
 
 if TYPE_CHECKING:
@@ -203,8 +203,7 @@ class _Look:
         """Keep it, if it is among the best so far; or as the cold region that would be best if it were warm."""
         health, state, doubt_ms = self._ways[name].health, USUAL, 0.0
         if (
-            health.breaker is not Breaker.CLOSED
-            or health.recovered_at is not None
+            not health.is_usual
             or self._now - heard.at > ROW_STALE_S
             or not offer.steady
             or name in self._wish.drained
@@ -288,6 +287,17 @@ def prewarm(choices: tuple[Choice, ...]) -> str | None:
     return best.region
 
 
+def chance_decides(choices: tuple[Choice, ...]) -> bool:
+    """Whether the first is one of several equals: another request may then find another one first."""
+    bar_ms = _tie_ms(min(choices, key=_total))
+    return len([each for each in choices if each.total_ms <= bar_ms]) > 1
+
+
+def _tie_ms(best: Choice) -> float:
+    """The highest total that is no worse than the best one's."""
+    return best.total_ms + max(TIE_MS, TIE_SHARE * best.total_ms)
+
+
 def _margin_ms(total_ms: float) -> float:
     return max(MARGIN_MS, MARGIN_SHARE * total_ms)
 
@@ -299,7 +309,7 @@ def _settled(
     if len(choices) < 2:
         return choices
     best = choices[0]
-    bar_ms = best.total_ms + max(TIE_MS, TIE_SHARE * best.total_ms)
+    bar_ms = _tie_ms(best)
     equals = [each for each in choices if each.total_ms <= bar_ms]
     last = next((each for each in choices if each.region == previous), None)
     if last is not None and bar_ms < last.total_ms <= best.total_ms + _margin_ms(last.total_ms):

@@ -58,6 +58,11 @@ class RegionHealth:
         """Whether a request may go: always when closed; when open or on trial, once its time is up."""
         return self.breaker is Breaker.CLOSED or now >= self.until
 
+    @property
+    def is_usual(self) -> bool:
+        """Whether neither time nor chance has a say in what it is given."""
+        return self.breaker is Breaker.CLOSED and self.recovered_at is None
+
     def share(self, now: float) -> float:
         """The part of its usual requests it should get: from 0 to 1 over RAMP_S after a recovery."""
         if self.recovered_at is None:

@@ -3,6 +3,8 @@
 What a hop makes of a whole answer and of events is its own (`edge/relay/passing.py`, `regions/gateway/passing.py`).
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
@@ -10,16 +12,19 @@ from wire import usual
 from wire.exchange import Disconnected, Exchange
 from wire.framing import LAST_CHUNK
 from wire.heads import RequestHead, ResponseHead
-from wire.lane import LaneLine
 
 if TYPE_CHECKING:
+    import re
+
     from wire.dial import Pool
+    from wire.lane import LaneLine
+    from wire.repeat import Repeat
     from wire.upstream import Upstream
 
 MAX_HELD_BYTES: Final = 64 << 10  # of an answer that comes in parts; the handler takes larger ones
 EVENTS: Final = "text/event-stream"
 WHOLE: Final = b"HTTP/1.1 200 OK\r%b\n%bcontent-length: %d\r\nserver-timing: %b\r\n\r\n%b"
-BEGUN: Final = b"HTTP/1.1 200 OK\r%b\n%btransfer-encoding: chunked\r\n\r\n%b"
+_BEGUN: Final = b"HTTP/1.1 200 OK\r%b\n%btransfer-encoding: chunked\r\n\r\n"
 _EVENTS: Final = EVENTS.encode()
 _BEGUN_HEAD: Final = ResponseHead(200, (("content-type", EVENTS),), None, chunked=True, keep_alive=True)
 
@@ -28,18 +33,36 @@ class Carry(ABC):
     """See the file's docstring. It is `upstream.Taker` and `lane.Passage`.
 
     Attributes:
+        dropped: lines of the answer's head that end here.
         head: the client's, but for what varies.
         heard: loop time of what came last.
         held: of an answer that cannot be passed on yet.
+        number: the request's id.
         streams: the client has the head of a stream, and whole events.
         upstream: the connection that it was sent on, of `pool`.
     """
 
-    __slots__ = ("head", "heard", "held", "line", "pool", "started", "streams", "upstream")
+    __slots__ = (
+        "head",
+        "heard",
+        "held",
+        "line",
+        "number",
+        "pool",
+        "repeat",
+        "started",
+        "streams",
+        "upstream",
+    )
+    dropped: re.Pattern[bytes]
 
-    def __init__(self, head: RequestHead, line: LaneLine, started: float, now: float) -> None:
+    def __init__(
+        self, head: RequestHead, line: LaneLine, repeat: Repeat, number: bytes, started: float, now: float
+    ) -> None:
         self.head = head
         self.line = line
+        self.repeat = repeat  # the answer before on this lane
+        self.number = number
         self.started = started  # perf_counter seconds
         self.heard = now
         self.streams = False
@@ -52,8 +75,16 @@ class Carry(ABC):
         """Pass on a whole answer; False: it is the handler's."""
 
     @abstractmethod
-    def begin(self, lines: bytes, told: dict[bytes, bytes], data: bytes, start: int) -> bool:
-        """Begin the client's answer with the events that came with the head; False: the handler does."""
+    def grounds(self) -> tuple[str | bytes, ...]:
+        """What `ours` is made of, but for the answer's head and `number`."""
+
+    @abstractmethod
+    def ours(self, lines: bytes, told: dict[bytes, bytes]) -> bytes:
+        """The lines that this hop adds to any answer."""
+
+    @abstractmethod
+    def begin(self, said: bytes, data: bytes, start: int) -> bool:
+        """Begin the client's answer: the head `said`, and the events from `start` on. False: the handler does."""
 
     @abstractmethod
     def more(self, data: bytes) -> bool:
@@ -130,15 +161,24 @@ class Carry(ABC):
 
     def _first(self, data: bytes) -> bool:
         """All that came so far: a whole answer, the beginning of a stream, or something to hold."""
+        if not self.line.stays_open:  # the handler says that this is the last answer
+            return False
+        known = self.repeat.of(data, self.number, self.grounds())
+        if known is not None:
+            return self._begin(*known, data)
         found = usual.read(data)
-        if found is None or not self.line.stays_open:  # the handler says that this is the last answer
+        if found is None:
             return False
         lines, told, start = found
         length, num_here = usual.whole_length(told), len(data) - start
         if length == num_here:
             return self.whole(lines, told, data[start:])
-        if not told.get(b"content-type", b"").startswith(_EVENTS):
-            return length > num_here and self.hold(data)
-        if length >= 0:
-            return False
-        return self.begin(lines, told, data, start) if num_here else self.hold(data)
+        is_stream = told.get(b"content-type", b"").startswith(_EVENTS)
+        if not is_stream or length >= 0:
+            return not is_stream and length > num_here and self.hold(data)
+        said = _BEGUN % (self.dropped.sub(b"", lines), self.ours(lines, told))
+        self.repeat.keep(data[:start], said, self.number, self.grounds())
+        return self._begin(said, start, data)
+
+    def _begin(self, said: bytes, start: int, data: bytes) -> bool:
+        return self.begin(said, data, start) if len(data) > start else self.hold(data)

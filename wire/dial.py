@@ -207,7 +207,8 @@ class Pool:
         )
         started = asyncio.get_running_loop().time() if sent is None else sent.lent_at
         within = head_s, quiet_s
-        upstream = sent or self._kept(FRESH_S if outgoing.streams and not outgoing.expects else IDLE_S)
+        idle_s = FRESH_S if outgoing.streams and not outgoing.expects else IDLE_S
+        upstream = sent or self.kept(asyncio.get_running_loop().time(), idle_s)
         if upstream is not None:
             try:
                 return await self._exchange(
@@ -253,28 +254,27 @@ class Pool:
         while now - self._idle[0].idle_since > IDLE_S or not self._idle[0].usable:
             self._idle.popleft().abort()  # here, where no request waits for it
 
-    def kept(self) -> Upstream | None:
-        """A kept connection for one request that can be sent again; the caller begins it, and keeps or forgets it."""
-        return self._kept(IDLE_S)
+    def kept(self, now: float, idle_s: float = IDLE_S) -> Upstream | None:
+        """The connection used last, if alive and idle for less than `idle_s` at `now`; the dead ones are let go.
 
-    def forget(self, upstream: Upstream) -> None:
-        """(Answer) a connection that was closed."""
-        self._busy.discard(upstream)
-
-    def _kept(self, idle_s: float) -> Upstream | None:
-        """The connection used last, if alive and idle for less than `idle_s`; the dead ones are let go."""
-        now = asyncio.get_running_loop().time()
+        It is for one request that can be sent again; the caller begins it, and keeps or forgets it.
+        """
         while self._idle:
             upstream = self._idle.pop()
-            if not upstream.usable or now - upstream.idle_since > IDLE_S:
+            idles_s = now - upstream.idle_since
+            if idles_s > IDLE_S or not upstream.usable:
                 upstream.abort()
-            elif now - upstream.idle_since <= idle_s:
+            elif idles_s <= idle_s:
                 self._busy.add(upstream)
                 return upstream
             else:
                 self._idle.append(upstream)
                 return None
         return None
+
+    def forget(self, upstream: Upstream) -> None:
+        """(Answer) a connection that was closed."""
+        self._busy.discard(upstream)
 
     async def _connect(self, connect_s: float) -> Upstream:
         if self._closed:

@@ -124,7 +124,7 @@ class ChunkedFraming:
         if self._partial:
             data, self._partial = self._partial + data, b""
         pieces: list[bytes] = []
-        position = 0 if self._within else _take_whole_chunks(data, pieces)
+        position = 0 if self._within else take_whole_chunks(data, pieces)
         if position == len(data):
             return pieces, b""
         if data[position:] == LAST_CHUNK and not self._within:  # how nearly every body ends
@@ -193,9 +193,8 @@ class ChunkedFraming:
             raise FramingError("a trailer is malformed, too long, or would change the framing")
 
 
-def _take_whole_chunks(data: bytes, pieces: list[bytes]) -> int:
+def take_whole_chunks(data: bytes, pieces: list[bytes], position: int = 0) -> int:
     """Put the data of the chunks that are here from size to end into `pieces`, most are; where they stop."""
-    position = 0
     while size := PLAIN_SIZE.match(data, position):
         start = size.end()
         stop = start + int(size[1], 16)

@@ -6,7 +6,7 @@ One look for those who pass it on; whatever else comes is left to the strict rea
 import re
 from typing import Final
 
-from wire.framing import LAST_CHUNK, PLAIN_SIZE
+from wire.framing import LAST_CHUNK, take_whole_chunks
 from wire.heads import HOP_HEADERS, NAME_CHARS
 
 MAX_BYTES: Final = 8192  # of a head; ours have a tenth
@@ -18,7 +18,6 @@ _TELLING: Final = re.compile(
     rb"\n(content-length|content-type|transfer-encoding|connection|server-timing|date|upgrade):"
     rb"[\t ]*([^\r]*?)[\t ]*\r"
 )
-_EVENT_END: Final = b"\n\n\r\n"  # of a chunk whose data ends a whole event
 _TIMING: Final = re.compile(rb"\n(?i:server-timing):[\t ]*([^\r]*)\r")
 
 
@@ -62,28 +61,16 @@ def dropping(names: frozenset[str]) -> re.Pattern[bytes]:
     return re.compile(rb"\n(?i:%b):[^\r]*\r" % dropped.encode())
 
 
-def whole_chunks(data: bytes, start: int) -> int:
-    """Where the chunks that are here from size to end, plain and not empty, stop."""
-    while size := PLAIN_SIZE.match(data, start):
-        stop = size.end() + int(size[1], 16)
-        if stop == size.end() or data[stop : stop + 2] != b"\r\n":
-            break
-        start = stop + 2
-    return start
+def whole_events(data: bytes, start: int) -> tuple[int, bytes]:
+    """Where whole chunks of whole events from `start` on end, and their data, if `data` or its last chunk ends them.
 
-
-def end_of_events(data: bytes, start: int) -> int:
-    """Where the whole chunks of whole events from `start` on end: with `data`, or before the last chunk; else -1."""
-    end = whole_chunks(data, start)
-    if end > start and not data.endswith(_EVENT_END, start, end):
-        return -1
-    return end if (end == len(data) and end > start) or data[end:] == LAST_CHUNK else -1
-
-
-def unchunked(data: bytes, start: int, end: int) -> bytes:
-    """The data of the whole chunks from `start` to `end`."""
-    pieces = []
-    while start < end and (size := PLAIN_SIZE.match(data, start)):
-        start = size.end() + int(size[1], 16) + 2
-        pieces.append(data[size.end() : start - 2])
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    Else -1. The chunks are plain, and not empty.
+    """
+    pieces: list[bytes] = []
+    end = take_whole_chunks(data, pieces, start)
+    block = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    if block and not block.endswith(b"\n\n"):
+        return -1, b""
+    if (end == len(data) and block) or data[end:] == LAST_CHUNK:
+        return end, block
+    return -1, b""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from edge.choice import prefer
 from edge.choice.prefixes import LEAST_TOKENS, NOWHERE, Prefixes, marks
 from edge.rows.serving import Serving
-from regions.choose import Wish, nearest, prewarm, rank, route_header
-from regions.map import REGION
+from regions.choose import Wish, chance_decides, nearest, prewarm, rank, route_header
+from regions.map import REGION, ROW_STALE_S
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edge.rows.feed import Feed
     from regions.ask import Ask
     from regions.choose import Choice, Near
+    from regions.health import RegionHealth
     from regions.map import Rules
     from regions.rows import Heard, Snapshot
     from wire.http1 import RequestHead
@@ -30,6 +31,15 @@ MAX_REMEMBERED: Final = 4096  # models whose last region is kept for hysteresis;
 NEAR_S: Final = 0.1  # between two looks at the measured distances, which change each second
 RETRY_S: Final = 2.0  # for a model that is on its way; a rollout step takes about that
 Only = frozenset[str] | None
+
+
+class Grounds(NamedTuple):
+    """What a decision rests on that neither time nor chance has a say in: until `until` (loop time) it stands on it."""
+
+    snapshot: Snapshot
+    near: Near
+    healths: tuple[tuple[Reach, RegionHealth], ...]
+    until: float
 
 
 class Asker(NamedTuple):
@@ -46,12 +56,13 @@ NOBODY: Final = Asker()
 class Decision(NamedTuple):
     """Where to send a request: `choices` best first, never empty; `simulated_wan` names the profile, if one.
 
-    `resident_in` are the regions that its bytes may enter at all, None for all.
+    `resident_in` are the regions that its bytes may enter at all, None for all. `grounds`: see `Chooser.stands`.
     """
 
     choices: tuple[Choice, ...]
     simulated_wan: str | None = None
     resident_in: Only = None
+    grounds: Grounds | None = None
 
     def terms(self) -> str:
         """Every term of the decision, as the header `x-nearfield-route` says them."""
@@ -111,7 +122,33 @@ class Chooser:
         choices = self._holdoffs.ordered(choices, ask.model, now)
         if of:
             self._prefixes.sent(of, choices[0].region, now)
-        return Decision(choices, self._simulated_wan, self._serving.resident_in(asker.tenant, ask.model))
+        resident_in = self._serving.resident_in(asker.tenant, ask.model)
+        grounds = None if self._may_be_kept(ask) or self._holdoffs else self._grounds(choices, snapshot, now)
+        return Decision(choices, self._simulated_wan, resident_in, grounds)
+
+    def stands(self, decision: Decision, now: float) -> bool:
+        """Whether the same asker's request for the same model with as long a prompt is decided so again."""
+        grounds = decision.grounds
+        if (
+            grounds is None
+            or grounds.snapshot is not self._feed.snapshot
+            or now >= grounds.until
+            or grounds.near is not self._nearest(now)
+            or self._holdoffs
+        ):
+            return False
+        for reach, health in grounds.healths:  # noqa: SIM110 - each request comes here, and a generator is a frame
+            if reach.health is not health:
+                return False
+        return True
+
+    def _grounds(self, choices: tuple[Choice, ...], snapshot: Snapshot, now: float) -> Grounds | None:
+        """None where one of several equals was drawn, or a region is not as usual."""
+        healths = tuple([(reach, reach.health) for reach in self._reaches.values()])
+        until = min([heard.at for heard in snapshot.regions.values()]) + ROW_STALE_S
+        if now >= until or chance_decides(choices) or not all(health.is_usual for _, health in healths):
+            return None
+        return Grounds(snapshot, self._near, healths, until)
 
     def _allowed(self, model: str, pinned: str | None, tenant: str, only: Only) -> Only:
         """The regions that listener, client and rules leave, None for all. Raises Refusal 403 if they leave none."""
@@ -138,13 +175,18 @@ class Chooser:
 
     def _marks(self, ask: Ask, asker: Asker) -> tuple[Mark, ...]:
         """The beginnings of a prompt that is long enough to go where it was, if there is anywhere else to go."""
-        if ask.prompt_tokens < LEAST_TOKENS or asker.head is None or len(self._reaches) < 2:
+        if asker.head is None or not self._may_be_kept(ask):
             return ()
         return marks(asker.tenant, ask.model, asker.head.path, asker.body)
 
+    def _may_be_kept(self, ask: Ask) -> bool:
+        """Whether a region may have pages of the prompt that another has not."""
+        return ask.prompt_tokens >= LEAST_TOKENS and len(self._reaches) > 1
+
     def _nearest(self, now: float) -> Near:
         if now - self._near_at >= NEAR_S:
-            self._near, self._near_at = nearest(self._reaches), now
+            near, self._near_at = nearest(self._reaches), now
+            self._near = self._near if near == self._near else near
         return self._near
 
     def _remember(self, key: tuple[str, Only, Only], region: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from edge.reach.distance import Distance
 from edge.reach.hedge import Hedge, first_of
-from regions.health import HEALTHY, Breaker, Outcome, RegionHealth, after
+from regions.health import HEALTHY, PROVEN, Breaker, Outcome, RegionHealth, after
 from wire.dial import DialError, Pool
 from wire.tls import hop_name
 
@@ -43,6 +43,10 @@ class Reach:
         server_name = hop_name("region", name)
         self.pool = Pool(host, port, max_idle=MAX_IDLE, tls=tls, server_name=server_name, lost_s=LOST_S)
         self.rtt_ms: float | None = None
+        self.down = False  # while the probe gets no answer
+        self.health: RegionHealth = (
+            HEALTHY  # what requests saw of the region; while it is down, that it is gone
+        )
         self._distance = Distance()
         self._seen: RegionHealth = HEALTHY
         # its own: a request in front would be measured too
@@ -51,19 +55,15 @@ class Reach:
         self._num_failed = 0
         self._num_silent = 0
 
-    @property
-    def down(self) -> bool:
-        """True while the probe gets no answer."""
-        return self._num_failed >= DOWN_PROBES
-
-    @property
-    def health(self) -> RegionHealth:
-        """What requests saw of the region; while its probe gets no answer, that it is gone."""
-        return DOWN if self.down else self._seen
-
     def saw(self, outcome: Outcome) -> None:
         """Note what became of a request to the region."""
-        self._seen = after(self._seen, outcome, asyncio.get_running_loop().time())
+        if self.health is not PROVEN or outcome is Outcome.FAILED:  # else there is nothing to learn
+            self._believe(after(self._seen, outcome, asyncio.get_running_loop().time()))
+
+    def _believe(self, seen: RegionHealth) -> None:
+        self._seen = seen
+        self.down = self._num_failed >= DOWN_PROBES
+        self.health = DOWN if self.down else seen
 
     async def close(self) -> None:
         """Close every connection."""
@@ -103,19 +103,20 @@ class Reach:
         if self.down:
             self._distance.forget()  # it came back, perhaps by another way
         self.rtt_ms = self._distance.saw(rtt_ms)
-        now = asyncio.get_running_loop().time()
-        if self.down:
+        now, was_down = asyncio.get_running_loop().time(), self.down
+        self._num_failed = self._num_silent = 0
+        if was_down:
             log.info("region %s answers again", self.name)
             # What was seen of it belongs to a process or a path that is gone; it starts slowly.
-            self._seen = RegionHealth(recovered_at=now)
+            self._believe(RegionHealth(recovered_at=now))
         elif self._seen.breaker is not Breaker.CLOSED and self._seen.admits(now):
             self.saw(Outcome.SENT)  # the trial: no request may ever choose a region that has just failed
             self.saw(Outcome.SUCCEEDED)
-        self._num_failed = self._num_silent = 0
 
     def _failed(self, error: DialError) -> None:
         self._num_failed += 1
         self._num_silent = self._num_silent + 1 if error.timed_out else 0
+        self._believe(self._seen)
         if self._num_failed == DOWN_PROBES:
             log.warning("region %s does not answer its probe: %s", self.name, error)
         if self._num_silent >= SILENT_PROBES and self.pool.num_busy:

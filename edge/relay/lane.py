@@ -13,16 +13,18 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from edge.relay.passing import Passing
-from regions.ask import MAX_BODY_BYTES
+from regions.ask import MAX_BODY_BYTES, read_ask
 from regions.health import Outcome
 from wire.dialect import is_anthropic
 from wire.refusal import Refusal
+from wire.repeat import Repeat
 
 if TYPE_CHECKING:
     from edge.admission.admit import Admission
     from edge.choice.route import Decision
     from edge.door import Door
     from edge.reach.region import Reach
+    from regions.ask import Ask
     from regions.choose import Choice
     from regions.map import PolicyRow
     from wire.lane import Familiar, LaneLine
@@ -45,6 +47,8 @@ class EdgeLane:
         self.door = door
         self.has_own_name = is_anthropic(self.familiar.head.path)
         self.says = "".join([f"{name}: {value}\r\n" for name, value in door.says])
+        self.repeat = Repeat()
+        self._decided: tuple[Ask, Decision] | None = None  # the last one
         self._terms: tuple[tuple[Choice, ...], bytes] = ((), b"")
         self._heads: dict[str, bytes] = {}  # by region: what every request to it begins with
 
@@ -59,12 +63,25 @@ class EdgeLane:
             return None
         head, now = self.familiar.head, asyncio.get_running_loop().time()
         try:
-            ask = door.read(head, self.admission, body)
+            ask = read_ask(head.path, body, door.feed.rules.aliases)
             read = time.perf_counter()
-            decision = door.choose(head, self.admission, ask, body, now)
+            decision = self._decide(ask, body, now)
         except Refusal:
             return None
         return self._begin(Passing(self, ask, body, decision, started, read, now))
+
+    def _decide(self, ask: Ask, body: bytes, now: float) -> Decision:
+        """As the door does; what it said of a request like this one, while that stands. Raises Refusal."""
+        door = self.door
+        if self._decided is not None:
+            asked, decision = self._decided
+            is_alike = ask.model == asked.model and ask.prompt_tokens == asked.prompt_tokens
+            if is_alike and door.chooser.stands(decision, now):
+                return decision
+        door.refuse_unnamed(self.admission, ask)
+        decision = door.choose(self.familiar.head, self.admission, ask, body, now)
+        self._decided = ask, decision
+        return decision
 
     def _has_ended(self) -> bool:
         """Whether the key's own time is up."""
@@ -75,7 +92,7 @@ class EdgeLane:
         """Send it on a connection that is there; where it is not usual, nothing is done."""
         door, pool, num_bytes = self.door, passing.reach.pool, len(passing.body)
         is_open = door.room.fits(num_bytes) and not passing.reach.down
-        upstream = pool.kept() if is_open else None
+        upstream = pool.kept(passing.entered) if is_open else None
         if upstream is None:
             return None
         if door.buckets.take(self.admission.digest, passing.heard) is not None:

@@ -17,7 +17,7 @@ from edge.relay.sse import Ending, error_code, first_event
 from regions.health import Outcome
 from regions.map import ASK, DEADLINE_MS, REGION, REQUEST_ID, ROUTE
 from wire import usual
-from wire.carry import BEGUN, WHOLE, Carry
+from wire.carry import WHOLE, Carry
 from wire.dialect import THEIR_REQUEST_ID
 from wire.lane import LATE_S
 from wire.timing import Phases
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from wire.exchange import Exchange
     from wire.upstream import Upstream
 
-_DROPPED: Final = usual.dropping(OWN)
 _SENT: Final = f"{REQUEST_ID}: %b\r\n{ASK}: %b\r\n{DEADLINE_MS}: %d\r\ncontent-length: %d\r\n\r\n%b".encode()
 
 
 class Passing(Carry):
     """`heard` is the loop time of what came last; the other times are of perf_counter."""
 
+    dropped = usual.dropping(OWN)
     __slots__ = (
         "_committed",
         "_ending",
@@ -50,7 +50,6 @@ class Passing(Carry):
         "passed_on",
         "patience",
         "reach",
-        "request_id",
     )
 
     def __init__(
@@ -65,7 +64,9 @@ class Passing(Carry):
     ) -> None:
         door, head = lane.door, lane.familiar.head
         self.reach = door.relay.reaches[decision.choices[0].region]
-        super().__init__(head, lane.line, started, now)
+        super().__init__(
+            head, lane.line, lane.repeat, b"req_%b" % os.urandom(16).hex().encode(), started, now
+        )
         self.pool = self.reach.pool
         self.lane = lane
         self.ask = ask
@@ -74,7 +75,6 @@ class Passing(Carry):
         self.patience = door.patiences.of(ask, head.path)
         self.entered = now
         self.deadline = now + self.patience.total_s
-        self.request_id = f"req_{os.urandom(16).hex()}"
         self.passed_on: bytes | None = None  # the last events that were sent, once some were
         self._ending = Ending()
         self._read = read
@@ -84,7 +84,7 @@ class Passing(Carry):
         """The request's bytes, in one write; what nobody waits for in the loop's next turn: uvloop writes between."""
         self.upstream = upstream
         ask, body, most_ms = self.ask.header().encode(), self.body, self.patience.total_s * 1000
-        head = constant + _SENT % (self.request_id.encode(), ask, most_ms, len(body), body)
+        head = constant + _SENT % (self.number, ask, most_ms, len(body), body)
         upstream.lend(self)
         upstream.begin("POST", head, whole=True)
         asyncio.get_running_loop().call_soon(self._meanwhile)
@@ -119,15 +119,27 @@ class Passing(Carry):
         phases.mark("stream")
         said = [usual.timing(lines)] if b"server-timing" in told else []
         timing = b", ".join([*said, phases.header().encode()])
-        self.say(WHOLE % (_DROPPED.sub(b"", lines), self._ours(told), len(body), timing, body))
+        self.say(WHOLE % (self.dropped.sub(b"", lines), self.ours(lines, told), len(body), timing, body))
         self.reach.saw(Outcome.SUCCEEDED)
         self.over()
         return True
 
-    def begin(self, lines: bytes, told: dict[bytes, bytes], data: bytes, start: int) -> bool:
+    def grounds(self) -> tuple[str | bytes, ...]:
+        """The region, why it was chosen, and the second."""
+        return self.reach.name, self.lane.terms(self.decision), self.line.date()
+
+    def ours(self, lines: bytes, told: dict[bytes, bytes]) -> bytes:
+        """Where it was answered, and why there."""
+        del lines
+        lane, number = self.lane, self.number.decode()
+        date = "" if b"date" in told else f"date: {self.line.date()}\r\n"
+        their = f"{THEIR_REQUEST_ID}: {number}\r\n" if lane.has_own_name else ""
+        ours = f"{date}{lane.says}{their}{REQUEST_ID}: {number}\r\n{REGION}: {self.reach.name}\r\n{ROUTE}: "
+        return b"%b%b\r\n" % (ours.encode(), lane.terms(self.decision))
+
+    def begin(self, said: bytes, data: bytes, start: int) -> bool:
         """With its first event, unless there is none yet, or it may be replayed."""
-        end = usual.end_of_events(data, start)
-        block = usual.unchunked(data, start, end)
+        end, block = usual.whole_events(data, start)
         event = first_event(block)
         if (
             event is None
@@ -136,14 +148,12 @@ class Passing(Carry):
         ):
             return False
         self._committed, self.held, self.streams = time.perf_counter(), b"", True
-        said = BEGUN % (_DROPPED.sub(b"", lines), self._ours(told), data[start:end])
-        self._pass_on(block, said, is_last=end < len(data))
+        self._pass_on(block, said + data[start:end], is_last=end < len(data))
         return True
 
     def more(self, data: bytes) -> bool:
         """Whole events, chunk by chunk as they came."""
-        end = usual.end_of_events(data, 0)
-        block = usual.unchunked(data, 0, end)
+        end, block = usual.whole_events(data, 0)
         if end < 0 or not self._may_pass(block, is_last=end < len(data)):
             return False
         self._pass_on(block, data[:end], is_last=end < len(data))
@@ -164,7 +174,7 @@ class Passing(Carry):
     def _may_pass(self, block: bytes, *, is_last: bool) -> bool:
         """Whether the client is to hear all of it, and its end is one."""
         ending = self._ending
-        return b"\nid:" not in block and ending.pass_on(block) == block and (ending.is_good or not is_last)
+        return b"\nid:" not in block and ending.pass_on(block) == block and (not is_last or ending.is_good)
 
     def _pass_on(self, block: bytes, said: bytes, *, is_last: bool) -> None:
         if is_last:
@@ -181,12 +191,4 @@ class Passing(Carry):
         phases = self.phases()
         phases.mark("stream")
         self.reach.saw(Outcome.SUCCEEDED)
-        self.end(said, receipt_of(phases, self.reach.name, self.request_id, []))
-
-    def _ours(self, told: dict[bytes, bytes]) -> bytes:
-        """The lines that the edge adds to any answer."""
-        lane, number = self.lane, self.request_id
-        date = "" if b"date" in told else f"date: {self.line.date()}\r\n"
-        their = f"{THEIR_REQUEST_ID}: {number}\r\n" if lane.has_own_name else ""
-        ours = f"{date}{lane.says}{their}{REQUEST_ID}: {number}\r\n{REGION}: {self.reach.name}\r\n{ROUTE}: "
-        return b"%b%b\r\n" % (ours.encode(), lane.terms(self.decision))
+        self.end(said, receipt_of(phases, self.reach.name, self.number.decode(), []))

@@ -82,7 +82,7 @@ class Inference:
             phases=passing.phases,
             deadline=passing.deadline,
             hold_until=min(passing.deadline - SLACK_S, passing.entered + waits_s),
-            request_id=passing.request_id,
+            request_id=passing.number.decode(),
             spoke=passing.spoke,
         )
         await self._lead(trip, pulses=True, passing=passing)

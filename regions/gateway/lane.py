@@ -13,12 +13,13 @@ import re
 import time
 from typing import TYPE_CHECKING, Final
 
-from regions.ask import MAX_BODY_BYTES, said
+from regions.ask import MAX_BODY_BYTES, Ask
 from regions.gateway.passing import Passing
 from regions.gateway.trip import MAX_DEADLINE_S
 from regions.map import ASK, DEADLINE_MS, FOR, REQUEST_ID, RESUME
 from wire.lane import LATE_S
 from wire.refusal import Refusal
+from wire.repeat import Repeat
 
 if TYPE_CHECKING:
     from regions.gateway.infer import Inference
@@ -29,7 +30,8 @@ SOON_S: Final = 2 * LATE_S  # a deadline so near is the ordinary way's from the 
 VARIES: Final = (REQUEST_ID, ASK, DEADLINE_MS, "content-length")
 _ENDING: Final = re.compile(
     (
-        f"{REQUEST_ID}: ([A-Za-z0-9_-]{{1,64}})\r\n{ASK}: ([\x21-\x7e]{{1,161}} [0-9 ]{{1,22}})\r\n"
+        f"{REQUEST_ID}: ([A-Za-z0-9_-]{{1,64}})\r\n"
+        f"{ASK}: ([\x21-\x7e]{{1,161}}) ([01]) ([0-9]{{1,9}}) ([0-9]{{1,9}})\r\n"  # as Ask.header writes it
         f"{DEADLINE_MS}: ([0-9]{{1,9}})\r\ncontent-length: ([0-9]{{1,15}})"
     ).encode()
 )
@@ -51,6 +53,7 @@ class GatewayLane:
         self.familiar = familiar
         self.line = line
         self.inference = inference
+        self.repeat = Repeat()
         self._heads: dict[str, bytes] = {}  # by node: what every request to it begins with
 
     def take(self, data: bytes) -> Passing | None:
@@ -59,19 +62,17 @@ class GatewayLane:
         found = self.familiar.whole(data)
         if found is None:
             return None
-        (request_id, asks, most_ms, _), body = found[0].groups(), found[1]
+        (number, model, stream, about, least, most_ms, _), body = found[0].groups(), found[1]
         left_s = min(MAX_DEADLINE_S, int(most_ms) / 1000)
         if len(body) > MAX_BODY_BYTES or left_s < SOON_S:
             return None
         try:
-            ask = said(asks.decode())
+            ask = Ask(model.decode(), stream == b"1", int(about), int(least))
             deployment, revision = self.inference.find(ask, self.familiar.head.path)
         except Refusal:
             return None
         now = asyncio.get_running_loop().time()
-        passing = Passing(
-            self, ask, body, deployment, revision, request_id.decode(), started, now, now + left_s
-        )
+        passing = Passing(self, ask, body, deployment, revision, number, started, now, now + left_s)
         return passing if self._begin(passing, left_s) else None
 
     def _begin(self, passing: Passing, left_s: float) -> bool:
@@ -80,7 +81,7 @@ class GatewayLane:
         relay, address = self.inference.relay, self.inference.pick(passing.head, passing.revision)
         if address is None:
             return False
-        upstream = relay.pools[address].kept()
+        upstream = relay.pools[address].kept(passing.entered)
         if upstream is None:
             return False
         passing.phases.mark("pick")

@@ -16,7 +16,7 @@ from regions.gateway.trip import OWN, receipt_of
 from regions.map import DEADLINE_MS, REGION, REMOTE_BYTES, REPLICA, REQUEST_ID, REVISION, START, Tier
 from regions.nodes.pick import replica_id
 from wire import usual
-from wire.carry import BEGUN, WHOLE, Carry
+from wire.carry import WHOLE, Carry
 from wire.exchange import PROCESSING
 from wire.lane import LATE_S
 from wire.timing import Phases
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from wire.upstream import Upstream
 
 OK: Final = 200
-_DROPPED: Final = usual.dropping(OWN - {START})  # what the node says of its start is passed on
 _START: Final = re.compile(rb"\n(?i:%b):" % START.encode())
 _SENT: Final = (
     f"%b{REVISION}: %b\r\n{REQUEST_ID}: %b\r\n{DEADLINE_MS}: %d\r\ncontent-length: %d\r\n\r\n%b".encode()
@@ -41,6 +40,7 @@ class Passing(Carry):
     """The lease, and what else it holds, are given back by `leave`; `deadline` and `entered` are loop time."""
 
     found = Tier.RESIDENT
+    dropped = usual.dropping(OWN - {START})  # what the node says of its start is passed on
     __slots__ = (
         "address",
         "ask",
@@ -50,7 +50,6 @@ class Passing(Carry):
         "entered",
         "lane",
         "phases",
-        "request_id",
         "revision",
         "spoke",
     )
@@ -62,18 +61,17 @@ class Passing(Carry):
         body: bytes,
         deployment: Deployment,
         revision: Revision,
-        request_id: str,
+        number: bytes,
         started: float,
         now: float,
         deadline: float,
     ) -> None:
-        super().__init__(lane.familiar.head, lane.line, started, now)
+        super().__init__(lane.familiar.head, lane.line, lane.repeat, number, started, now)
         self.lane = lane
         self.ask = ask
         self.body = body
         self.deployment = deployment
         self.revision = revision
-        self.request_id = request_id
         self.entered = now
         self.deadline = deadline
         self.phases = Phases("gateway", started=started)
@@ -83,8 +81,8 @@ class Passing(Carry):
     def send(self, address: str, upstream: Upstream, constant: bytes, left_s: float) -> None:
         """The request's bytes, in one write."""
         self.address, self.upstream, self.pool = address, upstream, self.lane.inference.relay.pools[address]
-        revision, number, body = self.revision.id.encode(), self.request_id.encode(), self.body
-        head = _SENT % (constant, revision, number, math.ceil(left_s * 1000), len(body), body)
+        revision, body = self.revision.id.encode(), self.body
+        head = _SENT % (constant, revision, self.number, math.ceil(left_s * 1000), len(body), body)
         upstream.lend(self)
         upstream.begin("POST", head, whole=True)
         inference = self.lane.inference
@@ -133,25 +131,39 @@ class Passing(Carry):
         self.phases.mark("stream")
         said = [usual.timing(lines)] if b"server-timing" in told else []
         timing = b", ".join([*said, self.phases.header().encode()])
-        self.say(WHOLE % (_DROPPED.sub(b"", lines), self._ours(lines, told), len(body), timing, body))
+        self.say(WHOLE % (self.dropped.sub(b"", lines), self.ours(lines, told), len(body), timing, body))
         self.over()
         self._count_soon()
         return True
 
-    def begin(self, lines: bytes, told: dict[bytes, bytes], data: bytes, start: int) -> bool:
+    def grounds(self) -> tuple[str | bytes, ...]:
+        """The node, the revision, and the second."""
+        return self.address, self.revision.id, self.line.date()
+
+    def ours(self, lines: bytes, told: dict[bytes, bytes]) -> bytes:
+        """Where it was answered, and by whom."""
+        date = "" if b"date" in told else f"date: {self.line.date()}\r\n"
+        start = "" if _START.search(lines) else f"{START}: {self.found}\r\n"
+        region, replica = self.lane.inference.deployments.region, replica_id(self.address)
+        ours = (
+            f"{date}{REQUEST_ID}: {self.number.decode()}\r\n{REGION}: {region}\r\n"
+            f"{REVISION}: {self.revision.id}\r\n{start}{REMOTE_BYTES}: 0\r\n{REPLICA}: {replica}\r\n"
+        )
+        return ours.encode()
+
+    def begin(self, said: bytes, data: bytes, start: int) -> bool:
         """Whole events, and perhaps the end."""
-        end = usual.end_of_events(data, start)
+        end, _ = usual.whole_events(data, start)
         if end < 0:
             return False
         self._begun()
         self.held, self.streams = b"", True
-        head = BEGUN % (_DROPPED.sub(b"", lines), self._ours(lines, told), data[start:end])
-        self._pass_on(head, is_last=end < len(data))
+        self._pass_on(said + data[start:end], is_last=end < len(data))
         return True
 
     def more(self, data: bytes) -> bool:
         """The same of what comes later."""
-        end = usual.end_of_events(data, 0)
+        end, _ = usual.whole_events(data, 0)
         if end < 0:
             return False
         self._pass_on(data[:end], is_last=end < len(data))
@@ -173,17 +185,6 @@ class Passing(Carry):
         self.spoke, self.heard = True, asyncio.get_running_loop().time()
         if self.line.is_behind:
             self.hand_over()
-
-    def _ours(self, lines: bytes, told: dict[bytes, bytes]) -> bytes:
-        """The lines that the gateway adds to any answer."""
-        date = "" if b"date" in told else f"date: {self.line.date()}\r\n"
-        start = "" if _START.search(lines) else f"{START}: {self.found}\r\n"
-        region, replica = self.lane.inference.deployments.region, replica_id(self.address)
-        ours = (
-            f"{date}{REQUEST_ID}: {self.request_id}\r\n{REGION}: {region}\r\n{REVISION}: {self.revision.id}\r\n"
-            f"{start}{REMOTE_BYTES}: 0\r\n{REPLICA}: {replica}\r\n"
-        )
-        return ours.encode()
 
     def _count_soon(self) -> None:
         """In the loop's next turn: uvloop writes what was said between this one and that."""

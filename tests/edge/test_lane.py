@@ -121,6 +121,32 @@ async def test_a_stream_passes_as_it_came(world, passages):
     )  # both connections are good for another
 
 
+async def test_what_differs_in_the_head_of_a_stream_is_passed_on(world, passages):
+    """Most heads are those of the answer before; a line more, another region's word or a new second is another head."""
+
+    def says(*more):
+        async def script(exchange, region):
+            region.requests.append((exchange.head, await exchange.read_body(2**21)))
+            number = exchange.head.get("x-request-id")
+            await exchange.start(
+                200, (("content-type", "text/event-stream"), ("x-request-id", number), *more), first=EVENT
+            )
+            await exchange.finish(DONE + RECEIPT)
+
+        return script
+
+    edge, near, _ = await on_lane(world, says())
+    first, second = (("x-told", "a"),), (("x-told", "b"), ("date", "Thu, 26 Nov 2026 16:00:00 GMT"))
+    for more in ((), (), first, first, second, second, ()):
+        near.script = says(*more)
+        _, headers, body = await edge.ask(PATH, STREAM_BODY)
+        assert headers["x-request-id"] == near.requests[-1][0].get("x-request-id")
+        assert (headers.get("x-told"), body.count(EVENT)) == (dict(more).get("x-told"), 1)
+        assert headers["date"] == dict(more).get("date", headers["date"])
+    assert [each.num_handed for each in passages] == [0] * 7
+    assert len({each.number for each in passages}) == 7
+
+
 async def test_a_revoked_key_is_refused_on_a_known_connection(world, passages):
     edge, _, _ = await on_lane(world, answers)
     home = next(region for region in edge.regions.values() if region.home)

@@ -9,12 +9,12 @@ import pytest
 
 from edge.choice.prefer import MAX_CHARS, where
 from edge.choice.prefixes import CUTS, KEPT_S, Prefixes, marks
-from edge.choice.route import Asker, Chooser
+from edge.choice.route import NEAR_S, Asker, Chooser
 from edge.relay.holdoff import Holdoffs
 from edge.rows.feed import Feed
 from regions.ask import Ask
-from regions.health import HEALTHY
-from regions.map import Rules, Tier, Trial
+from regions.health import HEALTHY, Breaker, Outcome, RegionHealth, after
+from regions.map import ROW_STALE_S, Rules, Tier, Trial
 from regions.rows import Heard, Signers, Snapshot
 from tests.edge.world import ADMIN, BODY, MODEL, code, cuts, served
 from tests.regions.made import model_row, region_row
@@ -140,6 +140,64 @@ def chooser(rules=None, **rows):
     )
     ways = {name: SimpleNamespace(rtt_ms=1.0 + 80 * n, health=HEALTHY) for n, name in enumerate(rows)}
     return Chooser(feed, ways, None, Holdoffs()), feed
+
+
+def stands(change):
+    """Whether a decision is still good once `change` has happened to its chooser, its feed and its ways."""
+    chosen, feed = chooser(iad=model_row(), fra=model_row())
+    ways = chosen._reaches
+    decision = chosen.choose(Ask("acme/m", False, 10, 1), None, 1.0)
+    assert chosen.stands(decision, 1.5)
+    assert chosen.choose(Ask("acme/m", False, 10, 1), None, 1.5).choices == decision.choices
+    now = change(chosen, feed, ways)
+    return chosen.stands(decision, now or 1.5)
+
+
+def ill(_chosen, _feed, ways):
+    ways["fra"].health = after(HEALTHY, Outcome.FAILED, 1.2)
+
+
+def nearer(_chosen, _feed, ways):
+    ways["fra"].rtt_ms = 0.5
+    return 1.5 + NEAR_S
+
+
+def told(_chosen, feed, _ways):
+    feed.snapshot = Snapshot(dict(feed.snapshot.regions))
+
+
+def waits(chosen, _feed, _ways):
+    chosen._holdoffs.note("iad", "acme/m", 5.0, 1.2)
+
+
+def overdue(_chosen, _feed, _ways):
+    return ROW_STALE_S
+
+
+def test_a_decision_stands_until_anything_that_it_rests_on_is_another():
+    assert stands(lambda *_: None)
+    for change in (ill, nearer, told, waits, overdue):
+        assert not stands(change), change
+
+
+@pytest.mark.parametrize(
+    "why",
+    ["equals", "a region that comes back", "a region that is ejected", "a long prompt", "somebody waits"],
+)
+def test_a_decision_in_which_time_or_chance_had_a_say_is_made_each_time(why):
+    chosen, _ = chooser(iad=model_row(), fra=model_row())
+    ways = chosen._reaches
+    if why == "equals":
+        ways["fra"].rtt_ms = 1.5
+    elif why == "a region that comes back":
+        ways["fra"].health = RegionHealth(recovered_at=0.5)
+    elif why == "a region that is ejected":
+        ways["fra"].health = RegionHealth(breaker=Breaker.OPEN, until=1.2)
+    elif why == "somebody waits":
+        chosen._holdoffs.note("fra", "acme/m", 5.0, 1.0)
+    num_tokens = 200 if why == "a long prompt" else 10
+    decision = chosen.choose(Ask("acme/m", False, num_tokens, 1), None, 1.0)
+    assert not chosen.stands(decision, 1.0)
 
 
 def test_a_long_prompt_goes_where_its_beginning_was_if_that_pays_and_only_for_its_tenant():

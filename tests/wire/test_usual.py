@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 from wire import usual
+from wire.framing import take_whole_chunks
 from wire.http1 import Body, End, ResponseHead, ResponseReader
 from wire.response import ResponseError
 
@@ -63,11 +64,12 @@ def test_it_never_reads_otherwise_than_the_strict_reader(first):
 @pytest.mark.parametrize("cut", range(len(BODY) + 1))
 def test_whole_chunks_end_where_the_reader_says(cut):
     data = b"3\r\nabc\r\nA\r\n0123456789\r\n" + BODY[:cut]
-    stop = usual.whole_chunks(data, 0)
+    pieces = []
+    stop = take_whole_chunks(b"xx" + data, pieces, 2) - 2
     reader = ResponseReader()
     reader.go_on_chunked()
-    pieces = [event.data for event in reader.receive(data[:stop]) if isinstance(event, Body)]
-    assert b"".join(pieces) == b"abc0123456789" + (b"hello" if cut >= 10 else b"")
+    read = [event.data for event in reader.receive(data[:stop]) if isinstance(event, Body)]
+    assert b"".join(pieces) == b"".join(read) == b"abc0123456789" + (b"hello" if cut >= 10 else b"")
     assert stop == 23 + (10 if cut >= 10 else 0)
 
 
@@ -82,12 +84,11 @@ ONE, TWO = b"data: 1\n\n", b": a comment\n\ndata: 2\n\n"
 @pytest.mark.parametrize("events", [(ONE,), (ONE, TWO), (b"data: ", b"1\n\n")])
 def test_whole_events_end_with_what_is_here_or_before_the_last_chunk(events, last):
     data = b"xx" + chunks(*events)
-    assert usual.end_of_events(data + last, 2) == len(data)
-    assert usual.unchunked(data + last, 2, len(data)) == b"".join(events)
+    assert usual.whole_events(data + last, 2) == (len(data), b"".join(events))
 
 
 def test_nothing_but_the_last_chunk_is_an_end_too():
-    assert (usual.end_of_events(b"0\r\n\r\n", 0), usual.unchunked(b"0\r\n\r\n", 0, 0)) == (0, b"")
+    assert usual.whole_events(b"0\r\n\r\n", 0) == (0, b"")
 
 
 @pytest.mark.parametrize(
@@ -97,6 +98,7 @@ def test_nothing_but_the_last_chunk_is_an_end_too():
         chunks(ONE)[:-1],
         chunks(ONE) + b"5\r\nda",
         chunks(ONE, b"data: "),
+        chunks(b"data: ", b"\n"),
         chunks(ONE) + b"0\r\n",
         chunks(ONE) + b"0\r\n\r\nx",
         chunks(ONE) + b"0;x\r\n\r\n",
@@ -106,7 +108,7 @@ def test_nothing_but_the_last_chunk_is_an_end_too():
     ],
 )
 def test_parts_of_events_and_odd_chunks_have_no_end(data):
-    assert usual.end_of_events(data, 0) == -1
+    assert usual.whole_events(data, 0) == (-1, b"")
 
 
 def test_a_reader_that_goes_on_has_the_rest_of_the_body():

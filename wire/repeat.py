@@ -1,0 +1,37 @@
+"""The head of a stream's answer that came before, but for its request's id: it is known by its bytes, and so is ours.
+
+The answers on one lane begin alike. What a head that repeats comes to was worked out when it came first: that it is
+usual (`usual.py`), and what is said in its place.
+"""
+
+from typing import Final
+
+from wire.dialect import THEIR_REQUEST_ID
+
+_VALUE: Final = THEIR_REQUEST_ID.encode() + b": %b\r\n"  # the end of a line, whoever's name it has
+
+
+class Repeat:
+    """One head, and the head that was said for it, each cut where the id of its request stands.
+
+    `grounds` is all else that our head was made of: where it differs, so would the head.
+    """
+
+    __slots__ = ("_came", "_grounds", "_said")
+
+    def __init__(self) -> None:
+        self._came: list[bytes] = []
+        self._said: list[bytes] = []
+        self._grounds: tuple[str | bytes, ...] | None = None
+
+    def keep(self, came: bytes, said: bytes, number: bytes, grounds: tuple[str | bytes, ...]) -> None:
+        """`said` was made for the head `came`. An id that is also a part of something else is not looked for."""
+        if all(head.count(number) == head.count(_VALUE % number) for head in (came, said)):
+            self._came, self._said, self._grounds = came.split(number), said.split(number), grounds
+
+    def of(self, data: bytes, number: bytes, grounds: tuple[str | bytes, ...]) -> tuple[bytes, int] | None:
+        """If `data` begins with the same head for the request `number`: ours, and where its body begins."""
+        if grounds != self._grounds:
+            return None
+        came = number.join(self._came)
+        return (number.join(self._said), len(came)) if data.startswith(came) else None
