@@ -206,6 +206,8 @@ def _node(config: Config, name: str | None) -> Runner:
         host_cache_bytes=entry.host_cache_bytes,
         landing_pool_bytes=entry.landing_pool_bytes,
         cache=entry.cache,
+        store_stall_s=entry.store_stall_s,
+        store_retry_s=entry.store_retry_s,
         num_threads=entry.num_threads or len(os.sched_getaffinity(0)),
         device=entry.device,
         num_spares=entry.spares,

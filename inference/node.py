@@ -40,6 +40,7 @@ from weights_cache.cache import HostTier
 from weights_cache.fetch import HttpReader
 from weights_cache.folder import CacheFolder
 from weights_cache.handoff import Handoff, NoHandoff, StoreHandoff
+from weights_cache.patience import RETRY_FOR_S, STALL_S
 from wire.metrics import Metrics, one
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ class NodeSettings:
     landing_pool_bytes: int = 0
     cache: Path | None = None
     """A folder of this node's own, in which weights that were read outlive it; `host_cache_bytes` at most."""
+    store_stall_s: float = STALL_S
+    store_retry_s: float = RETRY_FOR_S
     num_threads: int = 1
     device: str = CPU
     num_spares: int = 0
@@ -271,6 +274,8 @@ def tier_of(settings: NodeSettings) -> HostTier:
         settings.store,
         cap_bytes,
         pool_bytes=settings.landing_pool_bytes,
+        stall_s=settings.store_stall_s,
+        retry_for_s=settings.store_retry_s,
         handoff=handoff_of(settings),
         folder=None if path is None else CacheFolder(path, cap_bytes),
     )

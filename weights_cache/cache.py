@@ -19,12 +19,13 @@ from weights_cache.folder import CacheFolder, Rested
 from weights_cache.handoff import Given, Handoff, NoHandoff
 from weights_cache.keyed_locks import KeyedLocks
 from weights_cache.landing import Landing, Source
-from weights_cache.patience import RETRY_FOR_S
+from weights_cache.patience import RETRY_FOR_S, STALL_S
 from weights_cache.plan import Held, eviction_order, evictions, layout
 from weights_cache.rate import Rate
+from weights_cache.readers import Readers
 from weights_cache.revision import Extent, Revision
 from weights_cache.seat import Entry, Seat, rested_entry, rested_held
-from weights_cache.small import Files, SmallFiles, read_small_files
+from weights_cache.small import Files, SmallFiles
 from weights_cache.view import LandingError
 
 NUM_READERS = 4  # connections a load; measured best on 2 cores, 2-8 are within noise
@@ -43,18 +44,20 @@ class HostTier:
         *,
         make_reader: Callable[[], RangeReader] | None = None,
         handoff: Handoff | None = None,
+        stall_s: float = STALL_S,
         retry_for_s: float = RETRY_FOR_S,
         folder: CacheFolder | None = None,
     ) -> None:
         """`folder` is closed with the tier."""
         self._etags: dict[str, str] = {}
-        self._make_reader = make_reader or partial(HttpReader, store, self._etags)
+        own_reader = partial(HttpReader, store, self._etags, stall_s=stall_s)
+        self._readers = Readers(make_reader or own_reader, num_readers)
         self._handoff, self._asking = handoff or NoHandoff(), KeyedLocks()
         self._cap_bytes, self._num_readers, self._retry_for_s = cap_bytes, num_readers, retry_for_s
         self._lock, self._folder = threading.RLock(), folder
         self._seats: dict[str, Seat] = {}
-        self._readers: list[RangeReader] = []
-        self._pool, self._small, self._rate = BufferPool(pool_bytes), SmallFiles(), Rate()
+        self._pool, self._rate = BufferPool(pool_bytes), Rate()
+        self._small = SmallFiles(self._readers, folder, retry_for_s)
         self._closing = threading.Event()
         self._drop(evictions(self._held(), 0, cap_bytes) or ())
         self._refill()
@@ -75,21 +78,22 @@ class HostTier:
                 found = self._found(revision.id)
             given = None if found else self._handoff.give(revision)
             with self._lock:
+                hit = (found := self._found(revision.id)) is not None and found.landed
                 seat = self._seat(revision, given)
-                hit = seat.landed
                 source: Source = "host" if hit or (seat.kept and seat.kept.is_whole) else "region"
                 self._used(seat)
                 seat.num_pins += pin
                 if on_progress and not seat.landed:
                     seat.flight.watchers.append(on_progress)
+        self._small.keep(revision)
         return Landing(seat.flight, source, partial(self._unpin, seat) if pin else _nothing, hit=hit)
 
     def small_files(self, revision: Revision) -> Files:
-        """{path: bytes} of the revision's other files, verified; read once, then from memory.
+        """{path: bytes} of the revision's other files, verified; read once, then from memory or the folder.
 
         Raises LandingError. Blocks: call it in a thread.
         """
-        return self._small.get(revision.id, partial(self._read_small, revision))
+        return self._small.of(revision)
 
     def evict(self, revision_id: str) -> int:
         """Drop a revision that is landed and not pinned. The bytes freed, 0 if there was nothing to drop."""
@@ -149,14 +153,12 @@ class HostTier:
             seat.flight.ended.wait(CLOSE_S)
         with self._lock:
             left, self._seats = list(self._seats.values()), {}
-            readers, self._readers = self._readers, []
         for seat in left:
             self._let_go(seat, forget=not seat.landed)
         if self._folder is not None:
             self._folder.close()
         self._pool.close()
-        for reader in readers:
-            reader.close()
+        self._readers.close()
 
     def _found(self, revision_id: str) -> Seat | None:
         """Under the lock: the seat of a revision whose load has not failed."""
@@ -198,8 +200,8 @@ class HostTier:
         flight = Flight(
             revision,
             self._pool.take(places.fresh_bytes) if kept is None else kept.buffer,
-            self._take_reader,
-            self._give_reader,
+            self._readers.take,
+            self._readers.give,
             self._ended,
             retry_for_s=self._retry_for_s,
             given=given,
@@ -301,29 +303,6 @@ class HostTier:
         if self._pool.pool_bytes and not self._closing.is_set():
             run = partial(self._pool.refill, self._closing)
             threading.Thread(target=run, name="prefault", daemon=True).start()
-
-    def _read_small(self, revision: Revision) -> Files:
-        reader = self._take_reader()
-        try:
-            files = read_small_files(revision, reader, self._retry_for_s)
-        except LandingError:
-            reader.close()
-            raise
-        self._give_reader(reader)
-        return files
-
-    def _take_reader(self) -> RangeReader:
-        with self._lock:
-            if self._readers:
-                return self._readers.pop()
-        return self._make_reader()
-
-    def _give_reader(self, reader: RangeReader) -> None:
-        with self._lock:
-            if len(self._readers) < self._num_readers and not self._closing.is_set():
-                self._readers.append(reader)
-                return
-        reader.close()
 
 
 def _nothing() -> None:

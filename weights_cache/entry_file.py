@@ -8,7 +8,7 @@ from weights_cache.plan import Layout
 from weights_cache.revision import MAX_EXTENT_BYTES, MAX_EXTENTS, MODEL_NAME, Revision, canonical_json
 from weights_cache.strict import StrictError, fields, hexadecimal, integer, one_of, parse, text
 
-SCHEMA = "nearfield.entry/1"
+SCHEMA = "nearfield.entry/2"
 MAX_ENTRY_BYTES = 16 << 20  # 131,072 extents at ~100 bytes each
 
 
@@ -18,10 +18,11 @@ class BadEntryError(ValueError):
 
 @dataclass(frozen=True)
 class EntryFile:
-    """`num_bytes` is the landing's; `extents` are (place in the landing, length, BLAKE3)."""
+    """`num_bytes` is the landing's, `small_bytes` what the other files have; `extents` are (place, length, BLAKE3)."""
 
     model: str
     num_bytes: int
+    small_bytes: int
     extents: tuple[tuple[int, int, str], ...]
 
     @property
@@ -41,14 +42,21 @@ class EntryFile:
     def to_bytes(self) -> bytes:
         """As it is written."""
         extents = [list(each) for each in self.extents]
-        value = {"schema": SCHEMA, "model": self.model, "bytes": self.num_bytes, "extents": extents}
+        value = {
+            "schema": SCHEMA,
+            "model": self.model,
+            "bytes": self.num_bytes,
+            "small": self.small_bytes,
+            "extents": extents,
+        }
         return canonical_json(value)
 
 
 def described(revision: Revision, places: Layout) -> EntryFile:
     """What the entry of a revision is, landed so that nothing of it is mapped from elsewhere."""
     found = tuple((places.place(extent), extent.length, extent.blake3) for extent in revision.extents)
-    return EntryFile(revision.model, places.fresh_bytes, found)
+    small_bytes = sum(entry.size for entry in revision.small_files)
+    return EntryFile(revision.model, places.fresh_bytes, small_bytes, found)
 
 
 def parsed(data: bytes) -> EntryFile:
@@ -57,7 +65,7 @@ def parsed(data: bytes) -> EntryFile:
         found = fields(parse(data, MAX_ENTRY_BYTES), _ENTRY, "entry")
     except StrictError as error:
         raise BadEntryError(str(error)) from error
-    return EntryFile(found["model"], found["bytes"], found["extents"])
+    return EntryFile(found["model"], found["bytes"], found["small"], found["extents"])
 
 
 def _extents(value: object, where: str) -> tuple[tuple[int, int, str], ...]:
@@ -73,4 +81,10 @@ def _extent(value: Any, where: str) -> tuple[int, int, str]:
 
 
 _place, _length, _digest = integer(), integer(1, MAX_EXTENT_BYTES), hexadecimal(64)
-_ENTRY = {"schema": one_of(SCHEMA), "model": text(160, MODEL_NAME), "bytes": integer(), "extents": _extents}
+_ENTRY = {
+    "schema": one_of(SCHEMA),
+    "model": text(160, MODEL_NAME),
+    "bytes": integer(),
+    "small": integer(),
+    "extents": _extents,
+}

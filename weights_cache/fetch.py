@@ -21,13 +21,13 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from storage.client.sdk import Endpoint, sign
+from weights_cache.patience import STALL_S
 
 Headers = tuple[tuple[str, str], ...]
 Signer = Callable[[Endpoint, str, str, str, Headers], Headers]
 
 BLOB_BUCKET = "nearfield-blobs"  # in every region's store; the key is the BLAKE3 of the file
 CONNECT_S = 2.0  # a store of the own region answers in milliseconds or is down
-STALL_S = 10.0  # no byte for this long: the store is stuck, another connection may do better
 TICK_S = 0.25  # how long one receive may wait before the stall is looked at
 WAKE_BYTES = (
     256 << 10

@@ -4,7 +4,8 @@ An entry is one revision, `<id>` its name:
 
     <id>.weights   the landing's memory itself, a file that the node and every engine map
     <id>.landed    one byte an extent: 1 once it was checked, written after its bytes
-    <id>.entry     what the other two are: model, sizes and the BLAKE3 of each extent; written aside and renamed, last
+    <id>.small     the other files of the revision (config, tokenizer), one after another
+    <id>.entry     what the other three are: model, sizes and the BLAKE3 of each extent; written aside and renamed, last
 
 A file without its `.entry` is nobody's and is deleted at the start. Nothing here waits for a disk: a process or a
 machine that dies at any point leaves an entry that is whole, partly filled, or none, and which of its bytes are right
@@ -13,12 +14,10 @@ the small files only, and a load that was cut short goes on where it was.
 """
 
 import errno
-import fcntl
 import logging
 import os
 import re
 import time
-import weakref
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,24 +28,19 @@ from blake3 import blake3
 from weights_cache.buffers import whole_pages
 from weights_cache.entry_file import BadEntryError, EntryFile, described, parsed
 from weights_cache.file_buffer import FileBuffer
-from weights_cache.file_map import can_lock, lift_lock_limit
+from weights_cache.folder_lock import locked, need_locks
 from weights_cache.mounts import lies_in_memory
+from weights_cache.open_entry import OpenEntry
 from weights_cache.plan import Layout
 from weights_cache.revision import Revision
+from weights_cache.small import Files, joined, parted
 
-SUFFIXES = (
-    ".entry",
-    ".landed",
-    ".weights",
-)  # in the order in which they are deleted: without the first it is none
+# In the order in which they are deleted: without the first it is none.
+SUFFIXES = (".entry", ".landed", ".small", ".weights")
 DIGEST_BYTES = 32
-_NAME = re.compile(r"([0-9a-f]{64})\.(entry|landed|weights|new)")
+_NAME = re.compile(r"([0-9a-f]{64})\.(entry|landed|small|weights|new)")
 
 log = logging.getLogger("nearfield.weights")
-
-
-class FolderError(OSError):
-    """The folder cannot be used; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +66,13 @@ class CacheFolder:
         """Raises FolderError: another process has it, or its disk's pages may not be locked; and OSError."""
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.path = path
-        self._lock_fd = _locked(path)
+        self._lock_fd = locked(path)
         self.in_memory = lies_in_memory(path)
         if not self.in_memory:
-            _need_locks(path, cap_bytes)
+            need_locks(path, cap_bytes)
         self._files: dict[str, EntryFile] = {}
+        self._with_small = set[str]()
+        """Entries whose small files were written or read in this life."""
         self._sweep()
 
     def rested(self, but: Collection[str] = ()) -> list[Rested]:
@@ -88,7 +84,7 @@ class CacheFolder:
         """What the entry of a revision takes on the disk."""
         return _disk_bytes(described(revision, places))
 
-    def open(self, revision: Revision, places: Layout, make_room: Callable[[], bool]) -> "OpenEntry":
+    def open(self, revision: Revision, places: Layout, make_room: Callable[[], bool]) -> OpenEntry:
         """The revision's entry, found or made. `make_room` deletes another entry; False if none may go.
 
         Raises OSError: there is no space, not even after all that may go is gone.
@@ -97,7 +93,9 @@ class CacheFolder:
         if self._files.get(revision.id) != wanted:
             self.drop(revision.id)
             with_room(lambda: self._make(revision.id, wanted), make_room)
-        return OpenEntry(self, revision.id, wanted, make_room)
+        weights_fd = self._open_file(revision.id, ".weights")
+        buffer = FileBuffer(weights_fd, wanted.num_bytes, make_room, lock=not self.in_memory)
+        return OpenEntry(buffer, self._open_file(revision.id, ".landed"), wanted)
 
     def copy_to(self, digest: str, view: memoryview, but: Collection[str] = ()) -> bool:
         """Copy the extent with this BLAKE3 from an entry that is not of `but` into `view`; False if none has it.
@@ -110,6 +108,36 @@ class CacheFolder:
                 return True
         return False
 
+    def small_files(self, revision: Revision) -> Files | None:
+        """The revision's small files, checked; None if they are not here, or not whole."""
+        try:
+            data = self._file(revision.id, ".small").read_bytes()
+        except FileNotFoundError:
+            return None  # it has no entry, or it was evicted meanwhile
+        except OSError as error:
+            log.warning("small files kept on this host cannot be read: %s", error)
+            return None
+        files = parted(revision, data)
+        if files is not None:
+            self._with_small.add(revision.id)
+        return files
+
+    def keep_small(self, revision: Revision, files: Files) -> None:
+        """Write a revision's small files beside its weights, if it has an entry that has them not yet."""
+        if revision.id not in self._files or revision.id in self._with_small:
+            return
+        try:
+            fd = self._open_file(revision.id, ".small")
+        except FileNotFoundError:
+            return  # it was evicted meanwhile
+        try:
+            os.pwrite(fd, joined(revision, files), 0)
+            self._with_small.add(revision.id)
+        except OSError as error:
+            log.warning("small files could not be kept, so a restart reads them again: %s", error)
+        finally:
+            os.close(fd)
+
     def touch(self, revision_id: str) -> None:
         """An entry was used now."""
         now_ns = time.time_ns()  # the kernel's own idea of now is some milliseconds coarse
@@ -119,6 +147,7 @@ class CacheFolder:
     def drop(self, revision_id: str) -> None:
         """Delete an entry, or what there is of one."""
         self._files.pop(revision_id, None)
+        self._with_small.discard(revision_id)
         for suffix in SUFFIXES:
             self._file(revision_id, suffix).unlink(missing_ok=True)
 
@@ -126,13 +155,13 @@ class CacheFolder:
         """Let another process have the folder. Once."""
         os.close(self._lock_fd)
 
-    def open_file(self, revision_id: str, suffix: str, flags: int = os.O_RDWR) -> int:
-        """A descriptor of one of an entry's files, for `OpenEntry`."""
+    def _open_file(self, revision_id: str, suffix: str, flags: int = os.O_RDWR) -> int:
+        """A descriptor of one of an entry's files."""
         return os.open(self._file(revision_id, suffix), flags | os.O_CLOEXEC, 0o600)
 
     def _read(self, revision_id: str, place: int, view: memoryview) -> bool:
         try:
-            fd = self.open_file(revision_id, ".weights", os.O_RDONLY)
+            fd = self._open_file(revision_id, ".weights", os.O_RDONLY)
         except FileNotFoundError:
             return False  # it was evicted meanwhile
         try:
@@ -147,11 +176,12 @@ class CacheFolder:
         return self.path / (revision_id + suffix)
 
     def _make(self, revision_id: str, wanted: EntryFile) -> None:
-        """The three files, the one that makes it an entry last. Raises OSError and leaves none."""
+        """The four files, the one that makes it an entry last. Raises OSError and leaves none."""
         try:
             self._check_space(_disk_bytes(wanted))
             self._make_file(revision_id, ".weights", whole_pages(wanted.num_bytes))
             self._make_file(revision_id, ".landed", len(wanted.extents))
+            self._make_file(revision_id, ".small", wanted.small_bytes)
             self._write_entry(revision_id, wanted.to_bytes())
             self._files[revision_id] = wanted
         except OSError:
@@ -166,7 +196,7 @@ class CacheFolder:
             raise OSError(errno.ENOSPC, f"{self.path} has no space for {num_bytes:,} bytes of weights")
 
     def _make_file(self, revision_id: str, suffix: str, num_bytes: int) -> None:
-        fd = self.open_file(revision_id, suffix, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        fd = self._open_file(revision_id, suffix, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
             os.ftruncate(fd, num_bytes)
         finally:
@@ -174,7 +204,7 @@ class CacheFolder:
 
     def _write_entry(self, revision_id: str, data: bytes) -> None:
         new = self._file(revision_id, ".new")
-        fd = self.open_file(revision_id, ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        fd = self._open_file(revision_id, ".new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
             os.write(fd, blake3(data).digest() + data)
         finally:
@@ -201,8 +231,9 @@ class CacheFolder:
         except BadEntryError as error:
             log.info("an entry of %s is of another version and is deleted: %s", self.path, error)
             return None
-        sizes = [self._size(revision_id, suffix) for suffix in (".weights", ".landed")]
-        return file if sizes == [whole_pages(file.num_bytes), len(file.extents)] else None
+        sizes = [self._size(revision_id, suffix) for suffix in (".weights", ".landed", ".small")]
+        wanted = [whole_pages(file.num_bytes), len(file.extents), file.small_bytes]
+        return file if sizes == wanted else None
 
     def _size(self, revision_id: str, suffix: str) -> int:
         try:
@@ -218,37 +249,6 @@ class CacheFolder:
             return None  # it was evicted meanwhile
         here = (length for (_, length, _), is_here in zip(file.extents, landed, strict=False) if is_here)
         return Rested(revision_id, file, _disk_bytes(file), used_s, sum(here))
-
-
-class OpenEntry:
-    """An entry as the memory of a load (`buffer`) and what the load knows of it before it begins (`Keep`)."""
-
-    def __init__(
-        self, folder: CacheFolder, revision_id: str, file: EntryFile, make_room: Callable[[], bool]
-    ) -> None:
-        weights = folder.open_file(revision_id, ".weights")
-        self.buffer = FileBuffer(weights, file.num_bytes, make_room, lock=not folder.in_memory)
-        self._landed_fd = folder.open_file(revision_id, ".landed")
-        weakref.finalize(self, os.close, self._landed_fd)
-        self._landed = os.pread(self._landed_fd, len(file.extents), 0)
-        self.is_whole = all(self._landed)
-
-    def has(self, number: int) -> bool:
-        """See `Keep`."""
-        return self._landed[number] == 1
-
-    def bring(self, place: int, length: int) -> bool:
-        """See `Keep`."""
-        return self.buffer.bring(place, length)
-
-    def note(self, number: int) -> None:
-        """See `Keep`."""
-        if self.has(number):
-            return  # it is written down
-        try:
-            os.pwrite(self._landed_fd, b"\1", number)
-        except OSError as error:
-            log.warning("what landed could not be written down, so a restart reads it again: %s", error)
 
 
 def with_room(make: Callable[[], None], make_room: Callable[[], bool]) -> None:
@@ -269,28 +269,5 @@ def age_to_monotonic(used_s: float) -> float:
 
 
 def _disk_bytes(file: EntryFile) -> int:
-    sides = whole_pages(len(file.extents)) + whole_pages(len(file.to_bytes()) + DIGEST_BYTES)
-    return whole_pages(file.num_bytes) + sides
-
-
-def _locked(path: Path) -> int:
-    """The lock of a folder, as a descriptor that holds it. Raises FolderError."""
-    fd = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(fd)
-        message = f"another process keeps its weights in {path}; give each node a `cache` of its own"
-        raise FolderError(errno.EBUSY, message) from error
-    return fd
-
-
-def _need_locks(path: Path, cap_bytes: int) -> None:
-    """Pages of a disk are kept in memory once checked: one that was read again later would be unchecked."""
-    lift_lock_limit()
-    if not can_lock(cap_bytes):
-        message = (
-            f"{path} is on a disk, and this host does not let the node lock {cap_bytes:,} bytes in memory: "
-            "put `cache` on a tmpfs, or raise the limit (ulimit -l)"
-        )
-        raise FolderError(errno.EPERM, message)
+    sides = (len(file.extents), len(file.to_bytes()) + DIGEST_BYTES, file.small_bytes)
+    return whole_pages(file.num_bytes) + sum(map(whole_pages, sides))

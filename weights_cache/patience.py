@@ -4,6 +4,7 @@ import random
 
 NUM_BAD_TRIES = 3  # the same wrong bytes three times: the object itself is wrong
 RETRY_FOR_S = 15.0  # a store that is killed and restarted is back within seconds
+STALL_S = 10.0  # no byte for this long: the store is stuck, another connection may do better
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.05, 1.0  # between tries, doubling, with jitter
 
 

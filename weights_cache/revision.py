@@ -203,6 +203,12 @@ class Revision:
         """Indices of the files that hold tensors, ascending."""
         return tuple(sorted({tensor.file for tensor in self.tensors}))
 
+    @property
+    def small_files(self) -> tuple[FileEntry, ...]:
+        """The files without tensors: config, tokenizer, templates."""
+        weights = set(self.weight_files)
+        return tuple(entry for number, entry in enumerate(self.files) if number not in weights)
+
 
 def canonical_json(value: object) -> bytes:
     """The one byte form of a JSON value: what digests and signatures are made over."""

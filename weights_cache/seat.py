@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from weights_cache.flight import Flight
-from weights_cache.folder import OpenEntry, Rested, age_to_monotonic
+from weights_cache.folder import Rested, age_to_monotonic
+from weights_cache.open_entry import OpenEntry
 from weights_cache.plan import Held
 
 

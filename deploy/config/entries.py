@@ -6,6 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from inference.devices import CPU
+from weights_cache.patience import RETRY_FOR_S, STALL_S
 
 MIB = 1024 * 1024
 PatienceTable = Mapping[str, Mapping[str, float]]
@@ -80,6 +81,8 @@ class NodeEntry:
     With `handoff` a store of the same region and host hands its files of weights over, to be mapped without a copy.
     Weights that are read instead are kept in the folder `cache`, if one is named, within `host_cache_bytes`, so that a
     restart finds them: a tmpfs, or a disk if the node may lock its pages in memory. Without it they go with the node.
+    A read of the store that gets no byte for `store_stall_s` is given up and begun again, as one is that fails, and
+    none is begun again `store_retry_s` after the first: then the start has failed.
     `device` is "cpu" or "cuda:N"; with a GPU `memory_budget_bytes` is what models may take of its memory, and so many
     processes as `num_spares` stand ready with its context up (1 if it is not given). Nodes of one host that name the
     same folder `zygote` share the process that has torch and transformers imported; it is started by the first of them.
@@ -92,6 +95,8 @@ class NodeEntry:
     host_cache_bytes: int = 4096 * MIB
     landing_pool_bytes: int = 0
     cache: Path | None = None
+    store_stall_s: float = STALL_S
+    store_retry_s: float = RETRY_FOR_S
     num_threads: int = 0
     max_slots: int = 64
     handoff: bool = True

@@ -29,6 +29,12 @@ def stalls(_: socket.socket, __: int, ___: int) -> bool:
     return True
 
 
+def hangs(near: socket.socket, _: int, __: int) -> bool:
+    """Nothing at all, for as long as the reader is there."""
+    near.recv(1)
+    return False
+
+
 def resets(near: socket.socket, _: int, __: int) -> bool:
     near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     near.close()

@@ -6,7 +6,10 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import pytest
 
 from deploy import fleet, pki, up
 from deploy.config.read import load
+from tests import evidence
 from tests.e2e import bad_way
 from tests.e2e.bad_way import BadWay
 from tests.e2e.platform import (
@@ -31,10 +35,10 @@ from tests.zygote import share
 from wire.dial import split_address
 
 HOSTS = {
-    "store-host": (("store", "iad"),),
-    "node-host": (("node", "iad-0"),),
-    "region-host": (("region", "iad"),),
-    "edge-host": (("edge", "local"),),
+    "store-host": ("store", "iad"),
+    "node-host": ("node", "iad-0"),
+    "region-host": ("region", "iad"),
+    "edge-host": ("edge", "local"),
 }
 
 
@@ -57,6 +61,20 @@ def _start(config: Path, role: str, name: str) -> subprocess.Popen[str]:
         return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT)
 
 
+def _started(config: Path, role: str, name: str) -> subprocess.Popen[str]:
+    """The process of a role, ready."""
+    process = _start(config, role, name)
+    assert process.stdout
+    assert json.loads(process.stdout.readline())["ready"] is True
+    return process
+
+
+def _ended(process: subprocess.Popen[str]) -> None:
+    process.wait(30)
+    assert process.stdout
+    process.stdout.close()
+
+
 ENGINE = """
 [engines.peer]
 command = {command}
@@ -64,6 +82,20 @@ warm = ""
 memory_bytes = 1048576
 """
 SERVER = str(ROOT / "tests" / "inference" / "outside_server.py")
+
+
+STALL_S, RETRY_S = evidence.count(1, 10), evidence.count(2, 15)
+"""How long the node waits for a byte of its store and asks again; the whole evidence takes the defaults."""
+
+
+@pytest.fixture(scope="module")
+def kept() -> Iterator[Path]:
+    """Where the node keeps what it read: memory, since a host may forbid to lock a disk's pages."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(
+        dir=memory if memory.is_dir() else None, prefix="nearfield-test-"
+    ) as name:
+        yield Path(name)
 
 
 @pytest.fixture(scope="module")
@@ -74,17 +106,29 @@ def way() -> Iterator[BadWay]:
     found.close()
 
 
-def _lead(config: Path, way: BadWay) -> None:
-    """Have the node of this host reach its store by `way`."""
+def _lead(config: Path, way: BadWay, kept: Path) -> None:
+    """Have the node of this host reach its store by `way`, and keep what it reads in `kept`."""
     store = next(iter(load(config).stores.values())).listen
     way.target = split_address(store)
     told = config.read_text().replace(f'store = "http://{store}"', f'store = "http://127.0.0.1:{way.port}"')
-    config.write_text(told.replace("[nodes.iad-0]", "[nodes.iad-0]\nhandoff = false"))
+    own = f'handoff = false\ncache = "{kept}"\nstore_stall_s = {STALL_S}\nstore_retry_s = {RETRY_S}'
+    config.write_text(told.replace("[nodes.iad-0]", f"[nodes.iad-0]\n{own}"))
     assert f":{way.port}" in config.read_text()
 
 
 @pytest.fixture(scope="module")
-def hosts(tmp_path_factory: pytest.TempPathFactory, way: BadWay) -> Iterator[RunningPlatform]:
+def processes() -> dict[str, subprocess.Popen[str]]:
+    """The processes of the fleet, by host; a test may put another in the place of one."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def hosts(
+    tmp_path_factory: pytest.TempPathFactory,
+    way: BadWay,
+    kept: Path,
+    processes: dict[str, subprocess.Popen[str]],
+) -> Iterator[RunningPlatform]:
     """Four hosts with nothing in common but the TOML, whose operator defined one external engine."""
     folder = tmp_path_factory.mktemp("fleet")
     authority = pki.ensure(folder / "tls", dt.datetime.now(dt.UTC))
@@ -95,28 +139,23 @@ def hosts(tmp_path_factory: pytest.TempPathFactory, way: BadWay) -> Iterator[Run
     original.write_text(plain.replace("[platform]", "[platform]\nmutual_tls = true"))
     command = [sys.executable, "-I", "-S", SERVER, "good", "{port}", str(folder / "served")]
     original.write_text(original.read_text() + ENGINE.format(command=json.dumps(command)))
-    processes: list[subprocess.Popen[str]] = []
     try:
-        for host, roles in HOSTS.items():
+        for host, role in HOSTS.items():
             config = _host(folder / "hosts", host, original)
             if host == "node-host":
-                _lead(config, way)
+                _lead(config, way, kept)
             share(config.parent)
-            processes += [_start(config, *role) for role in roles]
-            for process in processes[-len(roles) :]:
-                line = json.loads(process.stdout.readline())
-                assert line["ready"] is True
+            processes[host] = _started(config, *role)
             if host == "store-host":
                 assert asyncio.run(up.bootstrap(load(original), folder)).api_key
-        platform = RunningPlatform(folder, processes[-1])
+        platform = RunningPlatform(folder, processes["edge-host"])
         wait_for(lambda: hears_every_region(platform), 60, "the edge hears the region")
         yield platform
     finally:
-        for process in processes:
+        for process in processes.values():
             process.terminate()
-        for process in processes:
-            process.wait(30)
-            process.stdout.close()
+        for process in processes.values():
+            _ended(process)
 
 
 def _asked(platform: RunningPlatform, model: str, question: str, **more: Any) -> Any:
@@ -227,3 +266,72 @@ def _answers(hosts: RunningPlatform, question: str) -> bool:
         return bool(_asked(hosts, CHAT, question).choices)
     except openai.APIStatusError:
         return False
+
+
+def test_a_store_that_hangs_once_is_waited_out(hosts: RunningPlatform, way: BadWay) -> None:
+    """A read gets no byte until the node gives it up; on another connection they come, and the right answer."""
+    hosts.cool("iad", CHAT, "region")
+    way.faults.append(bad_way.hangs)
+    entry = questions()[0]
+    told = _asked(hosts, CHAT, entry["question"], extra_headers={"x-nearfield-wait": "60"})
+
+    assert told.choices[0].message.content.strip() == entry["answer"]
+    assert not way.faults
+
+
+@pytest.mark.parametrize(
+    ("always", "word"), [(bad_way.hangs, "no byte for"), (bad_way.answers_503, "answered 503")]
+)
+def test_a_store_that_fails_for_the_whole_deadline_is_one_clear_error(
+    hosts: RunningPlatform, way: BadWay, always: bad_way.Fault, word: str
+) -> None:
+    """A stream and a whole answer that wait for the same start hear the same, with the store's own fault in it."""
+    hosts.cool("iad", CHAT, "region")
+    question, way.always = questions()[0]["question"], always
+    began = time.monotonic()
+
+    def fault(stream: bool) -> openai.APIError:
+        with pytest.raises(openai.APIError) as caught:
+            list(_asked(hosts, CHAT, question, stream=stream, extra_headers={"x-nearfield-wait": "60"}))
+        return caught.value
+
+    try:
+        with ThreadPoolExecutor() as pool:
+            streamed, whole = pool.map(fault, (True, False))
+    finally:
+        way.always = None
+
+    assert time.monotonic() - began >= RETRY_S
+    assert isinstance(whole, openai.APIStatusError)
+    assert whole.status_code == 503
+    assert streamed.code == whole.code == "model_not_ready"
+    assert whole.message.endswith(streamed.message)  # the client puts the status before it
+    assert word in whole.message
+    wait_for(lambda: _answers(hosts, question), 60, "the model is well again", poll_s=0.5)
+
+
+def test_a_node_that_kept_a_model_starts_it_without_its_store(
+    hosts: RunningPlatform, way: BadWay, processes: dict[str, subprocess.Popen[str]]
+) -> None:
+    """Weights, config and tokenizer are in its folder: a new process of the node answers while no blob can be read."""
+    entry = questions()[0]
+    _asked(hosts, CHAT, entry["question"])
+    processes["node-host"].terminate()
+    _ended(processes["node-host"])
+    way.always = bad_way.resets
+    try:
+        config = hosts.state / "hosts" / "node-host" / "nearfield.toml"
+        processes["node-host"] = _started(config, *HOSTS["node-host"])
+        wait_for(lambda: _answers(hosts, entry["question"]), 60, "the node is heard of again", poll_s=0.2)
+        hosts.cool("iad", CHAT, "host")
+        raw = hosts.openai().chat.completions.with_raw_response.create(
+            model=CHAT,
+            messages=[{"role": "user", "content": entry["question"]}],
+            temperature=0,
+            max_tokens=64,
+        )
+    finally:
+        way.always = None
+
+    assert raw.parse().choices[0].message.content.strip() == entry["answer"]
+    assert raw.headers["x-nearfield-start"] == "host"

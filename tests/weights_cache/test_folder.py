@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.weights_cache.locking import needs_locking
-from weights_cache.folder import CacheFolder, FolderError
+from weights_cache.folder import CacheFolder
+from weights_cache.folder_lock import FolderError
 from weights_cache.mounts import file_system, lies_in_memory
 from weights_cache.view import LandingError
 
@@ -138,6 +139,8 @@ DAMAGES = {
     "no weights": lambda path, name: (path / f"{name}.weights").unlink(),
     "no list": lambda path, name: (path / f"{name}.landed").unlink(),
     "a list cut short": lambda path, name: os.truncate(path / f"{name}.landed", 1),
+    "no small files": lambda path, name: (path / f"{name}.small").unlink(),
+    "small files cut short": lambda path, name: os.truncate(path / f"{name}.small", 5),
 }
 
 
@@ -363,7 +366,7 @@ def test_a_folder_on_a_disk_keeps_what_it_checked_in_memory(tmp_path):
 
 def test_a_disk_whose_pages_may_not_be_locked_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("weights_cache.folder.lies_in_memory", lambda path: False)
-    monkeypatch.setattr("weights_cache.folder.can_lock", lambda num_bytes: False)
+    monkeypatch.setattr("weights_cache.folder_lock.can_lock", lambda num_bytes: False)
     with pytest.raises(FolderError, match="tmpfs"):
         CacheFolder(tmp_path, CAP)
 

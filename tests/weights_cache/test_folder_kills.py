@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.evidence import count
 from weights_cache.folder import CacheFolder
 
-from .kept import CAP, REVISIONS, WHOLE, MemoryReader, contents, entry_bytes, tier_on, used_bytes
+from .kept import CAP, FILES, REVISIONS, WHOLE, MemoryReader, contents, entry_bytes, tier_on, used_bytes
 
 ASKED = (0, 1, 2, 0)
 WRITES = ("ftruncate", "write", "rename", "unlink", "utime", "posix_fallocate", "pwrite")
@@ -65,6 +65,7 @@ def die_at(at, path, cap):
         tier = tier_on(path, MemoryReader(countdown.before_read), cap)
         for number in ASKED:
             tier.land(REVISIONS[number]).wait(60)
+            tier.small_files(REVISIONS[number])
         tier.close()
         os._exit(ALL_WHOLE)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -91,6 +92,7 @@ def check(path, cap):
         landing = tier.land(REVISIONS[number])
         assert landing.wait(60)
         assert contents(landing, number) == WHOLE[number]
+        assert tier.small_files(REVISIONS[number]).items() <= FILES[number].items()
         assert number != 1 or landing.host_bytes == kept_bytes
     tier.close()
 

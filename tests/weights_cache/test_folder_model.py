@@ -13,7 +13,17 @@ from tests.evidence import count
 from weights_cache.plan import Held, evictions
 from weights_cache.view import LandingError
 
-from .kept import REVISIONS, WEIGHT_BYTES, WHOLE, MemoryReader, contents, entry_bytes, tier_on, used_bytes
+from .kept import (
+    FILES,
+    REVISIONS,
+    WEIGHT_BYTES,
+    WHOLE,
+    MemoryReader,
+    contents,
+    entry_bytes,
+    tier_on,
+    used_bytes,
+)
 
 ANY = st.integers(0, 2)
 
@@ -82,6 +92,12 @@ class Folder(RuleBasedStateMachine):
         number = data.draw(st.sampled_from([n for n, pins in self.pins.items() if pins]))
         self.pins[number].pop().release()
         self.uses(number)
+
+    @rule(number=ANY)
+    def small(self, number):
+        found = self.tier.small_files(REVISIONS[number])
+        assert found == {path: data for path, data in FILES[number].items() if path in found}
+        assert found.keys() == {entry.path for entry in REVISIONS[number].small_files}
 
     @rule(number=ANY)
     def evict(self, number):
