@@ -39,8 +39,10 @@ class Reply:
 class Client:
     """Asks one platform, over TLS, with one of its keys."""
 
-    def __init__(self, credentials: Credentials, *, admin: bool = False) -> None:
-        self._credentials = credentials
+    def __init__(
+        self, credentials: Credentials, *, admin: bool = False, patience_s: float = CONNECT_AND_READ_S
+    ) -> None:
+        self._credentials, self._patience_s = credentials, patience_s
         self._key = credentials.admin_key if admin else credentials.api_key
         self._url = credentials.admin_url if admin else credentials.base_url
         self._context = ssl.create_default_context(cafile=credentials.ca)
@@ -85,7 +87,7 @@ class Client:
     ) -> tuple[http.client.HTTPSConnection, http.client.HTTPResponse]:
         address = urlsplit(self._credentials.regions[region] if region else self._url)
         connection = http.client.HTTPSConnection(
-            address.hostname or "", address.port, context=self._context, timeout=CONNECT_AND_READ_S
+            address.hostname or "", address.port, context=self._context, timeout=self._patience_s
         )
         payload = None if body is None else json.dumps(body).encode()
         headers = {"authorization": f"Bearer {self._key}", "content-type": "application/json"}

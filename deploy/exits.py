@@ -1,4 +1,4 @@
-"""What a command's exit status means; the same table stands in the README."""
+"""What a command's exit status means; `nearfield --help`, the README and docs/cli.md say it from here."""
 
 from enum import IntEnum
 
@@ -14,3 +14,20 @@ class Exit(IntEnum):
     TIMEOUT = 5
     GATE_FAILED = 6
     REFUSED = 7
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        return _WORDS[self]
+
+
+_WORDS = {
+    Exit.OK: "done",
+    Exit.FAILED: "failed",
+    Exit.USAGE: "wrong usage",
+    Exit.NOT_FOUND: "not found",
+    Exit.NOT_READY: "not ready",
+    Exit.TIMEOUT: "timed out",
+    Exit.GATE_FAILED: "a gate failed",
+    Exit.REFUSED: "the push was refused",
+}

@@ -1,58 +1,102 @@
-"""How a command fails: every error that a user can cause or mend, as its words and its exit status."""
+"""How a command fails: every error that a user can cause or mend, as its cause, the next command and its exit status.
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+Errors are known by the names of their classes, so that a command which cannot fail so does not load what would.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType, TracebackType
+from typing import NamedTuple
 
 import typer
 
-from deploy import show
-from deploy.client import ApiError, Unreachable
-from deploy.credentials import NoPlatform
 from deploy.exits import Exit
-from deploy.faults import ConfigError, RoleFailed, StateInUse
-from deploy.push import PushRefused
-from deploy.secrets import SecretsError
-from deploy.watch import NotLive
-from storage.client.probe import StoreUnfit
-from storage.client.sdk import StoreError
 
-_CAUSES: tuple[tuple[type[Exception], Exit, str], ...] = (
-    (NoPlatform, Exit.NOT_READY, "no_platform"),
-    (Unreachable, Exit.NOT_READY, "unreachable"),
-    (StateInUse, Exit.NOT_READY, "state_in_use"),
-    (RoleFailed, Exit.FAILED, "role_failed"),
-    (ConfigError, Exit.USAGE, "bad_config"),
-    (SecretsError, Exit.FAILED, "bad_secret"),
-    (StoreUnfit, Exit.REFUSED, "store_unfit"),
-    (StoreError, Exit.FAILED, "store_error"),
+
+class Cause(NamedTuple):
+    """What an error is called by programs, its exit status, and the command that helps where it names none itself."""
+
+    code: str
+    status: Exit
+    next_step: str
+
+
+CAUSES: Mapping[str, Cause] = MappingProxyType(
+    {
+        "deploy.credentials.NoPlatform": Cause("no_platform", Exit.NOT_READY, "nearfield up"),
+        "deploy.client.Unreachable": Cause("unreachable", Exit.NOT_READY, "nearfield doctor"),
+        "deploy.client.ApiError": Cause("", Exit.FAILED, "nearfield doctor"),
+        "deploy.faults.StateInUse": Cause("state_in_use", Exit.NOT_READY, "nearfield stop"),
+        "deploy.faults.RoleFailed": Cause("role_failed", Exit.FAILED, "nearfield logs"),
+        "deploy.faults.ConfigError": Cause("bad_config", Exit.USAGE, "nearfield config show --origin"),
+        "deploy.plan.prices.PricesError": Cause("bad_prices", Exit.USAGE, "nearfield push --help"),
+        "deploy.secrets.SecretsError": Cause("bad_secret", Exit.FAILED, "nearfield doctor"),
+        "storage.client.probe.StoreUnfit": Cause("store_unfit", Exit.REFUSED, "nearfield doctor"),
+        "storage.client.answers.StoreError": Cause("store_error", Exit.FAILED, "nearfield doctor"),
+        "deploy.push.PushRefused": Cause("", Exit.REFUSED, ""),
+        "deploy.faults.NotLive": Cause("", Exit.REFUSED, ""),
+    }
+)
+"""By qualified name, of the class or of one that it inherits from. An empty code: the error carries its own."""
+
+STATUS_BY_CODE: Mapping[str, Exit] = MappingProxyType(
+    {"timeout": Exit.TIMEOUT, "not_found": Exit.NOT_FOUND, "unknown_region": Exit.NOT_FOUND}
+)
+BY_HTTP_STATUS: Mapping[int, tuple[Exit, str]] = MappingProxyType(
+    {
+        401: (Exit.FAILED, "nearfield keys ls"),
+        403: (Exit.FAILED, "nearfield keys ls"),
+        404: (Exit.NOT_FOUND, "nearfield ls"),
+        429: (Exit.FAILED, "nearfield keys ls"),
+        503: (Exit.NOT_READY, "nearfield status"),
+    }
 )
 
 
-_STATUS_BY_CODE = {"timeout": Exit.TIMEOUT, "not_found": Exit.NOT_FOUND, "unknown_region": Exit.NOT_FOUND}
+class errors:  # noqa: N801 - read as `with errors(...)`
+    """Turn every error that a user can cause or mend into its words and its exit status; others pass through."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+
+    def __enter__(self) -> None:
+        """Nothing is held."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _where: TracebackType | None
+    ) -> None:
+        """Raises typer.Exit in the place of an error that is known."""
+        cause = None if kind is None else cause_of(kind)
+        if cause is None or error is None:
+            return
+        code, status, next_step = told(cause, error)
+        _say(self._as_json, code, str(error), next_step)
+        raise typer.Exit(status) from error
 
 
-@contextmanager
-def errors(*, as_json: bool) -> Iterator[None]:
-    """Turn every error that a user can cause or mend into its words and its exit status."""
-    try:
-        yield
-    except (PushRefused, NotLive) as error:
-        status = _STATUS_BY_CODE.get(error.code, Exit.REFUSED)
-        _fail(as_json, status, error.code, str(error), error.next_step)
-    except ApiError as error:
-        status = Exit.NOT_FOUND if error.status == 404 else Exit.FAILED
-        status = Exit.NOT_READY if error.status == 503 else status
-        _fail(as_json, status, error.code, str(error), "")
-    except tuple(kind for kind, _, _ in _CAUSES) as error:
-        status, code = next((s, c) for kind, s, c in _CAUSES if isinstance(error, kind))
-        _fail(as_json, status, code, str(error), "")
+def cause_of(kind: type[BaseException]) -> Cause | None:
+    """What is known of a class of errors."""
+    names = (f"{each.__module__}.{each.__qualname__}" for each in kind.__mro__)
+    return next((CAUSES[name] for name in names if name in CAUSES), None)
 
 
-def _fail(as_json: bool, status: Exit, code: str, message: str, next_step: str) -> None:
+def told(cause: Cause, error: BaseException) -> Cause:
+    """The cause with what this error itself says of code, status and next step."""
+    code = cause.code or str(getattr(error, "code", "failed"))
+    status = STATUS_BY_CODE.get(code, cause.status) if not cause.code else cause.status
+    next_step = str(getattr(error, "next_step", "")) or cause.next_step
+    if cause is CAUSES["deploy.client.ApiError"]:
+        status, next_step = BY_HTTP_STATUS.get(int(getattr(error, "status", 0)), (status, next_step))
+    return Cause(code, status, next_step)
+
+
+def _say(as_json: bool, code: str, message: str, next_step: str) -> None:
+    from deploy import show  # noqa: PLC0415 - a command that does well loads nothing of this
+
     if as_json:
         show.emit_json({"error": {"code": code, "message": message, "next": next_step}})
-    else:
-        show.problems().print(f"[bold red]{code}[/]: {message}", style=None)
-        if next_step:
-            show.problems().print(f"next: {next_step}")
-    raise typer.Exit(status)
+        return
+    show.problems().print(f"[bold red]{code}[/]: ", end="")
+    show.problems().print(message, markup=False)
+    if next_step:
+        show.problems().print("next: ", end="")
+        show.problems().print(next_step, markup=False)

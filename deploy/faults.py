@@ -11,3 +11,11 @@ class StateInUse(Exception):
 
 class ConfigError(Exception):
     """The configuration cannot be used; the message names the key, the cause and the next step."""
+
+
+class NotLive(Exception):
+    """The model was refused, failed its probe, or took too long; carries code, cause and next step."""
+
+    def __init__(self, code: str, message: str, next_step: str) -> None:
+        super().__init__(message)
+        self.code, self.next_step = code, next_step

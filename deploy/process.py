@@ -5,7 +5,6 @@ import contextlib
 import ctypes
 import gc
 import json
-import logging
 import os
 import signal
 import sys
@@ -15,6 +14,8 @@ import uvloop
 
 from deploy.config.read import load
 from deploy.faults import RoleFailed
+from deploy.logs.line import Source, read
+from deploy.logs.write import start as start_logging
 from deploy.roles import runner
 
 PR_SET_PDEATHSIG = 1
@@ -28,11 +29,6 @@ def die_with_parent(parent: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != parent:
         raise SystemExit(0)
-
-
-def start_logging() -> None:
-    """Log lines go to standard error, one event a line."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
 
 
 def settle_collector() -> None:
@@ -138,15 +134,17 @@ def log_tail(path: Path, num_lines: int = 8) -> str:
     """The last lines of a log, indented, for an error message."""
     if not path.exists():
         return "  (it wrote no log)"
-    lines = path.read_text(errors="replace").splitlines()[-num_lines:]
-    return "\n".join(f"  {line}" for line in lines) or "  (it wrote no log)"
+    whose = Source("", "", "")
+    lines = (read(raw, whose, 0.0).text for raw in path.read_text(errors="replace").splitlines()[-num_lines:])
+    last = "\n".join(lines).splitlines()[-num_lines:]
+    return "\n".join(f"  {line}" for line in last) or "  (it wrote no log)"
 
 
 def _main() -> None:
     role, name, config = sys.argv[1:]
     if "NEARFIELD_PARENT" in os.environ:
         die_with_parent(int(os.environ["NEARFIELD_PARENT"]))
-    start_logging()
+    start_logging(role, name)
     serve(role, name, Path(config))
 
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from regions.objects.ledger import pointer_key
 from regions.objects.register import Found
 from regions.push.check import check_folder
 from regions.push.commit import Refused
-from storage.client.sdk import S3, Endpoint, NotFound, StoreError, Uploaded, upload_folder
+from storage.client.sdk import S3, Endpoint, Entry, NotFound, StoreError, Uploaded, upload_folder
+from weights_cache.revision import Spec
 
 BUCKET = "models"
 MANIFEST = "manifest.json"
@@ -41,11 +42,25 @@ class PushPlan:
     folder: Path
     files: Mapping[str, int]
     left_out: Mapping[str, str]
+    spec: Spec = field(default_factory=Spec)
+    weights: frozenset[str] = frozenset()
+    unchanged: Mapping[str, str] = field(default_factory=dict)
+    """Files that the bucket has already, by their ETags there: they are not sent again."""
 
     @property
     def num_bytes(self) -> int:
-        """Everything that will be uploaded."""
+        """The whole model."""
         return sum(self.files.values())
+
+    @property
+    def upload_bytes(self) -> int:
+        """What has to be sent."""
+        return sum(num for path, num in self.files.items() if path not in self.unchanged)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Of the weight files."""
+        return sum(self.files[path] for path in self.weights)
 
 
 def plan(folder: Path, model: str, all_regions: Sequence[str]) -> PushPlan:
@@ -66,21 +81,30 @@ def plan(folder: Path, model: str, all_regions: Sequence[str]) -> PushPlan:
         raise PushRefused(verdict.code, verdict.message, verdict.next_step)
     left_out = {entry.path: entry.reason for entry in verdict.left_out}
     kept = {path: num for path, num in files.items() if path not in left_out}
-    return PushPlan(model, folder, kept, left_out)
+    weights = frozenset(listed.path for listed, _header in verdict.weights)
+    return PushPlan(model, folder, kept, left_out, verdict.spec, weights)
 
 
 def upload(
     push: PushPlan, credentials: Credentials, regions: tuple[str, ...] | None, on_bytes: OnBytes
 ) -> str:
-    """Upload every file, then the manifest that makes them one model; returns the push's id.
+    """Upload every file that changed, then the manifest that makes all of them one model; returns the push's id.
 
     Raises:
         StoreError: the store refused or could not be reached.
     """
     store = endpoint(credentials)
-    paths = [(path, push.folder / path) for path in push.files]
+    paths = [(path, push.folder / path) for path in push.files if path not in push.unchanged]
     uploaded = upload_folder(store, BUCKET, push.model + "/", paths, lambda _path, num: on_bytes(num))
-    return asyncio.run(_write_manifest(store, push, uploaded, regions))
+    there = tuple(Uploaded(path, push.files[path], etag) for path, etag in push.unchanged.items())
+    return asyncio.run(_write_manifest(store, push, (*uploaded, *there), regions))
+
+
+async def stored(credentials: Credentials, model: str) -> dict[str, Entry]:
+    """What the bucket has of a model by now, by path. Raises StoreError."""
+    async with S3(endpoint(credentials)) as s3:
+        prefix = model + "/"
+        return {entry.key.removeprefix(prefix): entry async for entry in s3.list(BUCKET, prefix)}
 
 
 def endpoint(credentials: Credentials) -> Endpoint:

@@ -7,8 +7,6 @@ import os
 import secrets
 from pathlib import Path
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 ROOT_KEY_BYTES = 32
 PRIVATE_FILE_MODE = 0o600
 
@@ -36,6 +34,8 @@ def root_key(folder: Path) -> bytes:
 
 def make_signing_key(folder: Path, region: str) -> str:
     """Make the Ed25519 key that signs a region's rows, unless it exists; returns its public half in hex."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - 30 ms
+
     path = folder / f"region-{region}.key"
     if not path.exists():
         write_private(path, Ed25519PrivateKey.generate().private_bytes_raw().hex().encode())

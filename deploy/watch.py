@@ -3,61 +3,16 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from deploy import push
 from deploy.client import Client
 from deploy.credentials import Credentials
+from deploy.faults import NotLive
+from deploy.standing import Standing, standings
 from storage.client.sdk import S3, StoreError
 
 POLL_S = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Where one region is with one model."""
-
-    region: str
-    state: str
-    revision: str | None
-    tier: str | None
-    percent: float | None
-    error: Mapping[str, str] | None
-
-    @property
-    def live(self) -> bool:
-        """Probed and routable."""
-        return self.state == "live"
-
-
-class NotLive(Exception):
-    """The model was refused, failed its probe, or took too long; carries code, cause and next step."""
-
-    def __init__(self, code: str, message: str, next_step: str) -> None:
-        super().__init__(message)
-        self.code, self.next_step = code, next_step
-
-
-def standings(status: Mapping[str, Any], model: str) -> dict[str, Standing]:
-    """What each region that the edge hears says of `model`; one that says nothing of it is `absent`."""
-    return {region: _standing(region, seen, model) for region, seen in status["regions"].items()}
-
-
-def _standing(region: str, seen: Mapping[str, Any], model: str) -> Standing:
-    row = ((seen.get("body") or {}).get("models") or {}).get(model)
-    if row is None:
-        return Standing(region, "absent", None, None, None, None)
-    progress = row.get("progress") or {}
-    return Standing(
-        region, row["state"], row.get("revision"), row.get("tier"), progress.get("percent"), row.get("error")
-    )
-
-
-def models(status: Mapping[str, Any]) -> list[str]:
-    """Every model that any region speaks of, by name."""
-    bodies = [seen.get("body") or {} for seen in status["regions"].values()]
-    return sorted({name for body in bodies for name in body.get("models") or {}})
 
 
 async def committed(credentials: Credentials, model: str, deadline_s: float) -> str:

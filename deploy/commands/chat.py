@@ -8,7 +8,7 @@ from typing import Any
 from deploy import chat, show
 from deploy.client import Client
 from deploy.credentials import Credentials
-from deploy.watch import NotLive
+from deploy.faults import NotLive
 
 MAX_TURNS = 64
 

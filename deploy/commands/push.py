@@ -1,109 +1,224 @@
-"""`nearfield push`: the plan, the bytes going up, and each region until the model is live there."""
+"""`nearfield push`: the plan first, then the bytes going up, then each region until the model is live there."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+import typer
 
 from deploy import push, show, watch
 from deploy.client import Client
 from deploy.credentials import Credentials
+from deploy.exits import Exit
+from deploy.moving import Moving
+from deploy.plan import memory, prices, scores, there
+from deploy.plan.draw import draw
+from deploy.plan.plan import Known, Plan, make
+from deploy.push import PushRefused
+from deploy.standing import Standing
 from regions.map import BadNameError, ModelName
+from regions.push.fit import shown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PRICES = "prices.toml"
+CONFIG = "config.json"
 
 
-def run(
-    credentials: Credentials,
-    folder: Path,
-    model: str,
-    regions: tuple[str, ...] | None,
-    wait_s: float,
-    *,
-    as_json: bool,
-) -> None:
-    """Push `folder` as `model`; with `wait_s` above 0 return only when it is live, or say why it is not.
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to push where; `wait_s` 0: return once it is uploaded."""
+
+    folder: Path
+    model: str
+    regions: tuple[str, ...] | None
+    wait_s: float
+    prices: Path | None
+    state: Path
+
+
+def run(credentials: Credentials, order: Order, *, yes: bool, dry_run: bool, as_json: bool) -> None:
+    """Push, once the plan was seen; with `wait_s` above 0 return only when it is live, or say why it is not.
 
     Raises:
         PushRefused: before any byte moved, by the same rules the platform applies.
         NotLive: the platform refused it, its probe failed, or time ran out.
     """
-    console = Console(quiet=True) if as_json else show.console()
-    _check(credentials, model, regions)
-    planned = push.plan(folder, model, tuple(credentials.regions))
-    _say_plan(console, planned, regions or tuple(credentials.regions))
-    with _bar(console, planned.num_bytes) as advance:
-        push_id = push.upload(planned, credentials, regions, advance)
-    result: dict[str, object] = {"model": model, "push_id": push_id, "bytes": planned.num_bytes}
-    if wait_s > 0:
-        result |= _wait(console, credentials, model, regions, wait_s)
-    else:
-        console.print("  uploaded; see it go live: nearfield ls")
+    _check(credentials, order.model, order.regions)
+    console = show.console(quiet=as_json)
+    client = Client(credentials, admin=True)
+    status = client.get("/nearfield/status").body
+    plan = planned(credentials, order, status)
+    draw(console, plan)
+    if dry_run or not (yes or as_json or _may_go_on(console)):
+        _end(plan, dry_run, as_json)
+    started = time.monotonic()
+    with Moving(console, plan) as moving:
+        push_id = push.upload(plan.push, credentials, order.regions, moving.sent)
+        upload_s = time.monotonic() - started
+        result = {
+            "model": order.model,
+            "push_id": push_id,
+            "bytes": plan.push.num_bytes,
+            "plan": plan.as_value(),
+        }
+        result["uploaded_bytes"], result["upload_s"] = plan.push.upload_bytes, upload_s
+        if order.wait_s > 0:
+            live = Landing(plan, status, upload_s)
+            result |= live.wait(credentials, client, order, moving)
+    _say_end(console, credentials, order, result)
     if as_json:
         show.emit_json(result)
+
+
+def planned(credentials: Credentials, order: Order, status: Mapping[str, Any]) -> Plan:
+    """What would happen. Raises PushRefused, PricesError, StoreError."""
+    every = tuple(credentials.regions)
+    folder = there.without_unchanged(push.plan(order.folder, order.model, every), credentials)
+    where = order.regions or folder.spec.regions or every
+    config = there.operators_config(order.state)
+    plan = make(
+        folder,
+        memory.needs(_config(order.folder), folder.weight_bytes, folder.spec.dtype),
+        where,
+        Known(
+            bodies={region: seen.get("body") for region, seen in status["regions"].items()},
+            home=config.home if config else every[0],
+            held_bytes=there.held_bytes(folder, config, where),
+            devices=there.devices(config),
+            prices=_prices(order, every),
+            past=scores.load(order.state),
+            idle_timeout_s=config.idle_timeout_s if config else 300.0,
+        ),
+    )
+    _refuse_what_fits_nowhere(plan)
+    return plan
 
 
 def _check(credentials: Credentials, model: str, regions: tuple[str, ...] | None) -> None:
     try:
         ModelName.parse(model)
     except BadNameError as error:
-        raise push.PushRefused(
-            "bad_name", str(error), "Name it ORG/NAME, for example acme/my-model."
-        ) from error
+        raise PushRefused("bad_name", str(error), "Name it ORG/NAME, for example acme/my-model.") from error
     unknown = [r for r in regions or () if r not in credentials.regions]
     if unknown:
         known = ", ".join(credentials.regions)
-        raise push.PushRefused("unknown_region", f"no region {unknown[0]!r}", f"There are: {known}.")
+        raise PushRefused("unknown_region", f"no region {unknown[0]!r}", f"There are: {known}.")
 
 
-def _say_plan(console: Console, planned: push.PushPlan, regions: tuple[str, ...]) -> None:
-    num = len(planned.files)
-    console.print(
-        f"[bold]{planned.model}[/]: {num} files, {show.size(planned.num_bytes)} → {', '.join(regions)}"
+def _config(folder: Path) -> Mapping[str, Any]:
+    """The model's own config; that it is a JSON object was seen when the folder was judged, or it is nothing here."""
+    try:
+        value = json.loads((folder / CONFIG).read_bytes())
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _prices(order: Order, regions: tuple[str, ...]) -> Mapping[str, prices.Prices] | None:
+    usual = order.state / PRICES
+    path = order.prices or (usual if usual.exists() else None)
+    return prices.load(path, regions) if path else None
+
+
+def _refuse_what_fits_nowhere(plan: Plan) -> None:
+    if plan.fits_somewhere:
+        return
+    largest = max(fit.device.budget_bytes for region in plan.regions for fit in region.fits)
+    raise PushRefused(
+        "does_not_fit",
+        f"the weights are {shown(plan.needs.weight_bytes)}; the largest node may use {shown(largest)}",
+        "push a smaller model or save it in a smaller dtype, or give a node more memory and push again",
     )
-    for path, reason in planned.left_out.items():
-        console.print(f"  left out: {path} ({reason})", style="yellow")
 
 
-@contextmanager
-def _bar(console: Console, total: int) -> Iterator[push.OnBytes]:
-    columns = (
-        TextColumn("  uploading"),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("upload", total=total)
-        yield lambda num: bar.advance(task, num)
+def _may_go_on(console: "Console") -> bool:
+    """Ask whoever sits at a terminal; a script has nobody to ask and goes on."""
+    if not (console.is_terminal and sys.stdin.isatty()):
+        return True
+    return typer.confirm("Proceed?", default=True)
 
 
-def _wait(
-    console: Console, credentials: Credentials, model: str, regions: tuple[str, ...] | None, wait_s: float
-) -> dict[str, object]:
-    def changed(now: Mapping[str, watch.Standing]) -> None:
-        console.print("  " + "   ".join(f"{r} {_words(s)}" for r, s in now.items()))
-
-    revision = asyncio.run(watch.committed(credentials, model, wait_s))
-    console.print(f"  revision {revision[:16]}")
-    client = Client(credentials, admin=True)
-    live = watch.until_live(client, model, revision, regions, changed, wait_s)
-    console.print(f"[bold green]live[/] in {', '.join(live)}: {credentials.base_url}  model={model}")
-    console.print(f"  try: nearfield chat {model} 'Hello'")
-    return {"revision": revision, "live": sorted(live)}
+def _end(plan: Plan, dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        show.emit_json({"model": plan.push.model, "plan": plan.as_value()})
+    else:
+        typer.echo("nothing was moved")
+    raise typer.Exit(Exit.OK if dry_run else Exit.FAILED)
 
 
-def _words(standing: watch.Standing) -> str:
-    if standing.state == "absent":
-        return "waiting"
-    percent = "" if standing.percent is None or standing.live else f" {standing.percent:.0f}%"
-    return f"{standing.state}{percent}"
+class Landing:
+    """Waits until the model is live, and scores what the plan foretold."""
+
+    def __init__(self, plan: Plan, before: Mapping[str, Any], upload_s: float) -> None:
+        self._plan, self._before, self._upload_s = plan, before, upload_s
+        self._began = time.monotonic()
+        self._took: dict[str, float] = {}
+
+    def wait(self, credentials: Credentials, client: Client, order: Order, moving: Moving) -> dict[str, Any]:
+        """Until every region serves the revision. Raises NotLive."""
+        revision = asyncio.run(watch.committed(credentials, order.model, order.wait_s))
+        moving.committed(revision)
+
+        def changed(now: Mapping[str, Standing]) -> None:
+            moving.changed(now)
+            for region, where in now.items():
+                if where.live and where.revision == revision:
+                    self._took.setdefault(region, time.monotonic() - self._began)
+
+        live = watch.until_live(client, order.model, revision, order.regions, changed, order.wait_s)
+        scored = self._scored(revision)
+        scores.keep(order.state, scored)
+        return {"revision": revision, "live": sorted(live), "scores": [_value(each) for each in scored]}
+
+    def _scored(self, revision: str) -> list[scores.Prediction]:
+        """Where the revision was live before, nothing was foretold that could come true."""
+        return [
+            scores.Prediction(
+                at=time.time(),
+                model=self._plan.push.model,
+                region=each.region,
+                start_s=each.start_s,
+                predicted_s=each.live_s,
+                took_s=self._took[each.region],
+                uploaded_bytes=self._plan.push.upload_bytes,
+                upload_s=self._upload_s,
+            )
+            for each in self._plan.regions
+            if each.region in self._took and self._held_before(each.region) != revision
+        ]
+
+    def _held_before(self, region: str) -> str | None:
+        body = self._before["regions"].get(region, {}).get("body") or {}
+        row = body.get("models", {}).get(self._plan.push.model) or {}
+        found: str | None = row.get("revision")
+        return found
+
+
+def _value(each: scores.Prediction) -> dict[str, Any]:
+    return {
+        "region": each.region,
+        "predicted_s": each.predicted_s,
+        "took_s": each.took_s,
+        "error": each.error,
+    }
+
+
+def _say_end(console: "Console", credentials: Credentials, order: Order, result: Mapping[str, Any]) -> None:
+    if "live" not in result:
+        console.print("  uploaded; see it go live: nearfield ls")
+        return
+    where = ", ".join(result["live"])
+    console.print(f"[bold green]live[/] in {where}: {credentials.base_url}  model={order.model}")
+    for each in result["scores"]:
+        foretold, took = show.millis(1e3 * each["predicted_s"]), show.millis(1e3 * each["took_s"])
+        console.print(
+            f"  {each['region']} live after {took}, foretold {foretold}: off by {each['error']:.0%}"
+        )
+    console.print(f"  try: nearfield chat {order.model} 'Hello'")

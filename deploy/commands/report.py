@@ -6,14 +6,15 @@ from pathlib import Path
 
 from rich.console import Console
 
-from deploy import show, watch
+from deploy import show
 from deploy.client import Client
 from deploy.credentials import Credentials
 from deploy.exits import Exit
+from deploy.faults import NotLive
 from deploy.report.document import Report, as_json_document
 from deploy.report.measure import ReportTarget, run_report
 from deploy.report.write import render, write
-from deploy.watch import NotLive
+from deploy.standing import standings
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ def run(credentials: Credentials, order: Order, *, as_json: bool) -> int:
     Raises:
         NotLive: the model is not live where it should be measured, or a file cannot be written where it was asked for.
     """
-    console = Console(quiet=True) if as_json else show.console()
+    console = show.console(quiet=as_json)
     report = asyncio.run(measured(console, credentials, settled(credentials, order)))
     if as_json:
         show.emit_json(as_json_document(report))
@@ -48,7 +49,7 @@ def settled(credentials: Credentials, order: Order) -> Order:
         if path is not None and not path.absolute().parent.is_dir():
             raise NotLive("not_found", f"{path.parent} is not a folder", "Name a file in one that is there.")
     status = Client(credentials, admin=True).get("/nearfield/status").body
-    live = [region for region, standing in watch.standings(status, order.model).items() if standing.live]
+    live = [region for region, standing in standings(status, order.model).items() if standing.live]
     missing = [region for region in order.regions or () if region not in live]
     if missing or not live:
         where = f"in {missing[0]}" if missing else "anywhere"

@@ -6,10 +6,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from deploy import push, show, watch
+from deploy import push, show
 from deploy.client import Client
 from deploy.credentials import Credentials, NoPlatform
-from deploy.watch import NotLive
+from deploy.faults import NotLive
+from deploy.standing import models, standings
 
 STOP_DEADLINE_S = 45.0
 POLL_S = 0.1
@@ -35,7 +36,7 @@ def platform(state: Path, *, as_json: bool) -> None:
 def workers(credentials: Credentials, model: str, *, as_json: bool) -> None:
     """Stop the model's workers in every region that serves it; each answer comes once its slot is free."""
     client = Client(credentials, admin=True)
-    where = watch.standings(client.get("/nearfield/status").body, model)
+    where = standings(client.get("/nearfield/status").body, model)
     serving = [region for region, standing in where.items() if standing.live]
     if not serving:
         raise NotLive("not_found", f"{model} is live in no region", "See what there is: nearfield ls")
@@ -52,13 +53,13 @@ def workers(credentials: Credentials, model: str, *, as_json: bool) -> None:
 def remove(credentials: Credentials, model: str, *, as_json: bool) -> None:
     """Delete pointer and objects, and wait until no region speaks of the model."""
     client = Client(credentials, admin=True)
-    is_known = model in watch.models(client.get("/nearfield/status").body)
+    is_known = model in models(client.get("/nearfield/status").body)
     num = push.remove(credentials, model)
     if not num and not is_known:
         raise NotLive("not_found", f"there is no model {model}", "See what there is: nearfield ls")
 
     def gone() -> bool:
-        return model not in watch.models(client.get("/nearfield/status").body)
+        return model not in models(client.get("/nearfield/status").body)
 
     _until(gone, f"a region still speaks of {model}")
     _say({"model": model, "deleted_objects": num}, f"{model} is gone ({num} objects)", as_json=as_json)

@@ -37,7 +37,7 @@ async def _serve(fleet_plan: FleetPlan, *, as_json: bool) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    console = Console(quiet=True) if as_json else show.console()
+    console = show.console(quiet=as_json)
     platform = Platform(fleet_plan, lambda text: console.print(f"[dim]{text}[/]"))
     starting = asyncio.create_task(platform.start())
     stopped = asyncio.create_task(stop.wait())

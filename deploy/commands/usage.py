@@ -45,7 +45,7 @@ class Wanted:
 
 def run(config_path: Path, wanted: Wanted, *, reconcile: bool, as_json: bool) -> Exit:
     """Print it. GATE_FAILED: the two sides differ, or one could not be asked. Raises StoreError, ConfigError."""
-    found, silent = asyncio.run(_read(load(config_path), "" if reconcile else wanted.since))
+    found, silent = asyncio.run(read_usage(load(config_path), "" if reconcile else wanted.since))
     rows = {
         by: each for by, each in sums(filter(wanted.has, found.records)).items() if by[-1] >= wanted.since
     }
@@ -58,11 +58,13 @@ def run(config_path: Path, wanted: Wanted, *, reconcile: bool, as_json: bool) ->
     return Exit.OK if compared is None or compared["is_zero"] else Exit.GATE_FAILED
 
 
-async def _read(config: Config, since: str) -> tuple[Found, list[str]]:
-    """Nodes before stores: what a node brings to its store meanwhile is then read twice, and not missed."""
+async def read_usage(config: Config, since: str) -> tuple[Found, list[str]]:
+    """Every record since a day, and the names of nodes that do not answer. Raises StoreError, SecretsError.
+
+    Nodes before stores: what a node brings to its store meanwhile is then read twice, and not missed.
+    """
     found = Found()
-    token = secrets.hop_token(secrets.root_key(config.secrets))
-    asked = await asyncio.gather(*(_ask(node, token) for node in config.nodes.values()))
+    asked = await ask_nodes(config)
     for said in asked:
         if said is not None:
             found.take_node(said)
@@ -73,6 +75,12 @@ async def _read(config: Config, since: str) -> tuple[Found, list[str]]:
         except* (StoreError, RecordError) as errors:
             raise StoreError("UsageUnread", f"the store of {region}: {errors.exceptions[0]}") from errors
     return found, [name for name, said in zip(config.nodes, asked, strict=True) if said is None]
+
+
+async def ask_nodes(config: Config) -> list[Mapping[str, Any] | None]:
+    """What each node has, in the configuration's order. Raises SecretsError."""
+    token = secrets.hop_token(secrets.root_key(config.secrets))
+    return list(await asyncio.gather(*(_ask(node, token) for node in config.nodes.values())))
 
 
 async def _ask(node: NodeEntry, token: str) -> Mapping[str, Any] | None:

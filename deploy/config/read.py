@@ -22,25 +22,11 @@ from deploy.config.entries import (
     WebhookEntry,
 )
 from deploy.config.sections import acme, dns, engines
+from deploy.config.shape import SHAPES
 from deploy.faults import ConfigError
 
 MAX_CONFIG_BYTES = 1 * MIB
 """A fleet of 100 regions is about 40 KiB of TOML; more is a mistake."""
-
-SECTIONS = (
-    "platform",
-    "wan",
-    "access_keys",
-    "webhooks",
-    "stores",
-    "nodes",
-    "regions",
-    "edges",
-    "anycast",
-    "engines",
-    "dns",
-    "acme",
-)
 
 
 def load(path: Path) -> Config:
@@ -67,7 +53,7 @@ def load(path: Path) -> Config:
 def parse(tree: Mapping[str, Any], path: Path) -> Config:
     """Turn a parsed TOML tree into a Config; relative paths are taken from the file's own folder."""
     base = path.parent
-    known(tree, SECTIONS, "")
+    known(tree, tuple(SHAPES), "")
     platform = entry(PlatformEntry, table(tree, "platform"), "platform", base)
     regions = entries(RegionEntry, tree, "regions", base)
     config = Config(

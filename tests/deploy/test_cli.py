@@ -1,15 +1,24 @@
 """The command line's manners: help for everything, errors with cause and next step, documented exit statuses."""
 
 import json
+import os
 import re
+import subprocess
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from deploy.cli import app
 from deploy.credentials import Credentials
 from deploy.exits import Exit
+from deploy.failing import CAUSES, cause_of, told
+from deploy.schemas.outputs import OUTPUTS
+from tests.deploy.conforms import breaches
+from tests.deploy.status_edge import MODEL, StatusEdge
 
 COMMANDS = [
     "up",
@@ -28,6 +37,10 @@ COMMANDS = [
     "doctor",
     "demo",
     "keys",
+    "logs",
+    "config",
+    "schema",
+    "completion",
 ]
 ROOT = Path(__file__).resolve().parents[2]
 runner = CliRunner()
@@ -58,6 +71,13 @@ def dead(tmp_path):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def answering(tmp_path_factory):
+    """A state folder whose edge answers for its status, with one model in two regions."""
+    with StatusEdge(tmp_path_factory.mktemp("answering")) as edge:
+        yield edge.state
+
+
 def test_every_command_that_a_message_names_is_there():
     """A next step that does not exist is worse than none: `nearfield keys` was told to all without a key."""
     rooms = ("deploy", "edge", "inference", "regions", "storage", "weights_cache", "wire")
@@ -75,6 +95,60 @@ def test_every_command_explains_itself(command):
 
     assert result.exit_code == 0
     assert len(result.output.split()) > 10
+
+
+GROUPS = {"keys": ("ls", "make", "rotate", "revoke"), "config": ("show", "check")}
+HEAVY = {
+    "torch",
+    "transformers",
+    "boto3",
+    "botocore",
+    "aiobotocore",
+    "fastapi",
+    "openai",
+    "uvloop",
+    "cryptography",
+}
+
+
+def test_the_list_above_is_all_there_is():
+    known = get_command(app).commands
+
+    assert set(known) == set(COMMANDS)
+    assert {name: tuple(each.commands) for name, each in known.items() if hasattr(each, "commands")} == GROUPS
+
+
+def _loaded(*words, expected):
+    """What a command of its own process has loaded when it ends."""
+    code = "import atexit, json, sys; from deploy.cli import main\n"
+    code += "atexit.register(lambda: sys.stderr.write('\\n' + json.dumps(sorted(sys.modules)))); main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == expected, done.stderr
+    return {name.partition(".")[0] for name in json.loads(done.stderr.splitlines()[-1])}
+
+
+def test_help_loads_nothing_of_the_platform():
+    """Nothing that computes, speaks S3 or serves, and no drawing: what a shell waits for at each Tab."""
+    loaded = _loaded("--help", expected=0)
+
+    assert loaded & (HEAVY | {"rich", "ssl", "asyncio", "storage", "inference", "edge", "regions"}) == set()
+
+
+def test_ls_loads_what_it_asks_with(answering):
+    """Against an edge that answers; rich is loaded only to draw."""
+    drawn = _loaded("ls", "--state", str(answering), expected=0)
+    as_json = _loaded("ls", "--json", "--state", str(answering), expected=0)
+
+    assert drawn & HEAVY == as_json & HEAVY == set()
+    assert "rich" in drawn
+    assert "rich" not in as_json
 
 
 def test_help_documents_the_exit_statuses():
@@ -152,3 +226,157 @@ def test_an_unknown_profile_is_a_usage_error(tmp_path):
 
     assert result.exit_code == Exit.USAGE
     assert "us-eu-jp" in result.output
+
+
+@pytest.mark.parametrize("name", CAUSES)
+def test_every_error_of_the_table_is_a_class(name):
+    """It is known by its name, so that nothing need be loaded; a class that moved would be forgotten."""
+    module, _, kind = name.rpartition(".")
+    found = getattr(import_module(module), kind)
+
+    assert issubclass(found, Exception)
+    assert cause_of(found) is CAUSES[name]
+    assert cause_of(type("Narrower", (found,), {})) is CAUSES[name]
+
+
+def test_an_error_that_knows_better_says_so_itself():
+    from deploy.client import ApiError
+    from deploy.faults import NotLive
+
+    asked = told(cause_of(ApiError), ApiError(404, "model_not_found", "none"))
+    late = told(cause_of(NotLive), NotLive("timeout", "late", "Run `nearfield status`."))
+
+    assert asked == ("model_not_found", Exit.NOT_FOUND, "nearfield ls")
+    assert late == ("timeout", Exit.TIMEOUT, "Run `nearfield status`.")
+    assert told(cause_of(ApiError), ApiError(500, "x", "y")).next_step == "nearfield doctor"
+    assert cause_of(KeyError) is None
+
+
+def test_an_error_is_its_cause_and_the_next_command(tmp_path):
+    told = runner.invoke(app, ["ls", "--state", str(tmp_path)])
+    as_json = json.loads(runner.invoke(app, ["ls", "--state", str(tmp_path), "--json"]).stdout)
+
+    assert told.stderr.splitlines()[0].startswith("no_platform: no platform in ")
+    assert told.stderr.splitlines()[-1] == "next: nearfield up"
+    assert breaches(as_json, OUTPUTS["error"]) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "schema"),
+    [
+        ("ls", "ls"),
+        ("status", "status"),
+        ("env", "env"),
+        ("s3", "s3"),
+    ],
+)
+def test_json_is_as_its_schema_says(answering, words, schema):
+    done = runner.invoke(app, [*words.split(), "--state", str(answering), "--json"])
+
+    assert done.exit_code == Exit.OK
+    assert breaches(json.loads(done.stdout), OUTPUTS[schema]) == []
+
+
+def test_nothing_is_coloured_and_no_bar_is_drawn_off_a_terminal(answering):
+    """And the table has every region."""
+    said = runner.invoke(app, ["ls", "--state", str(answering)]).stdout
+
+    assert "\x1b" not in said
+    assert [word in said for word in (MODEL, "iad", "fra", "live")] == [True] * 4
+
+
+def test_no_color_is_honoured_on_a_terminal(answering, monkeypatch):
+    """On a terminal that is made believe, the same words with and without colours."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    bright = runner.invoke(app, ["ls", "--state", str(answering)]).stdout
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = runner.invoke(app, ["ls", "--state", str(answering)]).stdout
+
+    assert "\x1b[32m" in bright
+    assert "\x1b[32m" not in plain
+    assert MODEL in plain
+
+
+def _complete(shell, line, state):
+    """What a shell's script asks the command, and what it is told."""
+    words = line.split(" ")
+    variables = {
+        "bash": {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)},
+        "zsh": {"_TYPER_COMPLETE_ARGS": line},
+        "fish": {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
+    }
+    env = {"_NEARFIELD_COMPLETE": f"complete_{shell}", "NEARFIELD_STATE": str(state), **variables[shell]}
+    return runner.invoke(app, [], prog_name="nearfield", env=env).output
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_names_are_completed_in_every_shell(answering, shell):
+    """Commands, models and regions, the last of a list by comma."""
+    assert "report" in _complete(shell, "nearfield rep", answering)
+    assert MODEL in _complete(shell, "nearfield chat acme/", answering)
+    assert MODEL in _complete(shell, "nearfield logs --model a", answering)
+    regions = _complete(shell, "nearfield push ./m a/b --regions fra,", answering)
+    assert "fra,iad" in regions
+    assert "fra,fra" not in regions
+
+
+def test_completion_is_silent_where_nothing_answers(dead, tmp_path):
+    assert _complete("bash", "nearfield chat a", dead).strip() == ""
+    assert _complete("bash", "nearfield chat a", tmp_path).strip() == ""
+    assert "iad" in _complete("bash", "nearfield chat acme/m x --region i", dead), "credentials name regions"
+
+
+def test_bash_takes_the_script(answering, tmp_path):
+    """The real shell evaluates it, and completes by the command that it finds in its PATH."""
+    program = tmp_path / "nearfield"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m deploy "$@"\n')
+    program.chmod(0o755)
+    lines = (
+        'eval "$(nearfield completion bash)"',
+        "COMP_WORDS=(nearfield chat acme/); COMP_CWORD=2",
+        "_nearfield_completion nearfield",
+        'echo "${COMPREPLY[@]}"',
+    )
+    env = os.environ | {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "NEARFIELD_STATE": str(answering),
+    }
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(lines)], capture_output=True, text=True, env=env, timeout=60, check=True
+    )
+
+    assert done.stdout.split() == [MODEL]
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_every_shell_has_a_script(shell):
+    """Of shells that this machine may lack: it asks by the variable that the command listens to."""
+    said = runner.invoke(app, ["completion", shell]).stdout
+
+    assert "_NEARFIELD_COMPLETE" in said
+    assert f"complete_{shell}" in said
+
+
+def test_status_goes_on_until_it_is_interrupted(answering, monkeypatch):
+    """A JSON document a line off a terminal; an edge that is gone for a while is said and asked again."""
+    from deploy.client import Client, Unreachable
+    from deploy.commands import status
+
+    answers = iter([None, Unreachable("gone"), None, KeyboardInterrupt()])
+    real = Client.get
+
+    def get(self, path):
+        answer = next(answers)
+        if answer is not None:
+            raise answer
+        return real(self, path)
+
+    monkeypatch.setattr(Client, "get", get)
+    monkeypatch.setattr(status, "EVERY_S", 0.0)
+    done = runner.invoke(app, ["status", "--watch", "--json", "--state", str(answering)])
+    first, gone, again = (json.loads(line) for line in done.stdout.splitlines())
+
+    assert done.exit_code == Exit.OK
+    assert breaches(first, OUTPUTS["status"]) == breaches(again, OUTPUTS["status"]) == []
+    assert gone["error"]["message"] == "gone"

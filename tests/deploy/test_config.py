@@ -9,7 +9,8 @@ import pytest
 from deploy import fleet, pki, secrets
 from deploy.config.document import pick
 from deploy.config.read import load, parse
-from deploy.doctor import _engines
+from deploy.doctor.examine import examine
+from deploy.doctor.fleet import engines as _engines
 from deploy.faults import ConfigError
 from deploy.roles import _key, _keys_of, _webhook, access_key, endpoint, homes_of, store_socket
 from storage.client.endpoint import SOCKET_NAME
@@ -362,11 +363,11 @@ def test_doctor_looks_for_the_programs_of_engines(written, tmp_path):
     command = '[engines.{}]\ncommand = ["{}", "{{port}}"]\n'
     text = command.format("here", "sh") + command.format("absent", "no-such-program")
     written.write_text(f"{written.read_text()}\n{text}")
-    found = {each.name: each for each in _engines(written.parent)}
+    found = {each.name: each for each in _engines(load(written), written.parent)}
 
     assert (found["engine here"].well, found["engine absent"].well) == (True, False)
     assert "no-such-program" in found["engine absent"].seen
-    assert list(_engines(tmp_path / "none")) == []
+    assert "engine here" not in {each.name for each in examine(tmp_path / "none")}
 
 
 PATIENT = """

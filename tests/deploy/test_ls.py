@@ -1,6 +1,6 @@
 """The tables of `nearfield ls` and `nearfield status`."""
 
-from deploy.commands.ls import REGION_COLUMNS, _policy_lines, _region_row
+from deploy.commands.status import REGION_COLUMNS, _policy_lines, _region_row
 
 
 def shown(**body):

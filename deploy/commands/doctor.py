@@ -1,0 +1,19 @@
+"""`nearfield doctor`: the findings as a table, each with its fix, or as JSON."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from deploy import show
+from deploy.doctor.examine import examine
+from deploy.exits import Exit
+
+
+def run(state: Path, *, as_json: bool) -> Exit:
+    """Look everything over; NOT_READY if one finding is not well."""
+    findings = examine(state)
+    if as_json:
+        show.emit_json([asdict(each) for each in findings])
+    else:
+        rows = [("✓" if f.well else "✗", f.name, f.seen, "" if f.well else f.fix) for f in findings]
+        show.console().print(show.table(("", "what", "seen", "what to do"), rows))
+    return Exit.OK if all(f.well for f in findings) else Exit.NOT_READY

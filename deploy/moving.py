@@ -1,0 +1,112 @@
+"""What moves during a push, as it moves: bytes, GB/s, ETA and where the bytes come from. Bars on a terminal only."""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from deploy import show
+from deploy.plan.plan import Plan
+from deploy.standing import Standing
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+SOURCES: Mapping[str, str] = {
+    "pushed": "bucket → home",
+    "verified": "home → {region}'s store",
+    "replicated": "{region}'s store → host",
+    "warming": "{region}'s store → host",
+    "live": "there",
+}
+"""By what a region says of the model: the way that its bytes take just then."""
+
+
+class Moving:
+    """A bar for the upload and one a region; off a terminal a line for each change."""
+
+    def __init__(self, console: "Console", plan: Plan) -> None:
+        self._console, self._plan = console, plan
+        self._bars: Progress | None = None
+        self._upload: TaskID | None = None
+        self._regions: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        """Begin to draw."""
+        if self._console.is_terminal:
+            self._bars = _bars(self._console)
+            self._bars.start()
+            self._upload = self._bars.add_task(
+                "upload", total=self._plan.push.upload_bytes, way="disk → bucket"
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        """Leave the bars as they stand."""
+        if self._bars is not None:
+            self._bars.stop()
+
+    def sent(self, num_bytes: int) -> None:
+        """So many bytes more went up; from any thread."""
+        if self._bars is not None and self._upload is not None:
+            self._bars.advance(self._upload, num_bytes)
+
+    def committed(self, revision: str) -> None:
+        """The platform took the files as one revision."""
+        self._console.print(f"  revision {revision[:16]}")
+
+    def changed(self, now: Mapping[str, Standing]) -> None:
+        """What each region says just now."""
+        if self._bars is None:
+            self._console.print(
+                "  " + "   ".join(f"{region} {words(where)}" for region, where in now.items())
+            )
+            return
+        for region, where in now.items():
+            self._show(self._bars, region, where)
+
+    def _show(self, bars: "Progress", region: str, where: Standing) -> None:
+        if region not in self._regions:
+            self._regions[region] = bars.add_task(region, total=self._plan.push.num_bytes, way="")
+        share = 1.0 if where.live else (where.percent or 0.0) / 100
+        done = share * self._plan.push.num_bytes
+        bars.update(self._regions[region], completed=done, way=way_of(where))
+
+
+def way_of(where: Standing) -> str:
+    """Where the bytes come from and go to, by the step that a region is at."""
+    return SOURCES.get(where.state, where.state).format(region=where.region)
+
+
+def words(where: Standing) -> str:
+    """One region in a line."""
+    if where.state == "absent":
+        return "waiting"
+    if where.live:
+        return "live"
+    percent = "" if where.percent is None else f" {where.percent:.0f}%"
+    eta = "" if where.eta_s is None else f", {show.millis(1e3 * where.eta_s)} to go"
+    return f"{where.state}{percent} ({way_of(where)}{eta})"
+
+
+def _bars(console: "Console") -> "Progress":
+    from rich.progress import (  # noqa: PLC0415 - on a terminal only
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    return Progress(
+        TextColumn("  {task.description:<10}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[way]}", markup=False),
+        console=console,
+    )

@@ -1,0 +1,76 @@
+"""What is there already: in the bucket by ETag, in each region's store by its blobs. Reads, and moves nothing."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from deploy import push
+from deploy.config.document import Config
+from deploy.config.read import load
+from deploy.credentials import Credentials
+from deploy.fleet import SYSTEM_GRANTS
+from deploy.plan.local import held, is_same
+from deploy.plan.memory import Device
+from deploy.roles import endpoint
+from deploy.secrets import SecretsError
+from regions.map import BLOBS_BUCKET
+from storage.client.sdk import S3, NotFound, StoreError
+
+Blobs = Mapping[str, int]
+
+
+def without_unchanged(planned: push.PushPlan, credentials: Credentials) -> push.PushPlan:
+    """The plan with those files marked that the bucket has already. Raises StoreError."""
+    found = asyncio.run(push.stored(credentials, planned.model))
+    same = {
+        path: found[path].etag
+        for path, num in planned.files.items()
+        if path in found and found[path].size == num and is_same(planned.folder / path, found[path].etag)
+    }
+    return replace(planned, unchanged=same)
+
+
+def operators_config(state: Path) -> Config | None:
+    """The fleet's configuration, where this is its operator's host: others have credentials and no more."""
+    path = state / "nearfield.toml"
+    return load(path) if path.exists() else None
+
+
+def devices(config: Config | None) -> tuple[Device, ...]:
+    """Every node's device and what models may take of it."""
+    nodes = config.nodes.items() if config else ()
+    return tuple(Device(name, node.region, node.device, node.memory_budget_bytes) for name, node in nodes)
+
+
+def held_bytes(
+    planned: push.PushPlan, config: Config | None, regions: tuple[str, ...]
+) -> dict[str, int | None]:
+    """Of the push's bytes, how many each region's store has; None: it cannot be seen from here."""
+    if config is None:
+        return dict.fromkeys(regions)
+    blobs = asyncio.run(_all_blobs(config, regions))
+    files = {path: (planned.folder / path, num) for path, num in planned.files.items()}
+    known: dict[str, str] = {}
+    return {region: _sum(planned, files, blobs[region], known) for region in regions}
+
+
+def _sum(
+    planned: push.PushPlan, files: Mapping[str, tuple[Path, int]], blobs: Blobs | None, known: dict[str, str]
+) -> int | None:
+    return None if blobs is None else sum(planned.files[path] for path in held(files, blobs, known))
+
+
+async def _all_blobs(config: Config, regions: tuple[str, ...]) -> dict[str, Blobs | None]:
+    found = await asyncio.gather(*(_blobs(config, region) for region in regions))
+    return dict(zip(regions, found, strict=True))
+
+
+async def _blobs(config: Config, region: str) -> Blobs | None:
+    try:
+        async with S3(endpoint(config, region, SYSTEM_GRANTS)) as store:
+            return {entry.key: entry.size async for entry in store.list(BLOBS_BUCKET)}
+    except NotFound:
+        return {}
+    except (StoreError, SecretsError):
+        return None

@@ -1,0 +1,200 @@
+"""What each command prints with `--json`. What a schema says stays: a change of it is a new version of its `$id`.
+
+Objects that mirror a region's row, a receipt or the report may grow by keys; the rest is exact.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from deploy.schemas.words import (
+    ANY,
+    COUNT,
+    FLAG,
+    NUMBER,
+    TEXT,
+    Schema,
+    by_name,
+    grows,
+    one_of,
+    or_null,
+    several,
+    table,
+)
+
+MODEL = grows(
+    {
+        "revision": TEXT,
+        "state": one_of(
+            "pushed", "verified", "replicated", "warming", "live", "draining", "retired", "failed"
+        ),
+        "tier": or_null(one_of("origin", "region", "host", "resident")),
+        "kind": TEXT,
+        "bytes": COUNT,
+        "max_len": COUNT,
+        "running": COUNT,
+        "waiting": COUNT,
+        "slots": COUNT,
+        "error": or_null(table({"code": TEXT, "message": TEXT, "next": TEXT})),
+        "progress": or_null(table({"phase": TEXT, "percent": NUMBER, "eta_s": or_null(NUMBER)})),
+        "left_out": several(table({"path": TEXT, "reason": TEXT})),
+    }
+)
+"""One model in one region, as the region's signed row has it."""
+
+REGION_BODY = grows(
+    {
+        "models": by_name(MODEL),
+        "store_bytes_per_s": NUMBER,
+        "host_bytes_per_s": NUMBER,
+        "origin_bytes_per_s": NUMBER,
+        "attach_s": NUMBER,
+        "eta_error": NUMBER,
+    }
+)
+REGION = grows(
+    {
+        "body": or_null(REGION_BODY),
+        "breaker": TEXT,
+        "heard_s": or_null(NUMBER),
+        "rtt_ms": or_null(NUMBER),
+    }
+)
+KEY_FIELDS: Mapping[str, Schema] = MappingProxyType(
+    {
+        "id": TEXT,
+        "tenant": TEXT,
+        "name": TEXT,
+        "scopes": several(TEXT),
+        "models": several(TEXT),
+        "created_s": NUMBER,
+        "expires_s": NUMBER,
+        "quota": table(
+            {"requests_per_min": COUNT, "tokens_per_min": COUNT, "streams": COUNT, "weight": COUNT}
+        ),
+    }
+)
+KEY = table(KEY_FIELDS)
+MADE_KEY = table({**KEY_FIELDS, "key": TEXT})
+
+DEVICE = table({"node": TEXT, "region": TEXT, "device": TEXT, "budget_bytes": COUNT})
+PLAN_REGION = table(
+    {
+        "region": TEXT,
+        "held_bytes": or_null(COUNT),
+        "copy_bytes": COUNT,
+        "fits": several(table({"device": DEVICE, "fits": FLAG, "kv_tokens": or_null(COUNT)})),
+        "cold_s": table({"origin": NUMBER, "region": NUMBER, "host": NUMBER}),
+        "start_s": NUMBER,
+        "live_s": NUMBER,
+        "is_measured": FLAG,
+        "eta_error": NUMBER,
+        "past": or_null(table({"num": COUNT, "error": NUMBER, "bias": NUMBER, "extra_s": NUMBER})),
+        "costs": or_null(
+            table({"currency": TEXT, "running_hour": or_null(NUMBER), "idle_hour": NUMBER, "once": NUMBER})
+        ),
+    }
+)
+PLAN = table(
+    {
+        "model": TEXT,
+        "files": several(table({"path": TEXT, "bytes": COUNT, "is_unchanged": FLAG})),
+        "left_out": several(table({"path": TEXT, "reason": TEXT})),
+        "bytes": COUNT,
+        "upload_bytes": COUNT,
+        "upload_s": or_null(NUMBER),
+        "weight_bytes": COUNT,
+        "kv_bytes_per_token": COUNT,
+        "idle_timeout_s": NUMBER,
+        "regions": several(PLAN_REGION),
+    }
+)
+SCORE = table({"region": TEXT, "predicted_s": NUMBER, "took_s": NUMBER, "error": NUMBER})
+SUM = grows(
+    {
+        "tenant": TEXT,
+        "key": TEXT,
+        "model": TEXT,
+        "day": TEXT,
+        "requests": COUNT,
+        "failed_requests": COUNT,
+        "prompt_tokens": COUNT,
+        "cached_tokens": COUNT,
+        "completion_tokens": COUNT,
+        "device_us": COUNT,
+        "wasted_us": COUNT,
+        "device_seconds": NUMBER,
+        "wasted_seconds": NUMBER,
+    }
+)
+
+OUTPUTS: Mapping[str, Schema] = MappingProxyType(
+    {
+        "error": table({"error": table({"code": TEXT, "message": TEXT, "next": TEXT})}),
+        "up": table(
+            {
+                "base_url": TEXT,
+                "admin_url": TEXT,
+                "regions": by_name(TEXT),
+                "s3_url": TEXT,
+                "ca": TEXT,
+                "state": TEXT,
+                "simulated_wan": or_null(TEXT),
+            }
+        ),
+        "push": table(
+            {"model": TEXT, "plan": PLAN},
+            push_id=TEXT,
+            bytes=COUNT,
+            uploaded_bytes=COUNT,
+            upload_s=NUMBER,
+            revision=TEXT,
+            live=several(TEXT),
+            scores=several(SCORE),
+        ),
+        "ls": by_name(by_name(or_null(MODEL))),
+        "chat": table(
+            {
+                "text": TEXT,
+                "headers": by_name(TEXT),
+                "usage": or_null(by_name(ANY)),
+                "receipts": several(grows({"hop": TEXT})),
+            }
+        ),
+        "report": grows({"schema": TEXT, "model": TEXT, "rows": several(ANY), "requests": several(ANY)}),
+        "status": grows({"edge": TEXT, "regions": by_name(REGION), "rows": by_name(ANY)}),
+        "logs": table(
+            {
+                "ts": TEXT,
+                "level": TEXT,
+                "role": TEXT,
+                "name": TEXT,
+                "region": TEXT,
+                "model": TEXT,
+                "request_id": TEXT,
+                "message": TEXT,
+            }
+        ),
+        "doctor": several(table({"name": TEXT, "well": FLAG, "seen": TEXT, "fix": TEXT})),
+        "usage": table({"usage": several(SUM)}, reconcile=grows({"is_zero": FLAG})),
+        "stop": table({}, model=TEXT, freed_bytes=by_name(COUNT), stopped=TEXT, pid=COUNT),
+        "rm": table({"model": TEXT, "deleted_objects": COUNT}),
+        "env": by_name(TEXT),
+        "s3": by_name(TEXT),
+        "keys-ls": several(KEY),
+        "keys-make": MADE_KEY,
+        "keys-rotate": MADE_KEY,
+        "keys-revoke": KEY,
+        "config-show": several(table({"key": TEXT, "value": ANY, "line": or_null(COUNT), "origin": TEXT})),
+        "config-check": table(
+            {
+                "path": TEXT,
+                "is_sound": FLAG,
+                "stores": COUNT,
+                "nodes": COUNT,
+                "regions": COUNT,
+                "edges": COUNT,
+            }
+        ),
+    }
+)
+"""By command, a group's with a dash. `logs` and `status --watch` print such a document a line."""

@@ -1,0 +1,16 @@
+"""Every JSON Schema that is published, by its name: `nearfield schema NAME`, docs/schemas/NAME.json."""
+
+from deploy.schemas.outputs import OUTPUTS
+from deploy.schemas.toml import schema as toml_schema
+from deploy.schemas.words import DRAFT, Schema
+
+TOML = "toml"
+SCHEMAS: tuple[str, ...] = (*OUTPUTS, TOML)
+VERSION = 1
+
+
+def schema_of(name: str) -> Schema:
+    """One of them, with its `$id`. Raises KeyError."""
+    if name == TOML:
+        return toml_schema()
+    return {"$schema": DRAFT, "$id": f"nearfield.{name}/{VERSION}", **OUTPUTS[name]}

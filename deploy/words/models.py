@@ -1,0 +1,113 @@
+"""The words of the commands about one model: push it, see it, ask it, measure it, take it away."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploy.exits import Exit
+from deploy.failing import errors
+from deploy.names import region_names
+from deploy.options import (
+    DEFAULT_STATE,
+    JsonOption,
+    ModelArgument,
+    RegionsOption,
+    StateOption,
+    YesOption,
+    split,
+)
+
+
+def push(
+    folder: Annotated[Path, typer.Argument(help="A model in Hugging Face layout.")],
+    model: ModelArgument,
+    regions: RegionsOption = None,
+    timeout_s: Annotated[float, typer.Option(help="Wait so long for it to be live.")] = 600.0,
+    prices: Annotated[
+        Path | None, typer.Option(help="What an hour, a GB-month and a GB of egress cost (TOML).")
+    ] = None,
+    state: StateOption = DEFAULT_STATE,
+    *,
+    yes: YesOption = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and move nothing.")] = False,
+    as_json: JsonOption = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is live everywhere.")] = True,
+) -> None:
+    """Show the plan, then upload a model folder and see it live in its regions."""
+    from deploy import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
+    from deploy.commands import push as command  # noqa: PLC0415
+
+    with errors(as_json=as_json):
+        order = command.Order(folder, model, split(regions), timeout_s if wait else 0.0, prices, state)
+        command.run(saved.load(state), order, yes=yes, dry_run=dry_run, as_json=as_json)
+
+
+def ls(state: StateOption = DEFAULT_STATE, *, as_json: JsonOption = False) -> None:
+    """The models, and where each one stands in each region."""
+    from deploy import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
+    from deploy.commands import ls as command  # noqa: PLC0415
+
+    with errors(as_json=as_json):
+        command.models(saved.load(state), as_json=as_json)
+
+
+def chat(
+    model: ModelArgument,
+    prompt: Annotated[str | None, typer.Argument(help="The question; without one, a conversation.")] = None,
+    region: Annotated[
+        str | None,
+        typer.Option("--region", help="Ask one region by its own address.", autocompletion=region_names),
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(help="At most so many tokens.")] = 256,
+    state: StateOption = DEFAULT_STATE,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a model through the edge; the last line says where the time went."""
+    from deploy import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
+    from deploy.commands import chat as command  # noqa: PLC0415
+
+    with errors(as_json=as_json):
+        command.run(saved.load(state), model, prompt, region, max_tokens, as_json=as_json)
+
+
+def report(
+    model: ModelArgument,
+    html: Annotated[Path | None, typer.Option(help="Write one self-contained page.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json-file", help="Write the measured document.")
+    ] = None,
+    regions: RegionsOption = None,
+    cold: Annotated[int, typer.Option(min=1, help="Cold starts for each region and start state.")] = 3,
+    warm: Annotated[int, typer.Option(min=1, help="Warm requests for each region.")] = 20,
+    seed: Annotated[int, typer.Option(help="Order of the arms.")] = 0,
+    state: StateOption = DEFAULT_STATE,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure cold starts against warm requests in each region, phase by phase and byte by byte."""
+    from deploy import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
+    from deploy.commands import report as command  # noqa: PLC0415
+
+    with errors(as_json=as_json):
+        order = command.Order(model, split(regions), cold, warm, seed, html, json_file)
+        raise typer.Exit(command.run(saved.load(state), order, as_json=as_json))
+
+
+def rm(
+    model: ModelArgument,
+    state: StateOption = DEFAULT_STATE,
+    *,
+    yes: YesOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a model out of every region and delete its objects."""
+    from deploy import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
+    from deploy.commands import stop as command  # noqa: PLC0415
+
+    with errors(as_json=as_json):
+        if not yes and not typer.confirm(f"Delete {model} and everything under models/{model}/ ?"):
+            typer.echo("nothing was deleted")
+            raise typer.Exit(Exit.FAILED)
+        command.remove(saved.load(state), model, as_json=as_json)

@@ -1,0 +1,124 @@
+"""The words of the commands that print settings: for other tools, for shells, for programs that read our JSON."""
+
+import enum
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deploy.failing import errors
+from deploy.options import DEFAULT_STATE, JsonOption, StateOption
+
+
+class Shell(enum.StrEnum):
+    """The shells that there is a completion for."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+
+
+def env(state: StateOption = DEFAULT_STATE, *, as_json: JsonOption = False) -> None:
+    """Settings for aws, boto3, curl and the openai client: eval "$(nearfield env)"."""
+    from deploy import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
+    from deploy import show  # noqa: PLC0415
+
+    with errors(as_json=as_json):
+        environment = saved.load(state).environment()
+        if as_json:
+            show.emit_json(environment)
+        else:
+            sys.stdout.writelines(f"export {name}='{value}'\n" for name, value in environment.items())
+
+
+def s3(
+    tool: Annotated[str | None, typer.Argument(help="aws, boto3, rclone or s5cmd (all)")] = None,
+    state: StateOption = DEFAULT_STATE,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """The bucket's settings, ready to paste, for aws, boto3, rclone and s5cmd."""
+    from deploy import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
+    from deploy import show  # noqa: PLC0415
+    from deploy.s3tools import TOOLS  # noqa: PLC0415
+
+    if tool is not None and tool not in TOOLS:
+        raise typer.BadParameter(f"one of {', '.join(TOOLS)}")
+    with errors(as_json=as_json):
+        credentials = saved.load(state)
+        chosen = {name: say(credentials) for name, say in TOOLS.items() if tool in {None, name}}
+        if as_json:
+            show.emit_json(chosen)
+        else:
+            texts = (text if tool else f"# {name}\n{text}" for name, text in chosen.items())
+            sys.stdout.write("\n\n".join(texts) + "\n")
+
+
+def completion(
+    shell: Annotated[Shell, typer.Argument(help="The shell to complete in.")],
+) -> None:
+    """Print what completes commands, models and regions at Tab: eval "$(nearfield completion bash)"."""
+    from deploy import completing  # noqa: PLC0415 - each command loads only what it needs
+
+    sys.stdout.write(completing.script(shell.value) + "\n")
+
+
+def schema(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="A command with --json, `error`, or `toml`; without one, their names."),
+    ] = None,
+) -> None:
+    """The JSON Schema of what a command prints with --json, or of nearfield.toml."""
+    from deploy import show  # noqa: PLC0415 - each command loads only what it needs
+    from deploy.schemas.published import SCHEMAS, schema_of  # noqa: PLC0415
+
+    if name is not None and name not in SCHEMAS:
+        raise typer.BadParameter(f"one of {', '.join(SCHEMAS)}")
+    if name is None:
+        sys.stdout.writelines(f"{each}\n" for each in SCHEMAS)
+    else:
+        show.emit_json(schema_of(name))
+
+
+config_app = typer.Typer(
+    no_args_is_help=True,
+    help="The fleet's one TOML: what holds, and where it comes from.",
+    rich_markup_mode=None,
+)
+
+
+@config_app.command("show")
+def config_show(
+    config: Annotated[
+        Path | None, typer.Option(help="The fleet's TOML; that of the state folder if not given.")
+    ] = None,
+    state: StateOption = DEFAULT_STATE,
+    *,
+    origin: Annotated[
+        bool, typer.Option("--origin", help="Beside each value, the line it stands in, or `default`.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Print every setting that holds, defaults included."""
+    from deploy.commands import config as command  # noqa: PLC0415 - each command loads only what it needs
+
+    with errors(as_json=as_json):
+        command.show_all(config or state / "nearfield.toml", origin=origin, as_json=as_json)
+
+
+@config_app.command("check")
+def config_check(
+    config: Annotated[
+        Path | None, typer.Option(help="The fleet's TOML; that of the state folder if not given.")
+    ] = None,
+    state: StateOption = DEFAULT_STATE,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Read the file as every role would, and say what is wrong with it."""
+    from deploy.commands import config as command  # noqa: PLC0415 - each command loads only what it needs
+
+    with errors(as_json=as_json):
+        command.check(config or state / "nearfield.toml", as_json=as_json)

@@ -1,0 +1,225 @@
+"""The plan of a push: what it knows, foretells, asks money for, and how it is scored."""
+
+import hashlib
+import json
+import os
+
+import pytest
+from blake3 import blake3
+
+from deploy.plan import memory, predict, prices, scores
+from deploy.plan.local import blake3_of, held, is_same
+from deploy.plan.plan import Known, make
+from deploy.push import PushPlan
+from storage.client.sdk import PART_BYTES
+from weights_cache.revision import Spec
+
+MIB = 1024 * 1024
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "hidden_size": 4096,
+    "dtype": "bfloat16",
+}
+
+
+def test_keys_and_values_are_reckoned_as_the_engine_keeps_them():
+    """Llama 3 8B: 2 x 32 layers x 8 heads x 128 x 2 bytes."""
+    assert memory.needs(LLAMA, 16 << 30).kv_bytes_per_token == 131_072
+    assert memory.needs(LLAMA, 0, dtype="float32").kv_bytes_per_token == 262_144
+    assert memory.needs({"architectures": ["BertModel"], "hidden_size": 384}, 9).kv_bytes_per_token == 0
+    nested = {"architectures": ["XForConditionalGeneration"], "text_config": LLAMA}
+    assert memory.needs(nested, 0).kv_bytes_per_token == 131_072
+    assert memory.needs(
+        {"architectures": ["GPT2LMHeadModel"], "n_layer": 2, "n_head": 4, "n_embd": 64}, 0
+    ) == (memory.Needs(0, 2 * 2 * 64 * 4))
+    assert memory.needs({"architectures": "LlamaForCausalLM"}, 5) == memory.Needs(5, 0)
+
+
+def test_a_model_fits_by_weights_and_one_short_conversation():
+    """The rule of the region that judges it again."""
+    model = memory.Needs(1000, 2)
+    at_edge, below = (memory.Device("n", "iad", "cpu", num) for num in (2024, 2023))
+
+    assert [fit.fits for fit in memory.fits(model, (at_edge, below))] == [True, False]
+    assert memory.fits(model, [at_edge])[0].kv_tokens == 512
+    assert memory.fits(memory.Needs(5000, 2), [at_edge])[0].kv_tokens == 0
+
+
+@pytest.mark.parametrize("size", [0, 5, PART_BYTES, PART_BYTES + 1])
+def test_a_file_is_known_by_the_etag_that_its_upload_gets(tmp_path, size):
+    """Whole, or of parts as `nearfield push` cuts them; another cut is another file for all we know."""
+    path = tmp_path / "f"
+    data = os.urandom(1024) * (size // 1024 + 1)
+    path.write_bytes(data[:size])
+    parts = [data[:size][at : at + PART_BYTES] for at in range(0, size, PART_BYTES)]
+    of_parts = hashlib.md5(b"".join(hashlib.md5(part).digest() for part in parts)).hexdigest()
+
+    assert is_same(path, hashlib.md5(data[:size]).hexdigest())
+    assert not is_same(path, hashlib.md5(b"other").hexdigest())
+    assert is_same(path, f"{of_parts}-{len(parts)}") == bool(parts)
+    assert not is_same(path, f"{of_parts}-{len(parts) + 1}")
+    assert not is_same(path, "0x8D9-azure")
+
+
+def test_files_are_hashed_only_where_a_blob_has_their_size(tmp_path):
+    """And each once, however many regions are asked about."""
+    files = {}
+    for name, data in {"a": b"one", "b": b"two!", "c": b"six"}.items():
+        (tmp_path / name).write_bytes(data)
+        files[name] = (tmp_path / name, len(data))
+    known: dict[str, str] = {}
+
+    assert held(files, {blake3(b"one").hexdigest(): 3}, known) == {"a"}
+    assert set(known) == {"a", "c"}, "the sizes of others agree with nothing"
+    (tmp_path / "a").unlink()
+    assert held(files, {known["a"]: 3, known["c"]: 3}, known) == {"a", "c"}
+    assert blake3_of(tmp_path / "b") == blake3(b"two!").hexdigest()
+
+
+BODY = {"store_bytes_per_s": 1e9, "host_bytes_per_s": 4e9, "origin_bytes_per_s": 1e8, "attach_s": 0.5}
+
+
+def test_cold_seconds_are_the_ones_that_an_edge_chooses_by():
+    """From home: over the link, then from the store, then attached."""
+    seen = predict.measured(BODY)
+
+    assert predict.cold_s(1_000_000_000, seen) == pytest.approx({"origin": 11.5, "region": 1.5, "host": 0.75})
+    assert predict.brought_s(500_000_000, 1_000_000_000, seen) == pytest.approx(6.5)
+    assert seen.is_complete
+    assert not predict.measured(None).is_complete
+
+
+PRICES = {
+    "currency": "EUR",
+    "storage_gb_month": 0.73,
+    "egress_gb": 0.5,
+    "devices": {"cpu": 0.1, "cuda": 2.0, "cuda:1": 3.0},
+    "regions": {"fra": {"storage_gb_month": 1.46, "devices": {"cuda": 4.0}}},
+}
+
+
+def test_prices_are_a_regions_own_where_the_file_says_so():
+    found = prices.read(PRICES, ("iad", "fra"))
+
+    assert found["iad"].stored_hour(1_000_000_000) == pytest.approx(0.001)
+    assert found["fra"].stored_hour(1_000_000_000) == pytest.approx(0.002)
+    assert found["fra"].moved(2_000_000_000) == 1.0
+    assert [found[r].hour_of("cuda:0") for r in ("iad", "fra")] == [2.0, 4.0]
+    assert found["fra"].hour_of("cuda:1") == 3.0
+    assert found["iad"].hour_of("tpu") is None
+
+
+@pytest.mark.parametrize(
+    ("tree", "words"),
+    [
+        ({"curency": "EUR"}, "did you mean `currency`"),
+        ({"egress_gb": -1}, "0 or more"),
+        ({"egress_gb": float("nan")}, "0 or more"),
+        ({"devices": 3}, "must be a table"),
+        ({"regions": {"sfo": {}}}, "known keys: iad"),
+        ({"regions": {"iad": {"egres_gb": 1}}}, "did you mean `egress_gb`"),
+    ],
+)
+def test_a_mistake_in_the_price_file_is_named(tree, words):
+    with pytest.raises(prices.PricesError, match=words):
+        prices.read(tree, ("iad",))
+
+
+def _push(folder, unchanged=()):
+    files = {"config.json": 1000, "model.safetensors": 1_000_000_000}
+    same = dict.fromkeys(unchanged, "etag")
+    return PushPlan("acme/m", folder, files, {}, Spec(), frozenset({"model.safetensors"}), same)
+
+
+def _known(**changes):
+    devices = [memory.Device(f"{r}-0", r, "cpu", 4_000_000_000) for r in ("iad", "fra")]
+    held_bytes = {"iad": 1_000_000_000, "fra": 0}
+    values = {
+        "bodies": {"iad": BODY, "fra": BODY, "nrt": None},
+        "home": "iad",
+        "held_bytes": held_bytes,
+        "devices": devices,
+    }
+    return Known(**(values | changes))
+
+
+def test_a_region_is_told_what_comes_and_how_long_it_takes(tmp_path):
+    """Home waits for a start alone; far regions for what they lack as well."""
+    plan = make(_push(tmp_path), memory.Needs(1_000_000_000, 0), ("iad", "fra", "nrt"), _known())
+    iad, fra, nrt = plan.regions
+
+    assert (iad.copy_bytes, fra.copy_bytes) == (1000, 1_000_001_000)
+    assert (iad.live_s, fra.live_s) == pytest.approx((1.5, 11.5), rel=1e-4)
+    assert (iad.is_measured, fra.is_measured, nrt.is_measured) == (True, True, False)
+    assert nrt.held_bytes is None
+    assert nrt.fits == ()
+    assert plan.upload_s is None
+    assert json.dumps(plan.as_value())
+
+
+def test_what_is_unchanged_is_not_sent_again(tmp_path):
+    plan = make(_push(tmp_path, ["model.safetensors"]), memory.Needs(1, 0), ("iad",), _known())
+
+    assert plan.push.upload_bytes == 1000
+    assert [each["is_unchanged"] for each in plan.as_value()["files"]] == [False, True]
+
+
+def test_money_is_the_cheapest_device_that_holds_it(tmp_path):
+    """A worker up, none up, and the bytes from home once."""
+    devices = [memory.Device("a", "fra", "cpu", 1), memory.Device("b", "fra", "cuda:0", 4_000_000_000)]
+    known = _known(devices=devices, prices=prices.read(PRICES, ("iad", "fra")))
+    iad, fra = make(_push(tmp_path), memory.Needs(1_000_000_000, 0), ("iad", "fra"), known).regions
+
+    assert fra.costs.running_hour == pytest.approx(4.002, rel=1e-4)
+    assert fra.costs.idle_hour == pytest.approx(0.002, rel=1e-4)
+    assert fra.costs.once == pytest.approx(0.5, rel=1e-4)
+    assert (iad.costs.running_hour, iad.costs.once) == (None, 0.0), (
+        "no device known there, and nothing comes from afar"
+    )
+
+
+def test_what_fits_no_device_is_seen_before_it_moves(tmp_path):
+    far_too_large = make(_push(tmp_path), memory.Needs(5_000_000_000, 0), ("iad", "fra"), _known())
+    unknown = make(_push(tmp_path), memory.Needs(5_000_000_000, 0), ("iad",), _known(devices=[]))
+
+    assert not far_too_large.fits_somewhere
+    assert unknown.fits_somewhere, "what is not known is for the region to say"
+
+
+def _past(region="iad", start=1.0, predicted=1.0, took=2.0, num_bytes=10 * MIB, upload_s=1.0):
+    return scores.Prediction(1.0, "a/m", region, start, predicted, took, num_bytes, upload_s)
+
+
+def test_past_predictions_are_scored_and_learned_from(tmp_path):
+    """What pushes took beside bytes and start is in the next plan."""
+    past = (_past(), _past(predicted=2.0, took=2.5), _past("fra", took=1.0))
+    found = scores.score(past, "iad")
+
+    assert (found.num, found.extra_s) == (2, pytest.approx(1.25))
+    assert found.error == pytest.approx((0.5 + 0.2) / 2)
+    assert found.bias == pytest.approx((0.5 + 0.2) / 2)
+    assert scores.score(past, "nrt") is None
+    plan = make(_push(tmp_path), memory.Needs(1_000_000_000, 0), ("iad",), _known(past=past))
+    assert plan.regions[0].live_s == pytest.approx(1.5 + 1.25)
+    assert plan.upload_s == pytest.approx(plan.push.upload_bytes / (10 * MIB))
+
+
+def test_the_rate_of_uploads_is_not_that_of_round_trips():
+    assert scores.upload_bytes_per_s([_past(num_bytes=20)]) is None
+    assert scores.upload_bytes_per_s([_past(num_bytes=20), _past(), _past(num_bytes=30 * MIB)]) == 20 * MIB
+
+
+def test_predictions_outlive_the_command_and_stay_few(tmp_path):
+    """A torn or foreign line is passed over; the newest are kept."""
+    scores.keep(tmp_path, [_past(took=float(number)) for number in range(scores.KEPT)])
+    with (tmp_path / scores.FILE_NAME).open("a") as file:
+        file.write('{"torn\n{"at": 1}\n[]\n')
+    scores.keep(tmp_path, [_past(took=999.0)])
+    found = scores.load(tmp_path)
+
+    assert len(found) == scores.KEPT
+    assert (found[0].took_s, found[-1].took_s) == (1.0, 999.0)
+    assert [path.name for path in tmp_path.iterdir()] == [scores.FILE_NAME]
