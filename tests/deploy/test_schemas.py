@@ -17,19 +17,20 @@ from deploy.schemas.published import SCHEMAS, schema_of
 from deploy.schemas.toml import TYPES
 from tests.deploy.conforms import breaches
 
+MADE = "these pages are made from the code: run `python -m deploy.reference`"
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def test_the_reference_page_is_what_the_parser_says():
     """Made anew with `python -m deploy.reference`."""
-    assert (DOCS / "cli.md").read_text() == reference.page()
+    assert (DOCS / "cli.md").read_text() == reference.page(), MADE
 
 
 def test_the_published_schemas_are_those_of_the_code():
     """The same files, no more and no fewer."""
     written = {path.name: path.read_text() for path in (DOCS / "schemas").glob("*.json")}
 
-    assert written == dict(reference.schemas())
+    assert written == dict(reference.schemas()), MADE
 
 
 @pytest.fixture(scope="module")
