@@ -36,24 +36,38 @@ gc.disable()  # until `pytest_collection_finish`
 
 E2E = "tests/e2e/"
 SHARING = {
-    "shares a platform": tuple(f"{E2E}test_{name}.py" for name in ("push", "api", "cold", "serve")),
+    "shares a platform": tuple(f"{E2E}test_{name}.py" for name in ("push", "api", "cold", "serve", "keys")),
     "harms a platform": (
+        f"{E2E}test_usage.py",
         f"{E2E}test_distance.py",
         f"{E2E}test_kill.py",
         f"{E2E}test_foreign_store.py::test_a_model_is_pushed_overwritten_and_removed_on_any_store[embedded]",
     ),
     "asks Swift": (f"{E2E}test_foreign_store.py", "tests/regions/test_registers_swift.py"),
+    "reads our files": ("tests/test_imports.py", "tests/test_walls.py", "tests/storage/test_walls.py"),
     "forks from one shell": tuple(
         f"tests/inference/test_{name}.py" for name in ("node_handoff", "node_real", "poison", "shell_fork")
     ),
 }
-"""By the beginnings of their names."""
+"""By the beginnings of their names, in the order in which they run."""
+
+
+PLACES = {
+    beginning: (name, place)
+    for name, beginnings in SHARING.items()
+    for place, beginning in enumerate(beginnings)
+}
+
+
+def placed(nodeid: str) -> tuple[str, int]:
+    """The lane of a test, and its file's place in it; the longest beginning counts."""
+    found = max((each for each in PLACES if nodeid.startswith(each)), key=len, default=None)
+    return PLACES[found] if found else (nodeid.partition("::")[0], 0)
 
 
 def lane(nodeid: str) -> str:
-    """The name of what runs in one process, in the order of collection."""
-    sharing = (name for name, beginnings in SHARING.items() if nodeid.startswith(beginnings))
-    return next(sharing, nodeid.partition("::")[0])
+    """The name of what runs in one process, one test after another."""
+    return placed(nodeid)[0]
 
 
 @pytest.fixture(scope="session")
@@ -77,9 +91,9 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     first = [*SHARING]
 
-    def order(item: pytest.Item) -> tuple[bool, int]:
-        name = lane(item.nodeid)
-        return not item.nodeid.startswith(E2E), first.index(name) if name in first else len(first)
+    def order(item: pytest.Item) -> tuple[bool, int, int]:
+        name, place = placed(item.nodeid)
+        return not item.nodeid.startswith(E2E), first.index(name) if name in first else len(first), place
 
     items.sort(key=order)
 

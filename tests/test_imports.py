@@ -10,12 +10,10 @@ import subprocess
 import sys
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
 
 import pytest
 
-HOUSE = Path(__file__).resolve().parent.parent
-ROOMS = ("wire", "storage", "weights_cache", "regions", "inference", "edge", "deploy", "bench")
+from tests.syntax import HOUSE, ROOMS, files, nodes_of, tree_of
 
 # room -> the modules of other rooms that it may import ("room" alone: all of them)
 TABLE = {
@@ -39,10 +37,6 @@ SDKS = ("boto3", "aiobotocore", "botocore", "s3transfer")
 HEAVY = ("torch", "transformers")
 
 
-def files(room):
-    return sorted(path for path in (HOUSE / room).rglob("*.py") if "__pycache__" not in path.parts)
-
-
 def module_of(path):
     parts = path.relative_to(HOUSE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -52,29 +46,34 @@ EVERY_FILE = [path for room in ROOMS for path in files(room)]
 EVERY_MODULE = {module_of(path) for path in EVERY_FILE}
 
 
-@cache
-def tree_of(path):
-    return ast.parse(path.read_text(), str(path))
-
-
 def is_types_only(node):
     return isinstance(node, ast.If) and ast.unparse(node.test) in {"TYPE_CHECKING", "typing.TYPE_CHECKING"}
 
 
 @cache
-def imported(path, *, types, nested=True):
-    """(line, module) of each import: those under TYPE_CHECKING or the others; `nested`: inside functions too."""
+def imports_of(path):
+    """(line, module, whether it is under TYPE_CHECKING, whether inside a function) of each import."""
     found = []
 
-    def visit(node, under_types):
-        if isinstance(node, ast.Import | ast.ImportFrom) and under_types is types:
-            found.extend((node.lineno, name) for name in names_of(node, path))
-        for child in ast.iter_child_nodes(node):
-            if nested or not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-                visit(child, under_types or (is_types_only(node) and child in getattr(node, "body", ())))
+    def visit(node, under_types, nested):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found.extend((node.lineno, name, under_types, nested) for name in names_of(node, path))
+        elif isinstance(node, ast.stmt | ast.Module | ast.ExceptHandler | ast.match_case):
+            types_only, inside = is_types_only(node), isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            for child in ast.iter_child_nodes(node):
+                visit(child, under_types or (types_only and child in node.body), nested or inside)
 
-    visit(tree_of(path), False)
+    visit(tree_of(path), False, False)
     return found
+
+
+def imported(path, *, types, nested=True):
+    """(line, module) of each import: those under TYPE_CHECKING or the others; `nested`: inside functions too."""
+    return [
+        (line, name)
+        for line, name, under_types, is_nested in imports_of(path)
+        if under_types is types and (nested or not is_nested)
+    ]
 
 
 def names_of(node, path):
@@ -156,7 +155,7 @@ def words(name):
 
 def test_no_file_folder_or_class_has_a_name_that_says_nothing():
     named = [(path, path.stem) for path in EVERY_FILE] + [(path, path.parent.name) for path in EVERY_FILE]
-    named += [(p, n.name) for p in EVERY_FILE for n in ast.walk(tree_of(p)) if isinstance(n, ast.ClassDef)]
+    named += [(p, n.name) for p in EVERY_FILE for n in nodes_of(p) if isinstance(n, ast.ClassDef)]
     empty = [f"{path.relative_to(HOUSE)}: {name}" for path, name in named if words(name) & FORBIDDEN_NAMES]
 
     assert empty == []

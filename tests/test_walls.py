@@ -2,14 +2,12 @@
 
 import ast
 import re
-from functools import cache
-from pathlib import Path
 
 import pytest
 
-HOUSE = Path(__file__).resolve().parent.parent
-ROOMS = ("wire", "storage", "weights_cache", "regions", "inference", "edge", "deploy", "bench")
-FILES = [path for room in ROOMS for path in sorted((HOUSE / room).rglob("*.py"))]
+from tests.syntax import HOUSE, ROOMS, files, nodes_of
+
+FILES = [path for room in ROOMS for path in files(room)]
 
 # Bytes from outside must never choose what runs.
 EXECUTING_MODULES = {"pickle", "cPickle", "marshal", "dill", "cloudpickle", "shelve", "joblib", "runpy"}
@@ -29,16 +27,11 @@ SECRET = re.compile(
 )
 
 
-@cache
-def nodes():
-    """(file, node) of everything that stands in the house."""
-    trees = [(str(path.relative_to(HOUSE)), ast.parse(path.read_text(), str(path))) for path in FILES]
-    return [(name, node) for name, tree in trees for node in ast.walk(tree)]
-
-
 def found(check):
     """`file:line: what` for every node that `check(file, node)` has something to say about."""
-    return [f"{name}:{node.lineno}: {said}" for name, node in nodes() if (said := check(name, node))]
+    named = [(path, str(path.relative_to(HOUSE))) for path in FILES]
+    everything = ((name, node) for path, name in named for node in nodes_of(path))
+    return [f"{name}:{node.lineno}: {said}" for name, node in everything if (said := check(name, node))]
 
 
 def dotted(node):
@@ -125,8 +118,7 @@ def test_nothing_catches_everything_but_the_listed_walls():
 
 def test_every_listed_wall_is_still_there():
     for name in WHOLE_HANDLERS:
-        path = HOUSE / name
-        handlers = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ExceptHandler)]
+        handlers = [n for n in nodes_of(HOUSE / name) if isinstance(n, ast.ExceptHandler)]
         assert any(caught(each.type) & BROAD for each in handlers), f"{name} needs no exception any more"
 
 

@@ -57,6 +57,33 @@ def generated(family, prompt, num_tokens, seed=0):
     return reference(pristine(family, seed), prompt, num_tokens)
 
 
+@torch.inference_mode()
+def is_greedy(model, prompt, answer):
+    """Whether each token is the likeliest after all before it: one pass tells, where `generate` makes one a token."""
+    logits = model(torch.tensor([[*prompt, *answer]]), use_cache=False).logits[0, len(prompt) - 1 : -1]
+    return logits.argmax(-1).tolist() == list(answer)
+
+
+def agreed(family, prompt, answer, num_tokens, seed=0):
+    """The answer where it is `generate`'s, else that; `generate` itself is asked for the longest prompt alone.
+
+    All are asked of it in `make evidence`.
+    """
+    is_asked = IS_WHOLE or len(prompt) == max(PROMPT_LENGTHS)
+    if not is_asked and len(answer) == num_tokens and is_greedy(pristine(family, seed), prompt, answer):
+        return answer
+    return generated(family, prompt, num_tokens, seed)
+
+
+def agreed_of(family, found, some_prompts, num_tokens=None):
+    """`agreed` for the answers of `orders_of(some_prompts)`, or of orders of so many tokens each."""
+    lengths = [num_tokens or NUM_TOKENS + i for i in range(len(some_prompts))]
+    return {
+        str(i): agreed(family, prompt, found[str(i)], length)
+        for i, (prompt, length) in enumerate(zip(some_prompts, lengths, strict=True))
+    }
+
+
 def answers(rows, orders, *, num_slots=4, arrive_every=0, scheduler=None):
     """What comes out when `orders` run together; one more arrives each `arrive_every` steps."""
     scheduler = scheduler or Scheduler(num_slots, frozenset(), pace=SmallChunks())
@@ -95,9 +122,9 @@ def orders_of(some_prompts):
 @pytest.mark.parametrize("family", sorted(SLOT_FAMILIES))
 def test_a_crowd_in_chunks_is_generate(family):
     model = made(family)
-    expected = {str(i): generated(family, prompt, NUM_TOKENS + i) for i, prompt in enumerate(prompts())}
     assert isinstance(step_model(model, 4, 128), SlotModel)
-    assert answers(SlotModel(model, 4, 128), orders_of(prompts())) == expected
+    found = answers(SlotModel(model, 4, 128), orders_of(prompts()))
+    assert found == agreed_of(family, found, prompts())
 
 
 @pytest.mark.parametrize(
@@ -110,7 +137,7 @@ def test_alone_and_arriving_late_are_the_same(family):
     for order in orders_of(prompts()):
         alone |= answers(rows, [order])
     assert answers(rows, orders_of(prompts()), num_slots=6, arrive_every=3) == alone
-    assert alone["2"] == generated(family, prompts()[2], NUM_TOKENS + 2, seed=1)
+    assert alone["2"] == agreed(family, prompts()[2], alone["2"], NUM_TOKENS + 2, seed=1)
 
 
 def shared_prompts():
@@ -130,30 +157,26 @@ DIFFERENT = frozenset(
 def test_behind_kept_prefixes_an_answer_is_generate(family):
     """In a crowd that copies from each other, then again behind what the crowd left, answers included."""
     model, num_tokens = made(family), 8
-    crowd = shared_prompts()
-    expected = [generated(family, prompt, num_tokens) for prompt in crowd]
-    longer = [(*prompt, *answer, 3) for prompt, answer in zip(crowd, expected, strict=True)]
+    crowd, longer = shared_prompts(), []
     rows = SlotModel(model, 4, 128, num_pages=40)
     scheduler = Scheduler(4, frozenset(), pace=SmallChunks(), num_pages=40)
-    for prompts_now in (crowd, crowd, longer):
+    for prompts_now in (crowd, crowd, longer):  # the last is filled once there are answers
         orders = [Generate(str(i), prompt, num_tokens, GREEDY) for i, prompt in enumerate(prompts_now)]
         num_found, num_asked = scheduler.num_found, scheduler.num_asked
         found = answers(rows, orders, scheduler=scheduler)
         assert scheduler.num_found > num_found
         assert scheduler.num_asked - num_asked == sum(map(len, prompts_now))
+        assert found == agreed_of(family, found, prompts_now, num_tokens)
         if prompts_now is crowd:
-            assert [found[str(i)] for i in range(len(crowd))] == expected
-    assert [found[str(i)] for i in range(len(longer))] == [
-        generated(family, one, num_tokens) for one in longer
-    ]
+            longer[:] = [(*prompt, *found[str(i)], 3) for i, prompt in enumerate(crowd)]
 
 
 def test_pages_that_give_way_all_the_time_spoil_nothing():
     model = made("llama")
     rows, scheduler = SlotModel(model, 3, 128, num_pages=3), Scheduler(3, frozenset(), num_pages=3)
     orders = [Generate(str(i), prompt, 20, GREEDY) for i, prompt in enumerate(shared_prompts() * 3)]
-    expected = {str(i): generated("llama", order.tokens, 20) for i, order in enumerate(orders)}
-    assert answers(rows, orders, arrive_every=2, scheduler=scheduler) == expected
+    found = answers(rows, orders, arrive_every=2, scheduler=scheduler)
+    assert found == agreed_of("llama", found, [order.tokens for order in orders], 20)
     assert scheduler.num_found > 0
 
 
@@ -163,11 +186,11 @@ def test_slots_that_share_too_little_memory_give_way_and_go_on(family, num_pages
     """Six rows of up to 70 tokens and memory for 96 together: each slot's goes back when its row gives way."""
     monkeypatch.setattr("inference.engine.scheduler.GROWTH_TOKENS", 4)
     model, crowd = made(family), prompts()
-    expected = {str(i): reference(model, prompt, 30) for i, prompt in enumerate(crowd)}
     rows = step_model(model, 6, 128, num_pages, lends=True)
     scheduler = Scheduler(6, frozenset(), pace=SmallChunks(), num_pages=num_pages, pool=BlockPool(6, 6))
     orders = [Generate(str(i), prompt, 30, GREEDY) for i, prompt in enumerate(crowd)]
-    assert answers(rows, orders, scheduler=scheduler) == expected
+    found = answers(rows, orders, scheduler=scheduler)
+    assert found == agreed_of(family, found, crowd, 30)
     assert scheduler.num_preempted > 0
 
 
@@ -183,12 +206,12 @@ def test_a_slots_memory_goes_back_and_its_neighbours_stay():
 @pytest.mark.parametrize("family", ["llama", "gemma2", "bloom"])
 def test_a_preempted_answer_goes_on_as_generate_would(family, num_pages):
     model, crowd = made(family), prompts()
-    expected = {str(i): generated(family, prompt, 30) for i, prompt in enumerate(crowd)}
     num_pages = num_pages if shares_a_pass(model.config) else 0
     rows = step_model(model, 2, 128, num_pages)
     scheduler = Scheduler(2, frozenset(), pace=SmallChunks(), num_pages=num_pages)
     orders = [Generate(str(i), prompt, 30, GREEDY, priority=9 - i) for i, prompt in enumerate(crowd)]
-    assert answers(rows, orders, arrive_every=6, scheduler=scheduler) == expected
+    found = answers(rows, orders, arrive_every=6, scheduler=scheduler)
+    assert found == agreed_of(family, found, crowd, 30)
     assert scheduler.num_preempted >= 4
 
 
@@ -197,8 +220,8 @@ def test_any_other_family_goes_alone_and_is_generate(family):
     model = made(family)
     rows = step_model(model, 4, 128)
     assert isinstance(rows, LoneModel)
-    expected = {str(i): generated(family, prompt, NUM_TOKENS + i) for i, prompt in enumerate(prompts()[:4])}
-    assert answers(rows, orders_of(prompts()[:4])) == expected
+    found = answers(rows, orders_of(prompts()[:4]))
+    assert found == agreed_of(family, found, prompts()[:4])
 
 
 def test_a_rope_that_looks_at_the_longest_row_does_not_share_a_pass():

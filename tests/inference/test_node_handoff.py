@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from inference.node import NodeSettings, handoff_of, run
 from storage.client.endpoint import SOCKET_NAME
+from tests import zygote
 from tests.inference.conftest import LivingShell
 from tests.inference.fake_engine import HOP_TOKEN
 from tests.inference.test_node_real import PROMPT, RealNode, greedy, make_folder, real_node, streamed
@@ -172,6 +173,7 @@ def settings_with(store: StoreThread, state: Path, socket: Path | None) -> NodeS
         memory_budget_bytes=1 << 30,
         host_cache_bytes=1 << 30,
         store_socket=socket,
+        zygote=zygote.folder(),
     )
 
 

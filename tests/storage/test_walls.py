@@ -5,14 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOM = Path(__file__).parents[2] / "storage"
-FILES = sorted(ROOM.rglob("*.py"))
+from tests.syntax import HOUSE, files, nodes_of
+
+FILES = files("storage")
 SDKS = {"boto3", "botocore", "aiobotocore", "s3transfer", "aiohttp"}
 
 
-def imports(tree: ast.AST) -> set[str]:
+def imports(path: Path) -> set[str]:
     found = set()
-    for node in ast.walk(tree):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             found |= {name.name.partition(".")[0] for name in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -29,7 +30,7 @@ def test_only_blobs_flushes():
 
 
 def test_only_the_client_knows_the_sdks():
-    users = {path.name for path in FILES if imports(ast.parse(path.read_text())) & SDKS}
+    users = {path.name for path in FILES if imports(path) & SDKS}
 
     assert users == {"sdk.py"}
 
@@ -37,7 +38,7 @@ def test_only_the_client_knows_the_sdks():
 def test_secrets_are_compared_in_constant_time():
     """Nothing called a signature or a secret is compared with == to anything but a constant of ours."""
     for path in FILES:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes_of(path):
             if not isinstance(node, ast.Compare) or not any(
                 isinstance(op, ast.Eq | ast.NotEq) for op in node.ops
             ):
@@ -52,16 +53,14 @@ def test_secrets_are_compared_in_constant_time():
 
 def test_no_unsafe_reader_is_used():
     for path in FILES:
-        assert not imports(ast.parse(path.read_text())) & {"pickle", "marshal", "shelve", "yaml", "dill"}
+        assert not imports(path) & {"pickle", "marshal", "shelve", "yaml", "dill"}
 
 
 def test_starting_a_store_loads_no_sdk_and_no_torch():
     banned = SDKS | {"torch", "transformers", "numpy", "awscrt"}
     code = f"import sys, storage.run, storage.client.sdk, storage.__main__; print(sorted({banned} & set(sys.modules)))"
 
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOM.parent, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=HOUSE, check=True)
 
     assert done.stdout.strip() == "[]"
 
