@@ -14,6 +14,6 @@ class DevicePace(Pace):
 
     __slots__ = ()
 
-    def prefill_tokens(self, num_decoding: int, num_new: int = 1) -> int:
+    def prefill_tokens(self, num_decoding: int, num_new: int = 1, patience_s: float = 0.0) -> int:
         """See `Pace`."""
-        return max(LEAST_TOKENS, super().prefill_tokens(num_decoding, num_new))
+        return max(LEAST_TOKENS, super().prefill_tokens(num_decoding, num_new, patience_s))

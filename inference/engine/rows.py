@@ -87,6 +87,10 @@ class Row:
         """Of those, the ones that were sampled here."""
         return self.num_output - len(self.order.resumed)
 
+    def token_s(self, now: float) -> float:
+        """What a token of it has taken on average since it got its slot, the first with its prompt included."""
+        return (now - self.admitted_s) / self.num_own if self.num_own else 0.0
+
     def room_tokens(self, beyond: int) -> int:
         """Tokens to have room for: those there are and so many more, if it may ever have them."""
         return min(len(self.tokens) + beyond, len(self.order.tokens) + self.order.max_tokens)

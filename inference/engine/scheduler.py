@@ -154,7 +154,8 @@ class Scheduler:
         prompts += itertools.islice(self._tenants.in_turn(), self._num_ready)
         if self._tenants.is_shared and (extra := surplus([*decoding, *prompts], self._tenants)):
             return self._plan_crowded(decoding, prompts, extra, now)
-        budget = self.pace.prefill_tokens(len(decoding), len(prompts))
+        patience_s = min((row.token_s(now) for row in decoding), default=0.0) if prompts else 0.0
+        budget = self.pace.prefill_tokens(len(decoding), len(prompts), patience_s)
         return (*_by_slot(decoding), *self._chunks(prompts, budget, now))
 
     def _plan_crowded(self, decoding: list[Row], prompts: list[Row], extra: set[Row], now: float) -> Step:

@@ -8,7 +8,7 @@ class Budget(Pace):
         super().__init__()
         self.tokens = tokens
 
-    def prefill_tokens(self, num_decoding, num_new=1):
+    def prefill_tokens(self, *_):
         return self.tokens
 
 

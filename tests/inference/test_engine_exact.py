@@ -23,7 +23,7 @@ GREEDY = Sampling(temperature=0.0)
 
 
 class SmallChunks(Pace):
-    def prefill_tokens(self, num_decoding, num_new=1):
+    def prefill_tokens(self, *_):
         return 13
 
 

@@ -34,7 +34,7 @@ class AnyChunks(Pace):
         super().__init__()
         self.draws = draws
 
-    def prefill_tokens(self, num_decoding, num_new=1):
+    def prefill_tokens(self, *_):
         return self.draws.randrange(1, 40)
 
 

@@ -111,3 +111,16 @@ def test_few_rows_of_a_large_model_are_measured(measured, num_tokens, threads):
         torch.set_num_threads(before)
 
     assert model.threads[-1] == threads
+
+
+def test_a_pass_with_a_chunk_in_it_tries_nothing():
+    before, model = torch.get_num_threads(), Large()
+    model.forward = lambda **_: model.threads.append(torch.get_num_threads())
+    fit_each_pass(model, 2)
+    try:
+        for _ in range(4 * FIRST_PATIENCE):
+            model(input_ids=torch.zeros(1, 24, dtype=torch.long), logits_to_keep=torch.zeros(8))
+    finally:
+        torch.set_num_threads(before)
+
+    assert set(model.threads) == {2}

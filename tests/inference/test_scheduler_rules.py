@@ -347,6 +347,32 @@ class TestPace:
         assert pace.prefill_tokens(4, 8) == pytest.approx(2 * alone, abs=2)
         assert pace.prefill_tokens(1, 64) == MAX_PREFILL_TOKENS
 
+    def test_a_small_chunk_is_not_taken_for_dear_by_what_any_chunk_costs(self):
+        """With 12 ms for there being a chunk at all and 0.25 a token: not ever smaller ones."""
+        pace = Pace()
+        pace.observe(0, 8, 0.040)
+        for _ in range(20):
+            chunk = pace.prefill_tokens(8)
+            pace.observe(chunk, 8, 0.040 + 0.012 + chunk * 0.00025)
+        assert pace.prefill_tokens(8) == pytest.approx((0.030 - 0.012) / 0.00025, rel=0.15)
+
+    def test_chunks_shrink_as_their_context_makes_them_dearer(self):
+        pace = Pace()
+        pace.observe(0, 8, 0.040)
+        took_s = []
+        for start in range(0, 4000, 40):
+            chunk = pace.prefill_tokens(8)
+            took_s.append(0.040 + chunk * (0.0003 + start * 0.0000003))
+            pace.observe(chunk, 8, took_s[-1])
+        assert max(took_s[3:]) < 1.05 * STALL_FACTOR * 0.040
+
+    def test_a_gap_may_be_what_a_token_has_taken_so_far(self):
+        pace = Pace()
+        pace.observe(0, 8, 0.1)
+        pace.observe(100, 8, 0.3)
+        assert pace.prefill_tokens(8, 1, patience_s=0.1) == pace.prefill_tokens(8, 1)
+        assert pace.prefill_tokens(8, 1, patience_s=0.7) == pytest.approx(300, abs=1)
+
     def test_a_long_prompt_teaches_before_any_plain_step(self):
         pace = Pace()
         pace.observe(100, 0, 1.0)
