@@ -14,7 +14,7 @@ from typing import Any
 
 import uvloop
 
-from deploy.process import GC_THRESHOLD
+from deploy.life import GC_THRESHOLD
 from edge.run import EdgeSettings, run
 from regions.map import KeyGrant, ModelRow, PolicyRow, RegionRow, RolloutState, Tier
 from regions.rows import encode, public_bytes, signing_key

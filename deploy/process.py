@@ -2,60 +2,58 @@
 
 import asyncio
 import contextlib
-import ctypes
 import gc
-import json
 import os
-import signal
 import sys
 from pathlib import Path
 
-import uvloop
-
+from deploy import roles
+from deploy.config.document import Config
 from deploy.config.read import load
 from deploy.faults import RoleFailed
+from deploy.life import announce, die_with_parent, live, settle_collector
 from deploy.logs.line import Source, read
 from deploy.logs.write import start as start_logging
-from deploy.roles import runner
 
-PR_SET_PDEATHSIG = 1
 READY_LIMIT_BYTES = 4096
-GC_THRESHOLD = 20_000
-"""Allocations between young collections: a request makes hundreds, and a pause in it is felt by its first token."""
-
-
-def die_with_parent(parent: int) -> None:
-    """Ask the kernel for SIGTERM when the parent ends, however it ends; exits at once if it has already."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    if os.getppid() != parent:
-        raise SystemExit(0)
-
-
-def settle_collector() -> None:
-    """Collect rarely from here on; what was imported lives as long as the process and need not be walked again."""
-    gc.enable()
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 20, 50)
 
 
 def serve(role: str, name: str | None, config_path: Path) -> None:
     """Run one role in this process until SIGTERM or SIGINT; one JSON line on stdout says that it listens."""
     gc.disable()  # until ready: imports make what stays
-    run = runner(load(config_path), role, name)
+    config = load(config_path)
+    if role == "edge" and roles.num_workers(config, name) > 1:
+        _serve_crew(config, name)
+        return
+    run = roles.runner(config, role, name)
 
     def ready(port: int) -> None:
         settle_collector()
-        sys.stdout.write(json.dumps({"ready": True, "role": role, "name": name, "port": port}) + "\n")
-        sys.stdout.flush()
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # nobody reads the pipe from here on
+        announce(role, name, port)
 
-    async def until_signalled() -> None:
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await run(ready, stop)
+    live(run, ready)
 
-    uvloop.run(until_signalled())
+
+def _serve_crew(config: Config, name: str | None) -> None:
+    """An edge of several processes. Each makes its own certificates and connections, after the fork.
+
+    Raises:
+        OSError: an address cannot be bound.
+        RoleFailed: a worker ended before all were ready.
+    """
+    from deploy.crew import Crew  # noqa: PLC0415 - an edge's alone
+
+    sockets, port, drain_s = roles.edge_sockets(config, name)
+    mine = Crew(sockets, drain_s).work(lambda: announce("edge", name, port))
+    if mine is None:
+        return
+    place, say = mine
+
+    def ready(_port: int) -> None:
+        settle_collector()
+        os.write(say, b"+")
+
+    live(roles.edge_worker(config, name, place), ready)
 
 
 class RoleProcess:

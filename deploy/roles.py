@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import os
+import socket
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -26,7 +28,9 @@ from storage.notify.webhook import Webhook
 from wire.dial import split_address
 
 if TYPE_CHECKING:
+    from edge.crew.place import Place
     from edge.dns.voice import VoiceSettings
+    from edge.run import EdgeSettings
 
 log = logging.getLogger("nearfield.deploy")
 Ready = Callable[[int], None]
@@ -249,14 +253,42 @@ def store_socket(config: Config, node: NodeEntry) -> Path | None:
     return store.root / SOCKET_NAME
 
 
-def _edge(config: Config, name: str | None) -> Runner:
-    from edge.relay.patience import Patience  # noqa: PLC0415
-    from edge.run import EdgeSettings, run  # noqa: PLC0415
+def num_workers(config: Config, name: str | None) -> int:
+    """Processes of an edge. Raises ConfigError: there is none of that name."""
+    return pick(config.edges, name, "edge")[1].workers
+
+
+def edge_sockets(config: Config, name: str | None) -> tuple[list[dict[str, socket.socket]], int, float]:
+    """For each worker its listeners, by name; the edge's port; how long a drain may take. Raises OSError."""
+    from edge.crew.place import bind  # noqa: PLC0415
+    from edge.run import ADMIN, addresses  # noqa: PLC0415
 
     edge, entry = pick(config.edges, name, "edge")
-    host, port = split_address(entry.listen)
+    settings = _edge_settings(config, edge, entry, None)
+    found: list[dict[str, socket.socket]] = [{} for _ in range(entry.workers)]
+    for listener, address in addresses(settings).items():
+        socks = bind(*address, 1 if listener == ADMIN else entry.workers)
+        for own, sock in zip(found, socks, strict=False):  # operators are served by the first alone
+            own[listener] = sock
+    return found, next(iter(found[0].values())).getsockname()[1], settings.drain_s
+
+
+def edge_worker(config: Config, name: str | None, place: "Place | None" = None) -> Runner:
+    """An edge, or with `place` one process of it."""
+    from edge.run import run  # noqa: PLC0415
+
+    edge, entry = pick(config.edges, name, "edge")
     hops = _hops(config, "edge", edge)
-    settings = EdgeSettings(
+    settings = replace(_edge_settings(config, edge, entry, hops), place=place)
+    return _renewing(hops, lambda ready, stop: run(settings, ready, stop))
+
+
+def _edge_settings(config: Config, edge: str, entry: EdgeEntry, hops: Hops | None) -> "EdgeSettings":
+    from edge.relay.patience import Patience  # noqa: PLC0415
+    from edge.run import EdgeSettings  # noqa: PLC0415
+
+    host, port = split_address(entry.listen)
+    return EdgeSettings(
         name=edge,
         host=host,
         port=port,
@@ -280,7 +312,6 @@ def _edge(config: Config, name: str | None) -> Runner:
         unicast=entry.unicast,
         voice=_voice(config, edge, entry),
     )
-    return _renewing(hops, lambda ready, stop: run(settings, ready, stop))
 
 
 def _anycast(config: Config, name: str | None) -> Runner:
@@ -399,7 +430,7 @@ _ROLES: Mapping[str, Callable[[Config, str | None], Runner]] = MappingProxyType(
         "store": _store,
         "node": _node,
         "region": _region,
-        "edge": _edge,
+        "edge": edge_worker,
         "anycast": _anycast,
         "dns": _dns,
         "acme": _acme,

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edge.admission.rate import Buckets
     from edge.admission.room import Room
     from edge.choice.route import Chooser, Decision
+    from edge.crew.siblings import Siblings
     from edge.orders import Orders
     from edge.relay.budget import Budgets
     from edge.relay.passing import Passing
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from regions.ask import Ask
     from wire.exchange import Exchange
     from wire.http1 import Headers, RequestHead
-    from wire.metrics import Metrics
 
 OK: Final = 200
 JSON: Final = (("content-type", "application/json"),)
@@ -51,13 +51,13 @@ KEY_PATHS: Final[Mapping[Action, str]] = {
 
 
 class Bounds(NamedTuple):
-    """What all listeners of one edge share: patience, repeats, what is held, what keys may use, and what is counted."""
+    """What all listeners share: patience, repeats, what is held, what keys may use, and the edge's other processes."""
 
     patiences: Patiences
     budgets: Budgets
     room: Room
     quotas: Quotas
-    metrics: Metrics
+    siblings: Siblings
 
 
 class Door:
@@ -83,7 +83,7 @@ class Door:
         self.chooser = chooser
         self.relay = relay
         self._orders = orders
-        self.patiences, self.budgets, self.room, self._quotas, self._metrics = bounds
+        self.patiences, self.budgets, self.room, self._quotas, self._siblings = bounds
         self._pinned = pinned
         self.says = says
         self._admissions = Admissions(routes)
@@ -155,9 +155,11 @@ class Door:
             case Action.STATUS:
                 await _say(exchange, self._orders.status(asyncio.get_running_loop().time()), own)
             case Action.METRICS:
-                await exchange.respond(200, (("content-type", CONTENT_TYPE), *own), self._metrics.page())
+                await exchange.respond(
+                    200, (("content-type", CONTENT_TYPE), *own), await self._siblings.page()
+                )
             case Action.FREEZE | Action.THAW:
-                await self.feed.freeze(frozen=admission.action is Action.FREEZE)
+                await self._siblings.freeze(frozen=admission.action is Action.FREEZE)
                 await _say(exchange, self.feed.status(), own)
             case Action.COOL | Action.PREWARM:
                 headers = (*own, (REGION, values["region"]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -14,12 +14,13 @@ from edge.admission.rate import BURST, RATE_PER_S, Buckets
 from edge.admission.room import MAX_BYTES, MAX_REQUESTS, Room
 from edge.certificates import Certificates, Pair
 from edge.choice.route import Chooser
+from edge.crew.siblings import Siblings
 from edge.dns.voice import Voice, VoiceSettings
 from edge.door import Bounds, Door
 from edge.figures import EdgeFigures
 from edge.orders import Orders
 from edge.reach.region import Reach
-from edge.relay.budget import Budgets
+from edge.relay.budget import LEAST_PER_S, Budgets
 from edge.relay.holdoff import Holdoffs
 from edge.relay.patience import Patience, Patiences
 from edge.relay.relay import Relay
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from edge.crew.place import Place
     from wire.http1 import Headers
     from wire.serve import Handler
 
@@ -48,6 +50,7 @@ LIMITS: Final = Limits(
 )
 ALT_SVC_S: Final = 60  # a client comes back to the anycast address this often, to hear of a nearer POP
 PATIENCE: Final = Patience()
+MAIN, ANYCAST, ADMIN, S3 = "main", "anycast", "admin", "s3"  # listeners
 DRAIN_S: Final = 20.0  # running answers may end; most streams are shorter
 
 
@@ -62,7 +65,7 @@ class EdgeSettings:
     `plain` listeners are for a machine on which something else ends TLS before the edge. `anycast` is a
     listener on the address that several POPs announce; its answers name `unicast`, this POP's own name and port.
     `special_patience` is by model (`org/name`) or path (`/v1/...`).
-    `voice` is what name servers are told with.
+    `voice` is what name servers are told with. `place` is set in an edge of several processes: then this is one.
     """
 
     name: str
@@ -93,6 +96,21 @@ class EdgeSettings:
     special_patience: Mapping[str, Patience] = field(default_factory=lambda: MappingProxyType({}))
     max_held_requests: int = MAX_REQUESTS
     max_held_bytes: int = MAX_BYTES
+    place: Place | None = None
+
+    @property
+    def size(self) -> int:
+        """Processes that this edge is."""
+        return 1 if self.place is None else self.place.size
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process does what an edge does once."""
+        return self.place is None or self.place.is_first
+
+    def part(self, whole: int) -> int:
+        """Of a bound that processes divide."""
+        return whole if self.place is None else self.place.share(whole)
 
 
 class _Edge:
@@ -112,7 +130,7 @@ class _Edge:
         wan = settings.simulated_wan
         self._headers = (("authorization", f"Bearer {token}"),)
         holdoffs = Holdoffs()
-        room = Room(settings.max_held_requests, settings.max_held_bytes)
+        room = Room(settings.part(settings.max_held_requests), settings.part(settings.max_held_bytes))
         figures = EdgeFigures(metrics, room)
         metrics.total(
             "nearfield_edge_hedged_probes_total",
@@ -121,7 +139,10 @@ class _Edge:
             "region",
         )
         patiences = Patiences(settings.patience, settings.special_patience)
-        self._bounds = Bounds(patiences, Budgets(), room, Quotas(), figures.metrics)
+        budgets = Budgets(least_per_s=LEAST_PER_S / settings.size)
+        quotas = Quotas(ledger=settings.place.ledger if settings.place else None)
+        self.siblings = Siblings(settings.place, self.feed, metrics)
+        self._bounds = Bounds(patiences, budgets, room, quotas, self.siblings)
         self._chooser = Chooser(self.feed, self.reaches, wan, holdoffs)
         self._relay = Relay(self.reaches, token, figures, holdoffs)
         self._orders = Orders(
@@ -148,10 +169,12 @@ class _Edge:
 
     def begin(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Start what runs for as long as the edge does."""
-        home = self.reaches.get(self._settings.home)
-        trial = TrialReporter(self._settings.name, self.feed, home, self._headers)
-        always = (self.feed.keep(), self.feed.watch(), self.certificates.keep(), trial.run())
-        tasks = [group.create_task(each) for each in always]
+        tasks = [group.create_task(self.certificates.keep())]
+        if self._settings.is_first:
+            home = self.reaches.get(self._settings.home)
+            trial = TrialReporter(self._settings.name, self.feed, home, self._headers)
+            once = (self.feed.keep(), self.feed.watch(), trial.run())
+            tasks += [group.create_task(each) for each in once]
         if self.voice is not None:
             tasks.append(group.create_task(self.voice.keep()))
         for reach in self.reaches.values():
@@ -162,9 +185,11 @@ class _Edge:
     async def close(self) -> None:
         """Close every connection to the regions, and keep the rows."""
         await self._orders.close()
+        await self.siblings.close()
         for reach in self.reaches.values():
             await reach.close()
-        await self.feed.save()
+        if self._settings.is_first:
+            await self.feed.save()
 
 
 async def run(settings: EdgeSettings, ready: Callable[[int], None], stop: asyncio.Event) -> None:
@@ -198,25 +223,57 @@ def alt_svc(unicast: str | None) -> Headers:
     return (("alt-svc", f'http%2F1.1="{unicast}"; ma={ALT_SVC_S}'),)
 
 
-async def _listen(settings: EdgeSettings, edge: _Edge, stack: AsyncExitStack) -> list[Server]:
-    """Every listener, the main one first; what was opened is closed if a later one cannot be bound."""
-    wanted: list[tuple[Handler, tuple[str, int], Limits]] = [
-        (edge.door(None).serve, (settings.host, settings.port), LIMITS)
-    ]
-    if settings.anycast is not None:
-        wanted.append((edge.door(None, alt_svc(settings.unicast)).serve, settings.anycast, LIMITS))
-    wanted += [(edge.door(region).serve, address, LIMITS) for region, address in settings.pins.items()]
-    if settings.admin is not None:
-        wanted.append((edge.door(None, routes=OPERATORS).serve, settings.admin, LIMITS))
+def addresses(settings: EdgeSettings) -> dict[str, tuple[str, int]]:
+    """Every address that the edge listens on, by the listener's name, the main one first."""
+    found = {MAIN: (settings.host, settings.port)}
+    found |= {ANYCAST: settings.anycast} if settings.anycast else {}
+    found |= {f"pin {region}": address for region, address in settings.pins.items()}
+    found |= {ADMIN: settings.admin} if settings.admin else {}
+    return found | ({S3: settings.s3} if settings.s3 else {})
+
+
+def _handlers(
+    settings: EdgeSettings, edge: _Edge, stack: AsyncExitStack
+) -> dict[str, tuple[Handler, Limits]]:
+    """Who answers at each listener, within which bounds."""
+    found: dict[str, tuple[Handler, Limits]] = {
+        MAIN: (edge.door(None).serve, LIMITS),
+        ANYCAST: (edge.door(None, alt_svc(settings.unicast)).serve, LIMITS),
+        ADMIN: (edge.door(None, routes=OPERATORS).serve, LIMITS),
+    }
+    found |= {f"pin {region}": (edge.door(region).serve, LIMITS) for region in settings.pins}
     if settings.s3 is not None:
         s3 = S3Door(*split_address(settings.s3_upstream))
         stack.push_async_callback(s3.close)
-        wanted.append((s3.serve, settings.s3, S3_LIMITS))
+        found[S3] = s3.serve, S3_LIMITS
+    return found
+
+
+async def _listen(settings: EdgeSettings, edge: _Edge, stack: AsyncExitStack) -> list[Server]:
+    """Every listener, the main one first; what was opened is closed if a later one cannot be bound."""
     tls = None if settings.plain else edge.certificates.context
     met = edge.voice.met if edge.voice is not None and not settings.plain else None
-    servers = []
-    for handler, (host, port), limits in wanted:
-        server = await Server.start(handler, host, port, tls=tls, limits=limits, met=met)
+    handlers, servers = _handlers(settings, edge, stack), []
+    for name, (host, port) in addresses(settings).items():
+        if name == ADMIN and not settings.is_first:
+            continue
+        handler, limits = handlers[name]
+        sock = None if settings.place is None else settings.place.sockets[name]
+        server = await Server.start(
+            handler, host, port, tls=tls, limits=_part(limits, settings), met=met, sock=sock
+        )
         stack.push_async_callback(server.close)
         servers.append(server)
+    private = await edge.siblings.listen()
+    if private is not None:
+        stack.push_async_callback(private.close)
     return servers
+
+
+def _part(limits: Limits, settings: EdgeSettings) -> Limits:
+    """The kernel spreads connections evenly over an edge's processes, so each takes its part of the caps."""
+    return replace(
+        limits,
+        max_connections=settings.part(limits.max_connections),
+        max_per_address=settings.part(limits.max_per_address),
+    )

@@ -39,13 +39,14 @@ class Server:
         tls: ssl.SSLContext | None = None,
         limits: Limits = DEFAULT_LIMITS,
         met: Met | None = None,
+        sock: socket.socket | None = None,
     ) -> "Server":
-        """Listen on a named address; `handler` gets each request as an Exchange, in its own task.
+        """Listen on a named address, or on `sock`, which is bound to it; `handler` gets each request as an Exchange.
 
         A Refusal the handler raises before `start` becomes its response, any other exception a plain 500 (and
         is logged); after `start` the connection is cut. Raises OSError if the address cannot be bound.
         """
-        sock = await bound(host, port)
+        sock = sock or await bound(host, port)
         return await cls._open(Roster(handler, limits, met), sock, sock.getsockname()[1], tls)
 
     @classmethod

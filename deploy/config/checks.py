@@ -7,6 +7,8 @@ from deploy.config.entries import AnycastEntry, NodeEntry
 from deploy.faults import ConfigError
 from inference.devices import CPU, MAX_SPARES, parse_device
 
+MAX_WORKERS = 64  # each follows every region's rows and keeps connections of its own to every region
+
 
 def check(config: Config) -> None:
     """Raises ConfigError: the first thing that does not hold, with the key to change."""
@@ -22,12 +24,20 @@ def check(config: Config) -> None:
         if node.region not in config.regions:
             raise ConfigError(f"nodes.{name}.region = {node.region!r} is not one of [regions]")
         _check_device(f"nodes.{name}", node)
+    _check_edges(config)
+    for name, gate in config.anycast.items():
+        _check_anycast(config, name, gate)
+
+
+def _check_edges(config: Config) -> None:
     for name, edge in config.edges.items():
         for region in (*edge.pins, *edge.via, *([edge.s3_region] if edge.s3_region else [])):
             if region not in config.regions:
                 raise ConfigError(f"edges.{name} names region {region!r}, which is not one of [regions]")
-    for name, gate in config.anycast.items():
-        _check_anycast(config, name, gate)
+        if not 1 <= edge.workers <= MAX_WORKERS:
+            raise ConfigError(
+                f"edges.{name}.workers = {edge.workers}: from 1 to {MAX_WORKERS}, one for a core"
+            )
 
 
 def _check_anycast(config: Config, name: str, gate: AnycastEntry) -> None:

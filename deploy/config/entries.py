@@ -140,7 +140,7 @@ class EdgeEntry:
     `admin` is the listener for
     operators, with routes of its own; keep it off the internet. Without it this edge cannot be asked or steered.
     `patience` is how long it waits for a region, phase by phase: under "" for all requests, under a model (`org/name`)
-    or a path (`/v1/...`) for those.
+    or a path (`/v1/...`) for those. `workers` are the processes that the edge is, one for a core that it may have.
     """
 
     listen: str
@@ -153,6 +153,7 @@ class EdgeEntry:
     s3_region: str | None = None
     anycast: str | None = None
     unicast: str | None = None
+    workers: int = 1
     pins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     via: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     patience: "PatienceTable" = field(default_factory=lambda: MappingProxyType({}))

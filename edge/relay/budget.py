@@ -18,11 +18,12 @@ MAX_MODELS: Final = 4096  # a row holds about as many; the least recently asked 
 class Budget:
     """Of one model. `num_requests` is counted up by who sends them: the cheapest thing an ordinary one can cost."""
 
-    __slots__ = ("_at", "_left", "num_requests")
+    __slots__ = ("_at", "_least_per_s", "_left", "num_requests")
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, least_per_s: float = LEAST_PER_S) -> None:
         self.num_requests = 0  # since the last look
-        self._left = LEAST_PER_S * WINDOW_S
+        self._least_per_s = least_per_s
+        self._left = least_per_s * WINDOW_S
         self._at = now
 
     def has_one(self, now: float) -> bool:
@@ -40,22 +41,23 @@ class Budget:
     def wait_s(self, now: float) -> float:
         """Seconds until one may be, if no other request came."""
         self._look(now)
-        return max(0.0, (1.0 - self._left) / LEAST_PER_S)
+        return max(0.0, (1.0 - self._left) / self._least_per_s)
 
     def _look(self, now: float) -> None:
         """What came since the last look goes in, and what is older than the window goes out."""
         passed_s = now - self._at
         recent = self.num_requests * (WINDOW_S / passed_s if passed_s > WINDOW_S else 1.0)
         kept = self._left * max(0.0, 1.0 - passed_s / WINDOW_S)
-        self._left = kept + SHARE * recent + LEAST_PER_S * min(passed_s, WINDOW_S)
+        self._left = kept + SHARE * recent + self._least_per_s * min(passed_s, WINDOW_S)
         self._at, self.num_requests = now, 0
 
 
 class Budgets:
-    """One for each model, a bounded number."""
+    """One for each model, a bounded number; an edge of several processes has a part of `least_per_s` in each."""
 
-    def __init__(self, max_models: int = MAX_MODELS) -> None:
+    def __init__(self, max_models: int = MAX_MODELS, least_per_s: float = LEAST_PER_S) -> None:
         self._max_models = max_models
+        self._least_per_s = least_per_s
         self._budgets: OrderedDict[str, Budget] = OrderedDict()
 
     def __len__(self) -> int:
@@ -65,7 +67,7 @@ class Budgets:
         """The budget of `model`, with this request counted if it is a new one."""
         budget = self._budgets.get(model)
         if budget is None:
-            budget = self._budgets[model] = Budget(now)
+            budget = self._budgets[model] = Budget(now, self._least_per_s)
             if len(self._budgets) > self._max_models:
                 self._budgets.popitem(last=False)
         budget.num_requests += is_new

@@ -398,3 +398,10 @@ def test_patience_that_means_nothing_is_named(written, odd, said):
     written.write_text(f"{written.read_text()}\n[edges.local.patience]\n{odd}\n")
     with pytest.raises(ConfigError, match=said):
         load(written)
+
+
+@pytest.mark.parametrize("num", [0, 65])
+def test_an_edge_has_from_one_to_64_processes(written, num):
+    text = written.read_text().replace("[edges.local]\n", f"[edges.local]\nworkers = {num}\n")
+    with pytest.raises(ConfigError, match=r"edges.local.workers"):
+        parse(tomllib.loads(text), written)

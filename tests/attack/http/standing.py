@@ -8,7 +8,7 @@ from pathlib import Path
 
 import uvloop
 
-from deploy.process import settle_collector
+from deploy.life import settle_collector
 from tests.edge.world import World, answers
 from tests.wire.certs import make_certificate
 

@@ -1,0 +1,88 @@
+"""What the processes of one edge ask of one another: the first adds up what all have counted, and passes orders on.
+
+Each other process listens on a Unix socket in a folder of their own, for processes of our user alone. One that is just
+being replaced says nothing: its counts began anew anyway, and what it must know it reads from disk when it starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from typing import TYPE_CHECKING, Final
+
+from edge.crew.adding import added
+from wire.dial import DialError, Pool
+from wire.metrics import CONTENT_TYPE
+from wire.refusal import Refusal
+from wire.serve import Server
+
+if TYPE_CHECKING:
+    from edge.crew.place import Place
+    from edge.rows.feed import Feed
+    from wire.exchange import Exchange
+    from wire.metrics import Metrics
+
+ANSWER_S: Final = 2.0  # a sibling that takes longer is left out
+METRICS: Final = "/metrics"
+FREEZE: Final = {True: "/freeze", False: "/thaw"}
+
+log = logging.getLogger("nearfield.edge")
+
+
+class Siblings:
+    """This process's side of it; `place` None: an edge in one process, which has none."""
+
+    def __init__(self, place: Place | None, feed: Feed, metrics: Metrics) -> None:
+        self._place = place
+        self._feed = feed
+        self._metrics = metrics
+        others = range(1, place.size) if place is not None and place.is_first else range(0)
+        self._others = [Pool("sibling", 0, path=str(place.folder / str(each))) for each in others if place]
+        metrics.gauge("nearfield_edge_workers", "Processes of this edge.", lambda: (((), 1.0),))
+
+    async def listen(self) -> Server | None:
+        """The listener of a process that is not the first. Raises OSError."""
+        if self._place is None or self._place.is_first:
+            return None
+        path = self._place.folder / str(self._place.index)
+        path.unlink(missing_ok=True)  # its predecessor's
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.bind(str(path))
+        return await Server.start_unix(self._serve, sock)
+
+    async def page(self) -> bytes:
+        """The figures of the whole edge."""
+        pages = await asyncio.gather(*(self._ask(pool, "GET", METRICS) for pool in self._others))
+        return added([self._metrics.page(), *filter(None, pages)])
+
+    async def freeze(self, *, frozen: bool) -> None:
+        """Every process takes no row any more, or takes them again. Raises OSError if that cannot be kept on disk."""
+        await self._feed.freeze(frozen=frozen)
+        await asyncio.gather(*(self._ask(pool, "POST", FREEZE[frozen]) for pool in self._others))
+
+    async def close(self) -> None:
+        """Ask nobody any more."""
+        for pool in self._others:
+            await pool.close()
+
+    async def _ask(self, pool: Pool, method: str, path: str) -> bytes:
+        """What it answers; nothing if it does not."""
+        try:
+            async with asyncio.timeout(ANSWER_S), await pool.request(method, path) as answer:
+                return await answer.read()
+        except (DialError, TimeoutError) as error:
+            log.warning("a process of this edge does not answer: %s", error)
+            return b""
+
+    async def _serve(self, exchange: Exchange) -> None:
+        asked = exchange.head.method, exchange.head.path
+        if asked == ("GET", METRICS):
+            await exchange.respond(200, (("content-type", CONTENT_TYPE),), self._metrics.page())
+        elif asked in {("POST", path) for path in FREEZE.values()}:
+            with contextlib.suppress(OSError):  # the first has kept it, or has told the operator why not
+                await self._feed.freeze(frozen=asked[1] == FREEZE[True])
+            await exchange.respond(200, (), b"")
+        else:
+            raise Refusal(404, "not_found", "There is no such path.")
