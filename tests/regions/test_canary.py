@@ -1,6 +1,7 @@
 """A new revision goes to one region first: it stands its bake, or falls and no other region ever leaves the old."""
 
 import asyncio
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -24,21 +25,40 @@ async def both_live(home, fra, revision=None):
     return await fra.until_live(await home.until_live(revision))
 
 
+@asynccontextmanager
+async def two(**canary):
+    """(home, fra, the revision that both serve), with these rules for a new one; only home has anything to say."""
+    home, fra, _ = trio()
+    if canary:
+        put_rules(home.disk, canary=canary)
+    async with home.running(), fra.running():
+        with_manifest(home.disk, V1)
+        yield home, fra, await both_live(home, fra)
+
+
+async def moved(region, *from_revisions, why):
+    """Until `region` serves another revision than these, which it gives."""
+    await region.until(lambda: region.live() not in {None, *from_revisions}, why)
+    return region.live()
+
+
+async def pushed_over(home, folder, *from_revisions):
+    """A new revision is pushed and the canary serves it; the others have not heard."""
+    with_manifest(home.disk, folder)
+    return await moved(home, *from_revisions, why="the canary serves the new one")
+
+
 def verdict(home):
     return home.system(f"canary/{MODEL}.json") or {}
 
 
 async def test_a_new_revision_goes_to_the_canary_and_on_when_it_stood():
-    home, fra, _ = trio()
-    put_rules(home.disk, canary={"bake_s": 0, "regions": ["fra"]})
-    async with home.running(), fra.running():
-        with_manifest(home.disk, V1)
-        first = await both_live(home, fra)
+    async with two(bake_s=0, regions=["fra"]) as (home, fra, first):
         assert verdict(home) == {}, "the first revision replaces nothing and waits for nobody"
         seen = []
         home.node.on_load = lambda: seen.append((verdict(home)["state"], fra.live()))
         with_manifest(home.disk, V2)
-        await home.until(lambda: home.live() not in {None, first}, "the second is live")
+        await moved(home, first, why="the second is live")
 
         assert seen == [("passed", home.live())], "the home region waited for fra"
         await fra.until(lambda: (first, "region") in fra.node.unloads, "the old one is unloaded")
@@ -47,13 +67,8 @@ async def test_a_new_revision_goes_to_the_canary_and_on_when_it_stood():
 
 
 async def test_while_it_bakes_the_others_wait_and_say_for_whom():
-    home, fra, _ = trio()
-    put_rules(home.disk, canary={"bake_s": 3600})
-    async with home.running(), fra.running():
-        with_manifest(home.disk, V1)
-        first = await both_live(home, fra)
-        with_manifest(home.disk, V2)
-        await home.until(lambda: home.live() not in {None, first}, "the canary serves the new one")
+    async with two(bake_s=3600) as (home, fra, first):
+        await pushed_over(home, V2, first)
         await fra.until(lambda: fra.find().waits_for == "iad", "fra waits")
 
         assert fra.live() == first
@@ -69,13 +84,8 @@ async def test_while_it_bakes_the_others_wait_and_say_for_whom():
 @pytest.mark.parametrize("how", ["probe", "requests"])
 async def test_what_falls_in_its_bake_goes_back_there_and_never_on(how, monkeypatch):
     monkeypatch.setattr("regions.rollout.bake.LOOK_S", 0.01)
-    home, fra, _ = trio()
-    put_rules(home.disk, canary={"bake_s": 3600})
-    async with home.running(), fra.running():
-        with_manifest(home.disk, V1)
-        first = await both_live(home, fra)
-        with_manifest(home.disk, V2)
-        await home.until(lambda: home.live() not in {None, first}, "the canary serves the new one")
+    async with two(bake_s=3600) as (home, fra, first):
+        await pushed_over(home, V2, first)
         second = home.find().live
         await home.until(lambda: home.find().baking == second.id, "its requests are counted")
         if how == "probe":
@@ -103,10 +113,7 @@ async def test_what_falls_in_its_bake_goes_back_there_and_never_on(how, monkeypa
 
 
 async def test_a_revision_that_does_not_even_start_at_the_canary_goes_nowhere():
-    home, fra, _ = trio()
-    async with home.running(), fra.running():
-        with_manifest(home.disk, V1)
-        first = await both_live(home, fra)
+    async with two() as (home, fra, first):
         home.node.probe_errors.append(failure("probe_failed"))
         with_manifest(home.disk, V2)
         await fra.until(fra.error, "refused everywhere")
@@ -115,21 +122,14 @@ async def test_a_revision_that_does_not_even_start_at_the_canary_goes_nowhere():
         assert fra.error().code == "canary_failed"
         assert "the node says probe_failed" in fra.error().message
         with_manifest(home.disk, V2)
-        await fra.until(lambda: fra.live() not in {None, first}, "the same push again is tried again")
+        await moved(fra, first, why="the same push again is tried again")
         assert fra.error() is None
 
 
 async def test_a_push_during_a_bake_replaces_what_bakes():
-    home, fra, _ = trio()
-    put_rules(home.disk, canary={"bake_s": 3600})
-    async with home.running(), fra.running():
-        with_manifest(home.disk, V1)
-        first = await both_live(home, fra)
-        with_manifest(home.disk, V2)
-        await home.until(lambda: home.live() not in {None, first}, "the second bakes")
-        second = home.live()
-        with_manifest(home.disk, V3)
-        await home.until(lambda: home.live() not in {None, first, second}, "the third bakes")
+    async with two(bake_s=3600) as (home, fra, first):
+        second = await pushed_over(home, V2, first)
+        await pushed_over(home, V3, first, second)
         put_rules(home.disk, canary={"bake_s": 0})
         await fra.until(lambda: fra.live() == home.live(), "the third is everywhere")
         await home.until(
@@ -145,13 +145,12 @@ async def test_a_canary_that_restarts_in_a_bake_bakes_again():
         async with home.running():
             with_manifest(home.disk, V1)
             first = await both_live(home, fra)
-            with_manifest(home.disk, V2)
-            await home.until(lambda: home.live() not in {None, first}, "baking")
+            await pushed_over(home, V2, first)
             await home.until(lambda: home.written() == first, "written down")
         again = home.again()
         async with again.running():
             assert again.live() == first
-            await again.until(lambda: again.live() not in {None, first}, "baking again")
+            await moved(again, first, why="baking again")
             put_rules(home.disk, canary={"bake_s": 0})
             await fra.until(lambda: fra.live() == again.live(), "on everywhere")
 
@@ -162,7 +161,7 @@ async def test_a_region_alone_and_the_first_push_wait_for_nobody():
         with_manifest(home.disk, V1, regions=("fra",))
         first = await fra.until_live()
         with_manifest(home.disk, V2, regions=("fra",))
-        await fra.until(lambda: fra.live() not in {None, first}, "at once")
+        await moved(fra, first, why="at once")
         assert verdict(home) == {}
 
 
