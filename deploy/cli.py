@@ -10,6 +10,7 @@ from typer._completion_classes import completion_init
 from deploy.exits import Exit
 from deploy.words import host, models, operate, settings
 from deploy.words.keys import app as keys_app
+from deploy.words.report import app as report_app
 
 EPILOG = f"Exit status: {', '.join(f'{int(each)} {each.words}' for each in Exit)}."
 
@@ -28,7 +29,6 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("push", models.push, "Show the plan, upload a model folder, see it live."),
     ("ls", models.ls, "The models, and where each stands in each region."),
     ("chat", models.chat, "Ask a model; the last line says where the time went."),
-    ("report", models.report, "Measure cold starts against warm requests."),
     ("status", operate.status, "The regions as the edge hears them; --watch goes on."),
     ("logs", operate.logs, "What roles said, and each request; -f follows."),
     ("doctor", host.doctor, "Look machine and platform over, with a fix for each."),
@@ -48,6 +48,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
 for _name, _command, _line in COMMANDS:
     app.command(_name, short_help=_line)(_command)
 completion_init()  # typer's own, which it leaves out without its two options
+app.add_typer(report_app, name="report", short_help="Measure cold starts against warm; compare reports.")
 app.add_typer(keys_app, name="keys")
 app.add_typer(settings.config_app, name="config")
 

@@ -23,6 +23,8 @@ NODE_GRANTS = ("nearfield-blobs::read", "models::read")
 USAGE_GRANTS = ("nearfield-system:usage/:write",)
 MIB = 1024 * 1024
 
+OWN_STORE = "own-store"
+
 Rtt = Mapping[frozenset[str], float]
 PROFILES: Mapping[str, Rtt] = MappingProxyType(
     {
@@ -54,7 +56,11 @@ WAN_BYTES_PER_S = 125_000_000.0
 
 @dataclass(frozen=True, slots=True)
 class FleetPlan:
-    """What `up` was asked for. `usual_ports` of the edge, its S3 and its operators: taken where free."""
+    """What `up` was asked for. `usual_ports` of the edge, its S3 and its operators: taken where free.
+
+    With `store_rtt_ms` each region's store is so far from its region, by a SIMULATED link: the design that Nearfield is
+    not, for the report to compare with.
+    """
 
     state: Path
     regions: tuple[str, ...] = DEFAULT_REGIONS
@@ -63,6 +69,7 @@ class FleetPlan:
     memory_budget_bytes: int = 0
     landing_pool_bytes: int = 64 * MIB
     usual_ports: tuple[int, ...] = (EDGE_PORT, S3_PORT, ADMIN_PORT)
+    store_rtt_ms: float = 0.0
 
 
 def write(plan: FleetPlan, authority: pki.LocalAuthority) -> Path:
@@ -157,11 +164,16 @@ def _ports(plan: FleetPlan) -> _Ports:
 
 
 def _links(plan: FleetPlan) -> dict[tuple[str, str], float]:
-    """Each simulated link as (from, to) -> rtt_ms: from the edge to far gateways, from far regions home."""
+    """Each simulated link as (from, to) -> rtt_ms: edge to far gateways, far regions home, regions to far stores."""
     home = plan.regions[0]
     rtt = PROFILES[plan.profile]
     far = {r: rtt[frozenset({home, r})] for r in plan.regions if frozenset({home, r}) in rtt}
-    return {("edge", r): ms for r, ms in far.items()} | {(r, "home-store"): ms for r, ms in far.items()}
+    apart = dict.fromkeys(plan.regions, plan.store_rtt_ms) if plan.store_rtt_ms else {}
+    return (
+        {("edge", r): ms for r, ms in far.items()}
+        | {(r, "home-store"): ms for r, ms in far.items()}
+        | {(r, OWN_STORE): ms for r, ms in apart.items()}
+    )
 
 
 def _render(plan: FleetPlan, authority: pki.LocalAuthority, keys: Mapping[str, str]) -> str:
@@ -197,20 +209,28 @@ def _render(plan: FleetPlan, authority: pki.LocalAuthority, keys: Mapping[str, s
     toml.table("edges.local.pins", {r: _at(ports.pin[r]) for r in plan.regions})
     toml.table("edges.local.via", {r: _at(p) for (start, r), p in ports.wan.items() if start == "edge"})
     for (start, end), rtt_ms in _links(plan).items():
-        target = ports.gateway[end] if start == "edge" else ports.store[home]
+        target = _link_end(ports, home, start, end)
         link = {"listen": _at(ports.wan[start, end]), "connect": _at(target), "rtt_ms": rtt_ms}
         toml.table(f"wan.{start}-{end}", link | {"bytes_per_s": WAN_BYTES_PER_S})
     return "\n".join(toml.lines) + "\n"
 
 
+def _link_end(ports: _Ports, home: str, start: str, end: str) -> int:
+    """The port that a simulated link leads to."""
+    if start == "edge":
+        return ports.gateway[end]
+    return ports.store[start if end == OWN_STORE else home]
+
+
 def _render_region(toml: _Toml, plan: FleetPlan, ports: _Ports, region: str, public_key: str) -> None:
     far = ports.wan.get((region, "home-store"))
+    apart = ports.wan.get((region, OWN_STORE))
     budget = plan.memory_budget_bytes or memory_share(len(plan.regions))
     toml.table(
         f"regions.{region}",
         {
             "gateway": _at(ports.gateway[region]),
-            "store": f"http://{_at(ports.store[region])}",
+            "store": f"http://{_at(apart or ports.store[region])}",
             "nodes": [_at(ports.node[region])],
             "public_key": public_key,
             "home_store": f"http://{_at(far)}" if far else None,
@@ -227,6 +247,7 @@ def _render_region(toml: _Toml, plan: FleetPlan, ports: _Ports, region: str, pub
             "host_cache_bytes": budget,
             "landing_pool_bytes": plan.landing_pool_bytes,
             "zygote": "zygote",
+            "handoff": False if apart else None,
         },
     )
 

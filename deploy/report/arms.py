@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-WARM_BLOCK = 5  # warm requests in a row: few enough to spread over the run, enough to spare preparation
+WARM_BLOCK = 10  # warm requests in a row: few enough to spread over the run, enough to meet one another
 
 
 class Start(StrEnum):

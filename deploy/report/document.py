@@ -1,23 +1,25 @@
-"""The measured document, `nearfield.report/1`: rows by region and start state, and every request. Pure."""
+"""The measured report: rows by region and start state, and every request. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
-from deploy.report.arms import MEANING, STARTS, Start
-from deploy.report.method import METHOD
+from deploy.report.arms import STARTS, Start
+from deploy.report.more.found import Found, middle_of
+from deploy.report.more.prices import Prices
 from deploy.report.phases import TOLERANCE, Breakdown, Family, shown
-from deploy.report.sample import SOURCES, Sample
+from deploy.report.sample import Sample
 from deploy.report.stats import Summary, middle, quantile, summary
 
-SCHEMA = "nearfield.report/1"
 MOVING = frozenset({Family.PULL, Family.FETCH})
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What was asked of the run, when and where it ran; `home_regions` cannot be at `origin`."""
+    """What was asked of the run, when and where it ran; `home_regions` cannot be at `origin`.
+
+    `warm_per_s` are the warm requests that each region was offered in a second.
+    """
 
     model: str
     kind: str
@@ -32,6 +34,7 @@ class Settings:
     machine: Mapping[str, str | int]
     simulated: tuple[str, ...] = ()
     home_regions: tuple[str, ...] = ()
+    warm_per_s: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +48,13 @@ class Tiers:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One region in one start state. `typical` is the median request by time to first token.
+    """One region in one start state. By time to first token `typical` is the median request, `slow` the one at p99.
+
+    With fewer than a hundred requests `slow` is the slowest of them.
 
     `floor_ms` is the typical request's bytes over the bandwidth measured in the same run, `moving_ms` the time its
-    bytes took, `eta_error` the median error of the gateway's estimates; None where a figure is not known.
+    bytes took. Of the starts that the gateway had estimated: the middle estimate, the middle wall time, and the median
+    error. None where a figure is not known.
     """
 
     region: str
@@ -60,9 +66,13 @@ class Row:
     tokens_per_s: Summary
     unattributed_share: float | None
     typical: Sample | None
+    slow: Sample | None
     most_remote_bytes: int
     floor_ms: float | None
     moving_ms: float | None
+    predicted_ms: float | None
+    took_ms: float | None
+    took_n: int
     eta_error: float | None
 
     @property
@@ -79,6 +89,8 @@ class Report:
     tiers: Mapping[str, Tiers]
     rows: tuple[Row, ...]
     samples: tuple[Sample, ...]
+    more: Found = field(default_factory=Found)
+    prices: Prices | None = None
 
     @property
     def revision(self) -> str | None:
@@ -136,7 +148,13 @@ def good(samples: Iterable[Sample]) -> list[Sample]:
     return [sample for sample in samples if sample.failure is None and sample.ttft_ms is not None]
 
 
-def document(settings: Settings, tiers: Mapping[str, Tiers], samples: Sequence[Sample]) -> Report:
+def document(
+    settings: Settings,
+    tiers: Mapping[str, Tiers],
+    samples: Sequence[Sample],
+    more: Found | None = None,
+    prices: Prices | None = None,
+) -> Report:
     """The report of these samples."""
     rows = [
         _row(region, start, mine, tiers.get(region, Tiers()), settings.seed)
@@ -144,7 +162,7 @@ def document(settings: Settings, tiers: Mapping[str, Tiers], samples: Sequence[S
         for start in STARTS
         if (mine := [s for s in samples if s.region == region and s.start is start])
     ]
-    return Report(settings, tiers, tuple(rows), tuple(samples))
+    return Report(settings, tiers, tuple(rows), tuple(samples), more or Found(), prices)
 
 
 def _row(region: str, start: Start, samples: Sequence[Sample], tiers: Tiers, seed: int) -> Row:
@@ -162,9 +180,13 @@ def _row(region: str, start: Start, samples: Sequence[Sample], tiers: Tiers, see
         tokens_per_s=_figures([s.tokens_per_s for s in answered], seed),
         unattributed_share=quantile(shares, 0.5) if shares else None,
         typical=typical,
+        slow=quantile(answered, 0.99) if answered else None,
         most_remote_bytes=max((s.num_bytes.get("remote", 0) for s in answered), default=0),
         floor_ms=_floor_ms(typical, tiers),
         moving_ms=moving_ms(typical.before_first) if typical else None,
+        predicted_ms=middle_of([s.eta.expected_ms for s in answered if s.eta]),
+        took_ms=middle_of([s.eta.took_ms for s in answered if s.eta]),
+        took_n=len(errors),
         eta_error=quantile(errors, 0.5) if errors else None,
     )
 
@@ -196,76 +218,3 @@ def moving_ms(breakdown: Breakdown | None) -> float | None:
         return None
     total = sum(ms for name, ms in breakdown.phases_ms.items() if shown(name).family in MOVING)
     return total or None
-
-
-def as_json_document(report: Report) -> dict[str, Any]:
-    """The report as plain JSON values."""
-    return {
-        "schema": SCHEMA,
-        **asdict(report.settings),
-        "revision": report.revision,
-        "method": list(METHOD),
-        "start_states": {start.value: MEANING[start] for start in STARTS},
-        "checks": {
-            "phases_sum_to_wall": report.sums,
-            "tolerance": TOLERANCE,
-            "worst_unattributed_share": report.worst_share,
-            "num_failed": report.num_failed,
-        },
-        "estimates": {"num": report.num_estimates, "median_error": report.eta_error},
-        "regions": {region: asdict(tiers) for region, tiers in report.tiers.items()},
-        "rows": [_row_value(row) for row in report.rows],
-        "requests": [_sample_value(sample) for sample in report.samples],
-    }
-
-
-def _row_value(row: Row) -> dict[str, Any]:
-    typical = row.typical
-    return {
-        "region": row.region,
-        "start": row.start.value,
-        "num_asked": row.num_asked,
-        "num_failed": row.num_failed,
-        "failures": dict(row.failures),
-        "ttft_ms": asdict(row.ttft_ms),
-        "e2e_ms": asdict(row.e2e_ms),
-        "tokens_per_s": asdict(row.tokens_per_s),
-        "unattributed_share": row.unattributed_share,
-        "typical_before_first_token": _breakdown_value(typical.before_first if typical else None),
-        "typical_whole": _breakdown_value(typical.whole if typical else None),
-        "bytes": {source: typical.num_bytes.get(source) if typical else None for source in SOURCES},
-        "most_remote_bytes": row.most_remote_bytes,
-        "bytes_over_bandwidth_ms": row.floor_ms,
-        "bytes_moving_ms": row.moving_ms,
-        "eta_error": row.eta_error,
-    }
-
-
-def _breakdown_value(breakdown: Breakdown | None) -> dict[str, Any] | None:
-    if breakdown is None:
-        return None
-    phases = {name: round(ms, 3) for name, ms in breakdown.phases_ms.items()}
-    return {
-        "wall_ms": round(breakdown.wall_ms, 3),
-        "phases_ms": phases,
-        "unattributed_share": round(breakdown.unattributed_share, 5),
-        "overlap_scaled": breakdown.scaled,
-    }
-
-
-def _sample_value(sample: Sample) -> dict[str, Any]:
-    return {
-        "region": sample.region,
-        "wanted": sample.wanted.value,
-        "found": sample.found.value if sample.found else None,
-        "failure": sample.failure,
-        "ttft_ms": sample.ttft_ms,
-        "e2e_ms": sample.e2e_ms,
-        "prompt_tokens": sample.num_prompt_tokens,
-        "completion_tokens": sample.num_tokens,
-        "tokens_per_s": sample.tokens_per_s,
-        "bytes": dict(sample.num_bytes),
-        "eta_ms": None if sample.eta is None else asdict(sample.eta),
-        "request_id": sample.request_id,
-        "before_first_token": _breakdown_value(sample.before_first),
-    }

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import platform
+import random
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -11,13 +13,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from deploy.credentials import Credentials
 from deploy.report.arms import Arm, Start, arms
+from deploy.report.arrivals import arrivals, default_rate
 from deploy.report.document import Report, Settings, Tiers, document
+from deploy.report.more.bench import Bench
+from deploy.report.more.prices import Prices, load_prices
+from deploy.report.more.run import Order, measure_more
+from deploy.report.more.wanted import Wanted
 from deploy.report.probe import PATHS, Admin, NotSetError, Probe, Question, model_row, region_body
 from deploy.report.sample import Sample, failed
 from wire.tls import client_context
 
 PROMPT = "What is Nearfield?"
+PACE_MS = 1000.0  # between warm requests where even the first two failed: the rest fails as slowly
 MAX_TOKENS = 16  # long enough for a rate of tokens, short enough for a quick run
 BANDWIDTHS = {
     "remote": "origin_bytes_per_s",
@@ -34,7 +43,8 @@ class ReportTarget:
 
     ``admin_url`` is the edge's listener for operators, ``pins`` each region's own address, ``ca`` the
     authority that both are checked against. ``num_cold`` requests for each region and cold start state, ``num_warm``
-    for each region; ``seed`` fixes their order.
+    for each region, ``rate`` of them a second (as many as one client makes if it is None); ``seed`` fixes their order.
+    ``more`` are further arms; those that bring up platforms of their own or read stores need ``credentials``.
     """
 
     admin_url: str
@@ -49,18 +59,24 @@ class ReportTarget:
     seed: int = 0
     prompt: str = PROMPT
     max_tokens: int = MAX_TOKENS
+    rate: float | None = None
+    more: Wanted = field(default_factory=Wanted)
+    prices: Prices = field(default_factory=load_prices)
+    credentials: Credentials | None = field(default=None, repr=False)
 
 
 class _Run:
     """The state of one run: what was asked, which regions are warm, which cannot be at `origin`."""
 
     def __init__(
-        self, model: str, admin: Admin, probes: Mapping[str, Probe], say: Callable[[str], None]
+        self, target: ReportTarget, admin: Admin, probes: Mapping[str, Probe], say: Callable[[str], None]
     ) -> None:
         self.samples: list[Sample] = []
         self.homes: set[str] = set()
-        self._model, self._admin, self._probes, self._say = model, admin, probes, say
-        self._primed: set[str] = set()
+        self.rates: dict[str, float] = {}
+        self._model, self._admin, self._probes, self.say = target.model, admin, probes, say
+        self._rate = target.rate
+        self._rng = random.Random(target.seed)  # noqa: S311 - arrival times, not secrets
 
     async def arm(self, arm: Arm) -> None:
         """Set the state and ask; a state that cannot be set is a failure of each of the arm's requests."""
@@ -72,21 +88,42 @@ class _Run:
         except NotSetError as error:
             self.samples += [failed(arm.region, arm.start, f"state not set: {error}")] * arm.num_requests
             return
-        for _ in range(arm.num_requests):
-            self._take(await probe.ask(arm.start))
+        for sample in await self._asked(arm, probe):
+            self._take(sample)
+
+    async def _asked(self, arm: Arm, probe: Probe) -> list[Sample]:
+        if arm.start is Start.WARM:
+            return await self._at_their_times(arm, probe)
+        return [await probe.ask(arm.start) for _ in range(arm.num_requests)]
+
+    async def _at_their_times(self, arm: Arm, probe: Probe) -> list[Sample]:
+        """The arm's requests by an open loop: each when it is due, whatever became of those before."""
+        await probe.warm_up(arm.num_requests)
+        begins_s = time.perf_counter()
+        due = arrivals(arm.num_requests, self.rates[arm.region], self._rng)
+        return list(await asyncio.gather(*(probe.ask_at(arm.start, begins_s + at_s) for at_s in due)))
 
     async def _prepare(self, arm: Arm, probe: Probe) -> None:
-        if arm.start is Start.WARM and arm.region not in self._primed:
-            await probe.ask(arm.start)  # not counted: it only makes the region warm
-        self._primed.add(arm.region)
+        if arm.start is Start.WARM and arm.region not in self.rates:
+            self.rates[arm.region] = await self._paced(probe)
         await self._admin.prepare(arm.region, self._model, arm.start)
+
+    async def _paced(self, probe: Probe) -> float:
+        """Requests a second for a region: as asked, else what one client after another would make.
+
+        Neither of its two requests is counted: the first only makes the region warm.
+        """
+        first = await probe.ask(Start.WARM)
+        second = await probe.ask(Start.WARM)
+        took_ms = second.e2e_ms or first.e2e_ms
+        return self._rate or default_rate(took_ms or PACE_MS)
 
     def _take(self, sample: Sample) -> None:
         self.samples.append(sample)
         if sample.wanted is Start.ORIGIN and sample.found not in {None, Start.ORIGIN}:
             self.homes.add(sample.region)
         figure = f"{sample.ttft_ms:.0f} ms" if sample.ttft_ms is not None else f"failed: {sample.failure}"
-        self._say(f"{len(self.samples):4d}  {sample.region} {sample.start.value}: {figure}")
+        self.say(f"{len(self.samples):4d}  {sample.region} {sample.start.value}: {figure}")
 
 
 async def run_report(target: ReportTarget, on_progress: Callable[[str], None] = lambda _: None) -> Report:
@@ -109,14 +146,36 @@ async def run_report(target: ReportTarget, on_progress: Callable[[str], None] = 
             )
             for region in target.regions
         }
-        run = _Run(target.model, admin, probes, on_progress)
+        run = _Run(target, admin, probes, on_progress)
         for arm in arms(target.regions, target.num_cold, target.num_warm, target.seed):
             await run.arm(arm)
         status = await admin.status()
+        tiers = {region: _tiers(status, region, target.model) for region in target.regions}
+        found = await measure_more(_bench(target, admin, tls, question, run, status), _order(target, tiers))
     took_s = round(time.perf_counter() - began_s, 3)
-    settings = _settings(target, question, status, made_at, took_s, run.homes)
-    tiers = {region: _tiers(status, region, target.model) for region in target.regions}
-    return document(settings, tiers, run.samples)
+    settings = _settings(target, question, status, made_at, took_s, run)
+    return document(settings, tiers, run.samples, found, target.prices)
+
+
+def _bench(
+    target: ReportTarget,
+    admin: Admin,
+    tls: ssl.SSLContext,
+    question: Question,
+    run: _Run,
+    status: Mapping[str, Any],
+) -> Bench:
+    pins = {region: target.pins[region] for region in target.regions}
+    home = next(iter(sorted(run.homes)), None)
+    rng = random.Random(target.seed)  # noqa: S311 - an order, not a secret
+    simulated = status.get("simulated_wan") or None
+    return Bench(admin, pins, tls, target.api_key, question, rng, run.say, home, simulated)
+
+
+def _order(target: ReportTarget, tiers: Mapping[str, Tiers]) -> Order:
+    rates = {region: each.bytes_per_s.get("region") for region, each in tiers.items()}
+    near = {region: rate for region, rate in rates.items() if rate}
+    return Order(target.more, target.prices, target.credentials, target.seed, near)
 
 
 def _settings(
@@ -125,7 +184,7 @@ def _settings(
     status: Mapping[str, Any],
     made_at: datetime,
     took_s: float,
-    homes: set[str],
+    run: _Run,
 ) -> Settings:
     return Settings(
         model=target.model,
@@ -140,7 +199,8 @@ def _settings(
         took_s=took_s,
         machine=_machine(),
         simulated=_simulated(status),
-        home_regions=tuple(sorted(homes)),
+        home_regions=tuple(sorted(run.homes)),
+        warm_per_s={region: round(rate, 3) for region, rate in run.rates.items()},
     )
 
 

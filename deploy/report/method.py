@@ -1,6 +1,6 @@
 """How the report measures, in the words that are printed with every report."""
 
-from deploy.report.stats import MIN_SAMPLES_P50, MIN_SAMPLES_P90, MIN_SAMPLES_P99
+from deploy.report.stats import MIN_SAMPLES_P50, MIN_SAMPLES_P90, MIN_SAMPLES_P95, MIN_SAMPLES_P99
 
 METHOD = (
     (
@@ -8,8 +8,9 @@ METHOD = (
         "TCP and TLS are up before."
     ),
     (
-        "One request at a time, in an order shuffled by the seed. Nothing queues, so no slow request hides "
-        "behind another."
+        "Cold requests are made one at a time, in an order shuffled by the seed. Warm ones come in an open loop: at "
+        "times drawn beforehand (Poisson), whatever became of those before, and their clock starts when they were due. "
+        "So a slow answer delays no later question, and cannot hide behind its own slowness."
     ),
     (
         "Each cold request has its start state set before it, and counts under the state that the platform "
@@ -21,15 +22,15 @@ METHOD = (
         "What no hop accounts for is shown as unattributed."
     ),
     (
-        f"Quantiles are by nearest rank on raw samples: p50 from n = {MIN_SAMPLES_P50}, p90 from n = "
-        f"{MIN_SAMPLES_P90}, p99 from n = {MIN_SAMPLES_P99}; with fewer, the range is shown. Intervals are a "
-        "95 % bootstrap of the median."
+        f"Quantiles are by nearest rank on raw samples: p50 from n = {MIN_SAMPLES_P50}, p90 from "
+        f"{MIN_SAMPLES_P90}, p95 from {MIN_SAMPLES_P95}, p99 from {MIN_SAMPLES_P99}; with fewer, the range is shown, "
+        "and the slowest stands where a median would. Intervals are a 95 % bootstrap of the median."
     ),
     (
         "Phases are those of a row's median request (of two, the slower), so they sum to a time that was measured."
     ),
     (
-        "A region's first request, if it was to be warm, is not counted: it only wakes the model. Requests that "
-        "fail are counted and listed."
+        "Before a region's first warm requests two are made that do not count: one wakes the model, one sets the "
+        "pace. Requests that fail are counted and listed."
     ),
 )

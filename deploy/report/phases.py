@@ -12,16 +12,18 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 UNATTRIBUTED = "unattributed"
-TOLERANCE = 0.05  # of the wall time: more than this unattributed, and the request is marked
+TOLERANCE = 0.02  # of the wall time: more than this unattributed, and the request is marked
 HOPS = ("edge", "gateway", "node")
 UPSTREAM = frozenset({"connect", "first_byte", "stream"})  # a hop's time in the hands of the next one
 AFTER_FIRST_TOKEN = frozenset({"stream", "decode"})
 WAKE = "gateway.wake"
+LATE = "client.late"
 
 
 class Family(StrEnum):
     """What a phase is spent on; one colour each."""
 
+    CLIENT = "client"
     NETWORK = "network"
     EDGE = "edge"
     GATEWAY = "gateway"
@@ -46,6 +48,7 @@ class PhaseName:
 
 
 KNOWN: Mapping[str, PhaseName] = {  # in the order in which a request meets them
+    LATE: PhaseName("sent after it was due", Family.CLIENT),
     "net.client": PhaseName("client to edge and back", Family.NETWORK),
     "edge.read": PhaseName("edge reads the request", Family.EDGE),
     "edge.route": PhaseName("edge chooses the region", Family.EDGE),
@@ -81,6 +84,7 @@ KNOWN: Mapping[str, PhaseName] = {  # in the order in which a request meets them
 }
 _ORDER = {name: place for place, name in enumerate(KNOWN)}
 _BY_PREFIX = {
+    "client": Family.CLIENT,
     "edge": Family.EDGE,
     "gateway": Family.GATEWAY,
     "start": Family.WAKE,
@@ -152,6 +156,12 @@ class Breakdown:
     def unattributed_share(self) -> float:
         """Its size relative to the wall time."""
         return abs(self.unattributed_ms) / self.wall_ms if self.wall_ms > 0 else 0.0
+
+    def after(self, late_ms: float) -> "Breakdown":
+        """The same request on a clock that began `late_ms` before it was sent."""
+        if late_ms <= 0:
+            return self
+        return replace(self, wall_ms=self.wall_ms + late_ms, phases_ms={LATE: late_ms, **self.phases_ms})
 
     @property
     def holds(self) -> bool:

@@ -68,10 +68,17 @@ class Question:
         return json.dumps({"model": self.model, "messages": messages, **options, **usage}).encode()
 
 
-def pool_of(url: str, tls: ssl.SSLContext) -> Pool:
-    """A connection pool to an https URL's host and port."""
+def pool_of(url: str, tls: ssl.SSLContext, via: tuple[str, int] | None = None) -> Pool:
+    """A connection pool to an https URL's host and port, or to the address `via` in its name."""
+    name, port = address_of(url)
+    host, port = via or (name, port)
+    return Pool(host, port, tls=tls, server_name=name)
+
+
+def address_of(url: str) -> tuple[str, int]:
+    """The host and port of an https URL."""
     address = urlsplit(url)
-    return Pool(address.hostname or "", address.port or 443, tls=tls)
+    return address.hostname or "", address.port or 443
 
 
 def _bearer(key: str) -> Headers:
@@ -159,12 +166,32 @@ def region_body(status: Mapping[str, Any], region: str) -> Mapping[str, Any]:
     return body if isinstance(body, dict) else {}
 
 
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """When a request was due and when it was sent, in seconds of one clock."""
+
+    due_s: float
+    sent_s: float
+
+    def clock(self, ended_s: float) -> Clock:
+        """Its clock, which started when it was due."""
+        return Clock(self.due_s, ended_s, self.sent_s - self.due_s)
+
+
 class Probe:
     """Asks one region, at its own address, one request at a time."""
 
-    def __init__(self, region: str, url: str, tls: ssl.SSLContext, key: str, question: Question) -> None:
+    def __init__(
+        self,
+        region: str,
+        url: str,
+        tls: ssl.SSLContext,
+        key: str,
+        question: Question,
+        via: tuple[str, int] | None = None,
+    ) -> None:
         self.region = region
-        self._pool = pool_of(url, tls)
+        self._pool = pool_of(url, tls, via)
         self._headers = (*_bearer(key), ("x-nearfield-wait", "60"))
         self._question = question
 
@@ -175,42 +202,55 @@ class Probe:
         await self._pool.close()
 
     async def ask(self, wanted: Start) -> Sample:
-        """One request; whatever goes wrong is a sample that failed, never an exception."""
+        """One request on a connection that is up; whatever goes wrong is a sample that failed, never an exception."""
+        return await self._sampled(wanted, None)
+
+    async def ask_at(self, wanted: Start, due_s: float) -> Sample:
+        """One request at ``due_s`` of `time.perf_counter`, whatever became of others. Call `warm_up` before."""
+        await asyncio.sleep(max(0.0, due_s - time.perf_counter()))
+        return await self._sampled(wanted, due_s)
+
+    async def warm_up(self, num: int) -> None:
+        """Have ``num`` connections ready, so that no handshake is on a request's clock. Failures show later."""
+        await asyncio.gather(*(self._connect() for _ in range(num)), return_exceptions=True)
+
+    async def _sampled(self, wanted: Start, due_s: float | None) -> Sample:
         try:
             async with asyncio.timeout(REQUEST_S):
-                await self._connect()
-                return await self._asked(wanted)
+                if due_s is None:
+                    await self._connect()
+                return await self._asked(wanted, due_s)
         except TimeoutError:
             return failed(self.region, wanted, f"no answer within {REQUEST_S:.0f} s")
         except (DialError, ValueError, RecursionError) as error:  # the latter: JSON nested too deeply
             return failed(self.region, wanted, str(error)[:MAX_ERROR_CHARS])
 
     async def _connect(self) -> None:
-        """Have a connection ready, so that its handshakes are not on the request's clock."""
         answer = await self._pool.request("GET", "/healthz")
         await answer.read()
 
-    async def _asked(self, wanted: Start) -> Sample:
+    async def _asked(self, wanted: Start, due_s: float | None) -> Sample:
         body = self._question.body()
-        asked_s = time.perf_counter()
+        sent_s = time.perf_counter()
+        sent = Sent(min(sent_s, due_s or sent_s), sent_s)  # a loop's clock may end a sleep a moment early
         answer = await self._pool.request("POST", self._question.path, self._headers, body, head_s=REQUEST_S)
         async with answer:
             if answer.head.status != 200:
                 raw = await answer.read(MAX_ANSWER_BYTES)
                 return failed(self.region, wanted, _reason(answer.head.status, raw))
             read = self._stream if self._question.is_streamed else self._whole
-            return await read(wanted, answer, asked_s)
+            return await read(wanted, answer, sent)
 
-    async def _stream(self, wanted: Start, answer: Answer, asked_s: float) -> Sample:
+    async def _stream(self, wanted: Start, answer: Answer, sent: Sent) -> Sample:
         reading = StreamReading()
         async for data in answer.chunks(REQUEST_S):
             reading.receive(data, time.perf_counter())
-        clock = Clock(asked_s, time.perf_counter())
+        clock = sent.clock(time.perf_counter())
         return of_stream(self.region, wanted, dict(answer.head.headers), reading, clock)
 
-    async def _whole(self, wanted: Start, answer: Answer, asked_s: float) -> Sample:
+    async def _whole(self, wanted: Start, answer: Answer, sent: Sent) -> Sample:
         raw = await answer.read(MAX_ANSWER_BYTES, REQUEST_S)
-        clock = Clock(asked_s, time.perf_counter())
+        clock = sent.clock(time.perf_counter())
         value = json.loads(raw)
         usage = value.get("usage") if isinstance(value, dict) else None
         headers = dict(answer.head.headers)

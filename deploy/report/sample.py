@@ -28,7 +28,10 @@ class Eta:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One request. `found` is what the platform says the request met; a `failure` has no figures."""
+    """One request. `found` is what the platform says the request met; a `failure` has no figures.
+
+    `late_ms` is by how much the client itself sent it after it was due; the times hold it, as a phase of its own.
+    """
 
     region: str
     wanted: Start
@@ -45,6 +48,7 @@ class Sample:
     eta: Eta | None = None
     revision: str | None = None
     request_id: str | None = None
+    late_ms: float = 0.0
 
     @property
     def start(self) -> Start:
@@ -58,10 +62,11 @@ BURST_S = 5e-5
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """The client's clock for one request, in seconds."""
+    """The client's clock for one request, in seconds: when it was due, when it ended, by how much it was sent late."""
 
     asked_s: float
     ended_s: float
+    late_s: float = 0.0
 
     def since(self, at_s: float | None) -> float:
         """Milliseconds from asking to ``at_s``, or to the end."""
@@ -117,14 +122,16 @@ def _shared(
 ) -> dict[str, Any]:
     e2e_ms = clock.since(None)
     claims = [str(receipt.get("start")) for receipt in receipts] + [headers.get("x-nearfield-start")]
+    late_ms = clock.late_s * 1000
     return {
         "region": region,
         "wanted": wanted,
         "found": coldest(claims),
         "ttft_ms": ttft_ms,
         "e2e_ms": e2e_ms,
-        "before_first": first_token(hops, ttft_ms),
-        "whole": whole(hops, e2e_ms),
+        "before_first": first_token(hops, ttft_ms - late_ms).after(late_ms),
+        "whole": whole(hops, e2e_ms - late_ms).after(late_ms),
+        "late_ms": late_ms,
         "num_bytes": _num_bytes(headers, receipts),
         "eta": _eta(headers, receipts),
         "revision": headers.get("x-nearfield-revision"),

@@ -5,16 +5,25 @@ Quantiles are by nearest rank on the raw samples: every figure shown was measure
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-MIN_SAMPLES_P50 = 3  # with fewer the median is just one of the two ends: the range is said instead
-MIN_SAMPLES_P90 = 20
-MIN_SAMPLES_P99 = 100  # below, the 99th percentile is the worst sample under another name
-MIN_SAMPLES_INTERVAL = 5  # a bootstrap of fewer only repeats their range
+T = TypeVar("T")
+BEYOND = 10  # samples that must be expected beyond a percentile before it says more than the worst one does
+
+
+def samples_for(share: float) -> int:
+    """How many samples the percentile `share` needs: 20 for p50, 100 for p90, 1,000 for p99."""
+    return math.ceil(round(BEYOND / (1 - share), 6))
+
+
+MIN_SAMPLES_P50 = samples_for(0.50)
+MIN_SAMPLES_P90 = samples_for(0.90)
+MIN_SAMPLES_P95 = samples_for(0.95)
+MIN_SAMPLES_P99 = samples_for(0.99)
 NUM_RESAMPLES = 1000  # enough for two digits of a 95 % interval
 INTERVAL = 0.95
-MAX_RESAMPLED = 2000  # samples; a bootstrap of more costs seconds and tells nothing new
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +38,12 @@ class Summary:
     most: float | None = None
     p50: float | None = None
     p90: float | None = None
+    p95: float | None = None
     p99: float | None = None
     interval: tuple[float, float] | None = None
 
 
-def quantile(ordered: Sequence[float], share: float) -> float:
+def quantile(ordered: Sequence[T], share: float) -> T:
     """The nearest-rank quantile of ascending samples, ``0 < share <= 1``. Raises ValueError if there are none."""
     if not ordered:
         raise ValueError("no samples")
@@ -45,13 +55,37 @@ def middle(count: int) -> int:
     return 1 if count == 2 else max(0, math.ceil(count / 2) - 1)
 
 
+def resampled_medians(
+    ordered: Sequence[float], rng: random.Random, num: int = NUM_RESAMPLES
+) -> Iterator[float]:
+    """Medians of ``num`` resamples with replacement, each in one draw.
+
+    A resample's k-th smallest of n is the sample at rank ceil(n U), U the k-th smallest of n uniform draws, which is
+    Beta(k, n - k + 1): the law of the ordinary bootstrap without making the resample (Efron 1979, section 3).
+    """
+    n = len(ordered)
+    k = math.ceil(n / 2)
+    for _ in range(num):
+        yield ordered[max(1, math.ceil(n * rng.betavariate(k, n - k + 1))) - 1]
+
+
 def bootstrap(ordered: Sequence[float], seed: int) -> tuple[float, float]:
     """The 95 % interval of the median by the percentile bootstrap; the same seed gives the same interval."""
     rng = random.Random(seed)  # noqa: S311 - statistics, not secrets
-    n = len(ordered)
-    medians = sorted(quantile(sorted(rng.choices(ordered, k=n)), 0.5) for _ in range(NUM_RESAMPLES))
+    return inner(sorted(resampled_medians(ordered, rng)))
+
+
+def ratio_interval(before: Sequence[float], after: Sequence[float], seed: int) -> tuple[float, float]:
+    """The 95 % bootstrap interval of the medians' ratio, after over before; both ascending and above zero."""
+    rng = random.Random(seed)  # noqa: S311 - statistics, not secrets
+    pairs = zip(resampled_medians(before, rng), resampled_medians(after, rng), strict=True)
+    return inner(sorted(late / early for early, late in pairs))
+
+
+def inner(ordered: Sequence[float]) -> tuple[float, float]:
+    """The ends between which 95 % of ascending values lie."""
     tail = (1 - INTERVAL) / 2
-    return quantile(medians, tail), quantile(medians, 1 - tail)
+    return quantile(ordered, tail), quantile(ordered, 1 - tail)
 
 
 def summary(samples: Sequence[float], seed: int = 0) -> Summary:
@@ -60,15 +94,19 @@ def summary(samples: Sequence[float], seed: int = 0) -> Summary:
         return Summary(0)
     ordered = sorted(samples)
     n = len(ordered)
-    resampled = ordered if n <= MAX_RESAMPLED else ordered[:: math.ceil(n / MAX_RESAMPLED)]
+
+    def allowed(share: float) -> float | None:
+        return quantile(ordered, share) if n >= samples_for(share) else None
+
     return Summary(
         n,
         ordered[0],
         ordered[-1],
-        quantile(ordered, 0.5) if n >= MIN_SAMPLES_P50 else None,
-        quantile(ordered, 0.9) if n >= MIN_SAMPLES_P90 else None,
-        quantile(ordered, 0.99) if n >= MIN_SAMPLES_P99 else None,
-        bootstrap(resampled, seed) if n >= MIN_SAMPLES_INTERVAL else None,
+        allowed(0.50),
+        allowed(0.90),
+        allowed(0.95),
+        allowed(0.99),
+        bootstrap(ordered, seed) if n >= MIN_SAMPLES_P50 else None,
     )
 
 

@@ -34,6 +34,31 @@ def num_bytes(value: float | None) -> str:
     return f"{size:.0f} {unit}" if unit == "B" or size >= 100 else f"{size:.1f} {unit}"
 
 
+def per_s(bytes_per_s: float) -> str:
+    """A rate of bytes."""
+    return f"{num_bytes(bytes_per_s)}/s"
+
+
+def seconds(value: float) -> str:
+    """A duration given in seconds, as people set it: 0.2 s, 5 min."""
+    if value >= 60 and value % 60 == 0:
+        return f"{value / 60:g} min"
+    return f"{value:g} s"
+
+
+def cold_time(seconds_: float) -> str:
+    """A start's time, from milliseconds to minutes."""
+    return f"{seconds_ / 60:.1f} min" if seconds_ >= 120 else ms(seconds_ * 1000)
+
+
+def rate_spread(figure: Summary) -> str:
+    """The interval of a rate's median where n allows one, else the range."""
+    if figure.least is None or figure.most is None:
+        return NONE
+    low, high = figure.interval or (figure.least, figure.most)
+    return f"{low:.1f}{DASH}{high:.1f}"
+
+
 def share(value: float | None) -> str:
     """A share in per cent; small ones keep a digit."""
     if value is None:

@@ -41,6 +41,36 @@ MODEL = grows(
 )
 """One model in one region, as the region's signed row has it."""
 
+FIGURE = or_null(NUMBER)
+CHANGE = table(
+    {
+        "region": TEXT,
+        "start": TEXT,
+        "figure": one_of("ttft_ms", "e2e_ms", "tokens_per_s"),
+        "num_before": COUNT,
+        "num_after": COUNT,
+        "before": FIGURE,
+        "after": FIGURE,
+        "ratio": FIGURE,
+        "interval": or_null(several(NUMBER)),
+        "is_clear": FLAG,
+        "is_worse": FLAG,
+    }
+)
+"""One row's figure in two reports; the ratio and its 95 % interval where there were enough requests."""
+
+VERDICT = table(
+    {
+        "condition": TEXT,
+        "region": or_null(TEXT),
+        "left": FIGURE,
+        "right": FIGURE,
+        "holds": FLAG,
+        "why_not": or_null(TEXT),
+    }
+)
+"""One condition of `--fail-if`; it shuts the gate if it holds or if it says why it cannot be decided."""
+
 REGION_BODY = grows(
     {
         "models": by_name(MODEL),
@@ -160,7 +190,7 @@ OUTPUTS: Mapping[str, Schema] = MappingProxyType(
                 "receipts": several(grows({"hop": TEXT})),
             }
         ),
-        "report": grows({"schema": TEXT, "model": TEXT, "rows": several(ANY), "requests": several(ANY)}),
+        "report-diff": table({"changes": several(CHANGE), "gate": several(VERDICT)}),
         "status": grows({"edge": TEXT, "regions": by_name(REGION), "rows": by_name(ANY)}),
         "logs": table(
             {

@@ -72,29 +72,6 @@ def chat(
         command.run(saved.load(state), model, prompt, region, max_tokens, as_json=as_json)
 
 
-def report(
-    model: ModelArgument,
-    html: Annotated[Path | None, typer.Option(help="Write one self-contained page.")] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json-file", help="Write the measured document.")
-    ] = None,
-    regions: RegionsOption = None,
-    cold: Annotated[int, typer.Option(min=1, help="Cold starts for each region and start state.")] = 3,
-    warm: Annotated[int, typer.Option(min=1, help="Warm requests for each region.")] = 20,
-    seed: Annotated[int, typer.Option(help="Order of the arms.")] = 0,
-    state: StateOption = DEFAULT_STATE,
-    *,
-    as_json: JsonOption = False,
-) -> None:
-    """Measure cold starts against warm requests in each region, phase by phase and byte by byte."""
-    from deploy import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
-    from deploy.commands import report as command  # noqa: PLC0415
-
-    with errors(as_json=as_json):
-        order = command.Order(model, split(regions), cold, warm, seed, html, json_file)
-        raise typer.Exit(command.run(saved.load(state), order, as_json=as_json))
-
-
 def rm(
     model: ModelArgument,
     state: StateOption = DEFAULT_STATE,

@@ -35,6 +35,8 @@ class FakeRegion:
     served: int = 0
     refuse_every: int = 0
     num_asked: int = 0
+    at_once: int = 0
+    most_at_once: int = 0
     cools: list[str] = field(default_factory=list)
 
     def start(self) -> str:
@@ -135,7 +137,10 @@ class FakeEdge:
         gateway, start = Phases("gateway"), region.start()
         gateway.mark("pick")
         answer = self._stream if self.kind == "generate" else self._whole
+        region.at_once += 1
+        region.most_at_once = max(region.most_at_once, region.at_once)
         await answer(exchange, region, edge, gateway, start)
+        region.at_once -= 1
         region.served += 1
 
     async def _wake(self, region: FakeRegion, gateway: Phases, start: str) -> dict[str, float]:

@@ -2,9 +2,12 @@
 
 import json
 import random
+from dataclasses import replace
 
 from deploy.report.arms import Start
 from deploy.report.document import Report, Settings, Tiers, document
+from deploy.report.more.found import Ceiling, Found, Gap, Herd, Load, Place, Side, Split
+from deploy.report.more.prices import load_prices
 from deploy.report.reading import StreamReading
 from deploy.report.sample import Clock, Sample, of_stream
 
@@ -140,3 +143,50 @@ def report(num_cold: int = 3, num_warm: int = 20, seed: int = 7) -> Report:
     rates = {"remote": 19e6, "region": 1.4e9, "host": 6e9}
     tiers = {region: Tiers(rates, WEIGHT_BYTES, 0.08) for region in net_ms}
     return document(settings(num_cold, num_warm), tiers, samples)
+
+
+def split() -> Split:
+    """The counterfactual's two sides: cold starts and warm requests, the far ones half a second later."""
+    rng = random.Random(5)
+
+    def side(name: str, later_ms: float) -> Side:
+        cold = [
+            replace(s, ttft_ms=(s.ttft_ms or 0.0) + later_ms)
+            for s in (sample("iad", Start.REGION, rng) for _ in range(5))
+        ]
+        return Side(name, (*cold, *(sample("iad", Start.WARM, rng) for _ in range(20))))
+
+    return Split(90.0, 125e6, 1.4e9, WEIGHT_BYTES, side("together", 0.0), side("apart", 500.0))
+
+
+def full_report(num_cold: int = 3, num_warm: int = 20) -> Report:
+    """A report with all further arms."""
+    rng, net_ms = random.Random(11), {"iad": 0.6, "fra": 82.0, "nrt": 158.0}
+
+    def asked(start: Start, num: int, net: float = 0.6) -> tuple[Sample, ...]:
+        return tuple(sample("iad", start, rng, net) for _ in range(num))
+
+    started = asked(Start.REGION, 1)[0]
+    more = Found(
+        places=tuple(
+            Place(client, region, net_ms[client], asked(Start.WARM, 5, net_ms[client] + net_ms[region]))
+            for client in net_ms
+            for region in net_ms
+        ),
+        herd=Herd("fra", tuple(replace(s, eta=started.eta) for s in asked(Start.REGION, 16, 82.0))),
+        gaps=(
+            *(Gap("iad", gap_s, asked(Start.WARM, 2)) for gap_s in (0.2, 1.0, 3.0)),
+            Gap("iad", 400.0, asked(Start.REGION, 2)),
+        ),
+        loads=(
+            Load("acme/tinychat", "iad", WEIGHT_BYTES, asked(Start.REGION, 5)),
+            Load("acme/minilm", "iad", 90_000_000, asked(Start.REGION, 5)),
+        ),
+        ceilings=(
+            Ceiling("region", "iad", WEIGHT_BYTES, 1.4e9),
+            Ceiling("region", "fra", WEIGHT_BYTES, 1.1e9),
+            Ceiling("remote", "fra", WEIGHT_BYTES, 2.8e7),
+        ),
+        split=split(),
+    )
+    return replace(report(num_cold, num_warm), more=more, prices=load_prices())

@@ -97,7 +97,11 @@ def test_every_command_explains_itself(command):
     assert len(result.output.split()) > 10
 
 
-GROUPS = {"keys": ("ls", "make", "rotate", "revoke"), "config": ("show", "check")}
+GROUPS = {
+    "report": ("run", "diff"),
+    "keys": ("ls", "make", "rotate", "revoke"),
+    "config": ("show", "check"),
+}
 HEAVY = {
     "torch",
     "transformers",

@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console
 
 from deploy.report.arms import Start
-from deploy.report.document import as_json_document
-from deploy.report.html import page
+from deploy.report.out.table import render
+from deploy.report.out.values import as_json_document
+from deploy.report.page.html import page
 from deploy.report.sample import Clock, Eta, of_answer
-from deploy.report.table import render
 from tests.deploy.report_samples import report, sample
 
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from deploy.report.arms import Start
-from deploy.report.document import as_json_document
 from deploy.report.measure import ReportTarget, run_report
+from deploy.report.out.values import as_json_document
+from deploy.report.out.write import Outputs, write
 from deploy.report.probe import StatusError
-from deploy.report.write import write
 from tests.deploy.fake_edge import MODEL, WEIGHT_BYTES, FakeEdge
 
 REGIONS = ("iad", "fra")
@@ -96,7 +96,7 @@ async def test_failures_are_counted_and_told(edge, tmp_path):
     failed = [sample for sample in report.samples if sample.failure]
     assert {sample.region for sample in failed} == {"fra"}
     assert all(sample.failure == "503 model_not_ready: It did not start." for sample in failed)
-    write(report, tmp_path / "r.html", tmp_path / "r.json")
+    write(report, Outputs(html=tmp_path / "r.html", json=tmp_path / "r.json"))
     value = json.loads((tmp_path / "r.json").read_text())
     assert value["checks"]["num_failed"] == report.num_failed
     assert sum(row["num_asked"] for row in value["rows"]) == len(report.samples)
@@ -158,7 +158,7 @@ async def test_keys_stay_out_of_every_output(edge, tmp_path):
     """Neither the document nor the page nor a repr holds a key."""
     asked = replace(target(edge, num_cold=1, num_warm=1), api_key="sk-secret-1")
     report = await run_report(asked)
-    write(report, tmp_path / "r.html", None)
+    write(report, Outputs(html=tmp_path / "r.html"))
 
     assert "sk-secret-1" not in repr(asked)
     assert "sk-secret-1" not in json.dumps(as_json_document(report)) + (tmp_path / "r.html").read_text()

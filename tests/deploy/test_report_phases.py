@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.report.arms import Start
+from deploy.report.page.waterfall import spans_of
 from deploy.report.phases import (
     KNOWN,
     UNATTRIBUTED,
@@ -21,7 +22,6 @@ from deploy.report.phases import (
     shown,
     whole,
 )
-from deploy.report.waterfall import spans_of
 from tests.deploy.report_samples import receipts
 from wire.timing import Phases, parse_server_timing
 
@@ -52,7 +52,8 @@ def test_a_worked_example():
     assert sum(made.phases_ms.values()) == 104.0
     assert list(made.phases_ms) == in_order(made.phases_ms)
     assert made.unattributed_share == pytest.approx(4 / 104)
-    assert made.holds
+    assert not made.holds  # 2 % is the most
+    assert whole([EDGE, GATEWAY, NODE], 104.0).after(150.0).holds
 
 
 def test_before_the_first_token_there_is_no_decode():
@@ -199,3 +200,13 @@ def test_spans_cover_the_request_once():
     assert spans[0].begin == 0.0
     assert all(a.end == pytest.approx(b.begin) for a, b in pairwise(spans))
     assert spans[-1].end == pytest.approx(104.0)
+
+
+def test_a_request_that_was_sent_late():
+    """Its clock began when it was due: the client's own lateness is a phase, first of all, and the sum still holds."""
+    made = whole([EDGE, GATEWAY, NODE], 104.0)
+    late = made.after(6.0)
+
+    assert next(iter(late.phases_ms.items())) == ("client.late", 6.0)
+    assert sum(late.phases_ms.values()) == late.wall_ms == 110.0
+    assert made.after(0.0) is made

@@ -1,28 +1,64 @@
 """Figures: only what the number of samples allows, from samples that were measured."""
 
 import math
+import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.report.arms import COLD, Arm, Start, arms, coldest
-from deploy.report.scale import Linear, Logarithmic
-from deploy.report.stats import Summary, ecdf, middle, quantile, summary
+from deploy.report.page.scale import Linear, Logarithmic
+from deploy.report.stats import (
+    Summary,
+    ecdf,
+    middle,
+    quantile,
+    ratio_interval,
+    resampled_medians,
+    samples_for,
+    summary,
+)
 from deploy.report.words import best, ms, num_bytes, share, spread, tick, times
 
 SAMPLES = st.lists(st.floats(0.001, 1e6), min_size=1, max_size=200)
 
 
 def test_percentiles_need_enough_samples():
-    """p50 from 3, p90 from 20, p99 from 100; below, nothing is said."""
-    assert summary([1.0, 2.0]).p50 is None
-    assert summary([1.0, 2.0, 9.0]).p50 == 2.0
-    assert summary([1.0] * 19).p90 is None
-    assert summary([1.0] * 20).p90 == 1.0
-    assert summary([1.0] * 99).p99 is None
-    assert summary([float(i) for i in range(1, 101)]).p99 == 99.0
+    """n at least 10 / (1 - share): p50 from 20, p90 from 100, p95 from 200, p99 from 1,000; below, nothing is said."""
+    assert [samples_for(share) for share in (0.5, 0.9, 0.95, 0.99)] == [20, 100, 200, 1000]
+    few, enough = summary([1.0] * 19), summary([float(i) for i in range(1, 21)])
+    assert (few.p50, few.interval, few.most) == (None, None, 1.0)
+    assert (enough.p50, enough.p90) == (10.0, None)
+    assert summary([1.0] * 99).p90 is None
+    assert summary([float(i) for i in range(1, 101)]).p90 == 90.0
+    assert (summary([1.0] * 200).p95, summary([1.0] * 999).p99) == (1.0, None)
+    assert summary([float(i) for i in range(1, 1001)]).p99 == 990.0
     assert summary([]) == Summary(0)
+
+
+def test_the_interval_is_that_of_the_plain_bootstrap():
+    """Medians drawn from their law are spread as medians of real resamples are."""
+    rng = random.Random(4)
+    for n in (20, 41, 150):
+        ordered = sorted(rng.lognormvariate(0, 1) for _ in range(n))
+        plain = sorted(quantile(sorted(rng.choices(ordered, k=n)), 0.5) for _ in range(1000))
+        drawn = sorted(resampled_medians(ordered, rng, 3000))
+        ranks = [
+            [ordered.index(quantile(some, share)) for share in (0.025, 0.5, 0.975)] for some in (plain, drawn)
+        ]
+        assert all(abs(a - b) <= 1 + n // 50 for a, b in zip(*ranks, strict=True))
+
+
+def test_the_ratio_of_two_medians():
+    """Its interval holds the true ratio, and not one where there is a change."""
+    rng = random.Random(9)
+    before = sorted(rng.lognormvariate(0, 0.2) for _ in range(80))
+    after = sorted(rng.lognormvariate(0, 0.2) * 1.5 for _ in range(80))
+    low, high = ratio_interval(before, after, seed=1)
+
+    assert 1 < low < 1.5 < high < 1.8
+    assert ratio_interval(before, after, seed=1) == (low, high)
 
 
 @given(SAMPLES)
@@ -54,8 +90,8 @@ def test_quantile_refuses_nothing():
 def test_of_two_the_middle_is_the_slower():
     """A report does not flatter itself."""
     assert [middle(n) for n in (1, 2, 3, 4, 5)] == [0, 1, 1, 1, 2]
-    ordered = [1.0, 2.0, 3.0, 4.0]
-    assert ordered[middle(4)] == summary(ordered).p50
+    ordered = [float(i) for i in range(20)]
+    assert ordered[middle(20)] == summary(ordered).p50
 
 
 @given(st.lists(st.floats(0.001, 1e6), min_size=1, max_size=1000))

@@ -76,3 +76,15 @@ def test_a_taken_port_is_named_with_its_key(tmp_path):
 
         with pytest.raises(ConfigError, match=r"regions\.iad\.gateway"):
             asyncio.run(up.Platform(plan, lambda _: None).start())
+
+
+def test_a_store_that_is_far_away(tmp_path):
+    """The report's counterfactual: region and node reach their own store over a simulated link, and map nothing."""
+    plan = fleet.FleetPlan(tmp_path, ("iad",), store_rtt_ms=90.0)
+    config = load(fleet.write(plan, pki.ensure(tmp_path / "tls", dt.datetime.now(dt.UTC))))
+    (link,) = config.wan.values()
+
+    assert (link.rtt_ms, link.bytes_per_s) == (90.0, fleet.WAN_BYTES_PER_S)
+    assert link.connect == config.stores["iad"].listen
+    assert config.regions["iad"].store == f"http://{link.listen}"
+    assert not config.nodes["iad-0"].handoff

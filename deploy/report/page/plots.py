@@ -6,8 +6,8 @@ Each takes plain values and returns markup; nothing is measured or chosen here.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from deploy.report.markup import Html, join, tag
-from deploy.report.scale import Linear, Logarithmic
+from deploy.report.page.markup import Html, join, tag
+from deploy.report.page.scale import Linear, Logarithmic
 
 UNITS = 1000  # of the stretched drawings' own width and height
 MIN_LABEL_SHARE = 0.13  # of the track: a narrower part has no room for its words
@@ -106,7 +106,7 @@ def _words(part: Part, axis: Linear) -> Html | None:
     begin, end = axis.at(part.begin), axis.at(part.end)
     if end - begin < MIN_LABEL_SHARE:
         return None
-    place = f"left: {begin * 100:.2f}%; width: {(end - begin) * 100:.2f}%"
+    place = f"left: {begin * 100:.2f}%; width: {(end - begin) * 100:.2f}%; color: var(--on-{part.colour})"
     return tag("span", f"{part.label} {part.value}", style=place, aria_hidden="true")
 
 
@@ -135,6 +135,7 @@ def distribution(lines: Sequence[Line], axis: Logarithmic, tick_words: Sequence[
     ]
     drawing = tag(
         "svg",
+        tag("title", said),
         *grid,
         *curves,
         viewBox=f"0 0 {UNITS} {UNITS}",

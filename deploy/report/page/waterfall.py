@@ -5,11 +5,13 @@ from dataclasses import dataclass
 
 from deploy.report.arms import Start
 from deploy.report.document import Report, Row
-from deploy.report.figures import family_colour
-from deploy.report.markup import Html, join, tag
+from deploy.report.page.figures import family_colour
+from deploy.report.page.markup import Html, join, tag
+from deploy.report.page.plots import Bar, Part, bars
+from deploy.report.page.scale import Linear
 from deploy.report.phases import UNATTRIBUTED, Breakdown, shown
-from deploy.report.plots import Bar, Part, bars
-from deploy.report.scale import Linear
+from deploy.report.sample import Sample
+from deploy.report.stats import MIN_SAMPLES_P50, MIN_SAMPLES_P99
 from deploy.report.words import ms, tick
 
 DRAWN = (Start.REGION, Start.WARM)
@@ -25,21 +27,34 @@ class Span:
 
 
 def waterfalls(report: Report) -> Html:
-    """The median request of the region state and of the warm state, each from where it answered soonest."""
-    rows = [row for start in DRAWN if (row := report.nearest(start)) is not None and _drawable(row)]
-    return join(*map(_one, rows)) if rows else tag("p", "No request carried receipts.")
+    """The median request and the slow one of a cold and of the warm state, each from where it answered soonest."""
+    rows = [row for start in DRAWN if (row := report.nearest(start)) is not None]
+    made = [figure for row in rows for figure in _both(row)]
+    return join(*made) if made else tag("p", "No request carried receipts.")
 
 
-def _drawable(row: Row) -> bool:
-    return bool(row.typical and row.typical.whole and len(row.typical.whole.phases_ms) > 1)
+def _both(row: Row) -> list[Html]:
+    n = row.ttft_ms.n
+    slow = "p99" if n >= MIN_SAMPLES_P99 else f"the slowest of {n}"
+    middle = "p50" if n >= MIN_SAMPLES_P50 else f"the middle one of {n}"
+    pairs = [(middle, row.typical)] + ([(slow, row.slow)] if row.slow is not row.typical else [])
+    return [
+        _one(f"{row.region}, {row.start.value}, {words}", sample)
+        for words, sample in pairs
+        if _drawable(sample)
+    ]
 
 
-def _one(row: Row) -> Html | None:
-    sample = row.typical
+def _drawable(sample: Sample | None) -> bool:
+    return bool(sample and sample.whole and len(sample.whole.phases_ms) > 1)
+
+
+def _one(title: str, sample: Sample | None) -> Html:
     if sample is None or sample.whole is None:
-        return None
-    title = f"{row.region}, {row.start.value}: {ms(sample.e2e_ms)} end to end"
-    return join(tag("h3", title), waterfall(sample.whole, sample.ttft_ms))
+        return Html()
+    return join(
+        tag("h3", f"{title}: {ms(sample.e2e_ms)} end to end"), waterfall(sample.whole, sample.ttft_ms)
+    )
 
 
 def waterfall(breakdown: Breakdown, ttft_ms: float | None) -> Html:

@@ -1,29 +1,14 @@
 """The page's one style sheet: light and dark by the reader's setting, phone to paper, no file beside it."""
 
-from deploy.report.markup import Html
+from deploy.report.page.markup import Html
+from deploy.report.page.palette import DARK, LIGHT, variables
 
-STYLE = Html("""
-:root {
-  color-scheme: light dark;
-  --page: #f6f5f1; --card: #fffefb; --ink: #1b1d22; --soft: #5d636e; --line: #dedbd2; --track: #ece9e1;
-  --good: #1f7a4d; --bad: #b3361e; --note: #8a5a00; --note-back: #fbeecb;
-  --origin: #33489c; --region: #3f7fd0; --host: #2f9c9a; --resident: #d08a17; --warm: #d8502c;
-  --f-network: #9aa4b2; --f-edge: #6c7789; --f-gateway: #7a6cc4; --f-wake: #b3a8e0; --f-process: #a9744a;
-  --f-bytes: #3f7fd0; --f-from-home: #33489c; --f-attach: #2f9c9a; --f-first-run: #5c9e5a;
-  --f-prompt: #c9b03a; --f-prefill: #e28a2b;
-  --f-decode: #d8502c; --f-unattributed: #d3cfc5;
-}
-@media (prefers-color-scheme: dark) {
-  :root {
-    --page: #14161a; --card: #1b1e24; --ink: #eceae4; --soft: #9ba1ad; --line: #31353d; --track: #262a31;
-    --good: #63c694; --bad: #f0856c; --note: #f0c566; --note-back: #3a3018;
-    --origin: #7c90e6; --region: #5c9df0; --host: #4cbcb8; --resident: #e8ac45; --warm: #f07850;
-    --f-network: #7d8796; --f-edge: #a3adbd; --f-gateway: #9d90e4; --f-wake: #6b6299; --f-process: #c48f64;
-    --f-bytes: #5c9df0; --f-from-home: #7c90e6; --f-attach: #4cbcb8; --f-first-run: #7fbf7c;
-    --f-prompt: #dcc65a; --f-prefill: #f0a24d;
-    --f-decode: #f07850; --f-unattributed: #4a4e57;
-  }
-}
+COLOURS = f""":root {{ color-scheme: light dark; {variables(LIGHT)} }}
+@media (prefers-color-scheme: dark) {{ :root {{ {variables(DARK)} }} }}
+"""
+STYLE = Html(
+    COLOURS
+    + """
 * { box-sizing: border-box; }
 html { -webkit-text-size-adjust: 100%; }
 body {
@@ -73,9 +58,9 @@ figure { margin: 0; }
 .bar .value { white-space: nowrap; font-weight: 600; }
 .track { position: relative; height: 26px; background: var(--track); border-radius: 4px; overflow: hidden; }
 .track svg, .field svg { position: absolute; inset: 0; width: 100%; height: 100%; display: block; }
-.track span { position: absolute; top: 0; line-height: 26px; padding: 0 7px; font-size: .76rem; color: #fff;
+.track span { position: absolute; top: 0; line-height: 26px; padding: 0 7px; font-size: .76rem;
   white-space: nowrap;
-  overflow: hidden; text-overflow: ellipsis; pointer-events: none; text-shadow: 0 0 3px rgb(0 0 0 / .45); }
+  overflow: hidden; text-overflow: ellipsis; pointer-events: none;}
 .axis { display: grid; grid-template-columns: 5.6rem 1fr 5.4rem; gap: 10px; font-size: .78rem; color: var(--soft); }
 .axis div { position: relative; height: 20px; border-top: 1px solid var(--line); }
 .axis div span, .field .tick { position: absolute; transform: translateX(-50%); white-space: nowrap; }
@@ -93,6 +78,20 @@ figure { margin: 0; }
 .field .share { white-space: nowrap; position: absolute; right: calc(100% + 5px); transform: translateY(-50%); }
 .field path { fill: none; stroke-width: 2.4; vector-effect: non-scaling-stroke; stroke: var(--colour); }
 .field line { stroke: var(--line); vector-effect: non-scaling-stroke; }
+.spacious { height: 240px; margin: 14px 22px 30px 66px; }
+.dot { position: absolute; width: 11px; height: 11px; border-radius: 50%; background: var(--colour); opacity: .85;
+  transform: translate(-50%, 50%); border: 1.5px solid var(--card); }
+.dense .track { height: 9px; border-radius: 2px; } .dense .bar { margin: 1px 0; font-size: .76rem; line-height: 1.2; }
+.heat { width: auto; border-collapse: separate; border-spacing: 4px; }
+.heat td {
+  background: color-mix(in srgb, var(--warm) var(--heat), var(--card)); border: 2px solid transparent;
+  border-radius: 7px; text-align: center; padding: 12px 20px; min-width: 7rem; }
+.heat thead td { background: none; }
+.heat th { border: 0; text-align: center; vertical-align: middle; }
+.heat th.left { text-align: left; }
+.heat td small { display: block; color: inherit; opacity: .8; } .heat td.soonest { border-color: var(--ink); }
+details { margin: 12px 0 0; font-size: .9rem; } summary { cursor: pointer; color: var(--soft); width: max-content; }
+summary:focus-visible { outline: 2px solid var(--region); outline-offset: 3px; border-radius: 3px; }
 .wide { overflow-x: auto; margin: 8px -4px 0; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; }
 th, td { padding: 6px 8px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
@@ -117,19 +116,25 @@ code { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono",
   .thin .bar, .thin .axis { grid-template-columns: 7.2rem 1fr 3.9rem; font-size: .76rem; }
   .trio { grid-template-columns: 1fr; }
   .track span { display: none; }
-  .axis div span:nth-child(even):not(.end) { display: none; }
+  .axis div span:nth-child(even) { display: none; }
   dl { grid-template-columns: 1fr; } dd { margin-bottom: 6px; }
 }
 @media print {
   :root { --page: #fff; --card: #fff; }
+  details:not([open]) { display: none; } .plot { break-inside: avoid; }
+  section > p, .legend { break-after: avoid; }
   body { font-size: 11px; }
   main { max-width: none; padding: 0; }
   section, .rung { border-color: #ccc; break-inside: avoid; }
   .bar, .track, .swatch, .rung, .badges li { -webkit-print-color-adjust: exact; print-color-adjust: exact; }
   .wide { overflow: visible; }
+  .dot, .heat td { -webkit-print-color-adjust: exact; print-color-adjust: exact; }
+  section { break-inside: auto; } .bar, .field, tr, .trio > div, h2, h3 { break-inside: avoid; }
+  h2, h3 { break-after: avoid; }
   .ladder { grid-template-columns: repeat(5, 1fr); }
   .trio { grid-template-columns: repeat(3, 1fr); }
   .thin .bar, .thin .axis { grid-template-columns: 9rem 1fr 4rem; }
   th, td { padding: 3px 5px; }
 }
-""")
+"""
+)

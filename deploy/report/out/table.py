@@ -9,7 +9,8 @@ from rich.text import Text
 
 from deploy.report.arms import Start
 from deploy.report.document import Report, Row
-from deploy.report.figures import by_family
+from deploy.report.more.found import middle_ttft
+from deploy.report.page.figures import by_family
 from deploy.report.phases import Family
 from deploy.report.words import NONE, best, estimates, ms, num_bytes, share, spread, times
 
@@ -21,7 +22,7 @@ COLOURS = {
     Start.WARM: "bright_red",
 }
 COLUMNS: tuple[tuple[str, frozenset[Family]], ...] = (  # short heads: the table fits 80 columns
-    ("net", frozenset({Family.NETWORK})),
+    ("net", frozenset({Family.NETWORK, Family.CLIENT})),
     ("hops", frozenset({Family.EDGE, Family.GATEWAY})),
     ("from home", frozenset({Family.PULL})),
     ("fork", frozenset({Family.WAKE, Family.FORK})),
@@ -145,8 +146,28 @@ def _verdict(report: Report) -> list[Text]:
     for row in report.rows:
         for why, count in row.failures.items():
             lines.append(Text(f"  {row.region} {row.start.value}: {count} x {why}", style="red"))
+    lines += _further(report)
     if any(row.ttft_ms.p50 is None for row in report.rows):
-        lines.append(Text("Too few requests for a p50 or p99 show their range instead.", style="dim"))
+        few = "A p50 needs 20 requests, a p99 1,000; with fewer the range is shown, and the slowest counts."
+        lines.append(Text(few, style="dim"))
+    lines.append(Text(f"The order of the arms is that of seed {report.settings.seed}.", style="dim"))
+    return lines
+
+
+def _further(report: Report) -> list[Text]:
+    """What further arms came to, and those that could not be run."""
+    more, lines = report.more, []
+    if more.split is not None:
+        near, far = (middle_ttft(side.of(Start.REGION)) for side in (more.split.together, more.split.apart))
+        where = f"store {more.split.rtt_ms:g} ms away (simulated)"
+        lines.append(Text(f"    {where}: a cold start takes {ms(far)} instead of {ms(near)}"))
+    if more.herd is not None:
+        herd = more.herd
+        moved = num_bytes(sum(herd.num_bytes.values()))
+        lines.append(
+            Text(f"    herd of {len(herd.samples)} in {herd.region}: {len(herd.starts)} start, {moved} read")
+        )
+    lines += [Text(f"no  {name} was not measured: {why}", style="red") for name, why in more.failures.items()]
     return lines
 
 

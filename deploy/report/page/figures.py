@@ -4,11 +4,12 @@ from collections.abc import Sequence
 
 from deploy.report.arms import STARTS, Start
 from deploy.report.document import Report, Row
-from deploy.report.markup import Html, join, tag
+from deploy.report.page.markup import Html, join, tag
+from deploy.report.page.plots import Bar, Line, Part, bars, colour, distribution, legend, stacked
+from deploy.report.page.scale import Linear, Logarithmic
+from deploy.report.page.tables import folded
 from deploy.report.phases import Breakdown, Family, shown
-from deploy.report.plots import Bar, Line, Part, bars, colour, distribution, legend, stacked
 from deploy.report.sample import SOURCES, Sample
-from deploy.report.scale import Linear, Logarithmic
 from deploy.report.stats import ecdf
 from deploy.report.words import ms, num_bytes, share, tick, times
 
@@ -43,7 +44,8 @@ def by_family(breakdown: Breakdown) -> dict[Family, float]:
     return found
 
 
-def _stack(sample: Sample) -> list[Part]:
+def stack(sample: Sample) -> list[Part]:
+    """One request's time to first token, by what it was spent on."""
     if sample.before_first is None:
         return []
     families = by_family(sample.before_first)
@@ -62,7 +64,66 @@ def stacked_phases(report: Report) -> Html:
         ]
         if rows:
             groups.append(join(tag("h3", region), bars(rows, axis, [tick(t) for t in axis.ticks()])))
-    return join(_families_legend(drawn), *groups)
+    shown_samples = [row.typical for row in drawn if row.typical]
+    return join(families_legend(shown_samples), *groups, _phase_table(drawn))
+
+
+def _phase_table(rows: Sequence[Row]) -> Html:
+    """The same in figures."""
+    spent = [
+        by_family(row.typical.before_first) if row.typical and row.typical.before_first else {}
+        for row in rows
+    ]
+    seen = [family for family in Family if any(family in each for each in spent)]
+    heads = ("region", "start state", *(family.value for family in seen), "first token")
+    made = [
+        (
+            row.region,
+            row.start.value,
+            *(ms(each[family]) if family in each else "" for family in seen),
+            ms(row.typical.ttft_ms if row.typical else None),
+        )
+        for row, each in zip(rows, spent, strict=True)
+    ]
+    return folded(heads, made, 2)
+
+
+def predicted(report: Report) -> Html:
+    """What the gateways expected of the starts that requests waited for, and what they took."""
+    rows = [row for row in report.rows if row.predicted_ms is not None and row.took_ms is not None]
+    if not rows:
+        return tag("p", "No request waited for a start.")
+    axis = Linear(max(max(row.predicted_ms or 0.0, row.took_ms or 0.0) for row in rows))
+    groups = []
+    for region in report.settings.regions:
+        made = [bar for row in rows if row.region == region for bar in _expected_and_took(row)]
+        if made:
+            groups.append(tag("div", tag("h3", region), bars(made, axis, labels=False)))
+    figures = [
+        (
+            row.region,
+            row.start.value,
+            str(row.took_n),
+            ms(row.predicted_ms),
+            ms(row.took_ms),
+            share(row.eta_error),
+        )
+        for row in rows
+    ]
+    heads = ("region", "start state", "n", "expected (middle)", "took (middle)", "median error")
+    return join(
+        legend([("f-wake", "expected when the start began"), ("f-attach", "took")]),
+        tag("div", *groups, class_="trio"),
+        folded(heads, figures, 2),
+    )
+
+
+def _expected_and_took(row: Row) -> list[Bar]:
+    expected, took = row.predicted_ms or 0.0, row.took_ms or 0.0
+    return [
+        Bar(row.start.value, [Part(0.0, expected, "f-wake", "expected", ms(expected))], ms(expected)),
+        Bar("", [Part(0.0, took, "f-attach", "took", ms(took))], ms(took)),
+    ]
 
 
 def warm_phases(report: Report) -> Html | None:
@@ -80,16 +141,12 @@ def warm_phases(report: Report) -> Html | None:
 
 
 def _phase_bar(name: str, sample: Sample) -> Bar:
-    return Bar(name, _stack(sample), ms(sample.ttft_ms))
+    return Bar(name, stack(sample), ms(sample.ttft_ms))
 
 
-def _families_legend(rows: list[Row]) -> Html:
-    seen = {
-        f
-        for row in rows
-        if row.typical and row.typical.before_first
-        for f in by_family(row.typical.before_first)
-    }
+def families_legend(samples: Sequence[Sample]) -> Html:
+    """What the colours of their phases mean."""
+    seen = {f for sample in samples if sample.before_first for f in by_family(sample.before_first)}
     return legend([(family_colour(family), family.value) for family in Family if family in seen])
 
 

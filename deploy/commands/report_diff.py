@@ -1,0 +1,52 @@
+"""`nearfield report diff`: two measured documents side by side, and the gate on them."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from deploy import show
+from deploy.commands.report import earlier, read_conditions
+from deploy.exits import Exit
+from deploy.report.gate.diff import FIGURES, Change, changes
+from deploy.report.gate.verdict import judge
+from deploy.report.out.markdown import comparison, said, verdict
+
+
+def run(before: Path, after: Path, fail_if: Sequence[str], markdown: Path | None, *, as_json: bool) -> int:
+    """Compare and judge; returns the exit status: 6 if a condition is so. Raises: BadParameter."""
+    conditions = read_conditions(fail_if)
+    base, document = earlier(before), earlier(after)
+    found = changes(base, document)
+    verdicts = [each for condition in conditions for each in judge(condition, document, base)]
+    if as_json:
+        show.emit_json(
+            {"changes": [_value(each) for each in found], "gate": [asdict(each) for each in verdicts]}
+        )
+    else:
+        show.console().print(
+            show.table(("region", "start", "figure", "before", "after", "change"), _rows(found))
+        )
+    for each in verdicts:
+        show.problems().print(f"{'failed' if each.failed else 'passed'}: {each.words}", markup=False)
+    if markdown is not None:
+        markdown.write_text(comparison(found, verdicts), encoding="utf-8")
+    return Exit.GATE_FAILED if any(each.failed for each in verdicts) else Exit.OK
+
+
+def _value(change: Change) -> dict[str, object]:
+    return {**asdict(change), "is_clear": change.is_clear, "is_worse": change.is_worse}
+
+
+def _rows(found: Sequence[Change]) -> list[tuple[str, ...]]:
+    names = dict(FIGURES)
+    return [
+        (
+            each.region,
+            each.start,
+            names[each.figure],
+            said(each, each.before),
+            said(each, each.after),
+            verdict(each),
+        )
+        for each in found
+    ]

@@ -1,0 +1,27 @@
+"""Tables beside the figures: every plotted value can be read without seeing the plot."""
+
+from collections.abc import Sequence
+
+from deploy.report.page.markup import Child, Html, tag
+
+
+def plain_table(heads: Sequence[str], rows: Sequence[Sequence[Child]], num_left: int = 1) -> Html:
+    """A table whose first columns are names."""
+    head = tag(
+        "tr", *(tag("th", words, scope="col", class_=_side(i, num_left)) for i, words in enumerate(heads))
+    )
+    body = [
+        tag("tr", *(tag("td", cell, class_=_side(i, num_left)) for i, cell in enumerate(row))) for row in rows
+    ]
+    return tag("div", tag("table", tag("thead", head), tag("tbody", *body)), class_="wide")
+
+
+def _side(column: int, num_left: int) -> str | None:
+    return "left" if column < num_left else None
+
+
+def folded(
+    heads: Sequence[str], rows: Sequence[Sequence[Child]], num_left: int = 1, said: str = "As a table"
+) -> Html:
+    """The same under a line that opens it."""
+    return tag("details", tag("summary", said), plain_table(heads, rows, num_left))
