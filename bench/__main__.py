@@ -14,6 +14,7 @@ Say = Callable[[str], None]
 BENCHES: Mapping[str, str] = MappingProxyType(
     {
         "choice": "what one choice of a region costs the edge, by regions and models",
+        "cli": "the command line: how long a shell waits for help, a Tab and a list, beside aws and a bare interpreter",
         "cold": "cold start, region state, against a fresh process with boto3 and from_pretrained",
         "edge": "the edge as a proxy: processor time, latency, streams and memory beside nginx and LiteLLM's proxy",
         "engine": "the engine by itself: batches, kept prefixes, a long prompt among streams, continuous batching",

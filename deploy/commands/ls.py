@@ -1,10 +1,12 @@
 """`nearfield ls`: the models, from what the edge knows by the regions' signed rows."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from deploy import show, standing
+from deploy import columns, show, standing
 from deploy.client import Client
+from deploy.columns import Cell
 from deploy.credentials import Credentials
 
 
@@ -17,11 +19,12 @@ def models(credentials: Credentials, *, as_json: bool) -> None:
             {name: {r: s["body"]["models"].get(name) for r, s in _heard(status)} for name in names}
         )
         return
-    console = show.console()
     if not names:
-        console.print("No model yet. Push one: nearfield push ./my-model acme/my-model")
+        sys.stdout.write("No model yet. Push one: nearfield push ./my-model acme/my-model\n")
         return
-    console.print(show.table(("model", "kind", "size", *status["regions"]), [_row(status, n) for n in names]))
+    head, rows = ("model", "kind", "size", *status["regions"]), [_row(status, name) for name in names]
+    sys.stdout.write(columns.table(head, rows, colours=columns.has_colours()))
+    sys.stdout.flush()
     for name in names:
         _explain(status, name)
 
@@ -30,37 +33,38 @@ def _heard(status: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]
     return ((region, seen) for region, seen in status["regions"].items() if seen.get("body"))
 
 
-def _row(status: Mapping[str, Any], name: str) -> tuple[str, ...]:
+def _row(status: Mapping[str, Any], name: str) -> tuple[Cell, ...]:
     rows = [seen["body"]["models"].get(name) for _, seen in _heard(status)]
     known: Mapping[str, Any] = next((row for row in rows if row and row.get("bytes")), {})
     where = standing.standings(status, name)
     cells = [_cell(where[region]) for region in status["regions"]]
-    return (name, str(known.get("kind") or "-"), show.size(known.get("bytes") or 0), *cells)
+    facts = (name, str(known.get("kind") or "-"), show.size(known.get("bytes") or 0))
+    return (*map(Cell, facts), *cells)
 
 
-def _cell(where: standing.Standing) -> str:
+def _cell(where: standing.Standing) -> Cell:
     if where.state == "absent":
-        return "-"
+        return Cell("-")
     if where.live:
-        return f"[green]live[/] ({where.tier})"
-    return f"[red]{where.state}[/]" if where.error else where.state
+        return Cell(f"live ({where.tier})", "green")
+    return Cell(where.state, "red" if where.error else "")
 
 
 def _explain(status: Mapping[str, Any], name: str) -> None:
-    console, said = show.console(), set()
+    said: set[str] = set()
     for region, seen in _heard(status):
         row = seen["body"]["models"].get(name) or {}
         error = row.get("error")
         if error and error["message"] not in said:
             said.add(error["message"])
-            console.print(f"  {name} in {region}: [red]{error['code']}[/]: {error['message']}")
-            console.print(f"    next: {error['next']}; or take it away: nearfield rm {name}")
+            show.console().print(f"  {name} in {region}: [red]{error['code']}[/]: {error['message']}")
+            show.console().print(f"    next: {error['next']}; or take it away: nearfield rm {name}")
         if row.get("waits_for"):
-            console.print(
+            show.console().print(
                 f"  {name} in {region}: the newest revision waits for the canary {row['waits_for']}"
             )
         for entry in row.get("left_out") or ():
             line = f"  {name}: left out {entry['path']} ({entry['reason']})"
             if line not in said:
                 said.add(line)
-                console.print(line, style="yellow")
+                show.console().print(line, style="yellow")

@@ -1,4 +1,4 @@
-"""An edge's operators' listener that knows only its status: for tests of what commands make of it."""
+"""An edge's operators' listener that knows only its status: what `ls` asks, in `bench cli` and in tests of commands."""
 
 import datetime as dt
 import http.server
@@ -35,7 +35,8 @@ BODY = {
     "eta_error": 0.1,
 }
 REGION = {"body": BODY, "breaker": "closed", "heard_s": 0.2, "rtt_ms": 0.4}
-STATUS = {"edge": "local", "regions": {"iad": REGION, "fra": REGION}, "rows": {}, "simulated_wan": None}
+REGIONS = {"iad": REGION, "fra": REGION}
+STATUS = {"edge": "local", "regions": REGIONS, "rows": {}, "simulated_wan": None}
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -47,7 +48,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(raw)
 
     def log_message(self, *_: object) -> None:
-        """Nothing: tests read what commands say."""
+        """Nothing: what commands say is read."""
 
 
 class StatusEdge:
@@ -68,11 +69,11 @@ class StatusEdge:
             admin_key="nf-y",
             s3_url="https://localhost:9",
             s3_access_key="NFX",
-            s3_secret_key="secret",
+            s3_secret_key="secret",  # noqa: S106 - of no store
             ca=str(authority.ca),
             s3_ca=str(authority.ca),
             state=str(state),
-            regions=dict.fromkeys(STATUS["regions"], f"{url}/v1"),
+            regions=dict.fromkeys(REGIONS, f"{url}/v1"),
         ).save(state)
 
     def __enter__(self) -> Self:

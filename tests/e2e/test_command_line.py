@@ -1,0 +1,91 @@
+"""The command line against a platform that runs: what it prints is what is published, and a plan moves nothing."""
+
+import asyncio
+import json
+
+import pytest
+
+from deploy.config.read import load
+from deploy.fleet import SYSTEM_GRANTS
+from deploy.plan.scores import load as past_predictions
+from deploy.roles import endpoint
+from deploy.schemas.outputs import OUTPUTS
+from regions.objects.ledger import Ledger
+from storage.client.sdk import S3
+from tests.deploy.conforms import breaches
+from tests.e2e.platform import CHAT, TINYCHAT, RunningPlatform
+
+MODEL = "acme/planned"
+
+
+def _json(platform: RunningPlatform, *words: str, check: bool = True):
+    return json.loads(platform.nearfield(*words, "--json", check=check).stdout)
+
+
+@pytest.mark.parametrize(
+    ("words", "schema"),
+    [
+        ("ls", "ls"),
+        ("status", "status"),
+        (f"chat {CHAT} hello --max-tokens 4", "chat"),
+        ("doctor", "doctor"),
+        ("usage", "usage"),
+        ("keys ls", "keys-ls"),
+        ("config show", "config-show"),
+        ("config check", "config-check"),
+        (f"push {TINYCHAT} {CHAT} --dry-run", "push"),
+        ("chat acme/nobody hello", "error"),
+    ],
+)
+def test_what_is_printed_is_as_published(platform: RunningPlatform, words, schema):
+    assert breaches(_json(platform, *words.split(), check=False), OUTPUTS[schema]) == []
+
+
+def test_a_plan_moves_nothing_and_a_push_is_scored_against_it(platform: RunningPlatform):
+    """Bytes that a region has are seen by their digests, before and after; what was foretold is kept with what came."""
+    dry = _json(platform, "push", str(TINYCHAT), MODEL, "--dry-run", "--regions", "iad")["plan"]
+    listed = platform.s3().list_objects_v2(Bucket="models", Prefix=f"{MODEL}/")
+    assert listed["KeyCount"] == 0
+    (iad,) = dry["regions"]
+    assert iad["held_bytes"] == dry["bytes"], "the same bytes are there as another model's"
+    assert dry["upload_bytes"] == dry["bytes"], "and the bucket has none under this name"
+
+    pushed = _json(platform, "push", str(TINYCHAT), MODEL, "--regions", "iad")
+    again = _json(platform, "push", str(TINYCHAT), MODEL, "--dry-run", "--regions", "iad")["plan"]
+    facts = asyncio.run(_facts(platform, pushed["revision"]))
+    platform.nearfield("rm", MODEL, "--yes")
+    scored = [each for each in past_predictions(platform.state) if each.model == MODEL]
+
+    assert breaches(pushed, OUTPUTS["push"]) == []
+    assert again["upload_bytes"] == 0
+    assert again["regions"][0]["past"]["num"] >= 1
+    assert [each.region for each in scored] == ["iad"]
+    assert scored[0].took_s > 0
+    assert dry["kv_bytes_per_token"] == facts.kv_bytes_per_token
+    assert dry["weight_bytes"] == pytest.approx(facts.weight_bytes, rel=0.01)
+
+
+async def _facts(platform: RunningPlatform, revision: str):
+    config = load(platform.state / "nearfield.toml")
+    async with S3(endpoint(config, config.home, SYSTEM_GRANTS)) as store:
+        return (await Ledger(store).revision(revision)).facts
+
+
+def test_a_request_is_found_in_the_logs_by_its_id(platform: RunningPlatform):
+    """By model and region too; lines of roles and of requests in one stream."""
+    told = _json(platform, "chat", CHAT, "hello", "--max-tokens", "4")
+    request_id, region = told["headers"]["x-request-id"], told["headers"]["x-nearfield-region"]
+    words = ("logs", "-n", "0", "--json", "--request", request_id)
+    lines = [json.loads(line) for line in platform.nearfield(*words).stdout.splitlines()]
+    elsewhere = platform.nearfield(*words, "--region", "nowhere").stdout
+
+    assert [(line["model"], line["region"]) for line in lines if line["level"] == "request"] == [
+        (CHAT, region)
+    ]
+    assert all(breaches(line, OUTPUTS["logs"]) == [] for line in lines)
+    assert elsewhere == ""
+    roles = {
+        json.loads(line)["role"]
+        for line in platform.nearfield("logs", "-n", "0", "--json").stdout.splitlines()
+    }
+    assert {"region", "node"} <= roles
