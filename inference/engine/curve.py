@@ -7,14 +7,16 @@ from itertools import pairwise
 
 LEAST_SHARE = 0.5
 """Of the smallest measured size's time: a still smaller one is not taken to cost less than this."""
-LEAST_SLOPE = 0.5
-"""Of the largest measured size's seconds for each of it: beyond it one more is not taken to cost less than this."""
 MOST_CHANGE = 2.0
 """One measure counts for at most this many times what was expected: what took longer was cut short by others."""
 
 
 class Curve:
-    """What sizes cost. One size alone says that all costs grow with it: a smaller one will soon tell more."""
+    """What sizes cost.
+
+    One size alone says that all costs grow with it, a smaller one will soon tell more. Beyond the largest nothing is
+    cheaper than it was until there: two noisy measures must not say that five hundred cost what fifty do.
+    """
 
     __slots__ = ("_points", "_shared")
 
@@ -39,7 +41,7 @@ class Curve:
                 break
             seconds += slope * (right - first)
         else:
-            slope = max(slope, LEAST_SLOPE * seconds / left)
+            slope = max(slope, seconds / left)
         return max(points[0][1] * LEAST_SHARE, seconds + slope * (size - left))
 
     def most_within(self, seconds: float, least: int, most: int) -> int:

@@ -20,6 +20,9 @@ MIN_PREFILL_TOKENS = 16
 """A prompt always moves on, however slow a token is."""
 FIRST_PREFILL_TOKENS = 64
 """Before anything was measured of chunks beside streams."""
+GROWTH = 2
+"""A chunk beside streams is at most so many times the one before: a step that was quick by chance (the one before it
+slow) would say that tokens cost nothing."""
 STALL_FACTOR = 1.75
 """A step with a chunk in it is to take this many times a plain one: single ones take half as much again when what a
 token costs was misjudged or the processor is taken away, and three times the usual gap is to be a rare one."""
@@ -34,12 +37,14 @@ SHARED_CHANGE = 0.7
 class Pace:
     """Measured seconds of steps by rows and of chunks by tokens, and the chunk that follows from them."""
 
-    __slots__ = ("_beside", "_is_measured_beside", "_rows", "decode_s", "prefill_s_per_token")
+    __slots__ = ("_beside", "_is_measured_beside", "_latest", "_rows", "decode_s", "prefill_s_per_token")
 
     def __init__(self) -> None:
         self.decode_s: float | None = None
         self.prefill_s_per_token: float | None = None
         self._is_measured_beside = False
+        self._latest = 0
+        """Tokens of the last chunk beside streams."""
         self._rows = Curve()
         """Plain steps by their rows."""
         self._beside = Curve(SHARED_CHANGE)
@@ -78,7 +83,8 @@ class Pace:
         usual_s = (STALL_FACTOR - 1.0) * self.decode_s
         spare_s = max(usual_s * max(1.0, num_new / num_decoding), patience_s - self.decode_s)
         if self._beside.is_known:
-            return self._beside.most_within(spare_s, MIN_PREFILL_TOKENS, MAX_PREFILL_TOKENS)
+            most = min(MAX_PREFILL_TOKENS, max(FIRST_PREFILL_TOKENS, GROWTH * self._latest))
+            return self._beside.most_within(spare_s, MIN_PREFILL_TOKENS, most)
         most = FIRST_PREFILL_TOKENS if spare_s <= usual_s else MAX_PREFILL_TOKENS
         fitting = most if spare_s >= self.prefill_s_per_token * most else spare_s / self.prefill_s_per_token
         return max(MIN_PREFILL_TOKENS, int(fitting))
@@ -101,6 +107,7 @@ class Pace:
     def _learn(self, num_tokens: int, own_s: float, *, is_beside: bool) -> None:
         """A chunk of so many tokens took `own_s` beyond a plain step."""
         if is_beside:
+            self._latest = num_tokens
             is_dearer = self._beside.is_known and own_s > self._beside.at(num_tokens)
             self._beside.learn(num_tokens, own_s, WEIGHT_OF_DEARER if is_dearer else WEIGHT_OF_NEWEST)
         elif self._is_measured_beside:

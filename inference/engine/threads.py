@@ -32,10 +32,9 @@ CACHED_BYTES = 64 * 1024 * 1024
 PARALLEL_PRODUCTS = 2.5e9
 """Multiplications (weights x tokens) from which a pass over cached weights is shorter on all threads."""
 FEW_TOKENS = 32
-"""Passes up to this choose by what was measured: their products' bits are the same on any number of threads."""
-FEW_MIXED_TOKENS = 64
-"""Passes up to this that have a chunk of a prompt in them go by what plain ones of their streams have shown, and try
-nothing: all streams wait longest for these. (One thread too many beside a busy process takes them twice as long.)"""
+"""Passes up to this choose by what was measured: their products' bits are the same on any number of threads. One
+with a chunk of a prompt in it never does: all streams wait longest for that, so it must not be the one that tries what
+is slower, and what chunks cost is learned best where all have the same threads (`inference.engine.pace`)."""
 REMEMBERED = 3
 """Passes whose median stands for the rest: one that waited for bytes or was cut short says nothing."""
 FIRST_PATIENCE, MOST_PATIENCE = 32, 1024
@@ -58,11 +57,6 @@ class Choice:
         self._best = most
         self._patience = FIRST_PATIENCE
         self._since = 0
-
-    @property
-    def best(self) -> int:
-        """The faster one as far as is known."""
-        return self._best
 
     def threads(self) -> int:
         """How many the next pass is to have."""
@@ -120,20 +114,12 @@ class _Fitted:
         kept = inputs.get("logits_to_keep")
         num_rows = kept.numel() if isinstance(kept, torch.Tensor) else num_tokens
         self._choice = None
-        is_mixed = 0 < num_rows < num_tokens
-        if not self._measures or num_tokens > (FEW_MIXED_TOKENS if is_mixed else FEW_TOKENS):
-            num_threads = self._rule(num_tokens)
-        elif is_mixed:
-            num_threads = self._of(num_rows).best
-        else:
-            self._choice = self._of(num_tokens)
-            num_threads = self._choice.threads()
+        if self._measures and num_tokens <= FEW_TOKENS and num_rows == num_tokens:
+            self._choice = self._choices.setdefault(num_tokens.bit_length(), Choice(self._most))
+        num_threads = self._choice.threads() if self._choice else self._rule(num_tokens)
         if num_threads != torch.get_num_threads():
             torch.set_num_threads(num_threads)
         self._began_s = time.perf_counter()
-
-    def _of(self, num_rows: int) -> Choice:
-        return self._choices.setdefault(num_rows.bit_length(), Choice(self._most))
 
     def end(self, *_: Any) -> None:
         if self._choice is not None:

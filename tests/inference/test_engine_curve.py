@@ -21,7 +21,7 @@ def test_one_size_alone_is_taken_to_be_all_that_costs():
 def test_two_sizes_tell_what_each_costs_however_small():
     curve = taught((16, 0.014), (64, 0.026))
     assert curve.at(40) == pytest.approx(0.020)
-    assert curve.at(128) == pytest.approx(0.042)  # the last slope goes on
+    assert curve.at(128) == pytest.approx(0.052), "beyond them each more costs what one did until there"
     assert curve.most_within(0.020, 16, 512) == 40, "as if all of it were its tokens' it would be 22"
 
 
