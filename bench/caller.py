@@ -9,7 +9,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from wire.http1 import Body, End, ResponseError, ResponseHead, ResponseReader, request_head_bytes
@@ -32,6 +32,8 @@ class Answer:
     text: str
     headers: Mapping[str, str]
     receipts: tuple[dict[str, Any], ...]
+    connect_s: float = 0.0
+    """Of both times, what the connection took, if it was made for this answer."""
 
 
 class Caller:
@@ -53,12 +55,13 @@ class Caller:
         self._reader.start("POST")
         started = time.perf_counter()
         connection = self._socket = self._socket or self._connect()
+        connect_s = time.perf_counter() - started
         connection.sendall(request)
         head, pieces = self._read(connection)
         if head.status != 200:
             said = b"".join(data for _, data in pieces)
             raise CallFailed(f"{path} answered {head.status}: {said[:2000]!r}")
-        return _answer(path, started, head, pieces)
+        return replace(_answer(path, started, head, pieces), connect_s=connect_s)
 
     def connect(self) -> None:
         """Connect now, not at the first request. Raises OSError."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from bench import blob, gated, llama, pss, stage
+from bench import blob, gated, llama, pss, receipts, stage
 from bench.caller import Answer, Caller
 from bench.limit import USUAL, bare_s
 from bench.link import Link
@@ -69,16 +69,19 @@ async def _host(folders: dict[str, Path], scratch: Path, num_runs: int, say: Say
 
 
 def _from_host(running: Running, folders: dict[str, Path], num_runs: int, say: Say) -> Found:
-    starts, warm = dict[str, float](), dict[str, float]()
+    starts, warm, rows = dict[str, float](), dict[str, float](), list[Row]()
     notes = ["host state: the weights are in the host's memory, and no process of the model is up"]
     for size, folder in folders.items():
         model = _pushed(running, folder, say)
         answers = [_from(running, model, "host") for _ in range(num_runs + 1)][1:]
+        rows += receipts.rows(answers, f"{size} from the host")
         again = [_from(running, model, "warm") for _ in range(num_runs)]
+        firsts = [_from(running, model, "resident") for _ in range(num_runs)]
+        rows += receipts.rows(firsts, f"{size} resident, the first request of a process that was pre-warmed")
         starts[size], warm[size] = _median_s(answers), _median_s(again)
         say(f"{size}: host {starts[size]:.3f} s, warm {warm[size]:.3f} s")
         notes.append(f"{size}, from the host, last run (ms): {_phases(answers[-1])}")
-    return _host_rows(starts, warm, num_runs), notes
+    return [*_host_rows(starts, warm, num_runs), *rows], notes
 
 
 def _host_rows(starts: dict[str, float], warm: dict[str, float], num_runs: int) -> list[Row]:

@@ -89,8 +89,9 @@ def fit_each_pass(model: nn.Module, most: int, *, measured: bool = True) -> None
     Without `measured` it depends on nothing but the pass' size.
     """
     packed_bytes = sum(each.num_bytes for each in model.modules() if isinstance(each, Int8Linear))
-    num_weights = sum(weight.numel() for weight in model.parameters()) + packed_bytes
-    num_bytes = sum(weight.numel() * weight.element_size() for weight in model.parameters()) + packed_bytes
+    weights = list(model.parameters())
+    num_weights = sum(weight.numel() for weight in weights) + packed_bytes
+    num_bytes = sum(weight.nbytes for weight in weights) + packed_bytes
     is_large = measured and most > 1 and num_bytes > CACHED_BYTES
     fitted = _Fitted(most, lambda num_tokens: wanted(num_weights, num_bytes, num_tokens, most), is_large)
     model.register_forward_pre_hook(fitted.begin, with_kwargs=True)

@@ -159,18 +159,28 @@ def ties_stored_twice(
 def _views(revision: Revision, landed: Landed) -> dict[str, torch.Tensor]:
     """Every tensor where it landed; copied only if it is not aligned to its own element."""
     places, buffer = landed.layout, landed.buffer
-    return {tensor.name: _view(buffer, places.place(tensor), tensor) for tensor in revision.tensors}
+    whole = {DTYPES[name]: _whole(buffer, DTYPES[name]) for name in {each.dtype for each in revision.tensors}}
+    return {
+        tensor.name: _view(buffer, whole[DTYPES[tensor.dtype]], places.place(tensor), tensor)
+        for tensor in revision.tensors
+    }
 
 
-def _view(buffer: memoryview, start: int, tensor: TensorEntry) -> torch.Tensor:
-    dtype = DTYPES[tensor.dtype]
+def _whole(buffer: memoryview, dtype: torch.dtype) -> torch.Tensor:
+    """The landing as one run of numbers: a tensor that is cut from it costs a third of one made of the buffer."""
+    count = len(buffer) // dtype.itemsize
+    return torch.frombuffer(buffer, dtype=dtype, count=count) if count else torch.empty(0, dtype=dtype)
+
+
+def _view(buffer: memoryview, whole: torch.Tensor, start: int, tensor: TensorEntry) -> torch.Tensor:
+    dtype = whole.dtype
     if not tensor.length:
         return torch.empty(tensor.shape, dtype=dtype)
     if start % dtype.itemsize:
         own = torch.frombuffer(buffer, dtype=torch.uint8, count=tensor.length, offset=start).clone()
         return own.view(dtype).view(tensor.shape)
-    count = tensor.length // dtype.itemsize
-    return torch.frombuffer(buffer, dtype=dtype, count=count, offset=start).view(tensor.shape)
+    first, count = start // dtype.itemsize, tensor.length // dtype.itemsize
+    return whole[first : first + count].view(tensor.shape)
 
 
 def _spans(model: PreTrainedModel, buffer: memoryview) -> dict[str, range | None]:
@@ -195,19 +205,29 @@ def _copied_bytes(model: PreTrainedModel, buffer: memoryview) -> int:
 def units(model: nn.Module) -> Iterator[tuple[nn.Module, list[str]]]:
     """The modules that wait, and the names of the weights each waits for."""
     inside: tuple[str, ...] = ()
-    names = set(model.state_dict())
+    names = list(model.state_dict())
+    stored = set(names)
     for path, module in model.named_modules():
         if path.startswith(inside):
             continue
         prefix = f"{path}." if path else ""
         if isinstance(module, ModuleList):
+            layers = _by_layer(names, prefix)
             for number, layer in enumerate(module):
-                entry = f"{prefix}{number}."
-                yield layer, [name for name in names if name.startswith(entry)]
+                yield layer, layers.get(str(number), [])
             inside = (*inside, prefix)
         else:
             own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-            yield module, [f"{prefix}{part}" for part, _ in own if f"{prefix}{part}" in names]
+            yield module, [f"{prefix}{part}" for part, _ in own if f"{prefix}{part}" in stored]
+
+
+def _by_layer(names: list[str], prefix: str) -> dict[str, list[str]]:
+    """The names below a list of modules, by the number that comes next."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        if name.startswith(prefix):
+            found.setdefault(name[len(prefix) :].partition(".")[0], []).append(name)
+    return found
 
 
 class Gates:

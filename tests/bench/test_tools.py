@@ -4,10 +4,11 @@ import http.server
 import json
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
-from bench import cold, llama, overhead
+from bench import cold, llama, overhead, receipts
 from bench.caller import Answer, Caller, CallFailed
 from bench.limit import bare_bytes_per_s
 from storage.client.sdk import Endpoint
@@ -133,10 +134,13 @@ def test_made_model_is_whole(tmp_path):
 
 
 def pair(ours_s, peer_s, limit_s):
-    receipts = (
+    edge_ms = 1e3 * ours_s - 10.0
+    eta = {"expected_ms": 900.0, "took_ms": 600.0}
+    told = (
         {"hop": "node", "start": "region", "phases": {"prefill": 3.0}, "start_phases": {"fork": 8.0}},
+        {"hop": "edge", "total_ms": edge_ms, "phases": {"read": edge_ms}, "eta": eta},
     )
-    return cold.Pair(Answer(ours_s, ours_s, "w5", {}, receipts), peer_s, {"import": 5.0}, limit_s)
+    return cold.Pair(Answer(ours_s, ours_s, "w5", {}, told), peer_s, {"import": 5.0}, limit_s)
 
 
 def test_cold_rows():
@@ -149,7 +153,20 @@ def test_cold_rows():
     assert (rows[1].ours, rows[1].peer) == (2.0, 9.0)
     assert rows[2].peer == 0.5
     assert rows[2].ratio < 1
-    assert any("fork 8" in note for note in cold._notes(pairs))
+    assert (rows[3].ours, rows[3].holds) == (pytest.approx(0.01), True)  # 10 ms of the shortest, 1 s
+    assert (rows[4].ours, rows[4].peer, rows[4].target) == (0.9, 0.6, None)
+    notes = cold._notes(pairs, 977_000_000)
+    assert any("fork 8" in note for note in notes)
+    assert any("[0.5, 0.5, 0.5]" in note for note in notes)
+
+
+def test_a_receipt_that_leaves_too_much_out_does_not_hold():
+    """And the making of a connection is the client's own, not the receipt's to tell."""
+    (row,) = receipts.rows([pair(0.1, 1.0, 0.1).ours], "a start")[:1]
+    assert (row.ours, row.holds) == (pytest.approx(0.1), False)
+    connected = replace(pair(0.1, 1.0, 0.1).ours, connect_s=0.01)
+
+    assert receipts.rows([connected], "a start")[0].holds
 
 
 def test_overhead_rows():
