@@ -141,7 +141,7 @@ class Carry(ABC):
     def say(self, data: bytes) -> None:
         """Bytes to the client. One that is gone has been said to us, or is at once, by `cancel`."""
         try:
-            self.line.send(data)
+            self.line.say(data)
         except Disconnected:
             return
 

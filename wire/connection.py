@@ -17,6 +17,7 @@ from wire.exchange import Disconnected, Exchange
 from wire.flow import Flow
 from wire.http1 import Body, End, Events, Message, RequestGate, RequestHead, response_head_bytes
 from wire.lane import Handed, Lane, Passage
+from wire.prompt import Prompt
 from wire.refusal import Refusal
 from wire.roster import Handler, Roster
 
@@ -48,6 +49,7 @@ class Connection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._flow: Flow | None = None
         self._lane: Lane | None = None
+        self._prompt: Prompt | None = None  # once there is a lane
         self._passage: Passage | None = None  # the request that is under way on the lane
         self._raw_head = b""  # of the message that is begun just now, if it came whole
         self._deadline = 0.0  # loop time; for the head, the idle time or the lingering close
@@ -198,6 +200,7 @@ class Connection(asyncio.Protocol):
     def leave(self, lane: Lane) -> None:
         """Offer later messages to `lane`."""
         self._lane = lane
+        self._prompt = self._prompt or Prompt(self._transport)
 
     # lane.LaneLine ------------------------------------------------------------------------------------------
 
@@ -205,6 +208,12 @@ class Connection(asyncio.Protocol):
     def is_behind(self) -> bool:
         """The peer reads slower than it is written to."""
         return self._drain is not None
+
+    def say(self, data: bytes) -> None:
+        """Bytes for the peer, at once where that can be."""
+        if self._prompt is None or self._lost or self._transport.is_closing():
+            raise Disconnected("the client is gone")
+        self._prompt.write(data)
 
     def passed(self) -> None:
         """The passage's answer is whole."""

@@ -92,8 +92,8 @@ class LaneLine(Protocol):
     def date(self) -> str:
         """Now, as HTTP writes it."""
 
-    def send(self, *parts: bytes) -> None:
-        """Queue bytes for the peer."""
+    def say(self, data: bytes) -> None:
+        """Bytes for the peer, at once where that can be."""
 
     def passed(self) -> None:
         """The answer is whole: take the next request."""

@@ -7,6 +7,7 @@ from typing import Literal, Protocol, cast
 from wire.alarm import Alarm
 from wire.flow import Signal
 from wire.http1 import Body, End, ResponseError, ResponseHead, ResponseReader
+from wire.prompt import Prompt
 
 Phase = Literal["connect", "send", "head", "body"]
 
@@ -63,6 +64,7 @@ class Upstream(asyncio.Protocol):
         self._drain: asyncio.Future[None] | None = None
         self._reading = True
         self._taker: Taker | None = None
+        self._prompt: Prompt | None = None  # once it was lent
         self.lent_at = 0.0  # loop time
         self.closed = False
         self.given_up = (
@@ -250,9 +252,17 @@ class Upstream(asyncio.Protocol):
 
     # for a lane ---------------------------------------------------------------------------------------------
 
-    def lend(self, taker: Taker) -> None:
-        """Let `taker` have the answer's bytes as they come, framing and all."""
-        self._taker, self.lent_at = taker, self._loop.time()
+    def lend(self, taker: Taker, request: bytes, now: float) -> None:
+        """Send a whole POST at once; its `taker` has the answer's bytes as they come, framing and all.
+
+        It is usable, as a pool gives it.
+        """
+        self._reader.start("POST")
+        self._head, self._ended, self._received, self._phase = None, False, 0, "send"
+        self._sent = True
+        self._taker, self.lent_at = taker, now
+        self._prompt = self._prompt or Prompt(self._transport)
+        self._prompt.write(request)
 
     def take_back(self, *, whole: bool) -> None:
         """Read on from here; `whole`: the taker had all of the answer, so that another request may follow."""

@@ -100,9 +100,9 @@ class EdgeLane:
             pool.keep(upstream)
             return None
         door.room.enter(num_bytes)
-        door.budgets.of(passing.ask.model, passing.heard)
-        passing.reach.saw(Outcome.SENT)
         passing.send(upstream, self._heads.get(passing.reach.name) or self._head(passing.reach))
+        passing.reach.saw(Outcome.SENT)
+        door.budgets.of(passing.ask.model, passing.heard)
         return passing
 
     def _head(self, reach: Reach) -> bytes:

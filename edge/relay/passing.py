@@ -85,8 +85,7 @@ class Passing(Carry):
         self.upstream = upstream
         ask, body, most_ms = self.ask.header().encode(), self.body, self.patience.total_s * 1000
         head = constant + _SENT % (self.number, ask, most_ms, len(body), body)
-        upstream.lend(self)
-        upstream.begin("POST", head, whole=True)
+        upstream.lend(self, head, self.entered)
         asyncio.get_running_loop().call_soon(self._meanwhile)
 
     def _meanwhile(self) -> None:

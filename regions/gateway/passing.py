@@ -83,8 +83,7 @@ class Passing(Carry):
         self.address, self.upstream, self.pool = address, upstream, self.lane.inference.relay.pools[address]
         revision, body = self.revision.id.encode(), self.body
         head = _SENT % (constant, revision, self.number, math.ceil(left_s * 1000), len(body), body)
-        upstream.lend(self)
-        upstream.begin("POST", head, whole=True)
+        upstream.lend(self, head, self.entered)
         inference = self.lane.inference
         self.deployment.lease(self.revision)
         inference.relay.enter((address, self.revision.id))

@@ -1,0 +1,30 @@
+"""Bytes that somebody waits for leave at once: uvloop writes at the end of its turn, behind all that is done in it."""
+
+import asyncio
+import os
+from typing import Final
+
+from wire.filesend import is_plain
+
+MOST_BYTES: Final = 64 * 1024  # more are a transfer: what the kernel does not take of them would be copied
+
+
+class Prompt:
+    """A transport's way out. It is used while the transport is not closing: until then the descriptor is its own."""
+
+    __slots__ = ("_fd", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._fd = transport.get_extra_info("socket").fileno() if is_plain(transport) else -1
+
+    def write(self, data: bytes) -> None:
+        """Now, if nothing waits to be written and TLS has no say in it; what is left goes with the loop's turn."""
+        if self._fd >= 0 and len(data) <= MOST_BYTES and not self._transport.get_write_buffer_size():
+            try:
+                num_taken = os.write(self._fd, data)
+            except OSError:  # full or broken: the transport finds out, and says so
+                num_taken = 0
+            data = data[num_taken:]
+        if data:
+            self._transport.write(data)
