@@ -218,7 +218,7 @@ async def test_edge_counts_what_went_wrong_and_nothing_else(world):
 
 
 async def test_edge_whose_budget_is_spent_says_so_and_asks_nobody_else(world, monkeypatch):
-    monkeypatch.setattr("edge.relay.budget.LEAST_PER_S", 1e-3)
+    monkeypatch.setattr("edge.run.LEAST_PER_S", 1e-3)
     edge = await world()
     for region in edge.regions.values():
         region.script = scripts.reset_before_head
