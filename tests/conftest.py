@@ -36,7 +36,9 @@ gc.disable()  # until `pytest_collection_finish`
 
 E2E = "tests/e2e/"
 SHARING = {
-    "shares a platform": tuple(f"{E2E}test_{name}.py" for name in ("push", "api", "cold", "serve", "keys")),
+    "shares a platform": tuple(
+        f"{E2E}test_{name}.py" for name in ("api", "cold", "keys", "push", "rules", "serve")
+    ),
     "harms a platform": (
         f"{E2E}test_usage.py",
         f"{E2E}test_distance.py",

@@ -1,9 +1,13 @@
 """Tests in forked workers: each is told once, however it ends, and what was up is taken down."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFTEST = """
@@ -48,7 +52,22 @@ def test_second():
 """
 
 
+WAITS = """
+import pathlib, time
+
+def test_it(system):
+    pathlib.Path(__file__).with_name("began").touch()
+    time.sleep(100)
+"""
+
+
 def told(folder, *words):
+    with running(folder, *words) as process:
+        out, err = process.communicate(timeout=100)
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+def running(folder, *words):
     (folder / "conftest.py").write_text(CONFTEST)
     command = [
         sys.executable,
@@ -62,8 +81,8 @@ def told(folder, *words):
         str(folder),
     ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=100, check=False
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
 
 
@@ -90,3 +109,17 @@ def test_the_first_failure_is_the_last_test_where_that_is_wished(tmp_path):
     assert done.returncode == 1
     assert "1 failed in" in done.stdout
     assert "stopping after 1 failures" in done.stdout
+
+
+def test_who_is_interrupted_takes_down_what_is_up(tmp_path):
+    """By a signal to the parent alone: a terminal sends it to all."""
+    (tmp_path / "test_waits.py").write_text(WAITS)
+    with running(tmp_path) as process:
+        while not (tmp_path / "began").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=100)
+
+    assert process.returncode == pytest.ExitCode.INTERRUPTED, out
+    assert len((tmp_path / "log").read_text().split()) == 1

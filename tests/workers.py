@@ -10,9 +10,11 @@ test, so it is always fit to be forked.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import multiprocessing
 import os
+import signal
 import warnings
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 FORK = multiprocessing.get_context("fork")
 LOOK_S = 1.0
 """Between looks for workers that died while something they had started still held their end of the line."""
+TAKE_DOWN_S = 60.0
+"""For a worker to take down what it has up when it is interrupted."""
 Lane = list[int]
 """Places in `session.items`."""
 
@@ -123,7 +127,11 @@ def _work(session: pytest.Session, line: Connection, number: int) -> None:
     try:
         Worker(session, line, number).run()
         status = 0
-    except (Enough, KeyboardInterrupt):
+    except Enough:
+        status = 0
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells us, and so does the parent
+        session._setupstate.teardown_exact(None)  # what is up would stay up for ever
         status = 0
     except BaseException as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
         session.config.notify_exception(pytest.ExceptionInfo.from_exception(error), session.config.option)
@@ -139,6 +147,11 @@ class Forked:
     line: Connection
     lanes: list[Lane] = field(default_factory=list)
     at: int | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self.process.pid is not None
+        return self.process.pid
 
     def rest(self) -> Iterator[Lane]:
         """What it was given and has not begun."""
@@ -164,8 +177,16 @@ class Parent:
                 for worker in [w for w in self._workers if w.line in ready or not w.process.is_alive()]:
                     self._hear(worker)
         finally:
-            for worker in self._workers:
-                worker.process.terminate()
+            self._end()
+
+    def _end(self) -> None:
+        """Where not all came to its end: workers that run take down what they have up."""
+        for worker in self._workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGINT)
+        for worker in self._workers:
+            worker.process.join(TAKE_DOWN_S)
+            worker.process.kill()
 
     def _fork(self) -> None:
         if num_threads() != 1:

@@ -42,6 +42,7 @@ class RunningPlatform:
     state: Path
     process: subprocess.Popen[str]
     _s3: Any = field(default=None, init=False, repr=False)
+    _admin: Client | None = field(default=None, init=False, repr=False)
 
     @property
     def credentials(self) -> Credentials:
@@ -49,7 +50,10 @@ class RunningPlatform:
 
     @property
     def admin(self) -> Client:
-        return Client(self.credentials, admin=True)
+        """One for all, once there are credentials: each has a TLS context of its own."""
+        if self._admin is None:
+            self._admin = Client(self.credentials, admin=True)
+        return self._admin
 
     def openai(self, region: str | None = None, **kwargs: Any) -> openai.OpenAI:
         """The official client with base_url, key and authority changed and nothing else."""
