@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from inference.engine.pace import Pace
     from inference.engine.rows import Row
-    from inference.engine.tenants import Tenants
+    from inference.engine.tenants import Tenant, Tenants
 
 FAR = 4
 """Below that it is one of the tenants that are busy just now, and nobody is to wait for a turn."""
@@ -28,17 +28,25 @@ CROWD_FACTOR = 1.25
 """Of a step's time: surplus rows beside the others, and as much again for a chunk of surplus prompts."""
 
 
-def surplus(rows: Sequence[Row], tenants: Tenants) -> set[Row]:
-    """Of the rows that could be in a step those of crowds beyond what others have, while others' are there too."""
+def crowds(tenants: Tenants) -> tuple[list[Tenant], float]:
+    """Those who want far more than the others, and what these want for each unit of weight: one request at least.
+
+    Who asks for less than its weight leaves turns to others: it makes no crowd of who takes them.
+    """
     here = list(tenants.here)
     weights, requests = sum(each.weight for each in here), sum(each.num_requests for each in here)
-    modest = [each for each in here if each.num_requests * weights <= requests * each.weight]
-    level = max(each.num_requests / each.weight for each in modest)
-    crowds = [each for each in here if each.num_requests > FAR * level * each.weight]
-    if not crowds or all(row.account in crowds for row in rows):
+    modest = (each for each in here if each.num_requests * weights <= requests * each.weight)
+    level = max(1.0, *(each.num_requests / each.weight for each in modest))
+    return [each for each in here if each.num_requests > FAR * level * each.weight], level
+
+
+def surplus(rows: Sequence[Row], tenants: Tenants) -> set[Row]:
+    """Of the rows that could be in a step those of crowds beyond what others have, while others' are there too."""
+    many, level = crowds(tenants)
+    if not many or all(row.account in many for row in rows):
         return set()
     found: set[Row] = set()
-    for tenant in crowds:
+    for tenant in many:
         own = [row for row in rows if row.account is tenant]
         streams = sorted((row for row in own if row.state is State.DECODE), key=RANK)
         usual = streams[: max(1, int(level * tenant.weight))]

@@ -20,7 +20,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from inference.engine.crowd import CROWD_FACTOR, in_step, surplus
+from inference.engine.crowd import CROWD_FACTOR, crowds, in_step, surplus
 from inference.engine.drain import Drain
 from inference.engine.events import Emitted, Ended, Event, Failed, Preempted, Segment, Step, Stored
 from inference.engine.pace import MAX_PREFILL_TOKENS, MIN_PREFILL_TOKENS, Pace
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from inference.engine.orders import Generate
+    from inference.engine.tenants import Tenant
 
 MAX_WAITING = 256
 """Requests without a slot. One more is refused, or the last of them by rank of the tenant that has most of them."""
@@ -163,11 +164,13 @@ class Scheduler:
         self._turn += 1
         chosen = in_step(decoding, extra, self.pace, self._turn)
         num_usual = sum(row not in extra for row in decoding)
-        num_new = sum(row not in extra for row in prompts)
         self._spare = min(MAX_PREFILL_TOKENS, self._spare + self.pace.beside(num_usual, CROWD_FACTOR))
         beside = (
             int(self._spare) if self._spare >= MIN_PREFILL_TOKENS else 0
         )  # small chunks are dear: saved up
+        if not beside and extra.issuperset(prompts):  # and nobody else waits for that
+            prompts = self._ready_but(crowds(self._tenants)[0])
+        num_new = sum(row not in extra for row in prompts)
         budget = self.pace.prefill_tokens(num_usual, num_new) if num_new else beside
         chunks = tuple(self._chunks(prompts, budget, now, extra, beside))
         self._spare -= sum(len(part.tokens) for part in chunks if self._rows[part.id] in extra)
@@ -222,6 +225,11 @@ class Scheduler:
     def _num_ready(self) -> int:
         """How many of those who wait have room now; nobody goes before one who has none yet."""
         return self._slots.num_fitting(row.room_tokens(GROWTH_TOKENS) for row in self._tenants.in_turn())
+
+    def _ready_but(self, those: list[Tenant]) -> list[Row]:
+        """Who has room now of all who wait but the requests of `those`."""
+        rows = [row for row in self._tenants.in_turn() if row.account not in those]
+        return rows[: self._slots.num_fitting(row.room_tokens(GROWTH_TOKENS) for row in rows)]
 
     def _running_rows(self) -> Iterator[Row]:
         return (self._rows[order_id] for order_id in self._running)
