@@ -1,0 +1,68 @@
+"""What a push shows while it moves: bars with bytes, rate, time and the bytes' way on a terminal; lines elsewhere."""
+
+import io
+import re
+
+from rich.console import Console
+
+from deploy.moving import Moving, way_of, words
+from deploy.plan import memory
+from deploy.plan.plan import Known, make
+from deploy.push import PushPlan
+from deploy.standing import Standing
+from regions.map import RolloutState
+
+TOTAL = 10_000_000
+PLAN = make(
+    PushPlan("acme/m", None, {"model.safetensors": TOTAL}, {}),
+    memory.Needs(TOTAL, 0),
+    ("iad", "fra"),
+    Known(bodies={}, home="iad", held_bytes={}),
+)
+
+
+def _standing(region, state, percent=None, eta_s=None):
+    return Standing(region, state, None, None, percent, None, eta_s)
+
+
+NOW = {"iad": _standing("iad", "warming", 40.0, 1.5), "fra": _standing("fra", "verified", 25.0)}
+
+
+def _shown(*, is_terminal):
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=is_terminal, width=160, color_system=None)
+    with Moving(console, PLAN) as moving:
+        moving.sent(TOTAL // 2)
+        moving.sent(TOTAL // 2)
+        moving.committed("ab" * 32)
+        moving.changed(NOW)
+        moving.changed({"iad": _standing("iad", "live"), "fra": NOW["fra"]})
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file.getvalue())
+
+
+def test_a_terminal_sees_bytes_and_where_they_come_from():
+    """A bar for the upload and one for each region; the last frame stays."""
+    last = {line.split()[0]: line for line in _shown(is_terminal=True).splitlines() if line.strip()}
+
+    assert "10.0/10.0 MB" in last["upload"]
+    assert "disk → bucket" in last["upload"]
+    assert "2.5/10.0 MB" in last["fra"]
+    assert "home → fra's store" in last["fra"]
+    assert "10.0/10.0 MB" in last["iad"]
+    assert re.search(r"\d+:\d\d:\d\d|-:--:--", last["fra"])
+
+
+def test_a_pipe_sees_a_line_for_each_change():
+    lines = _shown(is_terminal=False).splitlines()
+
+    assert lines == [
+        f"  revision {'ab' * 8}",
+        "  iad warming 40% (iad's store → host, 1.50 s to go)   fra verified 25% (home → fra's store)",
+        "  iad live   fra verified 25% (home → fra's store)",
+    ]
+
+
+def test_every_step_has_a_way_or_its_own_name():
+    assert words(_standing("iad", "absent")) == "waiting"
+    for state in RolloutState:
+        assert way_of(_standing("iad", str(state)))
