@@ -311,6 +311,7 @@ def _edge_settings(config: Config, edge: str, entry: EdgeEntry, hops: Hops | Non
         anycast=split_address(entry.anycast) if entry.anycast else None,
         unicast=entry.unicast,
         voice=_voice(config, edge, entry),
+        served_hosts=frozenset(entry.served_hosts),
     )
 
 

@@ -66,6 +66,7 @@ class EdgeSettings:
     listener on the address that several POPs announce; its answers name `unicast`, this POP's own name and port.
     `special_patience` is by model (`org/name`) or path (`/v1/...`).
     `voice` is what name servers are told with. `place` is set in an edge of several processes: then this is one.
+    With `served_hosts` users' listeners answer for these names and for the address that they listen on, and no other.
     """
 
     name: str
@@ -97,6 +98,7 @@ class EdgeSettings:
     max_held_requests: int = MAX_REQUESTS
     max_held_bytes: int = MAX_BYTES
     place: Place | None = None
+    served_hosts: frozenset[str] = frozenset()
 
     @property
     def size(self) -> int:
@@ -254,10 +256,13 @@ async def _listen(settings: EdgeSettings, edge: _Edge, stack: AsyncExitStack) ->
     tls = None if settings.plain else edge.certificates.context
     met = edge.voice.met if edge.voice is not None and not settings.plain else None
     handlers, servers = _handlers(settings, edge, stack), []
+    names = frozenset(name.lower() for name in settings.served_hosts)
     for name, (host, port) in addresses(settings).items():
         if name == ADMIN and not settings.is_first:
             continue
         handler, limits = handlers[name]
+        if names and name not in {ADMIN, S3}:
+            limits = replace(limits, served_hosts=names | {host})
         sock = None if settings.place is None else settings.place.sockets[name]
         server = await Server.start(
             handler, host, port, tls=tls, limits=_part(limits, settings), met=met, sock=sock

@@ -141,6 +141,7 @@ class EdgeEntry:
     operators, with routes of its own; keep it off the internet. Without it this edge cannot be asked or steered.
     `patience` is how long it waits for a region, phase by phase: under "" for all requests, under a model (`org/name`)
     or a path (`/v1/...`) for those. `workers` are the processes that the edge is, one for a core that it may have.
+    With `served_hosts` users' listeners answer for these host names and the address that they listen on, and no other.
     """
 
     listen: str
@@ -154,6 +155,7 @@ class EdgeEntry:
     anycast: str | None = None
     unicast: str | None = None
     workers: int = 1
+    served_hosts: tuple[str, ...] = ()
     pins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     via: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     patience: "PatienceTable" = field(default_factory=lambda: MappingProxyType({}))

@@ -495,3 +495,17 @@ async def test_keys_are_the_home_regions_work(world):
         status, _, body = await edge.ask("/nearfield/keys", bad, key=ADMIN)
         assert (status, code(body)) == (400, "bad_request")
     assert edge.regions["fra"].orders == []
+
+
+async def test_with_a_list_of_hosts_no_other_is_answered_for(world):
+    edge = await world(names=("iad",), served_hosts=frozenset({"API.example"}))
+    port = edge.pools[""].port
+    for host, status in ((b"api.example", b"200"), (b"other.example", b"400"), (b"127.0.0.1", b"200")):
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", port, ssl=edge.tls, server_hostname="localhost"
+        )
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: %b:%d\r\n\r\n" % (host, port))
+        line = await asyncio.wait_for(reader.readline(), 60)
+        assert line.split(b" ")[1] == status
+        writer.transport.abort()
+    assert (await edge.get("/nearfield/status", key=ADMIN))[0] == 200, "operators come by any name"
