@@ -20,6 +20,7 @@ from edge.door import Bounds, Door
 from edge.figures import EdgeFigures
 from edge.orders import Orders
 from edge.reach.region import Reach
+from edge.reach.watch import watch
 from edge.relay.budget import LEAST_PER_S, Budgets
 from edge.relay.holdoff import Holdoffs
 from edge.relay.patience import Patience, Patiences
@@ -171,7 +172,8 @@ class _Edge:
 
     def begin(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Start what runs for as long as the edge does."""
-        tasks = [group.create_task(self.certificates.keep())]
+        always = (self.certificates.keep(), watch(self.reaches.values()))
+        tasks = [group.create_task(each) for each in always]
         if self._settings.is_first:
             home = self.reaches.get(self._settings.home)
             trial = TrialReporter(self._settings.name, self.feed, home, self._headers)

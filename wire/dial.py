@@ -8,9 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Self
 
-from wire.flow import in_task
+from wire.connect import Attempt, Target
 from wire.http1 import Headers, ResponseHead
-from wire.keepalive import notice_loss
 from wire.outgoing import Outgoing
 from wire.resolve import Name
 from wire.upstream import DialError, Phase, Upstream
@@ -153,12 +152,10 @@ class Pool:
         """
         self.host = host
         self.port = port
-        self._name = Name(host, port)
-        self._path = path
-        self._tls = tls
-        self._server_name = (server_name or host) if tls is not None else None
+        shown = (server_name or host) if tls is not None else None
+        self._target = Target(Name(host, port), port, path, tls, shown, lost_s)
         self._max_idle = max_idle
-        self._lost_s = lost_s
+        self._attempts: set[Attempt] = set()
         self._idle: deque[Upstream] = deque()
         self._busy: set[Upstream] = set()
         self._closed = False
@@ -173,6 +170,14 @@ class Pool:
     def num_busy(self) -> int:
         """Connections with a request on them."""
         return len(self._busy)
+
+    def in_use(self) -> "tuple[Attempt | Upstream, ...]":
+        """All that are in use, those that are being made first."""
+        return (*self._attempts, *self._busy)
+
+    def idle(self) -> tuple[Upstream, ...]:
+        """Those that wait for a request."""
+        return tuple(self._idle)
 
     async def request(
         self,
@@ -279,38 +284,14 @@ class Pool:
     async def _connect(self, connect_s: float) -> Upstream:
         if self._closed:
             raise DialError("connect", 0, "the pool is closed")
-        loop = asyncio.get_running_loop()
-        await in_task()
+        attempt = Attempt(self._target)
+        self._attempts.add(attempt)
         try:
-            async with asyncio.timeout(connect_s):
-                if self._path is not None:
-                    _, upstream = await loop.create_unix_connection(Upstream, self._path)
-                else:
-                    upstream = await self._connect_tcp()
-        except TimeoutError:
-            raise DialError("connect", 0, f"no connection within {connect_s} s", timed_out=True) from None
-        except OSError as error:  # ssl.SSLError is one too
-            raise DialError("connect", 0, str(error)) from error
+            upstream = await attempt.connect(connect_s)
+        finally:
+            self._attempts.discard(attempt)
         self._busy.add(upstream)
         return upstream
-
-    async def _connect_tcp(self) -> Upstream:
-        """To the first address of the name that takes it. Raises OSError."""
-        loop, addresses = asyncio.get_running_loop(), await self._name.addresses()
-        for address in addresses:
-            try:
-                transport, upstream = await loop.create_connection(
-                    Upstream, address, self.port, ssl=self._tls, server_hostname=self._server_name
-                )
-            except OSError:
-                self._name.doubt()
-                if address == addresses[-1]:
-                    raise
-                continue
-            if self._lost_s is not None:
-                notice_loss(transport, self._lost_s)
-            return upstream
-        raise OSError(f"{self.host} has no address")
 
     async def _exchange(
         self,

@@ -2,12 +2,15 @@
 
 import asyncio
 from collections import deque
-from typing import Literal, Protocol, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from wire.alarm import Alarm
 from wire.flow import Signal
 from wire.http1 import Body, End, ResponseError, ResponseHead, ResponseReader
 from wire.prompt import Prompt
+
+if TYPE_CHECKING:
+    import socket
 
 Phase = Literal["connect", "send", "head", "body"]
 
@@ -66,6 +69,7 @@ class Upstream(asyncio.Protocol):
         self._taker: Taker | None = None
         self._prompt: Prompt | None = None  # once it was lent
         self.lent_at = 0.0  # loop time
+        self.sock: socket.socket | None = None  # what carries it, where that is TCP
         self.closed = False
         self.given_up = (
             False  # by us, while a request was on it: sending it again is not the dialler's choice
@@ -135,6 +139,11 @@ class Upstream(asyncio.Protocol):
     def received(self) -> int:
         """Bytes of the current answer seen."""
         return self._received
+
+    @property
+    def waits(self) -> bool:
+        """A request is on it, and not a byte has come."""
+        return not self._received and not self._ended and self._failure is None
 
     @property
     def answered(self) -> bool:

@@ -6,26 +6,20 @@ The kernel measures round trips on each connection (TCP_INFO); reading one costs
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
-import struct
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from edge.dns.client import of_host
 from edge.dns.report import PERIOD_S, Observed, encode
 from edge.dns.sealed import Kind, Sealed, seal
+from wire.tcpinfo import least_rtt_us
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-MIN_RTT_AT: Final = 148  # tcpi_min_rtt in struct tcp_info, us; since Linux 4.6
-TCP_INFO_BYTES: Final = MIN_RTT_AT + 4
-UNMEASURED_US: Final = (0, 0xFFFFFFFF)
-_U32: Final = struct.Struct("=I")
 
 log = logging.getLogger("nearfield.edge")
 
@@ -53,14 +47,9 @@ class Voice:
 
     def met(self, transport: asyncio.Transport, host: str) -> None:
         """A client connected: note how far it is."""
-        sock = transport.get_extra_info("socket")
-        with contextlib.suppress(
-            OSError, struct.error
-        ):  # it is gone already, or this kernel measures nothing
-            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_BYTES)
-            (rtt_us,) = _U32.unpack_from(info, MIN_RTT_AT)
-            if rtt_us not in UNMEASURED_US:
-                self._observed.note(of_host(host), rtt_us)
+        rtt_us = least_rtt_us(transport.get_extra_info("socket"))
+        if rtt_us is not None:
+            self._observed.note(of_host(host), rtt_us)
 
     async def keep(self) -> None:
         """Speak each period."""

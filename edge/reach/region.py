@@ -1,7 +1,8 @@
 """One region as this edge reaches it: connections, measured distance, health; and the probe that measures.
 
-A region that accepts connections and says nothing (a frozen process, a black hole) is found by the probe: after
-SILENT_PROBES in a row every request under way to it is cut, so that it is replayed or ends with a clear error.
+A region that accepts connections and says nothing (a frozen process) is found by the probe: after SILENT_PROBES in a
+row every request under way to it is cut, so that it is replayed or ends with a clear error. One that is out of reach is
+found sooner, by this host's kernel (`silence.py`, `listen.py`, `watch.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from edge.reach.distance import Distance
 from edge.reach.hedge import Hedge, first_of
+from edge.reach.listen import Listener
 from regions.health import HEALTHY, PROVEN, Breaker, Outcome, RegionHealth, after
 from wire.dial import DialError, Pool
 from wire.tls import hop_name
@@ -52,6 +54,7 @@ class Reach:
         # its own: a request in front would be measured too
         self._probes = Pool(host, port, max_idle=1, tls=tls, server_name=server_name)
         self.hedge = Hedge()
+        self._listener = Listener(self.pool, self._probes)
         self._num_failed = 0
         self._num_silent = 0
 
@@ -64,6 +67,23 @@ class Reach:
         self._seen = seen
         self.down = self._num_failed >= DOWN_PROBES
         self.health = DOWN if self.down else seen
+
+    def is_lost(self, now: float) -> bool:
+        """Whether nothing that is sent there arrives, by the word of kernels at `now` (loop time)."""
+        return self._listener.lost(now, self.rtt_ms)
+
+    def lose(self) -> None:
+        """Take the way for lost: no more requests, and those that were not acknowledged are for another region."""
+        was_down, num_cut = self.down, self._listener.cut()
+        self._num_failed = max(self._num_failed, DOWN_PROBES)
+        self._believe(self._seen)
+        if not was_down:
+            log.warning("region %s is out of reach: %d requests to it are cut", self.name, num_cut)
+
+    def let_go(self) -> None:
+        """While it is down: streams that nothing comes on any more end."""
+        if num_cut := self._listener.cut_silent():
+            log.warning("region %s is out of reach: %d streams from it are cut", self.name, num_cut)
 
     async def close(self) -> None:
         """Close every connection."""

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from wire.exchange import Exchange
     from wire.http1 import Headers
 
-CONNECT_S: Final = 2.0  # as an edge's own: across an ocean, and one lost SYN
+CONNECT_S: Final = (
+    1.0  # the longest way there and back three times; behind the same cut, another region is asked next
+)
 QUIET_S: Final = 10.0  # five pulses of the other gateway missed: as an edge waits
 BETWEEN_S: Final = 15.0
 LOST_S: Final = 2.0  # its kernel acknowledges nothing for so long: this way is gone too

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from wire.dial import DialError, Pool
+from wire.timing import parse_receipt
 
+SEATS = 256
 PROBE_S = 2.0  # a probe that takes longer is lost
 
 
@@ -76,6 +78,7 @@ class Stream:
     headers: dict = field(default_factory=dict)
     error: dict | None = None  # an error event, or an error's body
     cut: str = ""  # the connection broke
+    replayed: list = field(default_factory=list)  # by the receipt: who did not answer to its end, and why
     done: bool = False
     began: float = 0.0
     last: float = 0.0
@@ -86,6 +89,9 @@ class Stream:
         return via_of(self.headers.get("x-nearfield-route", ""))
 
     def take(self, line):
+        receipt = parse_receipt(line)
+        if receipt is not None and receipt["hop"] == "edge":
+            self.replayed = receipt["replayed"]
         if not line.startswith(b"data: "):
             return
         if line == b"data: [DONE]":
@@ -117,7 +123,7 @@ async def stream(pool, key, asked, seen=None, **more):
     rest = b""
     try:
         answer = await pool.request(
-            "POST", "/v1/completions", headers(key), asked, connect_s=5.0, head_s=30.0
+            "POST", "/v1/completions", headers(key, **more), asked, connect_s=5.0, head_s=30.0
         )
         seen.headers = dict(answer.head.headers)
         if answer.head.status != 200:
@@ -171,9 +177,20 @@ async def reply(pool, key, asked):
 
 
 async def load(pool, key, asked, *, num, per_s):
-    """`num` requests that begin `per_s` a second, whatever became of the ones before."""
-    tasks, start = [], time.monotonic()
+    """`num` requests that begin `per_s` a second, whatever became of the ones before.
+
+    At most SEATS are under way, more than a second's worth: on a machine that stands still for a moment all that came
+    due would make connections at once, and their handshakes would be the next standstill.
+    """
+    tasks, start, seats = [], time.monotonic(), asyncio.Semaphore(SEATS)
+
+    async def seated(began):
+        async with seats:
+            found = await reply(pool, key, asked)
+        found.took_s, found.began = found.took_s + found.began - began, began
+        return found
+
     for n in range(num):
         await asyncio.sleep(max(0.0, start + n / per_s - time.monotonic()))
-        tasks.append(asyncio.ensure_future(reply(pool, key, asked)))
+        tasks.append(asyncio.ensure_future(seated(time.monotonic())))
     return await asyncio.gather(*tasks)

@@ -97,8 +97,8 @@ async def test_the_kernel_watches_the_way_where_it_is_asked_to():
         assert await fetch(watched) == (200, b"ok")
         await watched.close()
         _, writer = await asyncio.open_connection(pool.host, pool.port)
-        notice_loss(writer.transport, 2.0)
         sock = writer.get_extra_info("socket")
+        notice_loss(sock, 2.0)
         found = [
             sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE),
             sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),

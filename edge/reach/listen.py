@@ -1,0 +1,69 @@
+"""The connections to one region, looked at through this host's kernel, and cut when the way is lost.
+
+Only what waits is looked at all the time: a few microseconds a beat in a healthy minute. What is cut was never
+acknowledged, so it goes to another region; streams may outlast a short loss, and end after STREAM_S of silence.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from edge.reach.silence import Silence, limit_s
+from wire.tcpinfo import look
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from wire.connect import Attempt
+    from wire.dial import Pool
+    from wire.tcpinfo import Look
+    from wire.upstream import Upstream
+
+    Line: TypeAlias = Attempt | Upstream
+
+MAX_LOOKS: Final = 64
+STREAM_S: Final = (
+    1.5  # the kernel asks each second (`wire/keepalive.py`), and a round trip is less than the rest
+)
+
+
+class Listener:
+    """Over the pools of one region; those of `pool` alone are cut."""
+
+    def __init__(self, pool: Pool, probes: Pool) -> None:
+        self._pool, self._probes = pool, probes
+        self._silence = Silence()
+
+    def lost(self, now: float, rtt_ms: float | None) -> bool:
+        """Whether the way is lost: by what waits for a first byte, and if that says so by all connections."""
+        used = (*self._pool.in_use(), *self._probes.in_use())
+        waiting = [each for each in used if each.waits]
+        if not waiting:
+            self._silence.forget()
+            return False
+        limit = limit_s(rtt_ms)
+        if not self._silence.lost(now, _looks(waiting), limit):
+            return False
+        return self._silence.lost(now, _looks((*waiting, *self._pool.idle(), *used)), limit)
+
+    def cut(self) -> int:
+        """Give up what was sent and not acknowledged; how many."""
+        return _abort(each for each, seen in _looks(self._pool.in_use(), None).items() if seen.unacked)
+
+    def cut_silent(self) -> int:
+        """Give up the streams whose kernel has heard nothing for long; how many."""
+        streams = [each for each in self._pool.in_use() if not each.waits]
+        return _abort(each for each, seen in _looks(streams, None).items() if seen.heard_s >= STREAM_S)
+
+
+def _looks(lines: Iterable[Line], most: int | None = MAX_LOOKS) -> dict[Line, Look]:
+    found = ((each, look(each.sock)) for each in islice(dict.fromkeys(lines), most))
+    return {each: seen for each, seen in found if seen is not None}
+
+
+def _abort(lines: Iterable[Line]) -> int:
+    doomed = list(lines)
+    for each in doomed:
+        each.abort()
+    return len(doomed)

@@ -1,0 +1,226 @@
+"""A way is lost by the word of kernels: what is looked at, what proves it well, and who is cut."""
+
+import asyncio
+import logging
+import math
+import socket
+from types import SimpleNamespace
+
+import pytest
+
+from edge.reach import listen
+from edge.reach.listen import STREAM_S, Listener
+from edge.reach.region import Reach
+from edge.reach.silence import LEAST_S, STALL_S, Silence, limit_s
+from edge.reach.watch import BEAT_S, look_at
+from wire.dial import DialError
+from wire.tcpinfo import Look, look
+
+QUIET = Look(unacked=False, repeated=False, sent_s=9.0, heard_s=9.0)
+
+
+def mute(since_s, *, repeated=False, heard_s=60.0):
+    """Something was sent so long ago, and not acknowledged."""
+    return Look(unacked=True, repeated=repeated, sent_s=since_s, heard_s=heard_s)
+
+
+def lost_after(scene, *, rtt_ms=1.0, for_s=3.0, beat_s=BEAT_S):
+    """Seconds until the way counts as lost, of looks as `scene(seconds)` has them; None: never."""
+    silence, num = Silence(), round(for_s / beat_s)
+    found = (
+        n * beat_s for n in range(num) if silence.lost(100 + n * beat_s, scene(n * beat_s), limit_s(rtt_ms))
+    )
+    return next(found, None)
+
+
+def two(t):
+    return {"a": mute(t), "b": mute(t)}
+
+
+@pytest.mark.parametrize(
+    ("scene", "soonest", "latest"),
+    [
+        (two, LEAST_S, LEAST_S + 2 * BEAT_S),
+        (lambda t: {"a": mute(t, repeated=t > 0.25)}, 2 * LEAST_S, 2 * LEAST_S + 2 * BEAT_S),
+        # sent again and again: the last time says nothing of the first
+        (lambda t: {"a": mute(t % 0.2, repeated=True)}, 2 * LEAST_S, 2 * LEAST_S + 2 * BEAT_S),
+        (lambda t: {"idle": QUIET, **two(t)}, LEAST_S, LEAST_S + 2 * BEAT_S),
+    ],
+    ids=["two", "one, repeated", "one, repeated often", "two beside an idle one"],
+)
+def test_what_nobody_acknowledges_is_lost(scene, soonest, latest):
+    assert soonest <= lost_after(scene) <= latest
+
+
+@pytest.mark.parametrize(
+    "scene",
+    [
+        lambda _: {"a": QUIET, "b": QUIET},  # all was acknowledged: the process may take its time
+        lambda t: {"a": mute(t)},  # one segment that the kernel has not repeated yet
+        lambda t: {**two(t), "c": Look(unacked=False, repeated=False, sent_s=9.0, heard_s=t % 0.25)},
+        lambda t: {"a": mute(t % 0.25, heard_s=t % 0.25), "b": mute(t % 0.25, heard_s=t % 0.25)},
+        lambda t: {f"{round(t / 0.2)}": mute(t % 0.2), "b": mute(t % 0.2, heard_s=t % 0.2)},
+    ],
+    ids=["acknowledged", "one segment", "another one hears", "acknowledged late", "others each time"],
+)
+def test_what_is_slow_or_hurt_is_not_lost(scene):
+    assert lost_after(scene) is None
+
+
+def test_a_longer_way_is_waited_for_longer():
+    """At 80 ms a segment that was lost once is acknowledged after 3 round trips and what a kernel waits."""
+    assert limit_s(None) == limit_s(1.0) == LEAST_S
+    assert limit_s(80.0) > 0.2 + 3 * 0.08
+    assert lost_after(two, rtt_ms=80.0) >= limit_s(80.0)
+
+
+def test_a_process_that_stood_still_saw_nothing():
+    """Stopped for 10 s, or always late: what the kernel says of that time may have been the machine's own."""
+    silence = Silence()
+    assert not silence.lost(100.0, two(0.0), LEAST_S)
+    assert not silence.lost(110.0, {"a": mute(10.0, repeated=True), "b": mute(10.0)}, LEAST_S)
+    assert lost_after(lambda t: {"a": mute(t, repeated=True), "b": mute(t)}, beat_s=2 * STALL_S) is None
+
+
+class Line:
+    """A connection in use; `seen` is what the kernel would say of it."""
+
+    def __init__(self, seen, *, waits=True):
+        self.sock, self.waits, self.cut = SimpleNamespace(seen=seen), waits, False
+
+    def abort(self):
+        self.cut = True
+
+
+class Lines:
+    def __init__(self, *used, idle=()):
+        self._used, self._idle = used, idle
+
+    def in_use(self):
+        return tuple(each for each in self._used if not each.cut)
+
+    def idle(self):
+        return self._idle
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    monkeypatch.setattr(listen, "look", lambda sock: sock.seen)
+
+
+def seen_by(listener, for_s=0.5):
+    return [listener.lost(100 + n * BEAT_S, 1.0) for n in range(round(for_s / BEAT_S))]
+
+
+@pytest.mark.usefixtures("scripted")
+def test_idle_connections_and_streams_are_asked_before_a_way_is_given_up():
+    unheard = Line(mute(1.0)), Line(mute(1.0))
+    alive = Line(Look(unacked=False, repeated=False, sent_s=9.0, heard_s=0.01), waits=False)
+
+    assert any(seen_by(Listener(Lines(*unheard), Lines())))
+    assert not any(seen_by(Listener(Lines(*unheard, alive), Lines())))
+    assert not any(seen_by(Listener(Lines(*unheard, idle=(alive,)), Lines())))
+    assert not any(seen_by(Listener(Lines(alive), Lines())))
+
+
+@pytest.mark.usefixtures("scripted")
+def test_the_probe_is_a_witness_that_is_not_cut():
+    sent, probe = Line(mute(1.0)), Line(mute(1.0))
+    listener = Listener(Lines(sent), Lines(probe))
+
+    assert any(seen_by(listener))
+    assert (listener.cut(), sent.cut, probe.cut) == (1, True, False)
+
+
+@pytest.mark.usefixtures("scripted")
+def test_what_was_acknowledged_and_streams_stay_for_a_while():
+    computing, sent = Line(QUIET), Line(mute(0.1))
+    stream = Line(Look(unacked=False, repeated=False, sent_s=9.0, heard_s=STREAM_S - 0.1), waits=False)
+    dead = Line(Look(unacked=False, repeated=False, sent_s=9.0, heard_s=STREAM_S), waits=False)
+    listener = Listener(Lines(computing, sent, stream, dead), Lines())
+
+    assert (listener.cut(), sent.cut) == (1, True)
+    assert (listener.cut_silent(), dead.cut, stream.cut, computing.cut) == (1, True, False, False)
+
+
+class Way:
+    """A reach, as `look_at` sees one."""
+
+    def __init__(self, *, lost=False, down=False):
+        self.lost, self.down, self.acts = lost, down, []
+
+    def is_lost(self, _):
+        return self.lost
+
+    def lose(self):
+        self.down = True
+        self.acts.append("lose")
+
+    def let_go(self):
+        self.acts.append("let go")
+
+
+@pytest.mark.parametrize(
+    ("ways", "acts"),
+    [
+        ((Way(), Way()), [[], []]),
+        ((Way(lost=True), Way()), [["lose", "let go"], []]),
+        ((Way(down=True), Way()), [["let go"], []]),
+        ((Way(lost=True), Way(lost=True)), [[], []]),  # it is this edge that is cut off
+        ((Way(lost=True), Way(down=True)), [[], []]),
+        ((Way(lost=True),), [[]]),
+    ],
+    ids=["well", "one lost", "one down", "all lost", "the last one", "the only one"],
+)
+def test_a_way_is_given_up_while_there_is_another(ways, acts):
+    look_at(ways, 1.0)
+    assert [each.acts for each in ways] == acts
+
+
+async def test_the_kernel_of_a_host_that_takes_no_connection_is_silent(caplog):
+    """Real sockets: behind a full queue nobody answers a SYN, as behind a cut; the request hears it long before 2 s."""
+    with socket.socket() as full, socket.socket() as first:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        first.connect(full.getsockname())
+        reach = Reach("iad", *full.getsockname())
+        asking = [asyncio.ensure_future(reach.pool.request("POST", "/", connect_s=60.0)) for _ in range(3)]
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await asyncio.sleep(0)
+        sent = [look(each.sock) for each in reach.pool.in_use()]
+        with caplog.at_level(logging.WARNING):
+            async with asyncio.timeout(50):
+                while not reach.down:
+                    look_at((reach, Way()), loop.time())
+                    await asyncio.sleep(BEAT_S)
+        took_s = loop.time() - began
+        found = await asyncio.gather(*asking, return_exceptions=True)
+        await reach.close()
+
+    given_up = [each for each in found if "the way to it is lost" in str(each)]
+    # A kernel's clocks of data show its whole life before there was any.
+    assert [(each.sent_s, each.heard_s) for each in sent if each and each.unacked][-1:] == [(0.0, math.inf)]
+    assert took_s >= LEAST_S
+    assert len(given_up) >= 2  # one of three may have had the queue's last place
+    assert all(isinstance(each, DialError) and each.phase == "connect" for each in found)
+    assert "region iad is out of reach" in caplog.text
+
+
+async def test_the_kernel_tells_of_a_connection_that_stands():
+    async def quiet(reader, _):
+        await reader.read()
+
+    server = await asyncio.start_server(quiet, "127.0.0.1", 0)
+    with socket.create_connection(server.sockets[0].getsockname()) as sock:
+        sock.sendall(b"GET")
+        async with asyncio.timeout(30):
+            while look(sock).unacked:  # noqa: ASYNC110 - the kernel has no event for it
+                await asyncio.sleep(0.01)
+        heard = look(sock)
+    server.close()
+
+    assert (heard.unacked, heard.repeated) == (False, False)
+    assert 0 <= heard.heard_s < 30
+    assert look(sock) is None  # closed
+    assert look(None) is None
