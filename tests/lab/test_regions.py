@@ -83,7 +83,7 @@ def test_a6_a_lost_region_fails_no_request(at_rest, figures, name, loss, end):
 def test_a8_a_cut_link_is_gone_round(at_rest, figures):
     """Only the way from the place eu to the region ap is cut, and ap alone has the model: us passes on, both ways.
 
-    The nearest other region is behind the same cut, so until that is known (3 s and 2 s) a request is replayed twice.
+    The nearest other region is behind the same cut, so until that is known (1 s and 1 s) a request is replayed twice.
     """
     lab = at_rest
     router = lab.network.spaces["t-eu"]
