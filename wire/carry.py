@@ -30,7 +30,7 @@ _BEGUN_HEAD: Final = ResponseHead(200, (("content-type", EVENTS),), None, chunke
 
 
 class Carry(ABC):
-    """See the file's docstring. It is `upstream.Taker` and `lane.Passage`.
+    """See the file's docstring. It is `lane.Taker` and `lane.Passage`.
 
     Attributes:
         dropped: lines of the answer's head that end here.
@@ -98,7 +98,7 @@ class Carry(ABC):
     async def go_on(self, exchange: Exchange) -> None:
         """(The handler) answer `exchange` from here on."""
 
-    # upstream.Taker -----------------------------------------------------------------------------------------
+    # lane.Taker -----------------------------------------------------------------------------------------
 
     def take(self, data: bytes) -> bool:
         """The answer's bytes, from their first to their last."""

@@ -7,10 +7,11 @@ import socket
 import ssl
 from dataclasses import dataclass
 
+from wire.failure import DialError
 from wire.flow import in_task
 from wire.keepalive import notice_loss
 from wire.resolve import Name
-from wire.upstream import DialError, Upstream
+from wire.upstream import Upstream
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,16 @@ class Passage(Protocol):
         """(The sweep, `now` in loop time) hand over if nothing was heard for LATE_S."""
 
 
+class Taker(Protocol):
+    """Who passes an answer on without reading it."""
+
+    def take(self, data: bytes) -> bool:
+        """Bytes of the answer; False hands it over, these bytes included."""
+
+    def hand_over(self) -> None:
+        """The connection failed: whoever goes on hears why."""
+
+
 class Lane(Protocol):
     """What a handler leaves with a connection."""
 

@@ -2,47 +2,21 @@
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Literal, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 from wire.alarm import Alarm
+from wire.failure import DialError, Phase
 from wire.flow import Signal
 from wire.http1 import Body, End, ResponseError, ResponseHead, ResponseReader
+from wire.lane import Taker
 from wire.prompt import Prompt
 
 if TYPE_CHECKING:
     import socket
 
-Phase = Literal["connect", "send", "head", "body"]
-
 READ_BUFFER_BYTES = 256 * 1024  # answer bytes held for a slow reader before the upstream is made to wait
 WRITE_BUFFER_BYTES = 256 * 1024
 JOIN_BYTES = 64 * 1024  # small pieces that wait together are handed over together
-
-
-class DialError(Exception):
-    """An upstream did not answer as it must.
-
-    Attributes:
-        phase: how far the request had come: `connect`, `send`, `head` or `body`.
-        received: bytes of the answer seen; 0 means that the upstream may be asked, or another one, again.
-        timed_out: a deadline of ours passed, rather than the connection breaking.
-    """
-
-    def __init__(self, phase: Phase, received: int, reason: str, *, timed_out: bool = False) -> None:
-        super().__init__(f"{phase}: {reason}")
-        self.phase: Phase = phase
-        self.received = received
-        self.timed_out = timed_out
-
-
-class Taker(Protocol):
-    """Who passes an answer on without reading it."""
-
-    def take(self, data: bytes) -> bool:
-        """Bytes of the answer; False hands it over, these bytes included."""
-
-    def hand_over(self) -> None:
-        """The connection failed: whoever goes on hears why."""
 
 
 class Upstream(asyncio.Protocol):
@@ -71,9 +45,7 @@ class Upstream(asyncio.Protocol):
         self.lent_at = 0.0  # loop time
         self.sock: socket.socket | None = None  # what carries it, where that is TCP
         self.closed = False
-        self.given_up = (
-            False  # by us, while a request was on it: sending it again is not the dialler's choice
-        )
+        self.given_up = False  # by us, with a request on it: sending it again is not the dialler's choice
         self.idle_since = 0.0  # loop time, kept by the pool
 
     # asyncio.Protocol --------------------------------------------------------------------------------------
