@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
+from inference.api.stream_options import chunk_tail
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -98,35 +100,44 @@ class ChatShape:
 
     __slots__ = ("_head", "_heading", "_scored", "_tail", "_vocabulary")
 
-    def __init__(self, heading: Heading, vocabulary: Vocabulary, *, scored: bool, with_usage: bool) -> None:
+    def __init__(
+        self,
+        heading: Heading,
+        vocabulary: Vocabulary,
+        *,
+        scored: bool,
+        with_usage: bool,
+        counted: Sequence[int] = (),
+    ) -> None:
         self._heading = _heading("chat.completion", heading)
         self._vocabulary = vocabulary
         self._scored = scored
         self._head = _event_head("chat.completion.chunk", heading)
-        self._tail = b'}],"usage":null}\n\n' if with_usage else b"}]}\n\n"
+        self._tail = chunk_tail(with_usage=with_usage, counted=counted)
 
     def opening(self, index: int) -> bytes:
         """See `Shape`."""
         delta = b'"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null'
-        return b'%b{"index":%d,%b%b' % (self._head, index, delta, self._tail)
+        return b'%b{"index":%d,%b%b' % (self._head, index, delta, self._tail(index, 0))
 
     def event(self, index: int, delta: Delta) -> bytes:
         """See `Shape`."""
-        parts = b"".join(map(partial(self._extra, index), _extras(delta)))
+        tail = self._tail(index, delta.num_tokens)
+        parts = b"".join(map(partial(self._extra, index, tail), _extras(delta)))
         if delta.text or delta.scores:
             content = b'"delta":{"content":%b},"logprobs":%b,"finish_reason":null' % (
                 _text(delta.text),
                 self._scores(delta.scores),
             )
-            parts += b'%b{"index":%d,%b%b' % (self._head, index, content, self._tail)
+            parts += b'%b{"index":%d,%b%b' % (self._head, index, content, tail)
         if delta.finish:
             ending = b'"delta":{},"logprobs":null,"finish_reason":"%b"' % delta.finish.encode()
-            parts += b'%b{"index":%d,%b%b' % (self._head, index, ending, self._tail)
+            parts += b'%b{"index":%d,%b%b' % (self._head, index, ending, tail)
         return parts
 
-    def _extra(self, index: int, change: dict[str, Any]) -> bytes:
+    def _extra(self, index: int, tail: bytes, change: dict[str, Any]) -> bytes:
         inner = b'"delta":%b,"logprobs":null,"finish_reason":null' % json.dumps(change).encode()
-        return b'%b{"index":%d,%b%b' % (self._head, index, inner, self._tail)
+        return b'%b{"index":%d,%b%b' % (self._head, index, inner, tail)
 
     def closing(self, usage: Usage, *, with_usage: bool) -> bytes:
         """See `Shape`."""
@@ -177,6 +188,7 @@ class CompletionShape:
         *,
         scored: bool,
         with_usage: bool,
+        counted: Sequence[int] = (),
         echoes: Sequence[str] = (),
     ) -> None:
         self._heading = _heading("text_completion", heading)
@@ -184,12 +196,12 @@ class CompletionShape:
         self._scored = scored
         self._echoes = echoes
         self._head = _event_head("text_completion", heading)
-        self._tail = b'}],"usage":null}\n\n' if with_usage else b"}]}\n\n"
+        self._tail = chunk_tail(with_usage=with_usage, counted=counted)
 
     def opening(self, index: int) -> bytes:
         """See `Shape`."""
         echo = self._echoes[index] if self._echoes else ""
-        return self._event(index, _text(echo), b"null", b"null") if echo else b""
+        return self._event(index, 0, _text(echo), b"null", b"null") if echo else b""
 
     def event(self, index: int, delta: Delta) -> bytes:
         """See `Shape`."""
@@ -197,11 +209,11 @@ class CompletionShape:
             return b""
         finish = b'"%b"' % delta.finish.encode() if delta.finish else b"null"
         scores = json.dumps(self._score_value(delta.scores)).encode() if self._scored else b"null"
-        return self._event(index, _text(delta.text), scores, finish)
+        return self._event(index, delta.num_tokens, _text(delta.text), scores, finish)
 
-    def _event(self, index: int, text: bytes, scores: bytes, finish: bytes) -> bytes:
+    def _event(self, index: int, num_tokens: int, text: bytes, scores: bytes, finish: bytes) -> bytes:
         body = b'"text":%b,"logprobs":%b,"finish_reason":%b' % (text, scores, finish)
-        return b'%b{"index":%d,%b%b' % (self._head, index, body, self._tail)
+        return b'%b{"index":%d,%b%b' % (self._head, index, body, self._tail(index, num_tokens))
 
     def closing(self, usage: Usage, *, with_usage: bool) -> bytes:
         """See `Shape`."""

@@ -71,6 +71,7 @@ class ChatReply(GenerationReply):
             model.text.vocabulary,
             scored=job.delivery.logprobs is not None,
             with_usage=job.delivery.include_usage,
+            counted=job.counted,
         )
 
 

@@ -46,6 +46,8 @@ class Delta:
     calls: tuple[CallPart, ...] = ()
     stop: str | None = None
     """With `finish`: the stop string that ended the answer."""
+    num_tokens: int = 0
+    """Generated for this choice so far, those of this delta with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +139,14 @@ class Choice:
         if self._is_single and self._reader is not None and self._reader.has_whole_call:
             self.finish = "tool_calls"
 
-    def end(self, finish: Finish) -> Delta:
-        """The engine ended the answer: what was held comes out, unless a stop string ended it before."""
+    def end(self, finish: Finish, num_tokens: int = 0) -> Delta:
+        """The engine ended the answer: what was held comes out, unless a stop string ended it before.
+
+        `num_tokens` is the engine's own count, with an end token that was not sent.
+        """
         if self.finish is not None:
             return Delta("")
+        self.num_tokens = max(self.num_tokens, num_tokens)
         parts = Parts()
         self._show(self._text.finish(), parts)
         if self._reader is not None and self.finish is None:
@@ -168,7 +174,8 @@ class Choice:
         out = []
         while self._scores and self._is_out(*self._scores[0]):
             out.append(self._scores.popleft()[1])
-        return Delta(parts.words, tuple(out), self.finish, parts.thoughts, parts.calls, self._gate.hit)
+        hit, num_tokens = self._gate.hit, self.num_tokens
+        return Delta(parts.words, tuple(out), self.finish, parts.thoughts, parts.calls, hit, num_tokens)
 
     def _is_out(self, end: int, score: TokenScore) -> bool:
         return end <= self._num_shown or (self.finish is not None and score.offset < self._num_shown)

@@ -24,6 +24,7 @@ from inference.api.fields import (
 )
 from inference.api.messages import read_messages
 from inference.api.sampling import MAX_TOKENS, SAMPLING_FIELDS, Sampling
+from inference.api.stream_options import StreamOptions, read_stream_options
 from inference.api.structure import STRUCTURE_FIELDS, Structure, structure_of
 from inference.api.tools import ToolUse, read_tool_choice, read_tools, tool_use
 from inference.engine.orders import MAX_PRIORITY
@@ -67,6 +68,7 @@ class Delivery:
     include_usage: bool = False
     logprobs: int | None = None
     priority: int = 0
+    continuous_usage: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,22 +122,11 @@ def _metadata(value: Any, param: str) -> None:
         _label(label, f"{param}.{key[:64]}")
 
 
-def _stream_options(value: Any, param: str) -> bool:
-    for key, option in mapping(value, param).items():
-        if key == "include_obfuscation" and option in (False, None):
-            continue
-        if key == "include_obfuscation":
-            raise unsupported(f"{param}.{key}", "streams are not padded.")
-        if key != "include_usage":
-            raise bad(f"{param}.{key[:64]}", f"Unknown field {key[:64]!r} in {param!r}.", "unknown_parameter")
-    return boolean(value.get("include_usage") or False, f"{param}.include_usage")
-
-
 _SHARED: dict[str, Reader[Any]] = {
     "model": _model,
     "n": integer(1, MAX_CHOICES),
     "stream": boolean,
-    "stream_options": _stream_options,
+    "stream_options": read_stream_options,
     "user": _label,
     "priority": integer(0, MAX_PRIORITY),
     **{field: reader for field, (_, reader) in SAMPLING_FIELDS.items()},
@@ -314,8 +305,14 @@ def _delivery(found: dict[str, Any], logprobs: int | None) -> Delivery:
     stream = found.get("stream", False)
     if "stream_options" in found and not stream:
         raise bad("stream_options", "'stream_options' needs 'stream': true.")
+    options = found.get("stream_options", StreamOptions())
     return Delivery(
-        found.get("n", 1), stream, found.get("stream_options", False), logprobs, found.get("priority", 0)
+        num_choices=found.get("n", 1),
+        stream=stream,
+        include_usage=options.include_usage,
+        logprobs=logprobs,
+        priority=found.get("priority", 0),
+        continuous_usage=options.continuous_usage,
     )
 
 

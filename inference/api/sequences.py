@@ -55,6 +55,13 @@ class Job:
         """Each prompt once, however many choices it has."""
         return sum(map(len, self.prompts))
 
+    @property
+    def counted(self) -> list[int]:
+        """The prompt tokens of each sequence, if its chunks are to have counts."""
+        delivery = self.delivery
+        num_each = delivery.num_choices if delivery.continuous_usage else 0
+        return [len(prompt) for prompt in self.prompts for _ in range(num_each)]
+
 
 def check_length(num_tokens: int, max_tokens: int | None, limits: ModelLimits, param: str) -> None:
     """Refuse what the model's context cannot hold, before the engine sees it.
@@ -222,7 +229,7 @@ class Generation:
             return delta
         self._note_first(index, message)  # of an answer that its first token ended
         finish, num_tokens = _finish(message), int(message["completion_tokens"])
-        delta = choice.end(finish)
+        delta = choice.end(finish, num_tokens)
         if num_tokens > self._num_tokens[index]:  # with the end token, which is never sent
             self._count(index, num_tokens, message)
         self._tally.end(index, finish, num_tokens)

@@ -261,6 +261,7 @@ class CompletionReply(GenerationReply):
             model.text.vocabulary,
             scored=job.delivery.logprobs is not None,
             with_usage=job.delivery.include_usage,
+            counted=job.counted,
             echoes=self._echoes(model) if self._request.echo else (),
         )
 

@@ -87,8 +87,12 @@ class PassedReply(Reply):
 
     @property
     def _wants_usage(self) -> bool:
+        """`continuous_usage_stats` asks for it too, where nothing else is said."""
         options = self._body.get("stream_options")
-        return isinstance(options, dict) and options.get("include_usage") is True
+        if not isinstance(options, dict):
+            return False
+        said = options.get("include_usage")
+        return (options.get("continuous_usage_stats") if said is None else said) is True
 
     def _asked(self, door: Door) -> dict[str, Any]:
         """The body as the engine gets it: its own name of the model, and token counts in any case."""

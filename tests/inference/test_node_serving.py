@@ -142,6 +142,43 @@ async def test_a_stream_is_the_answer_in_parts(node: RunningNode) -> None:
     assert sum(phases.values()) == pytest.approx(receipt["total_ms"], rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("path", "asked", "has_opening"),
+    [
+        ("/v1/chat/completions", {"messages": HI, "n": 2}, True),
+        ("/v1/chat/completions", {"messages": HI, "max_tokens": 5}, True),
+        ("/v1/completions", {"prompt": ["hi", "hello there"], "n": 2, "max_tokens": 50}, False),
+    ],
+)
+async def test_each_chunk_counts_its_own_choice_as_vllms_do(
+    node: RunningNode, path: str, asked: dict[str, Any], has_opening: bool
+) -> None:
+    """The counts grow to those of the choice's end, and what the last chunks said adds up to the request's usage."""
+    await load(node)
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    body = {"model": "acme/m", "stream": True, "stream_options": options} | asked
+    *chunks, end = chunks_of(await post(node, path, body))
+    orders = node.shell.engines[0].orders
+    lasts = 0
+    for index, order in enumerate(orders):
+        counts = [chunk["usage"] for chunk in chunks if chunk["choices"][0]["index"] == index]
+        made = [one["completion_tokens"] for one in counts]
+        lasts += made[-1]
+
+        assert {one["prompt_tokens"] for one in counts} == {len(order["tokens"])}
+        assert all(one["total_tokens"] == one["prompt_tokens"] + one["completion_tokens"] for one in counts)
+        assert made == sorted(made)
+        assert made[0] == (0 if has_opening else 1)
+        assert made[-1] == min(len(ANSWER) + 1, asked.get("max_tokens", 99))
+
+    assert len({len(order["tokens"]) for order in orders}) == len(orders) // asked.get("n", 1)
+    assert (end["choices"], end["usage"]["completion_tokens"]) == ([], lasts)
+
+
+def chunks_of(answer: httpx.Response) -> list[dict[str, Any]]:
+    return [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+
+
 @pytest.mark.parametrize("promised", [True, False])
 async def test_an_answer_says_whether_it_is_deterministic_and_its_engine_is_told(
     node: RunningNode, promised: bool

@@ -151,6 +151,7 @@ async def test_a_stream_passes_through_event_by_event(peer: Outside) -> None:
     await peer.load()
     answer = await peer.chat(stream=True)
     with_usage = await peer.chat(stream=True, stream_options={"include_usage": True})
+    each = await peer.chat(stream=True, stream_options={"continuous_usage_stats": True})
     events = answer.text.removesuffix("\n\n").split("\n\n")
     chunks = [json.loads(event.removeprefix("data: ")) for event in events[:-2]]
     receipt: Any = parse_receipt(events[-1]) or {}
@@ -158,9 +159,14 @@ async def test_a_stream_passes_through_event_by_event(peer: Outside) -> None:
     assert "".join(chunk["choices"][0]["delta"]["content"] for chunk in chunks) == TEXT
     assert {chunk["model"] for chunk in chunks} == {"acme/m"}
     assert events[-2] == "data: [DONE]"
-    assert [each["stream_options"] for each in peer.noted("body")] == [{"include_usage": True}] * 2
+    assert [body["stream_options"] for body in peer.noted("body")] == [
+        {"include_usage": True},
+        {"include_usage": True},
+        {"continuous_usage_stats": True, "include_usage": True},
+    ]
     assert all("usage" not in chunk for chunk in chunks)
     assert '"usage": {"prompt_tokens": 7' in with_usage.text
+    assert '"usage": {"prompt_tokens": 7' in each.text
     assert (receipt["prompt_tokens"], receipt["completion_tokens"]) == (7, 4)
     assert (receipt["start"], receipt["bytes"]["region"]) == ("region", 100)
     assert sum(receipt["phases"].values()) == pytest.approx(receipt["total_ms"], rel=0.05)

@@ -256,7 +256,11 @@ def test_chat_carries_everything_it_honours() -> None:
             "top_logprobs": 2,
             "n": 2,
             "stream": True,
-            "stream_options": {"include_usage": True, "include_obfuscation": False},
+            "stream_options": {
+                "include_usage": True,
+                "include_obfuscation": False,
+                "continuous_usage_stats": True,
+            },
             "chat_template_kwargs": {"enable_thinking": False},
             "add_generation_prompt": False,
             "user": "u",
@@ -282,7 +286,7 @@ def test_chat_carries_everything_it_honours() -> None:
         keep_special=True,
         logit_bias=((5, -100.0),),
     )
-    assert asked.delivery == request.Delivery(2, True, True, 2)
+    assert asked.delivery == request.Delivery(2, True, True, 2, continuous_usage=True)
     assert asked.template_kwargs == {"enable_thinking": False}
     assert asked.add_generation_prompt is False
 
@@ -298,11 +302,39 @@ def test_chat_carries_everything_it_honours() -> None:
             "stream_options.include_obfuscation",
         ),
         (CHAT | {"stream": True, "stream_options": {"x": 1}}, "stream_options.x"),
+        (
+            CHAT
+            | {"stream": True, "stream_options": {"include_usage": False, "continuous_usage_stats": True}},
+            "stream_options.continuous_usage_stats",
+        ),
+        (
+            CHAT | {"stream": True, "stream_options": {"continuous_usage_stats": 1}},
+            "stream_options.continuous_usage_stats",
+        ),
         (CHAT | {"min_tokens": 5, "max_tokens": 4}, "min_tokens"),
     ],
 )
 def test_parameters_that_contradict_each_other_are_refused(body: dict[str, Any], param: str) -> None:
     assert refusal(read_chat, body).param == param
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({}, (False, False)),
+        ({"include_usage": None, "continuous_usage_stats": None}, (False, False)),
+        ({"include_usage": True, "continuous_usage_stats": False}, (True, False)),
+        ({"continuous_usage_stats": True}, (True, True)),
+        ({"include_usage": None, "continuous_usage_stats": True}, (True, True)),
+    ],
+)
+def test_counts_in_each_chunk_ask_for_those_of_the_end(
+    options: dict[str, Any], wanted: tuple[bool, bool]
+) -> None:
+    """As vLLM's own default has it."""
+    asked = read_completion(COMPLETION | {"stream": True, "stream_options": options}).delivery
+
+    assert (asked.include_usage, asked.continuous_usage) == wanted
 
 
 def test_legacy_completions_keep_their_own_rules() -> None:

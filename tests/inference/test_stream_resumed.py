@@ -14,6 +14,7 @@ EMOJI = VOCABULARY.encode("so 😀, é and 你: a b a b.", add_special=False)
 CHAT: dict[str, Any] = {"model": "acme/m", "messages": HI, "stream": True, "temperature": 0}
 TEXT: dict[str, Any] = {"model": "acme/m", "prompt": "a", "stream": True, "temperature": 0, "max_tokens": 50}
 USAGE = {"stream_options": {"include_usage": True}}
+EACH = {"stream_options": {"include_usage": True, "continuous_usage_stats": True}}
 
 
 def script(answer, *, size=1):
@@ -48,9 +49,9 @@ def blocks(body: str) -> list[bytes]:
     [
         ("/v1/chat/completions", CHAT, ANSWER, 1),
         ("/v1/chat/completions", CHAT | USAGE, EMOJI, 1),
-        ("/v1/chat/completions", CHAT | {"max_tokens": 7}, ANSWER, 3),
+        ("/v1/chat/completions", CHAT | {"max_tokens": 7} | EACH, ANSWER, 3),
         ("/v1/chat/completions", CHAT | {"stop": ["fox ju"]} | USAGE, ANSWER, 1),
-        ("/v1/completions", TEXT, EMOJI, 2),
+        ("/v1/completions", TEXT | EACH, EMOJI, 2),
         ("/v1/completions", TEXT | {"echo": True, "max_tokens": 5} | USAGE, ANSWER, 1),
         ("/v1/completions", TEXT | {"stop": ["a b"], "logit_bias": {"3": 1}}, EMOJI, 1),
     ],
