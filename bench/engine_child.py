@@ -102,13 +102,7 @@ def _serve(order: dict[str, Any], fd: int) -> None:
     GenerateLoop(
         EngineLink(socket.socket(fileno=fd)),
         Scheduler(room.num_slots, frozenset(order.get("eos_ids", ())), num_pages=room.num_pages),
-        step_model(
-            model,
-            room.num_slots,
-            room.max_len,
-            room.num_pages,
-            deterministic=order.get("deterministic", False),
-        ),
+        step_model(model, room, deterministic=order.get("deterministic", False)),
         None,
         Bounds(model.config.vocab_size, room.max_len),
         room,

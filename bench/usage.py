@@ -78,7 +78,7 @@ def _steps(folder: Path, number: int) -> tuple[float, float]:
             prompt = {"op": "add", "id": str(order), "tokens": [1 + order] * 16, "max_tokens": TOKENS}
             theirs.sendall(frame_bytes(prompt))
         theirs.sendall(frame_bytes({"op": "stop"}))
-        rows = step_model(model, room.num_slots, room.max_len, room.num_pages)
+        rows = step_model(model, room)
         scheduler = Scheduler(room.num_slots, frozenset())
         bounds = Bounds(model.config.vocab_size, room.max_len)
         loop = GenerateLoop(EngineLink(ours), scheduler, rows, None, bounds, room, meter=meter)

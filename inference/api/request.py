@@ -1,14 +1,12 @@
 """The three kinds of request: every parameter of the official client is honoured or refused by its name.
 
-Each route has one table of the fields it reads. A field that is OpenAI's but not ours is refused unless its
-value asks for nothing (`tools: null`, `store: false`); anything else is unknown, and refused with a suggestion.
+Each route has one table of the fields it reads; `inference.api.route_fields` says what becomes of the others.
 """
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from inference.api.fields import (
     Reader,
@@ -23,14 +21,12 @@ from inference.api.fields import (
     unsupported,
 )
 from inference.api.messages import read_messages
+from inference.api.route_fields import REFUSED, read_fields
 from inference.api.sampling import MAX_TOKENS, SAMPLING_FIELDS, Sampling
 from inference.api.stream_options import StreamOptions, read_stream_options
 from inference.api.structure import STRUCTURE_FIELDS, Structure, structure_of
 from inference.api.tools import ToolUse, read_tool_choice, read_tools, tool_use
 from inference.engine.orders import MAX_PRIORITY
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 MAX_CHOICES = 4
 """`n`: each choice is a whole generation, and clients that want more can ask again."""
@@ -163,33 +159,6 @@ _EMBEDDING: dict[str, Reader[Any]] = {
     "user": _label,
 }
 
-_TOOLS = "functions are called by 'tools' and 'tool_choice', which took this one's place."
-_REASONING = (
-    "the models served here have no such setting; use chat_template_kwargs if the model's template has."
-)
-_LEGACY = "this route answers in plain text; use /v1/chat/completions."
-REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "tools": (([],), _LEGACY),
-    "tool_choice": (("none",), _LEGACY),
-    "parallel_tool_calls": ((), _LEGACY),
-    "functions": (([],), _TOOLS),
-    "function_call": (("none",), _TOOLS),
-    "store": ((False,), "answers are not kept."),
-    "service_tier": (("auto", "default"), "there is one tier."),
-    "modalities": ((["text"],), "models answer in text only."),
-    "audio": ((), "models answer in text only."),
-    "prediction": ((), "there is no speculative decoding."),
-    "reasoning_effort": (("none",), _LEGACY),
-    "verbosity": ((), _REASONING),
-    "web_search_options": ((), "no request reaches the network."),
-    "moderation": ((), "no moderation model runs beside the answer."),
-    "prompt_cache_retention": ((), "prompts are not kept between requests."),
-    "prompt_cache_options": ((), "prompts are not kept between requests."),
-    "continue_final_message": ((False,), "use /v1/completions with the rendered prompt."),
-    "suffix": (("",), "the model writes on from the prompt only."),
-}
-"""OpenAI's fields that are not honoured -> (values that ask for nothing, why not)."""
-
 
 def read_chat(body: dict[str, Any]) -> ChatRequest:
     """A body of `/v1/chat/completions`. Raises Refusal (400, `param` set)."""
@@ -254,43 +223,6 @@ def read_embedding(body: dict[str, Any]) -> EmbeddingRequest:
         base64=found.get("encoding_format") == "base64",
         dimensions=found.get("dimensions"),
     )
-
-
-def read_fields(
-    body: dict[str, Any],
-    table: dict[str, Reader[Any]],
-    required: tuple[str, ...],
-    refused: Mapping[str, tuple[tuple[Any, ...], str]] = REFUSED,
-) -> dict[str, Any]:
-    """The fields that are there and not null, each one read; null is what the client sends for 'not given'."""
-    found: dict[str, Any] = {}
-    for field, value in body.items():
-        if field in table:
-            if value is not None:
-                found[field] = table[field](value, field)
-        else:
-            _check_neutral(field, value, table, refused)
-    for field in required:
-        if field not in found:
-            raise bad(field, f"Missing required parameter: {field!r}.", "missing_required_parameter")
-    return found
-
-
-def _check_neutral(
-    field: str,
-    value: Any,
-    table: dict[str, Reader[Any]],
-    refused: Mapping[str, tuple[tuple[Any, ...], str]],
-) -> None:
-    if field in refused:
-        neutral, why = refused[field]
-        if value is not None and not any(type(value) is type(idle) and value == idle for idle in neutral):
-            raise unsupported(field, why)
-        return
-    shown = field[:64]
-    close = difflib.get_close_matches(shown, table, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise bad(shown, f"Unknown parameter: {shown!r}.{hint}", "unknown_parameter")
 
 
 def _sampling(found: dict[str, Any]) -> Sampling:

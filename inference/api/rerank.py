@@ -11,13 +11,8 @@ import numpy as np
 
 from inference.api.embedding_reply import encode_all, vectors_of
 from inference.api.fields import array, bad, boolean, integer, mapping, string
-from inference.api.request import (
-    MAX_LABEL_CHARS,
-    MAX_MODEL_CHARS,
-    MAX_PROMPT_CHARS,
-    MAX_PROMPT_TOKENS,
-    read_fields,
-)
+from inference.api.request import MAX_LABEL_CHARS, MAX_MODEL_CHARS, MAX_PROMPT_CHARS, MAX_PROMPT_TOKENS
+from inference.api.route_fields import read_fields
 from inference.api.serving import JSON_HEADERS, ModelReply
 from inference.usage.entry import Counts
 from wire.refusal import Refusal

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from inference.api.fields import array, bad, boolean, integer, mapping, number, one_of, string, unsupported
 from inference.api.messages import MAX_CONTENT_CHARS, MAX_PARTS
-from inference.api.request import MAX_LABEL_CHARS, MAX_MODEL_CHARS, ChatRequest, read_chat, read_fields
+from inference.api.request import MAX_LABEL_CHARS, MAX_MODEL_CHARS, ChatRequest, read_chat
+from inference.api.route_fields import read_fields
 from inference.api.sampling import MAX_TOKENS
 from inference.api.tools import MAX_TOOLS, read_name
 

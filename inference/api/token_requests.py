@@ -7,14 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from inference.api.anthropic import read_count_body
 from inference.api.fields import boolean, string, token_ids
-from inference.api.request import (
-    MAX_MODEL_CHARS,
-    MAX_PROMPT_CHARS,
-    MAX_PROMPT_TOKENS,
-    ChatRequest,
-    read_chat,
-    read_fields,
-)
+from inference.api.request import MAX_MODEL_CHARS, MAX_PROMPT_CHARS, MAX_PROMPT_TOKENS, ChatRequest, read_chat
+from inference.api.route_fields import read_fields
 
 if TYPE_CHECKING:
     from inference.api.fields import Reader

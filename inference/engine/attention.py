@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from inference.engine.layout import Chunk, Run
+    from inference.engine.slots import SlotPlan
 
 NAMES = itertools.count()
 
@@ -54,15 +55,13 @@ class SlotCache:
     device's at once. Beside the slots it has the pages of kept prefixes, [pages, KV heads, page tokens, head size]:
     a prefix is copied, not shared, because attention over a slot needs its positions side by side.
 
-    With `lends` the slots share less memory than all of them may need: a row's goes back to the system when it ends.
+    Where its `room` lends, the slots share less memory than all of them may need: a row's goes back to the system when
+    it ends.
     """
 
-    def __init__(self, num_slots: int, max_len: int, num_pages: int = 0, *, lends: bool = False) -> None:
-        self._lends = lends
+    def __init__(self, room: SlotPlan) -> None:
+        self._room = room
         self._memory: list[mmap.mmap] = []
-        self._num_slots = num_slots
-        self._max_len = max_len
-        self._num_pages = num_pages
         self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._pages: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self.layout: Placing | None = None
@@ -72,9 +71,11 @@ class SlotCache:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Store a step's keys and values ([1, KV heads, num_tokens, head size]); gives the whole layer."""
         if layer_idx not in self._layers:
-            self._layers[layer_idx] = self._rooms(keys, values, self._num_slots, self._max_len, self._memory)
-            if self._num_pages:
-                self._pages[layer_idx] = self._rooms(keys, values, self._num_pages, PAGE_TOKENS, [])
+            self._layers[layer_idx] = self._rooms(
+                keys, values, self._room.num_slots, self._room.max_len, self._memory
+            )
+            if self._room.num_pages:
+                self._pages[layer_idx] = self._rooms(keys, values, self._room.num_pages, PAGE_TOKENS, [])
         stored_keys, stored_values = self._layers[layer_idx]
         self._store(stored_keys, keys[0])
         self._store(stored_values, values[0])
@@ -94,8 +95,8 @@ class SlotCache:
         """A slot's row has ended; `scrub` if what it left may not be finite."""
         if scrub:
             self._scrub(slot)
-        for memory in self._memory if self._lends else ():
-            start, end = (len(memory) // self._num_slots * edge for edge in (slot, slot + 1))
+        for memory in self._memory if self._room.lends else ():
+            start, end = (len(memory) // self._room.num_slots * edge for edge in (slot, slot + 1))
             first = start + -start % mmap.PAGESIZE
             if (length := end - end % mmap.PAGESIZE - first) > 0:
                 memory.madvise(mmap.MADV_REMOVE, first, length)  # shared memory is freed by nothing less

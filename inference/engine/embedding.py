@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 import torch
 
 from inference.engine.embed import Batcher, Encoder, Place, Scorer, little_endian
-from inference.engine.orders import PONG, Cancel, Embed, Generate, OrderRefused, Ping, Stop, parse_order
+from inference.engine.order_reading import parse_order
+from inference.engine.orders import (
+    PONG,
+    Cancel,
+    Embed,
+    Generate,
+    OrderRefused,
+    Ping,
+    Stop,
+)
 from inference.engine.sample import ROW_FAULTS
 from inference.usage.meter import Meter, cost_fields
 

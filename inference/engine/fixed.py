@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from inference.engine.events import Segment, Step
     from inference.engine.layout import Chunk
     from inference.engine.sample import Broken, Sampled, Sampler
+    from inference.engine.slots import SlotPlan
 
 TILE_TOKENS = 16
 """A full batch of a usual engine in one pass; a lonely stream pays for it by padding (`bench engine`)."""
@@ -135,20 +136,11 @@ class FixedAttention:
 class FixedModel:
     """`StepModel` over slots in passes of one shape. Tokens of a step may share tiles in any way."""
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        num_slots: int,
-        max_len: int,
-        num_pages: int = 0,
-        *,
-        lends: bool = False,
-    ) -> None:
-        """As `SlotModel`."""
+    def __init__(self, model: PreTrainedModel, room: SlotPlan) -> None:
         self._model = model
-        self._max_len = max_len
+        self._max_len = room.max_len
         self._device = device_of(model)
-        self._cache = SlotCache(num_slots, max_len, num_pages, lends=lends)
+        self._cache = SlotCache(room)
         self._attention = FixedAttention()
         self._width: int | None = None
         model.set_attn_implementation(self._attention.name)

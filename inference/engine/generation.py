@@ -9,6 +9,7 @@ import torch
 
 from inference.engine.events import Emitted, Ended, Event, Failed, Preempted, Stored
 from inference.engine.grammar import PENDING_S, GrammarFault, Grammars
+from inference.engine.order_reading import parse_order
 from inference.engine.orders import (
     PONG,
     Cancel,
@@ -18,7 +19,6 @@ from inference.engine.orders import (
     Ping,
     Stop,
     Vocabulary,
-    parse_order,
 )
 from inference.engine.sample import ROW_FAULTS, Broken, Sampler
 from inference.usage.meter import Meter, cost_fields

@@ -60,10 +60,9 @@ class Records:
         device: Recorder,
         compute: Callable[[PagedStep], torch.Tensor],
         is_ready: Callable[[], bool],
-        num_plain: int,
     ) -> None:
-        self._device, self._compute, self._is_ready = device, compute, is_ready
-        self._num_plain = num_plain
+        self._device, self._is_ready = device, is_ready
+        self.compute = compute
         self._seen: Counter[int] = Counter()
         self._found: dict[int, Recorded] = {}
         self._refused: set[int] = set()
@@ -78,11 +77,11 @@ class Records:
         if size in self._found:
             return self._found[size]
         self._seen[size] += 1
-        if size in self._refused or self._seen[size] <= self._num_plain or not self._is_ready():
+        if size in self._refused or self._seen[size] <= PLAIN_STEPS or not self._is_ready():
             return None
         inputs, step = nobodys()
         try:
-            graph, logits = self._device.capture(lambda: self._compute(step))
+            graph, logits = self._device.capture(lambda: self.compute(step))
         except RuntimeError:
             self._refused.add(size)
             return None
@@ -93,15 +92,8 @@ class Records:
 class DecodeGraphs:
     """Computes steps of one token a row."""
 
-    def __init__(
-        self,
-        device: Recorder,
-        compute: Callable[[PagedStep], torch.Tensor],
-        nobody: int,
-        is_ready: Callable[[], bool],
-    ) -> None:
-        self._compute, self._nobody = compute, nobody
-        self._records = Records(device, compute, is_ready, PLAIN_STEPS)
+    def __init__(self, records: Records, nobody: int) -> None:
+        self._records, self._nobody = records, nobody
 
     @property
     def sizes(self) -> list[int]:
@@ -117,7 +109,7 @@ class DecodeGraphs:
         size = next_size(SIZES, num_rows)
         found = None if size is None else self._records.of(size, lambda: self._nobodys(size, packed))
         if found is None:
-            return self._compute(PagedStep.of_singles(packed))
+            return self._records.compute(PagedStep.of_singles(packed))
         found.inputs[:, :num_rows] = packed
         found.inputs[:2, num_rows:] = 0
         found.inputs[2, num_rows:] = self._nobody

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from inference.engine.events import Segment, Step
     from inference.engine.sample import Broken, Sampled, Sampler
+    from inference.engine.slots import SlotPlan
 
 SLOT_FAMILIES = frozenset({
     "cohere", "cohere2", "exaone4", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "gpt2",
@@ -61,19 +62,10 @@ class StepModel(Protocol):
 class SlotModel:
     """All rows of a step in one forward pass."""
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        num_slots: int,
-        max_len: int,
-        num_pages: int = 0,
-        *,
-        lends: bool = False,
-    ) -> None:
-        """With `lends` a slot's memory is given back when its row ends."""
+    def __init__(self, model: PreTrainedModel, room: SlotPlan) -> None:
         self._model = model
         self._device = device_of(model)
-        self._cache = SlotCache(num_slots, max_len, num_pages, lends=lends)
+        self._cache = SlotCache(room)
         self._attention = SlotAttention()
         model.set_attn_implementation(self._attention.name)
 
@@ -171,20 +163,11 @@ class LoneModel:
         return last
 
 
-def step_model(
-    model: PreTrainedModel,
-    num_slots: int,
-    max_len: int,
-    num_pages: int = 0,
-    *,
-    deterministic: bool = False,
-    lends: bool = False,
-) -> StepModel:
-    """The way this model's steps are computed; only models that share a pass have pages, or slots that `lends`."""
+def step_model(model: PreTrainedModel, room: SlotPlan, *, deterministic: bool = False) -> StepModel:
+    """The way this model's steps are computed; only models that share a pass have pages, or slots that lend."""
     if not shares_a_pass(model.config):
         return LoneModel(model, one_by_one=deterministic)
-    make = FixedModel if deterministic else SlotModel
-    return make(model, num_slots, max_len, num_pages, lends=lends)
+    return (FixedModel if deterministic else SlotModel)(model, room)
 
 
 def shares_a_pass(config: PreTrainedConfig) -> bool:

@@ -11,12 +11,13 @@ knows every token by then: grammars, penalties and random numbers are never gues
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from inference.engine.device_sample import Choice
-from inference.engine.graphs import DecodeGraphs
+from inference.engine.graphs import DecodeGraphs, Records
 from inference.engine.norms import fuse_norms
 from inference.engine.paged import PagedAttention, PagedCache, PagedStep
 from inference.engine.prompt_graphs import PromptGraphs
@@ -61,8 +62,9 @@ class PagedModel:
         self._cache = PagedCache(pool, room, kernels, device.put, device.empty(room.kv_bytes))
         model.set_attn_implementation(PagedAttention(self._cache, kernels).name)
         fuse_norms(model, kernels)
-        self.graphs = DecodeGraphs(device, self._compute, self._cache.nobody, is_whole)
-        self.prompts = PromptGraphs(device, self._compute, self._cache.nobody, is_whole)
+        records, nobody = partial(Records, device, self._compute, is_whole), self._cache.nobody
+        self.graphs = DecodeGraphs(records(), nobody)
+        self.prompts = PromptGraphs(records(), nobody, device.put)
         self._last = device.put(torch.zeros(pool.num_slots + 1, dtype=torch.long))
         self._sampled: tuple[Segment, ...] = ()
         self._ahead: Ahead | None = None

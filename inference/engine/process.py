@@ -208,14 +208,7 @@ def _loop(
         )
         pool = BlockPool(room.num_slots, room.num_blocks) if room.num_blocks else None
         scheduler = Scheduler(room.num_slots, eos_ids, num_pages=room.num_pages, pool=pool)
-        model = step_model(
-            attached.model,
-            room.num_slots,
-            room.max_len,
-            room.num_pages,
-            deterministic=spec.deterministic,
-            lends=room.lends,
-        )
+        model = step_model(attached.model, room, deterministic=spec.deterministic)
     bounds = Bounds(facts.vocab_size, room.max_len)
     return GenerateLoop(link, scheduler, model, attached.gates, bounds, room, gather, meter)
 

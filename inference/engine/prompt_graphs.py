@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from inference.engine.graphs import PLAIN_STEPS, Records, next_size
+from inference.engine.graphs import next_size
 from inference.engine.paged import PagedStep, Rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from inference.engine.device import Device
     from inference.engine.events import Step
+    from inference.engine.graphs import Records
 
 TOKENS = (32, 64, 128, 256, 512, 1024)
 """Of the graphs: up to some 300 tokens a pass takes as long as reading the weights does."""
@@ -30,15 +30,9 @@ MAX_ROWS = 16
 class PromptGraphs:
     """Computes steps of rows with any number of tokens, where they fit a graph."""
 
-    def __init__(
-        self,
-        device: Device,
-        compute: Callable[[PagedStep], torch.Tensor],
-        nobody: int,
-        is_ready: Callable[[], bool],
-    ) -> None:
-        self._device, self._nobody = device, nobody
-        self._records = Records(device, compute, is_ready, PLAIN_STEPS)
+    def __init__(self, records: Records, nobody: int, put: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """`put` brings numbers to where the graphs read them."""
+        self._records, self._nobody, self._put = records, nobody, put
 
     @property
     def sizes(self) -> list[int]:
@@ -53,12 +47,12 @@ class PromptGraphs:
         found = self._records.of(size, lambda: self._nobodys(size))
         if found is None:
             return None
-        found.inputs.copy_(self._device.put(torch.tensor(self._numbers(step, size), dtype=torch.long)))
+        found.inputs.copy_(self._put(torch.tensor(self._numbers(step, size), dtype=torch.long)))
         found.graph.replay()
         return found.logits[: sum(part.samples for part in step)]
 
     def _nobodys(self, size: int) -> tuple[torch.Tensor, PagedStep]:
-        inputs = self._device.put(torch.tensor(self._numbers((), size), dtype=torch.long))
+        inputs = self._put(torch.tensor(self._numbers((), size), dtype=torch.long))
         return inputs, step_of(inputs, size)
 
     def _numbers(self, step: Step, size: int) -> list[int]:

@@ -12,7 +12,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrai
 from inference.api.tokens import Vocabulary
 from inference.engine.classes import class_of
 from inference.engine.embed import Batcher, Scorer
-from inference.engine.orders import Bounds, Embed, OrderRefused, parse_order
+from inference.engine.order_reading import parse_order
+from inference.engine.orders import Bounds, Embed, OrderRefused
 from inference.engine.weights import attach
 from tests.inference.tiny import SIZES, landed_model
 from tests.inference.tokenizers_made import FAMILIES as TOKENIZERS

@@ -10,6 +10,7 @@ from inference.engine import process
 from inference.engine.device import DeviceError, bring_up, open_device
 from inference.engine.events import Segment
 from inference.engine.model import SlotModel
+from inference.engine.slots import SlotPlan
 from inference.link import EngineLink, FrameReader, LinkError, frame_bytes, link_pair
 from inference.spec import EngineSpec, SpecError
 from inference.workers.loading import LoadReport
@@ -89,7 +90,7 @@ def test_a_device_that_is_full_is_one_clear_error_before_the_load(monkeypatch, f
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "gemma3_text", "qwen2"])
 def test_every_tensor_of_a_step_is_where_the_model_is(family):
     """torch's `meta` device computes nothing and refuses tensors of another device, as a GPU does."""
-    model = SlotModel(made(family).to("meta"), 4, 64)
+    model = SlotModel(made(family).to("meta"), SlotPlan(4, 64, 0))
     for step in (
         (Segment("a", 0, 0, (5, 9, 3), samples=True), Segment("b", 1, 0, tuple(range(12)), samples=False)),
         (Segment("a", 0, 3, (5,), samples=True), Segment("b", 1, 12, (7,), samples=True)),

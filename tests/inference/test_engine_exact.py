@@ -14,6 +14,7 @@ from inference.engine.model import SLOT_FAMILIES, LoneModel, SlotModel, shares_a
 from inference.engine.orders import Generate, Sampling
 from inference.engine.pace import Pace
 from inference.engine.scheduler import Scheduler
+from inference.engine.slots import SlotPlan
 from tests.evidence import IS_WHOLE, count
 from tests.inference.tiny import VOCABULARY, made
 
@@ -122,8 +123,8 @@ def orders_of(some_prompts):
 @pytest.mark.parametrize("family", sorted(SLOT_FAMILIES))
 def test_a_crowd_in_chunks_is_generate(family):
     model = made(family)
-    assert isinstance(step_model(model, 4, 128), SlotModel)
-    found = answers(SlotModel(model, 4, 128), orders_of(prompts()))
+    assert isinstance(step_model(model, SlotPlan(4, 128, 0)), SlotModel)
+    found = answers(SlotModel(model, SlotPlan(4, 128, 0)), orders_of(prompts()))
     assert found == agreed_of(family, found, prompts())
 
 
@@ -132,7 +133,7 @@ def test_a_crowd_in_chunks_is_generate(family):
 )
 def test_alone_and_arriving_late_are_the_same(family):
     model = made(family, seed=1)
-    rows = SlotModel(model, 6, 128)
+    rows = SlotModel(model, SlotPlan(6, 128, 0))
     alone = {}
     for order in orders_of(prompts()):
         alone |= answers(rows, [order])
@@ -158,7 +159,7 @@ def test_behind_kept_prefixes_an_answer_is_generate(family):
     """In a crowd that copies from each other, then again behind what the crowd left, answers included."""
     model, num_tokens = made(family), 8
     crowd, longer = shared_prompts(), []
-    rows = SlotModel(model, 4, 128, num_pages=40)
+    rows = SlotModel(model, SlotPlan(4, 128, 0, 40))
     scheduler = Scheduler(4, frozenset(), pace=SmallChunks(), num_pages=40)
     for prompts_now in (crowd, crowd, longer):  # the last is filled once there are answers
         orders = [Generate(str(i), prompt, num_tokens, GREEDY) for i, prompt in enumerate(prompts_now)]
@@ -173,7 +174,7 @@ def test_behind_kept_prefixes_an_answer_is_generate(family):
 
 def test_pages_that_give_way_all_the_time_spoil_nothing():
     model = made("llama")
-    rows, scheduler = SlotModel(model, 3, 128, num_pages=3), Scheduler(3, frozenset(), num_pages=3)
+    rows, scheduler = SlotModel(model, SlotPlan(3, 128, 0, 3)), Scheduler(3, frozenset(), num_pages=3)
     orders = [Generate(str(i), prompt, 20, GREEDY) for i, prompt in enumerate(shared_prompts() * 3)]
     found = answers(rows, orders, arrive_every=2, scheduler=scheduler)
     assert found == agreed_of("llama", found, [order.tokens for order in orders], 20)
@@ -186,7 +187,7 @@ def test_slots_that_share_too_little_memory_give_way_and_go_on(family, num_pages
     """Six rows of up to 70 tokens and memory for 96 together: each slot's goes back when its row gives way."""
     monkeypatch.setattr("inference.engine.scheduler.GROWTH_TOKENS", 4)
     model, crowd = made(family), prompts()
-    rows = step_model(model, 6, 128, num_pages, lends=True)
+    rows = step_model(model, SlotPlan(6, 128, 0, num_pages, num_blocks=1))
     scheduler = Scheduler(6, frozenset(), pace=SmallChunks(), num_pages=num_pages, pool=BlockPool(6, 6))
     orders = [Generate(str(i), prompt, 30, GREEDY) for i, prompt in enumerate(crowd)]
     found = answers(rows, orders, scheduler=scheduler)
@@ -195,7 +196,7 @@ def test_slots_that_share_too_little_memory_give_way_and_go_on(family, num_pages
 
 
 def test_a_slots_memory_goes_back_and_its_neighbours_stay():
-    cache = SlotCache(3, 4096, lends=True)
+    cache = SlotCache(SlotPlan(3, 4096, 0, num_blocks=1))
     cache.layout = StepLayout([Segment("", slot, 0, (1, 2), samples=False) for slot in range(3)])
     keys, values = cache.update(torch.ones(1, 2, 6, 8), torch.ones(1, 2, 6, 8), 0)
     cache.release(1, scrub=False)
@@ -207,7 +208,7 @@ def test_a_slots_memory_goes_back_and_its_neighbours_stay():
 def test_a_preempted_answer_goes_on_as_generate_would(family, num_pages):
     model, crowd = made(family), prompts()
     num_pages = num_pages if shares_a_pass(model.config) else 0
-    rows = step_model(model, 2, 128, num_pages)
+    rows = step_model(model, SlotPlan(2, 128, 0, num_pages))
     scheduler = Scheduler(2, frozenset(), pace=SmallChunks(), num_pages=num_pages)
     orders = [Generate(str(i), prompt, 30, GREEDY, priority=9 - i) for i, prompt in enumerate(crowd)]
     found = answers(rows, orders, arrive_every=6, scheduler=scheduler)
@@ -218,7 +219,7 @@ def test_a_preempted_answer_goes_on_as_generate_would(family, num_pages):
 @pytest.mark.parametrize("family", ["bloom", "gpt_neo", "gptj", "falcon", "codegen"])
 def test_any_other_family_goes_alone_and_is_generate(family):
     model = made(family)
-    rows = step_model(model, 4, 128)
+    rows = step_model(model, SlotPlan(4, 128, 0))
     assert isinstance(rows, LoneModel)
     found = answers(rows, orders_of(prompts()[:4]))
     assert found == agreed_of(family, found, prompts()[:4])
@@ -232,7 +233,7 @@ def test_a_rope_that_looks_at_the_longest_row_does_not_share_a_pass():
 
 def test_a_poisoned_slot_does_not_reach_the_next_row_or_its_neighbour():
     model = made("llama")
-    rows = SlotModel(model, 3, 128)
+    rows = SlotModel(model, SlotPlan(3, 128, 0))
     expected = answers(rows, orders_of(prompts()[:3]), num_slots=3)
     with torch.inference_mode():
         for keys, values in rows._cache._layers.values():
@@ -246,7 +247,7 @@ def test_bf16_alone_is_generate_up_to_a_near_tie():
     model = made("llama", dtype=torch.bfloat16)
     prompt = prompts()[2]
     expected = reference(model, prompt, NUM_TOKENS)
-    found = answers(SlotModel(model, 2, 128), [Generate("0", prompt, NUM_TOKENS, GREEDY)])["0"]
+    found = answers(SlotModel(model, SlotPlan(2, 128, 0)), [Generate("0", prompt, NUM_TOKENS, GREEDY)])["0"]
     first = next((i for i, (a, b) in enumerate(zip(found, expected, strict=True)) if a != b), None)
     if first is not None:
         fresh = made("llama", dtype=torch.bfloat16)

@@ -11,6 +11,7 @@ from inference.engine.model import SLOT_FAMILIES, LoneModel, SlotModel, shares_a
 from inference.engine.orders import Generate, Sampling
 from inference.engine.pace import Pace
 from inference.engine.scheduler import Scheduler
+from inference.engine.slots import SlotPlan
 from tests.evidence import IS_WHOLE
 from tests.inference.tiny import VOCABULARY, made
 
@@ -106,7 +107,7 @@ def same_bits(found, expected):
 @pytest.mark.parametrize("family", BATCHES)
 def test_logits_alone_and_in_crowds_of_any_size_have_the_same_bits(family, dtype):
     draws = random.Random(family)
-    model = step_model(made(family, dtype=dtype), MOST_SLOTS, 128, NUM_PAGES, deterministic=True)
+    model = step_model(made(family, dtype=dtype), SlotPlan(MOST_SLOTS, 128, 0, NUM_PAGES), deterministic=True)
     orders = some_orders(draws)
     expected = alone(model, orders[: max(BATCHES[family])])
     for batch in BATCHES[family]:
@@ -116,7 +117,9 @@ def test_logits_alone_and_in_crowds_of_any_size_have_the_same_bits(family, dtype
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=["fp32", "bf16"])
 def test_preempted_and_behind_kept_prefixes_they_have_the_same_bits(dtype):
-    model = step_model(made("llama", dtype=dtype), MOST_SLOTS, 128, NUM_PAGES, deterministic=True)
+    model = step_model(
+        made("llama", dtype=dtype), SlotPlan(MOST_SLOTS, 128, 0, NUM_PAGES), deterministic=True
+    )
     orders = some_orders(random.Random(3))
     expected = alone(model, orders)
     found, scheduler = logits_of(model, orders, random.Random(3), num_slots=3)
@@ -128,7 +131,7 @@ def test_preempted_and_behind_kept_prefixes_they_have_the_same_bits(dtype):
 @pytest.mark.parametrize("dtype", DTYPES, ids=["fp32", "bf16"])
 def test_without_it_the_bits_differ_so_that_this_judge_can_say_no(dtype):
     draws = random.Random(0)
-    model = SlotModel(made("llama", dtype=dtype), MOST_SLOTS, 128, NUM_PAGES)
+    model = SlotModel(made("llama", dtype=dtype), SlotPlan(MOST_SLOTS, 128, 0, NUM_PAGES))
     orders = some_orders(draws)
     expected = alone(model, orders)
     found, _ = logits_of(model, orders, draws, num_slots=MOST_SLOTS)
@@ -137,23 +140,23 @@ def test_without_it_the_bits_differ_so_that_this_judge_can_say_no(dtype):
 
 def test_two_engines_of_different_room_give_the_same_bits():
     orders = some_orders(random.Random(2))[:5]
-    small = step_model(made("llama"), 1, 96, deterministic=True)
-    large = step_model(made("llama"), 16, 128, NUM_PAGES, deterministic=True)
+    small = step_model(made("llama"), SlotPlan(1, 96, 0), deterministic=True)
+    large = step_model(made("llama"), SlotPlan(16, 128, 0, NUM_PAGES), deterministic=True)
     expected = alone(small, orders)
     assert same_bits(logits_of(large, orders, random.Random(1), num_slots=16)[0], expected) == set()
 
 
 def test_its_answers_are_those_of_an_ordinary_engine_within_rounding():
     orders = some_orders(random.Random(4))
-    ordinary = alone(SlotModel(made("gemma2"), 1, 128), orders)
-    fixed = alone(step_model(made("gemma2"), 1, 128, deterministic=True), orders)
+    ordinary = alone(SlotModel(made("gemma2"), SlotPlan(1, 128, 0)), orders)
+    fixed = alone(step_model(made("gemma2"), SlotPlan(1, 128, 0), deterministic=True), orders)
     for key, rows in ordinary.items():
         torch.testing.assert_close(fixed[key], rows, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", sorted(SLOT_FAMILIES))
 def test_each_family_goes_by_tiles_or_says_why_not(family):
-    model = FixedModel(made(family), 2, 128)
+    model = FixedModel(made(family), SlotPlan(2, 128, 0))
     assert model.width == (1 if has_experts(made(family).config) else TILE_TOKENS)
 
 
@@ -166,7 +169,7 @@ def test_a_product_that_minds_its_neighbours_is_found_out_and_goes_one_by_one():
         return ((inputs[0] / largest * 127).round() / 127 * largest,)
 
     model.model.layers[0].mlp.down_proj.register_forward_pre_hook(scaled)
-    fixed = FixedModel(model, MOST_SLOTS, 128, NUM_PAGES)
+    fixed = FixedModel(model, SlotPlan(MOST_SLOTS, 128, 0, NUM_PAGES))
     assert fixed.width == 1
     orders = some_orders(random.Random(5))[:6]
     expected = alone(fixed, orders)
@@ -175,7 +178,7 @@ def test_a_product_that_minds_its_neighbours_is_found_out_and_goes_one_by_one():
 
 def test_a_row_that_is_computed_again_after_a_neighbours_fault_is_the_same():
     """The loop computes each row of a faulty step alone; a lone row's own cache must not grow by that."""
-    model = step_model(made("bloom"), 4, 128, deterministic=True)
+    model = step_model(made("bloom"), SlotPlan(4, 128, 0), deterministic=True)
     scheduler = Scheduler(1, frozenset())
     scheduler.add(Generate("a", (5, 6, 7, 8), 2, Sampling(temperature=0.0)), 0.0)
     step = scheduler.plan(0.0)
@@ -183,7 +186,7 @@ def test_a_row_that_is_computed_again_after_a_neighbours_fault_is_the_same():
 
 
 def test_models_of_no_shared_pass_are_computed_token_by_token():
-    model = step_model(made("bloom"), 4, 128, deterministic=True)
+    model = step_model(made("bloom"), SlotPlan(4, 128, 0), deterministic=True)
     assert isinstance(model, LoneModel)
     assert not shares_a_pass(made("bloom").config)
 

@@ -9,7 +9,8 @@ import torch
 
 from inference.api.structure import read_choice, read_lark, read_regex, read_schema
 from inference.engine.generation import GenerateLoop
-from inference.engine.orders import Bounds, OrderRefused, Sampling, parse_order
+from inference.engine.order_reading import parse_order
+from inference.engine.orders import Bounds, OrderRefused, Sampling
 from inference.engine.sample import Sampler, choose_all
 from inference.engine.scheduler import Scheduler
 from inference.engine.slots import SlotPlan

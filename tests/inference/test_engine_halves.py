@@ -10,6 +10,7 @@ import torch
 
 from inference.engine.model import SlotModel
 from inference.engine.orders import Generate
+from inference.engine.slots import SlotPlan
 from tests.evidence import IS_WHOLE
 from tests.inference.test_engine_exact import GREEDY, answers, prompts, reference
 from tests.inference.tiny import made
@@ -52,7 +53,7 @@ def test_in_halves_an_answer_is_generates_alone_and_in_a_crowd_up_to_a_tie(famil
     orders = [Generate(str(number), prompt, NUM_NEW, GREEDY) for number, prompt in enumerate(crowd)]
     plain = made(family, dtype=HALVES[half])
     expected = [reference(plain, prompt, NUM_NEW) for prompt in crowd]
-    rows = SlotModel(made(family, dtype=HALVES[half]), 4, 128)
+    rows = SlotModel(made(family, dtype=HALVES[half]), SlotPlan(4, 128, 0))
     alone = {}
     for order in orders:
         alone |= answers(rows, [order])

@@ -16,6 +16,7 @@ from inference.engine.int8 import (
     quantise,
 )
 from inference.engine.model import step_model
+from inference.engine.slots import SlotPlan
 from inference.engine.threads import CACHED_BYTES, fit_each_pass
 from tests.inference.tiny import made
 
@@ -81,10 +82,10 @@ def test_outliers_of_the_weights_keep_to_their_rows():
 def test_a_family_answers_nearly_as_in_float32(family):
     """Tiny layers round worst: 32 numbers to a sum. Real sizes: `bench engine --only int8`."""
     step = (Segment("a", 0, 0, tuple(range(3, 30)), samples=True),)
-    exact = step_model(made(family), 2, 64).forward(step)[1]
+    exact = step_model(made(family), SlotPlan(2, 64, 0)).forward(step)[1]
     model = made(family)
     assert quantise(model) > 0
-    found = step_model(model, 2, 64).forward(step)[1]
+    found = step_model(model, SlotPlan(2, 64, 0)).forward(step)[1]
 
     assert found.isfinite().all()
     assert cosine_similarity(found, exact).item() > 0.98

@@ -5,7 +5,8 @@ import random
 import pytest
 
 from inference.api.structure import read_schema
-from inference.engine.orders import Bounds, OrderRefused, parse_order
+from inference.engine.order_reading import parse_order
+from inference.engine.orders import Bounds, OrderRefused
 from tests.inference.test_engine_grammar import made
 from tests.inference.test_engine_preempted_grammar import Served
 

@@ -106,10 +106,8 @@ def resident_bytes():
 def test_a_mixed_load_leaves_nothing_behind(capsys):
     node, ours = link_pair()
     scheduler = Scheduler(NUM_SLOTS, frozenset({END}), num_pages=NUM_PAGES)
-    model = SlotModel(
-        made("llama", vocab_size=WIDTH, max_position_embeddings=MAX_LEN), NUM_SLOTS, MAX_LEN, NUM_PAGES
-    )
     room = SlotPlan(NUM_SLOTS, MAX_LEN, 0, NUM_PAGES)
+    model = SlotModel(made("llama", vocab_size=WIDTH, max_position_embeddings=MAX_LEN), room)
     loop = GenerateLoop(EngineLink(ours), scheduler, model, None, Bounds(WIDTH, MAX_LEN), room)
     running = threading.Thread(target=loop.serve, args=({"op": "ready"},))
     running.start()

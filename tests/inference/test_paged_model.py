@@ -10,7 +10,7 @@ import torch
 from inference.engine import scheduler as scheduler_module
 from inference.engine.blocks import BlockPool, plan_blocks
 from inference.engine.events import Segment
-from inference.engine.graphs import PLAIN_STEPS, SIZES, DecodeGraphs
+from inference.engine.graphs import PLAIN_STEPS, SIZES, DecodeGraphs, Records
 from inference.engine.model import SLOT_FAMILIES
 from inference.engine.orders import Generate, Sampling
 from inference.engine.paged_model import Ahead, PagedModel, _divided
@@ -151,7 +151,7 @@ def test_a_graph_is_captured_late_and_padded_with_nobody():
         return (step.ids[0] * 100 + step.positions[0] * 10 + step.slots)[:, None].float()
 
     device = LateDevice()
-    graphs = DecodeGraphs(device, compute, nobody=7, is_ready=lambda: bool(ready))
+    graphs = DecodeGraphs(Records(device, compute, lambda: bool(ready)), nobody=7)
     packed = torch.tensor([[3, 4, 5], [0, 1, 2], [1, 2, 3]])
     wanted = [[301.0], [412.0], [523.0]]
     for _ in range(PLAIN_STEPS + 3):
@@ -183,7 +183,7 @@ def test_what_a_graph_reads_is_not_given_out_again():
         read[:] = map(weakref.ref, (step.rows[0].firsts, step.rows[0].counts, step.ids))
         return torch.zeros(len(step.slots), 9)
 
-    graphs = DecodeGraphs(Forgetful(), compute, nobody=7, is_ready=lambda: True)
+    graphs = DecodeGraphs(Records(Forgetful(), compute, lambda: True), nobody=7)
     packed = torch.tensor([[3], [0], [1]])
     while not graphs.sizes:
         graphs.run(packed)

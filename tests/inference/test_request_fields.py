@@ -8,7 +8,8 @@ import openai.types.embedding_create_params as embedding_params
 import pytest
 
 from inference.api import request
-from inference.api.request import REFUSED, ChatRequest, read_chat, read_completion, read_embedding
+from inference.api.request import ChatRequest, read_chat, read_completion, read_embedding
+from inference.api.route_fields import REFUSED
 from inference.api.sampling import Defaults, Sampling, engine_fields
 from wire.refusal import Refusal
 
