@@ -60,6 +60,14 @@ def test_it(system):
     time.sleep(100)
 """
 
+HEEDING = """
+import signal, sys, pytest
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(pytest.main(sys.argv[1:]))
+"""
+"""pytest that can be interrupted: what a shell starts in the background ignores that, and so does all it starts."""
+
 
 def told(folder, *words):
     with running(folder, *words) as process:
@@ -69,17 +77,7 @@ def told(folder, *words):
 
 def running(folder, *words):
     (folder / "conftest.py").write_text(CONFTEST)
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "no:cacheprovider",
-        "--workers",
-        "2",
-        *words,
-        str(folder),
-    ]
+    command = [sys.executable, "-c", HEEDING, "-p", "no:cacheprovider", "--workers", "2", *words, str(folder)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

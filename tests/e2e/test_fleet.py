@@ -3,6 +3,7 @@
 import asyncio
 import datetime as dt
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -230,7 +231,13 @@ def test_a_store_that_fails_during_a_start_is_asked_again(
     [
         (bad_way.answers_404, None, 503, "model_not_ready", "404"),
         (bad_way.answers_other_bytes, None, 503, "model_not_ready", "committed"),
-        (bad_way.answers_503, "1", 503, "model_not_ready", "waking"),
+        (
+            bad_way.answers_503,
+            "1",
+            503,
+            "model_not_ready",
+            "waking|answered 503",
+        ),  # the start's own end may be sooner
     ],
     ids=["gone", "changed", "busy beyond the client's wait"],
 )
@@ -254,7 +261,7 @@ def test_a_store_that_goes_on_failing_is_one_clear_error(
             error = caught.value
             assert stream or (isinstance(error, openai.APIStatusError) and error.status_code == status)
             assert error.code == code
-            assert word in error.message
+            assert re.search(word, error.message)
     finally:
         way.always = None
 

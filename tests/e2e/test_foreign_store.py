@@ -14,7 +14,8 @@ from contextlib import contextmanager
 import openai
 import pytest
 
-from deploy import doctor, fleet, pki, secrets
+from deploy import fleet, pki, secrets
+from deploy.doctor.examine import examine
 from edge.s3 import S3Door
 from tests.e2e.platform import ROOT, TINYCHAT, start, wait_for, wait_live
 from tests.storage.rclone import needs_rclone, running_rclone
@@ -172,7 +173,7 @@ def test_a_platform_on_an_s3_that_ignores_conditions_does_not_start_and_says_why
         assert "the store of region iad cannot hold models" in said
         assert "If-None-Match: * replaced an object that was there" in said
 
-        found = {each.name: each for each in doctor.examine(state)}["store iad"]
+        found = {each.name: each for each in examine(state)}["store iad"]
         assert not found.well
         assert "If-None-Match: *" in found.seen
         assert theirs.url in found.fix
