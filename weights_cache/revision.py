@@ -7,8 +7,8 @@ regions import this.
 """
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from blake3 import blake3
@@ -198,6 +198,27 @@ class Revision:
         del found["schema"]
         return cls(**found)
 
+    @classmethod
+    def of_checked(cls, value: Mapping[str, Any]) -> "Revision":
+        """The revision that another process of ours holds, of what its `as_value` gave: it was checked there.
+
+        Checking 300 tensors anew takes 12 ms of a start, of which this is one.
+        """
+        found = object.__new__(cls)
+        parts = {
+            "model": value["model"],
+            "files": tuple(FileEntry(**each) for each in value["files"]),
+            "tensors": tuple(TensorEntry(**_held(each)) for each in value["tensors"]),
+            "extents": tuple(Extent(**_held(each)) for each in value["extents"]),
+            "facts": ModelFacts(**_held(value["facts"])),
+            "spec": Spec(**_held(value["spec"])),
+            "left_out": tuple(LeftOut(**each) for each in value["left_out"]),
+            "id": blake3(canonical_json(value)).hexdigest(),
+        }
+        for name, part in parts.items():
+            object.__setattr__(found, name, part)
+        return found
+
     @property
     def weight_files(self) -> tuple[int, ...]:
         """Indices of the files that hold tensors, ascending."""
@@ -218,8 +239,13 @@ def canonical_json(value: object) -> bytes:
 
 
 def _plain(entry: Any) -> dict[str, Any]:
-    values = {part.name: getattr(entry, part.name) for part in fields(entry)}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    values = ((name, getattr(entry, name)) for name in entry.__slots__)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values}
+
+
+def _held(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`_plain`'s opposite."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def _translated(read: Callable[[], Any]) -> Any:

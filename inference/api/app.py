@@ -32,6 +32,7 @@ from inference.api.visit import Visit
 from inference.outside.passing import PassedReply
 from inference.workers.control import MAX_CONTROL_BYTES, LoadReply, read_inspect, read_load, read_unload
 from regions.map import ATTEMPT, KEY, TENANT
+from weights_cache.known import KnownRevisions
 from wire.dialect import error_body
 from wire.metrics import CONTENT_TYPE
 from wire.refusal import Refusal
@@ -161,9 +162,12 @@ def _passed(rooms: Rooms, request: Request, visit: Visit, body: dict[str, Any]) 
 
 
 def _add_control_routes(app: FastAPI, rooms: Rooms) -> None:
+    revisions = KnownRevisions()
+
     @app.post("/load")
     async def load(request: Request) -> Response:
-        revision, tenure = read_load(await _object(request, MAX_CONTROL_BYTES), rooms.idle_timeout_s)
+        body = await _object(request, MAX_CONTROL_BYTES)
+        revision, tenure = read_load(body, rooms.idle_timeout_s, revisions)
         return LoadReply(rooms.host, revision, tenure)
 
     @app.post("/unload")

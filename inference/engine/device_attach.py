@@ -253,7 +253,7 @@ class DeviceGates:
         """Time that forward passes spent until the copies they need were under way; the device's own wait for
         them is part of the pass."""
         last = {part.tensor: part.layer for part in parts}
-        for module, owned in units(model):
+        for module, owned in units(model, model.state_dict()):
             layers = [last[names[name]] for name in owned if name in names]
             if layers:
                 self._closed[module] = module.register_forward_pre_hook(self._hook(max(layers)))

@@ -101,7 +101,7 @@ class FatalReport:
 
 def _serve(spec: EngineSpec, landing_fds: Sequence[int], link: EngineLink) -> None:
     started = time.perf_counter()
-    revision = Revision.from_value(dict(spec.revision))
+    revision = Revision.of_checked(spec.revision)
     fd, ready_fd, event_fd, *mapped_fds = landing_fds
     view = open_landing(revision, fd, ready_fd, event_fd, spec.mapped_files, mapped_fds)
     landed = ToldLanding(view, link, len(revision.extents))

@@ -19,7 +19,7 @@ from torch.nn import ModuleList
 from inference.engine.filling import filled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from torch import nn
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -115,7 +115,7 @@ def attach(
     target = NAMED.get(dtype) or stored_dtype(revision.tensors)
     if gated and not _reads_bytes(revision, landed.layout, model_class, config, target):
         model = filled(model_class, config, _views(revision, landed), target)
-        spans = _spans(model, landed.buffer)
+        spans = _spans(model.state_dict(keep_vars=True), landed.buffer)
         if None not in spans.values():
             return Attached(model, 0, Gates(model, revision, landed, spans))
     landed.wait_all()
@@ -179,17 +179,24 @@ def _view(buffer: memoryview, whole: torch.Tensor, start: int, tensor: TensorEnt
     if start % dtype.itemsize:
         own = torch.frombuffer(buffer, dtype=torch.uint8, count=tensor.length, offset=start).clone()
         return own.view(dtype).view(tensor.shape)
-    first, count = start // dtype.itemsize, tensor.length // dtype.itemsize
-    return whole[first : first + count].view(tensor.shape)
+    return whole.as_strided(tensor.shape, _strides(tensor.shape), start // dtype.itemsize)
 
 
-def _spans(model: PreTrainedModel, buffer: memoryview) -> dict[str, range | None]:
+def _strides(shape: tuple[int, ...]) -> list[int]:
+    """Of a tensor that lies in one piece, row by row."""
+    strides = [1] * len(shape)
+    for axis in range(len(shape) - 1, 0, -1):
+        strides[axis - 1] = strides[axis] * shape[axis]
+    return strides
+
+
+def _spans(weights: Mapping[str, torch.Tensor], buffer: memoryview) -> dict[str, range | None]:
     """For each weight the bytes of the landing that it views; None for one that is elsewhere."""
     if not len(buffer):
         return {}
     base = torch.frombuffer(buffer, dtype=torch.uint8).data_ptr()
     spans: dict[str, range | None] = {}
-    for name, tensor in model.state_dict(keep_vars=True).items():
+    for name, tensor in weights.items():
         start = tensor.data_ptr() - base
         inside = start >= 0 and start + tensor.nbytes <= len(buffer)
         spans[name] = range(start, start + tensor.nbytes) if inside else None
@@ -197,15 +204,14 @@ def _spans(model: PreTrainedModel, buffer: memoryview) -> dict[str, range | None
 
 
 def _copied_bytes(model: PreTrainedModel, buffer: memoryview) -> int:
-    outside = {name for name, span in _spans(model, buffer).items() if span is None}
     weights = model.state_dict(keep_vars=True)
+    outside = {name for name, span in _spans(weights, buffer).items() if span is None}
     return sum({weights[name].data_ptr(): weights[name].nbytes for name in outside}.values())
 
 
-def units(model: nn.Module) -> Iterator[tuple[nn.Module, list[str]]]:
-    """The modules that wait, and the names of the weights each waits for."""
+def units(model: nn.Module, names: Collection[str]) -> Iterator[tuple[nn.Module, list[str]]]:
+    """The modules that wait, and which of `names`, those of its state dict, each waits for."""
     inside: tuple[str, ...] = ()
-    names = list(model.state_dict())
     stored = set(names)
     for path, module in model.named_modules():
         if path.startswith(inside):
@@ -221,7 +227,7 @@ def units(model: nn.Module) -> Iterator[tuple[nn.Module, list[str]]]:
             yield module, [f"{prefix}{part}" for part, _ in own if f"{prefix}{part}" in stored]
 
 
-def _by_layer(names: list[str], prefix: str) -> dict[str, list[str]]:
+def _by_layer(names: Iterable[str], prefix: str) -> dict[str, list[str]]:
     """The names below a list of modules, by the number that comes next."""
     found: dict[str, list[str]] = {}
     for name in names:
@@ -248,7 +254,7 @@ class Gates:
         self._closed: dict[nn.Module, Any] = {}
         self.waited_ms = 0.0
         """Time that forward passes spent waiting for bytes."""
-        for module, names in units(model):
+        for module, names in units(model, spans):
             numbers = {number for name in names if (span := spans[name]) for number in self._extents_of(span)}
             if numbers:
                 self._closed[module] = module.register_forward_pre_hook(self._hook(sorted(numbers)))

@@ -9,7 +9,7 @@ from inference.api.fields import array, bad, integer, mapping, number, one_of, s
 from inference.api.reply import Reply
 from inference.workers.host import Tenure
 from weights_cache.coverage import DTYPE_BYTES
-from weights_cache.revision import MAX_DIMS, MAX_FILES, MAX_TENSORS, Revision, RevisionError
+from weights_cache.revision import MAX_DIMS, MAX_FILES, MAX_TENSORS, RevisionError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from inference.api.fields import Reader
     from inference.api.reply import Outlet
     from inference.workers.host import Host
+    from weights_cache.known import KnownRevisions
+    from weights_cache.revision import Revision
 
 MAX_CONTROL_BYTES = 64 * 1024 * 1024
 """A revision of 65,536 tensors is about 46 MB of JSON (weights_cache.revision)."""
@@ -82,12 +84,14 @@ def read_fields(
     return found
 
 
-def read_load(body: dict[str, Any], idle_timeout_s: float) -> tuple[Revision, Tenure]:
+def read_load(
+    body: dict[str, Any], idle_timeout_s: float, revisions: KnownRevisions
+) -> tuple[Revision, Tenure]:
     """A body of `/load`; `idle_timeout_s` is the node's own, for a body that names none. Raises Refusal (400)."""
     value = body.pop("revision", None)
     found = read_fields(body, _LOAD)
     try:
-        revision = Revision.from_value(value)
+        revision = revisions.read(value)
     except RevisionError as cause:
         raise bad("revision", f"Not a revision: {cause}") from cause
     tenure = Tenure(
