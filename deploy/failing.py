@@ -28,7 +28,7 @@ CAUSES: Mapping[str, Cause] = MappingProxyType(
         "deploy.faults.StateInUse": Cause("state_in_use", Exit.NOT_READY, "nearfield stop"),
         "deploy.faults.RoleFailed": Cause("role_failed", Exit.FAILED, "nearfield logs"),
         "deploy.faults.ConfigError": Cause("bad_config", Exit.USAGE, "nearfield config show --origin"),
-        "deploy.plan.prices.PricesError": Cause("bad_prices", Exit.USAGE, "nearfield push --help"),
+        "deploy.prices.book.PricesError": Cause("bad_prices", Exit.USAGE, "nearfield push --help"),
         "deploy.secrets.SecretsError": Cause("bad_secret", Exit.FAILED, "nearfield doctor"),
         "storage.client.probe.StoreUnfit": Cause("store_unfit", Exit.REFUSED, "nearfield doctor"),
         "storage.client.answers.StoreError": Cause("store_error", Exit.FAILED, "nearfield doctor"),

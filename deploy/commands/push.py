@@ -16,9 +16,11 @@ from deploy.client import Client
 from deploy.credentials import Credentials
 from deploy.exits import Exit
 from deploy.moving import Moving
-from deploy.plan import memory, prices, scores, there
+from deploy.plan import memory, scores, there
 from deploy.plan.draw import draw
 from deploy.plan.plan import Known, Plan, make
+from deploy.prices.book import PriceBook
+from deploy.prices.reading import load, usual
 from deploy.push import PushRefused
 from deploy.standing import Standing
 from regions.map import BadNameError, ModelName
@@ -27,7 +29,6 @@ from regions.push.fit import shown
 if TYPE_CHECKING:
     from rich.console import Console
 
-PRICES = "prices.toml"
 CONFIG = "config.json"
 
 
@@ -121,10 +122,9 @@ def _config(folder: Path) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _prices(order: Order, regions: tuple[str, ...]) -> Mapping[str, prices.Prices] | None:
-    usual = order.state / PRICES
-    path = order.prices or (usual if usual.exists() else None)
-    return prices.load(path, regions) if path else None
+def _prices(order: Order, regions: tuple[str, ...]) -> PriceBook | None:
+    path = order.prices or usual(order.state)
+    return load(path, regions) if path else None
 
 
 def _refuse_what_fits_nowhere(plan: Plan) -> None:

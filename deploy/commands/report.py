@@ -14,12 +14,14 @@ from deploy.client import Client
 from deploy.credentials import Credentials
 from deploy.exits import Exit
 from deploy.faults import NotLive
+from deploy.prices.book import PricesError
+from deploy.prices.reading import usual
 from deploy.report.document import Report
 from deploy.report.gate.figures import Document
 from deploy.report.gate.grammar import Condition, GrammarError, parse
 from deploy.report.gate.verdict import Verdict, judge
 from deploy.report.measure import ReportTarget, run_report
-from deploy.report.more.prices import Prices, PricesError, load_prices
+from deploy.report.more.terms import Terms, load_terms
 from deploy.report.more.wanted import Wanted
 from deploy.report.more.wanted import parse as parse_arms
 from deploy.report.out.shape import NotAReport, read_document
@@ -81,10 +83,10 @@ def earlier(path: Path) -> Document:
         raise typer.BadParameter(str(error)) from error
 
 
-def priced(path: Path | None) -> Prices:
-    """The price file, or the one that is shipped. Raises: BadParameter."""
+def priced(credentials: Credentials, path: Path | None) -> Terms:
+    """The price file that is named, the state folder's, or the one that is shipped. Raises: BadParameter."""
     try:
-        return load_prices(path)
+        return load_terms(path or usual(Path(credentials.state)), credentials.regions)
     except PricesError as error:
         raise typer.BadParameter(str(error)) from error
 
@@ -132,10 +134,10 @@ def settled(credentials: Credentials, order: Order) -> Order:
 
 async def measured(console: Console, credentials: Credentials, order: Order) -> Report:
     """Measure, print the table, write the files."""
-    prices = priced(order.prices)
+    terms = priced(credentials, order.prices)
     with console.status("measuring") as status:
         report = await run_report(
-            target(credentials, order, prices), lambda text: status.update(f"measuring: {text}")
+            target(credentials, order, terms), lambda text: status.update(f"measuring: {text}")
         )
     console.print(render(report))
     write(report, order.outputs)
@@ -144,7 +146,7 @@ async def measured(console: Console, credentials: Credentials, order: Order) -> 
     return report
 
 
-def target(credentials: Credentials, order: Order, prices: Prices) -> ReportTarget:
+def target(credentials: Credentials, order: Order, terms: Terms) -> ReportTarget:
     """The report's target on this platform."""
     regions = order.regions or tuple(credentials.regions)
     return ReportTarget(
@@ -160,6 +162,6 @@ def target(credentials: Credentials, order: Order, prices: Prices) -> ReportTarg
         seed=secrets.randbelow(MAX_SEED) if order.seed is None else order.seed,
         rate=order.rate,
         more=order.more,
-        prices=prices,
+        terms=terms,
         credentials=credentials,
     )

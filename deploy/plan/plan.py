@@ -6,7 +6,7 @@ from typing import Any
 
 from deploy.plan import predict, scores
 from deploy.plan.memory import Device, Fit, Needs, fits
-from deploy.plan.prices import Prices
+from deploy.prices.book import PriceBook, Prices
 from deploy.push import PushPlan
 
 
@@ -86,7 +86,7 @@ class Known:
     home: str
     held_bytes: Mapping[str, int | None]
     devices: Sequence[Device] = ()
-    prices: Mapping[str, Prices] | None = None
+    prices: PriceBook | None = None
     past: tuple[scores.Prediction, ...] = ()
     idle_timeout_s: float = 300.0
 
@@ -122,7 +122,7 @@ def _region(push: PushPlan, needs: Needs, region: str, known: Known) -> RegionPl
         is_measured=seen.is_complete and bool(region == known.home or seen.origin_bytes_per_s),
         eta_error=seen.eta_error,
         past=past,
-        costs=_costs(push, here, far_bytes, known.prices[region]) if known.prices else None,
+        costs=_costs(push, here, far_bytes, known.prices.of(region)) if known.prices else None,
     )
 
 

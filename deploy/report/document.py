@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from deploy.report.arms import STARTS, Start
 from deploy.report.more.found import Found, middle_of
-from deploy.report.more.prices import Prices
+from deploy.report.more.terms import Terms
 from deploy.report.phases import TOLERANCE, Breakdown, Family, shown
 from deploy.report.sample import Sample
 from deploy.report.stats import Summary, middle, quantile, summary
@@ -90,7 +90,7 @@ class Report:
     rows: tuple[Row, ...]
     samples: tuple[Sample, ...]
     more: Found = field(default_factory=Found)
-    prices: Prices | None = None
+    terms: Terms | None = None
 
     @property
     def revision(self) -> str | None:
@@ -153,7 +153,7 @@ def document(
     tiers: Mapping[str, Tiers],
     samples: Sequence[Sample],
     more: Found | None = None,
-    prices: Prices | None = None,
+    terms: Terms | None = None,
 ) -> Report:
     """The report of these samples."""
     rows = [
@@ -162,7 +162,7 @@ def document(
         for start in STARTS
         if (mine := [s for s in samples if s.region == region and s.start is start])
     ]
-    return Report(settings, tiers, tuple(rows), tuple(samples), more or Found(), prices)
+    return Report(settings, tiers, tuple(rows), tuple(samples), more or Found(), terms)
 
 
 def _row(region: str, start: Start, samples: Sequence[Sample], tiers: Tiers, seed: int) -> Row:

@@ -18,8 +18,8 @@ from deploy.report.arms import Arm, Start, arms
 from deploy.report.arrivals import arrivals, default_rate
 from deploy.report.document import Report, Settings, Tiers, document
 from deploy.report.more.bench import Bench
-from deploy.report.more.prices import Prices, load_prices
 from deploy.report.more.run import Order, measure_more
+from deploy.report.more.terms import Terms, load_terms
 from deploy.report.more.wanted import Wanted
 from deploy.report.probe import PATHS, Admin, NotSetError, Probe, Question, model_row, region_body
 from deploy.report.sample import Sample, failed
@@ -61,7 +61,7 @@ class ReportTarget:
     max_tokens: int = MAX_TOKENS
     rate: float | None = None
     more: Wanted = field(default_factory=Wanted)
-    prices: Prices = field(default_factory=load_prices)
+    terms: Terms = field(default_factory=load_terms)
     credentials: Credentials | None = field(default=None, repr=False)
 
 
@@ -154,7 +154,7 @@ async def run_report(target: ReportTarget, on_progress: Callable[[str], None] = 
         found = await measure_more(_bench(target, admin, tls, question, run, status), _order(target, tiers))
     took_s = round(time.perf_counter() - began_s, 3)
     settings = _settings(target, question, status, made_at, took_s, run)
-    return document(settings, tiers, run.samples, found, target.prices)
+    return document(settings, tiers, run.samples, found, target.terms)
 
 
 def _bench(
@@ -175,7 +175,7 @@ def _bench(
 def _order(target: ReportTarget, tiers: Mapping[str, Tiers]) -> Order:
     rates = {region: each.bytes_per_s.get("region") for region, each in tiers.items()}
     near = {region: rate for region, rate in rates.items() if rate}
-    return Order(target.more, target.prices, target.credentials, target.seed, near)
+    return Order(target.more, target.terms, target.credentials, target.seed, near)
 
 
 def _settings(

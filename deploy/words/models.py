@@ -25,7 +25,7 @@ def push(
     regions: RegionsOption = None,
     timeout_s: Annotated[float, typer.Option(help="Wait so long for it to be live.")] = 600.0,
     prices: Annotated[
-        Path | None, typer.Option(help="What an hour, a GB-month and a GB of egress cost (TOML).")
+        Path | None, typer.Option(help="A price file (TOML); else prices.toml of the state folder.")
     ] = None,
     state: StateOption = DEFAULT_STATE,
     *,

@@ -59,7 +59,8 @@ def run_command(
     herd: Annotated[int | None, typer.Option(min=1, max=1000, help="Requests at once.")] = None,
     gaps: Annotated[str | None, typer.Option(help="Seconds left alone, with commas between.")] = None,
     prices: Annotated[
-        Path | None, typer.Option(help="Prices and distances of the comparison (TOML).")
+        Path | None,
+        typer.Option(help="A price file (TOML); else prices.toml of the state folder, or list prices."),
     ] = None,
     base: Annotated[Path | None, typer.Option(help="An earlier report.json, for --fail-if.")] = None,
     fail_if: FailIf = None,

@@ -7,7 +7,7 @@ from dataclasses import replace
 from deploy.report.arms import Start
 from deploy.report.document import Report, Settings, Tiers, document
 from deploy.report.more.found import Ceiling, Found, Gap, Herd, Load, Place, Side, Split
-from deploy.report.more.prices import load_prices
+from deploy.report.more.terms import load_terms
 from deploy.report.reading import StreamReading
 from deploy.report.sample import Clock, Sample, of_stream
 
@@ -189,4 +189,4 @@ def full_report(num_cold: int = 3, num_warm: int = 20) -> Report:
         ),
         split=split(),
     )
-    return replace(report(num_cold, num_warm), more=more, prices=load_prices())
+    return replace(report(num_cold, num_warm), more=more, terms=load_terms())

@@ -3,13 +3,18 @@
 import hashlib
 import json
 import os
+import re
+import tomllib
+from pathlib import Path
 
 import pytest
 from blake3 import blake3
 
-from deploy.plan import memory, predict, prices, scores
+from deploy.plan import memory, predict, scores
 from deploy.plan.local import blake3_of, held, is_same
 from deploy.plan.plan import Known, make
+from deploy.prices.book import PricesError
+from deploy.prices.reading import read
 from deploy.push import PushPlan
 from storage.client.sdk import PART_BYTES
 from weights_cache.revision import Spec
@@ -102,14 +107,25 @@ PRICES = {
 
 
 def test_prices_are_a_regions_own_where_the_file_says_so():
-    found = prices.read(PRICES, ("iad", "fra"))
+    iad, fra = map(read(PRICES, ("iad", "fra")).of, ("iad", "fra"))
 
-    assert found["iad"].stored_hour(1_000_000_000) == pytest.approx(0.001)
-    assert found["fra"].stored_hour(1_000_000_000) == pytest.approx(0.002)
-    assert found["fra"].moved(2_000_000_000) == 1.0
-    assert [found[r].hour_of("cuda:0") for r in ("iad", "fra")] == [2.0, 4.0]
-    assert found["fra"].hour_of("cuda:1") == 3.0
-    assert found["iad"].hour_of("tpu") is None
+    assert iad.stored_hour(1_000_000_000) == pytest.approx(0.001)
+    assert fra.stored_hour(1_000_000_000) == pytest.approx(0.002)
+    assert fra.moved(2_000_000_000) == 1.0
+    assert [each.hour_of("cuda:0") for each in (iad, fra)] == [2.0, 4.0]
+    assert fra.hour_of("cuda:1") == 3.0
+    assert iad.hour_of("tpu") is None
+
+
+def test_the_price_file_in_the_docs_is_one():
+    page = (Path(__file__).parents[2] / "docs" / "plan.md").read_text()
+    (shown,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    found = read(tomllib.loads(shown), ("iad", "fra"))
+
+    assert (found.of("iad").hour_of("cuda:0"), found.of("fra").hour_of("cuda")) == (2.5, 3.1)
+    assert found.source_of("devices.cuda") == "the same"
+    assert found.scale is not None
+    assert found.scale.num_cold_starts == 1000
 
 
 @pytest.mark.parametrize(
@@ -121,11 +137,19 @@ def test_prices_are_a_regions_own_where_the_file_says_so():
         ({"devices": 3}, "must be a table"),
         ({"regions": {"sfo": {}}}, "known keys: iad"),
         ({"regions": {"iad": {"egres_gb": 1}}}, "did you mean `egress_gb`"),
+        ({"currency": 1}, "currency = 1 must be a string"),
+        ({"sources": {"egres_gb": "me"}}, "did you mean `egress_gb`"),
+        ({"sources": {"devices.cuda": "me"}}, "unknown key `sources.devices.cuda`"),
+        ({"rtt_ms": {"iad": 90}}, "two regions"),
+        ({"rtt_ms": {"iad-fra": -1}}, "0 or more"),
+        ({"report": {"device": "cuda"}}, "report.cold_starts = None"),
+        ({"report": {"device": "cuda", "cold_starts": 1.5}}, "whole number"),
+        ({"report": {"device": "cuda", "cold_start": 1}}, "did you mean `cold_starts`"),
     ],
 )
 def test_a_mistake_in_the_price_file_is_named(tree, words):
-    with pytest.raises(prices.PricesError, match=words):
-        prices.read(tree, ("iad",))
+    with pytest.raises(PricesError, match=words):
+        read(tree, ("iad",))
 
 
 def _push(folder, unchanged=()):
@@ -170,7 +194,7 @@ def test_what_is_unchanged_is_not_sent_again(tmp_path):
 def test_money_is_the_cheapest_device_that_holds_it(tmp_path):
     """A worker up, none up, and the bytes from home once."""
     devices = [memory.Device("a", "fra", "cpu", 1), memory.Device("b", "fra", "cuda:0", 4_000_000_000)]
-    known = _known(devices=devices, prices=prices.read(PRICES, ("iad", "fra")))
+    known = _known(devices=devices, prices=read(PRICES, ("iad", "fra")))
     iad, fra = make(_push(tmp_path), memory.Needs(1_000_000_000, 0), ("iad", "fra"), known).regions
 
     assert fra.costs.running_hour == pytest.approx(4.002, rel=1e-4)

@@ -4,14 +4,19 @@ import random
 from dataclasses import replace
 
 import pytest
+import typer
 
+from deploy.commands.report import priced
+from deploy.credentials import Credentials
+from deploy.prices.book import NO_SOURCE, PricesError
+from deploy.prices.reading import SHIPPED, load
 from deploy.report.arms import Start
 from deploy.report.arrivals import arrivals, default_rate
 from deploy.report.measure import ReportTarget, run_report
 from deploy.report.more.found import Herd
 from deploy.report.more.money import comparisons
 from deploy.report.more.places import UnknownDistance, added_ms
-from deploy.report.more.prices import DEFAULT, PricesError, load_prices
+from deploy.report.more.terms import load_terms
 from deploy.report.more.wanted import GAPS_S, HERD, More, Wanted, parse
 from deploy.report.sample import Eta
 from tests.deploy.fake_edge import MODEL, FakeEdge
@@ -72,58 +77,94 @@ def test_a_herds_starts_are_counted_by_what_the_requests_were_told():
 
 def test_the_bill():
     """Measured for this model, computed for larger ones; with the store elsewhere each byte is paid and waited for."""
-    prices = load_prices()
-    measured, *computed = comparisons(split(), prices)
+    terms = load_terms()
+    measured, *computed = comparisons(split(), terms)
 
     assert (measured.together.is_measured, measured.together.remote_bytes) == (True, 0.0)
     assert measured.apart.cold_s > measured.together.cold_s
     assert measured.apart.remote_bytes == split().weight_bytes
-    assert [each.weights for each in computed] == [*prices.models]
-    for each, num_bytes in zip(computed, prices.models.values(), strict=True):
+    assert [each.weights for each in computed] == [*terms.scale.models]
+    for each, num_bytes in zip(computed, terms.scale.models.values(), strict=True):
         more = num_bytes - split().weight_bytes
         assert each.apart.cold_s == pytest.approx(measured.apart.cold_s + more / split().bytes_per_s)
-        device = prices.accelerator_per_hour.amount * each.apart.cold_s / 3600
-        egress = num_bytes / 1e9 * prices.egress_per_gb.amount
-        assert each.apart.cost == pytest.approx(prices.num_cold_starts * (device + egress))
-    assert comparisons(replace(split(), apart=replace(split().apart, samples=())), prices) == []
+        device = terms.device_hour * each.apart.cold_s / 3600
+        egress = num_bytes / 1e9 * terms.prices.egress_gb
+        assert each.apart.cost == pytest.approx(terms.scale.num_cold_starts * (device + egress))
+    assert comparisons(replace(split(), apart=replace(split().apart, samples=())), terms) == []
 
 
 def test_prices_say_their_sources():
     """The shipped file is whole; every figure names where it is from."""
-    prices = load_prices()
+    terms, book = load_terms(), load(SHIPPED)
 
-    assert prices.rtt_ms[frozenset({"iad", "fra"})] == 90.0
-    assert len(prices.sources) == 4
-    assert prices.cost(1e9, 3600.0, apart=True) == pytest.approx(1.25 + 0.02)
-    assert prices.cost(1e9, 0.0, apart=False) == 0.0
+    assert terms.rtt_ms[frozenset({"iad", "fra"})] == 90.0
+    assert len(terms.sources) == 4
+    assert NO_SOURCE not in " ".join(terms.sources)
+    assert set(book.sources) == {
+        "storage_gb_month",
+        "egress_gb",
+        "same_region_gb",
+        "devices.cpu",
+        "devices.cuda",
+        "rtt_ms",
+    }
+    assert terms.cost(1e9, 3600.0, apart=True) == pytest.approx(1.25 + 0.02)
+    assert terms.cost(1e9, 0.0, apart=False) == 0.0
+
+
+def test_the_plans_file_serves_the_report(tmp_path):
+    """What is only the report's comes from the shipped file; whose figures are whose is said."""
+    path = tmp_path / "prices.toml"
+    path.write_text('currency = "EUR"\negress_gb = 0.5\ndevices = {cuda = 4}\n[regions.fra]\negress_gb = 9\n')
+    terms = load_terms(path, ("iad", "fra"))
+
+    assert terms.cost(2e9, 3600.0, apart=True) == pytest.approx(1.0 + 4.0)
+    assert (terms.currency, terms.scale, terms.rtt_ms) == ("EUR", load_terms().scale, load_terms().rtt_ms)
+    assert terms.sources[0] == f"a GB out of the store's region: 0.5 EUR ({NO_SOURCE})"
+    assert terms.sources[3] == load_terms().sources[3]
+    assert load(path).of("fra").moved(1e9) == 9.0
+    with pytest.raises(PricesError, match=r"unknown key `regions\.fra`"):
+        load_terms(path, ("iad",))
+
+
+def test_the_state_folders_file_is_the_usual_one(tmp_path):
+    """As for a plan; list prices only where there is none."""
+    credentials = Credentials(*[""] * 8, state=str(tmp_path), regions={"iad": ""})
+    assert priced(credentials, None) == load_terms()
+    (tmp_path / "prices.toml").write_text('currency = "EUR"\ndevices = {cuda = 4}\n')
+
+    assert priced(credentials, None).currency == "EUR"
+    assert priced(credentials, SHIPPED).currency == "USD"
+    with pytest.raises(typer.BadParameter, match="cannot read"):
+        priced(credentials, tmp_path / "none.toml")
 
 
 @pytest.mark.parametrize(
     ("old", "new", "why"),
     [
-        ("per_gb = 0.02", "per_gb = -1", "zero or more"),
-        ("per_gb = 0.02", "per_gb = nan", "zero or more"),
-        ("per_gb = 0.02", "", "'per_gb'"),
-        ("[egress]", "[egres]", "not known"),
+        ("egress_gb = 0.02", "egress_gb = -1", "0 or more"),
+        ("egress_gb = 0.02", "egress_gb = nan", "0 or more"),
+        ("[report]", "[reports]", "did you mean `report`"),
         ('"iad-fra" = 90', '"iad" = 90', "two regions"),
-        ('currency = "USD"', "currency = 1", "'currency' must be words"),
-        ("[accelerator]", "[accelerator", "cannot be read"),
+        ('device = "cuda"', 'device = "tpu"', "no price for `tpu`"),
+        ('currency = "USD"', "currency = 1", "must be a string"),
+        ("[devices]", "[devices", "is not TOML"),
     ],
 )
 def test_a_wrong_price_file_is_refused(tmp_path, old, new, why):
     """With the key that is wrong."""
     path = tmp_path / "prices.toml"
-    path.write_text(DEFAULT.read_text().replace(old, new, 1))
+    path.write_text(SHIPPED.read_text().replace(old, new, 1))
 
     with pytest.raises(PricesError, match=why):
-        load_prices(path)
+        load_terms(path)
 
 
 async def test_the_arms_against_an_edge(tmp_path):
     """Places, herd, gaps and sizes are asked of a platform; what cannot be run is said and the rest stands."""
     async with FakeEdge(tmp_path, ("iad", "fra")) as edge:
         wanted = replace(parse("places,herd,gaps,sizes,split", herd=6, gaps="0,0.01"), num_each=2)
-        prices = replace(load_prices(), rtt_ms={frozenset({"iad", "fra"}): 20.0})
+        terms = replace(load_terms(), rtt_ms={frozenset({"iad", "fra"}): 20.0})
         target = ReportTarget(
             edge.base_url,
             edge.pins,
@@ -135,7 +176,7 @@ async def test_the_arms_against_an_edge(tmp_path):
             1,
             3,
             more=wanted,
-            prices=prices,
+            terms=terms,
         )
         report = await run_report(target)
 

@@ -129,7 +129,7 @@ def test_a_large_report_stays_small():
         replace(each, ttft_ms=each.ttft_ms * rng.uniform(0.8, 1.4))
         for each in made.samples * math.ceil(NUM_REQUESTS / len(made.samples))
     ]
-    large = document(made.settings, made.tiers, many, made.more, made.prices)
+    large = document(made.settings, made.tiers, many, made.more, made.terms)
     size = len(page(large).encode())
 
     assert len(large.samples) >= NUM_REQUESTS

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from deploy.report.arms import Start
 from deploy.report.more.found import Side, Split, middle_of, middle_ttft
-from deploy.report.more.prices import Prices
+from deploy.report.more.terms import Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +33,17 @@ class Comparison:
         return self.apart.cold_s - self.together.cold_s
 
 
-def comparisons(split: Split, prices: Prices) -> list[Comparison]:
+def comparisons(split: Split, terms: Terms) -> list[Comparison]:
     """What was measured, then what its parts come to for larger weights. Empty without answers on both sides."""
     near, far = (_cold_s(side) for side in (split.together, split.apart))
     if near is None or far is None:
         return []
-    starts = prices.num_cold_starts
-    made = [_compared("this model", split.weight_bytes, near, far, prices, starts, is_measured=True)]
-    for weights, num_bytes in prices.models.items():
+    starts = terms.scale.num_cold_starts
+    made = [_compared("this model", split.weight_bytes, near, far, terms, starts, is_measured=True)]
+    for weights, num_bytes in terms.scale.models.items():
         more = max(0, num_bytes - split.weight_bytes)
         near_s, far_s = near + more / split.near_bytes_per_s, far + more / split.bytes_per_s
-        made.append(_compared(weights, num_bytes, near_s, far_s, prices, starts, is_measured=False))
+        made.append(_compared(weights, num_bytes, near_s, far_s, terms, starts, is_measured=False))
     return made
 
 
@@ -57,7 +57,7 @@ def _compared(
     num_bytes: float,
     near_s: float,
     far_s: float,
-    prices: Prices,
+    terms: Terms,
     starts: int,
     *,
     is_measured: bool,
@@ -65,7 +65,7 @@ def _compared(
     sides = {"together": (near_s, 0.0, False), "apart": (far_s, num_bytes, True)}
     bills = {
         what: Bill(
-            what, is_measured, starts, crossed, cold_s, starts * prices.cost(num_bytes, cold_s, apart=apart)
+            what, is_measured, starts, crossed, cold_s, starts * terms.cost(num_bytes, cold_s, apart=apart)
         )
         for what, (cold_s, crossed, apart) in sides.items()
     }

@@ -13,9 +13,9 @@ from deploy.report.more.found import Found
 from deploy.report.more.gaps import measure_gaps
 from deploy.report.more.herd import measure_herd
 from deploy.report.more.places import UnknownDistance, measure_places
-from deploy.report.more.prices import Prices
 from deploy.report.more.sizes import measure_sizes
 from deploy.report.more.split import SplitPlan, measure_split
+from deploy.report.more.terms import Terms
 from deploy.report.more.wanted import More, Wanted
 from deploy.report.probe import NotSetError, StatusError
 from storage.client.sdk import StoreError
@@ -46,7 +46,7 @@ class Order:
     """What is wanted and what it needs; `near` are bytes a second from each region's own store."""
 
     wanted: Wanted
-    prices: Prices
+    terms: Terms
     credentials: Credentials | None
     seed: int
     near: Mapping[str, float] = field(default_factory=dict)
@@ -69,7 +69,7 @@ def _steps(bench: Bench, order: Order) -> dict[str, Step]:
     wanted = order.wanted
     made: dict[str, Step] = {}
     if More.PLACES in wanted and len(bench.pins) > 1:
-        made["places"] = lambda: measure_places(bench, order.prices.rtt_ms, wanted.num_each)
+        made["places"] = lambda: measure_places(bench, order.terms.rtt_ms, wanted.num_each)
     if More.HERD in wanted:
         made["herd"] = lambda: measure_herd(bench, wanted.herd)
     if More.GAPS in wanted:
@@ -92,7 +92,7 @@ def _ceilings(bench: Bench, credentials: Credentials | None) -> dict[str, Step]:
 
 def _split(bench: Bench, order: Order, credentials: Credentials) -> Step:
     region = bench.home or bench.far
-    far = [ms for pair, ms in order.prices.rtt_ms.items() if region in pair]
+    far = [ms for pair, ms in order.terms.rtt_ms.items() if region in pair]
     rtt_ms = min(
         far, default=STORE_RTT_MS
     )  # the nearest other region: the kindest case for a store elsewhere

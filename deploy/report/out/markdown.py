@@ -79,8 +79,8 @@ def _rows(report: Report) -> str:
 
 
 def _split(report: Report) -> str:
-    split, prices = report.more.split, report.prices
-    if split is None or prices is None:
+    split, terms = report.more.split, report.terms
+    if split is None or terms is None:
         return ""
     heads = ("weights", "", "store beside", "store elsewhere (simulated)", "later by")
     rows = [
@@ -91,7 +91,7 @@ def _split(report: Report) -> str:
             ms(each.apart.cold_s * 1000),
             ms(each.longer_s * 1000),
         )
-        for each in comparisons(split, prices)
+        for each in comparisons(split, terms)
     ]
     return f"The store {split.rtt_ms:g} ms away, simulated:\n\n{_table(heads, rows)}"
 

@@ -9,7 +9,7 @@ from deploy.report.document import Report, Row
 from deploy.report.method import METHOD
 from deploy.report.more.found import Found, Split
 from deploy.report.more.money import Bill, comparisons, tokens_per_s
-from deploy.report.more.prices import Prices
+from deploy.report.more.terms import Terms
 from deploy.report.phases import TOLERANCE, Breakdown
 from deploy.report.sample import SOURCES, Sample
 
@@ -33,7 +33,7 @@ def as_json_document(report: Report) -> dict[str, Any]:
         "estimates": {"num": report.num_estimates, "median_error": report.eta_error},
         "regions": {region: asdict(tiers) for region, tiers in report.tiers.items()},
         "rows": [row_value(row) for row in report.rows],
-        "more": _more(report.more, report.prices),
+        "more": _more(report.more, report.terms),
         "requests": [sample_value(sample) for sample in report.samples],
     }
 
@@ -100,7 +100,7 @@ def _samples(samples: Iterable[Sample]) -> list[dict[str, Any]]:
     return [sample_value(sample) for sample in samples]
 
 
-def _more(found: Found, prices: Prices | None) -> dict[str, Any]:
+def _more(found: Found, terms: Terms | None) -> dict[str, Any]:
     herd = found.herd
     return {
         "failures": dict(found.failures),
@@ -137,11 +137,11 @@ def _more(found: Found, prices: Prices | None) -> dict[str, Any]:
             for load in found.loads
         ],
         "ceilings": [asdict(ceiling) for ceiling in found.ceilings],
-        "split": _split(found.split, prices) if found.split and prices else None,
+        "split": _split(found.split, terms) if found.split and terms else None,
     }
 
 
-def _split(split: Split, prices: Prices) -> dict[str, Any]:
+def _split(split: Split, terms: Terms) -> dict[str, Any]:
     return {
         "simulated": True,
         "rtt_ms": split.rtt_ms,
@@ -149,11 +149,11 @@ def _split(split: Split, prices: Prices) -> dict[str, Any]:
         "near_bytes_per_s": split.near_bytes_per_s,
         "weight_bytes": split.weight_bytes,
         "tokens_per_s": {side.name: tokens_per_s(side) for side in (split.together, split.apart)},
-        "currency": prices.currency,
-        "price_sources": list(prices.sources),
+        "currency": terms.currency,
+        "price_sources": list(terms.sources),
         "comparisons": [
             {"weights": each.weights, "together": _bill(each.together), "apart": _bill(each.apart)}
-            for each in comparisons(split, prices)
+            for each in comparisons(split, terms)
         ],
         "requests": {side.name: _samples(side.samples) for side in (split.together, split.apart)},
     }

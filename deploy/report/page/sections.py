@@ -75,12 +75,12 @@ def sections(report: Report) -> list[Html]:
 def _further(report: Report) -> list[Html]:
     """The sections of the further arms, as far as they were run."""
     more, made = report.more, []
-    if more.split is not None and report.prices is not None:
+    if more.split is not None and report.terms is not None:
         words = (
             "The same model, code and machine, asked in one shuffled order: once with its store in the same region, "
             "once with the store in another one, at a simulated distance."
         )
-        made.append(_section("If the store were elsewhere", words, counterfactual(more.split, report.prices)))
+        made.append(_section("If the store were elsewhere", words, counterfactual(more.split, report.terms)))
     if more.places:
         words = (
             "Warm requests, by where the client stands and which region it asks. The distances are simulated."

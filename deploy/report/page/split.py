@@ -3,7 +3,7 @@
 from deploy.report.arms import Start
 from deploy.report.more.found import Side, Split
 from deploy.report.more.money import Bill, Comparison, comparisons
-from deploy.report.more.prices import Prices
+from deploy.report.more.terms import Terms
 from deploy.report.page.figures import families_legend, stack
 from deploy.report.page.further import middle_sample
 from deploy.report.page.markup import Html, join, tag
@@ -16,9 +16,9 @@ from deploy.report.words import NONE, best, cold_time, ms, num_bytes, rate_sprea
 NAMES = {"together": "beside it", "apart": "far away"}
 
 
-def counterfactual(split: Split, prices: Prices) -> Html:
+def counterfactual(split: Split, terms: Terms) -> Html:
     """Everything about it."""
-    return join(_bars(split), _bill(split, prices), _control(split), _sources(split, prices))
+    return join(_bars(split), _bill(split, terms), _control(split), _sources(split, terms))
 
 
 def _bars(split: Split) -> Html:
@@ -34,8 +34,8 @@ def _bars(split: Split) -> Html:
     )
 
 
-def _bill(split: Split, prices: Prices) -> Html | None:
-    found = comparisons(split, prices)
+def _bill(split: Split, terms: Terms) -> Html | None:
+    found = comparisons(split, terms)
     if not found:
         return tag("p", "One of the two designs gave no answer.", class_="failed")
     heads = (
@@ -44,13 +44,13 @@ def _bill(split: Split, prices: Prices) -> Html | None:
         "store",
         "first token after",
         "bytes across regions",
-        f"{prices.num_cold_starts:,} cold starts",
+        f"{terms.scale.num_cold_starts:,} cold starts",
     )
-    rows = [_bill_row(each, bill, prices) for each in found for bill in (each.together, each.apart)]
+    rows = [_bill_row(each, bill, terms) for each in found for bill in (each.together, each.apart)]
     return join(tag("h3", "What a cold start costs"), plain_table(heads, rows, 3))
 
 
-def _bill_row(each: Comparison, bill: Bill, prices: Prices) -> tuple[str | Html, ...]:
+def _bill_row(each: Comparison, bill: Bill, terms: Terms) -> tuple[str | Html, ...]:
     first = bill is each.together
     return (
         tag("b", each.weights) if first else "",
@@ -58,7 +58,7 @@ def _bill_row(each: Comparison, bill: Bill, prices: Prices) -> tuple[str | Html,
         NAMES[bill.what],
         cold_time(bill.cold_s),
         num_bytes(bill.remote_bytes),
-        money(bill.cost, prices.currency),
+        money(bill.cost, terms.currency),
     )
 
 
@@ -90,12 +90,12 @@ def _rates(side: Side) -> tuple[str, str, str, str]:
     )
 
 
-def _sources(split: Split, prices: Prices) -> Html:
+def _sources(split: Split, terms: Terms) -> Html:
     link = (
         f"The distance is simulated by our own relay: {split.rtt_ms:g} ms there and back, at most "
         f"{num_bytes(split.bytes_per_s)} a second, no loss. Computed rows are the measured start plus the further "
         f"bytes at that rate, or at the {num_bytes(split.near_bytes_per_s)} a second that this region measured of its "
         "own store."
     )
-    listed = [tag("li", words) for words in (link, *prices.sources)]
+    listed = [tag("li", words) for words in (link, *terms.sources)]
     return join(tag("h3", "Where these figures come from"), tag("ul", *listed, class_="method"))
