@@ -7,15 +7,11 @@ it started has ended.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
 from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
-
-import uvicorn
 
 from inference.api.app import make_app
 from inference.api.grammar import GrammarChild
@@ -26,8 +22,9 @@ from inference.devices import CPU
 from inference.outside.definition import OWN
 from inference.outside.makers import NodeMakers
 from inference.outside.metrics import merged
+from inference.server import serve
 from inference.usage.node_usage import SEAL_S, NodeUsage, Place
-from inference.workers.engine_totals import add_engine_gauges
+from inference.workers.engine_gauges import add_engine_gauges
 from inference.workers.figures import StartFigures
 from inference.workers.host import Host
 from inference.workers.inspection import look_at
@@ -44,10 +41,8 @@ from weights_cache.patience import RETRY_FOR_S, STALL_S
 from wire.metrics import Metrics, one
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
-
-    from starlette.types import ASGIApp
 
     from inference.outside.definition import Definition
     from inference.usage.ship import Bucket
@@ -55,16 +50,10 @@ if TYPE_CHECKING:
     from storage.client.sdk import Endpoint
     from wire.metrics import Reading
 
-BACKLOG = 1_024
-"""Connections the kernel holds for us; the gateway pools its own."""
-KEEP_ALIVE_S = 75
-"""Longer than any pool of ours keeps an idle connection (30 s), so that we never close one in use."""
 USAGE = "usage"
 """The folder, in the node's own, of what requests used until the store has it."""
 OUTSIDE = "outside"
 """The folder, in the node's own, where external engines work."""
-GRACE_S = 10
-"""Open answers may finish for so long once the node is to stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,23 +90,6 @@ class NodeSettings:
     usage_s: float = SEAL_S
     engines: Mapping[str, Definition] = field(default_factory=dict)
     """The external engines that models may name, as the operator defined them; ours is always there."""
-
-
-class QuietServer(uvicorn.Server):
-    """uvicorn without its own signal handlers and ticks: whoever composes the roles owns the signals."""
-
-    def __init__(self, config: uvicorn.Config, stop: asyncio.Event) -> None:
-        super().__init__(config)
-        self._stop = stop
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        """Leave the signals alone."""
-        yield
-
-    async def main_loop(self) -> None:
-        """Wait to be stopped; uvicorn's own looks ten times a second."""
-        await self._stop.wait()
 
 
 class Node:
@@ -307,25 +279,3 @@ async def serve_node(
 async def _close_at(stop: asyncio.Event, node: Node) -> None:
     await stop.wait()
     await node.close()
-
-
-async def serve(
-    app: ASGIApp, host: str, port: int, ready: Callable[[int], None], stop: asyncio.Event
-) -> None:
-    """Serve `app` until `stop` is set, then let open answers finish."""
-    listener = socket.create_server((host, port), backlog=BACKLOG)
-    config = uvicorn.Config(
-        app,
-        http="httptools",
-        loop="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=GRACE_S,
-        backlog=BACKLOG,
-    )
-    ready(listener.getsockname()[1])
-    await QuietServer(config, stop).serve(sockets=[listener])

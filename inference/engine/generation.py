@@ -21,6 +21,7 @@ from inference.engine.orders import (
     Vocabulary,
 )
 from inference.engine.sample import ROW_FAULTS, Broken, Sampler
+from inference.engine.telling import done_message, failed_message, token_message
 from inference.usage.meter import Meter, cost_fields
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ class GenerateLoop:
     def _admit(self, order: Generate, grammar: Follower | None) -> None:
         events = self._scheduler.add(order, time.perf_counter())
         if order.id in self._samplers:  # the other request of this id goes on
-            self._link.send([_failed_message(event) for event in events if isinstance(event, Failed)])
+            self._link.send([failed_message(event) for event in events if isinstance(event, Failed)])
             return
         if order.id not in {event.id for event in events}:
             events += self._prepare(order, grammar)
@@ -241,15 +242,15 @@ class GenerateLoop:
         for event in events:
             match event:
                 case Emitted():
-                    messages.append(_token_message(event, (chosen or {})[event.id], waited_ms))
+                    messages.append(token_message(event, (chosen or {})[event.id], waited_ms))
                 case Stored():
                     self._model.store(event.slot, event.start, event.pages)
                 case Ended():
                     self._forget(event.id, event.slot, scrub=event.reason == "cancelled")
-                    messages.append(_done_message(event) | self._cost(event.id))
+                    messages.append(done_message(event) | self._cost(event.id))
                 case Failed():
                     self._forget(event.id, event.slot, scrub=True)
-                    messages.append(_failed_message(event) | self._cost(event.id))
+                    messages.append(failed_message(event) | self._cost(event.id))
                 case Preempted():
                     self._model.release(event.slot, scrub=not event.is_proven)
         if messages:
@@ -272,10 +273,10 @@ class GenerateLoop:
             "step_ms": _ms(pace.decode_s),
             "prefill_ms_per_token": _ms(pace.prefill_s_per_token),
             **(self._gates.figures() if self._gates else {}),
-            "pages": self._scheduler.pages.num_pages,
-            "pages_kept": self._scheduler.pages.num_kept,
-            "prefix_queries": self._scheduler.num_asked,
-            "prefix_hits": self._scheduler.num_found,
+            "pages": self._scheduler.prefixes.pages.num_pages,
+            "pages_kept": self._scheduler.prefixes.pages.num_kept,
+            "prefix_queries": self._scheduler.prefixes.num_asked,
+            "prefix_hits": self._scheduler.prefixes.num_found,
             "preemptions": self._scheduler.num_preempted,
         }
 
@@ -284,39 +285,6 @@ class GenerateLoop:
         if now >= self._stats_at_s + STATS_S and (stats := self._stats()) != self._told:
             self._link.send([stats])
             self._told, self._stats_at_s = stats, now
-
-
-def _token_message(event: Emitted, sampled: Sampled, waited_ms: float) -> Message:
-    message: Message = {"op": "tokens", "id": event.id, "tokens": [event.token], "logprobs": None}
-    if sampled.logprob is not None:
-        message["logprobs"] = [
-            {"token": sampled.token, "logprob": sampled.logprob, "top": [list(t) for t in sampled.top]}
-        ]
-    if event.queue_ms is not None and event.prefill_ms is not None:
-        message |= {"queue_ms": round(event.queue_ms, 3), "prefill_ms": round(event.prefill_ms, 3)}
-        message["wait_ms"] = round(min(waited_ms, event.prefill_ms), 3)
-        message["cached_tokens"] = event.num_cached
-    return message
-
-
-def _failed_message(event: Failed) -> Message:
-    message: Message = {"op": "failed", "id": event.id, "code": event.code, "message": event.message}
-    if event.retry_after_s is not None:
-        message["retry_after_s"] = round(event.retry_after_s, 3)
-    return message
-
-
-def _done_message(event: Ended) -> Message:
-    return {
-        "op": "done",
-        "id": event.id,
-        "reason": event.reason,
-        "prompt_tokens": event.num_prompt,
-        "completion_tokens": event.num_output,
-        "cached_tokens": event.num_cached,
-        "decode_ms": round(event.decode_ms, 3),
-        "stop_id": event.stop_id,
-    }
 
 
 def _ms(seconds: float | None) -> float | None:

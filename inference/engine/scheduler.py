@@ -11,8 +11,7 @@ a tenant with far more rows than the others does not have all of them in each st
 A request is in one of three states, WAITING (no slot), PREFILL (a slot, tokens not yet computed), DECODE (one
 token to compute), and leaves by `commit`, `cancel` or `fail`, which free its slot at once.
 
-A prompt begins behind the longest prefix of it that a page of its tenant keeps. A row gives its own blocks to
-the pages when it has a token, which proves that its keys and values are numbers, and again when it leaves.
+Who has a slot is in `inference.engine.seats`, and where a prompt begins in `inference.engine.prefixes`.
 """
 
 from __future__ import annotations
@@ -22,10 +21,11 @@ from typing import TYPE_CHECKING
 
 from inference.engine.crowd import CROWD_FACTOR, crowds, in_step, surplus
 from inference.engine.drain import Drain
-from inference.engine.events import Emitted, Ended, Event, Failed, Preempted, Segment, Step, Stored
+from inference.engine.events import Emitted, Ended, Event, Failed, Preempted, Segment, Step
 from inference.engine.pace import MAX_PREFILL_TOKENS, MIN_PREFILL_TOKENS, Pace
-from inference.engine.pages import PAGE_TOKENS, PageCache
+from inference.engine.prefixes import Prefixes
 from inference.engine.rows import Row, State
+from inference.engine.seats import Seats
 from inference.engine.slots import SlotPool
 from inference.engine.tenants import ANSWER_COST, PROMPT_COST, RANK, Tenants
 
@@ -37,10 +37,6 @@ if TYPE_CHECKING:
 
 MAX_WAITING = 256
 """Requests without a slot. One more is refused, or the last of them by rank of the tenant that has most of them."""
-GROWTH_TOKENS = 256
-"""Room that a row gets beyond what it needs now, where rooms grow: it seldom has to ask for more."""
-AHEAD_TOKENS = 1
-"""Beyond its tokens a row needs one place: a device begins the step behind this one before it is planned."""
 
 
 class Scheduler:
@@ -57,17 +53,13 @@ class Scheduler:
         pool: SlotPool | None = None,
     ) -> None:
         self.pace = pace or Pace()
-        self.pages = PageCache(num_pages)
-        self.num_asked = 0
-        """Tokens of prompts that looked for kept pages, and of those the ones that were found."""
-        self.num_found = 0
-        self._slots = pool or SlotPool(num_slots)
+        self.prefixes = Prefixes(num_pages)
+        self._seats = Seats(pool or SlotPool(num_slots))
         self._eos_ids = eos_ids
         self._max_waiting = max_waiting
         self._rows: dict[str, Row] = {}
         self._tenants = Tenants()
         """Who waits is there, by tenant."""
-        self._running: list[str] = []  # in the order of admission
         self._serials = itertools.count()
         self._turn = 0
         self._spare = 0.0
@@ -88,7 +80,7 @@ class Scheduler:
     @property
     def num_running(self) -> int:
         """Requests with a slot."""
-        return len(self._running)
+        return len(self._seats.rows)
 
     @property
     def is_idle(self) -> bool:
@@ -110,7 +102,7 @@ class Scheduler:
         if order.id in self._rows:
             return [Failed(order.id, "bad_request", "a request with this id is running")]
         row = Row(order, now, next(self._serials))
-        is_full = self.num_waiting >= self._max_waiting + self._slots.num_free
+        is_full = self.num_waiting >= self._max_waiting + self._seats.num_free
         unlucky = self._last_of(row) if is_full else None
         events: list[Event] = [] if unlucky is None else [self._turned_away(unlucky)]
         if unlucky is not row:
@@ -145,13 +137,13 @@ class Scheduler:
             if last is None:
                 break
             events += self._suspend(last)
-        return events + (self._make_room() if self._slots.grows else [])
+        return events + (self._make_room() if self._seats.grows else [])
 
     def plan(self, now: float) -> Step:
         """The next step: decode rows by slot first, then prompt chunks in their turn."""
         self._drain.pass_time(now, is_busy=self.num_waiting > 0)
-        decoding = [row for row in self._running_rows() if row.state is State.DECODE]
-        prompts = [row for row in self._running_rows() if row.state is State.PREFILL]
+        decoding = [row for row in self._seats.rows if row.state is State.DECODE]
+        prompts = [row for row in self._seats.rows if row.state is State.PREFILL]
         prompts += itertools.islice(self._tenants.in_turn(), self._num_ready)
         if self._tenants.is_shared and (extra := surplus([*decoding, *prompts], self._tenants)):
             return self._plan_crowded(decoding, prompts, extra, now)
@@ -203,16 +195,11 @@ class Scheduler:
         Raises:
             RuntimeError: a slot is leaked or shared, or a request is lost.
         """
-        held = {self._rows[order_id].slot for order_id in self._running}
-        if len(held) != len(self._running) or len(held) + self._slots.num_free != self._slots.num_slots:
-            raise RuntimeError(
-                f"slots held {sorted(held)}, free {self._slots.num_free} of {self._slots.num_slots}"
-            )
-        self._slots.check()
-        if set(self._rows) != {*(row.order.id for row in self._tenants.waiting), *self._running}:
+        self._seats.check()
+        if set(self._rows) != {row.order.id for row in (*self._tenants.waiting, *self._seats.rows)}:
             raise RuntimeError("a request is neither waiting nor running")
-        self._tenants.check(len(self._running))
-        self.pages.check()
+        self._tenants.check(self.num_running)
+        self.prefixes.pages.check()
 
     def _observe(self, step: Step, took_s: float) -> None:
         """Let the pace learn from a step; one that copied pages says nothing of what its tokens cost."""
@@ -223,35 +210,27 @@ class Scheduler:
 
     @property
     def _num_ready(self) -> int:
-        """How many of those who wait have room now; nobody goes before one who has none yet."""
-        return self._slots.num_fitting(row.room_tokens(GROWTH_TOKENS) for row in self._tenants.in_turn())
+        """How many of those who wait have room now."""
+        return self._seats.num_fitting(self._tenants.in_turn())
 
     def _ready_but(self, those: list[Tenant]) -> list[Row]:
         """Who has room now of all who wait but the requests of `those`."""
         rows = [row for row in self._tenants.in_turn() if row.account not in those]
-        return rows[: self._slots.num_fitting(row.room_tokens(GROWTH_TOKENS) for row in rows)]
-
-    def _running_rows(self) -> Iterator[Row]:
-        return (self._rows[order_id] for order_id in self._running)
+        return rows[: self._seats.num_fitting(rows)]
 
     def _giving_way_to(self, row: Row, ready: list[Row]) -> Row | None:
         """Who gives its slot to this one, that waits behind those who are `ready`; None if it goes on waiting.
 
         While there is no more room, the slots in use are all that there are.
         """
-        tenant, num_slots = row.account, len(self._running) + len(ready)
+        tenant, num_slots = row.account, self.num_running + len(ready)
         if self._tenants.is_shared:
             num_own = tenant.num_running + sum(each.account is tenant for each in ready)
             greediest = self._tenants.greediest(num_slots, tenant.counter)
             if greediest is not None and num_own < self._tenants.share(tenant, num_slots):
-                return self._last_running(greediest.name)
-        last = self._last_running(row.order.tenant) if tenant.num_running else None
+                return self._seats.last(greediest.name)
+        last = self._seats.last(row.order.tenant) if tenant.num_running else None
         return last if last is not None and last.gives_way_to(row) else None
-
-    def _last_running(self, tenant: str | None = None) -> Row:
-        """The least urgent of a tenant's running rows, or of all."""
-        rows = (row for row in self._running_rows() if tenant is None or row.order.tenant == tenant)
-        return max(rows, key=RANK)
 
     def _chunks(
         self, rows: list[Row], budget: int, now: float, extra: Collection[Row] = (), beside: int = 0
@@ -265,42 +244,29 @@ class Scheduler:
             if most <= 0:
                 continue
             self._admit(row, now)
-            if (pages := self._kept_pages(row, ahead)) is not None:
+            if (pages := self.prefixes.before(row, ahead)) is not None:
                 yield (chunk := row.segment(most, pages))
                 budget -= len(chunk.tokens)
                 beside -= len(chunk.tokens) * is_extra
 
     def _admit(self, row: Row, now: float) -> None:
         """Its slot, if it has none yet."""
-        if (
-            row.state is State.WAITING
-            and (slot := self._slots.take(row.room_tokens(GROWTH_TOKENS))) is not None
-        ):
+        if row.state is State.WAITING and self._seats.take(row, now):
             self._tenants.start(row)
-            row.admit(slot, now)
-            self._running.append(row.order.id)
 
     def _make_room(self) -> list[Event]:
         """Room for each running row's next token and the one behind it, the most urgent first."""
         events: list[Event] = []
-        for row in sorted(self._running_rows(), key=RANK):
-            while row.state is not State.WAITING and not self._has_room(row):
-                greediest = self._tenants.greediest(len(self._running)) if self._tenants.is_shared else None
-                events += self._suspend(self._last_running(greediest.name if greediest else None))
+        for row in sorted(self._seats.rows, key=RANK):
+            while row.state is not State.WAITING and not self._seats.has_room(row):
+                greediest = self._tenants.greediest(self.num_running) if self._tenants.is_shared else None
+                events += self._suspend(self._seats.last(greediest.name if greediest else None))
         return events
-
-    def _has_room(self, row: Row) -> bool:
-        """Asks for more than it needs, so that it seldom asks."""
-        needed, wished = row.room_tokens(AHEAD_TOKENS), row.room_tokens(GROWTH_TOKENS)
-        if self._slots.has_room(row.slot, needed):
-            return True
-        return self._slots.grow(row.slot, wished) or self._slots.grow(row.slot, needed)
 
     def _suspend(self, row: Row) -> list[Event]:
         """Its slot is free, and it waits again."""
-        events = [*self._stored(row), Preempted(row.order.id, row.slot, row.state is State.DECODE)]
-        self._running.remove(row.order.id)
-        self._slots.give(row.slot)
+        events = [*self.prefixes.stored(row), Preempted(row.order.id, row.slot, row.state is State.DECODE)]
+        self._seats.give(row)
         row.suspend()
         self._tenants.stop(row)
         self.num_preempted += 1
@@ -317,42 +283,13 @@ class Scheduler:
         message = f"{self.num_waiting} requests are waiting already; try again in {retry_after_s:.0f} s"
         return Failed(row.order.id, "overloaded", message, retry_after_s=retry_after_s)
 
-    def _kept_pages(self, row: Row, ahead: set[bytes]) -> tuple[int, ...] | None:
-        """The pages that this row begins behind; None if it is to wait for a step.
-
-        It waits while a row before it in this step computes the very block it needs next, to copy that block
-        afterwards. `ahead` has those blocks, and gets this row's. The first row of a step never waits.
-        """
-        if not self.pages.num_pages or not row.is_fresh:
-            self._add_ahead(row, row.num_computed // PAGE_TOKENS, ahead)
-            return ()
-        pages = self.pages.find(row.chain, row.num_reusable)
-        if len(pages) < row.num_reusable and row.chain.block(len(pages))[0] in ahead:
-            return None
-        self._add_ahead(row, len(pages), ahead)
-        if not row.num_own:
-            self.num_asked += len(row.tokens)
-            self.num_found += len(pages) * PAGE_TOKENS
-        return pages
-
-    def _add_ahead(self, row: Row, start: int, ahead: set[bytes]) -> None:
-        if self.pages.num_pages:
-            ahead.update(row.chain.digests(start, len(row.tokens) // PAGE_TOKENS))
-
-    def _stored(self, row: Row) -> list[Event]:
-        """Give pages to this row's blocks, if what it computed is known to be numbers."""
-        if not self.pages.num_pages or row.state is not State.DECODE:
-            return []
-        first, pages = self.pages.keep(row.chain, row.num_computed // PAGE_TOKENS)
-        return [Stored(row.order.id, row.slot, first * PAGE_TOKENS, pages)] if pages else []
-
     def _take(self, row: Row, token: int, now: float) -> list[Event]:
         row.tokens.append(token)
         events: list[Event] = []
         emitted = Emitted(row.order.id, token)
         if row.state is State.PREFILL:
             row.state = State.DECODE
-            events += self._stored(row)
+            events += self.prefixes.stored(row)
         if row.num_own == 1:
             row.first_s, row.num_cached = now, min(row.num_copied, len(row.order.tokens))
             emitted = Emitted(row.order.id, token, *row.first_times_ms(), row.num_cached)
@@ -367,7 +304,7 @@ class Scheduler:
         row = self._rows[order_id]
         decode_ms = (now - row.first_s) * 1000 if row.num_own else 0.0
         counts = len(row.order.tokens), row.num_output
-        stored = self._stored(row)
+        stored = self.prefixes.stored(row)
         slot = self._leave(order_id)
         return [*stored, Ended(order_id, reason, *counts, decode_ms, slot, stop_id, row.num_cached)]
 
@@ -378,8 +315,7 @@ class Scheduler:
             return None
         if self.num_waiting:
             self._drain.depart()
-        self._running.remove(order_id)
-        self._slots.give(row.slot)
+        self._seats.give(row)
         return row.slot
 
 

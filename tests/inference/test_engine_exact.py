@@ -163,10 +163,10 @@ def test_behind_kept_prefixes_an_answer_is_generate(family):
     scheduler = Scheduler(4, frozenset(), pace=SmallChunks(), num_pages=40)
     for prompts_now in (crowd, crowd, longer):  # the last is filled once there are answers
         orders = [Generate(str(i), prompt, num_tokens, GREEDY) for i, prompt in enumerate(prompts_now)]
-        num_found, num_asked = scheduler.num_found, scheduler.num_asked
+        num_found, num_asked = scheduler.prefixes.num_found, scheduler.prefixes.num_asked
         found = answers(rows, orders, scheduler=scheduler)
-        assert scheduler.num_found > num_found
-        assert scheduler.num_asked - num_asked == sum(map(len, prompts_now))
+        assert scheduler.prefixes.num_found > num_found
+        assert scheduler.prefixes.num_asked - num_asked == sum(map(len, prompts_now))
         assert found == agreed_of(family, found, prompts_now, num_tokens)
         if prompts_now is crowd:
             longer[:] = [(*prompt, *found[str(i)], 3) for i, prompt in enumerate(crowd)]
@@ -178,14 +178,14 @@ def test_pages_that_give_way_all_the_time_spoil_nothing():
     orders = [Generate(str(i), prompt, 20, GREEDY) for i, prompt in enumerate(shared_prompts() * 3)]
     found = answers(rows, orders, arrive_every=2, scheduler=scheduler)
     assert found == agreed_of("llama", found, [order.tokens for order in orders], 20)
-    assert scheduler.num_found > 0
+    assert scheduler.prefixes.num_found > 0
 
 
 @pytest.mark.parametrize("num_pages", [0, 40], ids=["computed again", "copied back"])
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_slots_that_share_too_little_memory_give_way_and_go_on(family, num_pages, monkeypatch):
     """Six rows of up to 70 tokens and memory for 96 together: each slot's goes back when its row gives way."""
-    monkeypatch.setattr("inference.engine.scheduler.GROWTH_TOKENS", 4)
+    monkeypatch.setattr("inference.engine.seats.GROWTH_TOKENS", 4)
     model, crowd = made(family), prompts()
     rows = step_model(model, SlotPlan(6, 128, 0, num_pages, num_blocks=1))
     scheduler = Scheduler(6, frozenset(), pace=SmallChunks(), num_pages=num_pages, pool=BlockPool(6, 6))

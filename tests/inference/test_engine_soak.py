@@ -128,7 +128,7 @@ def test_a_mixed_load_leaves_nothing_behind(capsys):
     assert not running.is_alive()
     scheduler.check()
     assert (scheduler.num_running, scheduler.num_waiting) == (0, 0)
-    assert scheduler._slots.num_free == NUM_SLOTS
+    assert scheduler._seats.num_free == NUM_SLOTS
     assert loop._samplers == {}
     assert loop._grammars.num_pending == 0
     assert {kind for kind, _ in crowd.ended} == {

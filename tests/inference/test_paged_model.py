@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from inference.engine import scheduler as scheduler_module
+from inference.engine import seats
 from inference.engine.blocks import BlockPool, plan_blocks
 from inference.engine.events import Segment
 from inference.engine.graphs import PLAIN_STEPS, SIZES, DecodeGraphs, Records
@@ -81,12 +81,12 @@ def llama():
 
 def test_a_row_that_must_give_way_is_computed_again(llama, monkeypatch):
     """Blocks for two rows and a half: rows are preempted as others grow, and come back behind kept pages."""
-    monkeypatch.setattr(scheduler_module, "GROWTH_TOKENS", 2)
+    monkeypatch.setattr(seats, "GROWTH_TOKENS", 2)
     model, orders, expected = llama
     rows, scheduler, _ = engine(model, num_blocks=10, num_pages=6)
     assert answers(rows, scheduler, orders) == expected
     assert scheduler.num_preempted
-    assert scheduler.num_found, "kept pages were used"
+    assert scheduler.prefixes.num_found, "kept pages were used"
 
 
 def test_without_graphs_the_answers_are_the_same(llama):

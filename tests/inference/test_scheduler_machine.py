@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from inference.engine import pages as pages_module
-from inference.engine import scheduler as scheduler_module
+from inference.engine import seats
 from inference.engine.blocks import BlockPool
 from inference.engine.events import Emitted, Ended, Failed, Preempted, Stored
 from inference.engine.orders import Generate
@@ -174,7 +174,7 @@ class Serving(RuleBasedStateMachine):
 def test_in_every_order_of_events(weak, monkeypatch):
     if weak:
         monkeypatch.setattr(pages_module, "digest", lambda *parts: bytes([digest(*parts)[0] % 5]))
-    monkeypatch.setattr(scheduler_module, "GROWTH_TOKENS", 3)  # so that rows do have to ask
+    monkeypatch.setattr(seats, "GROWTH_TOKENS", 3)  # so that rows do have to ask
     run_state_machine_as_test(
         Serving, settings=settings(max_examples=count(60, 2_000), stateful_step_count=40, deadline=None)
     )

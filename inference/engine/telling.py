@@ -1,0 +1,46 @@
+"""What the step loop tells the node of each request, as messages of the link."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from inference.engine.events import Emitted, Ended, Failed
+    from inference.engine.sample import Sampled
+    from inference.link import Message
+
+
+def token_message(event: Emitted, sampled: Sampled, waited_ms: float) -> Message:
+    """One token; with the first of an answer what it waited for."""
+    message: Message = {"op": "tokens", "id": event.id, "tokens": [event.token], "logprobs": None}
+    if sampled.logprob is not None:
+        message["logprobs"] = [
+            {"token": sampled.token, "logprob": sampled.logprob, "top": [list(t) for t in sampled.top]}
+        ]
+    if event.queue_ms is not None and event.prefill_ms is not None:
+        message |= {"queue_ms": round(event.queue_ms, 3), "prefill_ms": round(event.prefill_ms, 3)}
+        message["wait_ms"] = round(min(waited_ms, event.prefill_ms), 3)
+        message["cached_tokens"] = event.num_cached
+    return message
+
+
+def failed_message(event: Failed) -> Message:
+    """A request that ended by a fault, and when to try again."""
+    message: Message = {"op": "failed", "id": event.id, "code": event.code, "message": event.message}
+    if event.retry_after_s is not None:
+        message["retry_after_s"] = round(event.retry_after_s, 3)
+    return message
+
+
+def done_message(event: Ended) -> Message:
+    """A request that ended as it should, or was dropped."""
+    return {
+        "op": "done",
+        "id": event.id,
+        "reason": event.reason,
+        "prompt_tokens": event.num_prompt,
+        "completion_tokens": event.num_output,
+        "cached_tokens": event.num_cached,
+        "decode_ms": round(event.decode_ms, 3),
+        "stop_id": event.stop_id,
+    }

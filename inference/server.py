@@ -1,0 +1,61 @@
+"""The node's HTTP server: uvicorn, stopped by an event and leaving the process's signals alone."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Generator
+
+    from starlette.types import ASGIApp
+
+BACKLOG = 1_024
+"""Connections the kernel holds for us; the gateway pools its own."""
+KEEP_ALIVE_S = 75
+"""Longer than any pool of ours keeps an idle connection (30 s), so that we never close one in use."""
+GRACE_S = 10
+"""Open answers may finish for so long once the node is to stop."""
+
+
+class QuietServer(uvicorn.Server):
+    """uvicorn without its own signal handlers and ticks: whoever composes the roles owns the signals."""
+
+    def __init__(self, config: uvicorn.Config, stop: asyncio.Event) -> None:
+        super().__init__(config)
+        self._stop = stop
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Leave the signals alone."""
+        yield
+
+    async def main_loop(self) -> None:
+        """Wait to be stopped; uvicorn's own looks ten times a second."""
+        await self._stop.wait()
+
+
+async def serve(
+    app: ASGIApp, host: str, port: int, ready: Callable[[int], None], stop: asyncio.Event
+) -> None:
+    """Serve `app` until `stop` is set, then let open answers finish."""
+    listener = socket.create_server((host, port), backlog=BACKLOG)
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        loop="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=GRACE_S,
+        backlog=BACKLOG,
+    )
+    ready(listener.getsockname()[1])
+    await QuietServer(config, stop).serve(sockets=[listener])
