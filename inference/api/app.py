@@ -17,6 +17,7 @@ from starlette.requests import ClientDisconnect
 from inference.api.anthropic import read_messages_body
 from inference.api.body import MAX_BODY_BYTES, read_object
 from inference.api.chat import ChatReply
+from inference.api.completion import CompletionReply
 from inference.api.embedding_reply import EmbeddingReply
 from inference.api.messages_reply import MessagesReply
 from inference.api.request import read_chat, read_completion, read_embedding
@@ -25,7 +26,6 @@ from inference.api.responses import read_response
 from inference.api.responses_reply import ResponsesReply
 from inference.api.resume import HEADER as RESUME
 from inference.api.resume import read_resume
-from inference.api.serving import CompletionReply
 from inference.api.token_replies import CountReply, DetokenizeReply, TokenizeReply
 from inference.api.token_requests import read_count, read_detokenize, read_tokenize
 from inference.api.visit import Visit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from inference.api.answer import ChatShape, Shape
+from inference.api.chat_shape import ChatShape
 from inference.api.choice import Reading
 from inference.api.fields import unsupported
 from inference.api.sequences import Job, check_length
@@ -14,6 +14,7 @@ from inference.api.tools import call_structure, markers_of, no_tools, thinks
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
+    from inference.api.answer import Shape
     from inference.api.request import ChatRequest
     from inference.api.structure import Structure
     from inference.api.template import TemplateChild

@@ -1,4 +1,4 @@
-"""Answers of generating models, from a parsed request to the last byte; completions, and what chats share."""
+"""Answers of generating models, from a parsed request to the last byte: what chats and completions share."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from inference.api.answer import CompletionShape, Finished, Heading, Shape
+from inference.api.answer import Finished, Heading, Shape
 from inference.api.reply import STREAM_HEADERS, Outlet, Reply
 from inference.api.resume import FIELD, Numbering, can_resume
 from inference.api.sampling import engine_fields
-from inference.api.sequences import Generation, Job, check_ids, check_length, check_sampling, orders
+from inference.api.sequences import Generation, Job, check_ids, check_sampling, orders
 from inference.api.stay import Stay
 from inference.api.visit import now_unix
 from inference.workers.resident import ResidentModel
@@ -230,48 +230,6 @@ class GenerationReply(ModelReply):
         visit.phases.mark("decode")
         counted = visit.counted(usage.prompt_tokens, usage.completion_tokens)
         await outlet.whole(200, {**JSON_HEADERS, **counted}, body)
-
-
-class CompletionReply(GenerationReply):
-    """`/v1/completions`."""
-
-    operation = "text_completion"
-
-    _request: CompletionRequest
-
-    async def _job(self, model: ResidentModel) -> Job:
-        request = self._request
-        prompts = []
-        for prompt in request.prompts:
-            if isinstance(prompt, str):
-                tokens = await encode(model, prompt, add_special=True)
-            else:
-                tokens = list(prompt)
-                check_ids(tokens, model.limits, "prompt")
-            check_prompt(tokens, "prompt")
-            check_length(len(tokens), request.sampling.max_tokens, model.limits, "prompt")
-            prompts.append(tokens)
-        self._visit.phases.mark("tokenize")
-        grammar = await self.grammar_of(model, request.structure)
-        return Job(tuple(prompts), request.sampling, request.delivery, follows_text=True, grammar=grammar)
-
-    def _shape(self, model: ResidentModel, job: Job) -> Shape:
-        return CompletionShape(
-            self._heading("cmpl", model),
-            model.text.vocabulary,
-            scored=job.delivery.logprobs is not None,
-            with_usage=job.delivery.include_usage,
-            counted=job.counted,
-            echoes=self._echoes(model) if self._request.echo else (),
-        )
-
-    def _echoes(self, model: ResidentModel) -> list[str]:
-        """Each prompt's text, once for each of its choices."""
-        vocabulary = model.text.vocabulary
-        texts = [
-            one if isinstance(one, str) else vocabulary.decode(list(one)) for one in self._request.prompts
-        ]
-        return [text for text in texts for _ in range(self._request.delivery.num_choices)]
 
 
 async def encode(model: Resident, text: str, *, add_special: bool) -> list[int]:

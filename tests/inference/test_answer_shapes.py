@@ -9,15 +9,15 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from inference.api.answer import (
     DONE,
-    ChatShape,
-    CompletionShape,
     Finished,
     Heading,
     Usage,
     error_event,
     token_text,
 )
+from inference.api.chat_shape import ChatShape
 from inference.api.choice import Delta, TokenScore
+from inference.api.completion import CompletionShape
 from inference.api.tokens import Vocabulary
 from inference.api.vectors import VectorError, batches, cut, embedding_body, read_vectors
 from tests.inference.tokenizers_made import byte_level

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.api.answer import ChatShape, CompletionShape, Finished, Heading, Usage
+from inference.api.answer import Finished, Heading, Usage
+from inference.api.chat_shape import ChatShape
 from inference.api.choice import Choice, Delta, make_choice
+from inference.api.completion import CompletionShape
 from inference.api.sampling import Sampling
 from inference.api.tokens import REPLACEMENT, Vocabulary
 from tests.evidence import count

@@ -1,0 +1,128 @@
+"""How a chat is said: `chat.completion`, whole and in chunks.
+
+Chunks are made by hand around one `json.dumps` of the text: this runs for every token of every stream.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from inference.api.answer import DONE, error_event, event_head, fixed_fields, json_text, token_text
+from inference.api.stream_options import chunk_tail
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from inference.api.answer import Finished, Heading, Usage
+    from inference.api.choice import Delta, TokenScore
+    from inference.api.tokens import Vocabulary
+    from wire.refusal import Refusal
+
+
+class ChatShape:
+    """`chat.completion` and its chunks."""
+
+    __slots__ = ("_head", "_heading", "_scored", "_tail", "_vocabulary")
+
+    def __init__(
+        self,
+        heading: Heading,
+        vocabulary: Vocabulary,
+        *,
+        scored: bool,
+        with_usage: bool,
+        counted: Sequence[int] = (),
+    ) -> None:
+        self._heading = fixed_fields("chat.completion", heading)
+        self._vocabulary = vocabulary
+        self._scored = scored
+        self._head = event_head("chat.completion.chunk", heading)
+        self._tail = chunk_tail(with_usage=with_usage, counted=counted)
+
+    def opening(self, index: int) -> bytes:
+        """See `Shape`."""
+        delta = b'"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null'
+        return b'%b{"index":%d,%b%b' % (self._head, index, delta, self._tail(index, 0))
+
+    def event(self, index: int, delta: Delta) -> bytes:
+        """See `Shape`."""
+        tail = self._tail(index, delta.num_tokens)
+        parts = b"".join(map(partial(self._extra, index, tail), _extras(delta)))
+        if delta.text or delta.scores:
+            content = b'"delta":{"content":%b},"logprobs":%b,"finish_reason":null' % (
+                json_text(delta.text),
+                self._scores(delta.scores),
+            )
+            parts += b'%b{"index":%d,%b%b' % (self._head, index, content, tail)
+        if delta.finish:
+            ending = b'"delta":{},"logprobs":null,"finish_reason":"%b"' % delta.finish.encode()
+            parts += b'%b{"index":%d,%b%b' % (self._head, index, ending, tail)
+        return parts
+
+    def _extra(self, index: int, tail: bytes, change: dict[str, Any]) -> bytes:
+        inner = b'"delta":%b,"logprobs":null,"finish_reason":null' % json.dumps(change).encode()
+        return b'%b{"index":%d,%b%b' % (self._head, index, inner, tail)
+
+    def closing(self, usage: Usage, *, with_usage: bool) -> bytes:
+        """See `Shape`."""
+        counts = b'],"usage":%b}\n\n' % json.dumps(usage.as_value()).encode()
+        return (self._head + counts if with_usage else b"") + DONE
+
+    def error(self, refusal: Refusal) -> bytes:
+        """See `Shape`."""
+        return error_event(refusal)
+
+    def whole(self, choices: Sequence[Finished], usage: Usage) -> bytes:
+        """See `Shape`."""
+        answers = [
+            {
+                "index": index,
+                "message": _message(choice),
+                "logprobs": None if choice.scores is None else self._score_value(choice.scores),
+                "finish_reason": choice.finish,
+            }
+            for index, choice in enumerate(choices)
+        ]
+        return json.dumps(self._heading | {"choices": answers, "usage": usage.as_value()}).encode()
+
+    def _scores(self, scores: tuple[TokenScore, ...]) -> bytes:
+        return json.dumps(self._score_value(scores)).encode() if self._scored else b"null"
+
+    def _score_value(self, scores: tuple[TokenScore, ...]) -> dict[str, Any]:
+        return {"content": [self._scored_token(score) for score in scores], "refusal": None}
+
+    def _scored_token(self, score: TokenScore) -> dict[str, Any]:
+        top = [self._one(token, logprob) for token, logprob in score.top]
+        return self._one(score.token, score.logprob) | {"top_logprobs": top}
+
+    def _one(self, token: int, logprob: float) -> dict[str, Any]:
+        piece = self._vocabulary.piece(token)
+        return {"token": token_text(piece), "logprob": logprob, "bytes": list(piece)}
+
+
+def _extras(delta: Delta) -> Iterator[dict[str, Any]]:
+    """The deltas of what is not text: thoughts, and each piece of a call with its `index`."""
+    if delta.thoughts:
+        yield {"reasoning_content": delta.thoughts}
+    for part in delta.calls:
+        function: dict[str, Any] = {"arguments": part.arguments}
+        call: dict[str, Any] = {"index": part.index, "function": function}
+        if part.id is not None:
+            function["name"] = part.name
+            call |= {"id": part.id, "type": "function"}
+        yield {"tool_calls": [call]}
+
+
+def _message(choice: Finished) -> dict[str, Any]:
+    content = choice.text if choice.text or not choice.calls else None
+    message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+    if choice.thoughts:
+        message["reasoning_content"] = choice.thoughts
+    if choice.calls:
+        message["tool_calls"] = [
+            {"id": one.id, "type": "function", "function": {"name": one.name, "arguments": one.arguments}}
+            for one in choice.calls
+        ]
+    return message

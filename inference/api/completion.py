@@ -1,0 +1,139 @@
+"""Completions: prompts as texts or ids, and `text_completion`, whole and in chunks of the same form."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from inference.api.answer import DONE, Shape, error_event, event_head, fixed_fields, json_text, token_text
+from inference.api.sequences import Job, check_ids, check_length
+from inference.api.serving import GenerationReply, check_prompt, encode
+from inference.api.stream_options import chunk_tail
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from inference.api.answer import Finished, Heading, Usage
+    from inference.api.choice import Delta, TokenScore
+    from inference.api.request import CompletionRequest
+    from inference.api.tokens import Vocabulary
+    from inference.workers.resident import ResidentModel
+    from wire.refusal import Refusal
+
+
+class CompletionShape:
+    """`text_completion`, whole and in chunks of the same form. `echoes` are put before the choices' texts."""
+
+    __slots__ = ("_echoes", "_head", "_heading", "_scored", "_tail", "_vocabulary")
+
+    def __init__(
+        self,
+        heading: Heading,
+        vocabulary: Vocabulary,
+        *,
+        scored: bool,
+        with_usage: bool,
+        counted: Sequence[int] = (),
+        echoes: Sequence[str] = (),
+    ) -> None:
+        self._heading = fixed_fields("text_completion", heading)
+        self._vocabulary = vocabulary
+        self._scored = scored
+        self._echoes = echoes
+        self._head = event_head("text_completion", heading)
+        self._tail = chunk_tail(with_usage=with_usage, counted=counted)
+
+    def opening(self, index: int) -> bytes:
+        """See `Shape`."""
+        echo = self._echoes[index] if self._echoes else ""
+        return self._event(index, 0, json_text(echo), b"null", b"null") if echo else b""
+
+    def event(self, index: int, delta: Delta) -> bytes:
+        """See `Shape`."""
+        if not (delta.text or delta.scores or delta.finish):
+            return b""
+        finish = b'"%b"' % delta.finish.encode() if delta.finish else b"null"
+        scores = json.dumps(self._score_value(delta.scores)).encode() if self._scored else b"null"
+        return self._event(index, delta.num_tokens, json_text(delta.text), scores, finish)
+
+    def _event(self, index: int, num_tokens: int, text: bytes, scores: bytes, finish: bytes) -> bytes:
+        body = b'"text":%b,"logprobs":%b,"finish_reason":%b' % (text, scores, finish)
+        return b'%b{"index":%d,%b%b' % (self._head, index, body, self._tail(index, num_tokens))
+
+    def closing(self, usage: Usage, *, with_usage: bool) -> bytes:
+        """See `Shape`."""
+        counts = b'],"usage":%b}\n\n' % json.dumps(usage.as_value()).encode()
+        return (self._head + counts if with_usage else b"") + DONE
+
+    def error(self, refusal: Refusal) -> bytes:
+        """See `Shape`."""
+        return error_event(refusal)
+
+    def whole(self, choices: Sequence[Finished], usage: Usage) -> bytes:
+        """See `Shape`."""
+        answers = [
+            {
+                "index": index,
+                "text": (self._echoes[index] if self._echoes else "") + choice.text,
+                "logprobs": None if choice.scores is None else self._score_value(choice.scores),
+                "finish_reason": choice.finish,
+            }
+            for index, choice in enumerate(choices)
+        ]
+        return json.dumps(self._heading | {"choices": answers, "usage": usage.as_value()}).encode()
+
+    def _score_value(self, scores: tuple[TokenScore, ...]) -> dict[str, Any]:
+        def name(token: int) -> str:
+            return token_text(self._vocabulary.piece(token))
+
+        return {
+            "tokens": [name(score.token) for score in scores],
+            "token_logprobs": [score.logprob for score in scores],
+            "top_logprobs": [
+                {name(token): logprob for token, logprob in (*score.top, (score.token, score.logprob))}
+                for score in scores
+            ],
+            "text_offset": [score.offset for score in scores],
+        }
+
+
+class CompletionReply(GenerationReply):
+    """`/v1/completions`."""
+
+    operation = "text_completion"
+
+    _request: CompletionRequest
+
+    async def _job(self, model: ResidentModel) -> Job:
+        request = self._request
+        prompts = []
+        for prompt in request.prompts:
+            if isinstance(prompt, str):
+                tokens = await encode(model, prompt, add_special=True)
+            else:
+                tokens = list(prompt)
+                check_ids(tokens, model.limits, "prompt")
+            check_prompt(tokens, "prompt")
+            check_length(len(tokens), request.sampling.max_tokens, model.limits, "prompt")
+            prompts.append(tokens)
+        self._visit.phases.mark("tokenize")
+        grammar = await self.grammar_of(model, request.structure)
+        return Job(tuple(prompts), request.sampling, request.delivery, follows_text=True, grammar=grammar)
+
+    def _shape(self, model: ResidentModel, job: Job) -> Shape:
+        return CompletionShape(
+            self._heading("cmpl", model),
+            model.text.vocabulary,
+            scored=job.delivery.logprobs is not None,
+            with_usage=job.delivery.include_usage,
+            counted=job.counted,
+            echoes=self._echoes(model) if self._request.echo else (),
+        )
+
+    def _echoes(self, model: ResidentModel) -> list[str]:
+        """Each prompt's text, once for each of its choices."""
+        vocabulary = model.text.vocabulary
+        texts = [
+            one if isinstance(one, str) else vocabulary.decode(list(one)) for one in self._request.prompts
+        ]
+        return [text for text in texts for _ in range(self._request.delivery.num_choices)]
