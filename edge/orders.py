@@ -8,6 +8,7 @@ import logging
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
+from regions.rows import region_body
 from wire.dial import DialError
 from wire.http1 import without_hop_headers
 from wire.refusal import Refusal
@@ -133,5 +134,5 @@ def _seen(reach: Reach, heard: Heard | None, now: float) -> dict[str, Any]:
         "heard_s": round(now - heard.at, 3) if heard is not None and fresh else None,
         "rtt_ms": None if reach.rtt_ms is None else round(reach.rtt_ms, 3),
         "breaker": str(reach.health.breaker),
-        "body": json.loads(heard.line)["body"] if heard is not None else None,
+        "body": region_body(heard.row) if heard is not None else None,
     }

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
 from regions.health import HEALTHY, panics
 from regions.map import ROW_LOST_S, ROW_STALE_S
+from regions.offer import SLOW_START_S
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +33,8 @@ TIE_MS: Final = 1.0  # totals this close are equal: no measurement tells them ap
 TIE_SHARE: Final = 0.02
 UNKNOWN_RTT_MS: Final = 500.0  # a region never measured is taken to be at the far side of the world
 STALE_MS_PER_S: Final = 50.0  # doubt for each second a row is overdue: its queue may have grown meanwhile
-RAMP_MS: Final = 1_000.0  # doubt in a region that just came back, for requests beyond its share
+RAMP_MS: Final = 1_000.0  # doubt in a region or model that just came back, for requests beyond its share
+WARM_LEAST: Final = 0.1  # of the requests for a model that has just become resident: somebody must warm it
 PREWARM_GAIN_MS: Final = 5.0  # a warm near region must win by this before waking it is worth it
 BOUND_LOAD: Final = 1.25  # of the mean of equals: above it a prompt's own region is passed over
 
@@ -166,6 +168,7 @@ class _Look:
         self._model, self._rows, self._ways = model, rows, ways
         self._prompt_tokens, self._now, self._wish, self._draw = prompt_tokens, now, wish, draw
         self._panics: bool | None = None
+        self._any_answers = True
         self._away: list[Choice] = []
         self._kept: list[_Weighed] = []
         self._cold: _Weighed | None = None
@@ -207,6 +210,7 @@ class _Look:
             or self._now - heard.at > ROW_STALE_S
             or not offer.steady
             or name in self._wish.drained
+            or (heard.fresh and self._model in heard.fresh)
         ):
             state, doubt_ms = self._standing(name, health, heard, offer)
             least_ms += doubt_ms
@@ -226,21 +230,26 @@ class _Look:
         """How far a region that is not as usual may be trusted: its class, and the doubt in ms."""
         age_s = self._now - heard.at
         is_drained = name in self._wish.drained or not offer.steady
-        if not health.admits(self._now) and self._panicking():
+        if not health.admits(self._now) and self._disbelieves(health):
             health = HEALTHY
         if is_drained or age_s > ROW_LOST_S or not health.admits(self._now):
             return "away", 0.0
         if age_s > ROW_STALE_S:
             return "stale", (age_s - ROW_STALE_S) * STALE_MS_PER_S
-        if health.recovered_at is not None and self._draw >= health.share(self._now):
+        if self._draw >= min(health.share(self._now), warm_share(heard, self._model, self._now)):
             return "ramp", RAMP_MS
         return "ok", 0.0
 
-    def _panicking(self) -> bool:
-        """Whether nearly all regions look ill: then the watcher is the likelier patient, and none is believed ill."""
+    def _disbelieves(self, health: RegionHealth) -> bool:
+        """Whether nearly all regions look ill: then the watcher is the likelier patient, and none is believed ill.
+
+        A region that answers no probe is, unless none does.
+        """
         if self._panics is None:
-            self._panics = panics([each.health for each in self._ways.values()], self._now)
-        return self._panics
+            healths = [each.health for each in self._ways.values()]
+            self._panics = panics(healths, self._now)
+            self._any_answers = not all(each.is_down for each in healths)
+        return self._panics and not (health.is_down and self._any_answers)
 
     def _choice(self, one: _Weighed) -> Choice:
         total_ms, name, rtt_ms, prefill_ms, doubt_ms, state, offer = one
@@ -258,6 +267,12 @@ class _Look:
             offer.load,
             name in self._wish.preferred,
         )
+
+
+def warm_share(heard: Heard, model: str, now: float) -> float:
+    """The part of its usual requests that a model should get: growing to 1 over SLOW_START_S after a cold start."""
+    since = heard.fresh.get(model)
+    return 1.0 if since is None else min(1.0, WARM_LEAST + max(0.0, now - since) / SLOW_START_S)
 
 
 def _total(one: Choice) -> float:

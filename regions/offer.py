@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from regions.map import RolloutState, Tier
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from regions.map import ModelRow, RegionRow
 
@@ -17,6 +17,7 @@ STORE_BYTES_PER_S: Final = 1e9
 HOST_BYTES_PER_S: Final = 4e9
 ORIGIN_BYTES_PER_S: Final = 50e6
 ATTACH_S: Final = 1.0
+SLOW_START_S: Final = 5.0  # a model that has just become resident gets its full share after this
 
 
 class Measured(Protocol):
@@ -54,6 +55,27 @@ class Offer(NamedTuple):
 def offers(region: RegionRow) -> Mapping[str, Offer]:
     """The models of a row that a request may be sent for."""
     return {name: _offer(region, row) for name, row in region.models.items() if row.serves}
+
+
+def offers_after(
+    before: Mapping[str, Offer], region: RegionRow, touched: Collection[str]
+) -> Mapping[str, Offer]:
+    """The offers of a row in which only the models `touched` differ from the one of `before`."""
+    made = dict(before)
+    for name in touched:
+        row = region.models.get(name)
+        if row is not None and row.serves:
+            made[name] = _offer(region, row)
+        else:
+            made.pop(name, None)
+    return made
+
+
+def starts_cold(before: Offer | None, now: Offer) -> bool:
+    """Whether a model has become resident: its first requests meet an engine that has done nothing yet."""
+    if now.row.tier is not Tier.RESIDENT:
+        return False
+    return before is None or before.row.tier is not Tier.RESIDENT or before.row.revision != now.row.revision
 
 
 def _offer(region: RegionRow, row: ModelRow) -> Offer:

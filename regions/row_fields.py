@@ -13,6 +13,7 @@ from regions.map import (
     MAX_KEYS,
     MAX_LEFT_OUT,
     MAX_MODELS,
+    MAX_PARTS,
     MAX_PLACES,
     MAX_RESIDENCY,
     BadNameError,
@@ -46,7 +47,7 @@ class RowRefused(Exception):
     """One line that is not taken.
 
     `code` is one of: empty, oversized, not_json, not_canonical, unsigned, bad_signature, unknown_field,
-    missing_field, bad_value, unknown_region, wrong_region, older, future.
+    missing_field, bad_value, unknown_region, wrong_region, older, future, gap.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -154,6 +155,21 @@ def _models(value: object) -> Mapping[str, ModelRow]:
         _model_name(name): ModelRow(**read(_MODEL, each, name, _MODEL_LATER)) for name, each in value.items()
     }
     return MappingProxyType(models)
+
+
+def _gone(value: object) -> frozenset[str]:
+    if not isinstance(value, list) or len(value) > MAX_MODELS:
+        raise ValueError(f"not a list of at most {MAX_MODELS} models")
+    return frozenset(_model_name(_text(each)) for each in value)
+
+
+def _part(value: object) -> tuple[int, int]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError("not two counts: which part of how many")
+    index, count = map(_count, value)
+    if not (index < count and 1 < count <= MAX_PARTS):
+        raise ValueError(f"not one of 2 to {MAX_PARTS} parts")
+    return index, count
 
 
 def _model_name(text: str) -> str:
@@ -272,9 +288,8 @@ POLICY_LATER: Final[Mapping[str, Reader]] = {
     "withdrawn": _text,
     "canary": _canary,
 }
-_MODEL_LATER: Final[Mapping[str, Reader]] = {"residency": _any_places, "waits_for": _text}
 ENVELOPE: Final[Mapping[str, Reader]] = {
-    "kind": _one_of("region", "policy"),
+    "kind": _one_of("region", "policy", "change"),
     "id": _text,
     "epoch": _count,
     "seq": _count,
@@ -299,6 +314,8 @@ REGION: Final[Mapping[str, Reader]] = {
     "eta_error": _amount,
     "draining": _flag,
 }
+REGION_LATER: Final[Mapping[str, Reader]] = {"part": _part}
+CHANGE: Final[Mapping[str, Reader]] = {**REGION, "since": _count, "gone": _gone}
 _MODEL: Final[Mapping[str, Reader]] = {
     "revision": _revision,
     "state": RolloutState,
@@ -306,6 +323,11 @@ _MODEL: Final[Mapping[str, Reader]] = {
     "kind": _one_of("generate", "embed", "rerank"),
     "bytes": _count,
     "max_len": _count,
+}
+# Fields that are left out where they have their default.
+_MODEL_LATER: Final[Mapping[str, Reader]] = {
+    "residency": _any_places,
+    "waits_for": _text,
     "running": _count,
     "waiting": _count,
     "slots": _count,

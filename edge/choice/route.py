@@ -123,7 +123,8 @@ class Chooser:
         if of:
             self._prefixes.sent(of, choices[0].region, now)
         resident_in = self._serving.resident_in(asker.tenant, ask.model)
-        grounds = None if self._may_be_kept(ask) or self._holdoffs else self._grounds(choices, snapshot, now)
+        lasting = not (self._may_be_kept(ask) or self._holdoffs or _starts_slowly(ask.model, snapshot))
+        grounds = self._grounds(choices, snapshot, now) if lasting else None
         return Decision(choices, self._simulated_wan, resident_in, grounds)
 
     def stands(self, decision: Decision, now: float) -> bool:
@@ -199,6 +200,11 @@ class Chooser:
 
 
 _NO_REGION: Final[frozenset[str]] = frozenset()
+
+
+def _starts_slowly(model: str, snapshot: Snapshot) -> bool:
+    """Whether a region has become warm for a model just now: chance and time have a say in what it is given."""
+    return any(model in heard.fresh for heard in snapshot.regions.values() if heard.fresh)
 
 
 def not_served(model: str, snapshot: Snapshot, allowed: Only) -> Refusal:

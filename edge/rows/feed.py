@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edge.reach.region import Reach
+    from regions.map import ModelRow
     from regions.rows import Signers
 
 FILE: Final = "rows.ndjson"
@@ -37,6 +38,9 @@ RETRY_MAX_S: Final = 2.0
 SILENCE_S: Final = ROW_STALE_S  # a stream without a row for so long is dead: ask again
 KEEP_PERIOD_S: Final = 5.0  # figures that only tick over are written this often
 KEEP_SOON_S: Final = 0.1  # keys and deployments are written at once, a burst of them together
+KEEP_BYTES_PER_S: Final = (
+    8 << 20
+)  # and on average no more than this, however many regions and models there are
 
 log = logging.getLogger("nearfield.edge")
 
@@ -116,7 +120,8 @@ class Feed:
             self._say_refused(source or DISK, error)
             return False
         self._refused.pop(source or DISK, None)
-        self.figures.taken(source or DISK)
+        if self.snapshot.gathered is before.gathered or self.snapshot.regions is not before.regions:
+            self.figures.taken(source or DISK)
         if self.snapshot.policy is not before.policy and self.snapshot.policy is not None:
             self.rules = self.snapshot.policy.rules_at(self._edge)
         if _matters(before, self.snapshot):
@@ -150,7 +155,8 @@ class Feed:
                 pass
             self._changed.clear()
             await self.save()
-            await asyncio.sleep(KEEP_SOON_S)
+            num_bytes = sum(len(line) for line in self._kept)
+            await asyncio.sleep(max(KEEP_SOON_S, num_bytes / KEEP_BYTES_PER_S))
 
     async def save(self) -> None:
         """Write the rows in force, whole or not at all; a failure is said and tried again at the next change."""
@@ -158,7 +164,7 @@ class Feed:
         if lines == self._kept:
             return
         try:
-            await asyncio.to_thread(_write, self._path, b"".join(line + b"\n" for line in lines))
+            await asyncio.to_thread(_write, self._path, lines)
         except OSError as error:
             log.warning("the rows cannot be kept on disk: %s", error)
         else:
@@ -167,7 +173,8 @@ class Feed:
     async def _read(self, reach: Reach, headers: tuple[tuple[str, str], ...]) -> None:
         """Read one stream to its end. Raises DialError, or RowRefused for a line without end.
 
-        It ends too when the map was frozen or thawed meanwhile: what was not taken must be said again.
+        It ends too when the map was frozen or thawed meanwhile, or there is a gap: what was not taken must be said
+        again.
         """
         cut, loop, num_thaws = LineCut(), asyncio.get_running_loop(), self._num_thaws
         async with await reach.pool.request("GET", "/rows", headers, head_s=SILENCE_S) as answer:
@@ -176,9 +183,9 @@ class Feed:
                 return
             async for data in answer.chunks(SILENCE_S):
                 for line in cut.feed(data):
-                    self.take(line, reach.name, loop.time())
-                if num_thaws != self._num_thaws:
-                    return
+                    taken = self.take(line, reach.name, loop.time())
+                    if num_thaws != self._num_thaws or (not taken and self._refused[reach.name] == "gap"):
+                        return
 
     async def watch(self) -> None:
         """Say until cancelled whose rows are overdue, once, and when they come again."""
@@ -225,21 +232,34 @@ class Feed:
 
 def _matters(before: Snapshot, now: Snapshot) -> bool:
     """Whether keys or what is deployed changed, rather than figures."""
-    return before.policy_line != now.policy_line or _deployed(before) != _deployed(now)
+    if before.policy_line != now.policy_line:
+        return True
+    return any(
+        _moved(before.regions[name].row.models if name in before.regions else {}, heard.row.models)
+        for name, heard in now.regions.items()
+        if heard is not before.regions.get(name)
+    )
 
 
-def _deployed(snapshot: Snapshot) -> Mapping[str, Mapping[str, tuple[str, str]]]:
-    return {
-        region: {name: (model.revision, model.state) for name, model in heard.row.models.items()}
-        for region, heard in snapshot.regions.items()
-    }
+def _moved(before: Mapping[str, ModelRow], now: Mapping[str, ModelRow]) -> bool:
+    """Whether other models or revisions are deployed. Models that did not change are mostly the same values."""
+    if before is now:
+        return False
+    return before.keys() != now.keys() or any(
+        model is not before[name] and _deployed(model) != _deployed(before[name])
+        for name, model in now.items()
+    )
 
 
-def _write(path: Path, data: bytes) -> None:
+def _deployed(model: ModelRow) -> tuple[str, str]:
+    return model.revision, model.state
+
+
+def _write(path: Path, lines: tuple[bytes, ...]) -> None:
     """Replace the file: a crash leaves the old one or the new one."""
     fresh = path.with_suffix(".new")
     with fresh.open("wb") as file:
-        file.write(data)
+        file.writelines(line + b"\n" for line in lines)
         file.flush()
         os.fsync(file.fileno())
     fresh.replace(path)

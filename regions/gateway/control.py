@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from regions.map import BadNameError, ModelName, Tier
 from regions.nodes.client import NodeError
 from regions.rollout.trial import Report
+from regions.rows import region_body
 from weights_cache.strict import StrictError, fields, integer, number, text
 from wire.refusal import Refusal
 
@@ -54,13 +55,13 @@ class Control:
 
     async def status(self, exchange: Exchange) -> None:
         """The region's row as it stands, and its nodes."""
-        row = json.loads(self._publisher.line) if self._publisher.line else {}
+        row = self._publisher.row
         nodes = {address: _node_value(view) for address, view in self._deployments.nodes.items()}
         value = {
             "region": self._deployments.region,
-            "epoch": row.get("epoch"),
-            "seq": row.get("seq"),
-            "row": row.get("body"),
+            "epoch": row and row.epoch,
+            "seq": row and row.seq,
+            "row": row and region_body(row),
             "nodes": nodes,
         }
         await exchange.respond(200, JSON, json.dumps(value).encode())

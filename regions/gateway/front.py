@@ -113,8 +113,9 @@ class Gateway:
                 policy = self._deployments.policy_line
                 await exchange.write(policy + b"\n")
             if self._publisher.seq > seen:
-                seen = self._publisher.seq
-                await exchange.write(self._publisher.line + b"\n")
+                lines, seen = self._publisher.lines(seen), self._publisher.seq
+                for line in lines:
+                    await exchange.write(line + b"\n")
             if self._rows_ended:
                 return await exchange.finish()
             await self._publisher.changed(seen, ROW_PERIOD_S)

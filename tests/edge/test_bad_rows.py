@@ -3,11 +3,13 @@
 import asyncio
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
+from regions import row_codec
 from regions.map import MAX_MODELS, MAX_ROW_BYTES, PolicyRow, RegionRow
-from regions.rows import canonical, encode
+from regions.rows import canonical, encode, encode_change, encode_whole
 from tests.edge.world import MODEL, POLICY_KEYS, served
 
 SOON_MS = 3_600_000  # an hour ahead
@@ -31,6 +33,7 @@ def kinds(fra, iad):
     first = encode(RegionRow("fra", epoch=1, seq=1, models={MODEL: served()}), fra.key)
     policy = PolicyRow(epoch=1, seq=900_000, keys=POLICY_KEYS)
     ahead = int(time.time() * 1000) + SOON_MS
+    changed = body(good, since=1, gone=[])
     return [
         ("an empty line", "empty", b""),
         ("no model any more", "empty", signed(fra, epoch=2, body=body(good, models={}))),
@@ -58,6 +61,9 @@ def kinds(fra, iad):
         ("of an epoch before", "older", signed(fra, epoch=0)),
         ("from the future", "future", signed(fra, epoch=ahead)),
         ("a policy from the future", "future", signed(iad, policy, epoch=ahead)),
+        ("a change signed by another", "bad_signature", signed(fra, by=iad, kind="change", body=changed)),
+        ("a change with a field too few", "missing_field", signed(fra, kind="change", body=body(good))),
+        ("a part of more than there may be", "bad_value", signed(fra, body=body(good, part=[0, 1000]))),
     ]
 
 
@@ -95,6 +101,46 @@ async def test_every_bad_row_is_refused_by_kind_while_serving_goes_on(world):
         assert asked == 200, what
     fra.say({MODEL: served(), "acme/new": served()})
     await edge.until(lambda status: "acme/new" in status["regions"]["fra"]["body"]["models"])
+
+
+async def test_a_change_to_a_row_that_is_not_held_has_the_edge_ask_for_the_rows_again(world):
+    edge = await world()
+    fra = edge.regions["fra"]
+    rows, again = fra._rows, asyncio.Event()
+    base = RegionRow("fra", epoch=1, seq=800_000, models={MODEL: served()})
+    change = encode_change(replace(base, seq=900_000, draining=True), base, set(), fra.key)
+
+    async def told_anew(exchange):
+        again.set()
+        await rows(exchange)
+
+    fra._rows = told_anew
+    fra.strange.append(change)
+    fra.say()
+    await asyncio.wait_for(again.wait(), 60)
+    fra.say({MODEL: served(), "acme/new": served()})
+    status = await edge.until(lambda s: "acme/new" in s["regions"]["fra"]["body"]["models"])
+
+    assert status["rows"]["refused"] == {"gap": 1}
+    assert not status["regions"]["fra"]["body"]["draining"]
+    assert (await edge.ask(headers=(("x-nearfield-region", "fra"),)))[0] == 200
+
+
+async def test_rows_said_in_parts_and_changes_are_followed_by_a_running_edge(world, monkeypatch):
+    monkeypatch.setattr(row_codec, "PART_BYTES", 1024)
+    edge = await world(names=("iad",))
+    region, many = edge.regions["iad"], {f"acme/m{n}": served() for n in range(40)}
+    row = RegionRow("iad", epoch=1, seq=900_000, models={MODEL: served(), **many})
+    after = replace(row, seq=900_001, models={**row.models, "acme/new": served()})
+    lines = (*encode_whole(row, region.key), encode_change(after, row, {"acme/new"}, region.key))
+    assert len(lines) > 4
+    region.strange.extend(lines)
+    region.say()
+    status = await edge.until(lambda s: "acme/new" in s["regions"]["iad"]["body"]["models"])
+
+    assert status["regions"]["iad"]["body"]["models"].keys() == after.models.keys()
+    body = json.dumps({"model": "acme/new", "messages": [{"role": "user", "content": "hi"}]}).encode()
+    assert (await edge.ask(body=body))[0] == 200
 
 
 async def test_a_stream_that_ends_inside_a_row_costs_nothing(world):

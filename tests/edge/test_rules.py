@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -182,11 +183,21 @@ def test_a_decision_stands_until_anything_that_it_rests_on_is_another():
 
 @pytest.mark.parametrize(
     "why",
-    ["equals", "a region that comes back", "a region that is ejected", "a long prompt", "somebody waits"],
+    [
+        "equals",
+        "a region that comes back",
+        "a region that is ejected",
+        "a slow start",
+        "a long prompt",
+        "somebody waits",
+    ],
 )
 def test_a_decision_in_which_time_or_chance_had_a_say_is_made_each_time(why):
-    chosen, _ = chooser(iad=model_row(), fra=model_row())
+    chosen, feed = chooser(iad=model_row(), fra=model_row())
     ways = chosen._reaches
+    if why == "a slow start":
+        fra = replace(feed.snapshot.regions["fra"], fresh={"acme/m": 0.5})
+        feed.snapshot = Snapshot({**feed.snapshot.regions, "fra": fra})
     if why == "equals":
         ways["fra"].rtt_ms = 1.5
     elif why == "a region that comes back":

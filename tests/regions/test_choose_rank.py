@@ -1,3 +1,4 @@
+import math
 from collections import Counter
 from typing import NamedTuple
 
@@ -18,9 +19,9 @@ from regions.choose import (
 )
 from regions.health import HEALTHY, Breaker, Outcome, RegionHealth, after
 from regions.map import Progress, RolloutState, Tier
-from regions.offer import queue_ms, ready_ms
-from regions.rows import NEVER
-from tests.regions.made import MODEL, heard, model_row, region_row
+from regions.offer import SLOW_START_S, queue_ms, ready_ms
+from regions.rows import NEVER, Snapshot, encode, fold
+from tests.regions.made import KEYS, MODEL, SIGNERS, heard, model_row, region_row
 
 RTT = {"iad": 1.0, "fra": 80.0, "nrt": 160.0}
 COLD = model_row(tier=Tier.REGION, slots=0)
@@ -141,6 +142,56 @@ def test_choose_in_a_panic_the_breakers_are_ignored():
     bad = after(after(HEALTHY, Outcome.FAILED, 0.0), Outcome.FAILED, 0.0)
 
     assert order(ranked(three(), health=dict.fromkeys(RTT, bad))) == ["iad", "fra", "nrt"]
+
+
+def test_choose_a_region_that_answers_no_probe_stays_away_in_a_panic_unless_none_answers():
+    bad = after(after(HEALTHY, Outcome.FAILED, 0.0), Outcome.FAILED, 0.0)
+    down = RegionHealth(breaker=Breaker.OPEN, until=math.inf)
+    one_answers = ranked(three(), health={"iad": down, "fra": bad, "nrt": down})
+
+    assert order(one_answers)[0] == "fra"
+    assert [each.state for each in one_answers] == ["ok", "away", "away"]
+    assert {each.state for each in ranked(three(), health=dict.fromkeys(RTT, down))} == {"ok"}
+
+
+def warmed(*, tier=Tier.RESIDENT, revision="a" * 64, at=10.0, before=Tier.REGION, seen=0.0):
+    """A region whose model was `before` elsewhere, and is `tier` since `at`, as an edge heard it."""
+    rows = [model_row(tier=before), model_row(tier=tier, revision=revision)]
+    lines = [encode(region_row(seq=n + 1, models={MODEL: row}), KEYS["iad"]) for n, row in enumerate(rows)]
+    return fold(fold(Snapshot(), lines[0], SIGNERS, now=seen), lines[1], SIGNERS, now=at).regions["iad"]
+
+
+@pytest.mark.parametrize(
+    ("is_fresh", "changes"),
+    [
+        (True, {}),
+        (True, {"before": Tier.RESIDENT, "revision": "b" * 64}),  # another engine
+        (False, {"before": Tier.RESIDENT}),
+        (False, {"tier": Tier.HOST}),
+        (False, {"seen": NEVER}),  # what was on disk was long ago
+    ],
+)
+def test_choose_a_model_starts_slowly_where_it_became_resident(is_fresh, changes):
+    assert set(warmed(**changes).fresh) == ({MODEL} if is_fresh else set())
+
+
+def test_choose_a_model_that_has_just_become_resident_gets_a_growing_share():
+    rows, shares = {"iad": warmed(), "fra": heard("fra", at=10.0)}, []
+    draws = [each / 200 for each in range(200)]
+    for after_s in (0.0, 1.0, 2.5, SLOW_START_S):
+        now = 10.0 + after_s
+        first = [order(ranked(rows, now=now, draws=(0.0, 0.0, draw)))[0] for draw in draws]
+        shares.append(first.count("iad") / len(draws))
+
+    assert shares == pytest.approx([0.1, 0.3, 0.6, 1.0], abs=0.02)
+
+
+def test_choose_where_nobody_else_can_answer_a_slow_start_has_no_say():
+    rows = {"iad": warmed(), "fra": heard("fra", at=10.0, row=model_row(tier=Tier.REGION))}
+
+    assert (
+        order(ranked(rows, now=10.0, draws=(0.0, 0.0, 0.999)))[0] == "iad"
+    )  # a start takes longer than its doubt
 
 
 def test_choose_with_every_control_plane_dead_rows_from_disk_still_route():

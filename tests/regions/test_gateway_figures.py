@@ -74,14 +74,14 @@ async def test_an_answer_that_waited_says_what_was_expected_and_what_it_took(cap
         told = await figures(r)
         error = r.wakes.figures.accuracy.error
         r.publisher.publish()
-        row = json.loads(r.publisher.line)["body"]
+        row = r.publisher.row
 
     assert timing["eta.expected"] == pytest.approx(100.0, abs=0.1)  # 16 bytes, and the node's attach
     assert timing["eta.took"] >= 400.0
     assert timing["gateway.wake"] >= timing["eta.took"] * 0.5
     assert error == pytest.approx(1 - timing["eta.expected"] / timing["eta.took"], abs=0.001)
     assert told["nearfield_gateway_eta_error_ratio"] == pytest.approx(error)
-    assert row["eta_error"] == pytest.approx(error, abs=0.001)
+    assert row.eta_error == pytest.approx(error, abs=0.001)
     assert told['nearfield_gateway_wake_seconds_sum{start="region"}'] == pytest.approx(
         timing["eta.took"] / 1000, abs=1e-5
     )

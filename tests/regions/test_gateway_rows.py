@@ -4,16 +4,31 @@ import json
 import pytest
 
 from regions.gateway.publish import GAP_S
-from regions.map import ModelFault, RolloutState, Tier
+from regions.gateway.row import RowMaker, region_row
+from regions.map import ModelFault, Progress, RolloutState, Tier
 from regions.nodes.client import NodeView
 from regions.nodes.pick import answering, waking
-from regions.rows import Signers, Snapshot, decode, encode, fold, public_bytes, signing_key
+from regions.rows import Change, Signers, Snapshot, decode, encode, fold, public_bytes, signing_key
 from tests.regions.fake_node import region, revision, until
 from tests.regions.made import policy_row
 from weights_cache.revision import LeftOut
 
 KEY = signing_key(b"\0" * 32)
 SIGNERS = Signers.of({"iad": public_bytes(KEY)}, "iad")
+
+
+def said(r):
+    """The row as an edge knows it that was not there before."""
+    snapshot = Snapshot()
+    for line in r.publisher.lines(0):
+        snapshot = fold(snapshot, line, SIGNERS, now=0.0, source="iad")
+    return snapshot.regions["iad"].row
+
+
+def row_of(line):
+    """What one line says, whole or changed."""
+    row = decode(line, SIGNERS)
+    return row.row if isinstance(row, Change) else row
 
 
 class Lines:
@@ -60,7 +75,7 @@ async def told(r, lines, *, draining):
     began = asyncio.get_running_loop().time()
     r.deployments.draining = draining
     r.deployments.touch()
-    while decode(await lines.next(), SIGNERS).draining != draining:
+    while row_of(await lines.next()).draining != draining:
         pass
     return asyncio.get_running_loop().time() - began
 
@@ -88,8 +103,8 @@ async def test_gateway_the_rows_end_when_the_region_stops():
         await lines.next()
         r.deployments.draining = True
         r.gateway.end_rows()
-        row = decode(await lines.next(), SIGNERS)
-        assert row.draining
+        while not row_of(await lines.next()).draining:  # it was told a whole row and a change at first
+            pass
         assert await lines.answer.next(60.0) == b""
 
 
@@ -116,7 +131,7 @@ async def test_gateway_the_row_says_what_is_deployed_and_what_nodes_report():
         r.deployments.models["a/new"].state = RolloutState.REPLICATED
         await r.resident()
         r.publisher.publish()
-        row = decode(r.publisher.line, SIGNERS)
+        row = said(r)
 
     model, new = row.models["acme/m"], row.models["a/new"]
     assert (model.tier, model.state, model.revision) == (Tier.RESIDENT, RolloutState.LIVE, r.revision.id)
@@ -128,6 +143,36 @@ async def test_gateway_the_row_says_what_is_deployed_and_what_nodes_report():
     assert (row.store_bytes_per_s, row.host_bytes_per_s, row.attach_s) == (1e9, 4e9, 0.1)
 
 
+async def test_gateway_what_is_said_of_a_sleeping_model_is_made_once_and_anew_when_it_changed():
+    async with region() as r:
+        r.deploy(revision("a/new"), live=None, candidate=revision("a/new"))
+        new, maker = r.deployments.models["a/new"], RowMaker(r.deployments, r.wakes, 7)
+        last = maker.row(1).models["a/new"]
+        assert maker.row(2).models["a/new"] is last
+        for name, value in {
+            "live": revision("a/new"),
+            "in_region": False,
+            "state": RolloutState.DRAINING,
+            "error": ModelFault("bad_push", "m", "n"),
+            "progress": Progress("pull", 5.0),
+            "refused_left_out": (LeftOut("f.bin", "no weights"),),
+            "candidate": revision("a/new", salt="2"),
+            "pushed_s": 9,
+            "waits_for": "fra",
+        }.items():
+            setattr(new, name, value)
+            made = maker.row(3).models["a/new"]
+            assert made == region_row(r.deployments, r.wakes, 7, 3).models["a/new"]
+            assert (made != last) is (name != "candidate"), name
+            last = made
+        await r.resident()
+        assert {name: each.tier for name, each in maker.row(4).models.items()} == {
+            name: r.deployments.tier(each) for name, each in r.deployments.models.items()
+        }
+        del r.deployments.models["a/new"]
+        assert set(maker.row(5).models) == {"acme/m"}
+
+
 async def test_gateway_held_requests_count_as_waiting_and_the_wake_as_progress():
     async with region() as r:
         r.fakes[0].go.clear()
@@ -135,7 +180,7 @@ async def test_gateway_held_requests_count_as_waiting_and_the_wake_as_progress()
         await until(lambda: r.gateway.seats.num_held == 3)
         await until(lambda: [w.progress.phase for w in r.wakes.running.values()] == ["fetch"])
         r.publisher.publish()
-        row = decode(r.publisher.line, SIGNERS).models["acme/m"]
+        row = said(r).models["acme/m"]
         r.fakes[0].go.set()
         await asyncio.gather(*asked)
 

@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import pytest
 from hypothesis import given
@@ -110,6 +111,14 @@ def test_health_one_bad_of_three_is_no_panic_but_nearly_all_bad_is():
     assert panics([bad, bad, bad], 0.0)
     assert panics([bad] * 4 + [HEALTHY], 0.0)
     assert not panics([bad] * 3, EJECT_S)
+
+
+def test_health_regions_that_answer_no_probe_have_no_say_in_a_panic_unless_none_answers():
+    bad, down = told(BAD, BAD), RegionHealth(breaker=Breaker.OPEN, until=math.inf)
+
+    assert not panics([down] * 7 + [HEALTHY], 0.0)
+    assert panics([down] * 7 + [bad], 0.0)
+    assert panics([down] * 3, 0.0)
 
 
 @given(st.lists(st.tuples(st.sampled_from(Outcome), st.floats(0, 5)), max_size=60))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from regions.assembly import Region
 from regions.gateway.figures import GatewayFigures
-from regions.gateway.publish import region_row
+from regions.gateway.row import region_row
 from regions.map import RolloutState
 from regions.objects.blobs import Holdings
 from regions.rollout.lag import Behind, Lag

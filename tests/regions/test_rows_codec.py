@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regions.map import (
+    MAX_MODELS,
     MAX_ROW_BYTES,
     KeyGrant,
     LeftOutFile,
@@ -19,7 +20,7 @@ from regions.map import (
     RolloutState,
     Tier,
 )
-from regions.rows import RowRefused, canonical, decode, encode
+from regions.rows import RowRefused, canonical, decode, encode, encode_whole
 from tests.regions.made import KEYS, MODEL, SIGNERS, model_row, policy_row, region_row
 
 LINE = encode(region_row(), KEYS["iad"])
@@ -135,7 +136,7 @@ def test_rows_a_policy_row_comes_back_whole():
         ("missing_field", resigned(body=body(models={MODEL: {}}))),
         ("bad_value", resigned(body=body(models=[]))),
         ("bad_value", resigned(body=body(models={"no-slash": {}}))),
-        ("bad_value", resigned(body=body(models={f"a/m{i}": {} for i in range(4001)}))),
+        ("bad_value", resigned(body=body(models={f"a/m{i}": {} for i in range(MAX_MODELS + 1)}))),
         ("bad_value", resigned(body=body(draining=1))),
         ("bad_value", resigned(body=body(store_bytes_per_s=-1))),
         ("bad_value", resigned(body=model(bytes=True))),
@@ -192,7 +193,8 @@ def test_rows_no_mutation_under_a_good_signature_raises_anything_but_a_refusal(s
 
 
 def test_rows_a_row_too_long_to_be_taken_is_not_sent():
-    many = {f"acme/m{i:04d}": model_row() for i in range(4000)}
+    many = {f"acme/m{i:04d}": model_row() for i in range(5000)}
 
     with pytest.raises(RowRefused, match="oversized"):
         encode(region_row(models=many), KEYS["iad"])
+    assert len(encode_whole(region_row(models=many), KEYS["iad"])) > 1

@@ -1,0 +1,312 @@
+"""Rows on the wire: signed lines of canonical JSON, made and read one by one.
+
+A line is `{"kind","id","epoch","seq","body","sig"}`; `sig` is Ed25519 over the canonical JSON of the rest. A row of
+many models is several lines of one number (`part`), and what a region says between whole rows are changes to the last
+of them (`change`, `since` its number). A model's fields are left out where they have their default.
+Every refusal has a code and leaves the last good row in force: a bad map can make an edge stale, never wrong.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import MISSING, dataclass, fields
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from regions.map import MAX_PARTS, MAX_ROW_BYTES, POLICY_ID, KeyGrant, ModelRow, PolicyRow, RegionRow
+from regions.row_fields import CHANGE, ENVELOPE, POLICY, POLICY_LATER, REGION, REGION_LATER, RowRefused, read
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from regions.map import LeftOutFile, ModelFault, Progress, Rules
+
+PART_BYTES: Final = 64 << 10  # of models in one part of a row: an edge reads it within a few ms
+
+
+@dataclass(frozen=True, slots=True)
+class Signers:
+    """Who may sign what: each region its own row, the home region also the policy row."""
+
+    keys: Mapping[str, Ed25519PublicKey]
+    home: str
+
+    @classmethod
+    def of(cls, public_keys: Mapping[str, bytes], home: str) -> Signers:
+        """From raw 32-byte public keys."""
+        keys = {name: Ed25519PublicKey.from_public_bytes(raw) for name, raw in public_keys.items()}
+        return cls(MappingProxyType(keys), home)
+
+    def key_for(self, kind: str, row_id: str) -> Ed25519PublicKey:
+        """The one key that may sign this row; raises RowRefused."""
+        name = self.home if kind == "policy" else row_id
+        if kind == "policy" and row_id != POLICY_ID:
+            raise RowRefused("wrong_region", f"the policy row's id is {POLICY_ID!r}")
+        if name not in self.keys:
+            raise RowRefused("unknown_region", f"no public key is known for {name[:64]!r}")
+        return self.keys[name]
+
+
+def signing_key(raw: bytes) -> Ed25519PrivateKey:
+    """The signing key of a region from its raw 32 bytes."""
+    return Ed25519PrivateKey.from_private_bytes(raw)
+
+
+def public_bytes(key: Ed25519PrivateKey) -> bytes:
+    """The raw 32 public bytes that edges know this signer by."""
+    return key.public_key().public_bytes_raw()
+
+
+# ---- writing
+
+
+def canonical(document: object) -> bytes:
+    """Sorted keys, no spaces, UTF-8: equal values have equal bytes. Raises ValueError for NaN."""
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
+
+
+def encode(row: RegionRow | PolicyRow, key: Ed25519PrivateKey) -> bytes:
+    """The signed line of `row`, whole, without its newline; raises RowRefused when it is too long to be taken."""
+    if isinstance(row, PolicyRow):
+        return _sealed("policy", row, _policy_body(row), key)
+    return _sealed("region", row, _region_body(row, _bodies(row.models)), key)
+
+
+def encode_whole(row: RegionRow, key: Ed25519PrivateKey) -> tuple[bytes, ...]:
+    """The lines of a whole row, one unless it has many models; raises RowRefused when they are too many."""
+    parts = list(_parts(row.models))
+    if len(parts) > MAX_PARTS:
+        raise RowRefused("oversized", f"the row has {len(parts)} parts, at most {MAX_PARTS} are taken")
+    if len(parts) == 1:
+        return (_sealed("region", row, _region_body(row, parts[0]), key),)
+    return tuple(
+        _sealed("region", row, {**_region_body(row, models), "part": [index, len(parts)]}, key)
+        for index, models in enumerate(parts)
+    )
+
+
+def encode_change(row: RegionRow, base: RegionRow, changed: set[str], key: Ed25519PrivateKey) -> bytes:
+    """The line that makes `row` of `base`, whose models differ in `changed`; raises RowRefused if it is too long."""
+    models = {name: row.models[name] for name in changed if name in row.models}
+    body = {
+        **_region_body(row, _bodies(models)),
+        "since": base.seq,
+        "gone": sorted(changed - row.models.keys()),
+    }
+    return _sealed("change", row, body, key)
+
+
+def _sealed(kind: str, row: RegionRow | PolicyRow, body: dict[str, Any], key: Ed25519PrivateKey) -> bytes:
+    document = {"kind": kind, "id": row.id, "epoch": row.epoch, "seq": row.seq, "body": body}
+    said = canonical(document)
+    line = said[:-1] + b',"sig":"%b"}' % key.sign(said).hex().encode()
+    if len(line) > MAX_ROW_BYTES:
+        raise RowRefused("oversized", f"the row has {len(line)} bytes, at most {MAX_ROW_BYTES} are taken")
+    return line
+
+
+def _parts(models: Mapping[str, ModelRow]) -> Iterator[dict[str, object]]:
+    """The bodies of models, in pieces of about PART_BYTES; at least one piece."""
+    part: dict[str, object] = {}
+    num_bytes = 0
+    for name, model in models.items():
+        body = _model_body(model)
+        size = len(canonical(body)) + len(name)
+        if part and num_bytes + size > PART_BYTES:
+            yield part
+            part, num_bytes = {}, 0
+        part[name] = body
+        num_bytes += size
+    yield part
+
+
+def _bodies(models: Mapping[str, ModelRow]) -> dict[str, object]:
+    return {name: _model_body(model) for name, model in models.items()}
+
+
+def _policy_body(row: PolicyRow) -> dict[str, object]:
+    trial = row.trial
+    return {
+        "keys": {digest: _grant_body(grant) for digest, grant in row.keys.items()},
+        "rules": rules_body(row.rules),
+        "trial": trial
+        and {
+            "serial": trial.serial,
+            "rules": rules_body(trial.rules),
+            "edges": list(trial.edges),
+            "seconds": trial.seconds,
+        },
+        "withdrawn": row.withdrawn,
+        "canary": {"regions": list(row.canary.regions), "bake_s": row.canary.bake_s},
+    }
+
+
+def _grant_body(grant: KeyGrant) -> dict[str, object]:
+    quota = grant.quota
+    return {
+        "tenant": grant.tenant,
+        "scopes": sorted(grant.scopes),
+        "models": list(grant.models),
+        "expires_s": grant.expires_s,
+        "quota": [quota.requests_per_min, quota.tokens_per_min, quota.streams, quota.weight],
+    }
+
+
+def rules_body(rules: Rules) -> dict[str, object]:
+    """Rules as JSON-ready values."""
+    return {
+        "areas": {name: list(regions) for name, regions in rules.areas.items()},
+        "aliases": dict(rules.aliases),
+        "residency": {name: list(places) for name, places in rules.residency.items()},
+        "drained": list(rules.drained),
+    }
+
+
+def region_body(row: RegionRow) -> dict[str, object]:
+    """A region's row as JSON-ready values, for people: nothing is left out."""
+    return _region_body(row, {name: _all_of(model) for name, model in row.models.items()})
+
+
+def _region_body(row: RegionRow, models: dict[str, object]) -> dict[str, object]:
+    return {
+        "models": models,
+        "store_bytes_per_s": row.store_bytes_per_s,
+        "host_bytes_per_s": row.host_bytes_per_s,
+        "origin_bytes_per_s": row.origin_bytes_per_s,
+        "attach_s": row.attach_s,
+        "behind_bytes": row.behind_bytes,
+        "behind_s": row.behind_s,
+        "eta_error": row.eta_error,
+        "draining": row.draining,
+    }
+
+
+def _model_body(model: ModelRow) -> dict[str, object]:
+    body: dict[str, object] = {
+        "revision": model.revision,
+        "state": model.state,
+        "tier": model.tier,
+        "kind": model.kind,
+        "bytes": model.bytes,
+        "max_len": model.max_len,
+    }
+    for name, usual in USUAL.items():
+        value = getattr(model, name)
+        if value != usual:
+            body[name] = _VALUES[name](value) if name in _VALUES else value
+    return body
+
+
+def _all_of(model: ModelRow) -> dict[str, object]:
+    values = ((each.name, getattr(model, each.name)) for each in fields(ModelRow))
+    return {name: _VALUES[name](value) if name in _VALUES else value for name, value in values}
+
+
+def _fault_body(error: ModelFault | None) -> dict[str, str] | None:
+    return None if error is None else {"code": error.code, "message": error.message, "next": error.next}
+
+
+def _progress_body(progress: Progress | None) -> dict[str, object] | None:
+    return (
+        None
+        if progress is None
+        else {"phase": progress.phase, "percent": progress.percent, "eta_s": progress.eta_s}
+    )
+
+
+def _left_out_body(left_out: tuple[LeftOutFile, ...]) -> list[dict[str, str]]:
+    return [{"path": each.path, "reason": each.reason} for each in left_out]
+
+
+# Fields of a model that are left out where they have this value; and those whose value is no plain one.
+USUAL: Final = {each.name: each.default for each in fields(ModelRow) if each.default is not MISSING}
+_VALUES: Final[Mapping[str, Callable[[Any], object]]] = {
+    "error": _fault_body,
+    "left_out": _left_out_body,
+    "progress": _progress_body,
+    "residency": list,
+}
+
+
+# ---- reading
+
+
+def verify(line: bytes, signers: Signers) -> dict[str, Any]:
+    """The envelope of a line whose size, form and signature hold, its body unread; raises RowRefused."""
+    if not line:
+        raise RowRefused("empty", "an empty line is no row")
+    if len(line) > MAX_ROW_BYTES:
+        raise RowRefused("oversized", f"{len(line)} bytes, at most {MAX_ROW_BYTES} are taken")
+    document = _parse(line)
+    signature = document.pop("sig", None)
+    if not isinstance(signature, str) or not signature:
+        raise RowRefused("unsigned", "the row carries no signature")
+    envelope = read(ENVELOPE, document, "row")
+    _check_signature(signers.key_for(envelope["kind"], envelope["id"]), signature, line)
+    return envelope
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Piece `index` of the `count` that a whole row has: `row` with some of its models."""
+
+    row: RegionRow
+    index: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What became of the whole row with the number `since`: `row` has the models that differ; `gone` are no more."""
+
+    row: RegionRow
+    since: int
+    gone: frozenset[str]
+
+
+Said = RegionRow | PolicyRow | Part | Change
+
+
+def decode(line: bytes, signers: Signers) -> Said:
+    """What `line` says; raises RowRefused, and nothing else, whatever the bytes are."""
+    envelope = verify(line, signers)
+    kind, body = envelope.pop("kind"), envelope.pop("body")
+    if kind == "policy":
+        return PolicyRow(**envelope, **read(POLICY, body, "policy body", POLICY_LATER))
+    if kind == "change":
+        said = read(CHANGE, body, "change")
+        since, gone = said.pop("since"), said.pop("gone")
+        return Change(RegionRow(**envelope, **said), since, gone)
+    said = read(REGION, body, "region body", REGION_LATER)
+    part = said.pop("part", None)
+    row = RegionRow(**envelope, **said)
+    return row if part is None else Part(row, *part)
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(line, parse_constant=_no_constant)
+        same = canonical(document) == line
+    except (ValueError, RecursionError) as error:
+        raise RowRefused("not_json", "the line is not one JSON document") from error
+    if not isinstance(document, dict):
+        raise RowRefused("not_json", "a row is a JSON object")
+    if not same:
+        raise RowRefused("not_canonical", "keys out of order or twice, spaces, or odd escapes")
+    return document
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ValueError(text)
+
+
+def _check_signature(key: Ed25519PublicKey, signature: str, line: bytes) -> None:
+    """Of all before it: `sig` is the last field of a canonical line, and its name is in no string unescaped."""
+    try:
+        key.verify(bytes.fromhex(signature), line[: line.rindex(b',"sig":')] + b"}")
+    except (InvalidSignature, ValueError) as error:
+        raise RowRefused("bad_signature", "not signed by the region it names") from error
