@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inference.outside.definition import OWN
-from inference.workers.backoff import BackOff
 from inference.workers.board import Board, LoadFailure
 from inference.workers.engine_totals import EngineTotals
 from inference.workers.figures import StartFigures
 from inference.workers.life import State, idle_too_long, stops_for_room
-from inference.workers.loading import stopped
+from inference.workers.rests import Rests
+from inference.workers.told import worker_value
 from inference.workers.worker import Parts, Worker, not_resident
 from wire.metrics import Metrics
 
@@ -72,8 +72,7 @@ class Host:
         self.totals = EngineTotals()
         self._outside: dict[str, str] = {}
         """Revisions with an external engine that were asked for, and their models; the newest ones."""
-        self._falls: dict[str, BackOff] = {}
-        self._pauses: dict[str, asyncio.Event] = {}
+        self._rests = Rests(now)
         self.host_bytes_per_s: float | None = None
         """Measured: bytes of weights that were here by the time an engine waited for them."""
 
@@ -149,8 +148,7 @@ class Host:
     async def unload(self, revision_id: str, *, to_region: bool) -> int:
         """Stop a revision's worker and, on the way to the region, forget its weights; the bytes freed."""
         freed_bytes = 0
-        if (pause := self._pauses.get(revision_id)) is not None:
-            pause.set()
+        self._rests.give_up(revision_id)
         if (worker := self._workers.get(revision_id)) is not None:
             await worker.drain()
             freed_bytes = worker.room.num_bytes
@@ -176,8 +174,7 @@ class Host:
     async def close(self) -> None:
         """Stop every worker; running requests may finish for a while."""
         self._closing = True
-        for pause in self._pauses.values():
-            pause.set()
+        self._rests.give_up_all()
         await asyncio.gather(*(worker.drain(CLOSE_S) for worker in self.workers))
         while self._tasks:
             await asyncio.wait(self._tasks)
@@ -196,7 +193,7 @@ class Host:
         """One worker's whole life, from making room for it to its end."""
         asked_at, tenure, worker = self._now(), self._tenures[revision.id], None
         try:
-            await self._sit_out(revision.id, board)
+            await self._rests.sit_out(revision.id, board)
             worker = await self._seat(revision, board, asked_at)
             watch = asyncio.create_task(self._note_load(worker))
             await worker.run()
@@ -209,30 +206,14 @@ class Host:
         if worker is not None:
             self._after(worker, tenure, asked_at)
 
-    async def _sit_out(self, revision_id: str, board: Board) -> None:
-        """Wait until an engine that fell may start again. Raises LoadFailure: it is not wanted any more."""
-        fallen = self._falls.get(revision_id)
-        if fallen is None or (left_s := fallen.left_s(self._now())) <= 0:
-            return
-        pause = self._pauses[revision_id] = asyncio.Event()
-        try:
-            async with asyncio.timeout(left_s):
-                board.post("back_off", 0, 1, left_s)
-                await pause.wait()
-        except TimeoutError:
-            return
-        finally:
-            del self._pauses[revision_id]
-        raise stopped()
-
     def _after(self, worker: Worker, tenure: Tenure, began_at: float) -> None:
         """An engine has ended: count it if it fell, and bring it back if it was lost."""
         revision = worker.revision
         if worker.maker.backs_off and worker.fell:
-            self._falls.setdefault(revision.id, BackOff()).fell(began_at, self._now())
+            self._rests.fell(revision.id, began_at)
             self.figures.fell(str(revision.spec.engine))
         elif not worker.fell:
-            self._falls.pop(revision.id, None)
+            self._rests.forget(revision.id)
         if worker.was_lost:
             self._bring_back(worker, tenure)
 
@@ -311,26 +292,4 @@ class Host:
 
     def status_workers(self) -> list[Mapping[str, Any]]:
         """The workers as `/status` says them."""
-        return [_worker_value(worker) for worker in self._workers.values()]
-
-
-def _worker_value(worker: Worker) -> Mapping[str, Any]:
-    stats = worker.stats
-    return {
-        "model": worker.revision.model,
-        "revision": worker.revision.id,
-        "state": worker.state.value,
-        "pid": worker.pid,
-        "running": int(stats.get("running") or 0),
-        "waiting": int(stats.get("waiting") or 0),
-        "slots": int(worker.ready.get("slots") or 0),
-        "idle_s": round(worker.idle_s, 3),
-        "prefill_ms_per_token": stats.get("prefill_ms_per_token"),
-        "step_ms": stats.get("step_ms"),
-        "phases": {name: round(ms, 3) for name, ms in worker.report.phases.items()},
-        "bytes": worker.room.num_bytes,
-        "requests": worker.num_requests,
-        "served": worker.num_served,
-        "stalled_s": round(worker.stalled_s, 3),
-        "progress": worker.board.line,
-    }
+        return [worker_value(worker) for worker in self._workers.values()]

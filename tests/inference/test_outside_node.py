@@ -268,7 +268,8 @@ async def test_an_engine_that_dies_again_and_again_waits_longer_each_time(
         await peer.chat("die-first")
         await peer.until(lambda num=falls: len(peer.noted("started")) == num + 1)
         await peer.until_resident()
-        pauses.append(peer.node.node.host._falls[peer.revision.id].pause_s())
+        fallen = peer.node.node.host._rests.of(peer.revision.id)
+        pauses.append(fallen.pause_s() if fallen else None)
 
     assert pauses == [0.0, 0.2, 0.4]
 
