@@ -13,18 +13,15 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
-from inference.outside.answers import refusal_of
 from inference.outside.door import Door
+from inference.outside.first import LOG_HAS_MORE, first_request
 from inference.outside.folder import make_folder
-from inference.outside.kinds import CHAT, COMPLETIONS, EMBEDDINGS
 from inference.outside.site import Site
 from inference.workers.board import LoadFailure
 from inference.workers.resident import OutsideModel
 from weights_cache.view import LandingError
-from wire.dial import DialError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from inference.api.modeltext import ModelText
@@ -44,12 +41,6 @@ NUM_BAD_LOOKS = 3
 """Failed looks at `health` in a row, with nothing else heard, before an engine counts as hung. One that has requests
 may be busy with a long prompt, which in some servers holds up `health` too: it has `stall_s`."""
 METRICS_S = 2.0
-LOG_HAS_MORE = "the node's log has its last lines"
-_FIRST: Mapping[str, dict[str, Any]] = {
-    COMPLETIONS: {"prompt": "a", "max_tokens": 1, "temperature": 0},
-    CHAT: {"messages": [{"role": "user", "content": "a"}], "max_tokens": 1, "temperature": 0},
-    EMBEDDINGS: {"input": "a"},
-}
 
 log = logging.getLogger("nearfield.engines")
 
@@ -154,7 +145,7 @@ class OutsideEngine:
                 await self._prepare()
                 await self._spawn()
                 await self._until_healthy()
-                await self._first_request()
+                await self._warm()
         except TimeoutError as cause:
             message = (
                 f"{self._made.name} was not ready within start_deadline_s = {self._made.start_deadline_s:g}"
@@ -218,27 +209,12 @@ class OutsideEngine:
             pause_s = min(pause_s * 1.5, LAST_LOOK_S)
         self._lap("load", began)
 
-    async def _first_request(self) -> None:
-        """One token, so that ready means that it answers and the first user does not pay for what is made lazily."""
-        path = EMBEDDINGS if self._load.revision.facts.kind == "embed" else self._made.warm
-        if not self._made.warm or path not in _FIRST or self._door is None or self._process is None:
-            return
-        began = time.perf_counter()
-        value = _FIRST[path] | {"model": self._door.served}
-        try:
-            answer = await self._door.post(path, value, self._made.start_deadline_s)
-            async with answer:
-                body = await answer.read(self._made.max_answer_bytes, self._made.start_deadline_s)
-        except DialError as cause:
-            raise LoadFailure(
-                "engine_failed", f"{self._made.name}: its first request: {cause}", LOG_HAS_MORE
-            ) from cause
-        if answer.head.status != 200:
-            said = refusal_of(answer.head.status, body, self._load.revision.model, self._door.folder)
-            raise LoadFailure(
-                "engine_failed", f"{self._made.name}: its first request: {said.message}", LOG_HAS_MORE
-            )
-        self._lap("warm", began)
+    async def _warm(self) -> None:
+        revision, began = self._load.revision, time.perf_counter()
+        if self._door is not None and self._process is not None:
+            is_asked = await first_request(self._door, self._made, revision)
+            if is_asked:
+                self._lap("warm", began)
 
     async def _look_after(self) -> None:
         """Look at its health until it ends, or has hung."""
