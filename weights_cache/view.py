@@ -5,7 +5,7 @@ run of addresses; the state of each extent is one byte of another memfd, and an 
 mapping is private and copy-on-write: the engine may even write to a tensor without changing what any other
 process or the store's file holds, and torch gets the writable buffer it asks for. No torch, and it works on
 descriptors received over SCM_RIGHTS after a fork. The pages of an extent are mapped in one call when it is
-waited for; a thread that did it ahead, beside the building of the model, gained nothing (measured).
+waited for, unless somebody touched them all before (`inference.engine.ahead`).
 """
 
 import mmap
@@ -83,6 +83,15 @@ class LandingView:
             self._touch(self._num_landed)
             self._num_landed += 1
         return self._num_landed
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every extent is verified."""
+        return set(self._ready[: len(self._layers)]) == {LANDED}
+
+    def note_mapped(self) -> None:
+        """Every page was touched: nobody need map them again."""
+        self._touched = bytearray(b"\1" * len(self._spans))
 
     def close(self) -> None:
         """Unmap. Fails with BufferError while a tensor or another view still uses `buffer`."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import torch
 
+from inference.engine.ahead import map_ahead
 from inference.engine.blocks import BlockPool
 from inference.engine.classes import class_of, config_of
 from inference.engine.device import open_device
@@ -108,6 +109,8 @@ def _serve(spec: EngineSpec, landing_fds: Sequence[int], link: EngineLink) -> No
     opening = time.perf_counter()
     device = open_device(spec.device)
     context_ms = (time.perf_counter() - opening) * 1000
+    if device is None:
+        map_ahead(view)
     config = config_of(spec.config)
     if spec.quantize:
         check_processor(spec.device)

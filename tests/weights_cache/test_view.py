@@ -185,6 +185,34 @@ def test_pages_are_mapped_when_their_extent_is_waited_for_and_once(model, monkey
     tier.close()
 
 
+def test_what_somebody_touched_is_not_mapped_again(model, monkeypatch):
+    """An engine that has read a page of each turn says so, once all is here."""
+    present = []
+    monkeypatch.setattr("weights_cache.view._make_present", lambda *span: present.append(span))
+    tier = HostTier(Endpoint(model.store.url, "AK", "s"), 1 << 30)
+    landing = tier.land(model.revision)
+    landing.wait(60)
+    view = open_landing(model.revision, landing.fd, landing.ready_fd, landing.event_fd)
+    assert view.is_whole
+    view.note_mapped()
+    assert view.wait_all(20)
+    assert present == []
+    view.close()
+    tier.close()
+
+
+def test_a_landing_is_whole_with_its_last_extent(gated):
+    """Not a moment before."""
+    flight, feed, view, _ = gated
+    last = len(flight.revision.extents) - 1
+    feed.allow(last)
+    assert view.wait_extent(last - 1, 20)
+    assert not view.is_whole
+    feed.allow()
+    assert view.wait_extent(last, 20)
+    assert view.is_whole
+
+
 def test_engine_side_needs_no_torch():
     """Neither side of a landing loads torch, transformers or an SDK."""
     code = (
