@@ -72,10 +72,13 @@ def offers_after(
 
 
 def starts_cold(before: Offer | None, now: Offer) -> bool:
-    """Whether a model has become resident: its first requests meet an engine that has done nothing yet."""
-    if now.row.tier is not Tier.RESIDENT:
+    """Whether a model that was served from colder, or by another engine, has become resident: nothing is warmed up yet.
+
+    One that was not served there at all has no herd: it comes with its first push, to every region at once.
+    """
+    if before is None or now.row.tier is not Tier.RESIDENT:
         return False
-    return before is None or before.row.tier is not Tier.RESIDENT or before.row.revision != now.row.revision
+    return before.row.tier is not Tier.RESIDENT or before.row.revision != now.row.revision
 
 
 def _offer(region: RegionRow, row: ModelRow) -> Offer:
