@@ -12,7 +12,6 @@ import pytest
 from deploy import secrets
 from deploy.hops import Hops
 from edge.relay.budget import LEAST_PER_S, SHARE
-from regions.offer import SLOW_START_S
 from tests.evidence import IS_WHOLE, count
 from tests.lab.clients import Stream, body, headers, load, reply, stream
 from tests.lab.conftest import quantile
@@ -49,7 +48,6 @@ def test_a6_a_lost_region_fails_no_request(at_rest, figures, name, loss, end):
         finally:
             await pool.close()
 
-    time.sleep(SLOW_START_S + 1.0)  # a model that was started a moment ago has only a share of its requests
     running = lab.clients["eu"].begin(ask())
     time.sleep(NUM_REQUESTS / PER_S / 3)
     at = time.monotonic()

@@ -7,10 +7,12 @@ import datetime as dt
 import json
 import shutil
 import sys
+import time
 
 from deploy import fleet, pki, secrets, up
 from deploy.config.read import load
 from deploy.roles import endpoint
+from regions.offer import SLOW_START_S
 from regions.push.manifest import Manifest, ManifestFile
 from storage.client.sdk import S3
 from tests.lab.clients import body, reply
@@ -94,6 +96,7 @@ class Lab:
     """The whole of it. `clients` are places by name; `edge`, `gate`, ... are processes by place."""
 
     def __init__(self, folder):
+        self.is_renewed = True
         self.folder = folder
         self.network = Network(folder)
         self.edge, self.gate, self.store, self.region, self.node = {}, {}, {}, {}, {}
@@ -151,6 +154,7 @@ class Lab:
         self.kill(self.edge[place], self.gate[place])
         self.start_edge(place)
         self.start_gate(place)
+        self.is_renewed = True
 
     def start_store(self, place):
         self.store[place] = self.role("r", "store", place)
@@ -234,6 +238,11 @@ class Lab:
             until(lambda place=place: self.network.path_to_vip(place) == place, 90, f"{place} announces")
             until(lambda place=place: self.serves(place, MODEL), 90, f"{place} hears all regions")
             until(lambda place=place: self.answers(place), 90, f"the region of {place} answers its POP")
+        if self.is_renewed:
+            time.sleep(
+                SLOW_START_S + 1.0
+            )  # a model that was started a moment ago has only a share of its requests
+            self.is_renewed = False
 
     def answers(self, place):
         """Whether a request to the POP is answered by the region of the same place."""
