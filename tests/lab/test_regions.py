@@ -36,8 +36,8 @@ ABORT_S = 0.05  # and half a round trip, until a region hears that a client is g
 def test_a6_a_lost_region_fails_no_request(at_rest, figures, name, loss, end):
     """Requests at a steady pace while the nearest region is lost under them, with a reset or without a word.
 
-    The bound is the issue's, the way to the next region, four times the time of finding out (a busy machine needs that), and five times what a
-    request took at most before: that is what a busy machine adds.
+    The bound is the way to the next region, four times the time of finding out (two were not enough, even at rest),
+    and five times what a request took at most before: that is what a busy machine adds.
     """
     lab = at_rest
 
