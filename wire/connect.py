@@ -41,7 +41,7 @@ class Attempt:
         """The connection, with its TLS. Raises DialError."""
         await in_task()
         try:
-            async with asyncio.timeout(within_s) as self._limit:
+            async with asyncio.timeout(0.0 if self._given_up else within_s) as self._limit:
                 return await (self._to_address() if self._target.path is None else self._to_path())
         except TimeoutError:
             if self._given_up:
@@ -49,11 +49,15 @@ class Attempt:
             raise DialError("connect", 0, f"no connection within {within_s} s", timed_out=True) from None
         except OSError as error:  # ssl.SSLError is one too
             raise DialError("connect", 0, str(error)) from error
+        finally:
+            self._limit = None
 
     def abort(self) -> None:
-        """Give up: `connect` raises DialError."""
+        """Give up: `connect` raises DialError. At any moment, and as often as one likes."""
+        if self._given_up:
+            return
         self._given_up = True
-        if self._limit is not None:
+        if self._limit is not None and not self._limit.expired():
             self._limit.reschedule(asyncio.get_running_loop().time())
 
     async def _to_path(self) -> Upstream:

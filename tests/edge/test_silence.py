@@ -4,6 +4,7 @@ import asyncio
 import logging
 import math
 import socket
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +14,9 @@ from edge.reach.listen import STREAM_S, Listener
 from edge.reach.region import Reach
 from edge.reach.silence import LEAST_S, STALL_S, Silence, limit_s
 from edge.reach.watch import BEAT_S, look_at
+from wire.connect import Attempt, Target
 from wire.dial import DialError
+from wire.resolve import Name
 from wire.tcpinfo import Look, look
 
 QUIET = Look(unacked=False, repeated=False, sent_s=9.0, heard_s=9.0)
@@ -177,13 +180,46 @@ def test_a_way_is_given_up_while_there_is_another(ways, acts):
     assert [each.acts for each in ways] == acts
 
 
-async def test_the_kernel_of_a_host_that_takes_no_connection_is_silent(caplog):
-    """Real sockets: behind a full queue nobody answers a SYN, as behind a cut; the request hears it long before 2 s."""
-    with socket.socket() as full, socket.socket() as first:
+@contextmanager
+def a_full_queue():
+    """A listener behind which nobody answers a SYN, as behind a cut."""
+    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
-        first.connect(full.getsockname())
-        reach = Reach("iad", *full.getsockname())
+        for each in (first, second):
+            each.setblocking(False)
+            each.connect_ex(full.getsockname())
+        yield full.getsockname()
+
+
+@pytest.mark.parametrize("when", ["before", "twice", "as its time is up", "after"])
+async def test_an_attempt_may_be_given_up_at_any_moment(when):
+    """Whoever looks after the ways gives up what it finds, and must not end by that."""
+    loop = asyncio.get_running_loop()
+    with a_full_queue() as (host, port):
+        attempt = Attempt(Target(Name(host, port), port, None, None, None, None))
+        if when == "before":
+            attempt.abort()
+        asking = asyncio.ensure_future(attempt.connect(0.2 if when == "as its time is up" else 60.0))
+        while when != "before" and attempt._limit is None:
+            await asyncio.sleep(0)
+        if when == "as its time is up":
+            loop.call_at(attempt._limit.when(), attempt.abort)
+        elif when != "before":
+            attempt.abort()
+        while when == "twice" and not asking.done():
+            await asyncio.sleep(0)
+            attempt.abort()
+        with pytest.raises(DialError, match="the way to it is lost"):
+            async with asyncio.timeout(50):
+                await asking
+        attempt.abort()
+
+
+async def test_the_kernel_of_a_host_that_takes_no_connection_is_silent(caplog):
+    """Real sockets: behind a full queue nobody answers a SYN, as behind a cut; the request hears it long before 2 s."""
+    with a_full_queue() as (host, port):
+        reach = Reach("iad", host, port)
         asking = [asyncio.ensure_future(reach.pool.request("POST", "/", connect_s=60.0)) for _ in range(3)]
         loop = asyncio.get_running_loop()
         began = loop.time()
@@ -202,7 +238,7 @@ async def test_the_kernel_of_a_host_that_takes_no_connection_is_silent(caplog):
     # A kernel's clocks of data show its whole life before there was any.
     assert [(each.sent_s, each.heard_s) for each in sent if each and each.unacked][-1:] == [(0.0, math.inf)]
     assert took_s >= LEAST_S
-    assert len(given_up) >= 2  # one of three may have had the queue's last place
+    assert len(given_up) == 3
     assert all(isinstance(each, DialError) and each.phase == "connect" for each in found)
     assert "region iad is out of reach" in caplog.text
 

@@ -50,6 +50,16 @@ def lab():
         made.close()
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """A test that fails shows what every process of the lab said last: the folder goes with the session."""
+    report = yield
+    made = getattr(item, "funcargs", {}).get("lab")
+    if report.failed and made is not None:
+        report.sections.append(("the lab's logs", logs(made.folder)))
+    return report
+
+
 def logs(folder):
     """The end of every process's log."""
     said = []
