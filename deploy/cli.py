@@ -10,11 +10,13 @@ from typer._completion_classes import completion_init
 from deploy.exits import Exit
 from deploy.words import host, models, operate, settings
 from deploy.words.keys import app as keys_app
+from deploy.words.quick import QuickCommand, QuickGroup
 from deploy.words.report import app as report_app
 
 EPILOG = f"Exit status: {', '.join(f'{int(each)} {each.words}' for each in Exit)}."
 
 app = typer.Typer(
+    cls=QuickGroup,
     no_args_is_help=True,
     add_completion=False,  # `nearfield completion SHELL` prints it
     pretty_exceptions_enable=False,
@@ -46,7 +48,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
 """Name, words and the line in the list; the whole help of each is its function's docstring."""
 
 for _name, _command, _line in COMMANDS:
-    app.command(_name, short_help=_line)(_command)
+    app.command(_name, short_help=_line, cls=QuickCommand)(_command)
 completion_init()  # typer's own, which it leaves out without its two options
 app.add_typer(report_app, name="report", short_help="Measure cold starts against warm; compare reports.")
 app.add_typer(keys_app, name="keys")

@@ -8,6 +8,7 @@ import typer
 from deploy.durations import seconds
 from deploy.failing import errors
 from deploy.options import DEFAULT_STATE, JsonOption, StateOption
+from deploy.words.quick import QuickCommand, QuickGroup
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,12 +16,15 @@ if TYPE_CHECKING:
     from deploy.client import Client
 
 app = typer.Typer(
-    no_args_is_help=True, help="API keys: make, list, rotate and revoke them.", rich_markup_mode=None
+    cls=QuickGroup,
+    no_args_is_help=True,
+    help="API keys: make, list, rotate and revoke them.",
+    rich_markup_mode=None,
 )
 KeyArgument = Annotated[str, typer.Argument(help="The key's id, as `nearfield keys ls` lists it.")]
 
 
-@app.command("ls")
+@app.command("ls", cls=QuickCommand)
 def ls_command(state: StateOption = DEFAULT_STATE, *, as_json: JsonOption = False) -> None:
     """List every key with what it grants; the keys themselves are kept nowhere."""
     from deploy.commands import keys as command  # noqa: PLC0415 - each command loads only what it needs
@@ -29,7 +33,7 @@ def ls_command(state: StateOption = DEFAULT_STATE, *, as_json: JsonOption = Fals
         command.listed(_client(state), as_json=as_json)
 
 
-@app.command("make")
+@app.command("make", cls=QuickCommand)
 def make_command(
     tenant: Annotated[str, typer.Argument(help="Whose key it is: what is counted and kept apart.")],
     state: StateOption = DEFAULT_STATE,
@@ -67,7 +71,7 @@ def make_command(
         command.make(_client(state), order, as_json=as_json)
 
 
-@app.command("rotate")
+@app.command("rotate", cls=QuickCommand)
 def rotate_command(
     key: KeyArgument,
     state: StateOption = DEFAULT_STATE,
@@ -85,7 +89,7 @@ def rotate_command(
         command.rotate(_client(state), key, overlap_s, as_json=as_json)
 
 
-@app.command("revoke")
+@app.command("revoke", cls=QuickCommand)
 def revoke_command(
     key: KeyArgument, state: StateOption = DEFAULT_STATE, *, as_json: JsonOption = False
 ) -> None:

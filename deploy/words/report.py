@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from deploy.failing import errors
 from deploy.options import DEFAULT_STATE, JsonOption, ModelArgument, RegionsOption, StateOption, split
+from deploy.words.quick import QuickCommand, QuickGroup
 
 RUN = "run"
 FailIf = Annotated[
@@ -17,7 +17,7 @@ FailIf = Annotated[
 MarkdownFile = Annotated[Path | None, typer.Option("--markdown", help="Write a comment for a pull request.")]
 
 
-class ModelOrCommand(TyperGroup):
+class ModelOrCommand(QuickGroup):
     """What is not the name of a command is the model that `run` measures."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
@@ -35,7 +35,7 @@ app = typer.Typer(
 )
 
 
-@app.command(RUN)
+@app.command(RUN, cls=QuickCommand)
 def run_command(
     model: ModelArgument,
     html: Annotated[Path | None, typer.Option(help="Write one self-contained page.")] = None,
@@ -90,7 +90,7 @@ def run_command(
         raise typer.Exit(command.run(saved.load(state), order, as_json=as_json))
 
 
-@app.command("diff")
+@app.command("diff", cls=QuickCommand)
 def diff_command(
     before: Annotated[Path, typer.Argument(help="The earlier report.json.")],
     after: Annotated[Path, typer.Argument(help="The later one.")],

@@ -9,6 +9,7 @@ import typer
 
 from deploy.failing import errors
 from deploy.options import DEFAULT_STATE, JsonOption, StateOption
+from deploy.words.quick import QuickCommand, QuickGroup
 
 
 class Shell(enum.StrEnum):
@@ -83,13 +84,14 @@ def schema(
 
 
 config_app = typer.Typer(
+    cls=QuickGroup,
     no_args_is_help=True,
     help="The fleet's one TOML: what holds, and where it comes from.",
     rich_markup_mode=None,
 )
 
 
-@config_app.command("show")
+@config_app.command("show", cls=QuickCommand)
 def config_show(
     config: Annotated[
         Path | None, typer.Option(help="The fleet's TOML; that of the state folder if not given.")
@@ -108,7 +110,7 @@ def config_show(
         command.show_all(config or state / "nearfield.toml", origin=origin, as_json=as_json)
 
 
-@config_app.command("check")
+@config_app.command("check", cls=QuickCommand)
 def config_check(
     config: Annotated[
         Path | None, typer.Option(help="The fleet's TOML; that of the state folder if not given.")

@@ -9,6 +9,8 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from typer import Context
+from typer._coercion import build_runtime_param
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -18,6 +20,7 @@ from deploy.credentials import Credentials
 from deploy.exits import Exit
 from deploy.failing import CAUSES, cause_of, told
 from deploy.schemas.outputs import OUTPUTS
+from deploy.words.quick import Quick
 from tests.deploy.conforms import breaches
 
 COMMANDS = [
@@ -146,12 +149,48 @@ def test_help_loads_nothing_of_the_platform():
 
 
 def test_ls_loads_what_it_asks_with(answering):
-    """Against an edge that answers; and what draws bars and boxes is not among it."""
+    """Against an edge that answers; and neither what draws boxes nor what makes typer's values is among it."""
     drawn = _loaded("ls", "--state", str(answering), expected=0)
     as_json = _loaded("ls", "--json", "--state", str(answering), expected=0)
 
     assert (drawn | as_json) & HEAVY == set()
-    assert "rich" not in drawn | as_json
+    assert (drawn | as_json) & {"rich", "pydantic"} == set()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("report acme/m --cold many", "'--cold'"),
+        ("push . acme/m --timeout-s soon", "'--timeout-s'"),
+        ("completion tcsh", "'tcsh' is not one of 'bash', 'zsh', 'fish'"),
+        ("ls --stat", "No such option: --stat (Possible options: --state)"),
+        ("chat", "Missing argument 'ORG/NAME'"),
+        ("config show --config", "'--config' requires an argument"),
+    ],
+)
+def test_what_cannot_be_a_value_is_said_in_typers_words(words, said):
+    """Those that typer makes itself too, which load what the others do without."""
+    result = runner.invoke(app, words.split())
+
+    assert result.exit_code == Exit.USAGE
+    assert said in " ".join(result.stderr.split())
+
+
+TYPED = {"int": "7", "float": "2.5", "bool": "true", "Shell": "zsh", "Path": "."}
+"""A word for each type that a parameter of ours has; any other is text."""
+
+
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in GROUPS])
+def test_values_are_those_that_typer_makes(name):
+    """Of each parameter, as it is typed: what our way to it gives is what pydantic gives."""
+    command = get_command(app).commands[name]
+    ctx = Context(command)
+    for param in command.get_params(ctx):
+        kind = param.type_descriptor
+        word = TYPED.get(getattr(kind.annotation, "__name__", ""), "words")
+        ours, theirs = (each.coerce(word, param, ctx) for each in (Quick(), build_runtime_param(kind)))
+
+        assert (ours, type(ours)) == (theirs, type(theirs)), param.name
 
 
 def test_help_documents_the_exit_statuses():
