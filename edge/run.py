@@ -20,7 +20,6 @@ from edge.door import Bounds, Door
 from edge.figures import EdgeFigures
 from edge.orders import Orders
 from edge.reach.region import Reach
-from edge.reach.watch import watch
 from edge.relay.budget import LEAST_PER_S, Budgets
 from edge.relay.holdoff import Holdoffs
 from edge.relay.patience import Patience, Patiences
@@ -35,6 +34,7 @@ from wire.dial import split_address
 from wire.limits import Limits
 from wire.metrics import Metrics
 from wire.serve import Server
+from wire.ways.watch import watch
 
 if TYPE_CHECKING:
     import ssl

@@ -95,6 +95,7 @@ async def run(settings: RegionSettings, ready: Callable[[int], None], stop: asyn
         warmth = Warmth(region.deployments, nodes, wakes)
         loops = [region.run(), publisher.run(), warmth.run(), gateway.pulse.run()]
         loops += [watch.run()] if nodes else []
+        loops += [gateway.pass_on.run()] if gateway.pass_on.ways else []
         tasks = [asyncio.create_task(each) for each in loops]
         try:
             ready(server.port)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 UNREACHED: Final = frozenset({"connect", "send", "head"})  # how far a request came that no region answered
 UNAVAILABLE: Final = "region_unavailable"  # the word of a gateway that cannot reach the region either
 BLIND_S: Final = 10.0  # who could not reach a region is not asked for it for so long
+HERE_MS: Final = 2.0  # a region no further than this is in this edge's own place: likely behind the same cut
+YOUNG_S: Final = 5.0  # after so long a gateway behind the same cut knows of it, and refuses in no time
 
 
 class Detours:
@@ -31,10 +33,13 @@ class Detours:
     def of(self, region: str, now: float, resident_in: frozenset[str] | None = None) -> Reach | None:
         """The nearest other region that answers its probe and did not fail at this lately; None if there is none.
 
+        One in this edge's own place comes last while a cut is young: it would have to find out first, as this edge did.
         A request that may only enter the regions `resident_in` is passed on by one of them alone: all of it goes there.
         """
+        since = self._reaches[region].down_since
+        is_young = since is None or now - since < YOUNG_S
         others = [
-            (each.rtt_ms, name, each)
+            (is_young and each.rtt_ms < HERE_MS, each.rtt_ms, name, each)
             for name, each in self._reaches.items()
             if name != region
             and (resident_in is None or name in resident_in)
@@ -42,7 +47,7 @@ class Detours:
             and each.rtt_ms is not None
             and self._blind.get((name, region), now) <= now
         ]
-        return min(others)[2] if others else None
+        return min(others)[3] if others else None
 
     def note(self, back: Setback, now: float) -> None:
         """Learn from a request that was passed on in vain."""

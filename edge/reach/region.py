@@ -1,144 +1,47 @@
-"""One region as this edge reaches it: connections, measured distance, health; and the probe that measures.
-
-A region that accepts connections and says nothing (a frozen process) is found by the probe: after SILENT_PROBES in a
-row every request under way to it is cut, so that it is replayed or ends with a clear error. One that is out of reach is
-found sooner, by this host's kernel (`silence.py`, `listen.py`, `watch.py`).
-"""
+"""One region as this edge reaches it: the way there (`wire/ways/way.py`), and its health, by what requests saw."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
-import time
 from typing import TYPE_CHECKING, Final
 
-from edge.reach.distance import Distance
-from edge.reach.hedge import Hedge, first_of
-from edge.reach.listen import Listener
 from regions.health import HEALTHY, PROVEN, Breaker, Outcome, RegionHealth, after
-from wire.dial import DialError, Pool
-from wire.tls import hop_name
+from wire.ways.way import Way
 
 if TYPE_CHECKING:
     import ssl
 
-PROBE_PERIOD_S: Final = 1.0
-PROBE_AGAIN_S: Final = 0.25  # after a failed one: two in a row are seen within the second
-PROBE_S: Final = 1.0  # three times the longest round trip on Earth, and a busy gateway's slowest step
-DOWN_PROBES: Final = 2  # failed in a row: the region gets no more requests while another can take them
-SILENT_PROBES: Final = 5  # timed out in a row; fewer would cut the streams of a region short of processors
-LOST_S: Final = 2.0  # the region's kernel acknowledges nothing for so long: the way to it is gone
-MAX_IDLE: Final = 64  # connections kept to a region between requests
-
 DOWN: Final = RegionHealth(breaker=Breaker.OPEN, until=math.inf)
 
-log = logging.getLogger("nearfield.edge")
 
-
-class Reach:
-    """What this edge knows of the way to region `name`; `rtt_ms` is None until it was measured."""
+class Reach(Way):
+    """A way, and `health`: what requests saw of the region; while it is down, that it is gone."""
 
     def __init__(self, name: str, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
-        """With `tls` both sides show a certificate of the fleet's own authority."""
-        self.name = name
-        server_name = hop_name("region", name)
-        self.pool = Pool(host, port, max_idle=MAX_IDLE, tls=tls, server_name=server_name, lost_s=LOST_S)
-        self.rtt_ms: float | None = None
-        self.down = False  # while the probe gets no answer
-        self.health: RegionHealth = (
-            HEALTHY  # what requests saw of the region; while it is down, that it is gone
-        )
-        self._distance = Distance()
+        """As a Way."""
+        super().__init__(name, host, port, tls)
+        self.health: RegionHealth = HEALTHY
         self._seen: RegionHealth = HEALTHY
-        # its own: a request in front would be measured too
-        self._probes = Pool(host, port, max_idle=1, tls=tls, server_name=server_name)
-        self.hedge = Hedge()
-        self._listener = Listener(self.pool, self._probes)
-        self._num_failed = 0
-        self._num_silent = 0
 
     def saw(self, outcome: Outcome) -> None:
         """Note what became of a request to the region."""
         if self.health is not PROVEN or outcome is Outcome.FAILED:  # else there is nothing to learn
             self._believe(after(self._seen, outcome, asyncio.get_running_loop().time()))
 
-    def _believe(self, seen: RegionHealth) -> None:
-        self._seen = seen
-        self.down = self._num_failed >= DOWN_PROBES
-        self.health = DOWN if self.down else seen
-
-    def is_lost(self, now: float) -> bool:
-        """Whether nothing that is sent there arrives, by the word of kernels at `now` (loop time)."""
-        return self._listener.lost(now, self.rtt_ms)
-
-    def lose(self) -> None:
-        """Take the way for lost: no more requests, and those that were not acknowledged are for another region."""
-        was_down, num_cut = self.down, self._listener.cut()
-        self._num_failed = max(self._num_failed, DOWN_PROBES)
-        self._believe(self._seen)
-        if not was_down:
-            log.warning("region %s is out of reach: %d requests to it are cut", self.name, num_cut)
-
-    def let_go(self) -> None:
-        """While it is down: streams that nothing comes on any more end."""
-        if num_cut := self._listener.cut_silent():
-            log.warning("region %s is out of reach: %d streams from it are cut", self.name, num_cut)
-
-    async def close(self) -> None:
-        """Close every connection."""
-        await self.pool.close()
-        await self._probes.close()
-
-    async def watch(self) -> None:
-        """Probe until cancelled."""
-        while True:
-            await self.probe()
-            await asyncio.sleep(PROBE_AGAIN_S if self._num_failed else PROBE_PERIOD_S)
-
-    async def probe(self) -> None:
-        """Measure one round trip, or note that there is none."""
-        try:
-            if not self._probes.num_idle:
-                await self._round_trip_ms()  # a new connection costs a round trip of its own
-            self._measured(await self._hedged_ms())
-        except DialError as error:
-            self._failed(error)
-
-    async def _hedged_ms(self) -> float:
-        """One round trip; beside one that hangs, another over a connection of its own."""
-        began = time.perf_counter()
-        rtt_ms = await first_of(self._round_trip_ms, self._round_trip_ms, self.hedge)
-        self.hedge.answered(time.perf_counter() - began)
-        return rtt_ms
-
-    async def _round_trip_ms(self) -> float:
-        began = time.perf_counter()  # uvloop's own clock ticks in whole ms
-        answer = await self._probes.request("GET", "/healthz", connect_s=PROBE_S, head_s=PROBE_S)
-        took_s = time.perf_counter() - began - answer.connect_s
-        await answer.read(max_bytes=1024, between_s=PROBE_S)
-        return took_s * 1000
-
-    def _measured(self, rtt_ms: float) -> None:
-        if self.down:
-            self._distance.forget()  # it came back, perhaps by another way
-        self.rtt_ms = self._distance.saw(rtt_ms)
-        now, was_down = asyncio.get_running_loop().time(), self.down
-        self._num_failed = self._num_silent = 0
-        if was_down:
-            log.info("region %s answers again", self.name)
+    def on_answer(self, now: float, *, came_back: bool) -> None:
+        """(Way) its probe was answered."""
+        if came_back:
             # What was seen of it belongs to a process or a path that is gone; it starts slowly.
             self._believe(RegionHealth(recovered_at=now))
         elif self._seen.breaker is not Breaker.CLOSED and self._seen.admits(now):
             self.saw(Outcome.SENT)  # the trial: no request may ever choose a region that has just failed
             self.saw(Outcome.SUCCEEDED)
 
-    def _failed(self, error: DialError) -> None:
-        self._num_failed += 1
-        self._num_silent = self._num_silent + 1 if error.timed_out else 0
+    def on_failure(self) -> None:
+        """(Way) its probe was not answered."""
         self._believe(self._seen)
-        if self._num_failed == DOWN_PROBES:
-            log.warning("region %s does not answer its probe: %s", self.name, error)
-        if self._num_silent >= SILENT_PROBES and self.pool.num_busy:
-            log.warning("region %s is silent: %d requests to it are cut", self.name, self.pool.num_busy)
-            self.pool.abort()
+
+    def _believe(self, seen: RegionHealth) -> None:
+        self._seen = seen
+        self.health = DOWN if self.down else seen

@@ -61,7 +61,7 @@ class Gateway:
         self.relay = Relay(nodes, hop_token)
         self.seats = seats or Seats()
         self.pulse = Pulse()
-        self._pass_on = PassOn(deployments.region, peers or Peers(), self.pulse)
+        self.pass_on = PassOn(deployments.region, peers or Peers(), self.pulse)
         self._inference = Inference(deployments, watch, wakes, self.relay, self.seats, self.pulse)
         watch.on_silent = self.relay.cut
         self._figures = wakes.figures
@@ -91,7 +91,7 @@ class Gateway:
     async def close(self) -> None:
         """Closes the connections to the nodes and the other gateways."""
         await self.relay.close()
-        await self._pass_on.close()
+        await self.pass_on.close()
 
     async def serve(self, exchange: Exchange) -> None:
         """Answers one request. Raises Refusal for what is not served."""
@@ -130,6 +130,9 @@ class Gateway:
         gauge(
             "nearfield_gateway_inflight_requests", "Sent to nodes.", lambda: one(self.relay.inflight.total())
         )
+        ways = self.pass_on.ways.values()
+        lost = "Other regions that this gateway does not reach."
+        gauge("nearfield_gateway_lost_regions", lost, lambda: one(sum(way.down for way in ways)))
         gauge("nearfield_gateway_nodes", "That answer.", lambda: one(len(self._deployments.nodes)))
         gauge(
             "nearfield_gateway_eta_error_ratio", "Of the last wakes' estimates.", lambda: one(accuracy.error)
@@ -138,7 +141,7 @@ class Gateway:
     async def _infer(self, exchange: Exchange) -> None:
         wanted = exchange.head.get(FOR)
         if wanted is not None and wanted != self._deployments.region:
-            await self._pass_on.serve(exchange, wanted)
+            await self.pass_on.serve(exchange, wanted)
         else:
             await self._inference.serve(exchange)
 

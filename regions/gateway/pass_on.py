@@ -1,11 +1,14 @@
 """A request for another region, passed on to its gateway: for edges whose own way there is cut. One hop, never two.
 
-The answer comes back as bytes. What breaks before its head is a refusal that names the region; what breaks later cuts
-the edge, which tells its client. Signs of life before the head are our own; inside a stream they are that region's.
+The ways to the other gateways are watched as an edge watches its own (`wire/ways/`), so an edge that is behind the
+same cut hears at once that there is none from here either. The answer comes back as bytes. What breaks before its head
+is a refusal that names the region; what breaks later cuts the edge, which tells its client. Signs of life before the
+head are our own; inside a stream they are that region's.
 """
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -13,17 +16,18 @@ from typing import TYPE_CHECKING, Final
 from regions.ask import MAX_BODY_BYTES
 from regions.gateway.trip import deadline_s
 from regions.map import FOR, PASSED_BY
-from wire.dial import DialError, Pool, split_address
+from wire.dial import DialError, split_address
 from wire.heads import without_hop_headers
 from wire.refusal import Refusal
-from wire.tls import hop_name
+from wire.ways.watch import watch
+from wire.ways.way import Way
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping
 
     from regions.gateway.pulse import Pulse
-    from wire.dial import Answer
+    from wire.dial import Answer, Pool
     from wire.exchange import Exchange
     from wire.http1 import Headers
 
@@ -32,7 +36,6 @@ CONNECT_S: Final = (
 )
 QUIET_S: Final = 10.0  # five pulses of the other gateway missed: as an edge waits
 BETWEEN_S: Final = 15.0
-LOST_S: Final = 2.0  # its kernel acknowledges nothing for so long: this way is gone too
 RETRY_S: Final = 1.0
 _DROPPED: Final = frozenset({"host", "content-length", FOR})
 
@@ -63,17 +66,21 @@ class PassOn:
     def __init__(self, region: str, peers: Peers, pulse: Pulse) -> None:
         self._region = region
         self._pulse = pulse
-        self._pools = {
-            name: Pool(
-                *split_address(address), tls=peers.tls, server_name=hop_name("region", name), lost_s=LOST_S
-            )
-            for name, address in peers.addresses.items()
+        self.ways = {
+            name: Way(name, *split_address(address), peers.tls) for name, address in peers.addresses.items()
         }
+
+    async def run(self) -> None:
+        """Watches the ways until it is cancelled. None is kept for being the last: an edge can ask another region."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(watch(self.ways.values(), keeps_last=False))
+            for way in self.ways.values():
+                group.create_task(way.watch())
 
     async def close(self) -> None:
         """Closes all connections."""
-        for pool in self._pools.values():
-            await pool.close()
+        for way in self.ways.values():
+            await way.close()
 
     async def serve(self, exchange: Exchange, wanted: str) -> None:
         """Passes one inference request on to the region `wanted`. Raises Refusal if no answer began."""
@@ -81,18 +88,23 @@ class PassOn:
         if head.get(PASSED_BY) is not None:
             text = f"Region {self._region} was asked for {wanted} by another gateway: one hop is all."
             raise Refusal(502, "upstream_failed", text, "server_error")
-        pool = self._pools.get(wanted)
-        if pool is None:
+        way = self.ways.get(wanted)
+        if way is None:
             raise Refusal(404, "not_found", f"Region {self._region} knows no region {wanted[:64]!r}.")
+        if way.down:
+            raise self._unreached(wanted, "down")
         body = await exchange.read_body(MAX_BODY_BYTES)
         headers = without_hop_headers(head.headers, _DROPPED)
         try:
             with self._pulse.follow(Waiting(exchange)):
-                answer = await _ask(pool, exchange, (*headers, (PASSED_BY, self._region)), body)
+                answer = await _ask(way.pool, exchange, (*headers, (PASSED_BY, self._region)), body)
         except DialError as error:
-            text = f"Region {wanted} cannot be reached from {self._region} either ({error.phase}); try again."
-            raise Refusal(503, "region_unavailable", text, "server_error", retry_after_s=RETRY_S) from error
+            raise self._unreached(wanted, error.phase) from error
         await _pass_back(exchange, answer)
+
+    def _unreached(self, wanted: str, why: str) -> Refusal:
+        text = f"Region {wanted} cannot be reached from {self._region} either ({why}); try again."
+        return Refusal(503, "region_unavailable", text, "server_error", retry_after_s=RETRY_S)
 
 
 async def _ask(pool: Pool, exchange: Exchange, headers: Headers, body: bytes) -> Answer:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from edge.reach.detour import BLIND_S, Detours, is_unreached, passed_on
+from edge.reach.detour import BLIND_S, HERE_MS, YOUNG_S, Detours, is_unreached, passed_on
 from edge.relay.setback import Setback
 from regions.map import FOR
 from tests.edge.world import BODY, STREAM_BODY, answers, refuses, served, streams
@@ -15,8 +15,8 @@ ASK = json.dumps({"model": FAR, "messages": [{"role": "user", "content": "Hi"}]}
 STREAM = json.dumps({"model": FAR, "prompt": "Hi", "stream": True}).encode()
 
 
-def reach(name, rtt_ms, *, down=False):
-    return SimpleNamespace(name=name, rtt_ms=rtt_ms, down=down)
+def reach(name, rtt_ms, *, down=False, since=None):
+    return SimpleNamespace(name=name, rtt_ms=rtt_ms, down=down, down_since=since)
 
 
 @pytest.mark.parametrize(
@@ -36,12 +36,26 @@ def test_the_nearest_region_that_answers_is_asked_to_pass_on(others, chosen):
     assert (detours.of("ap", 0.0) and detours.of("ap", 0.0).name) == chosen
 
 
+@pytest.mark.parametrize(
+    ("since", "now", "chosen"),
+    [(None, 100.0, "us"), (100.0, 100.0, "us"), (100.0, 100.0 + YOUNG_S, "eu")],
+    ids=["it was not known to be down", "just now", "its gateway would know it"],
+)
+def test_a_region_of_the_edges_own_place_comes_last_while_a_cut_is_young(since, now, chosen):
+    """It is most likely behind the same cut."""
+    everyone = reach("ap", 160.0, since=since), reach("us", 80.0), reach("eu", HERE_MS / 2)
+    detours = Detours({each.name: each for each in everyone})
+
+    assert detours.of("ap", now).name == chosen
+    assert detours.of("ap", now, frozenset({"ap", "eu"})).name == "eu"
+
+
 def vain(cause="region_unavailable", *, answered=True, via="eu", status=503):
     return Setback("ap", cause, True, status, (), b"", answered=answered, via=via)
 
 
 def test_who_cannot_reach_it_either_is_not_asked_again_for_a_while():
-    detours = Detours({each.name: each for each in (reach("ap", 1.0), reach("eu", 10.0), reach("us", 80.0))})
+    detours = Detours({each.name: each for each in (reach("ap", 5.0), reach("eu", 10.0), reach("us", 80.0))})
     detours.note(passed_on(vain(), "eu"), 100.0)
 
     assert detours.of("ap", 100.0 + BLIND_S - 0.1).name == "us"

@@ -5,7 +5,6 @@ import json
 
 import pytest
 
-from edge.reach import region as reach
 from edge.relay.patience import Patience
 from tests.edge.world import (
     MODEL,
@@ -19,6 +18,7 @@ from tests.edge.world import (
 )
 from wire.dial import DialError
 from wire.timing import parse_receipt
+from wire.ways import way as reach
 
 COMMENT = b': nearfield {"phase":"fetch","percent":50}\n\n'
 EVENT = b'data: {"n":1}\n\n'

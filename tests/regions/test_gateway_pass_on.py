@@ -10,6 +10,7 @@ from regions.gateway.pass_on import Peers
 from regions.map import FOR, PASSED_BY
 from tests.regions.fake_node import TOKEN, event, region, until
 from tests.regions.test_gateway_relay import code
+from tests.wire.test_silence import a_full_queue
 from wire.dial import DialError
 from wire.serve import Server
 
@@ -85,6 +86,26 @@ async def test_gateway_a_region_that_is_gone_from_here_too_is_a_refusal_that_may
         head, body = await r.answer(headers=TO_FRA)
 
     assert (head.status, code(body), head.get("retry-after")) == (503, "region_unavailable", "1")
+
+
+async def test_gateway_a_way_that_is_lost_is_known_before_anyone_asks_again(monkeypatch):
+    """By kernels, as an edge knows its own ways: who asks is not kept waiting for a connection that nobody takes."""
+    monkeypatch.setattr(pass_on, "CONNECT_S", 1000.0)
+    with a_full_queue() as (host, port):
+        async with region(peers=Peers({"fra": f"{host}:{port}"})) as r:
+            asking = [asyncio.create_task(r.answer(headers=TO_FRA)) for _ in range(2)]
+            way = r.gateway.pass_on.ways["fra"]
+            watching = asyncio.create_task(r.gateway.pass_on.run())
+            async with asyncio.timeout(60):
+                found = await asyncio.gather(*asking)
+            assert way.down
+            found.append(await r.answer(headers=TO_FRA))
+            metrics = (await r.answer("/metrics", method="GET"))[1].decode()
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+    assert [(head.status, code(body)) for head, body in found] == [(503, "region_unavailable")] * 3
+    assert "nearfield_gateway_lost_regions 1" in metrics
 
 
 async def test_gateway_a_stream_comes_through_as_bytes_and_its_break_is_a_break():

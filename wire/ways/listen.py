@@ -9,8 +9,8 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from edge.reach.silence import Silence, limit_s
 from wire.tcpinfo import look
+from wire.ways.silence import Silence, limit_s
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

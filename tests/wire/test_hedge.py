@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from edge.reach.hedge import BURST, LEAST_DELAY_S, LEAST_SEEN, TENTH, Hedge, first_of
-from edge.reach.region import Reach
 from tests.wire.test_dial import upstream
+from wire.ways.hedge import BURST, LEAST_DELAY_S, LEAST_SEEN, TENTH, Hedge, first_of
+from wire.ways.way import Way
 
 
 def known(took_s=0.02, num=100):
@@ -93,7 +93,7 @@ async def test_a_probe_whose_connection_hangs_is_answered_over_another():
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
     async with upstream(script) as pool:
-        reach = Reach("iad", pool.host, pool.port)
+        reach = Way("iad", pool.host, pool.port)
         for _ in range(LEAST_SEEN + 1):
             await reach.probe()
         hanging.set()

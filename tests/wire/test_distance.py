@@ -2,7 +2,7 @@
 
 import random
 
-from edge.reach.distance import MOVED_AFTER, Distance
+from wire.ways.distance import MOVED_AFTER, Distance
 
 
 def far(distance, *rtts):

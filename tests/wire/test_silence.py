@@ -9,15 +9,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from edge.reach import listen
-from edge.reach.listen import STREAM_S, Listener
-from edge.reach.region import Reach
-from edge.reach.silence import LEAST_S, STALL_S, Silence, limit_s
-from edge.reach.watch import BEAT_S, look_at
 from wire.connect import Attempt, Target
 from wire.dial import DialError
 from wire.resolve import Name
 from wire.tcpinfo import Look, look
+from wire.ways import listen, way
+from wire.ways.listen import STREAM_S, Listener
+from wire.ways.silence import LEAST_S, STALL_S, Silence, limit_s
+from wire.ways.watch import BEAT_S, look_at
 
 QUIET = Look(unacked=False, repeated=False, sent_s=9.0, heard_s=9.0)
 
@@ -155,7 +154,7 @@ class Way:
     def is_lost(self, _):
         return self.lost
 
-    def lose(self):
+    def lose(self, _):
         self.down = True
         self.acts.append("lose")
 
@@ -180,6 +179,13 @@ def test_a_way_is_given_up_while_there_is_another(ways, acts):
     assert [each.acts for each in ways] == acts
 
 
+def test_a_gateway_gives_up_the_last_one_too():
+    """An edge that asked it to pass on can ask another region."""
+    ways = Way(lost=True), Way(lost=True)
+    look_at(ways, 1.0, keeps_last=False)
+    assert [each.acts for each in ways] == [["lose", "let go"], ["lose", "let go"]]
+
+
 @contextmanager
 def a_full_queue():
     """A listener behind which nobody answers a SYN, as behind a cut."""
@@ -201,7 +207,7 @@ async def test_an_attempt_may_be_given_up_at_any_moment(when):
         if when == "before":
             attempt.abort()
         asking = asyncio.ensure_future(attempt.connect(0.2 if when == "as its time is up" else 60.0))
-        while when != "before" and attempt._limit is None:
+        while when != "before" and attempt._limit is None:  # noqa: ASYNC110 - it has no event
             await asyncio.sleep(0)
         if when == "as its time is up":
             loop.call_at(attempt._limit.when(), attempt.abort)
@@ -219,7 +225,7 @@ async def test_an_attempt_may_be_given_up_at_any_moment(when):
 async def test_the_kernel_of_a_host_that_takes_no_connection_is_silent(caplog):
     """Real sockets: behind a full queue nobody answers a SYN, as behind a cut; the request hears it long before 2 s."""
     with a_full_queue() as (host, port):
-        reach = Reach("iad", host, port)
+        reach = way.Way("iad", host, port)
         asking = [asyncio.ensure_future(reach.pool.request("POST", "/", connect_s=60.0)) for _ in range(3)]
         loop = asyncio.get_running_loop()
         began = loop.time()

@@ -8,29 +8,29 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from edge.reach.region import Reach
+    from wire.ways.way import Way
 
 BEAT_S: Final = 0.05
 
 
-async def watch(reaches: Collection[Reach]) -> None:
+async def watch(ways: Collection[Way], *, keeps_last: bool = True) -> None:
     """Until cancelled."""
     loop = asyncio.get_running_loop()
     while True:
-        look_at(reaches, loop.time())
+        look_at(ways, loop.time(), keeps_last=keeps_last)
         await asyncio.sleep(BEAT_S)
 
 
-def look_at(reaches: Collection[Reach], now: float) -> None:
-    """Give up the ways that are lost, unless no region would be left: then it is this edge's own that is.
+def look_at(ways: Collection[Way], now: float, *, keeps_last: bool = True) -> None:
+    """Give up the ways that are lost; with `keeps_last` not if none would be left: then it is our own that is.
 
     Patience costs nothing where nobody else can be asked: a kernel goes on where a short loss ends.
     """
-    lost = [each for each in reaches if each.is_lost(now)]
-    if all(each.down or each in lost for each in reaches):
+    lost = [each for each in ways if each.is_lost(now)]
+    if keeps_last and all(each.down or each in lost for each in ways):
         return
     for each in lost:
-        each.lose()
-    for each in reaches:
+        each.lose(now)
+    for each in ways:
         if each.down:
             each.let_go()
