@@ -43,6 +43,7 @@ class ServerEntry:
     feed: str | None = None
     addresses: tuple[str, ...] = ()
     published: bool = True
+    metrics: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,15 +152,18 @@ class _Ports:
     gateway: Mapping[str, int]
     node: Mapping[str, int]
     wan: Mapping[tuple[str, str], int]
+    metrics: Mapping[str, int]
 
 
 def _ports(plan: FleetPlan) -> _Ports:
     links = _links(plan)
     regions = plan.regions
-    free = iter(free_ports(3 + 4 * len(regions) + len(links), plan.usual_ports))
+    shown = ["edge", *(f"{role}-{region}" for role in ("store", "gateway", "node") for region in regions)]
+    free = iter(free_ports(3 + 4 * len(regions) + len(links) + len(shown), plan.usual_ports))
     edge, s3, admin = next(free), next(free), next(free)
     pin, store, gateway, node = ({region: next(free) for region in regions} for _ in range(4))
-    return _Ports(edge, s3, admin, pin, store, gateway, node, {link: next(free) for link in links})
+    wan = {link: next(free) for link in links}
+    return _Ports(edge, s3, admin, pin, store, gateway, node, wan, {name: next(free) for name in shown})
 
 
 def _links(plan: FleetPlan) -> dict[tuple[str, str], float]:
@@ -201,6 +204,7 @@ def _render(plan: FleetPlan, authority: pki.LocalAuthority, keys: Mapping[str, s
             "listen": _at(ports.edge),
             "s3": _at(ports.s3),
             "admin": _at(ports.admin),
+            "metrics": _at(ports.metrics["edge"]),
             "cert": os.path.relpath(authority.cert, plan.state),
             "key": os.path.relpath(authority.key, plan.state),
             "state": "edge",
@@ -234,9 +238,17 @@ def _render_region(toml: _Toml, plan: FleetPlan, ports: _Ports, region: str, pub
             "nodes": [_at(ports.node[region])],
             "public_key": public_key,
             "home_store": f"http://{_at(far)}" if far else None,
+            "metrics": _at(ports.metrics[f"gateway-{region}"]),
         },
     )
-    toml.table(f"stores.{region}", {"listen": _at(ports.store[region]), "root": f"{region}/store"})
+    toml.table(
+        f"stores.{region}",
+        {
+            "listen": _at(ports.store[region]),
+            "root": f"{region}/store",
+            "metrics": _at(ports.metrics[f"store-{region}"]),
+        },
+    )
     toml.table(
         f"nodes.{region}-0",
         {
@@ -247,6 +259,7 @@ def _render_region(toml: _Toml, plan: FleetPlan, ports: _Ports, region: str, pub
             "host_cache_bytes": budget,
             "landing_pool_bytes": plan.landing_pool_bytes,
             "zygote": "zygote",
+            "metrics": _at(ports.metrics[f"node-{region}"]),
             "handoff": False if apart else None,
         },
     )

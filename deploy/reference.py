@@ -1,4 +1,4 @@
-"""Reference pages made from the code: `python -m deploy.reference` writes docs/cli.md and docs/schemas/."""
+"""Reference pages made from the code: `python -m deploy.reference` writes docs/cli.md, metrics.md and schemas/."""
 
 import inspect
 import json
@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from deploy import figures
 from deploy.cli import app
 from deploy.exits import Exit
 from deploy.failing import BY_HTTP_STATUS, CAUSES, STATUS_BY_CODE
@@ -24,6 +25,21 @@ colours and no questions; `NO_COLOR` takes the colours away on one. Names of mod
 `eval "$(nearfield completion bash)"`, `eval "$(nearfield completion zsh)"`, `nearfield completion fish | source`.
 The folder of a platform is `--state DIR`, else `NEARFIELD_STATE`, else `.nearfield`.
 """
+
+
+METRICS_HEAD = """# Figures
+
+This page is made from the code (`python -m deploy.reference`); a test holds them equal.
+[telemetry.md](telemetry.md) says where roles show them, who may read, and what they are good for. Histograms have
+`_bucket`, `_sum` and `_count`; those of seconds have buckets from 1 ms to 2,560 s. No label ever holds a prompt, a key
+or an address of a client. Names of models are those of models that are there, and a figure has at most 512 series: what
+is beyond is counted under `other`, and of gauges left out.
+"""
+
+
+def metrics_page() -> str:
+    """The whole of docs/metrics.md."""
+    return "\n".join([METRICS_HEAD, *figures.tables()])
 
 
 def page() -> str:
@@ -107,6 +123,7 @@ def schemas() -> Iterator[tuple[str, str]]:
 def write(docs: Path) -> None:
     """Write all of it; a schema that is none any more goes."""
     (docs / "cli.md").write_text(page())
+    (docs / "metrics.md").write_text(metrics_page())
     folder = docs / "schemas"
     folder.mkdir(exist_ok=True)
     wanted = dict(schemas())

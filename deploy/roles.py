@@ -26,6 +26,7 @@ from storage.client.sdk import S3, Endpoint
 from storage.http.virtual import parse_domain
 from storage.notify.webhook import Webhook
 from wire.dial import split_address
+from wire.scrape import Scrape
 
 if TYPE_CHECKING:
     from edge.crew.place import Place
@@ -100,6 +101,7 @@ def _store(config: Config, name: str | None) -> Runner:
         webhooks=tuple(_webhook(each) for each in config.webhooks),
         homes=homes_of(config, region),
         copies_bytes=entry.copies_bytes or COPIES_BYTES,
+        scrape=_scrape(config, entry.metrics),
     )
 
     async def serve(ready: Ready, stop: asyncio.Event) -> None:
@@ -189,6 +191,7 @@ def _region(config: Config, name: str | None) -> Runner:
             {r: each.gateway for r, each in config.regions.items() if r != region},
             hops.client if hops else None,
         ),
+        scrape=_scrape(config, entry.metrics),
     )
     return _renewing(hops, lambda ready, stop: run(settings, ready, stop))
 
@@ -222,6 +225,7 @@ def _node(config: Config, name: str | None) -> Runner:
         name=node,
         usage_store=usage_store,
         engines=config.engines,
+        scrape=_scrape(config, entry.metrics),
     )
 
     async def serve(ready: Ready, stop: asyncio.Event) -> None:
@@ -312,6 +316,7 @@ def _edge_settings(config: Config, edge: str, entry: EdgeEntry, hops: Hops | Non
         unicast=entry.unicast,
         voice=_voice(config, edge, entry),
         served_hosts=frozenset(entry.served_hosts),
+        scrape=_scrape(config, entry.metrics),
     )
 
 
@@ -332,8 +337,17 @@ def _anycast(config: Config, name: str | None) -> Runner:
         tie=entry.tie,
         prefix=entry.prefix,
         drain_s=entry.drain_s,
+        name=pop,
+        scrape=_scrape(config, entry.metrics),
     )
     return _renewing(hops, lambda ready, stop: run(settings, ready, stop))
+
+
+def _scrape(config: Config, address: str | None) -> Scrape | None:
+    """Where a role shows its figures, if anywhere."""
+    if address is None:
+        return None
+    return Scrape(*split_address(address), secrets.metrics_key(secrets.root_key(config.secrets)))
 
 
 def _hops(config: Config, role: str, name: str) -> Hops | None:
@@ -421,6 +435,8 @@ def _dns(config: Config, name: str | None) -> Runner:
         listen=listen_addresses(server, entry),
         feed=split_address(entry.feed) if entry.feed else None,
         answers_per_s=config.dns.answers_per_s,
+        name=server,
+        scrape=_scrape(config, entry.metrics),
         key=secrets.dns_key(secrets.root_key(config.secrets)),
     )
     return lambda ready, stop: run(settings, ready, stop)

@@ -53,6 +53,11 @@ def hop_token(root: bytes) -> str:
     return hmac.new(root, b"nearfield hop 1", hashlib.sha256).hexdigest()
 
 
+def metrics_key(root: bytes) -> str:
+    """What a reader of figures shows where they are not on a loopback address; derived too, and opens nothing else."""
+    return hmac.new(root, b"nearfield metrics 1", hashlib.sha256).hexdigest()
+
+
 def dns_key(root: bytes) -> bytes:
     """What seals the datagrams to the name servers; derived too."""
     return hmac.digest(root, b"nearfield dns 1", hashlib.sha256)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from edge.admission.room import Room
     from edge.choice.route import Chooser, Decision
     from edge.crew.siblings import Siblings
+    from edge.figures import EdgeFigures
     from edge.orders import Orders
     from edge.relay.budget import Budgets
     from edge.relay.passing import Passing
@@ -51,13 +52,14 @@ KEY_PATHS: Final[Mapping[Action, str]] = {
 
 
 class Bounds(NamedTuple):
-    """What all listeners share: patience, repeats, what is held, what keys may use, and the edge's other processes."""
+    """What all listeners share: patience, repeats, what is held, what keys may use, other processes, and figures."""
 
     patiences: Patiences
     budgets: Budgets
     room: Room
     quotas: Quotas
     siblings: Siblings
+    figures: EdgeFigures
 
 
 class Door:
@@ -83,7 +85,7 @@ class Door:
         self.chooser = chooser
         self.relay = relay
         self._orders = orders
-        self.patiences, self.budgets, self.room, self._quotas, self._siblings = bounds
+        self.patiences, self.budgets, self.room, self._quotas, self._siblings, self.figures = bounds
         self._pinned = pinned
         self.says = says
         self._admissions = Admissions(routes)
@@ -131,8 +133,13 @@ class Door:
         if exchange.status:
             raise refusal
         path = exchange.head.path
+        self.figures.refusals.note(refusal, request_id, self._called(path))
         headers = (*refusal.headers(), *id_headers(path, request_id), *self.says)
         await exchange.respond(refusal.status, headers, error_body(path, refusal))
+
+    def _called(self, path: str) -> str:
+        """A path of ours; another's words are not repeated."""
+        return path if self._admissions.routes.knows(path) else "an unknown path"
 
     def _take_turn(self, admission: Admission, now: float) -> None:
         wait_s = self.buckets.take(admission.digest, now) if admission.digest else None

@@ -1,15 +1,22 @@
-"""What an edge counts of what went wrong: only that, so an answer that goes well costs nothing here."""
+"""What an edge counts: what went wrong, and how long requests were here; the rest is the regions' to count."""
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from wire.metrics import one
+from wire.refusals import Refusals
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from edge.admission.room import Room
+    from edge.reach.region import Reach
     from edge.relay.setback import Setback
     from wire.metrics import Metrics
+
+log = logging.getLogger("nearfield.edge")
 
 
 class EdgeFigures:
@@ -35,13 +42,44 @@ class EdgeFigures:
         gauge(
             "nearfield_edge_held_bytes", "Of bodies and of answers read whole.", lambda: one(room.num_bytes)
         )
+        refusals = counter("nearfield_edge_refusals_total", "Requests refused here.", "code", "status")
+        self.refusals = Refusals(log, refusals)
+        room.on_left = metrics.histogram(
+            "nearfield_edge_request_seconds", "Of inference, from admission to the answer's end."
+        ).observe
         metrics.total(
             "nearfield_edge_shed_requests_total", "Refused for want of room.", lambda: one(room.num_refused)
+        )
+
+    def follow(self, reaches: Mapping[str, Reach]) -> None:
+        """What is known of each region, read when it is asked for."""
+        self.metrics.total(
+            "nearfield_edge_hedged_probes_total",
+            "Second tries beside a slow one.",
+            lambda: [((name,), reach.hedge.num_hedged) for name, reach in reaches.items()],
+            "region",
+        )
+        self.metrics.gauge(
+            "nearfield_edge_region_up",
+            "1 while requests may go there.",
+            lambda: [((name,), float(not reach.down)) for name, reach in reaches.items()],
+            "region",
+        )
+        self.metrics.gauge(
+            "nearfield_edge_region_rtt_seconds",
+            "The way there and back, as probes measure it.",
+            lambda: [((name,), each.rtt_ms / 1000) for name, each in reaches.items() if each.rtt_ms],
+            "region",
         )
 
     def set_back(self, back: Setback) -> None:
         """A region did not answer."""
         self._setbacks.add(1, back.region, back.cause)
+
+    def gave_up(self, request_id: str, model: str, setbacks: Sequence[Setback]) -> None:
+        """No region answered a request: where it went, and what became of it there."""
+        tries = " ".join(f"{each.region}({each.cause})" for each in setbacks)
+        log.warning("gave up after %s", tries or "none", extra={"request_id": request_id, "model": model})
 
     def replayed(self, model: str) -> None:
         """Another region is asked."""

@@ -33,6 +33,8 @@ from regions.rows import Signers
 from wire.dial import split_address
 from wire.limits import Limits
 from wire.metrics import Metrics
+from wire.process import add_process_figures
+from wire.scrape import Scrape, scraped
 from wire.serve import Server
 from wire.ways.watch import watch
 
@@ -68,6 +70,7 @@ class EdgeSettings:
     `special_patience` is by model (`org/name`) or path (`/v1/...`).
     `voice` is what name servers are told with. `place` is set in an edge of several processes: then this is one.
     With `served_hosts` users' listeners answer for these names and for the address that they listen on, and no other.
+    `scrape` is where the edge's figures can be read, beside the operators' listener.
     """
 
     name: str
@@ -100,6 +103,7 @@ class EdgeSettings:
     max_held_bytes: int = MAX_BYTES
     place: Place | None = None
     served_hosts: frozenset[str] = frozenset()
+    scrape: Scrape | None = None
 
     @property
     def size(self) -> int:
@@ -128,6 +132,7 @@ class _Edge:
         }
         signers = Signers.of(settings.public_keys, settings.home)
         metrics = Metrics()
+        add_process_figures(metrics, "edge", settings.name)
         self.feed = Feed(signers, settings.state, settings.name, metrics)
         token = settings.hop_token
         wan = settings.simulated_wan
@@ -135,17 +140,12 @@ class _Edge:
         holdoffs = Holdoffs()
         room = Room(settings.part(settings.max_held_requests), settings.part(settings.max_held_bytes))
         figures = EdgeFigures(metrics, room)
-        metrics.total(
-            "nearfield_edge_hedged_probes_total",
-            "Second tries beside a slow one.",
-            lambda: [((name,), reach.hedge.num_hedged) for name, reach in self.reaches.items()],
-            "region",
-        )
+        figures.follow(self.reaches)
         patiences = Patiences(settings.patience, settings.special_patience)
         budgets = Budgets(least_per_s=LEAST_PER_S / settings.size)
         quotas = Quotas(ledger=settings.place.ledger if settings.place else None)
         self.siblings = Siblings(settings.place, self.feed, metrics)
-        self._bounds = Bounds(patiences, budgets, room, quotas, self.siblings)
+        self._bounds = Bounds(patiences, budgets, room, quotas, self.siblings, figures)
         self._chooser = Chooser(self.feed, self.reaches, wan, holdoffs)
         self._relay = Relay(self.reaches, token, figures, holdoffs)
         self._orders = Orders(
@@ -207,6 +207,8 @@ async def run(settings: EdgeSettings, ready: Callable[[int], None], stop: asynci
     async with AsyncExitStack() as stack:
         stack.push_async_callback(edge.close)
         servers = await _listen(settings, edge, stack)
+        if settings.is_first:
+            await stack.enter_async_context(scraped(settings.scrape, edge.siblings.page))
         async with asyncio.TaskGroup() as group:
             tasks = edge.begin(group)
             try:

@@ -39,6 +39,8 @@ from weights_cache.folder import CacheFolder
 from weights_cache.handoff import Handoff, NoHandoff, StoreHandoff
 from weights_cache.patience import RETRY_FOR_S, STALL_S
 from wire.metrics import Metrics, one
+from wire.process import add_process_figures
+from wire.scrape import Scrape, scraped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -90,6 +92,8 @@ class NodeSettings:
     usage_s: float = SEAL_S
     engines: Mapping[str, Definition] = field(default_factory=dict)
     """The external engines that models may name, as the operator defined them; ours is always there."""
+    scrape: Scrape | None = None
+    """Where its figures can be read, beside the node's own listener."""
 
 
 class Node:
@@ -102,6 +106,7 @@ class Node:
             settings.memory_budget_bytes, settings.host_cache_bytes, settings.max_slots, settings.num_threads
         )
         self.metrics = Metrics()
+        add_process_figures(self.metrics, "node", settings.name)
         place = Place(settings.region, settings.name, settings.state / USAGE, settings.usage_s)
         self.usage = NodeUsage(place, settings.usage_store, self.metrics)
         makers = NodeMakers(
@@ -268,7 +273,8 @@ async def serve_node(
     app = make_app(node, settings.hop_token)
     ending = asyncio.create_task(_close_at(stop, node))
     try:
-        await serve(app, settings.host, settings.port, ready, stop)
+        async with scraped(settings.scrape, node.metrics_page):
+            await serve(app, settings.host, settings.port, ready, stop)
     finally:
         stop.set()
         tending.cancel()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from regions.assembly import Plan, Region
 from regions.deployments import DEFAULT_IDLE_TIMEOUT_S
+from regions.gateway.figures import GatewayFigures
 from regions.gateway.front import Gateway
 from regions.gateway.pass_on import Peers
 from regions.gateway.publish import Publisher
@@ -20,6 +21,9 @@ from regions.nodes.watch import NodeWatch
 from regions.push.commit import Patience
 from regions.rows import Signers, public_bytes, signing_key
 from storage.client.sdk import S3
+from wire.metrics import Metrics
+from wire.process import add_process_figures
+from wire.scrape import Scrape, scraped
 from wire.serve import Server
 
 if TYPE_CHECKING:
@@ -43,6 +47,7 @@ class RegionSettings:
     the home region's public one. `quiet_s`: how long a prefix without a manifest must be quiet to be committed.
     `replication_bytes_per_s` bounds what is pulled from home; 0: nothing does. `engines`: the external engines that a
     model may name. `tls` is what the gateway listens with; None: plain. `peers` are the other regions' gateways.
+    `scrape` is where its figures can be read, beside the gateway's own listener.
     """
 
     name: str
@@ -62,6 +67,7 @@ class RegionSettings:
     engines: tuple[str, ...] = ()
     tls: ssl.SSLContext | None = None
     peers: Peers = field(default_factory=Peers)
+    scrape: Scrape | None = None
 
 
 async def run(settings: RegionSettings, ready: Callable[[int], None], stop: asyncio.Event) -> None:
@@ -76,7 +82,9 @@ async def run(settings: RegionSettings, ready: Callable[[int], None], stop: asyn
         if not await _unless_stopped(region.recover(), stop):
             return
         watch = NodeWatch(region.deployments, nodes)
-        wakes = Wakes(region.deployments, nodes, watch)
+        metrics = Metrics()
+        add_process_figures(metrics, "region", settings.name)
+        wakes = Wakes(region.deployments, nodes, watch, GatewayFigures(metrics))
         stack.push_async_callback(wakes.close)
         publisher = Publisher(region.deployments, settings.signing_key, await region.epoch_ms(), wakes)
         gateway = Gateway(
@@ -92,6 +100,7 @@ async def run(settings: RegionSettings, ready: Callable[[int], None], stop: asyn
         stack.push_async_callback(gateway.close)
         server = await Server.start(gateway.serve, settings.host, settings.port, tls=settings.tls)
         stack.push_async_callback(server.close)
+        await stack.enter_async_context(scraped(settings.scrape, metrics))
         warmth = Warmth(region.deployments, nodes, wakes)
         loops = [region.run(), publisher.run(), warmth.run(), gateway.pulse.run()]
         loops += [watch.run()] if nodes else []

@@ -16,6 +16,7 @@ from storage.auth.sigv4 import Verifier, utc_now
 from storage.client.endpoint import SOCKET_NAME, Endpoint
 from storage.disk.scrub import RATE_BYTES_PER_S, Pace, Scrubber, Source
 from storage.fault import StoreBroken
+from storage.figures import StoreFigures
 from storage.homes.door import Homes
 from storage.lifecycle.sweep import Pace as LifecyclePace
 from storage.lifecycle.sweep import Sweeper
@@ -27,6 +28,9 @@ from storage.sharing.sharer import Sharer
 from storage.store import Store
 from wire.descriptors import listen_unix
 from wire.limits import Limits
+from wire.metrics import Metrics
+from wire.process import add_process_figures
+from wire.scrape import Scrape, scraped
 from wire.serve import Server
 
 log = logging.getLogger("nearfield.storage")
@@ -79,6 +83,7 @@ class StoreSettings:
         default_factory=dict
     )  # of buckets that live in another region's store
     copies_bytes: int = COPIES_BYTES  # of those buckets' objects kept here, at most
+    scrape: Scrape | None = None  # where its figures can be read
 
 
 async def run(settings: StoreSettings, ready: Callable[[int], None], stop: asyncio.Event) -> None:
@@ -103,23 +108,27 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
     try:
         works = _works(store, settings)
         await homes.start()
-        servers = await _listen(S3Service(store, homes), settings)
-        ready(servers[0].port)
-        tidying = loop.run_in_executor(store.pool, store.tidy)
-        scrubber = Scrubber(store, settings.sources, Pace(settings.scrub_bytes_per_s), time.monotonic)
-        beside = [asyncio.create_task(_keep_going(work)) for work in works]
-        beside.append(asyncio.create_task(_scrub(scrubber)))
-        beside.append(asyncio.create_task(homes.follow()))
-        if settings.read_keys is not None:
-            beside.append(asyncio.create_task(keep_current(verifier.keys, settings.read_keys)))
-        await _first_of(stop, ended)
-        store.begin_close()
-        for task in beside:
-            task.cancel()
-        await asyncio.wait(beside)
-        drain_s = DRAIN_S if stop.is_set() else BROKEN_DRAIN_S
-        await asyncio.gather(*(each.drain(drain_s) for each in servers))
-        await tidying
+        metrics = Metrics()
+        add_process_figures(metrics, "store", settings.region)
+        figures = StoreFigures(metrics, settings.root)
+        async with scraped(settings.scrape, metrics):
+            servers = await _listen(S3Service(store, homes, figures), settings)
+            ready(servers[0].port)
+            tidying = loop.run_in_executor(store.pool, store.tidy)
+            scrubber = Scrubber(store, settings.sources, Pace(settings.scrub_bytes_per_s), time.monotonic)
+            beside = [asyncio.create_task(_keep_going(work)) for work in works]
+            beside.append(asyncio.create_task(_scrub(scrubber)))
+            beside.append(asyncio.create_task(homes.follow()))
+            if settings.read_keys is not None:
+                beside.append(asyncio.create_task(keep_current(verifier.keys, settings.read_keys)))
+            await _first_of(stop, ended)
+            store.begin_close()
+            for task in beside:
+                task.cancel()
+            await asyncio.wait(beside)
+            drain_s = DRAIN_S if stop.is_set() else BROKEN_DRAIN_S
+            await asyncio.gather(*(each.drain(drain_s) for each in servers))
+            await tidying
     finally:
         store.index.on_broken = lambda: None
         await homes.close()

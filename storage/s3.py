@@ -10,6 +10,7 @@ from storage.auth import sigv2
 from storage.auth.sigv4 import Verified
 from storage.authority import authorise
 from storage.fault import NO_ROOM, S3Error, StoreBroken
+from storage.figures import UNREAD, StoreFigures
 from storage.homes.door import Homes
 from storage.http.document import error_document
 from storage.http.reply import XML, Reply, send_reply
@@ -105,18 +106,29 @@ HANDLERS: Mapping[str, Run] = MappingProxyType(
 class S3Service:
     """wire's handler: one exchange in, one answer out."""
 
-    def __init__(self, store: Store, homes: Homes | None = None) -> None:
+    def __init__(self, store: Store, homes: Homes | None = None, figures: StoreFigures | None = None) -> None:
         self._store = store
+        self._figures = figures
         self._homes = homes  # of buckets that live in another region's store
 
     async def __call__(self, exchange: Exchange) -> None:
         """Raises: Disconnected, and whatever broke an answer under way, which cuts the connection."""
+        asked, whole = [UNREAD], False
+        try:
+            await self._serve(exchange, asked)
+            whole = True
+        finally:
+            if self._figures is not None:
+                self._figures.ended(exchange, asked[-1], whole=whole)
+
+    async def _serve(self, exchange: Exchange, asked: list[str]) -> None:
+        """`asked` gets the name of the operation once that is known."""
         request_id = secrets.token_hex(8).upper()
         head = located(exchange.head, self._store.domains)
         crossing = cors.answer_headers(self._store, head)
         headers = (("x-amz-request-id", request_id), ("server", "nearfield"), *crossing)
         try:
-            reply = await self._answer(exchange, head)
+            reply = await self._answer(exchange, head, asked)
             if reply is not None:
                 await send_reply(exchange, reply, headers)
         except (S3Error, Refusal, OSError, sqlite3.Error, StoreBroken) as error:
@@ -124,7 +136,7 @@ class S3Service:
                 raise
             await send_reply(exchange, _error_reply(exchange, translate(error), request_id), headers)
 
-    async def _answer(self, exchange: Exchange, head: RequestHead) -> Reply | None:
+    async def _answer(self, exchange: Exchange, head: RequestHead, asked: list[str]) -> Reply | None:
         """No handler runs, and no body is read, before the signature holds and the request may be.
 
         A preflight reaches no handler. Where the store lets strangers in, one who signed nothing may what a list or a
@@ -135,16 +147,20 @@ class S3Service:
         Args:
             exchange: the request as it was sent, which is what is signed.
             head: the same with a path-style path.
+            asked: gets the name of the operation.
 
         Returns: None if the home of the bucket has answered.
         """
         store, homes = self._store, self._homes
         if cors.is_preflight(head):
+            asked.append("Preflight")
             return await self._preflight(exchange, head)
         if post.is_form(head):
+            asked.append("PostObject")
             self._refuse_far_form(head)
             return await post.receive_form(store, exchange, head)
         request = read_request(*_verify(store, exchange.head, head), exchange.peer)
+        asked.append(request.operation)
         bucket = far_bucket(request, homes)
         if homes is not None and bucket is not None:
             if not is_granted(request):

@@ -5,8 +5,8 @@ one thread. Names follow https://prometheus.io/docs/practices/naming/: base unit
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, islice
 from typing import Final, TypeVar
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -16,7 +16,19 @@ MAX_SERIES: Final = (
 OTHER: Final = "other"  # the label values of what is beyond that
 SECONDS: Final = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
-    *(1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0),  # a cold start of a large model from far away
+    *(
+        1.0,
+        2.5,
+        5.0,
+        10.0,
+        30.0,
+        60.0,
+        120.0,
+        300.0,
+        600.0,
+        1200.0,
+        2560.0,
+    ),  # a large model's cold start from afar
 )
 _ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
@@ -28,7 +40,7 @@ class Counter:
     """What only grows."""
 
     def __init__(self, name: str, labels: Labels) -> None:
-        self._name, self._labels = name, labels
+        self._name, self.labels = name, labels
         self._values: dict[Labels, float] = {}
 
     def add(self, amount: float, *labels: str) -> None:
@@ -38,18 +50,19 @@ class Counter:
 
     def lines(self) -> list[str]:
         """One line a series."""
-        return [sample(self._name, self._labels, key, value) for key, value in self._values.items()]
+        return [sample(self._name, self.labels, key, value) for key, value in self._values.items()]
 
 
 class Gauge:
     """What is read when it is asked for."""
 
     def __init__(self, name: str, labels: Labels, read: Callable[[], Reading]) -> None:
-        self._name, self._labels, self._read = name, labels, read
+        self._name, self.labels, self._read = name, labels, read
 
     def lines(self) -> list[str]:
-        """One line a series."""
-        return [sample(self._name, self._labels, key, value) for key, value in self._read()]
+        """One line a series; what is beyond MAX_SERIES is left out, since nothing says how to add it up."""
+        found = islice(self._read(), MAX_SERIES)
+        return [sample(self._name, self.labels, key, value) for key, value in found]
 
 
 class Total(Gauge):
@@ -60,7 +73,7 @@ class Histogram:
     """How often values fell under each bound."""
 
     def __init__(self, name: str, labels: Labels, bounds: Sequence[float]) -> None:
-        self._name, self._labels, self._bounds = name, labels, tuple(bounds)
+        self._name, self.labels, self._bounds = name, labels, tuple(bounds)
         self._counts: dict[Labels, list[int]] = {}
         self._sums: dict[Labels, float] = {}
 
@@ -78,13 +91,13 @@ class Histogram:
     def _series(self, key: Labels) -> list[str]:
         bounds = [*(f"{bound:g}" for bound in self._bounds), "+Inf"]
         reached = list(accumulate(self._counts[key]))
-        names = (*self._labels, "le")
+        names = (*self.labels, "le")
         buckets = [
             sample(f"{self._name}_bucket", names, (*key, bound), count)
             for bound, count in zip(bounds, reached, strict=True)
         ]
-        total = sample(f"{self._name}_sum", self._labels, key, self._sums[key])
-        return [*buckets, total, sample(f"{self._name}_count", self._labels, key, reached[-1])]
+        total = sample(f"{self._name}_sum", self.labels, key, self._sums[key])
+        return [*buckets, total, sample(f"{self._name}_count", self.labels, key, reached[-1])]
 
 
 Figure = Counter | Gauge | Histogram
@@ -113,6 +126,11 @@ class Metrics:
     def histogram(self, name: str, about: str, *labels: str, bounds: Sequence[float] = SECONDS) -> Histogram:
         """A new histogram; `bounds` ascend."""
         return self._add(name, about, Histogram(name, labels, bounds))
+
+    def listed(self) -> Iterator[tuple[str, str, Labels, str]]:
+        """(name, kind, labels, what it says) of each figure, whether it has a value yet or not."""
+        for name, (about, figure) in self._figures.items():
+            yield name, _KINDS[type(figure)], figure.labels, about
 
     def page(self) -> bytes:
         """Everything, as text."""

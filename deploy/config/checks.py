@@ -2,10 +2,11 @@
 
 import ipaddress
 
-from deploy.config.document import Config, has_foreign_store
+from deploy.config.document import Config, figures, has_foreign_store
 from deploy.config.entries import AnycastEntry, NodeEntry
 from deploy.faults import ConfigError
 from inference.devices import CPU, MAX_SPARES, parse_device
+from wire.dial import split_address
 
 MAX_WORKERS = 64  # each follows every region's rows and keeps connections of its own to every region
 
@@ -24,9 +25,18 @@ def check(config: Config) -> None:
         if node.region not in config.regions:
             raise ConfigError(f"nodes.{name}.region = {node.region!r} is not one of [regions]")
         _check_device(f"nodes.{name}", node)
+    for key, address in figures(config).items():
+        _check_address(f"{key}.metrics", address)
     _check_edges(config)
     for name, gate in config.anycast.items():
         _check_anycast(config, name, gate)
+
+
+def _check_address(where: str, address: str) -> None:
+    try:
+        split_address(address)
+    except ValueError as error:
+        raise ConfigError(f'{where} = {address!r} is no "host:port", such as "127.0.0.1:9464"') from error
 
 
 def _check_edges(config: Config) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from deploy.acme import AcmeEntry
 from deploy.config.entries import (
@@ -54,6 +54,7 @@ def listeners(config: Config) -> dict[str, str]:
     found |= {f"nodes.{name}.listen": entry.listen for name, entry in config.nodes.items()}
     found |= {f"regions.{name}.gateway": entry.gateway for name, entry in config.regions.items()}
     found |= {f"wan.{name}.listen": entry.listen for name, entry in config.wan.items()}
+    found |= {f"{key}.metrics": address for key, address in figures(config).items()}
     for name, entry in config.edges.items():
         found[f"edges.{name}.listen"] = entry.listen
         found |= {f"edges.{name}.pins.{region}": address for region, address in entry.pins.items()}
@@ -61,6 +62,20 @@ def listeners(config: Config) -> dict[str, str]:
         found |= {f"edges.{name}.anycast": entry.anycast} if entry.anycast else {}
         found |= {f"edges.{name}.admin": entry.admin} if entry.admin else {}
     return found
+
+
+def figures(config: Config) -> dict[str, str]:
+    """Where each role's figures can be read, by the key of its table; those that show none are left out."""
+    tables: Mapping[str, Mapping[str, Any]] = {
+        "stores": config.stores,
+        "nodes": config.nodes,
+        "regions": config.regions,
+        "edges": config.edges,
+        "anycast": config.anycast,
+        "dns.servers": config.dns.servers if config.dns else {},
+    }
+    every = ((f"{section}.{name}", entry) for section, some in tables.items() for name, entry in some.items())
+    return {key: entry.metrics for key, entry in every if entry.metrics}
 
 
 def has_foreign_store(config: Config, region: str) -> bool:

@@ -64,6 +64,8 @@ class StoreEntry:
     `domains`: names whose subdomains are buckets (virtual-host style), where they resolve to this store.
     `sigv2`: presigned URLs and forms of Signature Version 2 too, which is weaker, for clients that make no other.
     `copies_bytes`: how much it keeps of what its callers read of other regions' buckets; 0 is its default.
+    `metrics` is where its figures are read (`GET /metrics`): on a loopback address by this machine alone, on another
+    by who shows the fleet's metrics key (`nearfield config scrape --key`); without it, nowhere; so for every role.
     """
 
     listen: str
@@ -72,6 +74,7 @@ class StoreEntry:
     domains: tuple[str, ...] = ()
     sigv2: bool = False
     copies_bytes: int = 0
+    metrics: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,7 @@ class NodeEntry:
     device: str = CPU
     num_spares: int | None = None
     zygote: Path | None = None
+    metrics: str | None = None
 
     @property
     def spares(self) -> int:
@@ -126,6 +130,7 @@ class RegionEntry:
     home_store: str | None = None
     store_credentials: Path | None = None
     replication_bytes_per_s: float = 0.0
+    metrics: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +161,7 @@ class EdgeEntry:
     unicast: str | None = None
     workers: int = 1
     served_hosts: tuple[str, ...] = ()
+    metrics: str | None = None
     pins: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     via: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     patience: "PatienceTable" = field(default_factory=lambda: MappingProxyType({}))
@@ -177,6 +183,7 @@ class AnycastEntry:
     tie: str = "nf-anycast"
     prefix: str = ""
     drain_s: float = 30.0
+    metrics: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,3 +124,21 @@ def config_check(
 
     with errors(as_json=as_json):
         command.check(config or state / "nearfield.toml", as_json=as_json)
+
+
+@config_app.command("scrape")
+def config_scrape(
+    config: Annotated[
+        Path | None, typer.Option(help="The fleet's TOML; that of the state folder if not given.")
+    ] = None,
+    state: StateOption = DEFAULT_STATE,
+    *,
+    key: Annotated[
+        bool, typer.Option("--key", help="Only the key that readers from other machines show.")
+    ] = False,
+) -> None:
+    """What Prometheus is told to read the figures of every role: the scrape_configs of its YAML."""
+    from deploy.commands import scrape as command  # noqa: PLC0415 - each command loads only what it needs
+
+    with errors(as_json=False):
+        sys.stdout.write(command.said(config or state / "nearfield.toml", only_key=key))

@@ -155,10 +155,10 @@ def admit(
 
 
 class Admissions:
-    """`admit`, remembered while one policy is in force: nearly every request of a key is like one before it."""
+    """`admit` by `routes`, remembered while one policy is in force: nearly every request is like one before it."""
 
     def __init__(self, routes: Routes = USERS) -> None:
-        self._routes = routes
+        self.routes = routes
         self._policy: PolicyRow | None = None
         self._known: dict[tuple[str, str, bytes], Admission] = {}  # by method, path, digest of what was shown
 
@@ -169,11 +169,11 @@ class Admissions:
         shown = head.get("authorization")
         shown = f"k{head.get('x-api-key')}" if shown is None else f"a{shown}"  # the two never look alike
         if len(shown) > MAX_SHOWN_CHARS:
-            return admit(head, policy, self._routes)
+            return admit(head, policy, self.routes)
         key = (head.method, head.path, hashlib.sha256(shown.encode()).digest())
         known = self._known.get(key)
         if known is None:
-            known = admit(head, policy, self._routes, wall_s=time.time())
+            known = admit(head, policy, self.routes, wall_s=time.time())
             if known.action is Action.INFER:
                 self._known[key] = known
             return known

@@ -6,10 +6,13 @@ beyond it a clear 503 with the time after which another try is worth while, as i
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from wire.refusal import Refusal
 from wire.turnover import Turnover
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAX_REQUESTS: Final = 8192  # one process does about 10,000 requests a second; so many at once are streams
 MAX_BYTES: Final = 256 << 20
@@ -25,6 +28,7 @@ class Room:
         self.num_requests = 0
         self.num_bytes = 0
         self.num_refused = 0
+        self.on_left: Callable[[float], None] | None = None  # hears how long each one stayed
 
     def fits(self, num_bytes: int) -> bool:
         """Whether `enter` would let it in."""
@@ -45,6 +49,8 @@ class Room:
         self.num_requests -= 1
         self.num_bytes -= num_bytes
         self._turnover.left(stay_s)
+        if self.on_left is not None:
+            self.on_left(stay_s)
 
     def take(self, num_bytes: int) -> bool:
         """Room for so many bytes of an answer; False, and nothing is taken, where there is none."""

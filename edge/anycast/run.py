@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 from edge.anycast.bird import Bird
 from edge.anycast.exabgp import ExaBgp
+from edge.anycast.figures import add_gate_figures
 from edge.anycast.gate import DRAIN_S, PERIOD_S, Checks, GateState, Standing, decide, drain, undrain
 from edge.anycast.speaker import SpeakerError
 from wire.dial import DialError, Pool
+from wire.metrics import Metrics
+from wire.process import add_process_figures
+from wire.scrape import Scrape, scraped
 from wire.tls import client_context, hop_name
 
 if TYPE_CHECKING:
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edge.anycast.speaker import Speaker
+    from wire.metrics import Reading
 
 CHECK_S: Final = 0.3  # of one check of a listener on this host: two that take longer are a frozen process
 REGION_S: Final = 0.6  # twice the longest round trip on Earth; asked beside the listener's checks
@@ -39,7 +44,7 @@ class AnycastSettings:
     `listener` is the edge on the POP's own address, whose certificate `ca` signed (None: it speaks plain HTTP);
     `regions` are the gateways by name, reached with `hop_tls`. `bird` is BIRD's control socket and `tie` the device its
     route hangs on; without a `bird` the gate is a process of ExaBGP, which announces `prefix`. The POP drains while the
-    file `drain` exists.
+    file `drain` exists. `name` is the POP's, `scrape` where the gate's figures can be read.
     """
 
     listener: tuple[str, int]
@@ -52,6 +57,8 @@ class AnycastSettings:
     tie: str = "nf-anycast"
     prefix: str = ""
     drain_s: float = DRAIN_S
+    name: str = "pop"
+    scrape: Scrape | None = None
 
 
 class Watch:
@@ -65,6 +72,7 @@ class Watch:
             for name, address in settings.regions.items()
         }
         self._reached: dict[str, bool] = {}
+        self.listener: float | None = None  # 1.0 if it answered last
 
     async def follow(self, name: str) -> None:
         """Keep what is known of one region current until cancelled."""
@@ -78,7 +86,12 @@ class Watch:
     async def check(self) -> Checks:
         """Ask our own listener now; the regions' last answers with it."""
         listener = await _answers(self._listener, CHECK_S)
+        self.listener = float(listener)
         return Checks(listener, sum(self._reached.values()))
+
+    def regions(self) -> Reading:
+        """The last answers of the regions."""
+        return (((name,), float(reached)) for name, reached in self._reached.items())
 
     async def close(self) -> None:
         """Close every connection."""
@@ -106,6 +119,7 @@ class Gate:
         self._speaker = speaker
         self._told: Standing | None = None  # what the speaker took last; None: it must be told anew
         self.state = GateState()
+        self.num_changes = self.num_failures = 0
 
     async def run(self) -> None:
         """Check until cancelled, once in PERIOD_S whatever a check takes."""
@@ -122,11 +136,13 @@ class Gate:
         before = self.state.standing
         self.state = decide(self._drained(now), checks, now)
         if self.state.standing is not before:
+            self.num_changes += 1
             log.warning("the POP is %s now, was %s (%s)", self.state.standing, before, checks)
         try:
             await self._tell(self.state.standing)
         except SpeakerError as error:
             self._told = None
+            self.num_failures += 1
             log.warning("not announced as it should be: %s", error)
 
     async def leave(self) -> None:
@@ -160,6 +176,10 @@ async def run(settings: AnycastSettings, ready: Callable[[int], None], stop: asy
         watch = Watch(settings)
         stack.push_async_callback(watch.close)
         gate = Gate(settings, watch, speaker)
+        metrics = Metrics()
+        add_process_figures(metrics, "anycast", settings.name)
+        add_gate_figures(metrics, gate, watch)
+        await stack.enter_async_context(scraped(settings.scrape, metrics))
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(watch.follow(name)) for name in settings.regions]
             tasks.append(group.create_task(gate.run()))

@@ -13,6 +13,10 @@ SEEN: Final[Mapping[str, Fold]] = MappingProxyType(
         "nearfield_edge_row_age_seconds": max,
         "nearfield_edge_policy_seq": min,
         "nearfield_edge_rows_frozen": min,
+        "nearfield_edge_region_up": min,
+        "nearfield_edge_region_rtt_seconds": max,
+        "nearfield_role_info": max,
+        "process_start_time_seconds": min,
     }
 )
 """Figures that every process has of one and the same thing."""

@@ -24,6 +24,8 @@ class Responder:
     """Answers datagrams and the messages of streams; `now` is any steady clock in seconds."""
 
     def __init__(self, zone: Zone, steering: Steering, rate: ResponseRate) -> None:
+        self.num_heard = self.num_over_tcp = 0  # what follows is a part of these two
+        self.num_slow = self.num_limited = self.num_truncated = self.num_silent = 0
         self._steering = steering
         self._rate = rate
         self._slow_left, self._slow_at = SLOW_BURST, 0.0
@@ -36,13 +38,17 @@ class Responder:
 
     def datagram(self, query: bytes, host: str, now: float) -> bytes:
         """The answer to a datagram from `host`; b"": none. Never longer than what the client said it takes."""
+        self.num_heard += 1
         if len(query) < HEADER_BYTES or query[2] & QR:
+            self.num_silent += 1
             return b""
         client = of_host(host)
         permitted = self._rate.take(client, now)
         if permitted is None:
+            self.num_limited += 1
             return b""
         if not permitted:
+            self.num_truncated += 1
             return truncated(query)
         answer = self._fast.answer(query, client, None)
         if answer is not None:
@@ -51,7 +57,9 @@ class Responder:
 
     def segment(self, query: bytes, host: str, now: float) -> bytes:
         """The answer to a message of a stream; b"": none, and the stream is to end."""
+        self.num_over_tcp += 1
         if len(query) > MAX_QUERY_BYTES or len(query) < HEADER_BYTES or query[2] & QR:
+            self.num_silent += 1
             return b""
         client = of_host(host)
         answer = self._fast.answer(query, client, MAX_SEGMENT_BYTES)
@@ -63,6 +71,8 @@ class Responder:
         self._slow_left = min(SLOW_BURST, self._slow_left + (now - self._slow_at) * SLOW_PER_S)
         self._slow_at = now
         if self._slow_left < 1.0:
+            self.num_silent += 1
             return False
+        self.num_slow += 1
         self._slow_left -= 1.0
         return True

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from edge.dns.feed import Ear
+from edge.dns.figures import add_dns_figures
 from edge.dns.presence import Presence
 from edge.dns.rate import ResponseRate
 from edge.dns.respond import Responder
@@ -18,6 +19,9 @@ from edge.dns.steer import Steering
 from edge.dns.tcp import Streams
 from edge.dns.udp import Datagrams, bind
 from edge.dns.zone import Zone
+from wire.metrics import Metrics
+from wire.process import add_process_figures
+from wire.scrape import Scrape, scraped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,13 +33,18 @@ TICK_S: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class DnsSettings:
-    """One name server. `feed` is its private address, None: every POP counts as up; `key` seals what comes there."""
+    """One name server. `feed` is its private address, None: every POP counts as up; `key` seals what comes there.
+
+    `name` is its own in the zone, `scrape` where its figures can be read.
+    """
 
     zone: ZoneSettings
     listen: tuple[tuple[str, int], ...]
     feed: tuple[str, int] | None
     answers_per_s: float
     key: bytes = field(repr=False)
+    name: str = "dns"
+    scrape: Scrape | None = None
 
 
 async def run(settings: DnsSettings, ready: Callable[[int], None], stop: asyncio.Event) -> None:
@@ -50,6 +59,20 @@ async def run(settings: DnsSettings, ready: Callable[[int], None], stop: asyncio
     responder = Responder(Zone(settings.zone), steering, ResponseRate(settings.answers_per_s))
     presence = Presence(len(pops), now, told=settings.feed is not None)
     ear = Ear(settings.zone, settings.key, presence, steering, responder)
+    metrics = Metrics()
+    add_process_figures(metrics, "dns", settings.name)
+    add_dns_figures(metrics, responder, steering, [pop.name for pop in pops])
+    async with scraped(settings.scrape, metrics):
+        await _serve(settings, responder, ear, ready, stop)
+
+
+async def _serve(
+    settings: DnsSettings,
+    responder: Responder,
+    ear: Ear,
+    ready: Callable[[int], None],
+    stop: asyncio.Event,
+) -> None:
     with ExitStack() as stack:
         if settings.feed is not None:
             stack.callback(Datagrams(bind(*settings.feed, socket.SOCK_DGRAM), ear.hear).close)

@@ -69,6 +69,7 @@ class Relay:
             if not left_s and sent is None:
                 break
             if journey.setbacks and not self._may_repeat(journey):
+                self._gave_up(journey)
                 await _give_up(journey, _budget_spent(journey))
                 return
             journey.via = None if via is None or sent is not None else via.name
@@ -77,7 +78,9 @@ class Relay:
             if back is None:
                 return
             self._note(journey, passed_on(back, journey.via))
-        await _give_up(journey, _last_words(journey))
+        last = _last_words(journey)
+        self._gave_up(journey)
+        await _give_up(journey, last)
 
     def _tries(self, journey: Journey) -> Iterator[tuple[str, Reach | None]]:
         """Regions in the order of the choice, and who passes on to one that is out of reach.
@@ -147,6 +150,9 @@ class Relay:
         self._figures.set_back(back)
         if back.wait_s is not None and back.answered:
             self._holdoffs.note(back.region, journey.ask.model, back.wait_s, journey.now())
+
+    def _gave_up(self, journey: Journey) -> None:
+        self._figures.gave_up(journey.request_id, journey.ask.model, journey.setbacks)
 
     def _may_repeat(self, journey: Journey) -> bool:
         """Take one from the budget of the model."""

@@ -101,7 +101,7 @@ class Rooms(Protocol):
 def make_app(rooms: Rooms, hop_token: str) -> ASGIApp:
     """The ASGI application, guarded."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-    app.add_exception_handler(Refusal, _refused)
+    app.add_exception_handler(Refusal, _refused(rooms))
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(ClientDisconnect, _left(rooms))
     app.add_exception_handler(Exception, _broken)
@@ -258,10 +258,16 @@ def _response(refusal: Refusal, path: str, request_id: str | None = None) -> Res
     return Response(error_body(path, refusal), refusal.status, {**dict(refusal.headers()), **named})
 
 
-async def _refused(request: Request, error: Exception) -> Response:
-    if not isinstance(error, Refusal):
-        raise error
-    return _response(error, request.url.path, _request_id(request))
+def _refused(rooms: Rooms) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def refused(request: Request, error: Exception) -> Response:
+        if not isinstance(error, Refusal):
+            raise error
+        path, request_id = request.url.path, _request_id(request)
+        if request_id is not None:  # of inference; orders of the region are said by the region
+            rooms.host.figures.refusals.note(error, request_id, path)
+        return _response(error, path, request_id)
+
+    return refused
 
 
 def _left(rooms: Rooms) -> Callable[[Request, Exception], Awaitable[Response]]:

@@ -74,6 +74,9 @@ class Reply(Response):
         if not await while_connected(receive, self._answer(Outlet(send))):
             self.left()
 
+    def refused(self, refusal: Refusal) -> None:
+        """Nothing is answered but this refusal."""
+
     def left(self) -> None:
         """The client went away before the answer's end."""
 
@@ -83,6 +86,7 @@ class Reply(Response):
         except Refusal as refusal:
             if outlet.started:
                 raise
+            self.refused(refusal)
             await self.refuse(outlet, refusal)
 
 

@@ -68,6 +68,12 @@ class ModelReply(Reply):
         """See `Reply`."""
         return {"x-request-id": self._visit.request_id}
 
+    def refused(self, refusal: Refusal) -> None:
+        """See `Reply`."""
+        self._host.figures.refusals.note(
+            refusal, self._visit.request_id, self.operation or "a count", self._model
+        )
+
     def left(self) -> None:
         """See `Reply`."""
         self._host.figures.client_gone(stream=self._streams)

@@ -45,6 +45,7 @@ class PassedReply(Reply):
     ) -> None:  # fmt: skip
         super().__init__()
         self._visit, self._model = visit, str(body.get("model"))
+        self._host = host
         self._stay = Stay(host, visit, revision_id, self._model, OPERATIONS.get(path, ""))
         self._path, self._body, self._child = path, body, child
         self._counts = Counts()
@@ -54,6 +55,10 @@ class PassedReply(Reply):
     def refusal_headers(self) -> dict[str, str]:
         """See `Reply`."""
         return {"x-request-id": self._visit.request_id}
+
+    def refused(self, refusal: Refusal) -> None:
+        """See `Reply`."""
+        self._host.figures.refusals.note(refusal, self._visit.request_id, self._path, self._model)
 
     async def refuse(self, outlet: Outlet, refusal: Refusal) -> None:
         """See `Reply`: in the words of the route's clients."""

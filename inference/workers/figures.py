@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from inference.workers.answers import AnswerFigures
+from wire.refusals import Refusals
 
 if TYPE_CHECKING:
     from inference.workers.loading import LoadReport
@@ -38,6 +39,10 @@ class StartFigures:
         self._falls = metrics.counter(
             "nearfield_node_engine_falls_total", "External engines that ended by themselves.", "engine"
         )
+        refusals = metrics.counter(
+            "nearfield_node_refusals_total", "Requests refused here.", "code", "status"
+        )
+        self.refusals = Refusals(log, refusals)
         self._first = metrics.histogram(
             "nearfield_node_first_token_seconds", "From a request's head until its first token.", "start"
         )

@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Final
 
 from regions.gateway.estimate import Accuracy
 from wire.gen_ai import OPERATIONS, GenAIFigures
+from wire.metrics import one
+from wire.refusals import Refusals
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from regions.deployments import Deployments
+    from regions.gateway.hold import Seats
+    from regions.gateway.pass_on import PassOn
+    from regions.gateway.relay import Relay
     from regions.gateway.wake import Wake, Woken
     from wire.metrics import Metrics
 
@@ -23,6 +31,13 @@ class GatewayFigures:
     def __init__(self, metrics: Metrics) -> None:
         self.metrics, self.accuracy = metrics, Accuracy()
         self._gen_ai = GenAIFigures(metrics)
+        refusals = metrics.counter(
+            "nearfield_gateway_refusals_total",
+            "Requests refused here, or ended by an error.",
+            "code",
+            "status",
+        )
+        self.refusals = Refusals(log, refusals)
         self._wakes = metrics.counter(
             "nearfield_gateway_wakes_total", "Wakes that ended.", "reason", "outcome"
         )
@@ -46,6 +61,30 @@ class GatewayFigures:
         )
         self._first = metrics.histogram(
             "nearfield_gateway_first_byte_seconds", "From a request's head to its answer's.", "start"
+        )
+
+    def follow(
+        self,
+        seats: Seats,
+        relay: Relay,
+        running: Mapping[str, Wake],
+        deployments: Deployments,
+        pass_on: PassOn,
+    ) -> None:
+        """Gauges of what a gateway has under way; they are read when they are asked for."""
+        gauge, accuracy = self.metrics.gauge, self.accuracy
+        gauge("nearfield_gateway_held_requests", "That wait for a wake.", lambda: one(seats.num_held))
+        gauge("nearfield_gateway_wakes_running", "Under way.", lambda: one(len(running)))
+        gauge("nearfield_gateway_inflight_requests", "Sent to nodes.", lambda: one(relay.inflight.total()))
+        lost = "Other regions that this gateway does not reach."
+        gauge(
+            "nearfield_gateway_lost_regions",
+            lost,
+            lambda: one(sum(way.down for way in pass_on.ways.values())),
+        )
+        gauge("nearfield_gateway_nodes", "That answer.", lambda: one(len(deployments.nodes)))
+        gauge(
+            "nearfield_gateway_eta_error_ratio", "Of the last wakes' estimates.", lambda: one(accuracy.error)
         )
 
     def woken(self, wake: Wake, woken: Woken) -> None:

@@ -19,7 +19,7 @@ from regions.keys.desk import KeyDesk
 from regions.map import FOR, ROW_PERIOD_S
 from wire.bearer import require_token
 from wire.flow import in_task
-from wire.metrics import CONTENT_TYPE, one
+from wire.metrics import CONTENT_TYPE
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Gateway:
         self._inference = Inference(deployments, watch, wakes, self.relay, self.seats, self.pulse)
         watch.on_silent = self.relay.cut
         self._figures = wakes.figures
-        self._add_gauges()
+        self._figures.follow(self.seats, self.relay, wakes.running, deployments, self.pass_on)
         control = Control(deployments, nodes, watch, wakes, publisher)
         desk = KeyDesk(keys)
         self._routes: Mapping[tuple[str, str], Route] = {
@@ -122,21 +122,6 @@ class Gateway:
 
     async def _metrics(self, exchange: Exchange) -> None:
         await exchange.respond(200, (("content-type", CONTENT_TYPE),), self._figures.metrics.page())
-
-    def _add_gauges(self) -> None:
-        gauge, accuracy = self._figures.metrics.gauge, self._figures.accuracy
-        gauge("nearfield_gateway_held_requests", "That wait for a wake.", lambda: one(self.seats.num_held))
-        gauge("nearfield_gateway_wakes_running", "Under way.", lambda: one(len(self._wakes.running)))
-        gauge(
-            "nearfield_gateway_inflight_requests", "Sent to nodes.", lambda: one(self.relay.inflight.total())
-        )
-        ways = self.pass_on.ways.values()
-        lost = "Other regions that this gateway does not reach."
-        gauge("nearfield_gateway_lost_regions", lost, lambda: one(sum(way.down for way in ways)))
-        gauge("nearfield_gateway_nodes", "That answer.", lambda: one(len(self._deployments.nodes)))
-        gauge(
-            "nearfield_gateway_eta_error_ratio", "Of the last wakes' estimates.", lambda: one(accuracy.error)
-        )
 
     async def _infer(self, exchange: Exchange) -> None:
         wanted = exchange.head.get(FOR)

@@ -61,8 +61,7 @@ class Inference:
         head, body = exchange.head, await exchange.read_body(MAX_BODY_BYTES)
         heard = head.get(ASK)
         ask = read_ask(head.path, body) if heard is None else said(heard)
-        deployment, revision = self.find(ask, head.path)
-        _refuse_other(head, revision)
+        deployment, revision = self._found(ask, head)
         trip = self._trip(exchange, ask, body, deployment, revision, phases)
         phases.mark("read")
         await self._lead(trip, pulses=heard is not None)
@@ -97,6 +96,7 @@ class Inference:
             error = ""
         except Refusal as refusal:
             error = refusal.code
+            self._figures.refusals.note(refusal, trip.request_id, trip.exchange.head.path, trip.ask.model)
             await trip.fail(refusal)
         finally:
             trip.deployment.release(trip.revision)
@@ -114,6 +114,16 @@ class Inference:
             error = str(status)
         trip.deployment.count(trip.revision, failed=error in FAULTS)
         figures.ended(path, model, trip.phases.total_ms() / 1000, error)
+
+    def _found(self, ask: Ask, head: RequestHead) -> tuple[Deployment, Revision]:
+        """As `find`, for this very request. Raises Refusal."""
+        try:
+            deployment, revision = self.find(ask, head.path)
+            _refuse_other(head, revision)
+        except Refusal as refusal:
+            self._figures.refusals.note(refusal, request_id(head), head.path, ask.model)
+            raise
+        return deployment, revision
 
     def find(self, ask: Ask, path: str) -> tuple[Deployment, Revision]:
         """The model's deployment and the revision that answers. Raises Refusal 404, 400 or 503."""

@@ -103,7 +103,7 @@ def test_every_command_explains_itself(command):
 GROUPS = {
     "report": ("run", "diff"),
     "keys": ("ls", "make", "rotate", "revoke"),
-    "config": ("show", "check"),
+    "config": ("show", "check", "scrape"),
 }
 HEAVY = {
     "torch",

@@ -26,6 +26,10 @@ def test_the_reference_page_is_what_the_parser_says():
     assert (DOCS / "cli.md").read_text() == reference.page(), MADE
 
 
+def test_the_page_of_figures_is_what_the_roles_count():
+    assert (DOCS / "metrics.md").read_text() == reference.metrics_page(), MADE
+
+
 def test_the_published_schemas_are_those_of_the_code():
     """The same files, no more and no fewer."""
     written = {path.name: path.read_text() for path in (DOCS / "schemas").glob("*.json")}

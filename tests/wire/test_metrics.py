@@ -68,6 +68,13 @@ def test_series_are_bounded():
     assert lines[-1] == 'nf_total{kind="other"} 100'
 
 
+def test_a_gauge_of_a_thousand_models_is_bounded_too():
+    metrics = Metrics()
+    metrics.gauge("nf_cache", "Bytes.", lambda: (((f"acme/m{i}",), 1.0) for i in range(10_000)), "model")
+
+    assert len(metrics.page().decode().splitlines()) == 2 + MAX_SERIES
+
+
 def test_a_name_is_one_figures():
     metrics = Metrics()
     metrics.counter("nf_total", "Things.")

@@ -1,0 +1,62 @@
+"""The figures of every role, as its /metrics lists them, without a role that runs: for the reference page.
+
+What a figure reads is looked at when a page is asked for; none is asked for here, so there is nothing to read.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from edge.admission.room import Room
+from edge.anycast.figures import add_gate_figures
+from edge.crew.siblings import Siblings
+from edge.dns.figures import add_dns_figures
+from edge.figures import EdgeFigures
+from edge.rows.feed import Feed
+from inference.node import Node, NodeSettings
+from regions.gateway.figures import GatewayFigures
+from regions.rows import Signers
+from storage.client.sdk import Endpoint
+from storage.figures import StoreFigures
+from wire.metrics import Metrics
+from wire.process import add_process_figures
+
+NOWHERE = Path("/nonexistent")
+NOTHING: Any = None
+COMMON = "every role"
+
+
+def registries() -> Mapping[str, Metrics]:
+    """Each role's figures by its name; those that all have are under COMMON alone."""
+    made = {role: Metrics() for role in ("edge", "region", "node", "store", "dns", "anycast", COMMON)}
+    add_process_figures(made[COMMON], "", "")
+    EdgeFigures(made["edge"], Room()).follow({})
+    Siblings(None, Feed(Signers.of({}, ""), NOWHERE, "", made["edge"]), made["edge"])
+    GatewayFigures(made["region"]).follow(NOTHING, NOTHING, {}, NOTHING, NOTHING)
+    StoreFigures(made["store"], NOWHERE)
+    add_dns_figures(made["dns"], NOTHING, NOTHING, ())
+    add_gate_figures(made["anycast"], NOTHING, NOTHING)
+    made["node"] = _node()
+    return made
+
+
+def _node() -> Metrics:
+    store = Endpoint("http://127.0.0.1:1", "", "")
+    settings = NodeSettings("", "", 0, store, "", NOWHERE, 0, 0)
+    return Node(settings, NOTHING, NOTHING, NOTHING).metrics
+
+
+def tables() -> Iterator[str]:
+    """Each role's table, as lines of Markdown."""
+    own = {name for name, *_ in registries()[COMMON].listed()}
+    for role, metrics in registries().items():
+        yield from (
+            f"### {role}",
+            "",
+            "| figure | kind | labels | what it says |",
+            "| --- | --- | --- | --- |",
+        )
+        for name, kind, labels, about in metrics.listed():
+            if role == COMMON or name not in own:
+                yield f"| `{name}` | {kind} | {', '.join(f'`{each}`' for each in labels)} | {about} |"
+        yield ""
