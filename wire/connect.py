@@ -6,11 +6,13 @@ import os
 import socket
 import ssl
 from dataclasses import dataclass
+from functools import partial
 
 from wire.failure import DialError
 from wire.flow import in_task
 from wire.keepalive import notice_loss
 from wire.resolve import Name
+from wire.secure import Secured
 from wire.upstream import Upstream
 
 
@@ -77,7 +79,7 @@ class Attempt:
         raise OSError("the name has no address")
 
     async def _to_one(self, address: str) -> Upstream:
-        loop, target = asyncio.get_running_loop(), self._target
+        target = self._target
         kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         sock = self.sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, kind)
         try:
@@ -85,14 +87,23 @@ class Attempt:
             if target.lost_s is not None:
                 notice_loss(sock, target.lost_s)
             await _connected(sock, (address, target.port))
-            _, upstream = await loop.create_connection(
-                Upstream, sock=sock, ssl=target.tls, server_hostname=target.server_name
-            )
+            upstream = await (_plainly(sock) if target.tls is None else _securely(sock, target.tls, target))
         except BaseException:
             sock.close()
             raise
         upstream.sock = sock
         return upstream
+
+
+async def _plainly(sock: socket.socket) -> Upstream:
+    _, upstream = await asyncio.get_running_loop().create_connection(Upstream, sock=sock)
+    return upstream
+
+
+async def _securely(sock: socket.socket, tls: ssl.SSLContext, target: Target) -> Upstream:
+    make = partial(Secured, Upstream, tls, target.server_name)
+    _, secured = await asyncio.get_running_loop().create_connection(make, sock=sock)
+    return await secured.handshake()
 
 
 async def _connected(sock: socket.socket, address: tuple[str, int]) -> None:

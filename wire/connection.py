@@ -17,13 +17,10 @@ from wire.exchange import Disconnected, Exchange
 from wire.flow import Flow
 from wire.http1 import Body, End, Events, Message, RequestGate, RequestHead, response_head_bytes
 from wire.lane import Handed, Lane, Passage
-from wire.prompt import Prompt
 from wire.refusal import Refusal
 from wire.roster import Handler, Roster
+from wire.secure import promptly
 
-FAREWELL_S = (
-    0.3  # for the peer's own close of TLS, which RFC 8446 (6.1) lets us not wait for; idle clients send none
-)
 LINGER_S = 5.0  # how long a refused client may go on sending before the reset that could hide our answer
 LINGER_BYTES = 64 * 1024 * 1024  # and how much: many clients read only when they have sent everything
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: a close is a reset, and never the end of an answer
@@ -49,7 +46,7 @@ class Connection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._flow: Flow | None = None
         self._lane: Lane | None = None
-        self._prompt: Prompt | None = None  # once there is a lane
+        self._say_now: Callable[[bytes], None] | None = None  # once there is a lane
         self._passage: Passage | None = None  # the request that is under way on the lane
         self._raw_head = b""  # of the message that is begun just now, if it came whole
         self._deadline = 0.0  # loop time; for the head, the idle time or the lingering close
@@ -200,7 +197,7 @@ class Connection(asyncio.Protocol):
     def leave(self, lane: Lane) -> None:
         """Offer later messages to `lane`."""
         self._lane = lane
-        self._prompt = self._prompt or Prompt(self._transport)
+        self._say_now = self._say_now or promptly(self._transport)
 
     # lane.LaneLine ------------------------------------------------------------------------------------------
 
@@ -211,9 +208,9 @@ class Connection(asyncio.Protocol):
 
     def say(self, data: bytes) -> None:
         """Bytes for the peer, at once where that can be."""
-        if self._prompt is None or self._lost or self._transport.is_closing():
+        if self._say_now is None or self._lost or self._transport.is_closing():
             raise Disconnected("the client is gone")
-        self._prompt.write(data)
+        self._say_now(data)
 
     def passed(self) -> None:
         """The passage's answer is whole."""
@@ -455,8 +452,7 @@ class Connection(asyncio.Protocol):
 
     def _close(self) -> None:
         """Close once the peer has what is queued; it has as long as for any write."""
-        is_sent = not self._transport.get_write_buffer_size()
-        self._deadline = self._loop.time() + (FAREWELL_S if is_sent else self._limits.write_stall_s)
+        self._deadline = self._loop.time() + self._limits.write_stall_s
         self._transport.close()
 
     def _read_on(self) -> None:

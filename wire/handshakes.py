@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from wire.connection import Connection
 from wire.roster import Roster
+from wire.secure import Secured
 
 AT_ONCE = 1  # begun in one turn of the loop; who is here already is served between two turns
 LEAST_S = 0.001  # the event loop takes no time-out of nothing
@@ -105,16 +106,21 @@ class Handshakes:
         self._turn = self._loop.call_soon(self._take_turn) if self._ready else None
 
     async def _arrive(self, guest: Guest) -> None:
-        roster, left_s = self._roster, max(guest.until - self._loop.time(), LEAST_S)
         try:
-            await self._loop.connect_accepted_socket(
-                lambda: Connection(roster),
-                guest.sock,
-                ssl=self._tls,
-                ssl_handshake_timeout=None if self._tls is None else left_s,
-            )
-        except OSError:  # gone, or what it spoke was no TLS
+            await (self._plainly(guest) if self._tls is None else self._securely(guest, self._tls))
+        except OSError:  # gone, late, or what it spoke was no TLS
             guest.sock.close()
+
+    async def _plainly(self, guest: Guest) -> None:
+        await self._loop.connect_accepted_socket(partial(Connection, self._roster), guest.sock)
+
+    async def _securely(self, guest: Guest, tls: ssl.SSLContext) -> None:
+        """Raises OSError (TimeoutError is one)."""
+        left_s = max(guest.until - self._loop.time(), LEAST_S)
+        async with asyncio.timeout(left_s):
+            make = partial(Secured, partial(Connection, self._roster), tls)
+            _, secured = await self._loop.connect_accepted_socket(make, guest.sock)
+            await secured.handshake()
 
     def _arrived(self, guest: Guest, task: asyncio.Task[None]) -> None:
         self._arriving.discard(task)

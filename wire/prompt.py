@@ -4,23 +4,21 @@ import asyncio
 import os
 from typing import Final
 
-from wire.filesend import is_plain
-
 MOST_BYTES: Final = 64 * 1024  # more are a transfer: what the kernel does not take of them would be copied
 
 
 class Prompt:
-    """A transport's way out. It is used while the transport is not closing: until then the descriptor is its own."""
+    """A plain transport's way out. It is used while that is not closing: until then the descriptor is its own."""
 
     __slots__ = ("_fd", "_transport")
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self._fd = transport.get_extra_info("socket").fileno() if is_plain(transport) else -1
+        self._fd = transport.get_extra_info("socket").fileno()
 
     def write(self, data: bytes) -> None:
-        """Now, if nothing waits to be written and TLS has no say in it; what is left goes with the loop's turn."""
-        if self._fd >= 0 and len(data) <= MOST_BYTES and not self._transport.get_write_buffer_size():
+        """Now, if nothing waits to be written; what is left goes with the loop's turn."""
+        if len(data) <= MOST_BYTES and not self._transport.get_write_buffer_size():
             try:
                 num_taken = os.write(self._fd, data)
             except OSError:  # full or broken: the transport finds out, and says so

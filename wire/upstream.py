@@ -9,10 +9,11 @@ from wire.failure import DialError, Phase
 from wire.flow import Signal
 from wire.http1 import Body, End, ResponseError, ResponseHead, ResponseReader
 from wire.lane import Taker
-from wire.prompt import Prompt
+from wire.secure import promptly
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
 READ_BUFFER_BYTES = 256 * 1024  # answer bytes held for a slow reader before the upstream is made to wait
 WRITE_BUFFER_BYTES = 256 * 1024
@@ -41,7 +42,7 @@ class Upstream(asyncio.Protocol):
         self._drain: asyncio.Future[None] | None = None
         self._reading = True
         self._taker: Taker | None = None
-        self._prompt: Prompt | None = None  # once it was lent
+        self._say_now: Callable[[bytes], None] | None = None  # once it was lent
         self.lent_at = 0.0  # loop time
         self.sock: socket.socket | None = None  # what carries it, where that is TCP
         self.closed = False
@@ -242,8 +243,8 @@ class Upstream(asyncio.Protocol):
         self._head, self._ended, self._received, self._phase = None, False, 0, "send"
         self._sent = True
         self._taker, self.lent_at = taker, now
-        self._prompt = self._prompt or Prompt(self._transport)
-        self._prompt.write(request)
+        self._say_now = self._say_now or promptly(self._transport)
+        self._say_now(request)
 
     def take_back(self, *, whole: bool) -> None:
         """Read on from here; `whole`: the taker had all of the answer, so that another request may follow."""
