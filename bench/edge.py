@@ -111,6 +111,8 @@ def _cpu(bench: Bench) -> list[Row]:
     for tls in (False, True):
         with ExitStack() as stack:
             mine, other = bench.pair(stack, "cpu", bench.origin, tls=tls)
+            if not tls:
+                rows += _floor(bench, other)
             for num in CONNECTIONS:
                 took = [
                     edge_load.blast(each, bench.scratch, num, bench.options.seconds) for each in (mine, other)
@@ -122,6 +124,20 @@ def _cpu(bench: Bench) -> list[Row]:
                 what = f"requests a second, {num} connections, {'TLS' if tls else 'plain'}, against nginx"
                 rows.append(compare(what, took[0].per_s, took[1].per_s, "1/s", better="higher"))
     return rows
+
+
+def _floor(bench: Bench, other: Proxy) -> list[Row]:
+    """What is left of nginx's processor time before a line of ours runs."""
+    with edge_stage.pump(bench.scratch / "pump", bench.origin) as bare:
+        rows = []
+        for num in CONNECTIONS:
+            took = [
+                edge_load.blast(each, bench.scratch, num, bench.options.seconds).cpu_us
+                for each in (bare, other)
+            ]
+            what = f"the floor: {bare.name}, {num} connections, plain, against nginx"
+            rows.append(compare(what, took[0], took[1], "us", better="lower"))
+        return rows
 
 
 def _latency(bench: Bench) -> list[Row]:

@@ -150,6 +150,17 @@ def ours(folder: Path, gateway: str, authority: pki.LocalAuthority, *, tls: bool
         yield proxy
 
 
+@contextmanager
+def pump(folder: Path, upstream: str) -> Iterator[Proxy]:
+    """Bare bytes, see `bench/edge_pump.py`. Raises: Missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    command = [sys.executable, "-m", "bench.edge_pump", str(port), upstream]
+    with process(pinned(command, cores()[0]), folder / "log") as child:
+        until_listening(child, port, folder / "log")
+        yield Proxy("a bare pump on uvloop", port, (child.pid,))
+
+
 def _until_answered(proxy: Proxy, log: Path) -> None:
     """Return once it has heard rows and answers. Raises: Missing with the log's end."""
     end, said = time.monotonic() + START_S, b""
