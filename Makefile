@@ -1,5 +1,6 @@
 # make demo   sets everything up in .venv and runs the main job once
 # make test   sets everything up and runs lint, types and tests
+# make docs   builds the pages of docs/ into site/, in an environment of its own
 # make lab    shows anycast, drains and lost regions on real BGP (Linux, root, bird2)
 # TORCH_INDEX=<url of a CPU wheel index>   optional: on Linux the default build of torch carries CUDA (several GB)
 
@@ -8,9 +9,10 @@ TORCH_VERSION := 2.13.0
 TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
+DOCS_VENV := .venv-docs
 ROOMS := wire edge regions weights_cache inference storage deploy bench examples
 
-.PHONY: setup demo test lint types unit evidence lab bench clean
+.PHONY: setup demo test lint types unit evidence lab bench docs clean
 
 # A test run starts some 200 processes: compiling our modules anew in each takes more processor time than any test.
 unexport PYTHONDONTWRITEBYTECODE
@@ -61,5 +63,16 @@ bench: setup
 	$(BIN)/python -m bench storage
 	$(BIN)/python -m bench weights
 
+# what builds them is no part of the package; a link that leads nowhere fails
+docs: $(DOCS_VENV)/.ready
+	$(DOCS_VENV)/bin/openapi-spec-validator docs/openapi.json
+	$(DOCS_VENV)/bin/mkdocs build --strict --quiet
+	@echo "site/index.html"
+
+$(DOCS_VENV)/.ready: constraints-docs.txt
+	@$(PYTHON) -m venv $(DOCS_VENV)
+	@$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r constraints-docs.txt
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info .demo
+	rm -rf $(VENV) $(DOCS_VENV) site .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info .demo

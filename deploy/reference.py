@@ -1,4 +1,4 @@
-"""Reference pages made from the code: `python -m deploy.reference` writes docs/cli.md, metrics.md and schemas/."""
+"""Reference pages made from the code: `python -m deploy.reference` writes what `pages` names, and docs/schemas/."""
 
 import inspect
 import json
@@ -11,19 +11,23 @@ import typer
 
 from deploy import figures
 from deploy.cli import app
+from deploy.config import page as config_page
 from deploy.exits import Exit
 from deploy.failing import BY_HTTP_STATUS, CAUSES, STATUS_BY_CODE
+from deploy.openapi import page as http_page
+from deploy.openapi.document import document
 from deploy.schemas.published import SCHEMAS, schema_of
 
 HEAD = """# Command line
 
 This page is made from the code (`python -m deploy.reference`); a test holds them equal.
 
-Every command that answers something has `--json`; what it prints then has a schema: `nearfield schema NAME`, and
-[schemas/](schemas/). A command that fails with `--json` prints the schema `error`. Off a terminal there are no bars, no
-colours and no questions; `NO_COLOR` takes the colours away on one. Names of models and regions are completed at Tab:
-`eval "$(nearfield completion bash)"`, `eval "$(nearfield completion zsh)"`, `nearfield completion fish | source`.
-The folder of a platform is `--state DIR`, else `NEARFIELD_STATE`, else `.nearfield`.
+Every command that answers something has `--json`; what it prints then has a schema: `nearfield schema NAME`,
+and [docs/schemas/](schemas/ls.json). A command that fails with `--json` prints the schema `error`. Off a
+terminal there are no bars, no colours and no questions; `NO_COLOR` takes the colours away on one. Names of
+models and regions are completed at Tab: `eval "$(nearfield completion bash)"`, `eval "$(nearfield completion
+zsh)"`, `nearfield completion fish | source`. The folder of a platform is `--state DIR`, else
+`NEARFIELD_STATE`, else `.nearfield`.
 """
 
 
@@ -120,10 +124,19 @@ def schemas() -> Iterator[tuple[str, str]]:
         yield f"{name}.json", json.dumps(schema_of(name), indent=1, sort_keys=True) + "\n"
 
 
+def pages() -> Iterator[tuple[str, str]]:
+    """(path in docs/, text) of each page, and of the OpenAPI document."""
+    yield "cli.md", page()
+    yield "metrics.md", metrics_page()
+    yield "reference/config.md", config_page.page()
+    yield "reference/http-api.md", http_page.page()
+    yield "openapi.json", json.dumps(document(), indent=1) + "\n"
+
+
 def write(docs: Path) -> None:
     """Write all of it; a schema that is none any more goes."""
-    (docs / "cli.md").write_text(page())
-    (docs / "metrics.md").write_text(metrics_page())
+    for name, text in pages():
+        (docs / name).write_text(text)
     folder = docs / "schemas"
     folder.mkdir(exist_ok=True)
     wanted = dict(schemas())

@@ -21,9 +21,10 @@ MADE = "these pages are made from the code: run `python -m deploy.reference`"
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-def test_the_reference_page_is_what_the_parser_says():
+@pytest.mark.parametrize(("name", "text"), reference.pages())
+def test_a_page_that_is_made_from_the_code_is_what_the_code_says(name, text):
     """Made anew with `python -m deploy.reference`."""
-    assert (DOCS / "cli.md").read_text() == reference.page(), MADE
+    assert (DOCS / name).read_text() == text, MADE
 
 
 def test_the_page_of_figures_is_what_the_roles_count():
