@@ -104,13 +104,16 @@ def ready_ms(region: RegionRow, row: ModelRow) -> float:
 
 def start_s(tier: Tier, num_bytes: int, measured: Measured) -> float:
     """Expected seconds of a start whose weights are `num_bytes` in `tier`; 0 if it is resident."""
-    if tier is Tier.RESIDENT:
-        return 0.0
-    seconds = measured.attach_s or ATTACH_S
+    return (
+        0.0 if tier is Tier.RESIDENT else (measured.attach_s or ATTACH_S) + bytes_s(tier, num_bytes, measured)
+    )
+
+
+def bytes_s(tier: Tier, num_bytes: int, measured: Measured) -> float:
+    """Of a start, what the way of its bytes from `tier` to an engine takes."""
     if tier is Tier.HOST:
-        seconds += num_bytes / (measured.host_bytes_per_s or HOST_BYTES_PER_S)
-    else:
-        seconds += num_bytes / (measured.store_bytes_per_s or STORE_BYTES_PER_S)
+        return num_bytes / (measured.host_bytes_per_s or HOST_BYTES_PER_S)
+    seconds = num_bytes / (measured.store_bytes_per_s or STORE_BYTES_PER_S)
     if tier is Tier.ORIGIN:
         seconds += num_bytes / (measured.origin_bytes_per_s or ORIGIN_BYTES_PER_S)
     return seconds

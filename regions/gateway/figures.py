@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from regions.deployments import Deployments
+    from regions.gateway.estimate import Score
     from regions.gateway.hold import Seats
     from regions.gateway.pass_on import PassOn
     from regions.gateway.relay import Relay
@@ -51,11 +52,13 @@ class GatewayFigures:
             "nearfield_gateway_wake_bytes_total", "Weights of wakes, by where they were found.", "source"
         )
         self._expected = metrics.histogram(
-            "nearfield_gateway_wake_expected_seconds", "What wakes were expected to take.", "start"
+            "nearfield_gateway_wake_expected_seconds",
+            "What first tokens of those who waited were expected to take.",
+            "start",
         )
         self._errors = metrics.histogram(
             "nearfield_gateway_wake_eta_error_ratio",
-            "How far estimates were off, as a share of what the wake took.",
+            "How far estimates were off, as a share of what the first token took.",
             "start",
             bounds=SHARES,
         )
@@ -89,22 +92,28 @@ class GatewayFigures:
 
     def woken(self, wake: Wake, woken: Woken) -> None:
         """A model is resident."""
-        start = str(wake.found)
+        start = str(wake.expected.tier)
         self._wakes.add(1, wake.reason, "resident")
-        self._seconds.observe(woken.score.took_s, start)
-        self._expected.observe(woken.score.expected_s, start)
-        self._errors.observe(woken.score.error, start)
-        self.accuracy.observe(woken.score)
+        self._seconds.observe(woken.took_s, start)
         for name, ms in woken.start_phases().items():
             self._phases.observe(ms / 1000, start, name)
         for source, num_bytes in {**(woken.load.bytes or {}), "remote": woken.remote_bytes}.items():
             self._bytes.add(num_bytes, source)
         log.info("woke %s: %s", wake.revision.model, _words(wake, woken))
 
+    def scored(self, model: str, start: str, score: Score) -> None:
+        """Who waited for a start has a first token: how good was the estimate?"""
+        self._expected.observe(score.expected_s, start)
+        self._errors.observe(score.error, start)
+        self.accuracy.observe(score)
+        took_ms, expected_ms = score.took_s * 1e3, score.expected_s * 1e3
+        told = (model, start, took_ms, expected_ms, 100 * score.error)
+        log.info("first token of %s from %s after %.1f ms, expected %.1f ms, off by %.0f%%", *told)
+
     def failed(self, wake: Wake, why: str) -> None:
         """A model could not be woken."""
         self._wakes.add(1, wake.reason, "failed")
-        log.warning("no wake of %s (%s, %s): %s", wake.revision.model, wake.reason, wake.found, why)
+        log.warning("no wake of %s (%s, %s): %s", wake.revision.model, wake.reason, wake.expected.tier, why)
 
     def first_byte(self, start: str, seconds: float) -> None:
         """A node has begun to answer a request."""
@@ -122,9 +131,8 @@ class GatewayFigures:
 
 
 def _words(wake: Wake, woken: Woken) -> str:
-    score = woken.score
     phases = " ".join(f"{name}={ms:.1f}" for name, ms in woken.start_phases().items())
     return (
-        f"{wake.reason} found it at {wake.found}, {score.took_s * 1e3:.1f} ms at {woken.address} ({phases}), "
-        f"expected {score.expected_s * 1e3:.1f} ms, off by {score.error:.0%}, bytes from home {woken.remote_bytes}"
+        f"{wake.reason} found it at {wake.expected.tier}, {woken.took_s * 1e3:.1f} ms at {woken.address} ({phases}), "
+        f"first token expected after {wake.expected.seconds * 1e3:.1f} ms, bytes from home {woken.remote_bytes}"
     )

@@ -187,6 +187,8 @@ class Inference:
             result = await self.relay.try_node(trip, address, sent)
             sent = None
             if result == "answered":
+                if trip.held and trip.exchange.status == HTTPStatus.OK:
+                    self._wakes.answered(trip.ask.model, trip.revision.id, trip.held, trip.later_s)
                 return
             await self._doubt(trip, address, gone=result == "unreachable")
             address = None

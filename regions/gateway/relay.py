@@ -100,6 +100,7 @@ class Relay:
                 return "not_resident"
             if "first_byte" not in trip.phases.items:  # else it came on a lane
                 _mark_sent(trip.phases, answer.connect_s * 1000)
+            trip.note_first(answer.head.headers)
             await _pass_back(trip, answer)
         except DialError as error:
             raise _lost(error) from error

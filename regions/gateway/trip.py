@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 import re
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
@@ -30,6 +31,7 @@ from regions.map import (
 from wire.dialect import error_event
 from wire.heads import without_hop_headers
 from wire.refusal import Refusal
+from wire.timing import parse_server_timing
 
 if TYPE_CHECKING:
     from regions.ask import Ask
@@ -47,6 +49,9 @@ DEFAULT_WAIT_S: Final = (
     60.0  # a client that sees no comments is not held longer than most proxies would allow
 )
 SSE: Final = "text/event-stream"
+TO_FIRST_TOKEN: Final = tuple(
+    f"node.{phase}" for phase in ("read", "template", "tokenize", "queue", "weights", "prefill")
+)
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 OWN: Final = frozenset(
@@ -74,6 +79,7 @@ class Trip:
     request_id: str
     found: Tier = Tier.RESIDENT
     held: Woken | None = None
+    later_s: float = 0.0  # from the end of its wake to the first token
     replica: str = ""
     spoke: bool = False  # something was sent to the client since the last pulse
 
@@ -142,7 +148,9 @@ class Trip:
         extra: dict[str, object] = {"region": self.region, "remote_bytes": self.remote_bytes}
         if self.held:
             extra |= {"start": str(self.found), "start_phases": self.held.start_phases()}
-            extra |= {"bytes": dict(self.held.load.bytes or {}), "eta": self.held.score.as_value()}
+            extra |= {"start_total_ms": round(self.held.took_s * 1e3, 3)}
+            extra |= {"bytes": dict(self.held.load.bytes or {})}
+            extra |= {"eta": self.held.score(self.later_s).as_value()}
         return self.phases.comment(extra)
 
     def timing(self, upstream: Headers) -> str:
@@ -152,9 +160,19 @@ class Trip:
         if self.held and self.remote_bytes:
             woken.append(f"gateway.start.pull;dur={self.held.pull_ms:.3f}")
         if self.held:
-            eta = self.held.score
+            eta = self.held.score(self.later_s)
             woken.append(f"eta.expected;dur={eta.expected_s * 1e3:.3f}, eta.took;dur={eta.took_s * 1e3:.3f}")
         return ", ".join([*said, self.phases.header(), *woken])
+
+    def note_first(self, upstream: Headers) -> None:
+        """The node's answer is here, a stream's with its first token; a whole one says when that was."""
+        if self.held is None:
+            return
+        if self.ask.stream:
+            self.later_s = max(0.0, time.perf_counter() - self.held.ended_s)
+        else:
+            said = parse_server_timing(",".join(value for name, value in upstream if name == "server-timing"))
+            self.later_s = sum(said.get(name, 0.0) for name in TO_FIRST_TOKEN) / 1e3
 
     async def fail(self, refusal: Refusal) -> None:
         """Ends a stream that was begun with one error event; raises the refusal where none was."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
 
-from regions.gateway.estimate import Score, expected_s
+from regions.gateway.estimate import Estimate, Score, Starts, estimate
 from regions.gateway.figures import GatewayFigures
-from regions.map import Progress, Tier
+from regions.map import Progress
 from regions.nodes import pick
 from regions.nodes.client import NodeError
 from wire.metrics import Metrics
@@ -36,18 +36,25 @@ REST_S: Final = (
 RETRY_AFTER_S: Final = 2.0  # when a wake says nothing of the time it needs
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Woken:
     """Resident at `address`: `remote_bytes` crossed from home in `pull_ms`; `load` is the node's last line.
 
-    `score`: what it was expected to take, and took.
+    It took `took_s`, until `ended_s`; `expected` is to the first token. `is_scored`: somebody had that.
     """
 
     address: str
     remote_bytes: int
     pull_ms: float
     load: LoadLine
-    score: Score
+    expected: Estimate
+    took_s: float
+    ended_s: float
+    is_scored: bool = False
+
+    def score(self, later_s: float) -> Score:
+        """The estimate against the clock: a first token came `later_s` after it was resident."""
+        return Score(self.expected.seconds, self.took_s + later_s)
 
     def start_phases(self) -> dict[str, float]:
         """What the start was made of, ms; it sums to what the wake took.
@@ -57,21 +64,20 @@ class Woken:
         """
         pull = {"pull": round(self.pull_ms, 3)} if self.remote_bytes else {}
         known = {**pull, **(self.load.phases or {})}
-        return {**known, "order": round(max(0.0, self.score.took_s * 1e3 - sum(known.values())), 3)}
+        return {**known, "order": round(max(0.0, self.took_s * 1e3 - sum(known.values())), 3)}
 
 
 @dataclass(slots=True)
 class Wake:
     """One wake under way; `progress` is its newest figure, `num_waiting` who is held for it.
 
-    `found` is the tier it began from, `expected_s` how long it should take by what was measured, from `began_s` on.
+    `expected` is what it should take by what was measured, from `began_s` on.
     """
 
     deployment: Deployment
     revision: Revision
     reason: Reason
-    found: Tier
-    expected_s: float
+    expected: Estimate
     began_s: float = field(default_factory=time.perf_counter)
     progress: Progress = field(default_factory=lambda: Progress("queue", 0.0))
     num_waiting: int = 0
@@ -87,12 +93,8 @@ class Wake:
         progress = self.seen()
         if progress.eta_s is not None:
             return progress
-        left_s = max(0.0, self.expected_s - (time.perf_counter() - self.began_s))
+        left_s = max(0.0, self.expected.seconds - (time.perf_counter() - self.began_s))
         return replace(progress, eta_s=left_s)
-
-    def score(self) -> Score:
-        """The estimate against the clock, now that it is done."""
-        return Score(self.expected_s, time.perf_counter() - self.began_s)
 
 
 class Wakes:
@@ -109,6 +111,7 @@ class Wakes:
         self._deployments = deployments
         self._nodes = nodes
         self._watch = watch
+        self.starts = Starts()
         self._running: dict[str, Wake] = {}
         self._resting: dict[str, asyncio.TimerHandle] = {}
 
@@ -122,12 +125,24 @@ class Wakes:
         running = self._running.get(revision.id)
         if running is not None:
             return running
-        found = self._deployments.tier(deployment)
-        wake = Wake(deployment, revision, reason, found, expected_s(self._deployments, deployment))
+        expected = estimate(self._deployments, deployment, self.starts)
+        wake = Wake(deployment, revision, reason, expected)
         wake.task = asyncio.create_task(self._run(wake, reason))
         wake.task.add_done_callback(lambda _task: self._ended(wake))
         self._running[revision.id] = wake
         return wake
+
+    def answered(self, model: str, revision_id: str, woken: Woken, later_s: float) -> None:
+        """Somebody who waited has a first token, `later_s` after the revision was resident: the estimate's score.
+
+        The first of them says it; a start that nobody waited for has none.
+        """
+        if woken.is_scored:
+            return
+        woken.is_scored = True
+        score, expected = woken.score(later_s), woken.expected
+        self.starts.learn(revision_id, expected.tier, score.took_s - expected.bytes_s)
+        self.figures.scored(model, str(expected.tier), score)
 
     async def close(self) -> None:
         """Ends all wakes."""
@@ -155,7 +170,8 @@ class Wakes:
                 last = error
                 continue
             await self._watch.refresh(address)
-            return Woken(address, remote_bytes, pull_ms, load, wake.score())
+            ended = time.perf_counter()
+            return Woken(address, remote_bytes, pull_ms, load, wake.expected, ended - wake.began_s, ended)
         raise _refused(wake.revision.model, last) if tried else _no_node(self._deployments.region)
 
     async def _load(self, wake: Wake, address: str, reason: Reason) -> LoadLine:

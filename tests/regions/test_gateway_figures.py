@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from regions.gateway.estimate import Accuracy, Measured, Score, expected_s
+from regions.gateway.estimate import NUM_KEPT, Accuracy, Measured, Score, Starts, estimate
 from regions.map import Tier
 from regions.offer import ATTACH_S, HOST_BYTES_PER_S, ORIGIN_BYTES_PER_S, STORE_BYTES_PER_S, start_s
 from tests.regions.fake_node import region, until
@@ -79,21 +79,22 @@ async def test_an_answer_that_waited_says_what_was_expected_and_what_it_took(cap
     assert timing["eta.expected"] == pytest.approx(100.0, abs=0.1)  # 16 bytes, and the node's attach
     assert timing["eta.took"] >= 400.0
     assert timing["gateway.wake"] >= timing["eta.took"] * 0.5
+    assert timing["eta.took"] >= told['nearfield_gateway_wake_seconds_sum{start="region"}'] * 1e3 - 1e-2
     assert error == pytest.approx(1 - timing["eta.expected"] / timing["eta.took"], abs=0.001)
     assert told["nearfield_gateway_eta_error_ratio"] == pytest.approx(error)
     assert row.eta_error == pytest.approx(error, abs=0.001)
-    assert told['nearfield_gateway_wake_seconds_sum{start="region"}'] == pytest.approx(
-        timing["eta.took"] / 1000, abs=1e-5
-    )
     assert told['nearfield_gateway_wake_eta_error_ratio_sum{start="region"}'] == pytest.approx(error)
     assert told['nearfield_gateway_wakes_total{reason="request",outcome="resident"}'] == 1
     assert told['nearfield_gateway_wake_phase_seconds_sum{start="region",phase="fetch"}'] == 0.003
     assert told['nearfield_gateway_wake_bytes_total{source="region"}'] == 16
     assert told['nearfield_gateway_first_byte_seconds_count{start="region"}'] == 1
     assert told["nearfield_gateway_nodes"] == 1
-    words = next(each.getMessage() for each in caplog.records if each.getMessage().startswith("woke"))
-    assert "request found it at region" in words
-    assert "expected 100.0 ms, off by" in words
+    said = [each.getMessage() for each in caplog.records]
+    woke = next(each for each in said if each.startswith("woke"))
+    scored = next(each for each in said if each.startswith("first token of"))
+    assert "request found it at region" in woke
+    assert "first token expected after 100.0 ms" in woke
+    assert f"after {timing['eta.took']:.1f} ms, expected 100.0 ms, off by" in scored
 
 
 async def test_a_streams_receipt_has_the_estimate_and_a_warm_one_has_none():
@@ -183,12 +184,63 @@ async def test_metrics_want_the_hop_token():
 
 async def test_the_estimate_of_a_deployment_goes_by_its_tier_and_its_nodes():
     async with region() as r:
-        at_region = expected_s(r.deployments, r.deployment)
+        at_region = estimate(r.deployments, r.deployment, Starts())
         r.deployment.in_region = False
         r.deployments.origin_bytes_per_s = 16.0
-        at_origin = expected_s(r.deployments, r.deployment)
+        at_origin = estimate(r.deployments, r.deployment, Starts())
         await r.resident()
 
-        assert at_region == pytest.approx(0.1, abs=1e-6)
-        assert at_origin == pytest.approx(1.1, abs=1e-6)
-        assert expected_s(r.deployments, r.deployment) == 0.0
+        assert at_region.seconds == pytest.approx(0.1, abs=1e-6)
+        assert at_origin.seconds == pytest.approx(1.1, abs=1e-6)
+        assert estimate(r.deployments, r.deployment, Starts()).seconds == 0.0
+
+
+async def test_starts_that_were_measured_say_what_the_next_of_this_revision_takes_beside_its_bytes():
+    """From this tier, whatever others did; it follows bandwidth, and a start that went on beside its bytes too."""
+    starts = Starts()
+    async with region() as r:
+        revision, found = r.deployment.live.id, estimate(r.deployments, r.deployment, Starts())
+        for own_s in (2.0, 0.3, 0.3):
+            starts.learn(revision, Tier.REGION, own_s)
+        starts.learn(revision, Tier.HOST, 9.0)
+        starts.learn("another", Tier.REGION, 9.0)
+        known = estimate(r.deployments, r.deployment, starts)
+        for _ in range(NUM_KEPT):
+            starts.learn(revision, Tier.REGION, -1.0)
+        beside = estimate(r.deployments, r.deployment, starts)
+
+    assert known.bytes_s == found.bytes_s > 0
+    assert known.seconds == pytest.approx(0.3 + found.bytes_s)
+    assert beside.seconds == 0.0
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_score_is_of_the_first_token_and_the_next_estimate_has_learnt_from_it(stream):
+    """The node is resident at once, but has its first token only when the bytes are there."""
+    later_s = 0.5
+    async with region() as r:
+        usual = r.fakes[0].answer
+
+        async def answers(exchange, question):
+            if stream:
+                await asyncio.sleep(later_s)
+                return await usual(exchange, question)
+            said = (
+                ("server-timing", f"node;dur=900, node.weights;dur={later_s * 1e3}, node.decode;dur=300"),
+            )
+            return await exchange.respond(200, said, b"{}")
+
+        r.fakes[0].answer = answers
+        await r.answer(stream=stream)
+        told = await figures(r)
+        r.fakes[0].resident.clear()
+        await r.watch.refresh()
+        found = estimate(r.deployments, r.deployment, r.wakes.starts)
+
+    resident_s = told['nearfield_gateway_wake_seconds_sum{start="region"}']
+    least_s = resident_s + later_s
+    assert told['nearfield_gateway_wake_eta_error_ratio_sum{start="region"}'] == pytest.approx(
+        1 - 0.1 / found.seconds, abs=0.001
+    )
+    assert found.seconds >= least_s - 1e-3
+    assert stream or found.seconds == pytest.approx(least_s, abs=1e-3)
