@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from types import MappingProxyType
@@ -33,6 +34,9 @@ BENCHES: Mapping[str, str] = MappingProxyType(
 """Name -> one line. Module `bench.NAME` has `add_options(parser)` and `measure(options, say) -> (rows, notes)`."""
 
 
+BEGAN_S = time.perf_counter()
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one benchmark. Exit status: 0 all targets hold, 1 one does not, 2 wrong usage."""
     options = _parser().parse_args(arguments)
@@ -60,8 +64,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _progress(line: str) -> None:
-    """What is going on, on standard error: standard output is the outcome's."""
-    print(line, file=sys.stderr, flush=True)
+    """What is going on, and since when, on standard error: standard output is the outcome's."""
+    print(f"{time.perf_counter() - BEGAN_S:6.1f} s  {line}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

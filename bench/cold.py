@@ -54,7 +54,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
     parser.add_argument("--runs", type=int, default=3, help="alternating runs of ours and the peer (3)")
     parser.add_argument(
-        "--sizes", default="4,8,16", help="layers of the models: 0.25, 0.49 and 0.98 GB (4,8,16)"
+        "--sizes", default="4,8,17", help="layers of the models: 0.25, 0.49 and 1.04 GB (4,8,17)"
     )
     parser.add_argument("--cache", type=Path, default=llama.cache_folder(), help="where the model is kept")
 

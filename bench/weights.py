@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bench import fromstore, llama, starts
+from bench import crowd, fromstore, hoststarts, llama, slowstarts
 from bench.rows import Row
 
 Say = Callable[[str], None]
@@ -45,7 +45,7 @@ def _read(options: argparse.Namespace, say: Say) -> Found:
 
 PARTS: Mapping[str, Callable[[argparse.Namespace, Say], Found]] = {
     "read": _read,
-    "host": starts.host,
-    "link": starts.linked,
-    "crowd": starts.crowd,
+    "host": hoststarts.measure,
+    "link": slowstarts.measure,
+    "crowd": crowd.measure,
 }

@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+import re
 import sys
 import types
 
@@ -106,7 +107,7 @@ def test_command_prints_json_last(fake_bench, capsys):
 
     assert status == 0
     assert json.loads(out.splitlines()[-1])["notes"] == ["size 7"]
-    assert err == "working\n"
+    assert re.fullmatch(r" *[0-9]+\.[0-9] s  working\n", err)
 
 
 def test_command_prints_a_table_and_fails_with_its_targets(fake_bench, capsys):

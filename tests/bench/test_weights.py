@@ -12,7 +12,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench import blob, fromstore, loader_peers, loaders, overlink, packages, pss, stage, starts, weights
+from bench import (
+    blob,
+    crowd,
+    fromstore,
+    hoststarts,
+    loader_peers,
+    loaders,
+    overlink,
+    packages,
+    pss,
+    stage,
+    starts,
+    weights,
+)
 from bench.blast import Line
 from bench.caller import Answer
 from bench.contestants import Broken, contestant
@@ -269,15 +282,27 @@ def test_start_state_is_checked():
 
 def test_rows_of_host_starts():
     """One second for the 1 GB model alone; the difference of the sizes against that of the prefills."""
-    rows = starts._host_rows(
-        {"0.5 GB": 0.5, "1 GB": 0.8, "2 GB": 0.9}, {"0.5 GB": 0.1, "1 GB": 0.2, "2 GB": 0.4}, 3
-    )
+    host = {"0.5 GB": [0.5, 0.6, 9.0], "1 GB": [0.8] * 3, "2 GB": [0.9, 1.0, 9.1]}
+    rows = hoststarts.host_rows(host, {"0.5 GB": [0.1] * 3, "1 GB": [0.2] * 3, "2 GB": [0.4] * 3})
 
     assert [row.target for row in rows] == [None, 1.0, None, 1.0]
     assert [row.holds for row in rows] == [True, True, True, False]
     assert (rows[3].ours, rows[3].peer) == (pytest.approx(0.4), pytest.approx(0.3))
-    flat = starts._host_rows(dict.fromkeys(starts.LAYERS, 0.5), dict.fromkeys(starts.LAYERS, 0.2), 3)
+    flat = hoststarts.host_rows(
+        {size: [0.5] for size in starts.LAYERS}, {size: [0.2] for size in starts.LAYERS}
+    )
     assert flat[3].holds
+
+
+def test_rows_of_a_crowd():
+    """Its p99 against a single one's by medians of the same turns; and what is its own work, by what it takes warm."""
+    turns = crowd.Turns([1.0, 1.1, 5.0], [1.4, 1.3, 6.0], [0.1] * 3, [0.4, 0.5, 0.3], [1.0, 1.01, 1.0])
+    read, last, floor = crowd._rows(0.0, turns)
+
+    assert (read.ours, read.holds) == (1.01, True)
+    assert (last.ours, last.peer, last.holds) == (1.4, 1.1, True)
+    assert (floor.peer, floor.target) == (pytest.approx(1.4), None)
+    assert not crowd._rows(0.25e9, crowd.Turns([1.0], [1.4], [0.1], [0.1], [1.0]))[1].holds
 
 
 def test_tree_of_processes_is_summed():
