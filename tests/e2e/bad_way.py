@@ -87,6 +87,8 @@ class BadWay:
         self.target = ("", 0)
         self.faults: deque[Fault] = deque()
         self.always: Fault | None = None
+        self._wronged: set[socket.socket] = set()
+        """Readers in whose requests a fault is at work: the store, which never heard of them, does not end it."""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -103,7 +105,7 @@ class BadWay:
 
     def _serve(self, near: socket.socket) -> None:
         with near, suppress(ConnectionRefusedError), socket.create_connection(self.target) as far:
-            back = threading.Thread(target=_pump, args=(far, near), daemon=True)
+            back = threading.Thread(target=self._answers, args=(far, near), daemon=True)
             back.start()
             with suppress(OSError):
                 self._requests(near, far)
@@ -134,12 +136,18 @@ class BadWay:
         """Whether the store is to answer this request."""
         found = _READ.match(head)
         fault = self.always or (self.faults.popleft() if found and self.faults else None)
-        return found is None or fault is None or fault(near, int(found[1]), int(found[2]))
+        if found is None or fault is None:
+            return True
+        self._wronged.add(near)
+        try:
+            return fault(near, int(found[1]), int(found[2]))
+        finally:
+            self._wronged.discard(near)
 
-
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    with suppress(OSError):
-        while data := source.recv(65_536):
-            sink.sendall(data)
-    with suppress(OSError):
-        sink.shutdown(socket.SHUT_WR)
+    def _answers(self, far: socket.socket, near: socket.socket) -> None:
+        """A store closes a connection on which nothing is asked for ten seconds, as long as a reader waits."""
+        with suppress(OSError):
+            while data := far.recv(65_536):
+                near.sendall(data)
+            if near not in self._wronged:
+                near.shutdown(socket.SHUT_WR)
