@@ -234,7 +234,13 @@ class Door:
             use,
             resume.wanted(exchange.head, stream=ask.stream),
         )
-        await self.relay.serve(journey, lambda: self.wake_near(decision, ask.model, now))
+        if decision.start is not None:
+            decision.start.enter()
+        try:
+            await self.relay.serve(journey, lambda: self.wake_near(decision, ask.model, now))
+        finally:
+            if decision.start is not None:
+                decision.start.leave()
 
     # also for a lane ----------------------------------------------------------------------------------------
 

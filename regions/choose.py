@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
 from regions.health import HEALTHY, panics
 from regions.map import ROW_LOST_S, ROW_STALE_S
-from regions.offer import SLOW_START_S
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,8 +32,9 @@ TIE_MS: Final = 1.0  # totals this close are equal: no measurement tells them ap
 TIE_SHARE: Final = 0.02
 UNKNOWN_RTT_MS: Final = 500.0  # a region never measured is taken to be at the far side of the world
 STALE_MS_PER_S: Final = 50.0  # doubt for each second a row is overdue: its queue may have grown meanwhile
-RAMP_MS: Final = 1_000.0  # doubt in a region or model that just came back, for requests beyond its share
-WARM_LEAST: Final = 0.1  # of the requests for a model that has just become resident: somebody must warm it
+RAMP_MS: Final = (
+    1_000.0  # doubt in a region or model that just came back, for requests beyond what it is given
+)
 PREWARM_GAIN_MS: Final = 5.0  # a warm near region must win by this before waking it is worth it
 BOUND_LOAD: Final = 1.25  # of the mean of equals: above it a prompt's own region is passed over
 
@@ -91,7 +91,8 @@ class Wish(NamedTuple):
     """What rules and client want of one choice.
 
     `allowed`: the only regions that may be asked, None for all. `preferred` come first. `drained` come last. `cached`:
-    tokens of the prompt's beginning that a region is thought to keep. `seed` names that beginning, salted by tenant.
+    tokens of the prompt's beginning that a region is thought to keep. `seed` names that beginning, salted by tenant. In
+    `full` ones the model has just become resident, and has as many requests as it is good for so far.
     """
 
     allowed: frozenset[str] | None = None
@@ -99,6 +100,7 @@ class Wish(NamedTuple):
     drained: frozenset[str] = frozenset()
     cached: Mapping[str, int] = MappingProxyType({})
     seed: bytes = b""
+    full: frozenset[str] = frozenset()
 
 
 ANYWHERE: Final = Wish()
@@ -137,7 +139,7 @@ def rank(
         now: monotonic seconds, on the clock of `Heard.at`.
         wish: what rules and client want.
         previous: the region that this edge last chose for the model: it is kept unless clearly beaten.
-        draws: random numbers in [0, 1): two for the power of two choices among equals, one for slow start.
+        draws: random numbers in [0, 1): two for the power of two choices among equals, one for a region that came back.
     """
     look = _Look(model, rows, ways, prompt_tokens, now, wish, draws[2])
     if wish.preferred:
@@ -210,7 +212,7 @@ class _Look:
             or self._now - heard.at > ROW_STALE_S
             or not offer.steady
             or name in self._wish.drained
-            or (heard.fresh and self._model in heard.fresh)
+            or name in self._wish.full
         ):
             state, doubt_ms = self._standing(name, health, heard, offer)
             least_ms += doubt_ms
@@ -236,7 +238,7 @@ class _Look:
             return "away", 0.0
         if age_s > ROW_STALE_S:
             return "stale", (age_s - ROW_STALE_S) * STALE_MS_PER_S
-        if self._draw >= min(health.share(self._now), warm_share(heard, self._model, self._now)):
+        if self._draw >= health.share(self._now) or name in self._wish.full:
             return "ramp", RAMP_MS
         return "ok", 0.0
 
@@ -267,12 +269,6 @@ class _Look:
             offer.load,
             name in self._wish.preferred,
         )
-
-
-def warm_share(heard: Heard, model: str, now: float) -> float:
-    """The part of its usual requests that a model should get: growing to 1 over SLOW_START_S after a cold start."""
-    since = heard.fresh.get(model)
-    return 1.0 if since is None else min(1.0, WARM_LEAST + max(0.0, now - since) / SLOW_START_S)
 
 
 def _total(one: Choice) -> float:

@@ -17,7 +17,6 @@ STORE_BYTES_PER_S: Final = 1e9
 HOST_BYTES_PER_S: Final = 4e9
 ORIGIN_BYTES_PER_S: Final = 50e6
 ATTACH_S: Final = 1.0
-SLOW_START_S: Final = 5.0  # a model that has just become resident gets its full share after this
 
 
 class Measured(Protocol):

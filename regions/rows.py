@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from regions.map import MAX_MODELS, ModelRow, PolicyRow, RegionRow
-from regions.offer import SLOW_START_S, Offer, offers, offers_after, starts_cold
+from regions.offer import Offer, offers, offers_after, starts_cold
 from regions.row_codec import (
     Change,
     Part,
@@ -43,6 +43,7 @@ NOTHING: Final[Mapping[str, float]] = MappingProxyType({})
 NO_NAMES: Final[frozenset[str]] = frozenset()
 MAX_AHEAD_MS: Final = 300_000  # five minutes: what a clock without a time server may be off, and no more
 PACE: Final = ("store_bytes_per_s", "host_bytes_per_s", "origin_bytes_per_s", "attach_s", "draining")
+SLOW_START_S: Final = 5.0  # a model that has just become resident is known to be so for as long
 NEVER: Final = -math.inf  # heard at: a row from disk, not yet heard again from its region
 
 

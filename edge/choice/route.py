@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from edge.choice import prefer
 from edge.choice.prefixes import LEAST_TOKENS, NOWHERE, Prefixes, marks
+from edge.choice.starts import Starts, full
 from edge.rows.serving import Serving
 from regions.choose import Wish, chance_decides, nearest, prewarm, rank, route_header
 from regions.map import REGION, ROW_STALE_S
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edge.choice.prefixes import Mark
+    from edge.choice.starts import Start
     from edge.reach.region import Reach
     from edge.relay.holdoff import Holdoffs
     from edge.rows.feed import Feed
@@ -57,12 +59,14 @@ class Decision(NamedTuple):
     """Where to send a request: `choices` best first, never empty; `simulated_wan` names the profile, if one.
 
     `resident_in` are the regions that its bytes may enter at all, None for all. `grounds`: see `Chooser.stands`.
+    `start`: the first choice has just become warm, and the request counts as one of its start while it is under way.
     """
 
     choices: tuple[Choice, ...]
     simulated_wan: str | None = None
     resident_in: Only = None
     grounds: Grounds | None = None
+    start: Start | None = None
 
     def terms(self) -> str:
         """Every term of the decision, as the header `x-nearfield-route` says them."""
@@ -88,6 +92,7 @@ class Chooser:
         self._near: Near = ()
         self._near_at = float("-inf")
         self._serving = Serving()
+        self._starts = Starts()
 
     @property
     def rows(self) -> Mapping[str, Heard]:
@@ -104,6 +109,8 @@ class Chooser:
         self._serving.renew(snapshot, rules)
         allowed = self._allowed(ask.model, pinned, asker.tenant, wanted.only)
         of = self._marks(ask, asker)
+        starts = self._starts.young(ask.model, snapshot.regions, now)
+        wish = self._wish(self._serving.where(ask.model, allowed), wanted.first, rules, of, now)
         key = ask.model, allowed, wanted.first or None
         choices = rank(
             ask.model,
@@ -112,7 +119,7 @@ class Chooser:
             self._reaches,
             prompt_tokens=ask.prompt_tokens,
             now=now,
-            wish=self._wish(self._serving.where(ask.model, allowed), wanted.first, rules, of, now),
+            wish=wish._replace(full=full(starts)) if starts else wish,
             previous=self._previous.get(key),
             draws=(random.random(), random.random(), random.random()),  # noqa: S311 - spreads load
         )
@@ -123,9 +130,9 @@ class Chooser:
         if of:
             self._prefixes.sent(of, choices[0].region, now)
         resident_in = self._serving.resident_in(asker.tenant, ask.model)
-        lasting = not (self._may_be_kept(ask) or self._holdoffs or _starts_slowly(ask.model, snapshot))
+        lasting = not (self._may_be_kept(ask) or self._holdoffs or starts)
         grounds = self._grounds(choices, snapshot, now) if lasting else None
-        return Decision(choices, self._simulated_wan, resident_in, grounds)
+        return Decision(choices, self._simulated_wan, resident_in, grounds, starts.get(choices[0].region))
 
     def stands(self, decision: Decision, now: float) -> bool:
         """Whether the same asker's request for the same model with as long a prompt is decided so again."""
@@ -200,11 +207,6 @@ class Chooser:
 
 
 _NO_REGION: Final[frozenset[str]] = frozenset()
-
-
-def _starts_slowly(model: str, snapshot: Snapshot) -> bool:
-    """Whether a region has become warm for a model just now: chance and time have a say in what it is given."""
-    return any(model in heard.fresh for heard in snapshot.regions.values() if heard.fresh)
 
 
 def not_served(model: str, snapshot: Snapshot, allowed: Only) -> Refusal:

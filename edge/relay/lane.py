@@ -68,6 +68,8 @@ class EdgeLane:
             decision = self._decide(ask, body, now)
         except Refusal:
             return None
+        if decision.start is not None:  # what is under way at a start is counted by the door
+            return None
         return self._begin(Passing(self, ask, body, decision, started, read, now))
 
     def _decide(self, ask: Ask, body: bytes, now: float) -> Decision:

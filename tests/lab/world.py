@@ -12,8 +12,8 @@ import time
 from deploy import fleet, pki, secrets, up
 from deploy.config.read import load
 from deploy.roles import endpoint
-from regions.offer import SLOW_START_S
 from regions.push.manifest import Manifest, ManifestFile
+from regions.rows import SLOW_START_S
 from storage.client.sdk import S3
 from tests.lab.clients import body, reply
 from tests.lab.network import (
@@ -96,7 +96,7 @@ class Lab:
     """The whole of it. `clients` are places by name; `edge`, `gate`, ... are processes by place."""
 
     def __init__(self, folder):
-        self.is_renewed = True
+        self.has_starts = False  # a region's models became resident under the edges' eyes
         self.folder = folder
         self.network = Network(folder)
         self.edge, self.gate, self.store, self.region, self.node = {}, {}, {}, {}, {}
@@ -150,11 +150,10 @@ class Lab:
         _ready(self.gate[place])
 
     def renew(self, place):
-        """A fresh edge and gate: what they remember of a loss (slow start, ejections, hysteresis) is not waited for."""
+        """A fresh edge and gate: what they remember of a loss (ejections, hysteresis) is not waited for."""
         self.kill(self.edge[place], self.gate[place])
         self.start_edge(place)
         self.start_gate(place)
-        self.is_renewed = True
 
     def start_store(self, place):
         self.store[place] = self.role("r", "store", place)
@@ -163,6 +162,7 @@ class Lab:
     def start_region(self, place, *, node=True):
         if node:
             self.start_node(place)
+        self.has_starts = True
         self.region[place] = self.role("r", "region", place)
         _ready(self.region[place])
 
@@ -238,11 +238,9 @@ class Lab:
             until(lambda place=place: self.network.path_to_vip(place) == place, 90, f"{place} announces")
             until(lambda place=place: self.serves(place, MODEL), 90, f"{place} hears all regions")
             until(lambda place=place: self.answers(place), 90, f"the region of {place} answers its POP")
-        if self.is_renewed:
-            time.sleep(
-                SLOW_START_S + 1.0
-            )  # a model that was started a moment ago has only a share of its requests
-            self.is_renewed = False
+        if self.has_starts:  # a load of requests would find them full
+            time.sleep(SLOW_START_S + 1.0)
+            self.has_starts = False
 
     def answers(self, place):
         """Whether a request to the POP is answered by the region of the same place."""

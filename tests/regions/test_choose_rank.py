@@ -19,7 +19,7 @@ from regions.choose import (
 )
 from regions.health import HEALTHY, Breaker, Outcome, RegionHealth, after
 from regions.map import Progress, RolloutState, Tier
-from regions.offer import SLOW_START_S, queue_ms, ready_ms
+from regions.offer import queue_ms, ready_ms
 from regions.rows import NEVER, Snapshot, encode, fold
 from tests.regions.made import KEYS, MODEL, SIGNERS, heard, model_row, region_row
 
@@ -175,23 +175,20 @@ def test_choose_a_model_starts_slowly_where_it_became_resident(is_fresh, changes
     assert set(warmed(**changes).fresh) == ({MODEL} if is_fresh else set())
 
 
-def test_choose_a_model_that_has_just_become_resident_gets_a_growing_share():
-    rows, shares = {"iad": warmed(), "fra": heard("fra", at=10.0)}, []
-    draws = [each / 200 for each in range(200)]
-    for after_s in (0.0, 1.0, 2.5, SLOW_START_S):
-        now = 10.0 + after_s
-        first = [order(ranked(rows, now=now, draws=(0.0, 0.0, draw)))[0] for draw in draws]
-        shares.append(first.count("iad") / len(draws))
+def test_choose_a_start_that_is_full_is_asked_last_of_those_that_answer_within_a_second_more():
+    rows = {"iad": warmed(), "fra": heard("fra", at=10.0)}
+    full = Wish(full=frozenset({"iad"}))
 
-    assert shares == pytest.approx([0.1, 0.3, 0.6, 1.0], abs=0.02)
+    assert order(ranked(rows, now=10.0)) == ["iad", "fra"]
+    assert order(ranked(rows, now=10.0, wish=full)) == ["fra", "iad"]
+    assert {each.state for each in ranked(rows, now=10.0, wish=full)} == {"ok", "ramp"}
 
 
-def test_choose_where_nobody_else_can_answer_a_slow_start_has_no_say():
+def test_choose_where_nobody_else_can_answer_a_full_start_has_no_say():
     rows = {"iad": warmed(), "fra": heard("fra", at=10.0, row=model_row(tier=Tier.REGION))}
 
-    assert (
-        order(ranked(rows, now=10.0, draws=(0.0, 0.0, 0.999)))[0] == "iad"
-    )  # a start takes longer than its doubt
+    # a start takes longer than its doubt
+    assert order(ranked(rows, now=10.0, wish=Wish(full=frozenset({"iad"}))))[0] == "iad"
 
 
 def test_choose_with_every_control_plane_dead_rows_from_disk_still_route():
