@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from deploy import fleet, pki, secrets
 from deploy.crew import CALM_S, Crew
@@ -136,7 +137,7 @@ class Crewed:
     def __init__(self, folder: Path, region: FakeRegion) -> None:
         self.region = region
         self.ports = {name: free_port() for name in ("main", "admin")}
-        authority = pki.ensure(folder / "tls", dt.datetime.now(dt.UTC))
+        self.authority = authority = pki.ensure(folder / "tls", dt.datetime.now(dt.UTC))
         self.tls = client_context(authority.ca)
         key = region.key.public_key().public_bytes_raw().hex()
         lines = ["[platform]", 'home = "iad"', 'secrets = "secrets"']
@@ -221,10 +222,29 @@ async def answered(edge, num=16):
     return [(await edge.ask(key=OTHER))[0] for _ in range(num)] == [200] * num
 
 
+async def serials(edge, num=16):
+    """The certificates that so many new connections are shown."""
+    found = set()
+    for _ in range(num):
+        _, writer = await asyncio.open_connection("127.0.0.1", edge.ports["main"], ssl=edge.tls)
+        found.add(writer.get_extra_info("peercert")["serialNumber"])
+        writer.close()
+    return found
+
+
+def another_pair(edge):
+    """In place of the one that is there, by the same authority; its serial."""
+    edge.authority.cert.unlink()
+    pki.ensure(edge.authority.cert.parent, dt.datetime.now(dt.UTC))
+    return f"{x509.load_pem_x509_certificate(edge.authority.cert.read_bytes()).serial_number:X}"
+
+
 async def test_two_processes_are_one_edge(crewed):
     first = crewed.workers()
     assert len(first) == 2
     await crewed.until(lambda: answered(crewed))
+    old = await serials(crewed)
+    new = another_pair(crewed)
     figures = await crewed.figures()
     assert figures["nearfield_edge_workers"] == 2
     await orders_reach_both(crewed)
@@ -233,10 +253,14 @@ async def test_two_processes_are_one_edge(crewed):
     assert statuses[:10] == [200] * 10, "a key's quota is the edge's"
     assert 429 in statuses[10:]
 
+    assert {int(each, 16) for each in old} != {int(new, 16)}
+    await crewed.until(lambda: _shows(crewed, new))  # each process reads the new pair by itself
+
     os.kill(first[0], signal.SIGKILL)  # the one that serves operators too
     assert await answered(crewed), "who comes meanwhile is served by the other, or by the next"
     await crewed.until(lambda: _has_two(crewed))
     assert set(crewed.workers()) != set(first)
+    assert await _shows(crewed, new), "and the one that was forked since"
 
     pool = crewed.pool()
     crewed.region.script = _slow
@@ -251,6 +275,10 @@ async def test_two_processes_are_one_edge(crewed):
     await pool.close()
     with pytest.raises(DialError):
         await crewed.ask(key=OTHER)
+
+
+async def _shows(crewed, serial):
+    return {int(each, 16) for each in await serials(crewed)} == {int(serial, 16)}
 
 
 async def _has_two(crewed):
