@@ -20,6 +20,7 @@ from wire.lane import Handed, Lane, Passage
 from wire.refusal import Refusal
 from wire.roster import Handler, Roster
 from wire.secure import promptly
+from wire.stall import Stall
 
 LINGER_S = 5.0  # how long a refused client may go on sending before the reset that could hide our answer
 LINGER_BYTES = 64 * 1024 * 1024  # and how much: many clients read only when they have sent everything
@@ -59,10 +60,7 @@ class Connection(asyncio.Protocol):
         self._reading = True
         self._lent = False  # paused, and somebody else reads
         self._drain: asyncio.Future[None] | None = None
-        self._stalled: tuple[int, float] | None = (
-            None  # (unsent bytes, since loop time) while writes are paused
-        )
-        self._paused = (0, 0.0)  # the same when they were
+        self._stall: Stall | None = None  # while writes are paused
 
     # asyncio.Protocol --------------------------------------------------------------------------------------
 
@@ -119,11 +117,11 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The peer reads slower than the handler writes."""
         self._drain = self._loop.create_future()
-        self._stalled = self._paused = (self._transport.get_write_buffer_size(), self._loop.time())
+        self._stall = Stall(self._transport.get_write_buffer_size(), self._loop.time())
 
     def resume_writing(self) -> None:
         """The peer caught up."""
-        drain, self._drain, self._stalled = self._drain, None, None
+        drain, self._drain, self._stall = self._drain, None, None
         if drain is not None and not drain.done():
             drain.set_result(None)
 
@@ -270,7 +268,7 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing():
             if now >= self._deadline:
                 self._cut_untaken()
-        elif self._stalled is not None and self._write_stalled(now):
+        elif self._stall is not None and self._is_stalled(self._stall, now):
             self._cut_untaken()
         elif self._passage is not None:
             self._passage.check(now)
@@ -460,15 +458,9 @@ class Connection(asyncio.Protocol):
             self._reading = True
             self._transport.resume_reading()
 
-    def _write_stalled(self, now: float) -> bool:
-        unsent, since = self._stalled or (0, now)
-        left = self._transport.get_write_buffer_size()
-        if left != unsent:
-            self._stalled = (left, now)
-        unsent_then, then = self._paused
-        paused_s, stall_s = now - then, self._limits.write_stall_s
-        is_slow = unsent_then - left < self._limits.write_bytes_per_s * paused_s
-        return (left == unsent and now - since > stall_s) or (is_slow and paused_s > stall_s)
+    def _is_stalled(self, stall: Stall, now: float) -> bool:
+        limits, unsent = self._limits, self._transport.get_write_buffer_size()
+        return stall.too_slow(unsent, now, limits.write_stall_s, limits.write_bytes_per_s)
 
     def _cut_untaken(self) -> None:
         """Cut a peer that does not take its answer, and what the kernel holds of it too, which may be some MB."""
