@@ -145,6 +145,10 @@ class Certificates:
             await asyncio.sleep(RELOAD_S)
             await asyncio.to_thread(self.refresh)
 
+    def covers(self, name: str) -> bool:
+        """Whether one of them is for the name; of a default one without names nobody knows."""
+        return not self._names or find(self._names, name) is not None
+
     def expiries(self) -> dict[str, str]:
         """The names whose certificates end first, with that time (ISO 8601)."""
         soonest = sorted(self._names.items(), key=lambda item: (item[1].not_after, item[0]))

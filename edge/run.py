@@ -18,6 +18,7 @@ from edge.crew.siblings import Siblings
 from edge.dns.voice import Voice, VoiceSettings
 from edge.door import Bounds, Door
 from edge.figures import EdgeFigures
+from edge.hosts import served
 from edge.orders import Orders
 from edge.reach.region import Reach
 from edge.relay.budget import LEAST_PER_S, Budgets
@@ -69,7 +70,8 @@ class EdgeSettings:
     listener on the address that several POPs announce; its answers name `unicast`, this POP's own name and port.
     `special_patience` is by model (`org/name`) or path (`/v1/...`).
     `voice` is what name servers are told with. `place` is set in an edge of several processes: then this is one.
-    With `served_hosts` users' listeners answer for these names and for the address that they listen on, and no other.
+    With `served_hosts` users' listeners answer for these names and for the address that they listen on, and no other;
+    without them for what the certificates cover and for addresses; with "*" among them for any (`edge/hosts.py`).
     `scrape` is where the edge's figures can be read, beside the operators' listener.
     """
 
@@ -260,13 +262,13 @@ async def _listen(settings: EdgeSettings, edge: _Edge, stack: AsyncExitStack) ->
     tls = None if settings.plain else edge.certificates.context
     met = edge.voice.met if edge.voice is not None and not settings.plain else None
     handlers, servers = _handlers(settings, edge, stack), []
-    names = frozenset(name.lower() for name in settings.served_hosts)
+    shown = None if settings.plain else edge.certificates
     for name, (host, port) in addresses(settings).items():
         if name == ADMIN and not settings.is_first:
             continue
         handler, limits = handlers[name]
-        if names and name not in {ADMIN, S3}:
-            limits = replace(limits, served_hosts=names | {host})
+        if name not in {ADMIN, S3}:
+            limits = replace(limits, served_hosts=served(settings.served_hosts, shown, host))
         sock = None if settings.place is None else settings.place.sockets[name]
         server = await Server.start(
             handler, host, port, tls=tls, limits=_part(limits, settings), met=met, sock=sock

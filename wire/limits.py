@@ -1,5 +1,6 @@
 """Every bound that a listener of ours enforces, with its unit and its reason."""
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 KIB = 1024
@@ -23,7 +24,7 @@ class Limits:
     slash_prefixes: tuple[
         str, ...
     ] = ()  # under these paths %2F is a plain '/': openai encodes a model's name
-    served_hosts: frozenset[str] | None = None  # lower-case names without port; None: any well-formed Host
+    served_hosts: Container[str] | None = None  # lower-case names without port; None: any well-formed Host
     head_s: float = 10.0  # from the first byte (or the accept) to the blank line: drops slow heads
     idle_s: float = 30.0  # keep-alive between requests
     body_bytes_per_s: float = 16 * KIB  # slower than this while a handler waits is an attack or a dead link

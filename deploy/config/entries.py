@@ -146,7 +146,8 @@ class EdgeEntry:
     operators, with routes of its own; keep it off the internet. Without it this edge cannot be asked or steered.
     `patience` is how long it waits for a region, phase by phase: under "" for all requests, under a model (`org/name`)
     or a path (`/v1/...`) for those. `workers` are the processes that the edge is, one for a core that it may have.
-    With `served_hosts` users' listeners answer for these host names and the address that they listen on, and no other.
+    With `served_hosts` users' listeners answer for these host names and the address that they listen on, and no other
+    ("*": any); without it for the names that its certificates cover.
     """
 
     listen: str

@@ -7,9 +7,11 @@ import json
 
 import pytest
 
+from edge import certificates, hosts
 from edge.admission.admit import OPERATORS, USERS
 from regions.ask import ASKED
 from regions.map import Tier
+from tests.edge.test_certificates import put
 from tests.edge.world import (
     ADMIN,
     BODY,
@@ -25,6 +27,7 @@ from tests.edge.world import (
     served,
     streams,
 )
+from tests.wire.certs import make_certificate
 from wire.dial import Pool
 from wire.dialect import is_anthropic
 from wire.timing import parse_receipt, parse_server_timing
@@ -497,15 +500,56 @@ async def test_keys_are_the_home_regions_work(world):
     assert edge.regions["fra"].orders == []
 
 
+async def status_of(edge, host):
+    """What a health check that says `host` is told."""
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.1", edge.pools[""].port, ssl=edge.tls, server_hostname="localhost"
+    )
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: %b\r\n\r\n" % host.encode())
+    line = await asyncio.wait_for(reader.readline(), 60)
+    writer.transport.abort()
+    return int(line.split(b" ")[1])
+
+
 async def test_with_a_list_of_hosts_no_other_is_answered_for(world):
     edge = await world(names=("iad",), served_hosts=frozenset({"API.example"}))
-    port = edge.pools[""].port
-    for host, status in ((b"api.example", b"200"), (b"other.example", b"400"), (b"127.0.0.1", b"200")):
-        reader, writer = await asyncio.open_connection(
-            "127.0.0.1", port, ssl=edge.tls, server_hostname="localhost"
-        )
-        writer.write(b"GET /healthz HTTP/1.1\r\nHost: %b:%d\r\n\r\n" % (host, port))
-        line = await asyncio.wait_for(reader.readline(), 60)
-        assert line.split(b" ")[1] == status
-        writer.transport.abort()
+    for host, status in (
+        ("api.example:1", 200),
+        ("other.example", 400),
+        ("127.0.0.1", 200),
+        ("localhost", 400),
+    ):
+        assert (await status_of(edge, host), host) == (status, host)
     assert (await edge.get("/nearfield/status", key=ADMIN))[0] == 200, "operators come by any name"
+
+
+async def test_without_a_list_an_edge_answers_for_what_its_certificates_cover(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(certificates, "RELOAD_S", 0.01)
+    folder = tmp_path / "certificates"
+    folder.mkdir()
+    edge = await world(names=("iad",), certificates=folder)
+    for host in ("localhost", "LOCALHOST:8443", "127.0.0.1", "192.0.2.7:443", "[::1]:8443"):
+        assert (await status_of(edge, host), host) == (200, host)
+    for host in ("rebound.example", "one.apps.example", "localhost.example", "1.2.3"):
+        assert (await status_of(edge, host), host) == (400, host)
+    put(folder, "_.apps.example", "*.apps.example")
+    async with asyncio.timeout(60):
+        while await status_of(edge, "one.apps.example") != 200:  # noqa: ASYNC110 - it looks by itself
+            await asyncio.sleep(0.01)
+    assert await status_of(edge, "one.two.apps.example") == 400
+    assert (await edge.get("/nearfield/status", key=ADMIN))[0] == 200
+
+
+@pytest.mark.parametrize(
+    "changes", [{"served_hosts": frozenset({"*"})}, {"served_hosts": frozenset({"x", "*"})}]
+)
+async def test_an_edge_may_answer_for_any_host(world, changes):
+    assert await status_of(await world(names=("iad",), **changes), "customer.example") == 200
+
+
+def test_where_no_certificate_names_a_host_every_one_is_served(tmp_path):
+    """Or where TLS ends before the edge."""
+    chain, key, _ = make_certificate(tmp_path, ())
+    nameless = certificates.Certificates(certificates.Pair(chain, key))
+    assert "any.example" in hosts.served((), nameless, "0.0.0.0")
+    assert hosts.served((), None, "0.0.0.0") is None

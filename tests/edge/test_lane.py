@@ -244,7 +244,8 @@ async def slowly(exchange, region):
 async def test_a_request_behind_one_on_the_lane_waits_its_turn(world, passages):
     edge, near, _ = await on_lane(world, slowly)
     reader, writer = await asyncio.open_connection("127.0.0.1", edge.pools[""].port, ssl=edge.tls)
-    head = f"POST {PATH} HTTP/1.1\r\nhost: e\r\nauthorization: Bearer {USER}\r\ncontent-length: {len(BODY)}\r\n\r\n"
+    said = f"host: localhost\r\nauthorization: Bearer {USER}\r\ncontent-length: {len(BODY)}"
+    head = f"POST {PATH} HTTP/1.1\r\n{said}\r\n\r\n"
     one = head.encode() + BODY
     writer.write(one)
     said = [await read_answer(reader)]

@@ -10,7 +10,9 @@ from tests.wire.test_serve import Client, send_slowly, serving
 MIB = 2**20
 HELD_BYTES = 48 * MIB  # at most, by both hops and the kernel's buffers of four sockets; far below TOTAL
 TOTAL = 256 * MIB
-HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: %d\r\n"
+HEAD = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: %d\r\n"
+)
 
 
 async def connect(edge, listener):

@@ -40,7 +40,7 @@ def make_certificate(
     key = ec.generate_private_key(ec.SECP256R1())
     good_for = [*map(x509.DNSName, names), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     cert = (
-        _builder(names[0], "test authority", key.public_key(), days)
+        _builder(names[0] if names else "nobody", "test authority", key.public_key(), days)
         .add_extension(x509.SubjectAlternativeName(good_for), critical=False)
         .sign(authority_key, hashes.SHA256())
     )

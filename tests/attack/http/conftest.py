@@ -40,6 +40,8 @@ async def rig(world):  # noqa: F811
     recorder = Recorder()
     port = await asyncio.to_thread(recorder.start)
     try:
-        yield Rig(await world(names=("iad",), s3_upstream=f"127.0.0.1:{port}"), recorder)
+        any_host = frozenset({"*"})  # else most would be refused for that alone
+        edge = await world(names=("iad",), s3_upstream=f"127.0.0.1:{port}", served_hosts=any_host)
+        yield Rig(edge, recorder)
     finally:
         await asyncio.to_thread(recorder.stop)

@@ -27,7 +27,14 @@ async def script(exchange, region):
 
 async def main(folder: Path) -> None:
     """Stand until stdin ends."""
-    world = World(folder / "state", make_certificate(folder), names=("iad",), rate_per_s=1e6, burst=1e6)
+    world = World(
+        folder / "state",
+        make_certificate(folder),
+        names=("iad",),
+        rate_per_s=1e6,
+        burst=1e6,
+        served_hosts=frozenset({"*"}),
+    )
     world.regions["iad"].script = script
     await world.start()
     settle_collector()  # as every role does once it is ready
