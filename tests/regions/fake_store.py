@@ -87,6 +87,8 @@ class Life:
     async def spend(self):
         if self.die_at is not None and self.num_ops >= self.die_at:
             self.dead.set()
+            if asyncio.current_task().cancelling():  # a killed process does not tidy up either
+                raise asyncio.CancelledError
             await asyncio.Event().wait()
         self.num_ops += 1
 
