@@ -28,7 +28,7 @@ CHARS_PER_TOKEN: Final = 4  # of English text; the choice needs the order of mag
 MAX_TOKEN_CHARS: Final = 128  # longest token of the vocabularies in use (GPT-2 has 128 spaces in one)
 UNSAID_TOKENS: Final = 256  # of an answer whose request has no bound: about what a chat's has
 MAX_PROMPT_DEPTH: Final = 3  # messages of parts, or a batch of token lists
-_SAID: Final = re.compile(r"([^ ]{1,161}) ([01]) ([0-9]{1,9}) ([0-9]{1,9})")  # as Ask.header writes it
+_SAID: Final = re.compile(r"([^ ]{1,194}) ([01]) ([0-9]{1,9}) ([0-9]{1,9})")  # as Ask.header writes it
 
 
 class Asked(NamedTuple):

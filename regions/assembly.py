@@ -28,6 +28,7 @@ from regions.rollout.controller import Controller
 from regions.rollout.loops import KeyedLoops
 from regions.rollout.pace import Pace
 from regions.rollout.policy import CopiedPolicy, Policy, SignedPolicy
+from regions.rollout.prove import Prover, Records
 from regions.rollout.replicate import Replicator
 from regions.rollout.residence import Residence
 from regions.rollout.works import Works
@@ -96,6 +97,7 @@ class Region:
             self.deployments,
             is_home=plan.is_home,
             bake=Bake(plan.name, home_ledger, nodes, self._canary),
+            prover=Prover(plan.name, Records(ledger, home_ledger, plan.is_home), self.deployments),
         )
         residence = Residence(works, self.holdings, self.deployments, is_home=plan.is_home)
         self.controller = Controller(

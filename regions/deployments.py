@@ -66,6 +66,10 @@ class Deployment:
     scheduled: bool = False  # it is in the hours in which it wants to be awake
     leases: dict[str, int] = field(default_factory=dict)  # revision id -> requests that it is answering
 
+    def is_at(self, revision: str) -> bool:
+        """Whether it serves that revision, or is on its way to it."""
+        return any(each is not None and each.id == revision for each in (self.live, self.candidate))
+
     @property
     def num_kept(self) -> int:
         """Replicas that are not idled out."""
@@ -147,6 +151,11 @@ class Deployments:
     def find(self, model: str) -> Deployment | None:
         """The deployment called `model`, or None."""
         return self.models.get(model)
+
+    def is_used_beside(self, model: str, revision: str) -> bool:
+        """Whether another name serves, or is to serve, that revision: a preview of it, or the model that it became."""
+        others = (each for name, each in self.models.items() if name != model)
+        return any(each.is_at(revision) for each in others)
 
     def tier(self, deployment: Deployment) -> Tier:
         """The nearest place where the live revision's bytes are. `origin` also while nothing is live."""

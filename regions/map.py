@@ -60,7 +60,11 @@ PREFER_REPLICA: Final = "x-nearfield-prefer-replica"
 
 ANY: Final = "any"  # the area of all regions
 
-_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+MODEL_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
+PREVIEW_PATTERN: Final = r"[a-z0-9][a-z0-9-]{0,31}"  # as a label of a host name
+DEPLOYED_PATTERN: Final = rf"{MODEL_PATTERN}(?:@{PREVIEW_PATTERN})?"
+MAX_DEPLOYED_CHARS: Final = 64 + 1 + 96 + 1 + 32
+_MODEL = re.compile(DEPLOYED_PATTERN)
 _REGION = re.compile(r"[a-z][a-z0-9-]{0,31}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -71,7 +75,10 @@ class BadNameError(ValueError):
 
 @dataclass(frozen=True, slots=True, order=True)
 class ModelName:
-    """`org/name`; made only by `parse`, so both parts are safe in keys and paths."""
+    """`org/name`, or `org/name@preview`; made only by `parse`, so all parts are safe in keys and paths.
+
+    `name` is with its preview's: that is a model of its own but for whose revisions it serves.
+    """
 
     org: str
     name: str
@@ -80,7 +87,7 @@ class ModelName:
     def parse(cls, text: str) -> ModelName:
         """The name in `text`; raises BadNameError."""
         if _MODEL.fullmatch(text) is None:
-            raise BadNameError(f"a model is named org/name, {_MODEL.pattern}")
+            raise BadNameError(f"a model is named org/name or org/name@preview, {_MODEL.pattern}")
         org, _, name = text.partition("/")
         return cls(org, name)
 
@@ -91,6 +98,16 @@ class ModelName:
 
     def __str__(self) -> str:
         return f"{self.org}/{self.name}"
+
+
+def base_of(model: str) -> str:
+    """The model that a name's revisions are of: `org/name` of `org/name@preview`, and of itself."""
+    return model.partition("@")[0]
+
+
+def is_preview(model: str) -> bool:
+    """Whether it is a preview of another model."""
+    return "@" in model
 
 
 def region_name(text: str) -> str:
@@ -253,7 +270,10 @@ class KeyGrant:
     quota: Quota = UNBOUNDED
 
     def names(self, model: str) -> bool:
-        """Whether the key may use `model`, whether there is one or not."""
+        """Whether the key may use `model`, whether there is one or not.
+
+        A preview is no part of what its model's name grants: it may not be out yet.
+        """
         return any(each in ("*", model, model.partition("/")[0] + "/*") for each in self.models)
 
 

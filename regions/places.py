@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from regions.map import ANY
+from regions.map import ANY, base_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -28,10 +28,15 @@ def resident(rules: Rules, tenant: str, model: str, said: Iterable[tuple[str, ..
     Args:
         rules: in force.
         tenant: who asks.
-        model: `org/name`.
+        model: `org/name`, or a preview of it.
         said: the model's own residency as each region's row has it; all of them hold.
     """
-    subjects = (model, f"{model.partition('/')[0]}/*", f"tenant:{tenant}")
+    subjects = {
+        model,
+        base_of(model),
+        f"{model.partition('/')[0]}/*",
+        f"tenant:{tenant}",
+    }  # a preview's are its model's too
     kept = [rules.residency[each] for each in subjects if each in rules.residency]
     allowed: frozenset[str] | None = None
     for places in (*kept, *filter(None, said)):

@@ -46,8 +46,8 @@ MAX_LEGACY_LOGPROBS = 5
 """OpenAI's own bound for completions."""
 MAX_LABEL_CHARS = 512
 """`user`, `safety_identifier`, `prompt_cache_key` and each metadata value, as OpenAI bounds them."""
-MAX_MODEL_CHARS = 161
-"""org/name: 64 + 1 + 96 characters (contract of the model name)."""
+MAX_MODEL_CHARS = 194
+"""org/name@preview: 64 + 1 + 96 + 1 + 32 characters (contract of the model name)."""
 DEFAULT_COMPLETION_TOKENS = 16
 """OpenAI's own default of `max_tokens` for the legacy route."""
 

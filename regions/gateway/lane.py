@@ -31,7 +31,7 @@ VARIES: Final = (REQUEST_ID, ASK, DEADLINE_MS, "content-length")
 _ENDING: Final = re.compile(
     (
         f"{REQUEST_ID}: ([A-Za-z0-9_-]{{1,64}})\r\n"
-        f"{ASK}: ([\x21-\x7e]{{1,161}}) ([01]) ([0-9]{{1,9}}) ([0-9]{{1,9}})\r\n"  # as Ask.header writes it
+        f"{ASK}: ([\x21-\x7e]{{1,194}}) ([01]) ([0-9]{{1,9}}) ([0-9]{{1,9}})\r\n"  # as Ask.header writes it
         f"{DEADLINE_MS}: ([0-9]{{1,9}})\r\ncontent-length: ([0-9]{{1,15}})"
     ).encode()
 )

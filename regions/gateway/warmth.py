@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from regions.gateway.schedule import is_due
-from regions.map import Tier
+from regions.map import Tier, is_preview
 from regions.nodes.client import NodeError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Warmth:
                 await self._tend(deployment, deployment.live)
 
     async def _tend(self, deployment: Deployment, live: Revision) -> None:
-        due = is_due(live.spec.prewarm or (), self._now())
+        due = not is_preview(deployment.model) and is_due(live.spec.prewarm or (), self._now())
         changed, deployment.scheduled = due != deployment.scheduled, due
         if self._deployments.tier(deployment) is not Tier.RESIDENT:
             if deployment.num_kept:

@@ -8,7 +8,16 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, Final
 
-from regions.map import ALL_MODELS, KEY_ID_CHARS, MAX_KEY_MODELS, KeyGrant, Quota, is_digest
+from regions.map import (
+    ALL_MODELS,
+    DEPLOYED_PATTERN,
+    KEY_ID_CHARS,
+    MAX_DEPLOYED_CHARS,
+    MAX_KEY_MODELS,
+    KeyGrant,
+    Quota,
+    is_digest,
+)
 from weights_cache.strict import (
     StrictError,
     Table,
@@ -31,7 +40,7 @@ KEY_BYTES: Final = 32  # 256 bits: nobody guesses one
 ID_CHARS: Final = KEY_ID_CHARS  # of the digest: 6,000 keys meet by chance with a probability of 6e-8
 SCOPES: Final = ("infer", "admin")
 TENANT: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
-PATTERN: Final = r"\*|[A-Za-z0-9][A-Za-z0-9._-]{0,63}/(\*|[A-Za-z0-9][A-Za-z0-9._-]{0,95})"
+PATTERN: Final = rf"\*|[A-Za-z0-9][A-Za-z0-9._-]{{0,63}}/\*|{DEPLOYED_PATTERN}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +124,7 @@ GRANTED: Final[Table] = {
     "tenant": text(100, TENANT),
     "name": text(200),
     "scopes": several(one_of(*SCOPES), len(SCOPES)),
-    "models": several(text(161, PATTERN), MAX_KEY_MODELS),
+    "models": several(text(MAX_DEPLOYED_CHARS, PATTERN), MAX_KEY_MODELS),
     "expires_s": integer(0),
     "quota": quota,
 }

@@ -175,38 +175,3 @@ def unreachable(address: str, cause: str) -> ModelFault:
 def strange(address: str, what: str) -> ModelFault:
     """The node answered something that is no answer."""
     return ModelFault("node_failed", f"node {address} answered {what}", "look at the node's log")
-
-
-def failed_probe(wanted: str) -> ModelFault:
-    """The model loaded and cannot be used."""
-    return ModelFault(
-        "probe_failed",
-        f"the model loaded, but the probe gave no {wanted}",
-        "try it locally with transformers",
-    )
-
-
-def has_token(answer: Mapping[str, Any]) -> bool:
-    """Whether a completion holds at least one token."""
-    usage = answer.get("usage")
-    return bool(answer.get("choices")) and isinstance(usage, dict) and usage.get("completion_tokens", 0) >= 1
-
-
-def has_vector(answer: Mapping[str, Any]) -> bool:
-    """Whether an embedding is a vector of finite numbers."""
-    data = answer.get("data")
-    vector = (
-        data[0].get("embedding") if isinstance(data, list) and data and isinstance(data[0], dict) else None
-    )
-    return isinstance(vector, list) and len(vector) > 0 and all(_finite(each) for each in vector)
-
-
-def has_score(answer: Mapping[str, Any]) -> bool:
-    """Whether a document was given a finite score."""
-    found = answer.get("results")
-    first = found[0] if isinstance(found, list) and found else None
-    return isinstance(first, dict) and _finite(first.get("relevance_score"))
-
-
-def _finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and abs(value) < float("inf")

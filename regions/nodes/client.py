@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from regions.map import REVISION, TENANT
 from regions.nodes.answers import (
@@ -12,22 +12,19 @@ from regions.nodes.answers import (
     NodeError,
     NodeView,
     WorkerView,
-    failed_probe,
-    has_score,
-    has_token,
-    has_vector,
     load_line,
     refusal,
     strange,
     unreachable,
 )
+from regions.nodes.probes import failed_probe, is_late, late_probe, probe_of
 from weights_cache.revision import LeftOut, ModelFacts, RevisionError
 from wire.dial import DialError, Pool, split_address
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from regions.map import Kind
+    from regions.nodes.probes import Said
     from weights_cache.revision import Revision
     from wire.dial import Answer
     from wire.http1 import Headers
@@ -40,34 +37,8 @@ STATUS_S = 3.0  # a node that cannot say this much in time is not one to send re
 INSPECT_S = 60.0  # a forked child builds the architecture on the meta device
 PROBE_S = 60.0  # one token of a model that is already resident, on a busy CPU
 UNLOAD_S = 30.0
+TENANT_COLD, TENANT_WARM = "nearfield", "nearfield-warm"  # who probes
 BETWEEN_LINES_S = 120.0  # a load that says nothing for so long has hung
-PROBE_TEXT = "hello world " * 32  # 64 words: long enough that the first prefill figure means something
-
-
-class Probe(NamedTuple):
-    """What a model of one kind is asked before it goes live, and what its answer must hold."""
-
-    path: str
-    question: Callable[[str], dict[str, Any]]
-    is_sound: Callable[[Mapping[str, Any]], bool]
-    wanted: str
-
-
-PROBES: Final[dict[Kind, Probe]] = {
-    "generate": Probe(
-        "/v1/completions",
-        lambda text: {"prompt": text, "max_tokens": 1, "temperature": 0},
-        has_token,
-        "token",
-    ),
-    "embed": Probe("/v1/embeddings", lambda text: {"input": text}, has_vector, "finite vector"),
-    "rerank": Probe(
-        "/v1/rerank",
-        lambda text: {"query": "hi", "documents": [text], "max_tokens_per_doc": len(text)},
-        has_score,
-        "finite score",
-    ),
-}
 JSON_HEADERS = (("content-type", "application/json"),)
 
 
@@ -138,15 +109,22 @@ class Node:
         freed = answer.get("freed_bytes", 0)
         return freed if isinstance(freed, int) else 0
 
-    async def probe(self, revision: Revision) -> None:
-        """One greedy token, embedding or score through the node's own API; returns if it is well-formed."""
-        text = PROBE_TEXT[: max(5, revision.facts.max_len // 2)]  # a character is a token at the most
-        probe = PROBES[revision.facts.kind]
-        question = {"model": revision.model, **probe.question(text)}
-        extra = ((REVISION, revision.id), (TENANT, "nearfield"))
-        answer = await self._ask("POST", probe.path, question, head_s=PROBE_S, extra=extra)
+    async def probe(self, revision: Revision, tenant: str = TENANT_COLD) -> Said:
+        """One greedy token, embedding or score through the node's own API: what it said, if it is well-formed.
+
+        Two tenants share no kept prefix, so the second is computed as the first was.
+        """
+        probe, question = probe_of(revision)
+        extra = ((REVISION, revision.id), (TENANT, tenant))
+        try:
+            answer = await self._ask("POST", probe.path, question, head_s=PROBE_S, extra=extra)
+        except NodeError as error:
+            if not is_late(error):
+                raise
+            raise NodeError(late_probe(PROBE_S), passing=True) from error
         if not probe.is_sound(answer):
             raise NodeError(failed_probe(probe.wanted), passing=False)
+        return probe.said(answer)
 
     async def _ask(
         self, method: str, path: str, question: object, *, head_s: float, extra: Headers = ()

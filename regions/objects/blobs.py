@@ -34,17 +34,21 @@ class Holdings:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._held: dict[str, dict[str, frozenset[str]]] = {}  # model -> revision id -> keys
+        self._held: dict[str, dict[str, frozenset[str]]] = {}  # model or preview -> revision id -> keys
         self._pins: Counter[str] = Counter()
         self._lock = asyncio.Lock()
 
-    def hold(self, revision: Revision) -> None:
-        """Keeps a revision's blobs until it is let go. Again is no change."""
-        self._held.setdefault(revision.model, {})[revision.id] = blob_keys(revision)
+    def hold(self, revision: Revision, model: str | None = None) -> None:
+        """Keeps a revision's blobs until it is let go; a preview (`model`) lets go by itself. Again is no change."""
+        self._held.setdefault(model or revision.model, {})[revision.id] = blob_keys(revision)
 
     def held(self, model: str) -> frozenset[str]:
         """The revisions of a model that are held."""
         return frozenset(self._held.get(model, {}))
+
+    def is_held(self, revision: str) -> bool:
+        """Whether any model or preview holds that revision."""
+        return any(revision in each for each in self._held.values())
 
     @contextmanager
     def pinned(self, keys: Iterable[str]) -> Iterator[None]:
@@ -68,9 +72,9 @@ class Holdings:
         """Lets a revision go and deletes the blobs that nobody else needs. Returns how many."""
         return await self._delete(self._held.get(model, {}).pop(revision, frozenset()))
 
-    async def drop(self, revision: Revision) -> int:
-        """Deletes the blobs of a held revision, but for those another one needs. Returns bytes freed."""
-        others = self._needed(besides=revision.id)
+    async def drop(self, revision: Revision, model: str | None = None) -> int:
+        """Deletes the blobs of a held revision, but for those that others need. Returns bytes freed."""
+        others = self._needed(besides=(model or revision.model, revision.id))
         sizes = {each.blake3: each.size for each in revision.files if each.blake3 not in others}
         for key in sizes:
             async with self._lock:
@@ -95,8 +99,11 @@ class Holdings:
                 num_deleted += 1
         return num_deleted
 
-    def _needed(self, besides: str = "") -> set[str]:
+    def _needed(self, besides: tuple[str, str] = ("", "")) -> set[str]:
         held = (
-            keys for each in self._held.values() for revision, keys in each.items() if revision != besides
+            keys
+            for model, each in self._held.items()
+            for revision, keys in each.items()
+            if (model, revision) != besides
         )
         return set(self._pins).union(*held)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from regions.map import MODELS_BUCKET, SYSTEM_BUCKET, BadNameError, ModelName
 from regions.objects.pointer import MAX_POINTER_BYTES, Judged, LocalRecord, Pointer
+from regions.objects.proof import MAX_PROOF_BYTES, Proof
 from regions.objects.register import Found
 from regions.push.folder import CONFIG, STATUS
 from regions.rollout.canary import MAX_VERDICT_BYTES, Verdict
@@ -22,6 +23,8 @@ POINTERS = "models/"
 REFUSALS = "refusals/"
 JUDGED = "judged/"
 LOCALS = "local/pointers/"
+PROOFS = "proofs/"  # in the home region: REVISION/REGION.json, what its boot and probes there came to
+AWAITED_PROOFS = "local/proofs/"  # of this region, until home has them
 KEYS = "keys/"
 CANARY = "canary/"  # in the home region: what the canary says of a model's newest revision
 RULES = "rules.json"  # in the home region: what the operator decided for all edges
@@ -144,6 +147,42 @@ class Ledger:
     async def drop_verdict(self, model: str) -> None:
         """Forgets it with the model."""
         await self.drop(f"{CANARY}{model}.json")
+
+    async def proof(self, revision: str, region: str) -> Proof | None:
+        """What is kept of a revision's boot in a region. Raises PointerError."""
+        found = await self.read(f"{PROOFS}{revision}/{region}.json", MAX_PROOF_BYTES)
+        return None if found is None else Proof.from_json(found[0])
+
+    async def proofs(self, revision: str) -> list[Proof]:
+        """Every region's, by region. Raises PointerError."""
+        return await self._proofs(f"{PROOFS}{revision}/")
+
+    async def keep_proof(self, proof: Proof) -> None:
+        """Writes one down with its revision."""
+        await self.write(f"{PROOFS}{proof.revision}/{proof.region}.json", proof.to_json())
+
+    async def drop_proofs(self, revision: str) -> None:
+        """Forgets all of a revision's with it."""
+        keys = [entry.key async for entry in self._store.list(SYSTEM_BUCKET, f"{PROOFS}{revision}/")]
+        for key in keys:
+            await self.drop(key)
+
+    async def await_proof(self, proof: Proof) -> None:
+        """Keeps one until home has it."""
+        await self.write(f"{AWAITED_PROOFS}{proof.revision}.json", proof.to_json())
+
+    async def awaited(self) -> list[Proof]:
+        """Those that home may not have yet. Raises PointerError."""
+        return await self._proofs(AWAITED_PROOFS)
+
+    async def drop_awaited(self, revision: str) -> None:
+        """Home has it."""
+        await self.drop(f"{AWAITED_PROOFS}{revision}.json")
+
+    async def _proofs(self, prefix: str) -> list[Proof]:
+        keys = [entry.key async for entry in self._store.list(SYSTEM_BUCKET, prefix)]
+        found = [await self.read(key, MAX_PROOF_BYTES) for key in keys]
+        return [Proof.from_json(each[0]) for each in found if each is not None]
 
     async def locals(self) -> list[LocalRecord]:
         """What this region serves, as it last wrote it down. Raises PointerError."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from regions.map import ModelFault
-from weights_cache.revision import MODEL_NAME, LeftOut, canonical_json
+from regions.map import DEPLOYED_PATTERN, MAX_DEPLOYED_CHARS, ModelFault, base_of
+from weights_cache.revision import LeftOut, canonical_json
 from weights_cache.strict import (
     StrictError,
+    boolean,
     hexadecimal,
     integer,
     number,
@@ -30,6 +31,7 @@ JUDGED_SCHEMA = "nearfield.judged/1"
 MAX_POINTER_BYTES = 256 << 10
 MAX_PREVIOUS = 10  # revisions that a roll back can name
 KEPT_PREVIOUS = 2  # of those, how many keep their blobs in the home region
+KEPT_ABROAD = 1  # and in the others
 
 
 class PointerError(ValueError):
@@ -42,7 +44,7 @@ class Pointer:
 
     `previous` are earlier revisions, newest first. `regions` None: all. `serial` counts the moves, so that a
     push of the same bytes is a move too. `fingerprint` is of the listing that was committed, at `pushed_s` (seconds
-    since 1970).
+    since 1970). `at_once`: what it names has been proven already, as a preview or earlier; no canary goes first.
     """
 
     model: str
@@ -55,6 +57,7 @@ class Pointer:
     serial: int = 1
     fingerprint: str = ""
     pushed_s: int = 0
+    at_once: bool = False
 
     def names(self, region: str) -> bool:
         """Whether the model is to be served in that region."""
@@ -69,19 +72,41 @@ class Pointer:
         """
         spec = revision.spec
         named = spec.regions if regions is None else regions
-        before = () if revision.id == self.revision else (self.revision,)
-        previous = tuple(each for each in (*before, *self.previous) if each != revision.id)
         return replace(
-            self,
-            revision=revision.id,
-            previous=previous[:MAX_PREVIOUS],
+            self._at(revision.id, pushed_s),
             regions=self.regions if named is None else named,
             idle_timeout_s=self.idle_timeout_s if spec.idle_timeout_s is None else spec.idle_timeout_s,
             min_replicas=self.min_replicas if spec.min_replicas is None else spec.min_replicas,
             max_replicas=self.max_replicas if spec.max_replicas is None else spec.max_replicas,
-            serial=self.serial + 1,
             fingerprint=fingerprint,
+        )
+
+    def turned(self, revision: str, pushed_s: int, *, at_once: bool = True) -> Pointer:
+        """The pointer back at a revision that it named before, as its settings are now.
+
+        The fingerprint stays: what lies in the bucket is what it was, and is not committed once more.
+        """
+        return replace(self._at(revision, pushed_s), at_once=at_once)
+
+    def promoted(self, preview: Pointer, pushed_s: int, *, at_once: bool) -> Pointer:
+        """The pointer at what a preview of it serves, with what that says of how; the regions stay."""
+        return replace(
+            self.turned(preview.revision, pushed_s, at_once=at_once),
+            idle_timeout_s=preview.idle_timeout_s,
+            min_replicas=preview.min_replicas,
+            max_replicas=preview.max_replicas,
+        )
+
+    def _at(self, revision: str, pushed_s: int) -> Pointer:
+        before = () if revision == self.revision else (self.revision,)
+        previous = tuple(each for each in (*before, *self.previous) if each != revision)
+        return replace(
+            self,
+            revision=revision,
+            previous=previous[:MAX_PREVIOUS],
+            serial=self.serial + 1,
             pushed_s=pushed_s,
+            at_once=False,
         )
 
     def to_json(self) -> bytes:
@@ -101,10 +126,23 @@ class Pointer:
 
 
 def first_pointer(
-    revision: Revision, fingerprint: str, pushed_s: int, regions: tuple[str, ...] | None = None
+    revision: Revision,
+    fingerprint: str,
+    pushed_s: int,
+    regions: tuple[str, ...] | None = None,
+    model: str | None = None,
 ) -> Pointer:
-    """The pointer of a model that had none."""
-    return Pointer(revision.model, revision.id, serial=0).moved(revision, fingerprint, pushed_s, regions)
+    """The pointer of a model, or of its preview `model`, that had none."""
+    return Pointer(model or revision.model, revision.id, serial=0).moved(
+        revision, fingerprint, pushed_s, regions
+    )
+
+
+def new_pointer(preview: Pointer, pushed_s: int) -> Pointer:
+    """The pointer of a model that was only ever a preview: that is proven, and nothing is replaced."""
+    return replace(
+        preview, model=base_of(preview.model), previous=(), serial=1, fingerprint="", pushed_s=pushed_s
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,9 +243,10 @@ def _pointer(value: object, _where: str) -> Pointer:
 
 
 _LINE = text(4_000)
+_NAME = text(MAX_DEPLOYED_CHARS, DEPLOYED_PATTERN)
 _POINTER = {
     "schema": one_of(POINTER_SCHEMA),
-    "model": text(160, MODEL_NAME),
+    "model": _NAME,
     "revision": hexadecimal(64),
     "previous": several(hexadecimal(64), MAX_PREVIOUS),
     "regions": optional(several(text(63, r"[a-z0-9][a-z0-9-]*"), 256)),
@@ -217,6 +256,7 @@ _POINTER = {
     "serial": integer(),
     "fingerprint": text(100),
     "pushed_s": integer(),
+    "at_once": boolean,
 }
 _LOCAL = {
     "schema": one_of(LOCAL_SCHEMA),
@@ -226,7 +266,7 @@ _LOCAL = {
 }
 _JUDGED = {
     "schema": one_of(JUDGED_SCHEMA),
-    "model": text(160, MODEL_NAME),
+    "model": _NAME,
     "fingerprint": text(100),
     "fault": optional(_fault),
     "left_out": several(_left_out, 10_000),

@@ -57,7 +57,7 @@ class Audience(Protocol):
     def refused(self, model: str, fault: ModelFault | None, left_out: Sequence[LeftOut]) -> None:
         """The newest push of a model is refused; None: no longer."""
 
-    def committed(self, revision: Revision) -> None:
+    def committed(self, model: str, revision: Revision) -> None:
         """A model's pointer has moved to that revision."""
 
 
@@ -215,7 +215,7 @@ class Ingest:
             return _refused(ModelFault("bad_model", str(error), next_step), complete)
         watched.decided = frozenset((watched.mark,))
         self._audience.refused(model, None, ())
-        self._audience.committed(revision)
+        self._audience.committed(model, revision)
         await self._ledger.keep_judged(Judged(model, watched.mark))
         return complete
 

@@ -11,7 +11,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from regions.map import BLOBS_BUCKET, MODELS_BUCKET
+from regions.map import BLOBS_BUCKET, MODELS_BUCKET, base_of
 from regions.objects.blobs import blob_keys
 from regions.objects.pointer import first_pointer
 from regions.push.prefix import fingerprint
@@ -60,7 +60,7 @@ class Sealer:
                 await self._copy(prefix.model, revision)
                 await self._ledger.keep_revision(revision)
                 await self._move(prefix, listing, revision, complete.regions)
-                self._holdings.hold(revision)
+                self._holdings.hold(revision, prefix.model)
         except (PreconditionFailed, NotFound) as error:
             raise ChangedError(prefix.model) from error
         return revision
@@ -68,7 +68,7 @@ class Sealer:
     async def _read(self, model: str, complete: Complete, facts: ModelFacts) -> Revision:
         headers = {file.path: header for file, header in complete.weights}
         sources = [Source(each.path, each.size, each.etag, headers.get(each.path)) for each in complete.files]
-        plan = await asyncio.to_thread(draft, model, sources)  # 65,536 tensors take a second
+        plan = await asyncio.to_thread(draft, base_of(model), sources)  # 65,536 tensors take a second
         digests = {source.path: await self._scan(model, plan, source) for source in plan.sources}
         given = (plan, digests, facts, complete.spec, complete.left_out)
         return await asyncio.to_thread(build_revision, *given)
@@ -108,7 +108,7 @@ class Sealer:
                 raise ChangedError(prefix.model)
             found = await self._ledger.pointer(prefix.model)
             given = (revision, mark, int(time.time()), regions)
-            pointer = first_pointer(*given) if found is None else found[0].moved(*given)
+            pointer = first_pointer(*given, model=prefix.model) if found is None else found[0].moved(*given)
             try:
                 await self._ledger.move(pointer, None if found is None else found[1])
             except PreconditionFailed:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
-from regions.map import ModelFault
+from regions.map import DEPLOYED_PATTERN, MAX_DEPLOYED_CHARS, ModelFault, is_preview
 from regions.objects.pointer import PointerError
-from weights_cache.revision import MODEL_NAME, canonical_json
+from weights_cache.revision import canonical_json
 from weights_cache.strict import StrictError, fields, hexadecimal, integer, one_of, optional, parse, text
 
 if TYPE_CHECKING:
@@ -63,9 +63,12 @@ class Verdict:
 
 
 def canary_of(pointer: Pointer, canary: Canary, all_regions: Sequence[str]) -> str | None:
-    """The region that goes first with what a pointer names; None where there is nothing to wait for."""
+    """The region that goes first with what a pointer names; None where there is nothing to wait for.
+
+    A preview has no traffic to protect, and a revision that was proven before is no new one.
+    """
     named = [region for region in all_regions if pointer.names(region)]
-    if not pointer.previous or len(named) < 2:
+    if pointer.at_once or is_preview(pointer.model) or not pointer.previous or len(named) < 2:
         return None
     return next((region for region in canary.regions if region in named), named[0])
 
@@ -89,7 +92,7 @@ def _fault(value: object, where: str) -> ModelFault:
 
 _VERDICT = {
     "schema": one_of(VERDICT_SCHEMA),
-    "model": text(160, MODEL_NAME),
+    "model": text(MAX_DEPLOYED_CHARS, DEPLOYED_PATTERN),
     "revision": hexadecimal(64),
     "serial": integer(),
     "region": text(63),

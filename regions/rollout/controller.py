@@ -21,6 +21,7 @@ from regions.rollout.lag import Listened
 from regions.rollout.life import Event, Rollout
 from regions.rollout.loops import KeyedLoops
 from regions.rollout.tracked import Tracked
+from regions.rollout.word import Word
 from storage.client.sdk import StoreError
 from weights_cache.revision import RevisionError
 
@@ -68,6 +69,7 @@ class Controller:
         self._home = home
         self._holdings = holdings
         self._works = works
+        self._word = Word(region, home, works, is_home=is_home)
         self._blobs = blobs
         self._deployments = deployments
         self._is_home = is_home
@@ -143,10 +145,10 @@ class Controller:
         tracked.deployment.refused_left_out = tuple(left_out)
         self._show(tracked)
 
-    def committed(self, revision: Revision) -> None:
+    def committed(self, model: str, revision: Revision) -> None:
         """See ingest.Audience."""
-        self._follow(revision.model).revisions[revision.id] = revision
-        self._loops.poke(revision.model)
+        self._follow(model).revisions[revision.id] = revision
+        self._loops.poke(model)
 
     # ---- one look at one model
 
@@ -168,8 +170,7 @@ class Controller:
             pointer = await self._pointer(tracked)
             tracked.take(pointer, self._region, self._idle_timeout_s)
             tracked.hear(*await self._canary(tracked))
-            if self._is_home:
-                await self._hold_needed(tracked)
+            await self._hold_needed(tracked)
         except (StoreError, PointerError, RevisionError) as error:
             log.warning("the pointer of %s is not known: %s", tracked.model, error)
             return False
@@ -181,8 +182,7 @@ class Controller:
             self._start(tracked, await self._write_down(tracked))
             if not tracked.rollouts:
                 await self._works.release(tracked)
-            await self._tell(tracked)
-            await self._tell_others(tracked)
+            await self._word.told(tracked)
         except (StoreError, PointerError) as error:
             log.warning("%s is not written down: %s", tracked.model, error)
             return False
@@ -249,29 +249,16 @@ class Controller:
         self._show(tracked)
         self._loops.poke(tracked.model)
 
-    async def _tell(self, tracked: Tracked) -> None:
-        """Writes the pusher's status if it changed; the home region's word goes for the rollout."""
-        status = tracked.status()
-        if not self._is_home or status is None or status.to_json() == tracked.told:
-            return
-        await self._home.tell(tracked.model, status)
-        tracked.told = status.to_json()
-
-    async def _tell_others(self, tracked: Tracked) -> None:
-        """A canary whose revision never came to serve says so, once: the others wait for its word."""
-        desired, told = tracked.rollouts.get(tracked.desired or ""), tracked.verdict
-        if tracked.canary != self._region or desired is None or desired.fault is None:
-            return
-        if desired.state is RolloutState.FAILED and (told is None or told.state != "failed"):
-            await self._works.bake.tell(tracked, desired.revision, "failed", desired.fault)
-            tracked.verdict = await self._home.verdict(tracked.model)
-
     async def _hold_needed(self, tracked: Tracked) -> None:
-        """Holds the blobs of every revision that must stay. Raises StoreError, RevisionError."""
+        """Holds the blobs of every revision that must stay: at home all, elsewhere what was there.
+
+        Raises StoreError, RevisionError.
+        """
+        known = self._works.known if self._is_home else self._ledger.revision
         for each in tracked.needed(is_home=self._is_home) - self._holdings.held(tracked.model):
-            revision = await self._works.known(each)
+            revision = await known(each)
             if revision is not None:
-                self._holdings.hold(revision)
+                self._holdings.hold(revision, tracked.model)
 
     async def _revive(self, tracked: Tracked, record: LocalRecord) -> None:
         """Lets the recorded revision serve again: it was probed before. Raises StoreError."""
@@ -283,7 +270,7 @@ class Controller:
             return
         if revision is None:
             return
-        self._holdings.hold(revision)
+        self._holdings.hold(revision, tracked.model)
         tracked.revisions[live] = revision
         tracked.rollouts[live] = Rollout(live, RolloutState.LIVE)
         tracked.show()

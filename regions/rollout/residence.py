@@ -46,4 +46,4 @@ class Residence:
             return 0
         deployment.in_region = False
         self._deployments.touch()
-        return await self._holdings.drop(revision)
+        return await self._holdings.drop(revision, deployment.model)

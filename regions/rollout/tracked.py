@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from regions.map import RolloutState
-from regions.objects.pointer import KEPT_PREVIOUS, LocalRecord, Status
+from regions.map import RolloutState, is_preview
+from regions.objects.pointer import KEPT_ABROAD, KEPT_PREVIOUS, LocalRecord, Status
 from regions.rollout.canary import passed_on
 from regions.rollout.life import Event, Rollout, decide
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from regions.deployments import Deployment
     from regions.map import ModelFault
     from regions.objects.pointer import Pointer
+    from regions.objects.proof import Proof
     from regions.rollout.canary import Verdict
     from regions.rollout.lag import Lag
     from regions.rollout.life import Task, Work
@@ -35,6 +36,8 @@ class Tracked:
     running: dict[str, tuple[Work, asyncio.Task[None]]] = field(default_factory=dict)
     nodes: dict[str, str] = field(default_factory=dict)  # revision -> the node that was chosen to probe it
     num_probes: dict[str, int] = field(default_factory=dict)
+    brought: dict[str, int] = field(default_factory=dict)  # revision -> bytes that came from home for it
+    proofs: dict[str, Proof] = field(default_factory=dict)  # of revisions that are on their way, or failed
     trouble: ModelFault | None = None  # what the work under way is waiting for
     refusal: ModelFault | None = None  # of the newest push, which never became a revision
     written: bytes | None = None  # the local record as it is in the store
@@ -53,7 +56,7 @@ class Tracked:
         self.deployment.pushed_s = pointer.pushed_s
         own = pointer.idle_timeout_s
         self.deployment.idle_timeout_s = idle_timeout_s if own is None else own
-        self.deployment.min_replicas = pointer.min_replicas or 0
+        self.deployment.min_replicas = 0 if is_preview(self.model) else pointer.min_replicas or 0
         self.deployment.max_replicas = pointer.max_replicas
         if before is not None and before.serial != pointer.serial:
             self.told = None
@@ -103,10 +106,12 @@ class Tracked:
         """Moves one revision. Raises ForbiddenMoveError."""
         self.rollouts[revision] = self.rollouts[revision].after(event, fault)
         self.trouble = None
+        if event in {Event.PROBED, Event.AGAIN}:
+            self.proofs.pop(revision, None)
 
     def forget(self, revision: str) -> None:
         """Drops a retired revision."""
-        for each in (self.rollouts, self.revisions, self.nodes, self.num_probes):
+        for each in (self.rollouts, self.revisions, self.nodes, self.num_probes, self.brought, self.proofs):
             each.pop(revision, None)
 
     def is_in(self, revision: str | None, *states: RolloutState) -> bool:
@@ -129,11 +134,13 @@ class Tracked:
     def needed(self, *, is_home: bool) -> frozenset[str]:
         """The revisions whose blobs must stay in the region's store.
 
-        The home region is every other region's origin, and keeps what a roll back may name.
+        The home region is every other region's origin, and keeps what a roll back may name; the others keep the last
+        one, so that a roll back moves no byte.
         """
+        num_kept = KEPT_PREVIOUS if is_home else KEPT_ABROAD
         here = {each.revision for each in self.rollouts.values() if each.state is not RolloutState.RETIRED}
-        if is_home and self.pointer is not None:
-            here |= {self.pointer.revision, *self.pointer.previous[:KEPT_PREVIOUS]}
+        if self.pointer is not None and (is_home or self.desired is not None):
+            here |= {self.pointer.revision, *self.pointer.previous[:num_kept]}
         return frozenset(here)
 
     def record(self) -> bytes | None:

@@ -11,7 +11,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from regions.map import ModelFault, Progress
+from regions.map import ModelFault, Progress, base_of
 from regions.nodes import pick
 from regions.nodes.answers import BUSY_CODES, NodeError
 from regions.rollout.life import Event, Work
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from regions.objects.blobs import Holdings
     from regions.objects.ledger import Ledger
     from regions.rollout.bake import Bake
+    from regions.rollout.prove import Prover
     from regions.rollout.replicate import Replicator
     from regions.rollout.tracked import Tracked
     from weights_cache.revision import Revision
@@ -64,8 +65,10 @@ class Works:
         *,
         is_home: bool,
         bake: Bake,
+        prover: Prover,
     ) -> None:
         self.bake = bake
+        self.prover = prover
         self._ledger = ledger
         self._home = home
         self._holdings = holdings
@@ -130,7 +133,10 @@ class Works:
         """Deletes the blobs and revision objects that the model no longer needs here. Raises StoreError."""
         for each in self._holdings.held(tracked.model) - tracked.needed(is_home=self._is_home):
             await self._holdings.let_go(tracked.model, each)
-            await self._ledger.drop_revision(each)
+            if not self._holdings.is_held(each):
+                await self._ledger.drop_revision(each)
+                if self._is_home:
+                    await self._ledger.drop_proofs(each)
 
     async def known(self, revision: str) -> Revision | None:
         """A revision from the region's own copy, else from home. Raises RevisionError, StoreError."""
@@ -141,18 +147,19 @@ class Works:
             found = await self.known(revision)
         except RevisionError as error:
             return Outcome(Event.REFUSED, ModelFault("bad_revision", str(error), PUSH_AGAIN))
-        if found is None or found.model != tracked.model:
+        if found is None or found.model != base_of(tracked.model):
             return Outcome(
                 Event.REFUSED, ModelFault("no_revision", f"{revision[:12]} is not there", PUSH_AGAIN)
             )
         await self._ledger.keep_revision(found)
-        self._holdings.hold(found)
+        self._holdings.hold(found, tracked.model)
         tracked.revisions[revision] = found
         return Outcome(Event.CHECKED)
 
     async def _copy(self, tracked: Tracked, revision: str) -> Outcome:
         found = tracked.revisions[revision]
-        await self.bring(tracked.deployment, found)
+        num_bytes = await self.bring(tracked.deployment, found)
+        tracked.brought[revision] = tracked.brought.get(revision, 0) + num_bytes
         if not await self.is_whole(found):
             message = f"{revision[:12]} lacks some of its bytes in the home store"
             return Outcome(Event.REFUSED, ModelFault("blob_missing", message, PUSH_AGAIN))
@@ -181,29 +188,23 @@ class Works:
         return views
 
     async def _probe(self, tracked: Tracked, revision: str) -> Outcome:
-        """Loads the revision on its node and asks it for one answer."""
+        """Loads the revision on its node, and asks it cold and warm: it goes live with that on record, or never."""
         found, node = tracked.revisions[revision], self._nodes[tracked.nodes[revision]]
-        deployment = tracked.deployment
         try:
-            async for line in node.load(found, "probe", deployment.idle_timeout_s, deployment.num_kept):
-                deployment.progress = Progress(line.phase, line.percent, line.eta_s)
-                self._deployments.touch()
-            await node.probe(found)
+            proof = await self.prover.prove(tracked, found, node)
         except NodeError as error:
-            return self._failed_probe(tracked, revision, error)
-        finally:
-            deployment.progress = None
-        return Outcome(Event.PROBED)
+            return await self._not_proven(tracked, found, error)
+        return Outcome(Event.REFUSED, proof.fault) if proof.fault else Outcome(Event.PROBED)
 
-    def _failed_probe(self, tracked: Tracked, revision: str, error: NodeError) -> Outcome:
-        if not error.passing:
-            return Outcome(Event.REFUSED, error.fault)
+    async def _not_proven(self, tracked: Tracked, revision: Revision, error: NodeError) -> Outcome:
+        """What passes is tried again; a crash or a silence that may be a kill's, `MAX_PROBES` times."""
         if error.fault.code in NOBODYS_FAULT:
             raise error
-        tracked.num_probes[revision] = tracked.num_probes.get(revision, 0) + 1
-        if tracked.num_probes[revision] >= MAX_PROBES:
-            return Outcome(Event.REFUSED, error.fault)
-        return Outcome(Event.ABANDONED, error.fault)
+        tracked.num_probes[revision.id] = tracked.num_probes.get(revision.id, 0) + 1
+        if tracked.num_probes[revision.id] < MAX_PROBES:
+            return Outcome(Event.ABANDONED, error.fault)
+        await self.prover.refuse(tracked, revision, error.fault)
+        return Outcome(Event.REFUSED, error.fault)
 
     async def _bake(self, tracked: Tracked, revision: str) -> Outcome:
         """Tries it as the canary; a revision that fell gives its memory back, and the old one goes on."""
@@ -218,11 +219,13 @@ class Works:
         return Outcome(Event.DRAINED)
 
     async def unload(self, tracked: Tracked, revision: str) -> None:
-        """Waits for the last requests, then gives the memory of a revision back."""
+        """Waits for the last requests, then gives a revision's memory back, unless a preview or its model needs it."""
         waited_s = 0.0
         while tracked.deployment.leases.get(revision) and waited_s < DRAIN_S:
             await asyncio.sleep(DRAIN_LOOK_S)
             waited_s += DRAIN_LOOK_S
+        if self._deployments.is_used_beside(tracked.model, revision):
+            return
         for address, node in self._nodes.items():
             try:
                 await node.unload(revision, "region")

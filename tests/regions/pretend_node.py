@@ -35,6 +35,7 @@ class FakeNode:
         self.inspect_errors = []
         self.load_errors = []  # raised by the next loads, one each
         self.probe_errors = []
+        self.said = []  # by the next probes, one each
         self.down = False
         self.on_load = lambda: None
 
@@ -69,11 +70,12 @@ class FakeNode:
         self.resident[revision.id] = revision.model
         yield LoadLine("ready", 100.0, start="region")
 
-    async def probe(self, revision):
+    async def probe(self, revision, tenant="nearfield"):
         self._up()
         self.probes.append(revision.id)
         if self.probe_errors:
             raise self.probe_errors.pop(0)
+        return self.said.pop(0) if self.said else " hello"
 
     async def unload(self, revision, to):
         self._up()

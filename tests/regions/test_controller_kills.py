@@ -27,6 +27,19 @@ def assert_live_has_its_blobs(made):
         assert {each.blake3 for each in found.live.files} <= made.blobs()
 
 
+def assert_live_is_proven(made):
+    """What is written down as live has its proof on record, at home or on its way there."""
+    revision = made.written()
+    if revision is not None:
+        kept = [made.disk.keys("nearfield-system", f"local/proofs/{revision}")]
+        kept += [each.keys("nearfield-system", f"proofs/{revision}/{made.name}") for each in disks(made)]
+        assert any(kept)
+
+
+def disks(made):
+    return [store.disk for store in (made.own, made.home)]
+
+
 async def lived(made, done):
     """Runs until `done()` or death. Whether it died."""
     try:
@@ -47,6 +60,7 @@ async def every_kill(prepare, act, done, check, num_blobs, kills=range(0, 500, S
         made.life.die_at = num_ops
         died = await lived_recovering(made, lambda made=made: done(made))
         assert_blobs_are_whole(made.disk)
+        assert_live_is_proven(made)
         again = made.again()
         await again.region.recover()
         check(again)

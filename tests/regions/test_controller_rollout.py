@@ -13,12 +13,19 @@ from tests.regions.pretend_node import failure
 from tests.regions.test_ingest_pushes import with_manifest
 from wire.refusal import Refusal
 
-V1, V2 = whole(fill=b"\x01"), whole(fill=b"\x02")
+V1, V2, V3 = (whole(fill=bytes([n])) for n in (1, 2, 3))
 
 
 def pair():
     home = Made("iad")
     return home, Made("fra", home=home)
+
+
+async def turned(home, fra, revision):
+    """Both serve a revision that was there before, as a roll back makes them."""
+    back = home.region.controller._tracked[MODEL].pointer.turned(revision, 7)
+    home.disk.put("nearfield-system", f"models/{MODEL}.json", back.to_json())
+    await fra.until_live(await home.until_live(revision))
 
 
 async def test_a_push_goes_live_in_every_region_with_one_copy_over_the_wan():
@@ -30,7 +37,7 @@ async def test_a_push_goes_live_in_every_region_with_one_copy_over_the_wan():
 
         assert fra.blobs() == home.blobs()
         assert fra.node.loads == [(revision, "probe", DEFAULT_IDLE_TIMEOUT_S, 0)]
-        assert fra.node.probes == [revision]
+        assert fra.node.probes == [revision, revision], "cold and warm"
         await fra.until(lambda: fra.written() == revision, "written down: live comes first")
         assert fra.deployments.tier(fra.find()) is Tier.REGION
         streamed = [key for op, bucket, key in fra.home.log if (op, bucket) == ("stream", "nearfield-blobs")]
@@ -192,19 +199,23 @@ async def test_a_roll_back_is_a_move_of_the_pointer():
     async with home.running(), fra.running():
         with_manifest(home.disk, V1)
         first = await fra.until_live(await home.until_live())
-        with_manifest(home.disk, V2)
-        for made in (home, fra):
-            await made.until(lambda made=made: made.live() not in {None, first}, "the second is live")
-        await fra.until(lambda: len(fra.blobs()) == 3, "fra lets the old blob go")
-        assert len(home.blobs()) == 4, "home keeps what a roll back may name"
+        for number, folder in enumerate((V2, V3), 2):
+            before = home.live()
+            with_manifest(home.disk, folder)
+            for made in (home, fra):
+                await made.until(
+                    lambda made=made, before=before: made.live() not in {None, before}, f"{number} is live"
+                )
+        await fra.until(lambda: len(fra.blobs()) == 4, "fra keeps the last one and lets the first go")
+        assert len(home.blobs()) == 5, "home keeps what a roll back may name"
+        third, (second, oldest) = home.live(), home.pointer()["previous"]
+        assert oldest == first
 
-        pointer = home.region.controller._tracked[MODEL].pointer
-        back = pointer.__class__.from_value(
-            {**home.pointer(), "revision": first, "serial": 9, "previous": []}
-        )
-        home.disk.put("nearfield-system", f"models/{MODEL}.json", back.to_json())
-        await home.until_live(first)
-        await fra.until_live(first)
+        fra.home.log.clear()
+        await turned(home, fra, second)
+        assert [key for op, bucket, key in fra.home.log if bucket == "nearfield-blobs"] == [], "it was kept"
+        await turned(home, fra, first)
+        assert home.pointer()["previous"] == [second, third]
 
 
 async def test_scale_changes_settings_without_a_rollout():

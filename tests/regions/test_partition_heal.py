@@ -47,9 +47,12 @@ async def state(s3):
 
 
 def expected(live):
-    """The blobs that models at these turns have."""
+    """The blobs that models at these turns have, and those of the turn before, which a roll back may name."""
     return {
-        blake3(data).hexdigest() for number, turn in live.items() for data in folder(number, turn).values()
+        blake3(data).hexdigest()
+        for number, turn in live.items()
+        for each in range(turn + 1)
+        for data in folder(number, each).values()
     }
 
 
@@ -127,12 +130,12 @@ def live_ids(region, live):
 
 
 async def eventually_equal(fra, live):
-    """The far store holds the blobs, revisions and records of those models, and no others."""
+    """The far store holds the blobs, revisions and records of those models and of the turn before, and no others."""
     for _ in range(3000):
         blobs, revisions, records = await state(fra)
         if (
             blobs == expected(live)
-            and len(revisions) == len(live)
+            and len(revisions) == sum(turn + 1 for turn in live.values())
             and records == {f"local/pointers/acme/m{number}.json" for number in live}
         ):
             return
