@@ -29,6 +29,9 @@ app = typer.Typer(
 COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("up", host.up, "Start the whole platform on this machine."),
     ("push", models.push, "Show the plan, upload a model folder, see it live."),
+    ("promote", models.promote, "Serve a preview under the model's own name."),
+    ("rollback", models.rollback, "Serve an earlier revision again."),
+    ("revisions", models.revisions, "What a model served, and what each proved."),
     ("ls", models.ls, "The models, and where each stands in each region."),
     ("chat", models.chat, "Ask a model; the last line says where the time went."),
     ("status", operate.status, "The regions as the edge hears them; --watch goes on."),

@@ -33,6 +33,7 @@ CAUSES: Mapping[str, Cause] = MappingProxyType(
         "storage.client.probe.StoreUnfit": Cause("store_unfit", Exit.REFUSED, "nearfield doctor"),
         "storage.client.answers.StoreError": Cause("store_error", Exit.FAILED, "nearfield doctor"),
         "deploy.push.PushRefused": Cause("", Exit.REFUSED, ""),
+        "regions.objects.pointer.PointerError": Cause("bad_record", Exit.FAILED, "nearfield doctor"),
         "deploy.faults.NotLive": Cause("", Exit.REFUSED, ""),
     }
 )

@@ -27,6 +27,8 @@ RegionsOption = Annotated[
     str | None,
     typer.Option("--regions", help="Only these, by comma; all if not given.", autocompletion=region_names),
 ]
+TimeoutOption = Annotated[float, typer.Option("--timeout-s", help="Wait so long for it to be live.")]
+WaitOption = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is live everywhere.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
 

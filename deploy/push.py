@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.credentials import Credentials
+from regions.map import base_of
 from regions.objects.ledger import pointer_key
 from regions.objects.register import Found
 from regions.push.check import check_folder
@@ -46,6 +47,8 @@ class PushPlan:
     weights: frozenset[str] = frozenset()
     unchanged: Mapping[str, str] = field(default_factory=dict)
     """Files that the bucket has already, by their ETags there: they are not sent again."""
+    shared: Mapping[str, str] = field(default_factory=dict)
+    """Files of a preview that its model has in the bucket, by ETag: the store shares them, none is sent."""
 
     @property
     def num_bytes(self) -> int:
@@ -55,7 +58,12 @@ class PushPlan:
     @property
     def upload_bytes(self) -> int:
         """What has to be sent."""
-        return sum(num for path, num in self.files.items() if path not in self.unchanged)
+        return sum(self.files[path] for path in self.to_send)
+
+    @property
+    def to_send(self) -> tuple[str, ...]:
+        """The files that have to go up."""
+        return tuple(path for path in self.files if path not in self.unchanged and path not in self.shared)
 
     @property
     def weight_bytes(self) -> int:
@@ -94,10 +102,10 @@ def upload(
         StoreError: the store refused or could not be reached.
     """
     store = endpoint(credentials)
-    paths = [(path, push.folder / path) for path in push.files if path not in push.unchanged]
+    paths = [(path, push.folder / path) for path in push.to_send]
     uploaded = upload_folder(store, BUCKET, push.model + "/", paths, lambda _path, num: on_bytes(num))
     there = tuple(Uploaded(path, push.files[path], etag) for path, etag in push.unchanged.items())
-    return asyncio.run(_write_manifest(store, push, (*uploaded, *there), regions))
+    return asyncio.run(_finish(store, push, (*uploaded, *there), regions))
 
 
 async def stored(credentials: Credentials, model: str) -> dict[str, Entry]:
@@ -152,8 +160,23 @@ def _files(folder: Path) -> dict[str, int]:
     return {path: num for path, num in found.items() if path not in (MANIFEST, STATUS)}
 
 
-async def _write_manifest(
+async def _finish(
     store: Endpoint, push: PushPlan, uploaded: tuple[Uploaded, ...], regions: tuple[str, ...] | None
+) -> str:
+    """What the model's own folder has is shared inside the store; then the manifest makes it one push."""
+    async with S3(store) as s3:
+        shared = [await _share(s3, push, path, etag) for path, etag in push.shared.items()]
+        return await _write_manifest(s3, push, (*uploaded, *shared), regions)
+
+
+async def _share(s3: S3, push: PushPlan, path: str, etag: str) -> Uploaded:
+    source, target = f"{base_of(push.model)}/{path}", f"{push.model}/{path}"
+    told = await s3.copy(BUCKET, source, BUCKET, target, source_if_match=etag)
+    return Uploaded(path, push.files[path], told)
+
+
+async def _write_manifest(
+    s3: S3, push: PushPlan, uploaded: tuple[Uploaded, ...], regions: tuple[str, ...] | None
 ) -> str:
     push_id = secrets.token_hex(8)
     document = {
@@ -163,11 +186,10 @@ async def _write_manifest(
         "push_id": push_id,
     }
     key = f"{push.model}/{MANIFEST}"
-    async with S3(store) as s3:
-        stored = {entry.key: entry.etag async for entry in s3.list(BUCKET, push.model + "/")}
-        await _drop_leftovers(s3, push, set(stored))
-        body = json.dumps(document, sort_keys=True).encode()
-        await _put_over(s3, key, body, stored.get(key))
+    stored = {entry.key: entry.etag async for entry in s3.list(BUCKET, push.model + "/")}
+    await _drop_leftovers(s3, push, set(stored))
+    body = json.dumps(document, sort_keys=True).encode()
+    await _put_over(s3, key, body, stored.get(key))
     return push_id
 
 

@@ -16,6 +16,7 @@ class Standing:
     percent: float | None
     error: Mapping[str, str] | None
     eta_s: float | None = None
+    pushed_s: int = 0
 
     @property
     def live(self) -> bool:
@@ -41,6 +42,7 @@ def _standing(region: str, seen: Mapping[str, Any], model: str) -> Standing:
         progress.get("percent"),
         row.get("error"),
         progress.get("eta_s"),
+        row.get("pushed_s") or 0,
     )
 
 

@@ -288,13 +288,19 @@ async def put_key(store: S3, api_key: str, name: str, scopes: tuple[str, ...]) -
         return
 
 
+def _user_grants(config: Config) -> tuple[str, ...]:
+    kept = {key.grants for key in config.access_keys}
+    is_former = fleet.USER_GRANTS not in kept and fleet.FORMER_USER_GRANTS in kept
+    return fleet.FORMER_USER_GRANTS if is_former else fleet.USER_GRANTS
+
+
 def _credentials(config: Config, state: Path) -> Credentials:
     name, edge = next(iter(config.edges.items()))
     if edge.admin is None:
         text = f'edges.{name} has no `admin`, the operators\' listener: add a line, such as admin = "127.0.0.1:8445"'
         raise ConfigError(f"{text}, to {config.path}.")
     ca = str((state / "tls" / "ca.pem").resolve())
-    store = endpoint(config, config.home, fleet.USER_GRANTS)
+    store = endpoint(config, config.home, _user_grants(config))
     old = saved.load(state) if (state / saved.FILE_NAME).exists() else None
     credentials = Credentials(
         base_url=f"https://{_local(edge.listen)}/v1",

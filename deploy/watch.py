@@ -50,8 +50,11 @@ def until_live(
     regions: tuple[str, ...] | None,
     on_change: Callable[[Mapping[str, Standing]], None],
     deadline_s: float,
+    since_s: int = 0,
 ) -> dict[str, Standing]:
     """Poll until `revision` of `model` is live in `regions` (in all of them if None).
+
+    What a region says counts once it has heard of the move at `since_s`: before, it spoke of another revision.
 
     Raises:
         NotLive: it failed its start or its probe, or was not there when `deadline_s` was over.
@@ -63,9 +66,10 @@ def until_live(
         if wanted != seen:
             on_change(wanted)
             seen = wanted
-        if wanted and all(s.live and s.revision == revision for s in wanted.values()):
-            return wanted
-        _raise_failed(wanted)
+        heard = {region: s for region, s in wanted.items() if s.pushed_s >= since_s}
+        if wanted == heard and heard and all(s.live and s.revision == revision for s in heard.values()):
+            return heard
+        _raise_failed(heard)
         time.sleep(POLL_S)
     late = ", ".join(f"{r} {s.state}" for r, s in (seen or {}).items() if not s.live)
     raise NotLive("timeout", f"not live after {deadline_s:.0f} s: {late}", "Run `nearfield status`.")
@@ -74,4 +78,5 @@ def until_live(
 def _raise_failed(wanted: Mapping[str, Standing]) -> None:
     for s in wanted.values():
         if s.error is not None and s.state in ("failed", "live"):
-            raise NotLive(s.error["code"], f"{s.region}: {s.error['message']}", s.error["next"])
+            rest = f"; {s.revision[:12]} goes on serving there" if s.live and s.revision else ""
+            raise NotLive(s.error["code"], f"{s.region}: {s.error['message']}{rest}", s.error["next"])

@@ -4,14 +4,15 @@ import asyncio
 import json
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from deploy import push, show, watch
+from deploy.before import Before
 from deploy.client import Client
 from deploy.credentials import Credentials
 from deploy.exits import Exit
@@ -23,7 +24,7 @@ from deploy.prices.book import PriceBook
 from deploy.prices.reading import load, usual
 from deploy.push import PushRefused
 from deploy.standing import Standing
-from regions.map import BadNameError, ModelName
+from regions.map import BadNameError, ModelName, base_of, is_preview
 from regions.push.fit import shown
 
 if TYPE_CHECKING:
@@ -55,11 +56,14 @@ def run(credentials: Credentials, order: Order, *, yes: bool, dry_run: bool, as_
     console = show.console(quiet=as_json)
     client = Client(credentials, admin=True)
     status = client.get("/nearfield/status").body
+    before = Before.read(credentials, order.model)
+    if order.regions is None:
+        order = replace(order, regions=before.regions)
     plan = planned(credentials, order, status)
     draw(console, plan)
     if dry_run or not (yes or as_json or _may_go_on(console)):
         _end(plan, dry_run, as_json)
-    started = time.monotonic()
+    started, change = time.monotonic(), list[str]()
     with Moving(console, plan) as moving:
         push_id = push.upload(plan.push, credentials, order.regions, moving.sent)
         upload_s = time.monotonic() - started
@@ -73,7 +77,9 @@ def run(credentials: Credentials, order: Order, *, yes: bool, dry_run: bool, as_
         if order.wait_s > 0:
             live = Landing(plan, status, upload_s)
             result |= live.wait(credentials, client, order, moving)
-    _say_end(console, credentials, order, result)
+            proven, change = before.compared(credentials, result)
+            result |= proven
+    _say_end(console, credentials, order, result, change)
     if as_json:
         show.emit_json(result)
 
@@ -210,15 +216,25 @@ def _value(each: scores.Prediction) -> dict[str, Any]:
     }
 
 
-def _say_end(console: "Console", credentials: Credentials, order: Order, result: Mapping[str, Any]) -> None:
+def _say_end(
+    console: "Console",
+    credentials: Credentials,
+    order: Order,
+    result: Mapping[str, Any],
+    change: Sequence[str],
+) -> None:
     if "live" not in result:
         console.print("  uploaded; see it go live: nearfield ls")
         return
     where = ", ".join(result["live"])
     console.print(f"[bold green]live[/] in {where}: {credentials.base_url}  model={order.model}")
+    for line in change:
+        console.print(f"  {line}", markup=False)
     for each in result["scores"]:
         foretold, took = show.millis(1e3 * each["predicted_s"]), show.millis(1e3 * each["took_s"])
         console.print(
             f"  {each['region']} live after {took}, foretold {foretold}: off by {each['error']:.0%}"
         )
     console.print(f"  try: nearfield chat {order.model} 'Hello'")
+    if is_preview(order.model):
+        console.print(f"  serve it as {base_of(order.model)}: nearfield promote {order.model}")

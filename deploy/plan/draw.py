@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from deploy import show
 from deploy.plan.plan import Plan, RegionPlan
+from regions.map import base_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,7 +34,7 @@ def _files(plan: Plan) -> Iterator[str]:
     yield f"{push.model}: {len(push.files)} files, {show.size(push.num_bytes)} → {where}"
     largest = sorted(push.files, key=lambda path: -push.files[path])
     for path in largest[:SHOWN_FILES]:
-        said = "in the bucket already" if path in push.unchanged else "goes up"
+        said = _said(plan, path)
         yield f"  {show.size(push.files[path]):>9}  {path}  ({said})"
     if len(largest) > SHOWN_FILES:
         yield f"             and {len(largest) - SHOWN_FILES} smaller ones"
@@ -41,6 +42,12 @@ def _files(plan: Plan) -> Iterator[str]:
         "" if plan.upload_s is None else f", about {show.millis(1e3 * plan.upload_s)} as the last pushes went"
     )
     yield f"  {show.size(push.upload_bytes)} to send{pace}"
+
+
+def _said(plan: Plan, path: str) -> str:
+    if path in plan.push.shared:
+        return f"shared with {base_of(plan.push.model)}"
+    return "in the bucket already" if path in plan.push.unchanged else "goes up"
 
 
 def _row(region: RegionPlan, is_priced: bool) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ class Plan:
 
 
 def _file(push: PushPlan, path: str) -> dict[str, Any]:
-    return {"path": path, "bytes": push.files[path], "is_unchanged": path in push.unchanged}
+    return {"path": path, "bytes": push.files[path], "is_unchanged": path not in push.to_send}
 
 
 @dataclass(frozen=True, slots=True)

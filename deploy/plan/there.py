@@ -14,21 +14,28 @@ from deploy.plan.local import held, is_same
 from deploy.plan.memory import Device
 from deploy.roles import endpoint
 from deploy.secrets import SecretsError
-from regions.map import BLOBS_BUCKET
-from storage.client.sdk import S3, NotFound, StoreError
+from regions.map import BLOBS_BUCKET, base_of, is_preview
+from storage.client.sdk import S3, Entry, NotFound, StoreError
 
 Blobs = Mapping[str, int]
 
 
 def without_unchanged(planned: push.PushPlan, credentials: Credentials) -> push.PushPlan:
-    """The plan with those files marked that the bucket has already. Raises StoreError."""
-    found = asyncio.run(push.stored(credentials, planned.model))
-    same = {
+    """The plan with those files marked that the bucket has already, here or as the model's. Raises StoreError."""
+    unchanged = _same(planned, asyncio.run(push.stored(credentials, planned.model)))
+    if not is_preview(planned.model):
+        return replace(planned, unchanged=unchanged)
+    models = _same(planned, asyncio.run(push.stored(credentials, base_of(planned.model))))
+    shared = {path: etag for path, etag in models.items() if path not in unchanged}
+    return replace(planned, unchanged=unchanged, shared=shared)
+
+
+def _same(planned: push.PushPlan, found: Mapping[str, Entry]) -> dict[str, str]:
+    return {
         path: found[path].etag
         for path, num in planned.files.items()
         if path in found and found[path].size == num and is_same(planned.folder / path, found[path].etag)
     }
-    return replace(planned, unchanged=same)
 
 
 def operators_config(state: Path) -> Config | None:

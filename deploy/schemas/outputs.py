@@ -139,6 +139,52 @@ PLAN = table(
     }
 )
 SCORE = table({"region": TEXT, "predicted_s": NUMBER, "took_s": NUMBER, "error": NUMBER})
+PROOF = table(
+    {
+        "schema": one_of("nearfield.proof/1"),
+        "model": TEXT,
+        "revision": TEXT,
+        "region": TEXT,
+        "at_s": COUNT,
+        "ok": FLAG,
+        "start": TEXT,
+        "cold_s": or_null(NUMBER),
+        "warm_s": or_null(NUMBER),
+        "phases": by_name(NUMBER),
+        "bytes": by_name(COUNT),
+        "fault": or_null(table({"code": TEXT, "message": TEXT, "next": TEXT})),
+    }
+)
+"""A revision's boot and its two answers in one region; `phases` are milliseconds, `bytes` by where they came from."""
+
+DELTA = table(
+    {
+        "region": TEXT,
+        "start": TEXT,
+        "cold_s": or_null(NUMBER),
+        "cold_s_before": or_null(NUMBER),
+        "cold_ratio": or_null(NUMBER),
+        "warm_s": or_null(NUMBER),
+        "warm_s_before": or_null(NUMBER),
+        "warm_ratio": or_null(NUMBER),
+        "remote_bytes": COUNT,
+    }
+)
+"""A region's proof against that of the revision before; a cold ratio only where both started from the same place."""
+
+TURN = table(
+    {
+        "model": TEXT,
+        "preview": or_null(TEXT),
+        "revision": TEXT,
+        "before": or_null(TEXT),
+        "move_s": NUMBER,
+    },
+    live=several(TEXT),
+    live_s=NUMBER,
+)
+"""A pointer's move: `move_s` is its one write, `live_s` until all regions served the revision."""
+
 SUM = grows(
     {
         "tenant": TEXT,
@@ -180,8 +226,27 @@ OUTPUTS: Mapping[str, Schema] = MappingProxyType(
             revision=TEXT,
             live=several(TEXT),
             scores=several(SCORE),
+            before=or_null(TEXT),
+            proofs=several(PROOF),
+            changes=several(DELTA),
         ),
         "ls": by_name(by_name(or_null(MODEL))),
+        "promote": TURN,
+        "rollback": TURN,
+        "revisions": table(
+            {
+                "model": TEXT,
+                "revisions": several(
+                    table(
+                        {
+                            "revision": TEXT,
+                            "role": one_of("current", "kept", "gone"),
+                            "proofs": several(PROOF),
+                        }
+                    )
+                ),
+            }
+        ),
         "chat": table(
             {
                 "text": TEXT,

@@ -7,13 +7,15 @@ import typer
 
 from deploy.exits import Exit
 from deploy.failing import errors
-from deploy.names import region_names
+from deploy.names import model_names, region_names
 from deploy.options import (
     DEFAULT_STATE,
     JsonOption,
     ModelArgument,
     RegionsOption,
     StateOption,
+    TimeoutOption,
+    WaitOption,
     YesOption,
     split,
 )
@@ -22,8 +24,11 @@ from deploy.options import (
 def push(
     folder: Annotated[Path, typer.Argument(help="A model in Hugging Face layout.")],
     model: ModelArgument,
+    preview: Annotated[
+        str | None, typer.Option("--preview", help="As ORG/NAME@PREVIEW, beside what ORG/NAME serves.")
+    ] = None,
     regions: RegionsOption = None,
-    timeout_s: Annotated[float, typer.Option(help="Wait so long for it to be live.")] = 600.0,
+    timeout_s: TimeoutOption = 600.0,
     prices: Annotated[
         Path | None, typer.Option(help="A price file (TOML); else prices.toml of the state folder.")
     ] = None,
@@ -32,14 +37,15 @@ def push(
     yes: YesOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and move nothing.")] = False,
     as_json: JsonOption = False,
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is live everywhere.")] = True,
+    wait: WaitOption = True,
 ) -> None:
     """Show the plan, then upload a model folder and see it live in its regions."""
     from deploy import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
     from deploy.commands import push as command  # noqa: PLC0415
 
     with errors(as_json=as_json):
-        order = command.Order(folder, model, split(regions), timeout_s if wait else 0.0, prices, state)
+        name = f"{model}@{preview}" if preview else model
+        order = command.Order(folder, name, split(regions), timeout_s if wait else 0.0, prices, state)
         command.run(saved.load(state), order, yes=yes, dry_run=dry_run, as_json=as_json)
 
 
@@ -50,6 +56,58 @@ def ls(state: StateOption = DEFAULT_STATE, *, as_json: JsonOption = False) -> No
 
     with errors(as_json=as_json):
         command.models(saved.load(state), as_json=as_json)
+
+
+def revisions(
+    model: ModelArgument, state: StateOption = DEFAULT_STATE, *, as_json: JsonOption = False
+) -> None:
+    """What a model or preview serves and served before, and what each revision's boot and probes came to."""
+    from deploy import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
+    from deploy.commands import revisions as command  # noqa: PLC0415
+
+    with errors(as_json=as_json):
+        command.show_all(saved.load(state), model, as_json=as_json)
+
+
+def promote(
+    preview: Annotated[
+        str, typer.Argument(help="The preview.", metavar="ORG/NAME@PREVIEW", autocompletion=model_names)
+    ],
+    timeout_s: TimeoutOption = 600.0,
+    state: StateOption = DEFAULT_STATE,
+    *,
+    canary: Annotated[
+        bool, typer.Option("--canary", help="As any new revision: first in the canary region.")
+    ] = False,
+    wait: WaitOption = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Serve under the model's own name what its preview serves; no byte moves, and no request is lost."""
+    from deploy import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
+    from deploy.commands import turn as command  # noqa: PLC0415
+
+    with errors(as_json=as_json):
+        turn = command.Turn(timeout_s if wait else 0.0, as_json)
+        command.promote(saved.load(state), preview, turn, canary=canary)
+
+
+def rollback(
+    model: ModelArgument,
+    to: Annotated[
+        str | None, typer.Option("--to", help="That revision, by its first digits; else the one before.")
+    ] = None,
+    timeout_s: TimeoutOption = 600.0,
+    state: StateOption = DEFAULT_STATE,
+    *,
+    wait: WaitOption = True,
+    as_json: JsonOption = False,
+) -> None:
+    """Serve an earlier revision again; a second one undoes the first. No byte goes up, and no request is lost."""
+    from deploy import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
+    from deploy.commands import turn as command  # noqa: PLC0415
+
+    with errors(as_json=as_json):
+        command.rollback(saved.load(state), model, to, command.Turn(timeout_s if wait else 0.0, as_json))
 
 
 def chat(
