@@ -8,12 +8,14 @@ from torch.nn.functional import cosine_similarity
 from inference.engine.classes import ConfigRefused
 from inference.engine.events import Segment
 from inference.engine.int8 import (
+    MIDDLE,
     OUT_OF_REACH,
     Int8Linear,
     Levels,
     check_processor,
     check_quantisable,
     quantise,
+    two_levels,
 )
 from inference.engine.model import step_model
 from inference.engine.slots import SlotPlan
@@ -24,12 +26,14 @@ needs_vnni = pytest.mark.skipif(
     not torch.cpu._is_vnni_supported(), reason="int8 is refused on a processor without VNNI"
 )
 IN, OUT = 256, 320
+NARROW = 192
+"""Fewer than `IN`: such a layer puts its input into two levels."""
 FAMILIES = ("llama", "qwen2", "mistral", "gemma2", "phi3", "stablelm", "gpt_neox", "opt", "cohere2", "olmo2")
 
 
-def layers(*, bias=False, dtype=torch.float32):
+def layers(*, bias=False, dtype=torch.float32, out=OUT):
     torch.manual_seed(5)
-    linear = nn.Linear(IN, OUT, bias=bias, dtype=dtype).eval()
+    linear = nn.Linear(IN, out, bias=bias, dtype=dtype).eval()
     with torch.inference_mode():
         return linear, Int8Linear(linear)
 
@@ -38,9 +42,10 @@ def layers(*, bias=False, dtype=torch.float32):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("num_rows", [1, 2, 16, 33])
+@pytest.mark.parametrize("out", [OUT, NARROW])
 @torch.inference_mode()
-def test_it_is_close_to_the_layer(dtype, bias, num_rows):
-    linear, quantised = layers(bias=bias, dtype=dtype)
+def test_it_is_close_to_the_layer(dtype, bias, num_rows, out):
+    linear, quantised = layers(bias=bias, dtype=dtype, out=out)
     given = torch.randn(1, num_rows, IN, dtype=dtype)
     expected, found = linear(given), quantised(given)
 
@@ -49,9 +54,10 @@ def test_it_is_close_to_the_layer(dtype, bias, num_rows):
 
 
 @needs_vnni
+@pytest.mark.parametrize("out", [OUT, NARROW, NARROW - 3])
 @torch.inference_mode()
-def test_a_row_is_bitwise_the_same_whatever_lies_beside_it():
-    _, quantised = layers()
+def test_a_row_is_bitwise_the_same_whatever_lies_beside_it(out):
+    _, quantised = layers(out=out)
     given = torch.randn(12, IN)
     given[3] *= 1e6
     given[5] = torch.nan
@@ -104,15 +110,31 @@ def test_head_and_embeddings_stay():
 
 
 @needs_vnni
-def test_the_first_fifth_of_the_layers_stays():
+@pytest.mark.parametrize(("count", "num_whole"), [(5, 0), (6, 1), (24, 2), (40, 2)])
+def test_the_first_layers_stay_and_the_next_ones_attention(count, num_whole):
     """What they round off grows in all the others."""
     config = made("llama").config
-    config.num_hidden_layers = 10
+    config.num_hidden_layers = count
     model = type(made("llama"))(config).eval()
     quantise(model)
     is_stored = [isinstance(each.mlp.down_proj, nn.Linear) for each in model.model.layers]
-    assert is_stored == [True] * 2 + [False] * 8
-    assert all(isinstance(each.self_attn.q_proj, Int8Linear) for each in model.model.layers[2:])
+    attention = [isinstance(each.self_attn.o_proj, nn.Linear) for each in model.model.layers]
+    assert is_stored == [number < num_whole for number in range(count)]
+    assert attention == [number < 2 * num_whole for number in range(count)]
+
+
+@needs_vnni
+@torch.inference_mode()
+def test_an_input_in_two_levels_loses_hardly_anything():
+    """One large number in a row of small ones: what one scale of 8 bits rounds away, the second level keeps."""
+    rows = torch.randn(3, IN) * 0.01
+    rows[:, 7] = 100.0
+    coarse, fine, scales = two_levels(rows)
+    again = (coarse.float() + fine.float() / MIDDLE) * scales
+
+    assert (again - rows).abs().max() <= 100 / 127 / 254 / 2 * 1.01
+    assert not coarse[:, :7].any(), "eight bits alone would have nothing of these"
+    assert fine.abs().max() <= 127
 
 
 @needs_vnni
