@@ -17,7 +17,7 @@ import torch
 from inference.grammar_limits import LIMITS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from llguidance import LLMatcher, LLTokenizer
 
@@ -36,15 +36,25 @@ class GrammarFault(RuntimeError):
 class Follower:
     """One answer's place in its grammar. Not shared: each answer has its own."""
 
-    __slots__ = ("_matcher", "_vocab_size")
+    __slots__ = ("_matcher", "vocab_size")
 
     def __init__(self, matcher: LLMatcher, vocab_size: int) -> None:
         self._matcher = matcher
-        self._vocab_size = vocab_size
+        self.vocab_size = vocab_size
 
     def allows(self, token: int) -> bool:
         """Whether `token` may come next; much cheaper than the whole mask."""
         return self._matcher.validate_tokens([token]) == 1
+
+    def mask(self) -> bytes:
+        """A bit for each token of the vocabulary, the first token's the lowest of the first byte: may it come next?
+
+        Raises:
+            GrammarFault: the grammar has become too complex.
+        """
+        bits: bytes = self._matcher.compute_bitmask()
+        self._check()
+        return bits
 
     def only_allowed(self, logits: torch.Tensor) -> torch.Tensor:
         """A copy of [vocabulary] logits with minus infinity for every token that may not come next.
@@ -52,14 +62,10 @@ class Follower:
         Raises:
             GrammarFault: the grammar has become too complex, or nothing may come next.
         """
-        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
-        self._check()
-        allowed = np.unpackbits(bits, count=self._vocab_size, bitorder="little").view(np.bool_)
-        if not allowed.any():
-            raise GrammarFault("the grammar allows no token here")
-        mask = torch.zeros(len(logits), dtype=torch.bool)
-        mask[: self._vocab_size] = torch.from_numpy(allowed)
-        return logits.masked_fill(~mask.to(logits.device), -torch.inf)
+        found, faults = only_allowed(logits[None], [self])
+        if faults:
+            raise faults[0]
+        return found[0]
 
     def take(self, token: int) -> None:
         """Go on by a token that was chosen. Raises GrammarFault if it may not come here."""
@@ -69,6 +75,28 @@ class Follower:
     def _check(self) -> None:
         if self._matcher.is_error():
             raise GrammarFault(self._matcher.get_error()[:400])
+
+
+def only_allowed(
+    logits: torch.Tensor, followers: Sequence[Follower]
+) -> tuple[torch.Tensor, dict[int, Exception]]:
+    """A copy of [rows, vocabulary] logits, each with minus infinity where its own follower lets no token come next.
+
+    And by row what failed: nothing may come next, or the grammar has become too complex.
+    """
+    num_words, faults = followers[0].vocab_size, dict[int, Exception]()
+    bits = np.zeros((len(followers), -(-num_words // 8)), np.uint8)
+    for row, follower in enumerate(followers):
+        try:
+            bits[row] = np.frombuffer(follower.mask(), np.uint8, bits.shape[1])
+        except (RuntimeError, ValueError) as fault:  # whatever it is, it is this row's
+            faults[row] = fault
+    allowed = np.unpackbits(bits, axis=1, count=num_words, bitorder="little").view(np.bool_)
+    for row in np.flatnonzero(~allowed.any(axis=1)).tolist():
+        faults.setdefault(row, GrammarFault("the grammar allows no token here"))
+    mask = torch.ones(logits.shape, dtype=torch.bool)  # of those beyond the vocabulary none may come
+    mask[:, :num_words] = torch.from_numpy(~allowed)
+    return logits.masked_fill(mask.to(logits.device), -torch.inf), faults
 
 
 class Grammars:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from inference.engine.drawing import draw_together
 from inference.engine.grammar import GrammarFault
 
 if TYPE_CHECKING:
@@ -103,6 +104,13 @@ class Sampler:
         )
 
     @property
+    def draws_freely(self) -> bool:
+        """True if the next token is drawn from all probabilities that its grammar leaves, as the model gives them."""
+        settings = self.sampling
+        has_cuts = settings.top_k > 0 or settings.top_p < 1.0 or settings.min_p
+        return settings.temperature > 0 and not has_cuts and not self.changes_logits
+
+    @property
     def is_early(self) -> bool:
         """True while some ids may not come yet."""
         return bool(self.banned_early) and self.seen.total() < self.min_tokens
@@ -116,6 +124,10 @@ class Sampler:
         """The next token of [vocabulary] finite-maximum float32 logits, which are not changed."""
         changed = self._changed(logits) if self.changes_logits else logits
         token = self._best(changed) if self.sampling.temperature == 0 else self._draw(self._allowed(changed))
+        return self.chosen(token, logits)
+
+    def chosen(self, token: int, logits: torch.Tensor) -> Sampled:
+        """Take this token, of these logits."""
         self.take(token)
         if self.sampling.logprobs is None:
             return Sampled(token)
@@ -198,17 +210,20 @@ def choose_all(logits: torch.Tensor, samplers: Sequence[Sampler]) -> list[Sample
     """
     best, ids = logits.max(dim=-1)
     sane, firsts = torch.isfinite(best).tolist(), ids.tolist()
+    drawn = draw_together(logits, samplers, sane)
     return [
-        _choose(sampler, row, first) if ok else POISONED
-        for sampler, row, first, ok in zip(samplers, logits, firsts, sane, strict=True)
+        _choose(sampler, row, drawn.get(number, first)) if ok else POISONED
+        for number, (sampler, row, first, ok) in enumerate(zip(samplers, logits, firsts, sane, strict=True))
     ]
 
 
-def _choose(sampler: Sampler, logits: torch.Tensor, first: int) -> Sampled | Broken:
-    if sampler.is_plain:
-        sampler.take(first)
-        return Sampled(first)
+def _choose(sampler: Sampler, logits: torch.Tensor, found: int | Exception) -> Sampled | Broken:
+    """`found`: what was drawn for it, or its largest logit."""
     try:
+        if isinstance(found, Exception):
+            raise found
+        if sampler.is_plain or sampler.draws_freely:
+            return sampler.chosen(found, logits)
         return sampler.choose(logits)
     except GrammarFault as fault:
         return Broken("bad_grammar", str(fault))

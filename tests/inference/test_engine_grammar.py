@@ -9,6 +9,7 @@ import torch
 
 from inference.api.structure import read_choice, read_lark, read_regex, read_schema
 from inference.engine.generation import GenerateLoop
+from inference.engine.grammar import Follower, GrammarFault
 from inference.engine.order_reading import parse_order
 from inference.engine.orders import Bounds, OrderRefused, Sampling
 from inference.engine.sample import Sampler, choose_all
@@ -244,6 +245,38 @@ def test_a_vocabulary_arrives_as_it_was_told():
 
     assert heard.pieces == tuple(VOCABULARY.piece(token) for token in range(IDS))
     assert heard.special == {token for token in range(IDS) if VOCABULARY.is_special(token)}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_mask_that_cannot_be_made_is_its_rows_own_fault(temperature):
+    """Rows are masked together; whatever one of them raises, the others have their tokens."""
+
+    class Ruled(Follower):
+        def __init__(self, bits):
+            super().__init__(None, 10)
+            self.bits = bits
+
+        def allows(self, token):
+            return False
+
+        def mask(self):
+            if isinstance(self.bits, Exception):
+                raise self.bits
+            return self.bits.to_bytes(2, "little")
+
+        def take(self, token):
+            pass
+
+    rules = [1 << 4, GrammarFault("too complex"), 0, ValueError("no mask"), 1 << 9]
+    order = parse_order({"op": "add", "id": "a", "tokens": [1], "temperature": temperature}, Bounds(12, 10))
+    free = Sampler.of(order, ())
+    crowd = [*[Sampler.of(order, (), Ruled(bits)) for bits in rules], free]
+    found = choose_all(torch.zeros(6, 12), crowd)
+
+    assert [getattr(each, "token", None) or each.code for each in found[:5]] == [
+        *(4, "bad_grammar", "bad_grammar", "engine_error", 9)
+    ]
+    assert [one.seen.total() for one in crowd] == [1, 0, 0, 0, 1, 1]
 
 
 def test_a_greedy_row_makes_a_mask_only_when_its_best_token_may_not_come():

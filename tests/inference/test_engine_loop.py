@@ -160,12 +160,16 @@ def test_single_bad_requests_in_a_row_do_not_end_the_engine_while_others_work():
     assert len([m for m in heard if m["op"] == "done"]) == 10
 
 
-def test_a_sampler_fault_is_its_rows_own(monkeypatch):
-    def broken(self, logits):
+@pytest.mark.parametrize(
+    ("name", "settings"), [("choose", {"top_p": 0.5}), ("_with_logprobs", {"logprobs": 1})]
+)
+def test_a_sampler_fault_is_its_rows_own(monkeypatch, name, settings):
+    def broken(*_):
         raise ValueError("sampler")
 
-    monkeypatch.setattr("inference.engine.sample.Sampler.choose", broken)
-    heard, _ = serve(Counting(), add("a", 10), add("b", 20, temperature=1.0))
+    where = "inference.engine.sample." + ("Sampler." * (name == "choose")) + name
+    monkeypatch.setattr(where, broken)
+    heard, _ = serve(Counting(), add("a", 10), add("b", 20, temperature=1.0, **settings))
     assert tokens(heard, "a") == [11, 12, 13, 14]
     assert [(m["id"], m["code"]) for m in heard if m["op"] == "failed"] == [("b", "engine_error")]
 

@@ -89,6 +89,26 @@ def test_a_seed_gives_the_same_tokens_whatever_the_crowd():
     assert [other.choose(row).token for row in rows] != alone
 
 
+@pytest.mark.parametrize("spread", [0.1, 3.0, 40.0])
+def test_rows_drawn_together_are_those_drawn_alone(spread):
+    """Whoever lies beside it, cut, biased, greedy or broken: the same tokens, and of each its own randomness."""
+    settings = [
+        *[{"temperature": 0.1 + 0.3 * number} for number in range(40)],
+        *[{"top_p": 0.8}, {"temperature": 0.0}, {"logprobs": 2}, {"logit_bias": ((3, 9.0),)}],
+    ]
+    alone, crowd = ([sampler(seed=at, **each) for at, each in enumerate(settings)] for _ in range(2))
+    for step in range(6):
+        logits = torch.stack([logits_of(100 * step + at, spread) for at in range(len(settings))])
+        logits[7, 5:] = -math.inf
+        logits[9, 3] = math.nan
+        found = choose_all(logits, crowd)
+        assert found.pop(9) == POISONED
+        expected = [
+            one.choose(row) for at, (one, row) in enumerate(zip(alone, logits, strict=True)) if at != 9
+        ]
+        assert found == expected
+
+
 def test_without_a_seed_two_requests_differ():
     rows = [logits_of(seed) for seed in range(20)]
     one, two = sampler(), sampler()
