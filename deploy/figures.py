@@ -20,6 +20,7 @@ from storage.client.sdk import Endpoint
 from storage.figures import StoreFigures
 from wire.metrics import Metrics
 from wire.process import add_process_figures
+from wire.trace.export import add_trace_figures
 
 NOWHERE = Path("/nonexistent")
 NOTHING: Any = None
@@ -37,6 +38,8 @@ def registries() -> Mapping[str, Metrics]:
     add_dns_figures(made["dns"], NOTHING, NOTHING, ())
     add_gate_figures(made["anycast"], NOTHING, NOTHING)
     made["node"] = _node()
+    for role in ("edge", "region", "node"):
+        add_trace_figures(made[role])
     return made
 
 

@@ -60,7 +60,8 @@ class FleetPlan:
     """What `up` was asked for. `usual_ports` of the edge, its S3 and its operators: taken where free.
 
     With `store_rtt_ms` each region's store is so far from its region, by a SIMULATED link: the design that Nearfield is
-    not, for the report to compare with.
+    not, for the report to compare with. `traces` is a collector, and `trace_share` its share of requests
+    that bring no trace themselves.
     """
 
     state: Path
@@ -71,6 +72,8 @@ class FleetPlan:
     landing_pool_bytes: int = 64 * MIB
     usual_ports: tuple[int, ...] = (EDGE_PORT, S3_PORT, ADMIN_PORT)
     store_rtt_ms: float = 0.0
+    traces: str | None = None
+    trace_share: float = 1.0
 
 
 def write(plan: FleetPlan, authority: pki.LocalAuthority) -> Path:
@@ -195,6 +198,8 @@ def _render(plan: FleetPlan, authority: pki.LocalAuthority, keys: Mapping[str, s
             "wan_profile": plan.profile if simulated else None,
         },
     )
+    if plan.traces is not None:
+        toml.table("tracing", {"endpoint": plan.traces, "sample": plan.trace_share})
     for grants in (SYSTEM_GRANTS, NODE_GRANTS, USAGE_GRANTS, USER_GRANTS):
         toml.item("access_keys", {"id": secrets.new_access_key_id(), "grants": list(grants)})
     for region in plan.regions:

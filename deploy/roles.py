@@ -18,6 +18,7 @@ from deploy.dns import feeds, listen_addresses, zone_settings
 from deploy.faults import ConfigError
 from deploy.fleet import NODE_GRANTS, SYSTEM_GRANTS, USAGE_GRANTS
 from deploy.hops import Hops
+from deploy.tracing import tracing_of
 from regions.map import MODELS_BUCKET
 from storage.auth.key import AccessKey, Grant
 from storage.client.endpoint import SOCKET_NAME
@@ -192,6 +193,7 @@ def _region(config: Config, name: str | None) -> Runner:
             hops.client if hops else None,
         ),
         scrape=_scrape(config, entry.metrics),
+        tracing=tracing_of(config),
     )
     return _renewing(hops, lambda ready, stop: run(settings, ready, stop))
 
@@ -226,6 +228,7 @@ def _node(config: Config, name: str | None) -> Runner:
         usage_store=usage_store,
         engines=config.engines,
         scrape=_scrape(config, entry.metrics),
+        tracing=tracing_of(config),
     )
 
     async def serve(ready: Ready, stop: asyncio.Event) -> None:
@@ -317,6 +320,7 @@ def _edge_settings(config: Config, edge: str, entry: EdgeEntry, hops: Hops | Non
         voice=_voice(config, edge, entry),
         served_hosts=frozenset(entry.served_hosts),
         scrape=_scrape(config, entry.metrics),
+        tracing=tracing_of(config),
     )
 
 

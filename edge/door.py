@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from edge import models
@@ -13,15 +14,18 @@ from edge.choice.route import Asker, unknown_model
 from edge.relay import resume
 from edge.relay.journey import Journey
 from edge.relay.lane import EdgeLane, Judged
+from edge.told import Told
 from regions.ask import MAX_BODY_BYTES, read_ask
 from regions.map import REGION, REQUEST_ID, RESUME
 from wire.dialect import error_body, id_headers
 from wire.metrics import CONTENT_TYPE
 from wire.refusal import Refusal
 from wire.timing import Phases
+from wire.trace.context import TRACEPARENT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
     from edge.admission.quota import Quotas, Use
     from edge.admission.rate import Buckets
@@ -38,8 +42,10 @@ if TYPE_CHECKING:
     from regions.ask import Ask
     from wire.exchange import Exchange
     from wire.http1 import Headers, RequestHead
+    from wire.trace.tracer import Tracer
 
 OK: Final = 200
+_UNTOLD: Final = nullcontext()
 JSON: Final = (("content-type", "application/json"),)
 ORDER_PATHS: Final[Mapping[Action, str]] = {Action.COOL: "/control/cool", Action.PREWARM: "/control/prewarm"}
 
@@ -79,6 +85,7 @@ class Door:
         pinned: str | None,
         says: Headers = (),
         routes: Routes = USERS,
+        tracer: Tracer | None = None,
     ) -> None:
         self.feed = feed
         self.buckets = buckets
@@ -89,6 +96,7 @@ class Door:
         self._pinned = pinned
         self.says = says
         self._admissions = Admissions(routes)
+        self.tracer = tracer
 
     async def serve(self, exchange: Exchange) -> None:
         """Answer one request; a refusal carries the request id like every answer. Raises Refusal inside an answer."""
@@ -179,11 +187,19 @@ class Door:
         num_bytes = _body_bytes(exchange.head)
         self.room.enter(num_bytes)
         try:
-            await self._relayed(exchange, admission, request_id, now)
+            with self._told(exchange, request_id) as told:
+                await self._relayed(exchange, admission, request_id, now, told)
         finally:
             self.room.leave(num_bytes, asyncio.get_running_loop().time() - now)
 
-    async def _relayed(self, exchange: Exchange, admission: Admission, request_id: str, now: float) -> None:
+    def _told(self, exchange: Exchange, request_id: str) -> AbstractContextManager[Told | None]:
+        """What will be told of a request, if it is one that is recorded."""
+        trace = None if self.tracer is None else self.tracer.begin(exchange.head, exchange.started)
+        return _UNTOLD if trace is None else Told(trace, exchange, request_id)
+
+    async def _relayed(
+        self, exchange: Exchange, admission: Admission, request_id: str, now: float, told: Told | None
+    ) -> None:
         policy, familiar = self.feed.snapshot.policy, exchange.familiar()
         phases = Phases("edge", started=exchange.started)
         body = await exchange.read_body(MAX_BODY_BYTES)
@@ -191,8 +207,9 @@ class Door:
         phases.mark("read")
         quota = admission.grant.quota
         if not quota.is_bounded:
-            await self._sent(exchange, admission, ask, body, request_id, phases, now)
-            if familiar is not None and exchange.status == OK and not exchange.head.get(RESUME):
+            await self._sent(exchange, admission, ask, body, request_id, phases, now, told=told)
+            is_usual = not exchange.head.get(RESUME) and (told is None or not exchange.head.get(TRACEPARENT))
+            if familiar is not None and exchange.status == OK and is_usual:
                 # Requests of the same head go the short way from here on, while this policy is in force.
                 exchange.leave(EdgeLane(Judged(familiar, admission, policy), exchange.line, self))
             return
@@ -200,7 +217,7 @@ class Door:
         phases.mark("quota")
         loop = asyncio.get_running_loop()
         try:
-            await self._sent(exchange, admission, ask, body, request_id, phases, loop.time(), use)
+            await self._sent(exchange, admission, ask, body, request_id, phases, loop.time(), use, told)
         finally:
             use.end(exchange.status or 0, loop.time())
 
@@ -214,6 +231,7 @@ class Door:
         phases: Phases,
         now: float,
         use: Use | None = None,
+        told: Told | None = None,
     ) -> None:
         decision = self.choose(exchange.head, admission, ask, body, now)
         phases.mark("route")
@@ -233,7 +251,10 @@ class Door:
             self.says if use is None else (*self.says, *use.headers),
             use,
             resume.wanted(exchange.head, stream=ask.stream),
+            told=told,
         )
+        if told is not None:
+            told.journey = journey
         if decision.start is not None:
             decision.start.enter()
         try:

@@ -37,6 +37,7 @@ from wire.metrics import Metrics
 from wire.process import add_process_figures
 from wire.scrape import Scrape, scraped
 from wire.serve import Server
+from wire.trace.export import Tracing, traced
 from wire.ways.watch import watch
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from edge.crew.place import Place
     from wire.http1 import Headers
     from wire.serve import Handler
+    from wire.trace.tracer import Tracer
 
 LIMITS: Final = Limits(
     slash_prefixes=("/v1/models/",),
@@ -72,7 +74,7 @@ class EdgeSettings:
     `voice` is what name servers are told with. `place` is set in an edge of several processes: then this is one.
     With `served_hosts` users' listeners answer for these names and for the address that they listen on, and no other;
     without them for what the certificates cover and for addresses; with "*" among them for any (`edge/hosts.py`).
-    `scrape` is where the edge's figures can be read, beside the operators' listener.
+    `scrape` is where the edge's figures can be read, beside the operators' listener, `tracing` where traces go.
     """
 
     name: str
@@ -106,6 +108,7 @@ class EdgeSettings:
     place: Place | None = None
     served_hosts: frozenset[str] = frozenset()
     scrape: Scrape | None = None
+    tracing: Tracing | None = None
 
     @property
     def size(self) -> int:
@@ -133,7 +136,8 @@ class _Edge:
             for name, address in settings.regions.items()
         }
         signers = Signers.of(settings.public_keys, settings.home)
-        metrics = Metrics()
+        metrics = self.metrics = Metrics()
+        self.tracer: Tracer | None = None
         add_process_figures(metrics, "edge", settings.name)
         self.feed = Feed(signers, settings.state, settings.name, metrics)
         token = settings.hop_token
@@ -170,6 +174,7 @@ class _Edge:
             pinned,
             says,
             routes,
+            self.tracer,
         )
 
     def begin(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
@@ -208,6 +213,9 @@ async def run(settings: EdgeSettings, ready: Callable[[int], None], stop: asynci
     edge.feed.load()
     async with AsyncExitStack() as stack:
         stack.push_async_callback(edge.close)
+        edge.tracer = await stack.enter_async_context(
+            traced(settings.tracing, "edge", settings.name, edge.metrics)
+        )
         servers = await _listen(settings, edge, stack)
         if settings.is_first:
             await stack.enter_async_context(scraped(settings.scrape, edge.siblings.page))

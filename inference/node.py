@@ -41,6 +41,7 @@ from weights_cache.patience import RETRY_FOR_S, STALL_S
 from wire.metrics import Metrics, one
 from wire.process import add_process_figures
 from wire.scrape import Scrape, scraped
+from wire.trace.export import Tracing, traced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from inference.workers.seams import Shell, Tier
     from storage.client.sdk import Endpoint
     from wire.metrics import Reading
+    from wire.trace.tracer import Tracer
 
 USAGE = "usage"
 """The folder, in the node's own, of what requests used until the store has it."""
@@ -94,6 +96,8 @@ class NodeSettings:
     """The external engines that models may name, as the operator defined them; ours is always there."""
     scrape: Scrape | None = None
     """Where its figures can be read, beside the node's own listener."""
+    tracing: Tracing | None = None
+    """Where traces go."""
 
 
 class Node:
@@ -118,6 +122,7 @@ class Node:
         add_engine_gauges(self.metrics, self.host)
         self.children = Children(child, GrammarChild())
         self.is_stopping = False
+        self.tracer: Tracer | None = None
 
     @property
     def idle_timeout_s(self) -> float:
@@ -273,7 +278,8 @@ async def serve_node(
     app = make_app(node, settings.hop_token)
     ending = asyncio.create_task(_close_at(stop, node))
     try:
-        async with scraped(settings.scrape, node.metrics_page):
+        tracing = traced(settings.tracing, "node", settings.name, node.metrics)
+        async with scraped(settings.scrape, node.metrics_page), tracing as node.tracer:
             await serve(app, settings.host, settings.port, ready, stop)
     finally:
         stop.set()

@@ -25,6 +25,7 @@ from wire.metrics import Metrics
 from wire.process import add_process_figures
 from wire.scrape import Scrape, scraped
 from wire.serve import Server
+from wire.trace.export import Tracing, traced
 
 if TYPE_CHECKING:
     import ssl
@@ -47,7 +48,7 @@ class RegionSettings:
     the home region's public one. `quiet_s`: how long a prefix without a manifest must be quiet to be committed.
     `replication_bytes_per_s` bounds what is pulled from home; 0: nothing does. `engines`: the external engines that a
     model may name. `tls` is what the gateway listens with; None: plain. `peers` are the other regions' gateways.
-    `scrape` is where its figures can be read, beside the gateway's own listener.
+    `scrape` is where its figures can be read, beside the gateway's own listener, `tracing` where traces go.
     """
 
     name: str
@@ -68,6 +69,7 @@ class RegionSettings:
     tls: ssl.SSLContext | None = None
     peers: Peers = field(default_factory=Peers)
     scrape: Scrape | None = None
+    tracing: Tracing | None = None
 
 
 async def run(settings: RegionSettings, ready: Callable[[int], None], stop: asyncio.Event) -> None:
@@ -96,6 +98,9 @@ async def run(settings: RegionSettings, ready: Callable[[int], None], stop: asyn
             settings.hop_token,
             keys=region.keys,
             peers=settings.peers,
+            tracer=await stack.enter_async_context(
+                traced(settings.tracing, "region", settings.name, metrics)
+            ),
         )
         stack.push_async_callback(gateway.close)
         server = await Server.start(gateway.serve, settings.host, settings.port, tls=settings.tls)

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import uvloop
@@ -13,24 +14,28 @@ from deploy.fleet import PROFILES, FleetPlan
 from deploy.up import Platform, Running
 
 
-def run(state: Path, regions: tuple[str, ...], profile: str, idle_timeout_s: float, *, as_json: bool) -> None:
+def run(asked: FleetPlan, *, as_json: bool) -> None:
     """Serve until Ctrl-C or SIGTERM, then stop every process.
 
     Raises:
-        ConfigError: an unknown profile, or regions that cannot be.
         StateInUse: another platform holds the folder.
         RoleFailed: a process did not come up.
     """
-    uvloop.run(_serve(plan(state, regions, profile, idle_timeout_s), as_json=as_json))
+    uvloop.run(_serve(asked, as_json=as_json))
 
 
 def plan(state: Path, regions: tuple[str, ...], profile: str, idle_timeout_s: float) -> FleetPlan:
-    """Check what was asked for."""
+    """Check what was asked for. Raises ConfigError: an unknown profile, or regions that cannot be."""
     if profile not in PROFILES:
         raise ConfigError(f"no profile {profile!r}. There are: {', '.join(PROFILES)}.")
     if len(set(regions)) != len(regions) or not all(r.isalnum() and r.islower() for r in regions):
         raise ConfigError(f"regions {','.join(regions)!r}: distinct names of lower-case letters and digits")
     return FleetPlan(state.absolute(), regions, profile, idle_timeout_s)
+
+
+def with_traces(asked: FleetPlan, collector: str | None, share: float) -> FleetPlan:
+    """The same platform, which sends traces somewhere if it is told where."""
+    return replace(asked, traces=collector, trace_share=share)
 
 
 async def _serve(fleet_plan: FleetPlan, *, as_json: bool) -> None:

@@ -14,6 +14,7 @@ from deploy.config.entries import (
     NodeEntry,
     RegionEntry,
     StoreEntry,
+    TracingEntry,
     WanLink,
     WebhookEntry,
 )
@@ -46,6 +47,7 @@ class Config:
     dns: DnsEntry | None = None
     acme: AcmeEntry | None = None
     anycast: Mapping[str, AnycastEntry] = field(default_factory=lambda: MappingProxyType({}))
+    tracing: TracingEntry | None = None
 
 
 def listeners(config: Config) -> dict[str, str]:

@@ -188,6 +188,22 @@ class AnycastEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class TracingEntry:
+    """Where edges, regions and nodes send traces: a collector of OTLP over HTTP, such as `http://127.0.0.1:4318`.
+
+    `sample` is the share of requests to record of those that come without a trace; of the others their sampled flag
+    decides. No process records more than `traces_per_s`. `authorization` is a file of mode 0600 with what the collector
+    wants in the header of that name; `ca` has the certificates to trust, where they are not the system's.
+    """
+
+    endpoint: str
+    sample: float = 0.01
+    traces_per_s: float = 100.0
+    authorization: Path | None = None
+    ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WanLink:
     """A SIMULATED long-distance link: what enters at `listen` leaves at `connect`, half of rtt_ms later."""
 

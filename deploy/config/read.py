@@ -21,7 +21,7 @@ from deploy.config.entries import (
     WanLink,
     WebhookEntry,
 )
-from deploy.config.sections import acme, dns, engines
+from deploy.config.sections import acme, dns, engines, tracing
 from deploy.config.shape import SHAPES
 from deploy.faults import ConfigError
 
@@ -75,6 +75,7 @@ def parse(tree: Mapping[str, Any], path: Path) -> Config:
         dns=dns(tree, base),
         acme=acme(tree, base),
         anycast=entries(AnycastEntry, tree, "anycast", base),
+        tracing=tracing(tree, base),
     )
     check(config)
     return config

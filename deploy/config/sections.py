@@ -9,9 +9,11 @@ from typing import Any
 from deploy.acme import AcmeEntry, AcmePartError, OrderEntry
 from deploy.acme import check as check_acme
 from deploy.config.convert import entries, entry, table
+from deploy.config.entries import TracingEntry
 from deploy.dns import DnsEntry, DnsError, PopEntry, ServerEntry
 from deploy.dns import check as check_dns
 from deploy.faults import ConfigError
+from deploy.tracing import collector
 from inference.outside.definition import Definition, DefinitionError, EngineEntry, defined
 
 
@@ -24,6 +26,20 @@ def engines(tree: Mapping[str, Any], base: Path) -> Mapping[str, Definition]:
         except DefinitionError as error:
             raise ConfigError(f"[engines.{name}]: {error}") from error
     return MappingProxyType(found)
+
+
+def tracing(tree: Mapping[str, Any], base: Path) -> TracingEntry | None:
+    """Where traces go. Without the section nothing is recorded."""
+    if "tracing" not in tree:
+        return None
+    made = entry(TracingEntry, table(tree, "tracing"), "tracing", base)
+    try:
+        collector(made.endpoint)
+    except ValueError as error:
+        raise ConfigError(f"tracing.endpoint = {made.endpoint!r}: {error}") from error
+    if made.sample > 1:
+        raise ConfigError(f"tracing.sample = {made.sample}: a share of requests, from 0 to 1")
+    return made
 
 
 def dns(tree: Mapping[str, Any], base: Path) -> DnsEntry | None:

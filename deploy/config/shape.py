@@ -15,6 +15,7 @@ from deploy.config.entries import (
     PlatformEntry,
     RegionEntry,
     StoreEntry,
+    TracingEntry,
     WanLink,
     WebhookEntry,
 )
@@ -56,6 +57,7 @@ SHAPES: Mapping[str, Shape] = MappingProxyType(
         "edges": Shape(EdgeEntry, Form.NAMED),
         "anycast": Shape(AnycastEntry, Form.NAMED),
         "wan": Shape(WanLink, Form.NAMED),
+        "tracing": Shape(TracingEntry, Form.TABLE),
         "engines": Shape(EngineEntry, Form.NAMED),
         "dns": Shape(DnsEntry, Form.TABLE, _DNS),
         "acme": Shape(AcmeEntry, Form.TABLE, _ACME),

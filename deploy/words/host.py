@@ -20,6 +20,12 @@ def up(
     idle_timeout_s: Annotated[
         float, typer.Option(help="Stop a model's workers after so long unused.")
     ] = 300.0,
+    traces: Annotated[
+        str | None, typer.Option(help="Send traces to this OTLP/HTTP collector: http://127.0.0.1:4318.")
+    ] = None,
+    trace_share: Annotated[
+        float, typer.Option(help="Of requests that bring no trace, the share that is recorded.")
+    ] = 1.0,
     *,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what the state folder holds first.")] = False,
     as_json: JsonOption = False,
@@ -31,7 +37,8 @@ def up(
     with errors(as_json=as_json):
         if fresh:
             platform.wipe(state)
-        command.run(state, tuple(regions.split(",")), profile, idle_timeout_s, as_json=as_json)
+        asked = command.plan(state, tuple(regions.split(",")), profile, idle_timeout_s)
+        command.run(command.with_traces(asked, traces, trace_share), as_json=as_json)
 
 
 def run(

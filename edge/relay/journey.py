@@ -23,6 +23,7 @@ from regions.map import (
 )
 from wire.dialect import id_headers
 from wire.http1 import without_hop_headers
+from wire.trace.context import passed_on
 
 if TYPE_CHECKING:
     from edge.admission.admit import Admission
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from edge.relay.patience import Patience
     from edge.relay.resume import Resumption
     from edge.relay.setback import Setback
+    from edge.told import Told
     from regions.ask import Ask
     from wire.exchange import Exchange
     from wire.http1 import Headers, RequestHead
@@ -67,6 +69,7 @@ class Journey:
     passed_on: bytes | None = None  # the last events that a lane has sent; they committed the answer
     setbacks: list[Setback] = field(default_factory=list)
     via: str | None = None  # the region whose gateway passes it on to the one that is asked
+    told: Told | None = None  # what will be told of it, if it is recorded
     _terms: str = ""
 
     def terms(self) -> str:
@@ -107,9 +110,10 @@ class Journey:
 
     def request_headers(self, region: str, ours: Headers, left_s: float) -> Headers:
         """A new head for `region`: `ours`, and nothing of the client's but what `said_of` names."""
+        trace = None if self.told is None else self.told.asks(region)
         return (
             *ours,
-            *said_of(self.exchange.head, self.admission),
+            *said_of(self.exchange.head, self.admission, trace),
             (ATTEMPT, str(len(self.setbacks))),
             (REQUEST_ID, self.request_id),
             (ASK, self.ask.header()),
@@ -145,8 +149,11 @@ def receipt_of(phases: Phases, region: str | None, request_id: str, replayed: li
     return phases.comment({"region": region, "request_id": request_id, "replayed": replayed})
 
 
-def said_of(head: RequestHead, admission: Admission) -> Headers:
-    """What a region is told of the client's head: the same for every request of that head."""
+def said_of(head: RequestHead, admission: Admission, trace: Headers | None = None) -> Headers:
+    """What a region is told of the client's head: the same for every request of that head.
+
+    `trace`: of the trace, where it is recorded; else what the client said of one goes on.
+    """
     wait, weight, replica = head.get(WAIT_S), admission.grant.quota.weight, head.get(PREFER_REPLICA)
     return (
         ("accept", head.get("accept") or "*/*"),
@@ -155,4 +162,5 @@ def said_of(head: RequestHead, admission: Admission) -> Headers:
         *(((WAIT_S, wait),) if wait is not None else ()),
         *(((PREFER_REPLICA, replica),) if replica is not None else ()),
         *(((WEIGHT, str(weight)),) if weight != 1 else ()),
+        *(passed_on(head) if trace is None else trace),
     )

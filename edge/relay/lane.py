@@ -18,6 +18,7 @@ from regions.health import Outcome
 from wire.dialect import is_anthropic
 from wire.refusal import Refusal
 from wire.repeat import Repeat
+from wire.trace.context import TRACEPARENT
 
 if TYPE_CHECKING:
     from edge.admission.admit import Admission
@@ -45,6 +46,7 @@ class EdgeLane:
         self.familiar, self.admission, self._policy = judged
         self.line = line
         self.door = door
+        self._tracer = None if self.familiar.head.get(TRACEPARENT) else door.tracer
         self.has_own_name = is_anthropic(self.familiar.head.path)
         self.says = "".join([f"{name}: {value}\r\n" for name, value in door.says])
         self.repeat = Repeat()
@@ -59,7 +61,7 @@ class EdgeLane:
         if found is None or door.feed.snapshot.policy is not self._policy or self._has_ended():
             return None
         body = found[1]
-        if len(body) > MAX_BODY_BYTES:
+        if len(body) > MAX_BODY_BYTES or (self._tracer is not None and not self._tracer.skips()):
             return None
         head, now = self.familiar.head, asyncio.get_running_loop().time()
         try:

@@ -36,6 +36,8 @@ from weights_cache.known import KnownRevisions
 from wire.dialect import error_body
 from wire.metrics import CONTENT_TYPE
 from wire.refusal import Refusal
+from wire.trace.context import TRACEPARENT, TRACESTATE
+from wire.trace.context import read as read_context
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from inference.api.reply import Reply
     from inference.api.serving import Children
     from inference.workers.host import Host
+    from wire.trace.tracer import Tracer
 
 OPEN_PATH = "/healthz"
 REVISION = "x-nearfield-revision"
@@ -87,6 +90,10 @@ class Rooms(Protocol):
 
     async def inspect(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """{"facts", "left_out"} of a pushed folder, or {"refused": {"code", "message", "next"}}."""
+
+    @property
+    def tracer(self) -> Tracer | None:
+        """What records requests, if anything does."""
 
     def status(self) -> dict[str, Any]:
         """The body of `/status`."""
@@ -142,7 +149,7 @@ def _route(
     rooms: Rooms, read: Callable[[dict[str, Any]], Any], make: Callable[..., Reply]
 ) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
-        visit = _visit(request)
+        visit = _visit(request, rooms.tracer)
         body = await _body(request, visit)
         visit.resume = read_resume(request.headers.get(RESUME), body)
         if (passed := _passed(rooms, request, visit, body)) is not None:
@@ -207,10 +214,12 @@ def _add_control_routes(app: FastAPI, rooms: Rooms) -> None:
         )
 
 
-def _visit(request: Request) -> Visit:
+def _visit(request: Request, tracer: Tracer | None) -> Visit:
     told = request.headers.get
     visit = Visit.of(told("x-request-id"), told("x-nearfield-start"), told(TENANT), told(KEY), told(ATTEMPT))
     visit.weigh(told("x-nearfield-weight"))
+    if (parent := told(TRACEPARENT)) is not None:
+        visit.follow(tracer, read_context(parent, told(TRACESTATE) or ""))
     request.state.request_id = visit.request_id
     return visit
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from inference.api.told import tell
 from inference.outside.definition import OWN
 from inference.usage.entry import FINISHED, What, Who
 from inference.usage.meter import NS_PER_US, Account
@@ -41,6 +42,7 @@ class Stay:
     operation: str
     _entry: Entry | None = None
     _worker: Worker | None = None
+    _counts: Counts | None = None
 
     @contextmanager
     def inside(self, kind: type[M]) -> Iterator[M]:
@@ -103,6 +105,7 @@ class Stay:
 
     def used(self, counts: Counts, outcome: str = FINISHED) -> None:
         """The tokens that the answer's usage says, written down; to be told before its last byte goes out."""
+        self._counts = counts
         if self._entry is not None:
             self._entry.answered(outcome, counts)
         if self.operation:
@@ -116,4 +119,6 @@ class Stay:
             figures.first_token(self.visit.start, self.visit.first_ms)
         if not self.operation:
             return
+        if self.visit.trace is not None:
+            tell(self.visit, self.visit.trace, self.operation, model, self._counts, error)
         gen_ai.ended(self.operation, model, self.visit.phases.total_ms() / 1000, error)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from inference.workers.loading import LoadReport
     from inference.workers.resident import Resident
     from inference.workers.worker import Worker
+    from wire.trace.context import Context
+    from wire.trace.tracer import Trace, Tracer
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}\Z")
 KEY_ID = re.compile(r"[0-9a-f]{12}\Z")
@@ -24,6 +26,7 @@ COLD = frozenset({"origin", "region", "host"})
 """Start states that the gateway may report for a request which waited for a load."""
 
 Headers = dict[str, str]
+Told = tuple[tuple[str, str], ...]
 
 
 @dataclass(slots=True)
@@ -53,6 +56,9 @@ class Visit:
     is_deterministic: bool = False
     resume: Resume | None = None
     """How the stream is to be told so that another node could go on with it, or which one is gone on with here."""
+    trace: Trace | None = None
+    """What is recorded of it, and `passes` what an engine behind this node is told of its trace."""
+    passes: Told = ()
     error: str = ""
     """The code of what ended a stream that had begun."""
 
@@ -104,6 +110,12 @@ class Visit:
         if waited_ms:
             self.phases.add("weights", waited_ms)
         self.first_ms = self.phases.total_ms()
+
+    def follow(self, tracer: Tracer | None, parent: Context | None) -> None:
+        """It is part of a trace: recorded here if whoever began that does, and told on in any case."""
+        if parent is not None:
+            self.trace = None if tracer is None else tracer.below(parent, self.phases.started)
+            self.passes = (parent if self.trace is None else self.trace.context).headers()
 
     def headers(self) -> Headers:
         """What every answer says, streamed or not."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from inference.outside.definition import Definition
     from wire.dial import Answer
+    from wire.heads import Headers
 
 CONNECT_S = 5.0
 """To a server on this host that listens; one that does not accept within it has hung."""
@@ -71,10 +72,11 @@ class Door:
         """Its clock."""
         return self._now()
 
-    async def post(self, path: str, value: Mapping[str, Any], head_s: float) -> Answer:
-        """Send a request. Raises DialError."""
+    async def post(self, path: str, value: Mapping[str, Any], head_s: float, more: Headers = ()) -> Answer:
+        """Send a request, with `more` headers. Raises DialError."""
         body = json.dumps(value, ensure_ascii=False).encode()
-        return await self._pool.request("POST", path, _JSON, body, connect_s=CONNECT_S, head_s=head_s)
+        headers = (*_JSON, *more)
+        return await self._pool.request("POST", path, headers, body, connect_s=CONNECT_S, head_s=head_s)
 
     async def get(self, path: str, deadline_s: float, max_bytes: int = MAX_HEALTH_BYTES) -> bytes | None:
         """The body of a page; None if the engine does not give it (with status 200, in time)."""

@@ -117,7 +117,9 @@ class PassedReply(Reply):
     async def _pass_on(self, outlet: Outlet, door: Door) -> None:
         self._sent_at = door.now()
         try:
-            answer = await door.post(self._path, self._asked(door), door.made.answer_deadline_s)
+            answer = await door.post(
+                self._path, self._asked(door), door.made.answer_deadline_s, self._visit.passes
+            )
             door.heard()
             async with answer:
                 if answer.head.status != 200:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from regions.nodes.client import Node
     from regions.nodes.watch import NodeWatch
     from wire.exchange import Exchange
+    from wire.trace.tracer import Tracer
 
     Route = Callable[[Exchange], Awaitable[None]]
 
@@ -50,6 +51,7 @@ class Gateway:
         seats: Seats | None = None,
         keys: KeyBook | None = None,
         peers: Peers | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """`keys` is the home region's book of API keys; None in every other region."""
         self._deployments = deployments
@@ -62,7 +64,7 @@ class Gateway:
         self.seats = seats or Seats()
         self.pulse = Pulse()
         self.pass_on = PassOn(deployments.region, peers or Peers(), self.pulse)
-        self._inference = Inference(deployments, watch, wakes, self.relay, self.seats, self.pulse)
+        self._inference = Inference(deployments, watch, wakes, self.relay, self.seats, self.pulse, tracer)
         watch.on_silent = self.relay.cut
         self._figures = wakes.figures
         self._figures.follow(self.seats, self.relay, wakes.running, deployments, self.pass_on)

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Final
 from regions.ask import MAX_BODY_BYTES, read_ask, refuse_misfit, said
 from regions.gateway.hold import wait_awake
 from regions.gateway.lane import GatewayLane, known
+from regions.gateway.told import tell
 from regions.gateway.trip import Trip, deadline_s, hold_s, request_id
 from regions.map import ASK, PREFER_REPLICA, RESUME, REVISION, Tier
 from regions.nodes import pick
 from regions.rollout.canary import FAULTS
 from wire.refusal import Refusal
 from wire.timing import Phases
+from wire.trace.context import context_of
 
 if TYPE_CHECKING:
     from regions.ask import Ask
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from weights_cache.revision import Revision
     from wire.exchange import Exchange
     from wire.http1 import RequestHead
+    from wire.trace.tracer import Tracer
 
 SLACK_S: Final = 0.1  # a held request is told 503 before its deadline makes it a 504
 RETRY_S: Final = 2.0  # for a model that is on its way; a rollout step takes about that
@@ -45,6 +48,7 @@ class Inference:
         relay: Relay,
         seats: Seats,
         pulse: Pulse,
+        tracer: Tracer | None = None,
     ) -> None:
         self.deployments = deployments
         self._watch = watch
@@ -53,6 +57,7 @@ class Inference:
         self.relay = relay
         self._seats = seats
         self.pulse = pulse
+        self._tracer = tracer
 
     async def serve(self, exchange: Exchange) -> None:
         """Raises Refusal if no answer began."""
@@ -63,6 +68,8 @@ class Inference:
         ask = read_ask(head.path, body) if heard is None else said(heard)
         deployment, revision = self._found(ask, head)
         trip = self._trip(exchange, ask, body, deployment, revision, phases)
+        if self._tracer is not None:
+            trip.trace = self._tracer.below(context_of(head), exchange.started)
         phases.mark("read")
         await self._lead(trip, pulses=heard is not None)
         if familiar is not None and exchange.status == HTTPStatus.OK:
@@ -101,6 +108,8 @@ class Inference:
         finally:
             trip.deployment.release(trip.revision)
             self.count(trip, trip.exchange.head.path, trip.exchange.status, error)
+            if trip.trace is not None:
+                tell(trip, trip.trace, error)
 
     def count(self, trip: Trip | Passing, path: str, status: int, error: str) -> None:
         """It is over, well if `error` is empty and `status` is none."""

@@ -20,6 +20,7 @@ from regions.map import ASK, DEADLINE_MS, FOR, REQUEST_ID, RESUME
 from wire.lane import LATE_S
 from wire.refusal import Refusal
 from wire.repeat import Repeat
+from wire.trace.context import TRACEPARENT
 
 if TYPE_CHECKING:
     from regions.gateway.infer import Inference
@@ -41,7 +42,7 @@ def known(exchange: Exchange) -> Familiar | None:
     """(While the handler has not waited) an edge's head, if requests like it may go the short way."""
     names = [name for name, _ in exchange.head.headers]
     num = len(VARIES)
-    if tuple(names[-num:]) != VARIES or not {*VARIES, FOR, RESUME}.isdisjoint(names[:-num]):
+    if tuple(names[-num:]) != VARIES or not {*VARIES, FOR, RESUME, TRACEPARENT}.isdisjoint(names[:-num]):
         return None
     return exchange.familiar(_ENDING)
 

@@ -32,6 +32,7 @@ from wire.dialect import error_event
 from wire.heads import without_hop_headers
 from wire.refusal import Refusal
 from wire.timing import parse_server_timing
+from wire.trace.context import passed_on
 
 if TYPE_CHECKING:
     from regions.ask import Ask
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from wire.exchange import Exchange
     from wire.http1 import Headers, RequestHead
     from wire.timing import Phases
+    from wire.trace.tracer import Trace
 
 DEFAULT_DEADLINE_S: Final = 600.0  # as the openai client's own
 MAX_DEADLINE_S: Final = 3600.0  # a day-long answer is a job, not a request
@@ -82,6 +84,7 @@ class Trip:
     later_s: float = 0.0  # from the end of its wake to the first token
     replica: str = ""
     spoke: bool = False  # something was sent to the client since the last pulse
+    trace: Trace | None = None  # what is recorded of it
 
     @property
     def remote_bytes(self) -> int:
@@ -114,6 +117,7 @@ class Trip:
             (REVISION, self.revision.id),
             *start,
             *(((RESUME, resume),) if resume is not None else ()),
+            *(passed_on(head) if self.trace is None else self.trace.headers()),
             (REQUEST_ID, self.request_id),
             (DEADLINE_MS, str(math.ceil(self.left_s() * 1000))),
         )

@@ -8,6 +8,7 @@ import pytest
 from examples import minilm
 from tests.e2e import platform as running
 from tests.e2e.platform import CHAT, TINYCHAT, RunningPlatform
+from tests.wire.otlp import Collector
 
 EMBED = "examples/minilm"
 PATIENCE_S = 300
@@ -21,10 +22,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningPlatform]:
-    """Three regions, both example models pushed and live."""
+def collector() -> Iterator[Collector]:
+    """What `platform` sends traces to."""
+    with Collector() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def platform(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[RunningPlatform]:
+    """Three regions, both example models pushed and live. Of requests, those that ask for it are recorded."""
     state = tmp_path_factory.mktemp("platform") / "state"
-    with running.start(state) as up:
+    with running.start(state, "--traces", collector.url, "--trace-share", "0") as up:
         up.typed("push", str(TINYCHAT), CHAT)
         up.nearfield("push", str(minilm.model_folder()), EMBED)
         yield up

@@ -463,3 +463,17 @@ async def test_a_silent_node_is_given_up_on_it(passages):
         head, body = await asking
 
     assert (head.status, code(body), len(r.fakes[0].requests)) == (503, "worker_lost", 1)
+
+
+async def test_a_trace_goes_on_to_the_node_and_leaves_the_lane_to_the_others(passages):
+    """Each has a head of its own, so none is known again; those without one still take the short way."""
+    async with region() as r:
+        await known_to(r)
+        for number in range(3):
+            parent = f"00-{'4' * 32}-{number + 1:016x}-01"
+            await told(r, also=(("traceparent", parent), ("tracestate", "a=1")))
+            head = r.fakes[0].requests[-1][0]
+            assert (head.get("traceparent"), head.get("tracestate")) == (parent, "a=1")
+        await told(r)
+
+    assert handed(passages) == [0]
