@@ -1,21 +1,25 @@
 """One process of `bench edge`: our edge as `deploy.process` runs it, or the region behind it with rows and streams.
 
-`python -m bench.edge_child edge|region SETTINGS`, SETTINGS a JSON object; a line on stdout says that it listens.
+`python -m bench.edge_child edge|crew|region SETTINGS`, SETTINGS a JSON object; a line on stdout says that it listens.
 """
 
 import asyncio
 import gc
 import hashlib
 import json
+import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import uvloop
 
+from deploy.crew import Crew
 from deploy.life import GC_THRESHOLD
-from edge.run import EdgeSettings, run
+from edge.crew.place import bind
+from edge.run import MAIN, EdgeSettings, run
 from regions.map import KeyGrant, ModelRow, PolicyRow, RegionRow, RolloutState, Tier
 from regions.rows import encode, public_bytes, signing_key
 from wire.exchange import Exchange
@@ -53,6 +57,21 @@ def edge_settings(options: dict[str, Any]) -> EdgeSettings:
 
 async def _edge(options: dict[str, Any]) -> None:
     await run(edge_settings(options), _ready, asyncio.Event())
+
+
+def _crew(options: dict[str, Any]) -> None:
+    """The edge as `size` processes, as `deploy.process` runs it; returns in each of them and in the one that forks."""
+    sockets = [{MAIN: sock} for sock in bind("127.0.0.1", options["port"], options["size"])]
+    mine = Crew(sockets, drain_s=0.0).work(lambda: print(json.dumps({"port": options["port"]}), flush=True))
+    if mine is None:
+        return
+    place, say = mine
+
+    def ready(_port: int) -> None:
+        _settle()
+        os.write(say, b"+")
+
+    uvloop.run(run(replace(edge_settings(options), place=place), ready, asyncio.Event()))
 
 
 async def _region(options: dict[str, Any]) -> None:
@@ -96,11 +115,18 @@ async def _stream(exchange: Exchange, num_events: int, gap_s: float) -> None:
     await exchange.finish(b"data: [DONE]\n\n")
 
 
-def _ready(port: int) -> None:
+def _settle() -> None:
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 50)
+
+
+def _ready(port: int) -> None:
+    _settle()
     print(json.dumps({"port": port}), flush=True)
 
 
 if __name__ == "__main__":
-    uvloop.run({"edge": _edge, "region": _region}[sys.argv[1]](json.loads(sys.argv[2])))
+    if sys.argv[1] == "crew":
+        _crew(json.loads(sys.argv[2]))
+    else:
+        uvloop.run({"edge": _edge, "region": _region}[sys.argv[1]](json.loads(sys.argv[2])))

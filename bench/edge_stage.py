@@ -151,6 +151,22 @@ def ours(folder: Path, gateway: str, authority: pki.LocalAuthority, *, tls: bool
 
 
 @contextmanager
+def crew(
+    folder: Path, gateway: str, authority: pki.LocalAuthority, size: int, *, tls: bool
+) -> Iterator[Proxy]:
+    """Our edge as `size` processes, and the one that forks them, on all cores. Raises: Missing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    options: dict[str, object] = {"port": port, "gateway": gateway, "state": str(folder / "state")}
+    options |= {"cert": str(authority.cert), "key": str(authority.key), "plain": not tls, "size": size}
+    with _child("crew", options, folder / "log", port, cores()[0] | cores()[1]) as child:
+        proxy = Proxy(f"nearfield x {size}", port, _children(child.pid), authority.ca if tls else None)
+        for _ in range(8 * size):  # each process, wherever the kernel sends who asks
+            _until_answered(proxy, folder / "log")
+        yield proxy
+
+
+@contextmanager
 def pump(folder: Path, upstream: str) -> Iterator[Proxy]:
     """Bare bytes, see `bench/edge_pump.py`. Raises: Missing."""
     folder.mkdir(parents=True, exist_ok=True)

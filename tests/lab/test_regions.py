@@ -58,7 +58,8 @@ def test_a6_a_lost_region_fails_no_request(at_rest, figures, name, loss, end):
     finally:
         end(lab, "eu")
     failed = [each for each in found if each.status != 200]
-    during = [each.took_s for each in found if at - 0.5 < each.began < at + 2.0]
+    then = [each for each in found if at - 0.5 < each.began < at + 2.0]
+    during = [each.took_s for each in then]
     replays = sum(each.replayed for each in found)
     after = {each.region for each in found if each.began > at + 5.0}
     before_s = max(each.took_s for each in found if each.began < at - 0.5)
@@ -69,7 +70,11 @@ def test_a6_a_lost_region_fails_no_request(at_rest, figures, name, loss, end):
         requests=len(found),
         failed=len(failed),
         replayed=replays,
+        p50_during_s=quantile(during, 0.5),
         p99_during_s=quantile(during, 0.99),
+        worst_replayed_s=max((each.took_s for each in then if each.replayed), default=0.0),
+        worst_other_s=max((each.took_s for each in then if not each.replayed), default=0.0),
+        by_tenths="/".join(f"{longest(then, at + n / 10):.2f}" for n in range(-1, 12)),
         worst_s=max(each.took_s for each in found),
         worst_before_s=before_s,
     )
@@ -79,6 +84,11 @@ def test_a6_a_lost_region_fails_no_request(at_rest, figures, name, loss, end):
     assert {each.region for each in found if each.began < at - 0.5} == {"eu"}
     assert "eu" not in after
     assert quantile(during, 0.99) <= rtt_ms("eu", "us") / 1000 + 4 * DETECT_S + 5 * before_s
+
+
+def longest(found, at):
+    """Seconds that a request took at most which began in the tenth of a second from `at` on."""
+    return max((each.took_s for each in found if at <= each.began < at + 0.1), default=0.0)
 
 
 def test_a8_a_cut_link_is_gone_round(at_rest, figures):
