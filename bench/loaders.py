@@ -77,16 +77,20 @@ class Ours:
     def __init__(self, *, pooled: bool = False, handed: bool = False) -> None:
         self._pooled, self._handed = pooled, handed
         self._tier: HostTier | None = None
+        self._order: Order | None = None
         self._view: LandingView | None = None
         self._revision: Revision | None = None
 
     def prepare(self, order: Order) -> None:
-        """A tier without weights; with a pool that is there, as on a node that has been up for a while."""
+        """A tier without weights; with a pool, one that is there and has loaded before, as on a node that is up."""
         importlib.import_module("torch")
         self._revision = Revision.from_json(Path(order.revision).read_bytes())
         pool_bytes = order.num_bytes + MIB if self._pooled else 0
-        handoff = StoreHandoff(Path(order.socket), order.store) if self._handed else None
-        self._tier = HostTier(order.store, 2 * order.num_bytes, pool_bytes=pool_bytes, handoff=handoff)
+        if self._tier is None or self._order != order:
+            self.close()
+            handoff = StoreHandoff(Path(order.socket), order.store) if self._handed else None
+            self._tier = HostTier(order.store, 2 * order.num_bytes, pool_bytes=pool_bytes, handoff=handoff)
+            self._order = order
         while self._tier.pooled_bytes < pool_bytes:
             time.sleep(POLL_S)
 
@@ -114,9 +118,20 @@ class Ours:
 
     def let_go(self) -> None:
         """The view first: the landing's memory lives in it too."""
-        if self._view is not None and self._tier is not None:
+        if self._view is not None:
             self._view.close()
+        if self._pooled and self._tier is not None and self._revision is not None:
+            self._tier.evict(
+                self._revision.id
+            )  # its memory and what it knows of the store stay, as on a node
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """The tier and its memory."""
+        if self._tier is not None:
             self._tier.close()
+            self._tier = None
 
 
 def _views(revision: Revision, view: LandingView) -> Tensors:

@@ -207,6 +207,7 @@ class HostTier:
             given=given,
             keep=kept,
             elsewhere=partial(self._copy_other, revision.id),
+            store_bytes_per_s=self._rate.bytes_per_s or 0.0,
         )
         return Seat(flight, num_bytes, time.monotonic(), kept=kept)
 

@@ -68,7 +68,9 @@ class Flight:
         given: Given | None = None,
         keep: Keep | None = None,
         elsewhere: Elsewhere = nowhere,
+        store_bytes_per_s: float = 0.0,
     ) -> None:
+        """`store_bytes_per_s`: what all readers of a load together had of this store before; 0 if unknown."""
         self.revision, self.buffer, self.given = revision, buffer, given or Given()
         self._keep, self._work = keep or NoKeep(), Work()
         self.total_bytes = sum(extent.length for extent in revision.extents)
@@ -79,10 +81,10 @@ class Flight:
         self._layout = layout(revision.files, revision.tensors, self.given.mapped)
         self.here = Sources(revision, self._layout, self.given, self._keep, elsewhere, self._work)
         self._take_reader, self._give_reader, self._on_end = take_reader, give_reader, on_end
-        self._retry_for_s = retry_for_s
+        self._retry_for_s, self._store_bytes_per_s = retry_for_s, store_bytes_per_s
         self._lock = threading.Lock()
         self._runs = Runs(revision, 1)
-        self._running, self._done_bytes = 0, 0
+        self._running, self._done_bytes, self._usual_bytes_per_s = 0, 0, 0.0
         self._returned: list[int] = []
         self._num_deaths = 0
         self._ground = Ground(buffer, self._layout, revision.extents, self._work)
@@ -97,7 +99,7 @@ class Flight:
     def start(self, num_threads: int) -> None:
         """Start the readers; they end by themselves."""
         num_threads = max(1, min(num_threads, len(self.revision.extents)))
-        self._running = num_threads
+        self._running, self._usual_bytes_per_s = num_threads, self._store_bytes_per_s / num_threads
         self._runs = Runs(self.revision, num_threads, {*self.given.maps, *self.given.objects})
         for number in range(num_threads):
             self._start_reader(str(number))
@@ -159,7 +161,7 @@ class Flight:
         reader: RangeReader | None = None
         run, ended = range(0), False
         try:
-            reader, bytes_per_s = self._take_reader(), 0.0
+            reader, bytes_per_s = self._take_reader(), self._usual_bytes_per_s
             while run := self._take_run(bytes_per_s):
                 started = time.monotonic()
                 self._land_run(reader, run)

@@ -6,6 +6,7 @@ import pytest
 
 from bench import __main__ as command
 from bench import device as bench
+from tests.evidence import IS_WHOLE
 from tests.inference.late_device import LateDevice
 from tests.inference.tiny import landed_model, made
 
@@ -19,6 +20,20 @@ def test_a_landing_goes_over_whole():
     copier = bench.copy_model(device, handle, revision)
     assert copier.num_bytes == device.copied_bytes == sum(tensor.length for tensor in revision.tensors)
     assert copier.h2d_ms > 0
+
+
+@pytest.mark.skipif(not IS_WHOLE, reason="a store process and four copies of a model: make evidence")
+def test_the_whole_of_it_runs_without_a_gpu(monkeypatch):
+    """A store process, loads from it and from the host, and both limits: all of it but what a real link gives."""
+    monkeypatch.setattr(bench, "LIMIT_BYTES", 4096)
+    said = []
+    device = LateDevice()
+    runs = bench.measure_on(device, 32, 1, said.append)
+
+    assert (len(runs), len(said)) == (1, 2)
+    assert min(runs[0].store_s, runs[0].host_s, runs[0].link_s, runs[0].copy_s) > 0
+    assert device.copied_bytes > 4 * bench.TENSOR_BYTES, "each of two runs copied all of it twice"
+    assert [row.unit for row in bench.rows_of(runs, 32 << 20)] == ["GB/s", "GB/s"]
 
 
 def test_the_limit_counts_its_copies(monkeypatch):

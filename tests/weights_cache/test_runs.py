@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 
 from storage.client.sdk import Endpoint
+from weights_cache import rate
 from weights_cache.cache import HostTier
 from weights_cache.fetch import HttpReader, ReadError, blob_path
 from weights_cache.runs import MAX_RUN_BYTES, RUN_S, Runs
@@ -68,6 +69,28 @@ def test_runs_grow_with_the_rate_and_shrink_at_the_end():
     assert [len(run) for run in all_runs(revision, lambda _: FAST)] == [16, 8, 4, 2, 1, 1]
     assert [len(run) for run in all_runs(revision, lambda _: FAST, 4)][:3] == [4, 3, 3]
     assert all_runs(revision, lambda _: 3 * length / RUN_S)[0] == range(3)
+
+
+def test_a_load_begins_with_runs_of_what_the_load_before_it_had_of_the_store(ordered, tier, monkeypatch):
+    """The first request of the first load is for one extent; of the next one for as many as the store's rate says."""
+    monkeypatch.setattr(rate, "LEAST_BYTES", 1)
+    firsts = []
+    take = Runs.take
+
+    def noted(runs, bytes_per_s):
+        firsts.append(bytes_per_s)
+        return take(runs, bytes_per_s)
+
+    monkeypatch.setattr(Runs, "take", noted)
+    for _ in range(2):
+        firsts.append("load")
+        known = tier.store_bytes_per_s
+        tier.land(ordered.revision).wait()
+        tier.evict(ordered.revision.id)
+    begins = [after for before, after in pairwise(firsts) if before == "load"]
+
+    assert begins == [0.0, known], "one reader has all of the rate"
+    assert known > 0
 
 
 def test_no_run_is_larger_than_the_cap(monkeypatch):
