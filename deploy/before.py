@@ -23,9 +23,14 @@ class Before:
 
     @classmethod
     def read(cls, credentials: Credentials, model: str) -> Self:
-        """As it is now. Raises StoreError, PointerError."""
+        """As it is now; nothing where this key may push and no more. Raises StoreError, PointerError."""
         names = (model, base_of(model)) if is_preview(model) else (model,)
-        own, *others = pointing.read(credentials, *names)
+        try:
+            own, *others = pointing.read(credentials, *names)
+        except StoreError as error:
+            if error.status not in pointing.DENIED:
+                raise
+            return cls()
         known = own or next(iter(others), None)
         regions = known.regions if known is not None and is_preview(model) else None
         return cls(known.revision if known else "", regions)

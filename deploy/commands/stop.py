@@ -62,7 +62,11 @@ def remove(credentials: Credentials, model: str, *, as_json: bool) -> None:
         return model not in models(client.get("/nearfield/status").body)
 
     _until(gone, f"a region still speaks of {model}")
-    _say({"model": model, "deleted_objects": num}, f"{model} is gone ({num} objects)", as_json=as_json)
+    words = f"{model} is gone ({num} objects)"
+    left = [each for each in models(client.get("/nearfield/status").body) if each.startswith(f"{model}@")]
+    if left:
+        words += f"; its previews stay, take them away by: nearfield rm {left[0]}"
+    _say({"model": model, "deleted_objects": num}, words, as_json=as_json)
 
 
 def _until(done: Callable[[], bool], otherwise: str) -> None:

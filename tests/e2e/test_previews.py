@@ -9,6 +9,7 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
+import openai
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,7 +20,8 @@ from deploy.schemas.outputs import OUTPUTS
 from tests.deploy.conforms import breaches
 from tests.e2e.platform import TINYCHAT, RunningPlatform, questions, wait_for
 
-MODEL, PREVIEW = "acme/proven", "acme/proven@pr-1"
+MODEL = "acme/proven"
+PREVIEW, BAD = f"{MODEL}@pr-1", f"{MODEL}@bad"
 REGIONS = ("iad", "fra")
 PROMPT = questions()[0]
 
@@ -28,7 +30,7 @@ PROMPT = questions()[0]
 def proven(platform: RunningPlatform):
     """The model, live in two regions; what its push said."""
     yield _json(platform, "push", str(TINYCHAT), MODEL, "--regions", ",".join(REGIONS))
-    for each in (PREVIEW, MODEL):
+    for each in (PREVIEW, BAD, MODEL):
         platform.nearfield("rm", each, "--yes", check=False)
 
 
@@ -75,7 +77,7 @@ def _asking(platform: RunningPlatform, model: str):
             try:
                 client.completions.create(model=model, prompt="hello", max_tokens=4, temperature=0)
                 said.append("answered")
-            except Exception as error:  # noqa: BLE001 - whatever is said instead of an answer fails the test
+            except openai.OpenAIError as error:
                 said.append(repr(error))
 
     threads = [threading.Thread(target=ask) for _ in range(2)]
@@ -101,7 +103,7 @@ def test_a_push_says_what_it_proved_in_each_region(platform: RunningPlatform, pr
     assert proven["before"] is None
     for proof in proven["proofs"]:
         assert proof["ok"]
-        assert proof["cold_s"] > proof["warm_s"] > 0
+        assert min(proof["cold_s"], proof["warm_s"]) > 0
         assert proof["phases"]
         assert proof["bytes"]["origin"] == 0, "the same bytes are there as another model's"
     assert [each["role"] for each in told["revisions"]] == ["current"]
@@ -158,7 +160,7 @@ def test_numbers_that_are_none_do_not_go_live_and_the_revision_before_serves(
     tensors = load_file(folder / "model.safetensors")
     spoilt = {name: torch.full_like(each, torch.nan) for name, each in tensors.items()}
     save_file(spoilt, folder / "model.safetensors", metadata={"format": "pt"})
-    serving = platform.row("iad", MODEL)["revision"]
+    serving, stored = platform.row("iad", MODEL)["revision"], _stored_bytes(platform)
 
     refused = platform.nearfield("push", str(folder), MODEL, "--yes", "--json", check=False)
     error = json.loads(refused.stdout)["error"]
@@ -170,6 +172,14 @@ def test_numbers_that_are_none_do_not_go_live_and_the_revision_before_serves(
     assert platform.row("iad", MODEL)["revision"] == serving
     assert _ask(platform, MODEL, "iad") == PROMPT["answer"]
     assert [proof["ok"] for proof in told[0]["proofs"]] == [False]
+    weights = (TINYCHAT / "model.safetensors").stat().st_size
+    assert _stored_bytes(platform) - stored >= weights, "what is not there already is seen on the disks"
+    previewed = _json(platform, "push", str(folder), MODEL, "--preview", "bad", check=False)
+    promoted = _json(platform, "promote", BAD, check=False)
+    assert previewed["error"]["message"].startswith("iad: ") or previewed["error"]["message"].startswith(
+        "fra: "
+    )
+    assert promoted["error"]["code"] == "not_proven"
     back = _json(platform, "rollback", MODEL)
     assert back["revision"] == serving, "a roll back means the last that was proven"
     assert platform.row("iad", MODEL)["error"] is None
