@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from edge import models
 from edge.admission.admit import USERS, Action, Admission, Admissions, Routes
@@ -27,16 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from contextlib import AbstractContextManager
 
-    from edge.admission.quota import Quotas, Use
+    from edge.admission.quota import Use
     from edge.admission.rate import Buckets
-    from edge.admission.room import Room
+    from edge.bounds import Bounds
     from edge.choice.route import Chooser, Decision
-    from edge.crew.siblings import Siblings
-    from edge.figures import EdgeFigures
     from edge.orders import Orders
-    from edge.relay.budget import Budgets
     from edge.relay.passing import Passing
-    from edge.relay.patience import Patiences
     from edge.relay.relay import Relay
     from edge.rows.feed import Feed
     from regions.ask import Ask
@@ -55,17 +51,6 @@ KEY_PATHS: Final[Mapping[Action, str]] = {
     Action.ROTATE_KEY: "/control/keys/rotate",
     Action.REVOKE_KEY: "/control/keys/revoke",
 }
-
-
-class Bounds(NamedTuple):
-    """What all listeners share: patience, repeats, what is held, what keys may use, other processes, and figures."""
-
-    patiences: Patiences
-    budgets: Budgets
-    room: Room
-    quotas: Quotas
-    siblings: Siblings
-    figures: EdgeFigures
 
 
 class Door:
@@ -92,7 +77,9 @@ class Door:
         self.chooser = chooser
         self.relay = relay
         self._orders = orders
-        self.patiences, self.budgets, self.room, self._quotas, self._siblings, self.figures = bounds
+        self.patiences, self.budgets, self.room = bounds.patiences, bounds.budgets, bounds.room
+        self._quotas, self._siblings = bounds.quotas, bounds.siblings
+        self.figures, self.receipts = bounds.figures, bounds.receipts
         self._pinned = pinned
         self.says = says
         self._admissions = Admissions(routes)
@@ -111,6 +98,15 @@ class Door:
                 await self._do(exchange, admission, request_id)
         except Refusal as refusal:
             await self._refuse(exchange, refusal, request_id)
+
+    async def serve_admitted(self, exchange: Exchange, admission: Admission, request_id: str) -> None:
+        """The same for whoever admits by rules of its own; nothing is left with the connection. Raises Refusal."""
+        now = asyncio.get_running_loop().time()
+        self._take_turn(admission, now)
+        if admission.action is Action.INFER:
+            await self._infer(exchange, admission, request_id, now, may_leave=False)
+        else:
+            await self._do(exchange, admission, request_id)
 
     async def go_on(self, exchange: Exchange, passing: Passing) -> None:
         """The same for a request that began on a lane and turned out unusual. Raises Refusal inside an answer."""
@@ -135,6 +131,7 @@ class Door:
         except Refusal as refusal:
             await self._refuse(exchange, refusal, passing.number.decode())
         finally:
+            self.receipts.travelled(journey)
             passing.leave()
 
     async def _refuse(self, exchange: Exchange, refusal: Refusal, request_id: str) -> None:
@@ -182,36 +179,59 @@ class Door:
             case Action.KEYS | Action.MAKE_KEY | Action.ROTATE_KEY | Action.REVOKE_KEY:
                 await self._orders.about_keys(exchange, KEY_PATHS[admission.action], values, own)
 
-    async def _infer(self, exchange: Exchange, admission: Admission, request_id: str, now: float) -> None:
+    async def _infer(
+        self, exchange: Exchange, admission: Admission, request_id: str, now: float, *, may_leave: bool = True
+    ) -> None:
         """Within the edge's room, which the body takes from before it is read until the answer is over."""
-        num_bytes = _body_bytes(exchange.head)
-        self.room.enter(num_bytes)
+        num_bytes, model = _body_bytes(exchange.head), ""
+        phases = Phases("edge", started=exchange.started)
+        lasting = self._lasting(exchange, admission) if may_leave else None
         try:
-            with self._told(exchange, request_id) as told:
-                await self._relayed(exchange, admission, request_id, now, told)
-        finally:
-            self.room.leave(num_bytes, asyncio.get_running_loop().time() - now)
+            self.room.enter(num_bytes)
+            try:
+                with self._told(exchange, request_id) as told:
+                    body = await exchange.read_body(MAX_BODY_BYTES)
+                    ask = self.read(exchange.head, admission, body)
+                    phases.mark("read")
+                    model = ask.model
+                    await self._relayed(exchange, admission, ask, body, request_id, phases, now, told)
+                is_usual = not exchange.head.get(RESUME) and (
+                    told is None or not exchange.head.get(TRACEPARENT)
+                )
+                if lasting is not None and exchange.status == OK and is_usual:
+                    exchange.leave(EdgeLane(lasting, exchange.line, self))
+            finally:
+                self.room.leave(num_bytes, asyncio.get_running_loop().time() - now)
+        except Refusal as refusal:
+            if not exchange.status:
+                path, total_ms = exchange.head.path, phases.total_ms()
+                self.receipts.refused(admission, path, request_id, model, total_ms, refusal)
+            raise
 
     def _told(self, exchange: Exchange, request_id: str) -> AbstractContextManager[Told | None]:
         """What will be told of a request, if it is one that is recorded."""
         trace = None if self.tracer is None else self.tracer.begin(exchange.head, exchange.started)
         return _UNTOLD if trace is None else Told(trace, exchange, request_id)
 
+    def _lasting(self, exchange: Exchange, admission: Admission) -> Judged | None:
+        """What lets requests of the same head go the short way from here on, while this policy is in force."""
+        familiar = None if admission.grant.quota.is_bounded else exchange.familiar()
+        return None if familiar is None else Judged(familiar, admission, self.feed.snapshot.policy)
+
     async def _relayed(
-        self, exchange: Exchange, admission: Admission, request_id: str, now: float, told: Told | None
+        self,
+        exchange: Exchange,
+        admission: Admission,
+        ask: Ask,
+        body: bytes,
+        request_id: str,
+        phases: Phases,
+        now: float,
+        told: Told | None,
     ) -> None:
-        policy, familiar = self.feed.snapshot.policy, exchange.familiar()
-        phases = Phases("edge", started=exchange.started)
-        body = await exchange.read_body(MAX_BODY_BYTES)
-        ask = self.read(exchange.head, admission, body)
-        phases.mark("read")
         quota = admission.grant.quota
         if not quota.is_bounded:
             await self._sent(exchange, admission, ask, body, request_id, phases, now, told=told)
-            is_usual = not exchange.head.get(RESUME) and (told is None or not exchange.head.get(TRACEPARENT))
-            if familiar is not None and exchange.status == OK and is_usual:
-                # Requests of the same head go the short way from here on, while this policy is in force.
-                exchange.leave(EdgeLane(Judged(familiar, admission, policy), exchange.line, self))
             return
         use = await self._quotas.enter(admission.digest, quota, ask, now)
         phases.mark("quota")
@@ -260,6 +280,7 @@ class Door:
         try:
             await self.relay.serve(journey, lambda: self.wake_near(decision, ask.model, now))
         finally:
+            self.receipts.travelled(journey)
             if decision.start is not None:
                 decision.start.leave()
 

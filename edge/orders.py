@@ -61,11 +61,18 @@ class Orders:
         """Every region as this edge sees it at `now` (loop time)."""
         heard = self._feed.snapshot.regions
         return {
+            **self.facts(),
+            "regions": {name: _seen(reach, heard.get(name), now) for name, reach in self._reaches.items()},
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """What is so of the edge itself."""
+        return {
             "edge": self._name,
+            "home": self._home,
             "simulated_wan": self._simulated_wan,
             "certificates": self._certificates.expiries(),
             "rows": self._feed.status(),
-            "regions": {name: _seen(reach, heard.get(name), now) for name, reach in self._reaches.items()},
         }
 
     async def hand_on(self, exchange: Exchange, region: str, path: str, headers: Headers) -> None:

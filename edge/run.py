@@ -12,15 +12,20 @@ from edge.admission.admit import OPERATORS, USERS, Routes
 from edge.admission.quota import Quotas
 from edge.admission.rate import BURST, RATE_PER_S, Buckets
 from edge.admission.room import MAX_BYTES, MAX_REQUESTS, Room
+from edge.bounds import Bounds
 from edge.certificates import Certificates, Pair
 from edge.choice.route import Chooser
+from edge.console.desk import Desk
+from edge.console.shelf import Shelf
+from edge.console.stage import Stage
 from edge.crew.siblings import Siblings
 from edge.dns.voice import Voice, VoiceSettings
-from edge.door import Bounds, Door
+from edge.door import Door
 from edge.figures import EdgeFigures
 from edge.hosts import served
 from edge.orders import Orders
 from edge.reach.region import Reach
+from edge.receipts import Flow, Receipts
 from edge.relay.budget import LEAST_PER_S, Budgets
 from edge.relay.holdoff import Holdoffs
 from edge.relay.patience import Patience, Patiences
@@ -150,13 +155,15 @@ class _Edge:
         patiences = Patiences(settings.patience, settings.special_patience)
         budgets = Budgets(least_per_s=LEAST_PER_S / settings.size)
         quotas = Quotas(ledger=settings.place.ledger if settings.place else None)
-        self.siblings = Siblings(settings.place, self.feed, metrics)
-        self._bounds = Bounds(patiences, budgets, room, quotas, self.siblings, figures)
+        self.receipts = Receipts()
+        self.siblings = Siblings(settings.place, self.feed, metrics, self.flow)
+        self._bounds = Bounds(patiences, budgets, room, quotas, self.siblings, figures, self.receipts)
         self._chooser = Chooser(self.feed, self.reaches, wan, holdoffs)
         self._relay = Relay(self.reaches, token, figures, holdoffs)
         self._orders = Orders(
             settings.name, self.feed, self.reaches, settings.home, token, wan, self.certificates
         )
+        self.stage = Stage(self.feed, self.reaches, self.siblings, self._orders.facts)
         self._buckets = Buckets(settings.rate_per_s, settings.burst)
         self.voice = Voice(settings.voice) if settings.voice is not None else None
 
@@ -177,6 +184,17 @@ class _Edge:
             self.tracer,
         )
 
+    def desk(self) -> Desk:
+        """The handler of the operators' listener."""
+        reports = Shelf(self._settings.state / "reports")
+        return Desk(self._settings.name, self.door(None, routes=OPERATORS), self.stage, reports)
+
+    def flow(self, since: int) -> Flow:
+        """What this process has carried."""
+        num_busy = {name: reach.pool.num_busy for name, reach in self.reaches.items()}
+        busy = {name: max(0, num - 1) for name, num in num_busy.items()}  # one brings the region's rows
+        return Flow.of(self.receipts, busy, since)
+
     def begin(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Start what runs for as long as the edge does."""
         always = (self.certificates.keep(), watch(self.reaches.values()))
@@ -195,6 +213,7 @@ class _Edge:
 
     async def close(self) -> None:
         """Close every connection to the regions, and keep the rows."""
+        await self.stage.close()
         await self._orders.close()
         await self.siblings.close()
         for reach in self.reaches.values():
@@ -255,8 +274,9 @@ def _handlers(
     found: dict[str, tuple[Handler, Limits]] = {
         MAIN: (edge.door(None).serve, LIMITS),
         ANYCAST: (edge.door(None, alt_svc(settings.unicast)).serve, LIMITS),
-        ADMIN: (edge.door(None, routes=OPERATORS).serve, LIMITS),
     }
+    if settings.admin is not None and settings.is_first:
+        found[ADMIN] = edge.desk().serve, LIMITS
     found |= {f"pin {region}": (edge.door(region).serve, LIMITS) for region in settings.pins}
     if settings.s3 is not None:
         s3 = S3Door(*split_address(settings.s3_upstream))

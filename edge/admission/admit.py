@@ -52,6 +52,8 @@ class Action(StrEnum):
     REVOKE_KEY = "revoke_key"
     FREEZE = "freeze"
     THAW = "thaw"
+    TICKET = "ticket"
+    KEEP_REPORT = "keep_report"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,12 @@ OPERATORS: Final = Routes(
     _route("POST", _KEY_PATH + "/rotate", Action.ROTATE_KEY, "admin"),
     _route("DELETE", _KEY_PATH, Action.REVOKE_KEY, "admin"),
 )
+
+CONSOLE: Final = Routes(
+    _route("POST", r"/nearfield/console/tickets", Action.TICKET, "admin"),
+    _route("POST", r"/nearfield/reports", Action.KEEP_REPORT, "admin"),
+)
+"""Of the operators' listener too; `edge/console/desk.py` serves them."""
 
 
 class Admission(NamedTuple):

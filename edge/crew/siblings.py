@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import socket
 from typing import TYPE_CHECKING, Final
 
 from edge.crew.adding import added
+from edge.receipts import Flow
 from wire.dial import DialError, Pool
 from wire.metrics import CONTENT_TYPE
 from wire.refusal import Refusal
 from wire.serve import Server
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from edge.crew.place import Place
     from edge.rows.feed import Feed
     from wire.exchange import Exchange
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
 
 ANSWER_S: Final = 2.0  # a sibling that takes longer is left out
 METRICS: Final = "/metrics"
+FLOW: Final = "/flow"
+NO_FLOW: Final = Flow(0, {}, 0, {}, ())
 FREEZE: Final = {True: "/freeze", False: "/thaw"}
 
 log = logging.getLogger("nearfield.edge")
@@ -34,8 +40,11 @@ log = logging.getLogger("nearfield.edge")
 class Siblings:
     """This process's side of it; `place` None: an edge in one process, which has none."""
 
-    def __init__(self, place: Place | None, feed: Feed, metrics: Metrics) -> None:
+    def __init__(
+        self, place: Place | None, feed: Feed, metrics: Metrics, flow: Callable[[int], Flow]
+    ) -> None:
         self._place = place
+        self._flow = flow
         self._feed = feed
         self._metrics = metrics
         others = range(1, place.size) if place is not None and place.is_first else range(0)
@@ -56,6 +65,19 @@ class Siblings:
         """The figures of the whole edge."""
         pages = await asyncio.gather(*(self._ask(pool, "GET", METRICS) for pool in self._others))
         return added([self._metrics.page(), *filter(None, pages)])
+
+    async def flows(self, since: Sequence[int]) -> list[Flow]:
+        """What each process carries, this one first, with its requests behind the first `since` of its own."""
+        asked = [
+            self._ask(pool, "GET", f"{FLOW}?{num}") for pool, num in zip(self._others, since[1:], strict=True)
+        ]
+        said = await asyncio.gather(*asked)
+        return [self._flow(since[0]), *(Flow(*json.loads(each)) if each else NO_FLOW for each in said)]
+
+    @property
+    def size(self) -> int:
+        """Processes, this one among them."""
+        return 1 + len(self._others)
 
     async def freeze(self, *, frozen: bool) -> None:
         """Every process takes no row any more, or takes them again. Raises OSError if that cannot be kept on disk."""
@@ -84,5 +106,8 @@ class Siblings:
             with contextlib.suppress(OSError):  # the first has kept it, or has told the operator why not
                 await self._feed.freeze(frozen=asked[1] == FREEZE[True])
             await exchange.respond(200, (), b"")
+        elif asked == ("GET", FLOW):
+            body = json.dumps(self._flow(int(exchange.head.query))).encode()
+            await exchange.respond(200, (("content-type", "application/json"),), body)
         else:
             raise Refusal(404, "not_found", "There is no such path.")

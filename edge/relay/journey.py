@@ -70,6 +70,9 @@ class Journey:
     setbacks: list[Setback] = field(default_factory=list)
     via: str | None = None  # the region whose gateway passes it on to the one that is asked
     told: Told | None = None  # what will be told of it, if it is recorded
+    answered_in: str | None = None
+    answer_head: Headers = ()  # the region's own
+    receipts: list[bytes] = field(default_factory=list)  # receipts of the hops behind
     _terms: str = ""
 
     def terms(self) -> str:
@@ -126,6 +129,7 @@ class Journey:
         self, region: str | None, upstream: Headers = (), timing: str | None = None
     ) -> Headers:
         """The region's headers with ours in place of those of the same name."""
+        self.answered_in, self.answer_head = region, upstream
         headers = list(without_hop_headers(upstream, OWN))
         headers += (*id_headers(self.exchange.head.path, self.request_id), *self.says)
         if region is not None:

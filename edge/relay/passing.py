@@ -12,6 +12,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Final
 
+from edge.receipts import RECEIPT, told_in
 from edge.relay.journey import OWN, receipt_of
 from edge.relay.sse import Ending, error_code, first_event
 from regions.health import Outcome
@@ -41,6 +42,8 @@ class Passing(Carry):
         "_ending",
         "_read",
         "_routed",
+        "_said",
+        "_told",
         "ask",
         "body",
         "deadline",
@@ -77,6 +80,7 @@ class Passing(Carry):
         self.deadline = now + self.patience.total_s
         self.passed_on: bytes | None = None  # the last events that were sent, once some were
         self._ending = Ending()
+        self._said = self._told = b""  # of a stream: its head, and receipts that came before its end
         self._read = read
         self._routed = self._committed = time.perf_counter()
 
@@ -121,6 +125,7 @@ class Passing(Carry):
         self.say(WHOLE % (self.dropped.sub(b"", lines), self.ours(lines, told), len(body), timing, body))
         self.reach.saw(Outcome.SUCCEEDED)
         self.over()
+        self.lane.door.receipts.passed(self, phases, lines)
         return True
 
     def grounds(self) -> tuple[str | bytes, ...]:
@@ -146,7 +151,7 @@ class Passing(Carry):
             or not self._may_pass(block, is_last=end < len(data))
         ):
             return False
-        self._committed, self.held, self.streams = time.perf_counter(), b"", True
+        self._committed, self.held, self.streams, self._said = time.perf_counter(), b"", True, said
         self._pass_on(block, said + data[start:end], is_last=end < len(data))
         return True
 
@@ -179,6 +184,8 @@ class Passing(Carry):
         if is_last:
             return self._end(said)
         self.say(said)
+        if RECEIPT in block:
+            self._told += told_in(block)
         if self.passed_on is None or b"data:" in block:
             self.passed_on = block
         self.heard = asyncio.get_running_loop().time()
@@ -191,3 +198,4 @@ class Passing(Carry):
         phases.mark("stream")
         self.reach.saw(Outcome.SUCCEEDED)
         self.end(said, receipt_of(phases, self.reach.name, self.number.decode(), []))
+        self.lane.door.receipts.passed(self, phases, self._said, self._told + told_in(said))

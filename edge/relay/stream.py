@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edge.receipts import told_in
 from edge.relay import setback
 from edge.relay.resume import GroupLostError
 from edge.relay.setback import REPLAYABLE_CODES
@@ -61,6 +62,8 @@ class Stream:
 
     async def _pass(self, block: bytes) -> Setback | None:
         """Whole events to the client, unless they say that another region should be asked. Raises GroupLostError."""
+        if told := told_in(block):
+            self._journey.receipts.append(told)
         if self._resumption is not None:
             if (back := self._lost_inside(block)) is not None:
                 return back

@@ -213,6 +213,10 @@ class World:
         self._stop = asyncio.Event()
         self._task = None
         self.pools = {}
+        self._ports = {}  # that the next edge is to have again
+
+    def keep(self, **ports):
+        self._ports = ports
 
     async def start(self):
         for region in self.regions.values():
@@ -228,7 +232,7 @@ class World:
         raise AssertionError("no free ports")
 
     async def _start_edge(self):
-        free = {name: free_port() for name in ("s3", "admin", *self.regions)}
+        free = {name: free_port() for name in ("s3", "admin", *self.regions)} | self._ports
         settings = EdgeSettings(
             name="test",
             host="127.0.0.1",

@@ -1,0 +1,136 @@
+// The map: this edge in the middle, each region as far from it as its round trip is long (measured, on a log scale).
+
+import { h, s, say, mark } from './dom.js';
+import { standing } from './store.js';
+import { bytes, ms, perSecond, rate } from './words.js';
+
+const WIDTH = 760, HEIGHT = 430, X = WIDTH / 2, Y = HEIGHT / 2, NARROW = 400;
+const RINGS = [1, 10, 100];
+const isNarrow = matchMedia('(max-width: 760px)');
+const stretch = () => (isNarrow.matches ? 0.84 : 1.62); // wider than high, as most screens are
+const radius = (rtt) => 82 + 34 * Math.log10(1 + Math.max(rtt, 0.05) * 4);
+const NODE = 9;
+
+export class PlatformMap {
+  constructor(store) {
+    this.store = store;
+    this.nodes = new Map();
+    this.links = s('g', {});
+    this.marks = s('g', {});
+    this.rings = s('g', { class: 'rings' });
+    this.element = h('figure', { class: 'map' },
+      s('svg', { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: 'img', 'aria-labelledby': 'map-title map-words' },
+        s('title', { id: 'map-title' }, 'Regions by their distance from this edge'),
+        s('desc', { id: 'map-words' }),
+        this.rings, this.links, this.marks, this.edge()),
+      h('figcaption', {},
+        key('requests', 'requests'), key('bytes', 'weights from home'), key('loading', 'weights into memory'),
+        h('span', { class: 'soft' }, 'distance: measured round trip')));
+    this.words = this.element.querySelector('desc');
+    this.fit();
+    isNarrow.addEventListener('change', () => {
+      this.fit();
+      if (store.state) this.renew();
+    });
+  }
+
+  fit() {
+    this.rings.replaceChildren(...RINGS.flatMap((rtt) => ring(rtt)));
+    const width = isNarrow.matches ? NARROW : WIDTH;
+    mark(this.element.querySelector('svg'), 'viewBox', `${(WIDTH - width) / 2} 0 ${width} ${HEIGHT}`);
+  }
+
+  edge() {
+    this.edgeName = s('text', { y: -35, 'text-anchor': 'middle', class: 'name' });
+    this.edgeFacts = s('text', { y: -20, 'text-anchor': 'middle', class: 'facts' });
+    return s('g', { transform: `translate(${X} ${Y})`, class: 'edge' },
+      s('rect', { x: -12, y: -12, width: 24, height: 24, rx: 7 }), s('circle', { r: 3.5 }), this.edgeName, this.edgeFacts);
+  }
+
+  renew() {
+    const state = this.store.state;
+    say(this.edgeName, state.edge);
+    say(this.edgeFacts, `${perSecond(this.store.total('answers_per_s'))} answers/s`);
+    const names = Object.keys(state.regions).sort();
+    names.forEach((name, index) => this.place(name, state.regions[name], index, names.length, state.home));
+    for (const [name, node] of this.nodes) if (!(name in state.regions)) this.drop(name, node);
+    say(this.words, names.map((name) => told(name, state.regions[name])).join('. '));
+    for (const each of this.store.fresh) if (each.region) this.pulse(each.region);
+  }
+
+  place(name, region, index, count, home) {
+    const node = this.nodes.get(name) || this.make(name, name === home);
+    const far = radius(region.rtt_ms === null ? 400 : region.rtt_ms);
+    const angle = -Math.PI / 2 + ((index + 0.5) * 2 * Math.PI) / count + (count === 1 ? Math.PI / 2 : 0);
+    const x = X + Math.cos(angle) * Math.min(far * stretch(), WIDTH / 2 - 66);
+    const y = Y + Math.sin(angle) * Math.min(far, HEIGHT / 2 - 46);
+    node.at = [x, y];
+    mark(node.element, 'transform', `translate(${x.toFixed(1)} ${y.toFixed(1)})`);
+    mark(node.element, 'class', `region ${standing(region)}`);
+    say(node.facts, standing(region) === 'down' ? 'out of reach' : ms(region.rtt_ms));
+    say(node.load, loads(region));
+    this.flow(node.requests, `M${X} ${Y}L${x} ${y}`, region.busy + region.answers_per_s, `requests ${standing(region)}`);
+    mark(node.ring, 'class', region.loading_bytes_per_s ? 'ring loading' : 'ring');
+    const from = this.nodes.get(home);
+    if (node.fromHome && from && from.at) {
+      const path = `M${from.at[0]} ${from.at[1]}Q${(from.at[0] + x) / 2} ${(from.at[1] + y) / 2 - 46} ${x} ${y}`;
+      this.flow(node.fromHome, path, region.from_home_bytes_per_s ? 4 : 0, 'bytes');
+    }
+  }
+
+  // A line whose dashes travel; the more there is, the faster, in four steps.
+  flow(line, path, amount, name) {
+    const step = amount <= 0 ? 0 : amount < 2 ? 1 : amount < 20 ? 2 : 3;
+    mark(line, 'd', path);
+    mark(line, 'class', `flow ${name} pace${step}`);
+  }
+
+  make(name, isHome) {
+    const node = {
+      requests: s('path', {}), fromHome: isHome ? null : s('path', {}),
+      facts: s('text', { y: 30, 'text-anchor': 'middle', class: 'facts' }),
+      load: s('text', { y: 43, 'text-anchor': 'middle', class: 'facts load' }),
+      ring: s('circle', { class: 'ring', r: NODE + 5 }),
+    };
+    node.element = s('g', {}, node.ring, s('circle', { class: 'core', r: NODE }),
+      isHome && s('circle', { class: 'home', r: 3.2 }),
+      s('text', { y: -17, 'text-anchor': 'middle', class: 'name' }, isHome ? `${name} · home` : name), node.facts, node.load);
+    this.links.append(node.requests, ...(node.fromHome ? [node.fromHome] : []));
+    this.marks.append(node.element);
+    this.nodes.set(name, node);
+    return node;
+  }
+
+  drop(name, node) {
+    node.element.remove();
+    node.requests.remove();
+    if (node.fromHome) node.fromHome.remove();
+    this.nodes.delete(name);
+  }
+
+  pulse(name) {
+    const node = this.nodes.get(name);
+    if (!node || node.element.querySelectorAll('.pulse').length > 2) return;
+    const circle = s('circle', { class: 'pulse', r: NODE });
+    circle.addEventListener('animationend', () => circle.remove());
+    setTimeout(() => circle.remove(), 1500); // no animation, no end of it
+    node.element.prepend(circle);
+  }
+}
+
+function ring(rtt) {
+  const r = radius(rtt);
+  return [s('ellipse', { cx: X, cy: Y, rx: r * stretch(), ry: r }),
+    s('text', { x: X + 6, y: Y - r - 4 }, `${rtt} ms`)];
+}
+
+const key = (name, words) => h('span', { class: `key ${name}` }, words);
+
+function loads(region) {
+  if (region.from_home_bytes_per_s) return `${rate(region.from_home_bytes_per_s)} from home`;
+  if (region.loading_bytes_per_s) return `${rate(region.loading_bytes_per_s)} into memory`;
+  if (region.busy) return `${region.busy} under way`;
+  return region.behind_bytes ? `${bytes(region.behind_bytes)} behind` : '';
+}
+
+const told = (name, region) => `${name} is ${standing(region)}, ${ms(region.rtt_ms)} away, ${region.busy} requests under way`;

@@ -1,0 +1,264 @@
+"""What became of the last requests of this edge process: where each went and where its time was spent.
+
+Nothing of a prompt, an answer or a key is in it: a key's public id, names, numbers, and the receipts of the hops as
+they came. A request costs one value here; what the hops said is read only when an operator looks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from regions.map import KEY_ID_CHARS, REMOTE_BYTES, START, TOKENS
+from wire.timing import parse_receipt, parse_server_timing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edge.admission.admit import Admission
+    from edge.relay.journey import Journey
+    from edge.relay.passing import Passing
+    from wire.refusal import Refusal
+    from wire.timing import Phases
+
+MAX_KEPT: Final = 256  # some 2 KB each: what a person looks through, not a log
+MAX_TOLD_BYTES: Final = 16 << 10  # of the hops' words; a receipt has about one
+MAX_NAME_CHARS: Final = 200  # of a model that is none
+CLIENT_GONE: Final = 499  # as nginx says it: no status was sent
+OK: Final = 200
+RECEIPT: Final = (
+    b': nearfield {"hop": '  # begins a line of a stream; an event is JSON, and holds no bare newline
+)
+_NAMES: Final = frozenset(each.encode() for each in (START, TOKENS, REMOTE_BYTES, "server-timing"))
+
+
+class Receipt(NamedTuple):
+    """One request. `head` are lines of its answer's head, `told` the receipts that came in a stream."""
+
+    at: float  # seconds since 1970, when it was over
+    number: str
+    model: str
+    tenant: str
+    key: str
+    path: str
+    region: str | None
+    status: int
+    is_streamed: bool
+    total_ms: float
+    phases: Mapping[str, float]
+    head: bytes = b""
+    told: bytes = b""
+    replayed: tuple[str, ...] = ()
+    code: str = ""
+
+
+class Receipts:
+    """The last MAX_KEPT requests, numbered from 1, and how many each region has answered."""
+
+    def __init__(self) -> None:
+        self.answered: Counter[str] = Counter()
+        self.failed = 0
+        self.num = 0
+        self._kept: deque[Receipt] = deque(maxlen=MAX_KEPT)
+
+    def note(self, receipt: Receipt) -> None:
+        """Keep it."""
+        self.num += 1
+        self._kept.append(receipt)
+        if receipt.region is not None:
+            self.answered[receipt.region] += 1
+        if receipt.status != OK:
+            self.failed += 1
+
+    def since(self, num: int) -> list[dict[str, Any]]:
+        """Those behind the first `num`, as far as they are kept, oldest first."""
+        num_new = min(self.num - num, len(self._kept)) if num <= self.num else len(self._kept)
+        return [shown(self._kept[index]) for index in range(len(self._kept) - num_new, len(self._kept))]
+
+    # who notes ----------------------------------------------------------------------------------------------
+
+    def passed(self, passing: Passing, phases: Phases, head: bytes, told: bytes = b"") -> None:
+        """A request of a lane is answered."""
+        self.note(
+            Receipt(
+                time.time(),
+                passing.number.decode(),
+                passing.ask.model,
+                passing.lane.admission.grant.tenant,
+                passing.lane.admission.digest[:KEY_ID_CHARS],
+                passing.head.path,
+                passing.reach.name,
+                OK,
+                passing.streams,
+                phases.total_ms(),
+                phases.items,
+                head,
+                told[:MAX_TOLD_BYTES],
+            )
+        )
+
+    def travelled(self, journey: Journey) -> None:
+        """A request of the relay is over, unless a refusal is still to be said."""
+        exchange = journey.exchange
+        if not exchange.status and not exchange.disconnected:
+            return
+        self.note(
+            Receipt(
+                time.time(),
+                journey.request_id,
+                journey.ask.model,
+                journey.admission.grant.tenant,
+                journey.admission.digest[:KEY_ID_CHARS],
+                exchange.head.path,
+                journey.answered_in,
+                exchange.status if exchange.finished else exchange.status or CLIENT_GONE,
+                journey.ask.stream,
+                journey.phases.total_ms(),
+                journey.phases.items,
+                _lines(journey),
+                b"".join(journey.receipts)[:MAX_TOLD_BYTES],
+                tuple(f"{each.region} ({each.cause})" for each in journey.setbacks),
+                "" if exchange.finished else "client_gone",
+            )
+        )
+
+    def refused(
+        self, admission: Admission, path: str, number: str, model: str, total_ms: float, refusal: Refusal
+    ) -> None:
+        """An admitted request was not sent to any region, or to none that answered."""
+        grant, key = admission.grant, admission.digest[:KEY_ID_CHARS]
+        self.note(
+            Receipt(
+                *(time.time(), number, model[:MAX_NAME_CHARS], grant.tenant, key, path, None, refusal.status),
+                is_streamed=False,
+                total_ms=total_ms,
+                phases={},
+                code=refusal.code,
+            )
+        )
+
+
+def told_in(block: bytes) -> bytes:
+    """The receipts in whole events."""
+    if block.startswith(RECEIPT):
+        return block
+    at = block.find(b"\n" + RECEIPT)
+    return block[at:] if at >= 0 else b""
+
+
+def _lines(journey: Journey) -> bytes:
+    """Of the region's own head what `shown` reads, as lines."""
+    pairs = [(name.encode("latin-1"), value) for name, value in journey.answer_head]
+    return b"".join(
+        b"\n%b: %b\r" % (name, value.encode("latin-1")) for name, value in pairs if name in _NAMES
+    )
+
+
+class Flow(NamedTuple):
+    """What one process carries: `num` requests ever, the newest of them, answers by region, and who is under way."""
+
+    num: int
+    answered: Mapping[str, int]
+    failed: int
+    busy: Mapping[str, int]
+    receipts: tuple[dict[str, Any], ...]
+
+    @classmethod
+    def of(cls, receipts: Receipts, busy: Mapping[str, int], since: int) -> Flow:
+        """Now, with the requests behind the first `since`."""
+        kept = tuple(receipts.since(since))
+        return cls(receipts.num, dict(receipts.answered), receipts.failed, busy, kept)
+
+
+# what an operator is shown ---------------------------------------------------------------------------------------
+
+
+def shown(receipt: Receipt) -> dict[str, Any]:
+    """As JSON-ready values: `hops` from the edge inwards, each with the phases that it measured itself."""
+    said, told = _said(receipt.head), _told(receipt.told)
+    node = next((each for each in told if each.get("hop") == "node"), {})
+    hops = [_hop("edge", receipt.total_ms, receipt.phases)]
+    hops += [_of_receipt(each) for each in reversed(told)] or _of_timing(said.get("server-timing", ""))
+    woken: dict[str, Any] = next((each for each in told if "start_phases" in each), {})
+    return {
+        "id": receipt.number,
+        "at": round(receipt.at, 3),
+        "model": receipt.model,
+        "tenant": receipt.tenant,
+        "key": receipt.key,
+        "path": receipt.path,
+        "region": receipt.region,
+        "status": receipt.status,
+        "streamed": receipt.is_streamed,
+        "start": said.get(START) or node.get("start"),
+        "total_ms": round(receipt.total_ms, 3),
+        "ttft_ms": node.get("time_to_first_token_ms"),
+        "tokens": _tokens(said, node),
+        "remote_bytes": _number(said.get(REMOTE_BYTES)),
+        "bytes": woken.get("bytes") or node.get("bytes") or {},
+        "start_phases": woken.get("start_phases") or {},
+        "hops": hops,
+        "replayed": list(receipt.replayed),
+        "code": receipt.code,
+    }
+
+
+def _said(head: bytes) -> dict[str, str]:
+    pairs = (line.partition(b":") for line in head.replace(b"\r", b"\n").split(b"\n"))
+    return {
+        name.strip().lower().decode("latin-1"): value.strip().decode("latin-1")
+        for name, _, value in pairs
+        if name
+    }
+
+
+def _told(lines: bytes) -> list[dict[str, Any]]:
+    found = (parse_receipt(line) for line in lines.split(b"\n"))
+    return [each for each in found if each is not None and each.get("hop") in {"gateway", "node"}]
+
+
+def _hop(name: str, total_ms: float, phases: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        "hop": name,
+        "total_ms": round(total_ms, 3),
+        "phases": {phase: round(ms, 3) for phase, ms in phases.items()},
+    }
+
+
+def _of_receipt(told: Mapping[str, Any]) -> dict[str, Any]:
+    phases = told.get("phases")
+    total = told.get("total_ms")
+    return _hop(
+        str(told["hop"]),
+        total if isinstance(total, int | float) else 0.0,
+        {str(name): ms for name, ms in phases.items() if isinstance(ms, int | float)}
+        if isinstance(phases, dict)
+        else {},
+    )
+
+
+def _of_timing(value: str) -> list[dict[str, Any]]:
+    """The hops of a `Server-Timing`, which names a hop's total, and its phases as `hop.phase`."""
+    timing = parse_server_timing(value)
+    return [
+        _hop(
+            hop,
+            timing[hop],
+            {name.removeprefix(f"{hop}."): ms for name, ms in timing.items() if name.startswith(f"{hop}.")},
+        )
+        for hop in ("gateway", "node")
+        if hop in timing
+    ]
+
+
+def _tokens(said: Mapping[str, str], node: Mapping[str, Any]) -> int | None:
+    if "completion_tokens" in node:
+        return _number(node["completion_tokens"])
+    return _number(said.get(TOKENS, "").partition(" ")[2])
+
+
+def _number(value: object) -> int | None:
+    if isinstance(value, int):
+        return value
+    return int(value) if isinstance(value, str) and value.isdigit() else None
