@@ -35,6 +35,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (
     ("ls", models.ls, "The models, and where each stands in each region."),
     ("chat", models.chat, "Ask a model; the last line says where the time went."),
     ("status", operate.status, "The regions as the edge hears them; --watch goes on."),
+    ("console", operate.console, "A logged-in link to the platform's live page."),
     ("logs", operate.logs, "What roles said, and each request; -f follows."),
     ("doctor", host.doctor, "Look machine and platform over, with a fix for each."),
     ("usage", operate.usage, "What tenants and keys used."),

@@ -32,7 +32,7 @@ def registries() -> Mapping[str, Metrics]:
     made = {role: Metrics() for role in ("edge", "region", "node", "store", "dns", "anycast", COMMON)}
     add_process_figures(made[COMMON], "", "")
     EdgeFigures(made["edge"], Room()).follow({})
-    Siblings(None, Feed(Signers.of({}, ""), NOWHERE, "", made["edge"]), made["edge"])
+    Siblings(None, Feed(Signers.of({}, ""), NOWHERE, "", made["edge"]), made["edge"], NOTHING)
     GatewayFigures(made["region"]).follow(NOTHING, NOTHING, {}, NOTHING, NOTHING)
     StoreFigures(made["store"], NOWHERE)
     add_dns_figures(made["dns"], NOTHING, NOTHING, ())

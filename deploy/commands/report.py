@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from deploy import show
-from deploy.client import Client
+from deploy.client import ApiError, Client, Unreachable
 from deploy.credentials import Credentials
 from deploy.exits import Exit
 from deploy.faults import NotLive
@@ -27,11 +27,14 @@ from deploy.report.more.wanted import parse as parse_arms
 from deploy.report.out.shape import NotAReport, read_document
 from deploy.report.out.values import as_json_document
 from deploy.report.out.write import Outputs, render, write
+from deploy.report.page.html import page
+from deploy.report.words import best
 from deploy.standing import standings
 
 __all__ = ["Order", "Outputs", "further", "gate", "run"]
 
 MAX_SEED = 1_000_000
+REPORTS = "/nearfield/reports"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,22 @@ async def measured(console: Console, credentials: Credentials, order: Order) -> 
     write(report, order.outputs)
     for _, path in order.outputs.named():
         console.print(f"wrote {path}")
+    shelve(console, credentials, report)
     return report
+
+
+def shelve(console: Console, credentials: Credentials, report: Report) -> None:
+    """Bring the page to the edge, whose console shows the last ones. An edge that takes none spoils no report."""
+    about = {"model": report.settings.model, "revision": report.revision, "made_at": report.settings.made_at}
+    rows = [
+        {"region": row.region, "start": row.start.value, "p50_ms": best(row.ttft_ms)} for row in report.rows
+    ]
+    try:
+        Client(credentials, admin=True).post(REPORTS, {**about, "rows": rows, "html": page(report)})
+    except (ApiError, Unreachable) as error:
+        console.print(f"[dim]the console does not have it: {error}[/]")
+    else:
+        console.print(f"also at {credentials.admin_url}/console/#reports")
 
 
 def target(credentials: Credentials, order: Order, terms: Terms) -> ReportTarget:

@@ -85,7 +85,9 @@ def announce(console: Console, running: Running) -> None:
     for region, url in c.regions.items():
         console.print(f"  {region:<10} {url}")
     console.print(f"  bucket     {c.s3_url}/models")
-    console.print(f"  operators  {c.admin_url}   (status, keys; keep it off the internet)")
+    console.print(
+        f"  console    {c.admin_url}/console/   (the live page, for operators; keep it off the internet)"
+    )
     console.print(f"  keys       {c.state}/credentials.toml (mode 0600), certificate authority {c.ca}")
     console.print("\nIn another terminal:")
     console.print(
@@ -95,4 +97,5 @@ def announce(console: Console, running: Running) -> None:
     console.print("  aws s3 sync ./my-model s3://models/acme/my-model/      # the same, with any S3 client")
     console.print(f"  nearfield chat acme/my-model 'Hello'{option}")
     console.print(f"  nearfield report acme/my-model --html report.html{option}")
+    console.print(f"  nearfield console --open{option}      # the live page, logged in")
     console.print("\nCtrl-C stops it; the next `nearfield up` serves every model again.")

@@ -217,6 +217,7 @@ OUTPUTS: Mapping[str, Schema] = MappingProxyType(
                 "simulated_wan": or_null(TEXT),
             }
         ),
+        "console": table({"url": TEXT, "valid_s": NUMBER}),
         "push": table(
             {"model": TEXT, "plan": PLAN},
             push_id=TEXT,

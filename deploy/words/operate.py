@@ -27,6 +27,20 @@ def status(
         show(saved.load(state), as_json=as_json)
 
 
+def console(
+    state: StateOption = DEFAULT_STATE,
+    *,
+    opens: Annotated[bool, typer.Option("--open", help="Open it in this machine's browser.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """A link to the live page of the platform that is logged in: worth one visit, within the minute."""
+    from deploy import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
+    from deploy.commands import console as command  # noqa: PLC0415
+
+    with errors(as_json=as_json):
+        command.run(saved.load(state), opens=opens, as_json=as_json)
+
+
 def logs(
     model: Annotated[
         str, typer.Option("--model", help="About this model only.", autocompletion=model_names)

@@ -17,7 +17,7 @@ from edge.admission.admit import CONSOLE, OPERATORS, Action, Admission, admit
 from edge.admission.rate import Buckets
 from edge.console import guard
 from edge.console.files import read_all
-from edge.console.sessions import LIFE_S, Sessions
+from edge.console.sessions import LIFE_S, TICKET_S, Sessions
 from edge.console.shelf import MAX_BYTES
 from wire.flow import in_task
 from wire.refusal import Refusal
@@ -69,7 +69,7 @@ class Desk:
         try:
             if CONSOLE.knows(path):
                 await self._program(exchange)
-            elif path in {"/", "/console"} and exchange.head.method in guard.SAFE:
+            elif path == "/console" and exchange.head.method in guard.SAFE:
                 await exchange.respond(303, (("location", ROOT), *guard.DATA))
             elif path.startswith(ROOT):
                 await self._console(exchange, path)
@@ -135,9 +135,7 @@ class Desk:
                 if ticket
                 else "This is no admin key of this platform"
             )
-            raise Refusal(
-                401, "invalid_api_key", f"{what}; `nearfield console` opens the page with a new one."
-            )
+            raise Refusal(401, "invalid_api_key", f"{what}; `nearfield console` gives a new link.")
         await exchange.respond(200, (*JSON, self._kept(halves)), _json({"token": halves.token}))
 
     def _kept(self, halves: Halves) -> tuple[str, str]:
@@ -156,7 +154,7 @@ class Desk:
         admission = admit(exchange.head, self._policy(), CONSOLE, wall_s=time.time())
         if admission.action is Action.TICKET:
             ticket = self._sessions.ticket(admission.digest, _now())
-            said = {"ticket": ticket, "path": f"{ROOT}#ticket={ticket}"}
+            said = {"ticket": ticket, "path": f"{ROOT}#ticket={ticket}", "valid_s": TICKET_S}
         else:
             body = await exchange.read_body(MAX_BYTES)
             number = f"{int(time.time() * 1000):013d}-{os.urandom(4).hex()}"

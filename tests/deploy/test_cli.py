@@ -33,6 +33,7 @@ COMMANDS = [
     "ls",
     "status",
     "policy",
+    "console",
     "chat",
     "report",
     "usage",

@@ -64,7 +64,7 @@ async def test_its_files_are_served_with_types_tags_and_a_strict_policy(world):
     assert "default-src 'none'" in policy
     assert "frame-ancestors 'none'" in policy
     assert "unsafe" not in policy
-    status, headers, _ = await edge.get("/", at="admin", key=None)
+    status, headers, _ = await edge.get("/console", at="admin", key=None)
     assert (status, headers["location"]) == (303, "/console/")
 
 

@@ -35,7 +35,7 @@ def chats(*words):
 
 
 async def logged_in(page, world):
-    await page.go(f"https://{world.pools['admin'].host_header}/")
+    await page.go(f"https://{world.pools['admin'].host_header}/console/")
     await page.type("#login-key", ADMIN)
     await page.press("Enter", 13)
     await page.until(LIVE)
@@ -54,7 +54,7 @@ async def test_a_visit(world, page):
     edge = await world(names=("iad", "fra", "nrt"))
     fra = edge.regions["fra"]
     fra.script = chats(*WORDS)
-    await page.go(f"https://{edge.pools['admin'].host_header}/")
+    await page.go(f"https://{edge.pools['admin'].host_header}/console/")
     await page.type("#login-key", USER)
     await page.press("Enter", 13)
     await page.until(shows("no admin key", "#login-error"))
