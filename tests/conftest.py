@@ -42,6 +42,7 @@ SHARING = {
     "harms a platform": (
         f"{E2E}test_usage.py",
         f"{E2E}test_distance.py",
+        f"{E2E}test_console.py",
         f"{E2E}test_kill.py",
         f"{E2E}test_foreign_store.py::test_a_model_is_pushed_overwritten_and_removed_on_any_store[embedded]",
     ),
