@@ -268,7 +268,7 @@ def num_workers(config: Config, name: str | None) -> int:
 def edge_sockets(config: Config, name: str | None) -> tuple[list[dict[str, socket.socket]], int, float]:
     """For each worker its listeners, by name; the edge's port; how long a drain may take. Raises OSError."""
     from edge.crew.place import bind  # noqa: PLC0415
-    from edge.run import ADMIN, addresses  # noqa: PLC0415
+    from edge.listeners import ADMIN, addresses  # noqa: PLC0415
 
     edge, entry = pick(config.edges, name, "edge")
     settings = _edge_settings(config, edge, entry, None)

@@ -23,6 +23,7 @@ from edge.dns.voice import Voice, VoiceSettings
 from edge.door import Door
 from edge.figures import EdgeFigures
 from edge.hosts import served
+from edge.listeners import ADMIN, ANYCAST, LIMITS, MAIN, S3, addresses, alt_svc, part
 from edge.orders import Orders
 from edge.reach.region import Reach
 from edge.receipts import Flow, Receipts
@@ -37,7 +38,6 @@ from edge.s3 import S3Door
 from regions.map import POP
 from regions.rows import Signers
 from wire.dial import split_address
-from wire.limits import Limits
 from wire.metrics import Metrics
 from wire.process import add_process_figures
 from wire.scrape import Scrape, scraped
@@ -52,16 +52,11 @@ if TYPE_CHECKING:
 
     from edge.crew.place import Place
     from wire.http1 import Headers
+    from wire.limits import Limits
     from wire.serve import Handler
     from wire.trace.tracer import Tracer
 
-LIMITS: Final = Limits(
-    slash_prefixes=("/v1/models/",),
-    total_s=900.0,  # a body at its slowest, a request's own deadline of 600 s, and room
-)
-ALT_SVC_S: Final = 60  # a client comes back to the anycast address this often, to hear of a nearer POP
 PATIENCE: Final = Patience()
-MAIN, ANYCAST, ADMIN, S3 = "main", "anycast", "admin", "s3"  # listeners
 DRAIN_S: Final = 20.0  # running answers may end; most streams are shorter
 
 
@@ -251,22 +246,6 @@ async def run(settings: EdgeSettings, ready: Callable[[int], None], stop: asynci
                     task.cancel()
 
 
-def alt_svc(unicast: str | None) -> Headers:
-    """What an answer on the anycast address says of the POP's own one (RFC 7838): a drain moves the first only."""
-    if unicast is None:
-        return ()
-    return (("alt-svc", f'http%2F1.1="{unicast}"; ma={ALT_SVC_S}'),)
-
-
-def addresses(settings: EdgeSettings) -> dict[str, tuple[str, int]]:
-    """Every address that the edge listens on, by the listener's name, the main one first."""
-    found = {MAIN: (settings.host, settings.port)}
-    found |= {ANYCAST: settings.anycast} if settings.anycast else {}
-    found |= {f"pin {region}": address for region, address in settings.pins.items()}
-    found |= {ADMIN: settings.admin} if settings.admin else {}
-    return found | ({S3: settings.s3} if settings.s3 else {})
-
-
 def _handlers(
     settings: EdgeSettings, edge: _Edge, stack: AsyncExitStack
 ) -> dict[str, tuple[Handler, Limits]]:
@@ -299,7 +278,7 @@ async def _listen(settings: EdgeSettings, edge: _Edge, stack: AsyncExitStack) ->
             limits = replace(limits, served_hosts=served(settings.served_hosts, shown, host))
         sock = None if settings.place is None else settings.place.sockets[name]
         server = await Server.start(
-            handler, host, port, tls=tls, limits=_part(limits, settings), met=met, sock=sock
+            handler, host, port, tls=tls, limits=part(limits, settings), met=met, sock=sock
         )
         stack.push_async_callback(server.close)
         servers.append(server)
@@ -307,12 +286,3 @@ async def _listen(settings: EdgeSettings, edge: _Edge, stack: AsyncExitStack) ->
     if private is not None:
         stack.push_async_callback(private.close)
     return servers
-
-
-def _part(limits: Limits, settings: EdgeSettings) -> Limits:
-    """The kernel spreads connections evenly over an edge's processes, so each takes its part of the caps."""
-    return replace(
-        limits,
-        max_connections=settings.part(limits.max_connections),
-        max_per_address=settings.part(limits.max_per_address),
-    )

@@ -107,7 +107,7 @@ class Scene:
         for name, seen in look.regions.items():
             rows = seen.heard.row.models if seen.heard is not None else NO_ROWS
             if self._rows.get(name):
-                moved |= _moves(name, self._rows[name], rows)
+                moved |= _moves(name, self._rows[name], rows, is_home=name == look.facts.get("home"))
             self._rows[name] = rows
         return moved
 
@@ -151,14 +151,16 @@ def _changed(
         yield name, None
 
 
-def _moves(region: str, before: Mapping[str, ModelRow], now: Mapping[str, ModelRow]) -> dict[str, float]:
+def _moves(
+    region: str, before: Mapping[str, ModelRow], now: Mapping[str, ModelRow], *, is_home: bool
+) -> dict[str, float]:
     """Bytes of models that came from home, and into memory, between two rows of a region."""
     pulled = loaded = 0.0
     for name, row in _changed(before, now):
         old = before.get(name)
         pulled += max(0.0, _in_region(row) - _in_region(old))
         loaded += max(0.0, _in_memory(row) - _in_memory(old))
-    return {f"pulled {region}": pulled, f"loaded {region}": loaded}
+    return {f"pulled {region}": 0.0 if is_home else pulled, f"loaded {region}": loaded}
 
 
 def _in_region(row: ModelRow | None) -> float:

@@ -52,7 +52,8 @@ export class PlatformMap {
     say(this.edgeName, state.edge);
     say(this.edgeFacts, `${perSecond(this.store.total('answers_per_s'))} answers/s`);
     const names = Object.keys(state.regions).sort();
-    names.forEach((name, index) => this.place(name, state.regions[name], index, names.length, state.home));
+    const homeFirst = names.map((name, index) => [name, index]).sort(([a], [b]) => (b === state.home) - (a === state.home)); // others' lines begin there
+    for (const [name, index] of homeFirst) this.place(name, state.regions[name], index, names.length, state.home);
     for (const [name, node] of this.nodes) if (!(name in state.regions)) this.drop(name, node);
     say(this.words, names.map((name) => told(name, state.regions[name])).join('. '));
     for (const each of this.store.fresh) if (each.region) this.pulse(each.region);
@@ -70,11 +71,11 @@ export class PlatformMap {
     say(node.facts, standing(region) === 'down' ? 'out of reach' : ms(region.rtt_ms));
     say(node.load, loads(region));
     this.flow(node.requests, `M${X} ${Y}L${x} ${y}`, region.busy + region.answers_per_s, `requests ${standing(region)}`);
-    mark(node.ring, 'class', region.loading_bytes_per_s ? 'ring loading' : 'ring');
+    mark(node.ring, 'class', region.loading_bytes_per_s && standing(region) !== 'down' ? 'ring loading' : 'ring');
     const from = this.nodes.get(home);
     if (node.fromHome && from && from.at) {
-      const path = `M${from.at[0]} ${from.at[1]}Q${(from.at[0] + x) / 2} ${(from.at[1] + y) / 2 - 46} ${x} ${y}`;
-      this.flow(node.fromHome, path, region.from_home_bytes_per_s ? 4 : 0, 'bytes');
+      const path = `M${from.at[0]} ${from.at[1]}Q${(from.at[0] + x) / 2} ${(from.at[1] + y) / 2 - 110} ${x} ${y}`;
+      this.flow(node.fromHome, path, region.from_home_bytes_per_s && standing(region) !== 'down' ? 4 : 0, 'bytes');
     }
   }
 
@@ -127,6 +128,7 @@ function ring(rtt) {
 const key = (name, words) => h('span', { class: `key ${name}` }, words);
 
 function loads(region) {
+  if (standing(region) === 'down') return '';
   if (region.from_home_bytes_per_s) return `${rate(region.from_home_bytes_per_s)} from home`;
   if (region.loading_bytes_per_s) return `${rate(region.loading_bytes_per_s)} into memory`;
   if (region.busy) return `${region.busy} under way`;

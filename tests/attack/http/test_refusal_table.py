@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from edge.run import LIMITS
+from edge.listeners import LIMITS
 from tests.attack.http.readers import by_gate
 from tests.wire.test_gate import REFUSED, request
 from wire.limits import Limits
