@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from bench.servers import Missing
@@ -21,13 +22,17 @@ def installed(folder: Path, packages: Path) -> Path:
     return folder
 
 
-def environment(folder: Path, packages: Path) -> Path:
+def environment(folder: Path, packages: Path, *, sees_ours: bool = False) -> Path:
     """The `bin` folder of an environment with what `packages` lists and all it needs; made when it is not there.
 
+    One that `sees_ours` takes what we have installed (torch above all) for its own, and downloads only the rest.
     Raises: Missing with pip's reason.
     """
     if not (folder / DONE).exists():
         _run(packages, sys.executable, "-m", "venv", "--clear", str(folder))
+        if sees_ours:
+            (site,) = folder.glob("lib/python*/site-packages")
+            (site / "ours.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
         _pip(str(folder / "bin" / "python"), packages)
         (folder / DONE).touch()
     return folder / "bin"

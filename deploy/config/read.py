@@ -2,31 +2,25 @@
 
 import ipaddress
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from deploy.config.checks import check
 from deploy.config.convert import entries, entry, items, known, table
 from deploy.config.document import Config
-from deploy.config.entries import (
-    MIB,
-    AccessKeyEntry,
-    AnycastEntry,
-    EdgeEntry,
-    NodeEntry,
-    PlatformEntry,
-    RegionEntry,
-    StoreEntry,
-    WanLink,
-    WebhookEntry,
-)
+from deploy.config.entries import MIB, PlatformEntry, RegionEntry
 from deploy.config.sections import acme, dns, engines, tracing
-from deploy.config.shape import SHAPES
+from deploy.config.shape import SHAPES, Form
 from deploy.faults import ConfigError
 
 MAX_CONFIG_BYTES = 1 * MIB
 """A fleet of 100 regions is about 40 KiB of TOML; more is a mistake."""
+
+READ: Mapping[Form, Callable[..., Any]] = MappingProxyType({Form.LIST: items, Form.NAMED: entries})
+PLAIN = SHAPES.keys() - {"platform", "engines", "dns", "acme", "tracing"}
+"""Sections that are in the Config as they are written."""
 
 
 def load(path: Path) -> Config:
@@ -55,7 +49,11 @@ def parse(tree: Mapping[str, Any], path: Path) -> Config:
     base = path.parent
     known(tree, tuple(SHAPES), "")
     platform = entry(PlatformEntry, table(tree, "platform"), "platform", base)
-    regions = entries(RegionEntry, tree, "regions", base)
+    plain = {
+        name: READ[shape.form](shape.kind, tree, name, base)
+        for name, shape in SHAPES.items()
+        if name in PLAIN
+    }
     config = Config(
         path=path,
         home=platform.home,
@@ -63,19 +61,12 @@ def parse(tree: Mapping[str, Any], path: Path) -> Config:
         idle_timeout_s=platform.idle_timeout_s,
         quiet_s=platform.quiet_s,
         wan_profile=platform.wan_profile,
-        mutual_tls=_mutual_tls(platform, regions),
-        access_keys=items(AccessKeyEntry, tree, "access_keys", base),
-        webhooks=items(WebhookEntry, tree, "webhooks", base),
-        stores=entries(StoreEntry, tree, "stores", base),
-        nodes=entries(NodeEntry, tree, "nodes", base),
-        regions=regions,
-        edges=entries(EdgeEntry, tree, "edges", base),
-        wan=entries(WanLink, tree, "wan", base),
+        mutual_tls=_mutual_tls(platform, plain["regions"]),
         engines=engines(tree, base),
         dns=dns(tree, base),
         acme=acme(tree, base),
-        anycast=entries(AnycastEntry, tree, "anycast", base),
         tracing=tracing(tree, base),
+        **plain,
     )
     check(config)
     return config

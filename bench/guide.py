@@ -1,0 +1,95 @@
+"""guidellm, an outside load client, on one endpoint: what it measured of each of its requests.
+
+It is installed into an environment of its own (`load_peers.txt`, some 350 MB beside our torch and transformers), reads
+the tokenizer from the model's folder and asks no hub.
+"""
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.packages import environment
+from bench.servers import Missing
+
+PACKAGES = Path(__file__).with_name("load_peers.txt")
+RUN_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is asked: `num` requests of one prompt, greedy, at random times, `rate` of them a second."""
+
+    url: str  # without /v1
+    key: str
+    ca: Path
+    model: str
+    folder: Path
+    prompt: str
+    max_tokens: int
+    rate: float
+    num: int
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Milliseconds of each request that succeeded: to its first token, and to its end."""
+
+    first_ms: tuple[float, ...]
+    whole_ms: tuple[float, ...]
+
+
+def install(cache: Path) -> Path:
+    """The program; installed when it is not there. Raises: Missing with pip's reason."""
+    return environment(cache / "load-peers", PACKAGES, sees_ours=True) / "guidellm"
+
+
+def run(program: Path, load: Load, scratch: Path) -> Figures:
+    """One run. Raises: Missing if it does not come to an end, or a request failed."""
+    rows, out = scratch / "prompts.jsonl", scratch / "guide.json"
+    rows.write_text("".join(json.dumps({"prompt": load.prompt}) + "\n" for _ in range(load.num)))
+    out.unlink(missing_ok=True)
+    told = os.environ | {"SSL_CERT_FILE": str(load.ca), "HF_HUB_OFFLINE": "1"}
+    words = [str(program), "run", *_words(load, rows, out)]
+    try:
+        subprocess.run(words, env=told, check=True, capture_output=True, text=True, timeout=RUN_S)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise Missing(f"guidellm failed: {str(getattr(error, 'stderr', '') or error)[-300:]}") from error
+    return figures(json.loads(out.read_text()), load.num)
+
+
+def _words(load: Load, rows: Path, out: Path) -> list[str]:
+    backend = {
+        "kind": "openai_http",
+        "target": load.url,
+        "model": load.model,
+        "api_key": load.key,
+        "request_format": "/v1/chat/completions",
+        "validate_backend": "false",  # it asks for /health, which is no route of users
+        "max_tokens": load.max_tokens,
+        "extras.body.temperature": 0,
+    }
+    parts = {
+        "backend": backend,
+        "tokenizer": {"kind": "huggingface_auto", "model": load.folder},
+        "data": {"kind": "json_file", "path": rows},
+        "profile": {"kind": "poisson", "rate": load.rate},
+        "constraint": {"kind": "max_requests", "count": load.num},
+        "output": {"kind": "json", "path": out},
+    }
+    said = [(f"--{name}", ",".join(f"{k}={v}" for k, v in each.items())) for name, each in parts.items()]
+    return [*(word for pair in said for word in pair), "--disable-console"]
+
+
+def figures(report: dict[str, Any], num: int) -> Figures:
+    """Of guidellm's own file. Raises: Missing unless all `num` requests succeeded."""
+    requests = report["benchmarks"][0]["requests"]
+    done = requests["successful"]
+    if len(done) < num or requests["errored"]:
+        raise Missing(f"of {num} requests {len(done)} succeeded for guidellm")
+    return Figures(
+        tuple(float(each["time_to_first_token_ms"]) for each in done),
+        tuple(1000 * float(each["request_latency"]) for each in done),
+    )
