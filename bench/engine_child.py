@@ -2,9 +2,9 @@
 
 ORDER is JSON: {"model": folder or "tiny", "threads", "slots", "max_len", "pages", "deterministic", "quantize",
 "eos_ids"} (the last three may be left out) for `ours`, which then speaks the engine's link over FD; {"model",
-"threads", "runs": [[streams, prompt tokens, new tokens], ..]} for `theirs`, transformers' continuous batching, which
-prints one line of JSON: the seconds of each run; {"model", "threads", "tokens"} for `cosine`, which prints how near the
-logits in 8 bits are to those as stored.
+"threads", "runs": [[streams, prompt tokens, new tokens], ..], "limit_s"} for `theirs`, transformers' continuous
+batching, which prints one line of JSON: of each run the seconds, and how much of it was done then; {"model", "threads",
+"tokens"} for `cosine`, which prints how near the logits in 8 bits are to those as stored.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from __future__ import annotations
 import json
 import socket
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from bench.engine_theirs import crowd_s
 from inference.engine.blocks import plan_blocks
 from inference.engine.device import open_device
 from inference.engine.generation import GenerateLoop
@@ -55,7 +55,6 @@ EIGHT_B: dict[str, Any] = {
 }
 """Llama 3 8B's sizes, for a GPU: 8.03 billion weights, 16.06 GB in bfloat16; 128 KiB of keys and values a token."""
 KV_BYTES = 2 * 2 * EIGHT_B["num_hidden_layers"] * EIGHT_B["num_key_value_heads"] * 128
-PAGE_TOKENS = 16  # of theirs: as ours
 SEED = 1
 
 
@@ -72,7 +71,7 @@ def main() -> None:
     elif whose == "cosine":
         print(least_cosine(_model(order, "sdpa").eval(), order["tokens"]), flush=True)
     else:
-        print(json.dumps([_batched(order, *run) for run in order["runs"]]), flush=True)
+        _batched(order)
 
 
 def _model(order: dict[str, Any], attention: str) -> Any:
@@ -134,66 +133,14 @@ def least_cosine(model: Any, tokens: list[int]) -> float:
     return float(cosines.min())
 
 
-def _batched(order: dict[str, Any], streams: int, prompt: int, new: int) -> float:
-    """Seconds of one crowd, all there from the start; a short one goes before it."""
-    model = _model(order, "paged|sdpa").eval()
-    crowd = _managed_s if "device" in order else _generated_s
-    return crowd(model, streams, prompt, new)
-
-
-def _crowds(streams: int, prompt: int, new: int) -> list[tuple[list[list[int]], int]]:
-    """A short one, and the one that counts: prompts that differ from their first token on, and new tokens."""
-    return [
-        (
-            [[2 + (7 * i + 13 * row + row * row) % 500 for i in range(length)] for row in range(streams)],
-            num_new,
-        )
-        for length, num_new in ((PAGE_TOKENS, 2), (prompt, new))
+def _batched(order: dict[str, Any]) -> None:
+    """Each crowd's seconds and how much of it was done then; nobody waits for the rest of one that was stopped."""
+    on_cpu = "device" not in order
+    found = [
+        crowd_s(_model(order, "paged|sdpa").eval(), tuple(run), order.get("limit_s"), on_cpu=on_cpu)
+        for run in order["runs"]
     ]
-
-
-def _generated_s(model: Any, streams: int, prompt: int, new: int) -> float:
-    import transformers
-
-    settings = transformers.ContinuousBatchingConfig(
-        block_size=PAGE_TOKENS,
-        num_blocks=streams * (-(-(prompt + new) // PAGE_TOKENS) + 1),
-        max_batch_tokens=512,
-    )
-    started = 0.0
-    make: Any = transformers.GenerationConfig
-    for prompts, num_new in _crowds(streams, prompt, new):
-        asked = make(max_new_tokens=num_new, do_sample=False, eos_token_id=-1)
-        started = time.perf_counter()
-        model.generate_batch(prompts, asked, settings, warmup=False)
-    return time.perf_counter() - started
-
-
-def _managed_s(model: Any, streams: int, prompt: int, new: int) -> float:
-    """On a GPU its own choices of sizes, and its graphs captured before the clock runs."""
-    import transformers
-    from transformers.generation.continuous_batching.utils import WorkloadHints
-
-    make: Any = transformers.GenerationConfig
-    started = 0.0
-    with (
-        model.continuous_batching_context_manager(
-            generation_config=make(max_new_tokens=new, do_sample=False, eos_token_id=-1),
-            continuous_batching_config=transformers.ContinuousBatchingConfig(),
-            workload_hints=WorkloadHints(prompt, new, streams),
-            timeout=5,
-        ) as manager,
-        torch.no_grad(),
-    ):
-        for prompts, num_new in _crowds(streams, prompt, new):
-            started, waiting = time.perf_counter(), len(prompts)
-            manager.add_requests(inputs=prompts, max_new_tokens=num_new)
-            while waiting:
-                found = manager.get_result(timeout=1)
-                waiting -= found is not None and found.is_finished()
-                if found is None and not manager.is_running():
-                    raise RuntimeError("transformers' continuous batching ended by itself")
-        return time.perf_counter() - started
+    print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

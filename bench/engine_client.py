@@ -117,10 +117,15 @@ def int8_cosine(model: str, threads: int, tokens: Sequence[int]) -> float:
     return float(_printed("cosine", {"model": model, "threads": threads, "tokens": list(tokens)}))
 
 
-def batched_s(model: str, threads: int, runs: Sequence[tuple[int, int, int]], **where: str) -> list[float]:
-    """Seconds that transformers' continuous batching takes for each crowd (streams, prompt, new tokens)."""
-    order = {"model": model, "threads": threads, "runs": [list(run) for run in runs], **where}
-    found: list[float] = json.loads(_printed("theirs", order))
+def batched(
+    model: str, threads: int, runs: Sequence[tuple[int, int, int]], limit_s: float | None = None, **where: str
+) -> list[tuple[float, float]]:
+    """Of each crowd (streams, prompt, new tokens) the seconds it takes transformers' continuous batching.
+
+    They are `limit_s` at most; and how much of it was done then, 1 for all.
+    """
+    order = {"model": model, "threads": threads, "runs": [list(run) for run in runs], "limit_s": limit_s}
+    found: list[tuple[float, float]] = json.loads(_printed("theirs", order | where))
     return found
 
 

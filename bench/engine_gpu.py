@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from bench.engine_client import Engine, batched_s
+from bench.engine_client import Engine, batched
 from bench.rows import Row, compare
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def measure(device: str, num_runs: int, say: Callable[[str], None]) -> tuple[lis
         _crowd_s(engine, streams, 64, 32)
         ours_s = median(_crowd_s(engine, *CROWD, n + 1) for n in range(num_runs))
     say(f"{streams} streams: {streams * new / ours_s:,.0f} tokens a second")
-    (theirs_s,) = batched_s("8b", _cores(), [CROWD], device=device)
+    ((theirs_s, _),) = batched("8b", _cores(), [CROWD], device=device)
     rows = [
         compare(
             "one stream of an 8B-shaped model in bfloat16, against the memory's bandwidth",

@@ -9,37 +9,23 @@ import json
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from inference.api.answer import DONE, error_event, event_head, fixed_fields, json_text, token_text
-from inference.api.stream_options import chunk_tail
+from inference.api.answer import json_text, token_text
+from inference.api.openai_shape import OpenAIShape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from inference.api.answer import Finished, Heading, Usage
+    from inference.api.answer import Finished, Usage
     from inference.api.choice import Delta, TokenScore
-    from inference.api.tokens import Vocabulary
-    from wire.refusal import Refusal
 
 
-class ChatShape:
+class ChatShape(OpenAIShape):
     """`chat.completion` and its chunks."""
 
-    __slots__ = ("_head", "_heading", "_scored", "_tail", "_vocabulary")
+    __slots__ = ()
 
-    def __init__(
-        self,
-        heading: Heading,
-        vocabulary: Vocabulary,
-        *,
-        scored: bool,
-        with_usage: bool,
-        counted: Sequence[int] = (),
-    ) -> None:
-        self._heading = fixed_fields("chat.completion", heading)
-        self._vocabulary = vocabulary
-        self._scored = scored
-        self._head = event_head("chat.completion.chunk", heading)
-        self._tail = chunk_tail(with_usage=with_usage, counted=counted)
+    object_name = "chat.completion"
+    chunk_name = "chat.completion.chunk"
 
     def opening(self, index: int) -> bytes:
         """See `Shape`."""
@@ -64,15 +50,6 @@ class ChatShape:
     def _extra(self, index: int, tail: bytes, change: dict[str, Any]) -> bytes:
         inner = b'"delta":%b,"logprobs":null,"finish_reason":null' % json.dumps(change).encode()
         return b'%b{"index":%d,%b%b' % (self._head, index, inner, tail)
-
-    def closing(self, usage: Usage, *, with_usage: bool) -> bytes:
-        """See `Shape`."""
-        counts = b'],"usage":%b}\n\n' % json.dumps(usage.as_value()).encode()
-        return (self._head + counts if with_usage else b"") + DONE
-
-    def error(self, refusal: Refusal) -> bytes:
-        """See `Shape`."""
-        return error_event(refusal)
 
     def whole(self, choices: Sequence[Finished], usage: Usage) -> bytes:
         """See `Shape`."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from inference.api.answer import DONE, Shape, error_event, event_head, fixed_fields, json_text, token_text
+from inference.api.answer import Shape, json_text, token_text
+from inference.api.openai_shape import OpenAIShape
 from inference.api.sequences import Job, check_ids, check_length
 from inference.api.serving import GenerationReply, check_prompt, encode
-from inference.api.stream_options import chunk_tail
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from inference.api.request import CompletionRequest
     from inference.api.tokens import Vocabulary
     from inference.workers.resident import ResidentModel
-    from wire.refusal import Refusal
 
 
-class CompletionShape:
+class CompletionShape(OpenAIShape):
     """`text_completion`, whole and in chunks of the same form. `echoes` are put before the choices' texts."""
 
-    __slots__ = ("_echoes", "_head", "_heading", "_scored", "_tail", "_vocabulary")
+    __slots__ = ("_echoes",)
+
+    object_name = chunk_name = "text_completion"
 
     def __init__(
         self,
@@ -36,12 +37,8 @@ class CompletionShape:
         counted: Sequence[int] = (),
         echoes: Sequence[str] = (),
     ) -> None:
-        self._heading = fixed_fields("text_completion", heading)
-        self._vocabulary = vocabulary
-        self._scored = scored
+        super().__init__(heading, vocabulary, scored=scored, with_usage=with_usage, counted=counted)
         self._echoes = echoes
-        self._head = event_head("text_completion", heading)
-        self._tail = chunk_tail(with_usage=with_usage, counted=counted)
 
     def opening(self, index: int) -> bytes:
         """See `Shape`."""
@@ -59,15 +56,6 @@ class CompletionShape:
     def _event(self, index: int, num_tokens: int, text: bytes, scores: bytes, finish: bytes) -> bytes:
         body = b'"text":%b,"logprobs":%b,"finish_reason":%b' % (text, scores, finish)
         return b'%b{"index":%d,%b%b' % (self._head, index, body, self._tail(index, num_tokens))
-
-    def closing(self, usage: Usage, *, with_usage: bool) -> bytes:
-        """See `Shape`."""
-        counts = b'],"usage":%b}\n\n' % json.dumps(usage.as_value()).encode()
-        return (self._head + counts if with_usage else b"") + DONE
-
-    def error(self, refusal: Refusal) -> bytes:
-        """See `Shape`."""
-        return error_event(refusal)
 
     def whole(self, choices: Sequence[Finished], usage: Usage) -> bytes:
         """See `Shape`."""

@@ -1,0 +1,49 @@
+"""What the two ways of saying an answer that are OpenAI's have in common: a head, a tail, an end."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from inference.api.answer import DONE, error_event, event_head, fixed_fields
+from inference.api.stream_options import chunk_tail
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from inference.api.answer import Heading, Usage
+    from inference.api.tokens import Vocabulary
+    from wire.refusal import Refusal
+
+
+class OpenAIShape:
+    """The fields of every answer and chunk, and how a stream ends; `object_name` and `chunk_name` are the `object`."""
+
+    __slots__ = ("_head", "_heading", "_scored", "_tail", "_vocabulary")
+
+    object_name: ClassVar[str]
+    chunk_name: ClassVar[str]
+
+    def __init__(
+        self,
+        heading: Heading,
+        vocabulary: Vocabulary,
+        *,
+        scored: bool,
+        with_usage: bool,
+        counted: Sequence[int] = (),
+    ) -> None:
+        self._heading: dict[str, Any] = fixed_fields(self.object_name, heading)
+        self._vocabulary = vocabulary
+        self._scored = scored
+        self._head = event_head(self.chunk_name, heading)
+        self._tail = chunk_tail(with_usage=with_usage, counted=counted)
+
+    def closing(self, usage: Usage, *, with_usage: bool) -> bytes:
+        """See `Shape`."""
+        counts = b'],"usage":%b}\n\n' % json.dumps(usage.as_value()).encode()
+        return (self._head + counts if with_usage else b"") + DONE
+
+    def error(self, refusal: Refusal) -> bytes:
+        """See `Shape`."""
+        return error_event(refusal)
