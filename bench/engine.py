@@ -17,7 +17,7 @@ from bench import engine_gpu
 from bench.engine_client import Engine, batched, int8_cosine
 from bench.engine_schema import schema_rows
 from bench.llama import cache_folder, model_folder
-from bench.rows import Row, compare, quantile
+from bench.rows import Row, compare, middle, quantile
 from inference.devices import CPU, parse_device
 
 PREFIX_TOKENS = 2000
@@ -106,10 +106,12 @@ def _count(moments: Mapping[str, list[float]]) -> int:
 def _batch(model: str, options: argparse.Namespace) -> list[Row]:
     with _engine(model, 16, 512) as engine:
         _rate(engine, 16, 8, 8)  # first touch of every slot
-        one = median(_rate(engine, 1, 128, 48, 1 + n) for n in range(options.runs))
-        many = median(_rate(engine, 16, 128, 48, 11 + n) for n in range(options.runs))
+        rounds = [
+            (_rate(engine, 16, 128, 48, 11 + n), _rate(engine, 1, 128, 48, 1 + n))
+            for n in range(options.runs)
+        ]
     what = "tokens a second at 16 streams against 1, prompt 128, tiny model"
-    return [compare(what, many, one, "tok/s", better="higher", target=8.0)]
+    return [compare(what, *middle(rounds), "tok/s", better="higher", target=8.0)]
 
 
 def _prefix(model: str, options: argparse.Namespace) -> list[Row]:
@@ -225,11 +227,11 @@ def _int8(_: str, options: argparse.Namespace) -> list[Row]:
         for turn in range(options.runs + 1):
             rates[False].append(_decode_rates(stored, turn))
             rates[True].append(_decode_rates(quantised, turn))
-    mid = {each: [median(column) for column in zip(*found[1:], strict=True)] for each, found in rates.items()}
+    rounds = [zip(*pair, strict=True) for pair in zip(rates[True][1:], rates[False][1:], strict=True)]
     rows = [
-        compare(f"tokens a second of {streams} streams, int8 against float32, 244 M Llama", ours, peer, "tok/s",
+        compare(f"tokens a second of {streams} streams, int8 against float32, 244 M Llama", *middle(pairs), "tok/s",
                 better="higher", target=2.0)
-        for streams, ours, peer in zip((1, 16), mid[True], mid[False], strict=True)
+        for streams, pairs in zip((1, 16), zip(*rounds, strict=True), strict=True)
     ]  # fmt: skip
     cosine = int8_cosine(model, _cores(), _prompt(5, 128))
     what = "least cosine of 128 positions' logits, int8 against float32, 244 M Llama"

@@ -61,6 +61,13 @@ def _rounded(value: object) -> object:
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
+def middle(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Of rounds in turns, ours and the peer's, the one whose quotient is the median: what a minute of a slow machine
+    does to both is no difference between them. `pairs` is not empty.
+    """
+    return sorted(pairs, key=lambda pair: pair[0] / pair[1])[len(pairs) // 2]
+
+
 def quantile(samples: Sequence[float], share: float) -> float:
     """The sample below which `share` of them lie (nearest rank). `samples` is not empty."""
     ordered = sorted(samples)

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from bench import __main__ as command
 from bench.machine import describe
-from bench.rows import Outcome, Row, compare, quantile
+from bench.rows import Outcome, Row, compare, middle, quantile
 from bench.show import show
 
 
@@ -134,3 +134,9 @@ def test_every_listed_bench_exists():
         module = command.import_module(f"bench.{name}")
         assert callable(module.add_options)
         assert callable(module.measure)
+
+
+def test_the_middle_round_is_that_of_the_middle_quotient():
+    """One slow minute made both slower, another one of them: neither is what is shown."""
+    assert middle([(10.0, 5.0), (1.0, 0.55), (30.0, 10.0)]) == (10.0, 5.0)
+    assert middle([(4.0, 2.0)]) == (4.0, 2.0)
