@@ -20,7 +20,7 @@ RUN_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is asked: `num` requests of one prompt, greedy, at random times, `rate` of them a second."""
+    """What is asked: `num` requests of one prompt, greedy, one after another."""
 
     url: str  # without /v1
     key: str
@@ -29,7 +29,6 @@ class Load:
     folder: Path
     prompt: str
     max_tokens: int
-    rate: float
     num: int
 
 
@@ -61,7 +60,7 @@ def run(program: Path, load: Load, scratch: Path) -> Figures:
 
 
 def _words(load: Load, rows: Path, out: Path) -> list[str]:
-    backend = {
+    backend: dict[str, object] = {
         "kind": "openai_http",
         "target": load.url,
         "model": load.model,
@@ -71,11 +70,13 @@ def _words(load: Load, rows: Path, out: Path) -> list[str]:
         "max_tokens": load.max_tokens,
         "extras.body.temperature": 0,
     }
-    parts = {
+    parts: dict[str, dict[str, object]] = {
         "backend": backend,
         "tokenizer": {"kind": "huggingface_auto", "model": load.folder},
         "data": {"kind": "json_file", "path": rows},
-        "profile": {"kind": "poisson", "rate": load.rate},
+        "profile": {
+            "kind": "synchronous"
+        },  # its open loop sends what fell due while its workers started at once
         "constraint": {"kind": "max_requests", "count": load.num},
         "output": {"kind": "json", "path": out},
     }

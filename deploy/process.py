@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from deploy import roles
+from deploy import edge_roles, roles
 from deploy.config.document import Config
 from deploy.config.read import load
 from deploy.faults import RoleFailed
@@ -22,7 +22,7 @@ def serve(role: str, name: str | None, config_path: Path) -> None:
     """Run one role in this process until SIGTERM or SIGINT; one JSON line on stdout says that it listens."""
     gc.disable()  # until ready: imports make what stays
     config = load(config_path)
-    if role == "edge" and roles.num_workers(config, name) > 1:
+    if role == "edge" and edge_roles.num_workers(config, name) > 1:
         _serve_crew(config, name)
         return
     run = roles.runner(config, role, name)
@@ -43,7 +43,7 @@ def _serve_crew(config: Config, name: str | None) -> None:
     """
     from deploy.crew import Crew  # noqa: PLC0415 - an edge's alone
 
-    sockets, port, drain_s = roles.edge_sockets(config, name)
+    sockets, port, drain_s = edge_roles.edge_sockets(config, name)
     mine = Crew(sockets, drain_s).work(lambda: announce("edge", name, port))
     if mine is None:
         return
@@ -53,7 +53,7 @@ def _serve_crew(config: Config, name: str | None) -> None:
         settle_collector()
         os.write(say, b"+")
 
-    live(roles.edge_worker(config, name, place), ready)
+    live(edge_roles.edge_worker(config, name, place), ready)
 
 
 class RoleProcess:
