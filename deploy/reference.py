@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from deploy import figures
+from deploy import dashboard, figures
 from deploy.cli import app
 from deploy.config import page as config_page
 from deploy.exits import Exit
@@ -128,6 +128,7 @@ def pages() -> Iterator[tuple[str, str]]:
     """(path in docs/, text) of each page, and of the OpenAPI document."""
     yield "cli.md", page()
     yield "metrics.md", metrics_page()
+    yield "grafana/nearfield.json", dashboard.page()
     yield "reference/config.md", config_page.page()
     yield "reference/http-api.md", http_page.page()
     yield "openapi.json", json.dumps(document(), indent=1) + "\n"
