@@ -18,6 +18,8 @@ NODE = {
 }
 GATEWAY = {"hop": "gateway", "total_ms": 22.0, "phases": {"read": 0.5, "first_byte": 11.0, "stream": 10.0}}
 LIVE = "document.getElementById('live').textContent === 'live'"
+CARRIED = """['resource', 'navigation'].flatMap((kind) => performance.getEntriesByType(kind))
+    .reduce((sum, each) => sum + each.transferSize, 0)"""
 XSS = "<img src=x onerror=window.hurt=1>"
 
 
@@ -62,6 +64,7 @@ async def test_a_visit(world, page):
     await page.type("#login-key", ADMIN)
     await page.press("Enter", 13)
     await page.until(LIVE)
+    assert 0 < await page.run(CARRIED) < 200 << 10
     assert await page.run("document.cookie") == "", "no script reads the session's cookie"
     assert ADMIN not in await page.run("JSON.stringify(localStorage) + document.documentElement.outerHTML")
     await page.until("document.querySelectorAll('.map .region.up').length === 3")
