@@ -19,7 +19,8 @@ import uvloop
 from deploy.crew import Crew
 from deploy.life import GC_THRESHOLD
 from edge.crew.place import bind
-from edge.run import MAIN, EdgeSettings, run
+from edge.listeners import MAIN
+from edge.run import EdgeSettings, run
 from regions.map import KeyGrant, ModelRow, PolicyRow, RegionRow, RolloutState, Tier
 from regions.rows import encode, public_bytes, signing_key
 from wire.exchange import Exchange
