@@ -22,7 +22,9 @@ async def script(exchange, region):
         region.requests.clear()
         return
     await exchange.read_body(2**20)
-    await exchange.respond(200, (("content-type", "application/json"),), b"x" * LARGE_BYTES)
+    await exchange.respond(
+        200, (("content-type", "application/json"),), b'{"x": "' + b"x" * LARGE_BYTES + b'"}'
+    )
 
 
 async def main(folder: Path) -> None:
