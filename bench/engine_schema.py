@@ -47,8 +47,10 @@ def schema_rows(model: str, options: argparse.Namespace) -> list[Row]:
 
 
 def _step_ms(engine: Engine, turn: int, fields: Mapping[str, str]) -> float:
-    """From when all streams run until the first of them ends, at temperature 1."""
-    prompts = [[2 + (7 * place + 31 * turn + row) % 250 for place in range(PROMPT)] for row in range(STREAMS)]
+    """From when all streams run until the first of them ends, at temperature 1; no two are of one length."""
+    prompts = [
+        [2 + (7 * place + 31 * turn + row) % 250 for place in range(PROMPT + row)] for row in range(STREAMS)
+    ]
     names = [
         engine.start(prompt, TOKENS, temperature=1, seed=row, ignore_eos=not fields, **fields)
         for row, prompt in enumerate(prompts)

@@ -256,7 +256,8 @@ class LayerStep:
         first = max(0, min(run.lengths) - self.window)
         seen = slice(first, max(run.lengths))
         query = self.tokens[own].reshape(len(run.lengths), self.keys.shape[1], -1, self.tokens.shape[2])
-        mask = self.layout.run_mask(run, first, self.window)
+        dtype = query.dtype if self.scores.adds_masks else None
+        mask = self.layout.run_mask(run, first, self.window, dtype)
         found = self.scores.attend(query, self.keys[rows, :, seen], self.values[rows, :, seen], mask)
         self.out[own] = found.reshape(len(run.lengths), *self.out.shape[1:])
 

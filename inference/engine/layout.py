@@ -63,11 +63,17 @@ class StepLayout:
         self.single_positions = self.positions[0, : len(singles)]
         self._masks: dict[tuple[Run | Chunk, int, torch.dtype | None], torch.Tensor | None] = {}
 
-    def run_mask(self, run: Run, first: int, window: int) -> torch.Tensor | None:
-        """[rows, 1, 1, positions from `first`], true where a row may look; None when all look everywhere."""
-        key = run, window, None
+    def run_mask(
+        self, run: Run, first: int, window: int, dtype: torch.dtype | None = None
+    ) -> torch.Tensor | None:
+        """[rows, 1, 1, positions from `first`], true where a row may look; None when all look everywhere.
+
+        For a `dtype`, what is added to the scores instead, as in `chunk_mask`.
+        """
+        key = run, window, dtype
         if key not in self._masks:
-            self._masks[key] = _run_mask(run, first, window, self._device)
+            mask = _run_mask(run, first, window, self._device)
+            self._masks[key] = mask if mask is None or dtype is None else _added(mask, dtype)
         return self._masks[key]
 
     def chunk_mask(
@@ -84,9 +90,14 @@ class StepLayout:
             seen = torch.arange(first, chunk.start + chunk.count, device=self._device)[None, :]
             mask = ((seen <= own) & (seen > own - window)).repeat(copies, 1)
             if dtype is not None:
-                mask = torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf)
+                mask = _added(mask, dtype)
             self._masks[chunk, window, dtype] = mask
         return mask
+
+
+def _added(mask: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Nothing where the mask is true, minus infinity elsewhere."""
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf)
 
 
 def _runs(singles: list[Segment]) -> list[Run]:
