@@ -109,7 +109,8 @@ class KillableChild:
         with contextlib.suppress(TimeoutError):  # a child that was killed by its timer is gone already
             async with asyncio.timeout(EXIT_S):
                 return await process.wait()
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):  # it ended in the meantime
+            process.kill()
         return await process.wait()
 
 

@@ -56,6 +56,7 @@ async def test_a_visit(world, page):
     edge = await world(names=("iad", "fra", "nrt"))
     fra = edge.regions["fra"]
     fra.script = chats(*WORDS)
+    page.forgive("401")  # each of which the browser says in its log: the wrong key, and the last look
     await page.go(f"https://{edge.pools['admin'].host_header}/console/")
     await page.type("#login-key", USER)
     await page.press("Enter", 13)
@@ -84,6 +85,9 @@ async def test_a_visit(world, page):
     await page.until(f"{shows('acme/pushed')} && {shows('resident')} && !{shows('replicate')}")
 
     await page.click('.side a[href="#chat"]')
+    await page.until(
+        "[...document.querySelectorAll('#chat-region option')].some((each) => each.value === 'fra')"
+    )
     await page.run("document.getElementById('chat-region').value = 'fra'")
     await page.type("#chat-text", "Where?")
     await page.press("Enter", 13)
@@ -110,7 +114,6 @@ async def test_a_visit(world, page):
     await page.click("#logout")
     await page.until("!document.getElementById('login').hidden")
     assert await page.run("fetch('/console/session').then((answer) => answer.status)") == 401
-    page.forgive("401")  # each of which the browser says in its log: the wrong key, and this last look
 
 
 async def test_what_regions_and_models_say_is_text(world, page):
