@@ -1,7 +1,7 @@
 """Which tests share a process when there are several (`--workers`): those of a file, and those that share a system.
 
-The lanes of end-to-end tests begin first, since they are the longest and wait much: two have the files that share one
-platform each, one those that kill parts of another, and the rest start platforms of their own. The files that fork engines
+The lanes of end-to-end tests begin first, since they are the longest and wait much: one has the files that share one
+platform, one those that kill parts of another, and the rest start platforms of their own. The files that fork engines
 from one shell are a lane too.
 
 What collection makes lives until the end: a million objects with torch, which the collector would walk again and
@@ -37,11 +37,11 @@ gc.disable()  # until `pytest_collection_finish`
 E2E = "tests/e2e/"
 SHARING = {
     "shares a platform": tuple(
-        f"{E2E}test_{name}.py" for name in ("api", "cold", "keys", "push", "rules", "serve")
-    ),
-    "shows a platform": tuple(
         f"{E2E}test_{name}.py"
-        for name in ("pages", "command_line", "previews", "traces", "telemetry", "dashboard")
+        for name in (
+            *("pages", "api", "cold", "keys", "push", "rules", "serve"),
+            *("command_line", "previews", "traces", "telemetry", "dashboard"),
+        )
     ),
     "harms a platform": (
         f"{E2E}test_usage.py",
