@@ -5,6 +5,7 @@ What a figure reads is looked at when a page is asked for; none is asked for her
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from edge.admission.room import Room
@@ -22,30 +23,34 @@ from wire.metrics import Metrics
 from wire.process import add_process_figures
 from wire.trace.export import add_trace_figures
 
-NOWHERE = Path("/nonexistent")
 NOTHING: Any = None
 COMMON = "every role"
 
 
 def registries() -> Mapping[str, Metrics]:
     """Each role's figures by its name; those that all have are under COMMON alone."""
+    with TemporaryDirectory(prefix="nearfield-figures-") as name:  # a node makes its folders
+        return _registries(Path(name))
+
+
+def _registries(nowhere: Path) -> Mapping[str, Metrics]:
     made = {role: Metrics() for role in ("edge", "region", "node", "store", "dns", "anycast", COMMON)}
     add_process_figures(made[COMMON], "", "")
     EdgeFigures(made["edge"], Room()).follow({})
-    Siblings(None, Feed(Signers.of({}, ""), NOWHERE, "", made["edge"]), made["edge"], NOTHING)
+    Siblings(None, Feed(Signers.of({}, ""), nowhere, "", made["edge"]), made["edge"], NOTHING)
     GatewayFigures(made["region"]).follow(NOTHING, NOTHING, {}, NOTHING, NOTHING)
-    StoreFigures(made["store"], NOWHERE)
+    StoreFigures(made["store"], nowhere)
     add_dns_figures(made["dns"], NOTHING, NOTHING, ())
     add_gate_figures(made["anycast"], NOTHING, NOTHING)
-    made["node"] = _node()
+    made["node"] = _node(nowhere)
     for role in ("edge", "region", "node"):
         add_trace_figures(made[role])
     return made
 
 
-def _node() -> Metrics:
+def _node(nowhere: Path) -> Metrics:
     store = Endpoint("http://127.0.0.1:1", "", "")
-    settings = NodeSettings("", "", 0, store, "", NOWHERE, 0, 0)
+    settings = NodeSettings("", "", 0, store, "", nowhere, 0, 0)
     return Node(settings, NOTHING, NOTHING, NOTHING).metrics
 
 
