@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from deploy import pki, secrets
 from wire.dial import split_address
 
 LOOPBACK = "127.0.0.1"
+LASTING = range(20_000, 32_768)  # below those that Linux gives to outgoing connections (ip_local_port_range)
+TRIES = 8  # of these for each port that is wanted
 DEFAULT_REGIONS = ("iad", "fra", "nrt")
 EDGE_PORT = 8443
 S3_PORT = 8444
@@ -87,9 +90,12 @@ def write(plan: FleetPlan, authority: pki.LocalAuthority) -> Path:
 
 
 def free_ports(count: int, preferred: Iterable[int] = ()) -> list[int]:
-    """`count` loopback ports that were free just now, the preferred ones first where they are free."""
+    """`count` loopback ports that were free just now, the preferred ones first where they are free.
+
+    The others lie where no connection of this machine gets its port, as far as there are any: they are kept in a file.
+    """
     sockets: list[socket.socket] = []
-    for port in chain(preferred, [0] * count):
+    for port in chain(preferred, random.sample(LASTING, TRIES * count), [0] * count):
         if len(sockets) == count:
             break
         candidate = socket.socket()

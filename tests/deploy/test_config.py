@@ -210,6 +210,7 @@ def test_free_ports_skips_a_preferred_port_that_is_taken():
 
     assert busy not in ports
     assert len(set(ports)) == 3
+    assert all(port in fleet.LASTING for port in ports), "no outgoing connection is given one of them later"
 
 
 def test_a_store_lets_strangers_in_only_if_it_is_told_to(written):
