@@ -1,6 +1,7 @@
 """Pages as programs: the `sh` blocks of a page are run in one shell; a `text` block is what the one before it prints.
 
-What differs from run to run is taken out of both sides first: numbers with their units, ids, and which region answered.
+What differs from run to run is taken out of both sides first: numbers with their units, ids, which region answered, and
+the progress of a wake, which is told only where one takes long.
 `…` in a page stands for anything.
 """
 
@@ -20,6 +21,7 @@ FEWER = "--cold 1 --warm 2 --regions iad"
 UNITS = r"(?:ms|s|B|kB|MB|GB|kB/s|MB/s|GB/s|k|M|%|\xd7|h|EUR|USD)"
 MASKS = (
     (r"\x1b\[[0-9;]*m", ""),
+    (r"(?m)^waking: .*?$\n?", ""),
     (r"\S*/(?=(?:credentials\.toml|ca\.pem))", "/"),
     (r"\b[0-9a-f]{12,}\b", "#"),
     (rf"~?(?<!\w)\d[\d.,]*(?:e-?\d+)?(?:\u2013\d[\d.,]*)?(?:\s?{UNITS})?(?!\w)", "#"),

@@ -102,4 +102,6 @@ def test_the_masks_take_numbers_and_leave_words():
     assert not is_as_said("12 models in fra · host start, and more", said)
     assert is_as_said("a b c", "a …")
     assert not is_as_said("b a", "a …")
+    assert is_as_said("stopped\nwaking: fork 0%, 0.6 s to go\n4.\n", "stopped\n4.\n")
+    assert not is_as_said("stopped\nasleep: fork\n4.\n", "stopped\n4.\n")
     assert minilm.model_folder().is_dir()
