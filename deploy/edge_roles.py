@@ -81,6 +81,7 @@ def _edge_settings(config: Config, edge: str, entry: EdgeEntry, hops: Hops | Non
         served_hosts=frozenset(entry.served_hosts),
         scrape=scrape_of(config, entry.metrics),
         tracing=tracing_of(config),
+        others=frozenset(config.edges) - {edge},
     )
 
 

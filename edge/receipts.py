@@ -165,9 +165,9 @@ class Flow(NamedTuple):
     receipts: tuple[dict[str, Any], ...]
 
     @classmethod
-    def of(cls, receipts: Receipts, busy: Mapping[str, int], since: int) -> Flow:
-        """Now, with the requests behind the first `since`."""
-        kept = tuple(receipts.since(since))
+    def of(cls, receipts: Receipts, busy: Mapping[str, int], since: int | None) -> Flow:
+        """Now, with the requests behind the first `since`; None: the counts alone."""
+        kept = () if since is None else tuple(receipts.since(since))
         return cls(receipts.num, dict(receipts.answered), receipts.failed, busy, kept)
 
 

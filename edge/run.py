@@ -25,6 +25,7 @@ from edge.figures import EdgeFigures
 from edge.hosts import served
 from edge.listeners import ADMIN, ANYCAST, LIMITS, MAIN, S3, addresses, alt_svc, part
 from edge.orders import Orders
+from edge.pops.hear import Pops
 from edge.reach.region import Reach
 from edge.receipts import Flow, Receipts
 from edge.relay.budget import LEAST_PER_S, Budgets
@@ -75,6 +76,7 @@ class EdgeSettings:
     With `served_hosts` users' listeners answer for these names and for the address that they listen on, and no other;
     without them for what the certificates cover and for addresses; with "*" among them for any (`edge/hosts.py`).
     `scrape` is where the edge's figures can be read, beside the operators' listener, `tracing` where traces go.
+    `others` are the fleet's other edges, by name: with any, they hear of each other by way of the regions.
     """
 
     name: str
@@ -109,6 +111,7 @@ class EdgeSettings:
     served_hosts: frozenset[str] = frozenset()
     scrape: Scrape | None = None
     tracing: Tracing | None = None
+    others: frozenset[str] = frozenset()
 
     @property
     def size(self) -> int:
@@ -158,7 +161,10 @@ class _Edge:
         self._orders = Orders(
             settings.name, self.feed, self.reaches, settings.home, token, wan, self.certificates
         )
-        self.stage = Stage(self.feed, self.reaches, self.siblings, self._orders.facts)
+        self.pops = Pops(
+            settings.name, settings.others, self.reaches, self.siblings, settings.hop_tls, self._headers
+        )
+        self.stage = Stage(self.feed, self.reaches, self.siblings, self.pops.seen, self._orders.facts)
         self._buckets = Buckets(settings.rate_per_s, settings.burst)
         self.voice = Voice(settings.voice) if settings.voice is not None else None
 
@@ -184,7 +190,7 @@ class _Edge:
         reports = Shelf(self._settings.state / "reports")
         return Desk(self._settings.name, self.door(None, routes=OPERATORS), self.stage, reports)
 
-    def flow(self, since: int) -> Flow:
+    def flow(self, since: int | None) -> Flow:
         """What this process has carried."""
         num_busy = {name: reach.pool.num_busy for name, reach in self.reaches.items()}
         busy = {name: max(0, num - 1) for name, num in num_busy.items()}  # one brings the region's rows
@@ -197,7 +203,7 @@ class _Edge:
         if self._settings.is_first:
             home = self.reaches.get(self._settings.home)
             trial = TrialReporter(self._settings.name, self.feed, home, self._headers)
-            once = (self.feed.keep(), self.feed.watch(), trial.run())
+            once = (self.feed.keep(), self.feed.watch(), trial.run(), self.pops.keep())
             tasks += [group.create_task(each) for each in once]
         if self.voice is not None:
             tasks.append(group.create_task(self.voice.keep()))
@@ -210,6 +216,7 @@ class _Edge:
         """Close every connection to the regions, and keep the rows."""
         await self.stage.close()
         await self._orders.close()
+        await self.pops.close()
         await self.siblings.close()
         for reach in self.reaches.values():
             await reach.close()

@@ -7,15 +7,17 @@ looks: requests by answers, bytes by what regions say of how far behind home the
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from edge.console.company import company, counts
 from regions.map import Tier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from edge.pops.hear import Other
     from edge.receipts import Flow
     from regions.map import ModelRow
     from regions.rows import Heard
@@ -46,6 +48,7 @@ class Look:
     regions: Mapping[str, Seen]
     flows: Sequence[Flow]
     facts: Mapping[str, Any]
+    others: Mapping[str, Other] = field(default_factory=dict)
 
 
 class Scene:
@@ -69,6 +72,7 @@ class Scene:
             **look.facts,
             "window_s": WINDOW_S,
             "failed_per_s": round(rates.get("failed", 0.0), 2),
+            "edges": company(look.others, rates),
             "regions": {
                 name: {
                     **_region(seen),
@@ -130,12 +134,19 @@ class Scene:
             **self._moved,
             "failed": float(sum(flow.failed for flow in look.flows)),
         }
-        self._past.append((look.at, now))
+        theirs = counts(look.others)
+        self._past.append((look.at, now | theirs))
         while look.at - self._past[0][0] > WINDOW_S:
             self._past.popleft()
         since, then = self._past[0]
         took_s = max(look.at - since, 1.0)
-        return {name: max(0.0, value - then.get(name, 0.0)) / took_s for name, value in now.items()}
+        grew = {name: value - then.get(name, 0.0) for name, value in now.items()}
+        grew |= {name: value - self._first(name) for name, value in theirs.items()}
+        return {name: max(0.0, num) / took_s for name, num in grew.items()}
+
+    def _first(self, name: str) -> float:
+        """A count of another edge when it was first heard in the window: all before that is no growth of now."""
+        return next(now[name] for _, now in self._past if name in now)
 
 
 def _changed(

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from edge.crew.siblings import Siblings
+    from edge.pops.hear import Other
     from edge.reach.region import Reach
     from edge.rows.feed import Feed
     from regions.map import ModelRow
@@ -31,18 +32,20 @@ BYE: Final = b"event: bye\ndata: {}\n\n"
 
 
 class Stage:
-    """`facts` is what else is said of the edge each time."""
+    """`others` are the fleet's other edges at a loop time, `facts` what else is said of this one each time."""
 
     def __init__(
         self,
         feed: Feed,
         reaches: Mapping[str, Reach],
         siblings: Siblings,
+        others: Callable[[float], Mapping[str, Other]],
         facts: Callable[[], Mapping[str, Any]],
     ) -> None:
         self._feed = feed
         self._reaches = reaches
         self._siblings = siblings
+        self._others = others
         self._facts = facts
         self._scene = Scene(siblings.size)
         self._num_pages = 0
@@ -109,7 +112,7 @@ class Stage:
         now, heard = asyncio.get_running_loop().time(), self._feed.snapshot.regions
         regions = {name: _seen(reach, heard.get(name), now) for name, reach in self._reaches.items()}
         facts = {"at": round(time.time(), 3), "processes": self._siblings.size, **self._facts()}
-        return Look(now, regions, flows, facts)
+        return Look(now, regions, flows, facts, self._others(now))
 
 
 def _seen(reach: Reach, heard: Heard | None, now: float) -> Seen:

@@ -41,7 +41,7 @@ class Siblings:
     """This process's side of it; `place` None: an edge in one process, which has none."""
 
     def __init__(
-        self, place: Place | None, feed: Feed, metrics: Metrics, flow: Callable[[int], Flow]
+        self, place: Place | None, feed: Feed, metrics: Metrics, flow: Callable[[int | None], Flow]
     ) -> None:
         self._place = place
         self._flow = flow
@@ -68,8 +68,16 @@ class Siblings:
 
     async def flows(self, since: Sequence[int]) -> list[Flow]:
         """What each process carries, this one first, with its requests behind the first `since` of its own."""
+        return await self._flows(since)
+
+    async def counts(self) -> list[Flow]:
+        """The same without any request."""
+        return await self._flows([None] * self.size)
+
+    async def _flows(self, since: Sequence[int | None]) -> list[Flow]:
         asked = [
-            self._ask(pool, "GET", f"{FLOW}?{num}") for pool, num in zip(self._others, since[1:], strict=True)
+            self._ask(pool, "GET", FLOW if num is None else f"{FLOW}?{num}")
+            for pool, num in zip(self._others, since[1:], strict=True)
         ]
         said = await asyncio.gather(*asked)
         return [self._flow(since[0]), *(Flow(*json.loads(each)) if each else NO_FLOW for each in said)]
@@ -107,7 +115,8 @@ class Siblings:
                 await self._feed.freeze(frozen=asked[1] == FREEZE[True])
             await exchange.respond(200, (), b"")
         elif asked == ("GET", FLOW):
-            body = json.dumps(self._flow(int(exchange.head.query))).encode()
+            query = exchange.head.query
+            body = json.dumps(self._flow(int(query) if query else None)).encode()
             await exchange.respond(200, (("content-type", "application/json"),), body)
         else:
             raise Refusal(404, "not_found", "There is no such path.")

@@ -13,6 +13,7 @@ from regions.gateway.control import Control
 from regions.gateway.hold import Seats
 from regions.gateway.infer import Inference
 from regions.gateway.pass_on import PassOn, Peers
+from regions.gateway.pops import Pops
 from regions.gateway.pulse import Pulse
 from regions.gateway.relay import Relay
 from regions.keys.desk import KeyDesk
@@ -75,6 +76,7 @@ class Gateway:
             ("GET", "/healthz"): _healthz,
             ("GET", "/rows"): self._rows,
             ("GET", "/status"): control.status,
+            ("POST", "/pops"): Pops().serve,
             ("GET", "/metrics"): self._metrics,
             ("POST", "/control/cool"): control.cool,
             ("POST", "/control/prewarm"): control.prewarm,

@@ -31,3 +31,18 @@ async def world(tmp_path, certificate):
             return made
 
         yield start
+
+
+@pytest.fixture
+async def another(tmp_path, certificate):
+    """`await another(world, name)` starts a second edge before the same regions; each knows of the other by name."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(first: World, name: str) -> World:
+            made = World(tmp_path / name, certificate, names=(), name=name, others=frozenset({"test"}))
+            made.regions = first.regions
+            stack.push_async_callback(made.stop_edge)
+            await made.start_edge()
+            return made
+
+        yield start

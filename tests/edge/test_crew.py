@@ -149,7 +149,8 @@ class Crewed:
         lines += ["[regions.iad]", f'gateway = "127.0.0.1:{region.port}"', 'store = "http://127.0.0.1:9"']
         lines += ['nodes = ["127.0.0.1:9"]', f'public_key = "{key}"', "[edges.local]", "workers = 2"]
         lines += [f'listen = "127.0.0.1:{self.ports["main"]}"', f'admin = "127.0.0.1:{self.ports["admin"]}"']
-        lines += [f'cert = "{authority.cert}"', f'key = "{authority.key}"', 'state = "edge"']
+        pair = [f'cert = "{authority.cert}"', f'key = "{authority.key}"']
+        lines += [*pair, 'state = "edge"', "[edges.far]", 'listen = "127.0.0.1:9"', *pair, 'state = "far"']
         config = folder / "nearfield.toml"
         config.write_text("\n".join(lines) + "\n")
         self.process = RoleProcess("edge", "local", config, folder / "edge.log")
@@ -247,6 +248,7 @@ async def test_two_processes_are_one_edge(crewed):
     new = another_pair(crewed)
     figures = await crewed.figures()
     assert figures["nearfield_edge_workers"] == 2
+    await crewed.until(lambda: _tells_of_both(crewed))
     await orders_reach_both(crewed)
 
     statuses = [(await crewed.ask())[0] for _ in range(12)]
@@ -279,6 +281,12 @@ async def test_two_processes_are_one_edge(crewed):
 
 async def _shows(crewed, serial):
     return {int(each, 16) for each in await serials(crewed)} == {int(serial, 16)}
+
+
+async def _tells_of_both(crewed):
+    """What other edges hear is the sum of its processes."""
+    word, _ = crewed.region.pops._heard.get("local", (None, 0.0))
+    return word is not None and word.processes == 2 and word.regions["iad"].answered >= 16
 
 
 async def _has_two(crewed):

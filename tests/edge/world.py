@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from edge.run import EdgeSettings, run
+from regions.gateway.pops import Pops
 from regions.map import FOR, KeyGrant, ModelRow, PolicyRow, RegionRow, RolloutState, Tier
 from regions.rows import encode, public_bytes, signing_key
 from wire.dial import DialError, Pool
@@ -112,6 +113,7 @@ class FakeRegion:
     def __post_init__(self):
         self.key = signing_key(hashlib.sha256(self.name.encode()).digest())
         self.requests, self.orders = [], []
+        self.pops = Pops()
         self.asked, self.cancelled = asyncio.Event(), asyncio.Event()
         self.seq, self.port, self.server = 0, 0, None
         self.policy_seq, self.keys = 1, POLICY_KEYS
@@ -157,6 +159,8 @@ class FakeRegion:
             await exchange.respond(401, ())
         elif path == "/rows":
             await self._rows(exchange)
+        elif path == "/pops":
+            await self.pops.serve(exchange)
         elif path.startswith("/control/"):
             self.orders.append((path, json.loads(await exchange.read_body(4096))))
             await exchange.respond(200, (("content-type", "application/json"),), b'{"freed_bytes": 1}')

@@ -1,7 +1,9 @@
-// The map: this edge in the middle, each region as far from it as its round trip is long (measured, on a log scale).
+// The map: this edge in the middle, each region as far from it as its round trip is long (measured, on a log scale), the
+// fleet's other edges each beside the region that is nearest to it.
 
 import { h, s, say, mark } from './dom.js';
-import { standing } from './store.js';
+import { carried, nearest } from './edges.js';
+import { heard, standing } from './store.js';
 import { bytes, ms, perSecond, rate } from './words.js';
 
 const WIDTH = 760, HEIGHT = 430, X = WIDTH / 2, Y = HEIGHT / 2, NARROW = 400;
@@ -15,12 +17,13 @@ export class PlatformMap {
   constructor(store) {
     this.store = store;
     this.nodes = new Map();
+    this.edges = new Map();
     this.links = s('g', {});
     this.marks = s('g', {});
     this.rings = s('g', { class: 'rings' });
     this.element = h('figure', { class: 'map' },
       s('svg', { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: 'img', 'aria-labelledby': 'map-title map-words' },
-        s('title', { id: 'map-title' }, 'Regions by their distance from this edge'),
+        s('title', { id: 'map-title' }, 'Regions by their distance from this edge, and the other edges'),
         s('desc', { id: 'map-words' }),
         this.rings, this.links, this.marks, this.edge()),
       h('figcaption', {},
@@ -54,8 +57,10 @@ export class PlatformMap {
     const names = Object.keys(state.regions).sort();
     const homeFirst = names.map((name, index) => [name, index]).sort(([a], [b]) => (b === state.home) - (a === state.home)); // others' lines begin there
     for (const [name, index] of homeFirst) this.place(name, state.regions[name], index, names.length, state.home);
-    for (const [name, node] of this.nodes) if (!(name in state.regions)) this.drop(name, node);
-    say(this.words, names.map((name) => told(name, state.regions[name])).join('. '));
+    for (const [name, node] of this.nodes) if (!(name in state.regions)) this.drop(name, node, this.nodes);
+    this.placeEdges(state);
+    const edges = Object.entries(state.edges).map(([name, edge]) => toldOf(name, edge));
+    say(this.words, [...names.map((name) => told(name, state.regions[name])), ...edges].join('. '));
     for (const each of this.store.fresh) if (each.region) this.pulse(each.region);
   }
 
@@ -77,6 +82,50 @@ export class PlatformMap {
       const path = `M${from.at[0]} ${from.at[1]}Q${(from.at[0] + x) / 2} ${(from.at[1] + y) / 2 - 110} ${x} ${y}`;
       this.flow(node.fromHome, path, region.from_home_bytes_per_s && standing(region) !== 'down' ? 4 : 0, 'bytes');
     }
+  }
+
+  placeEdges(state) {
+    const beside = new Map(); // how many stand by a region already
+    for (const name of Object.keys(state.edges).sort()) {
+      const edge = state.edges[name], near = nearest(edge);
+      const by = near && this.nodes.has(near[0]) ? near[0] : '';
+      const count = beside.get(by) || 0;
+      beside.set(by, count + 1);
+      this.placeEdge(name, edge, by ? this.besides(by, count) : [X + (count - (Object.keys(state.edges).length - 1) / 2) * 110, HEIGHT - 34]);
+    }
+    for (const [name, node] of this.edges) if (!(name in state.edges)) this.drop(name, node, this.edges);
+  }
+
+  // Off the way from the middle to that region, on both sides in turn; behind it, or before it where that is the border.
+  besides(region, count) {
+    const [x, y] = this.nodes.get(region).at;
+    const dx = (x - X) / stretch(), dy = y - Y, part = Math.hypot(dx, dy) > 120 ? 0.62 : 1.75;
+    const turn = (count % 2 ? -1 : 1) * (0.36 + 0.36 * Math.floor(count / 2));
+    return [X + (dx * Math.cos(turn) - dy * Math.sin(turn)) * stretch() * part, Y + (dx * Math.sin(turn) + dy * Math.cos(turn)) * part];
+  }
+
+  placeEdge(name, edge, [x, y]) {
+    const how = heard(edge);
+    const node = this.edges.get(name) || this.makeEdge(name);
+    mark(node.element, 'transform', `translate(${x.toFixed(1)} ${y.toFixed(1)})`);
+    mark(node.element, 'class', `edge other ${how}`);
+    say(node.facts, edge.heard_s === null ? 'not heard of' : how === 'down' ? `silent for ${edge.heard_s.toFixed(0)} s` : `${perSecond(carried(edge, 'answers_per_s'))} answers/s`);
+    for (const [region, way] of Object.entries(edge.regions)) {
+      const at = this.nodes.get(region) && this.nodes.get(region).at;
+      if (!at) continue;
+      if (!node.lines.has(region)) node.lines.set(region, this.links.appendChild(s('path', {})));
+      const amount = how === 'down' ? 0 : way.busy + way.answers_per_s;
+      this.flow(node.lines.get(region), `M${x} ${y}L${at[0]} ${at[1]}`, amount, `requests ${way.down || how === 'down' ? 'down' : 'up'} other`);
+    }
+  }
+
+  makeEdge(name) {
+    const node = { lines: new Map(), facts: s('text', { y: 24, 'text-anchor': 'middle', class: 'facts' }) };
+    node.element = s('g', {}, s('rect', { x: -8, y: -8, width: 16, height: 16, rx: 5 }), s('circle', { r: 2.4 }),
+      s('text', { y: -14, 'text-anchor': 'middle', class: 'name' }, name), node.facts);
+    this.marks.append(node.element);
+    this.edges.set(name, node);
+    return node;
   }
 
   // A line whose dashes travel; the more there is, the faster, in four steps.
@@ -102,11 +151,9 @@ export class PlatformMap {
     return node;
   }
 
-  drop(name, node) {
-    node.element.remove();
-    node.requests.remove();
-    if (node.fromHome) node.fromHome.remove();
-    this.nodes.delete(name);
+  drop(name, node, among) {
+    for (const each of [node.element, node.requests, node.fromHome, ...(node.lines ? node.lines.values() : [])]) if (each) each.remove();
+    among.delete(name);
   }
 
   pulse(name) {
@@ -135,4 +182,5 @@ function loads(region) {
   return region.behind_bytes ? `${bytes(region.behind_bytes)} behind` : '';
 }
 
+const toldOf = (name, edge) => `edge ${name} is ${heard(edge)}, ${perSecond(carried(edge, 'answers_per_s'))} answers a second`;
 const told = (name, region) => `${name} is ${standing(region)}, ${ms(region.rtt_ms)} away, ${region.busy} requests under way`;

@@ -3,7 +3,8 @@
 import { ask } from './wire.js';
 import { Rows, confirm, h, mark, s, say, toast } from './dom.js';
 import { PlatformMap } from './map.js';
-import { standing } from './store.js';
+import { EdgeTable } from './edges.js';
+import { heard, standing } from './store.js';
 import { RequestTable } from './requests.js';
 import { bytes, ms, perSecond, rate } from './words.js';
 
@@ -18,6 +19,7 @@ export class Overview {
     this.tiles[2].element.append(s('svg', { viewBox: '0 0 60 20', class: 'spark', preserveAspectRatio: 'none', 'aria-hidden': 'true' }, this.trace));
     this.body = h('tbody', {});
     this.rows = new Rows(this.body, (item) => regionRow(item));
+    this.edges = new EdgeTable(store);
     this.latest = new RequestTable(store, NUM_LATEST);
     this.freeze = h('button', { type: 'button', class: 'quiet', onclick: () => this.turn() }, 'Freeze the map');
     this.element = h('div', {},
@@ -31,6 +33,7 @@ export class Overview {
             ['round trip', 'heard', 'under way', 'answers/s', 'models', 'store', 'memory', 'home', 'behind', 'estimates off'].map((each) => h('th', { scope: 'col' }, each)))),
           this.body)),
         h('p', { class: 'soft' }, 'store, memory and home: the bandwidth that starts were measured to have from there')),
+      this.edges.element,
       h('section', { class: 'card' }, h('div', { class: 'head' }, h('h2', {}, 'Last requests'), h('a', { href: '#requests' }, 'All')), this.latest.element));
   }
 
@@ -41,14 +44,17 @@ export class Overview {
     const up = regions.filter(([, each]) => standing(each) !== 'down').length;
     this.tiles[0].say(`${up}`, `of ${regions.length} up`, up < regions.length);
     this.tiles[1].say(`${this.live()}`, `of ${this.store.models.size} live`);
-    this.tiles[2].say(perSecond(this.store.total('answers_per_s')), 'a second');
-    this.tiles[3].say(`${this.store.total('busy')}`, 'requests');
-    this.tiles[4].say(perSecond(state.failed_per_s), 'a second', state.failed_per_s > 0);
+    const heardOf = Object.values(state.edges).filter((edge) => heard(edge) !== 'down');
+    const failed = heardOf.reduce((sum, edge) => sum + edge.failed_per_s, state.failed_per_s);
+    this.tiles[2].say(perSecond(this.store.everywhere('answers_per_s')), heardOf.length ? `/s at ${1 + heardOf.length} edges` : 'a second');
+    this.tiles[3].say(`${this.store.everywhere('busy')}`, 'requests');
+    this.tiles[4].say(perSecond(failed), 'a second', failed > 0);
     const most = Math.max(1, ...this.store.trace);
     mark(this.trace, 'points', this.store.trace.map((each, index) => `${60 - this.store.trace.length + index},${(19 - (each / most) * 18).toFixed(1)}`).join(' '));
     this.map.renew();
     this.rows.show(regions.map(([name, each]) => ({ name, each, home: state.home })).sort((a, b) => (a.name < b.name ? -1 : 1)), (item) => item.name);
     say(this.freeze, state.rows.frozen ? 'Thaw the map' : 'Freeze the map');
+    this.edges.renew();
     this.latest.renew();
   }
 

@@ -33,7 +33,7 @@ export class Store {
   takeState(state) {
     this.state = state;
     this.skew = Date.now() / 1000 - state.at;
-    this.trace.push(this.total('answers_per_s'));
+    this.trace.push(this.everywhere('answers_per_s'));
     if (this.trace.length > MAX_TRACE) this.trace.shift();
   }
 
@@ -59,6 +59,13 @@ export class Store {
     return Object.values(this.state.regions).reduce((sum, each) => sum + each[name], 0);
   }
 
+  // Over all edges that are heard of.
+  everywhere(name) {
+    if (!this.state) return 0;
+    const others = Object.values(this.state.edges).filter((edge) => heard(edge) !== 'down');
+    return others.reduce((sum, edge) => sum + Object.values(edge.regions).reduce((part, each) => part + each[name], 0), this.total(name));
+  }
+
   now() {
     return Date.now() / 1000 - this.skew;
   }
@@ -76,6 +83,12 @@ export class Store {
     requestAnimationFrame(run);
     setTimeout(run, 250); // a hidden page has no frames
   }
+}
+
+// Another edge in one word: it speaks every two seconds.
+export function heard(edge) {
+  if (edge.heard_s === null || edge.heard_s > 8) return 'down';
+  return edge.heard_s > 5 ? 'doubted' : 'up';
 }
 
 // A region in one word, worst first.

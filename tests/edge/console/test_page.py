@@ -4,6 +4,7 @@ import json
 
 from edge.console.files import FOLDER
 from regions.map import ModelFault, Progress, RolloutState, Tier
+from tests.edge.console import browser
 from tests.edge.world import ADMIN, BODY, MODEL, USER, served, streams
 
 WORDS = ["Weights", "are", "where", "the", "question", "is", "asked"]
@@ -202,3 +203,49 @@ async def test_words_can_be_read_on_what_is_behind_them(world, page):
                 await page.run((FOLDER.parent.parent.parent / "tests/edge/console/contrast.js").read_text())
                 == []
             )
+
+
+async def test_the_other_edges_of_the_fleet_are_on_the_map(world, another, page):
+    """Two of three speak: one carries requests and then dies, one was never there."""
+    first = await world(names=("iad", "fra", "nrt"), others=frozenset({"two", "never"}))
+    second = await another(first, "two")
+    await logged_in(page, first)
+    await page.until("document.querySelectorAll('.map .edge.other').length === 2")
+    await page.until("document.querySelector('.map .edge.other.up')")
+    for _ in range(5):
+        assert (await second.ask(body=BODY))[0] == 200
+    await page.until(r"/two[\s\S]*0\.\d answers\/s/.test(document.querySelector('.map').textContent)")
+    await page.until("document.querySelector('.map .flow.other.pace1')")
+    assert "at 2 edges" in await page.text(".tiles")
+    rows = "[...document.querySelectorAll('[aria-label=Edges] tbody tr')]"
+    for name, word in (("test", "this one"), ("never", "never")):
+        assert word in await page.run(f"{rows}.find((e) => e.innerText.startsWith('{name}')).innerText")
+    assert "edge two is up" in await page.run("document.getElementById('map-words').textContent")
+
+    await second.stop_edge()
+    await page.until("document.querySelectorAll('.map .edge.other.down').length === 2")
+    await page.until(r"/silent for \d+ s/.test(document.querySelector('.map').textContent)")
+    assert await page.run("document.querySelectorAll('.map .flow.other:not(.down)').length") == 0
+    for dark in (False, True):
+        await page.dress(dark=dark)
+        assert (
+            await page.run((FOLDER.parent.parent.parent / "tests/edge/console/contrast.js").read_text()) == []
+        )
+
+
+PAINT = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
+
+
+async def test_the_first_paint_takes_less_than_a_second(world, chromium, capsys):
+    """From loopback, in browsers that have none of its files; what else the machine does only adds to the least."""
+    edge = await world()
+    found = []
+    for _ in range(5):
+        async with browser.visit(chromium) as page:
+            await page.go(f"https://{edge.pools['admin'].host_header}/console/")
+            found.append((await page.until(PAINT), await page.run(CARRIED)))
+    paints = sorted(paint for paint, _ in found)
+    with capsys.disabled():
+        most = max(carried for _, carried in found)
+        print(f"\nfirst paint after {', '.join(f'{each:.0f}' for each in paints)} ms; {most:,} bytes")
+    assert paints[0] < 1000, paints

@@ -1,12 +1,15 @@
 """Looks made a picture: what moved, what is new, and what a request's receipts come to. Pure."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
 from edge.console.scene import MODELS_A_PIECE, WINDOW_S, Look, Scene, Seen
+from edge.pops.hear import Other
 from edge.receipts import MAX_KEPT, OK, Flow, Receipt, Receipts, shown, told_in
 from regions.map import Progress, RegionRow, Tier
+from regions.pops import Passage, Word
 from regions.rows import Heard
 from tests.edge.world import served
 
@@ -45,6 +48,30 @@ def test_processes_are_added_up_and_one_that_is_new_takes_nothing_away():
     assert scene.state["regions"]["iad"]["answers_per_s"] == 4.0
     scene.saw(look(6.0, {"iad": {}}, flow(20, iad=20), flow(1, iad=1)))
     assert scene.state["regions"]["iad"]["answers_per_s"] >= 0.0
+
+
+def other(answered, failed=0):
+    return Other(Word("two", 3, failed, {"iad": Passage(answered, 2, 9.5, down=False)}), 0.5)
+
+
+def test_another_edges_rates_begin_where_it_is_first_heard_of():
+    """Its counts are of its whole life: what it had answered by then is no burst."""
+    scene = Scene(1)
+    for second in range(5):
+        others = {"two": other(1000 + 8 * second, 500 + 4 * second)} if second else {}
+        others["three"] = Other(None, None)
+        scene.saw(replace(look(float(second), {"iad": {}}), others=others))
+    two, three = (scene.state["edges"][name] for name in ("two", "three"))
+    assert two["regions"]["iad"] == {"rtt_ms": 9.5, "down": False, "busy": 2, "answers_per_s": 6.0}
+    assert (two["failed_per_s"], two["processes"], two["heard_s"]) == (3.0, 3, 0.5)
+    assert three == {"heard_s": None, "processes": 0, "failed_per_s": 0.0, "regions": {}}
+
+
+def test_another_edge_that_began_anew_has_no_rate_below_nothing():
+    scene = Scene(1)
+    for second, answered in enumerate((100, 200, 3)):
+        scene.saw(replace(look(float(second), {"iad": {}}), others={"two": other(answered)}))
+    assert scene.state["edges"]["two"]["regions"]["iad"]["answers_per_s"] == 0.0
 
 
 @pytest.mark.parametrize(
