@@ -27,6 +27,7 @@ BENCHES: Mapping[str, str] = MappingProxyType(
         "report": "the report's client against guidellm, in turn, on one endpoint: whether their figures agree",
         "spread": "how soon edges behind simulated links follow a change that the home region signed",
         "storage": "the store against a bare sendfile loop, hashing, the disk, rclone serve s3 and OpenStack Swift",
+        "turns": "what turns between tenants cost the engine's scheduler, a step",
         "weights": "from store, host and slow links to tensors and first tokens, against limits measured beside them",
         "usage": "what counting usage costs, beside an engine's steps and a node's requests",
         "overhead": "what edge and gateway add to the time to first token of a warm model",

@@ -5,6 +5,7 @@ import ssl
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
 from wire.answer import Answer
 from wire.connect import Attempt, Target
@@ -54,6 +55,8 @@ class Pool:
         self._max_idle = max_idle
         self._attempts: set[Attempt] = set()
         self._idle: deque[Upstream] = deque()
+        self._waiting: deque[asyncio.Future[Upstream]] = deque()  # for a connection, whichever is there first
+        self._making: set[asyncio.Task[None]] = set()
         self._busy: set[Upstream] = set()
         self._closed = False
         self.host_header = (f"[{host}]" if ":" in host else host) + f":{port}"
@@ -111,19 +114,25 @@ class Pool:
         within = head_s, quiet_s
         idle_s = FRESH_S if outgoing.streams and not outgoing.expects else IDLE_S
         upstream = sent or self.kept(asyncio.get_running_loop().time(), idle_s)
-        if upstream is not None:
-            try:
-                return await self._exchange(
-                    upstream, outgoing, within, 0.0, meanwhile, framed=framed, begun=sent is not None
-                )
-            except DialError as error:
-                late = asyncio.get_running_loop().time() - started > STALE_S
-                if error.received or error.timed_out or late or upstream.given_up or not outgoing.replayable:
-                    raise
-        began = time.perf_counter()  # uvloop's own clock ticks in whole ms
+        waited_s = 0.0
+        if upstream is None:
+            began, started = time.perf_counter(), 0.0  # uvloop's own clock ticks in whole ms
+            upstream = await self._soonest(connect_s)
+            waited_s, started = time.perf_counter() - began, asyncio.get_running_loop().time()
+        is_new = not upstream.idle_since
+        try:
+            return await self._exchange(
+                upstream, outgoing, within, waited_s, meanwhile, framed=framed, begun=sent is not None
+            )
+        except DialError as error:
+            late = asyncio.get_running_loop().time() - started > STALE_S
+            crossed = not (error.received or error.timed_out or late or upstream.given_up)
+            if is_new or not crossed or not outgoing.replayable:
+                raise
+        began = time.perf_counter()
         upstream = await self._connect(connect_s)
-        connected_s = time.perf_counter() - began
-        return await self._exchange(upstream, outgoing, within, connected_s, meanwhile, framed=framed)
+        waited_s = time.perf_counter() - began
+        return await self._exchange(upstream, outgoing, within, waited_s, meanwhile, framed=framed)
 
     def abort(self) -> None:
         """Cut every connection, also those in use: their requests fail at once. The pool stays usable."""
@@ -136,6 +145,9 @@ class Pool:
         """Close every connection, also those in use."""
         self._closed = True
         self.abort()
+        for attempt in tuple(self._attempts):
+            attempt.abort()
+        await asyncio.gather(*self._making, return_exceptions=True)
 
     def take_back(self, upstream: Upstream) -> None:
         """(Answer) a completely read answer: keep its connection if another request may follow."""
@@ -148,10 +160,12 @@ class Pool:
     def keep(self, upstream: Upstream) -> None:
         """A connection whose answer is over, for another request."""
         self._busy.discard(upstream)
-        if self._closed or len(self._idle) >= self._max_idle:
+        if self._closed or (len(self._idle) >= self._max_idle and not self._waiting):
             upstream.abort()
             return
         upstream.idle_since = now = asyncio.get_running_loop().time()
+        if self._give(upstream):
+            return
         self._idle.append(upstream)
         while now - self._idle[0].idle_since > IDLE_S or not self._idle[0].usable:
             self._idle.popleft().abort()  # here, where no request waits for it
@@ -177,6 +191,55 @@ class Pool:
     def forget(self, upstream: Upstream) -> None:
         """(Answer) a connection that was closed."""
         self._busy.discard(upstream)
+
+    async def _soonest(self, connect_s: float) -> Upstream:
+        """A connection that is made, or one that becomes free before: then the new one is kept for the next request.
+
+        Where requests suddenly take longer, as when the next region is a far one, each would else wait for a handshake
+        of its own, and all those handshakes for each other (Go's net/http does the same). Raises DialError.
+        """
+        waiter: asyncio.Future[Upstream] = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        making = asyncio.get_running_loop().create_task(self._make(waiter, connect_s))
+        self._making.add(making)
+        making.add_done_callback(partial(self._made, waiter))
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            making.cancel()
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self.keep(waiter.result())  # it was given one in the same turn
+            raise
+        finally:
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+
+    async def _make(self, waiter: asyncio.Future[Upstream], connect_s: float) -> None:
+        """A connection for this one; for another one, or to be kept, if it does not wait any more."""
+        upstream = await self._connect(connect_s)
+        if waiter.done():
+            self.keep(upstream)
+        else:
+            waiter.set_result(upstream)
+
+    def _made(self, waiter: asyncio.Future[Upstream], making: asyncio.Task[None]) -> None:
+        """What ended the attempt is told to the one that it was for, if that still waits; to nobody else."""
+        self._making.discard(making)
+        error = None if making.cancelled() else making.exception()
+        if not waiter.done() and error is not None:
+            waiter.set_exception(error)
+        elif not waiter.done():
+            waiter.cancel()
+
+    def _give(self, upstream: Upstream) -> bool:
+        """To the one that waits the longest, if any does."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                self._busy.add(upstream)
+                waiter.set_result(upstream)
+                return True
+        return False
 
     async def _connect(self, connect_s: float) -> Upstream:
         if self._closed:

@@ -14,7 +14,10 @@ from typing import Any, Final, Generic, TypeVar, cast
 from wire.prompt import Prompt
 
 RECORD_BYTES: Final = 16 * 1024  # of plain text, the most that one record has (RFC 8446, 5.1)
-SLICE_BYTES: Final = 64 * 1024  # of a transfer, at once: OpenSSL's buffers never shrink again
+SLICE_BYTES: Final = (
+    RECORD_BYTES  # of a transfer, at once: a MemoryBIO never shrinks again, and no slice is faster
+)
+JOIN_BYTES: Final = 64 * 1024  # of small pieces together; more would be copied for nothing
 
 
 Above = TypeVar("Above", bound=asyncio.Protocol)
@@ -109,19 +112,20 @@ class Secured(asyncio.Transport, asyncio.Protocol, Generic[Above]):
     def writelines(self, list_of_data: Iterable[bytes | bytearray | memoryview]) -> None:
         """In as few records as they need, unless that would copy much."""
         pieces = list(list_of_data)
-        if sum(map(len, pieces)) <= SLICE_BYTES:
+        if sum(map(len, pieces)) <= JOIN_BYTES:
             pieces = [b"".join(pieces)]
         for each in pieces:
             self.write(each)
 
     def say(self, data: bytes) -> None:
         """At once, if nothing waits to be written."""
-        if len(data) > SLICE_BYTES:
+        if len(data) > JOIN_BYTES:
             self.write(data)
         elif data and not self._closing:
             self._prompt = self._prompt or Prompt(self._below)
-            self._tls.write(data)
-            self._prompt.write(self._out.read())
+            for each in _slices(data):
+                self._tls.write(each)
+                self._prompt.write(self._out.read())
 
     def close(self) -> None:
         """After what is written, and our close_notify; the peer's is not waited for (RFC 8446, 6.1)."""

@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import gc
 import socket
+from functools import partial
 
 import pytest
 
-from tests.wire.test_serve import serving
+from tests.wire.test_serve import serving, until
 from wire.connection import RESET_ON_CLOSE
 from wire.dial import DialError, Pool, split_address
 
@@ -74,6 +75,75 @@ async def test_connections_are_reused():
 
         assert len(pool.connections) == 1
         assert (pool.num_idle, pool.num_busy) == (1, 0)
+
+
+def slow_to_connect(pool, monkeypatch, seconds=0.3):
+    """Every connection from here on takes so long to make."""
+    name = pool._target.name
+    known = name.addresses
+
+    async def addresses(_):
+        await asyncio.sleep(seconds)
+        return await known()
+
+    monkeypatch.setattr(type(name), "addresses", addresses)
+
+
+async def taking(seconds, reader, writer):
+    while True:
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(seconds)
+        writer.write(OK)
+
+
+async def test_a_connection_that_becomes_free_is_taken_before_the_own_one_is_made(monkeypatch):
+    """The own one is kept then, for the next."""
+    async with upstream(partial(taking, 0.05)) as pool:
+        first = asyncio.ensure_future(fetch(pool))
+        await until(lambda: pool.num_busy)
+        slow_to_connect(pool, monkeypatch)
+        assert (
+            await asyncio.wait_for(asyncio.gather(first, fetch(pool), fetch(pool)), 0.25)
+            == [(200, b"ok")] * 3
+        )
+        assert (len(pool.connections), pool.num_busy) == (1, 0)
+        await until(lambda: pool.num_idle == 3)
+
+
+async def test_who_no_longer_waits_for_a_connection_takes_none(monkeypatch):
+    async with upstream(partial(taking, 0.05)) as pool:
+        first = asyncio.ensure_future(fetch(pool))
+        await until(lambda: pool.num_busy)
+        slow_to_connect(pool, monkeypatch)
+        second, third = (asyncio.ensure_future(fetch(pool)) for _ in range(2))
+        await asyncio.sleep(0)
+        second.cancel()
+        assert await asyncio.wait_for(asyncio.gather(first, third), 0.25) == [(200, b"ok")] * 2
+        await until(lambda: (pool.num_idle, pool.num_busy) == (2, 0))
+        with pytest.raises(asyncio.CancelledError):
+            await second
+
+
+async def test_a_freed_connection_that_turns_out_closed_is_no_failure(monkeypatch):
+    async with upstream(sends(OK), partial(taking, 0.0)) as pool:
+        first = await pool.request("GET", "/x")
+        slow_to_connect(pool, monkeypatch, 0.1)
+        second = asyncio.ensure_future(fetch(pool))
+        await asyncio.sleep(0.02)
+        await first.read()  # its connection is given on, and is closed by the other side
+        assert await second == (200, b"ok")
+
+
+async def test_a_pool_that_closes_makes_no_connection_more(monkeypatch):
+    async with upstream(partial(taking, 0.0)) as pool:
+        slow_to_connect(pool, monkeypatch)
+        waiting = asyncio.ensure_future(fetch(pool))
+        await asyncio.sleep(0.01)
+        await pool.close()
+        with pytest.raises(DialError) as error:
+            await waiting
+        assert error.value.phase == "connect"
+        assert pool.in_use() == ()
 
 
 @pytest.mark.parametrize(

@@ -229,7 +229,8 @@ async def test_the_kernel_of_a_host_that_takes_no_connection_is_silent(caplog):
         asking = [asyncio.ensure_future(reach.pool.request("POST", "/", connect_s=60.0)) for _ in range(3)]
         loop = asyncio.get_running_loop()
         began = loop.time()
-        await asyncio.sleep(0)
+        for _ in range(2):  # until the tasks that make connections have begun
+            await asyncio.sleep(0)
         sent = [look(each.sock) for each in reach.pool.in_use()]
         with caplog.at_level(logging.WARNING):
             async with asyncio.timeout(50):

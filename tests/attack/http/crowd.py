@@ -1,16 +1,19 @@
 """Clients that are slow on purpose: `python -m tests.attack.http.crowd PORT CA SECONDS NUM` is NUM of them for so long.
 
 Each of KINDS comes again as soon as it is thrown out. The last line of output says how long the longest-lived
-connection of each kind was, how many ended, and how many were still there.
+connection of each kind was, how many ended, how many of its clients (`out`) were thrown out at least once, and how many
+were still there.
 """
 
 import asyncio
 import contextlib
+import itertools
 import json
 import socket
 import ssl
 import sys
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -81,11 +84,12 @@ class Crowd:
         self._tls = tls
         self._gate = asyncio.Semaphore(MAKE_WAY)
         self.lives: dict[str, list[float]] = {kind: [] for kind in KINDS}
+        self.num_out: Counter[str] = Counter()
         self.open = 0
 
     async def one(self, kind: str, *, again: bool) -> None:
         """One client of the crowd, coming back if `again`."""
-        while True:
+        for life in itertools.count():
             reader, writer = await self._connect()
             began = time.monotonic()
             self.open += 1
@@ -93,6 +97,7 @@ class Crowd:
                 with contextlib.suppress(OSError):
                     await KINDS[kind](reader, writer)
                 self.lives[kind].append(time.monotonic() - began)
+                self.num_out[kind] += not life
             finally:
                 self.open -= 1
                 writer.transport.abort()
@@ -121,7 +126,7 @@ async def main(port: int, ca: Path, seconds: float, num: int) -> None:
     sys.stdout.flush()
     await asyncio.sleep(seconds)
     said = {
-        kind: {"ended": len(lives), "longest_s": round(max(lives, default=0), 2)}
+        kind: {"out": crowd.num_out[kind], "ended": len(lives), "longest_s": round(max(lives, default=0), 2)}
         for kind, lives in crowd.lives.items()
     }
     sys.stdout.write(json.dumps({"open": crowd.open, "kinds": said}) + "\n")

@@ -1,5 +1,6 @@
 """A process with one edge and one region: `python -m tests.attack.http.standing FOLDER` says its port and lives until
-its input ends. An ask for embeddings gets LARGE_BYTES, which no slow reader takes."""
+its input ends. An ask for embeddings gets LARGE_BYTES, which no slow reader takes. To each line of input it says
+how late its loop was since the last one: what a request waited for before anybody looked at it."""
 
 import asyncio
 import json
@@ -9,6 +10,7 @@ from pathlib import Path
 import uvloop
 
 from deploy.life import settle_collector
+from tests.attack.http.lateness import Lateness
 from tests.edge.world import World, answers
 from tests.wire.certs import make_certificate
 
@@ -40,10 +42,16 @@ async def main(folder: Path) -> None:
     world.regions["iad"].script = script
     await world.start()
     settle_collector()  # as every role does once it is ready
-    sys.stdout.write(json.dumps({"port": world.pools[""].port}) + "\n")
-    sys.stdout.flush()
-    await asyncio.to_thread(sys.stdin.read)
+    _say({"port": world.pools[""].port})
+    async with Lateness.watched() as lateness:
+        while await asyncio.to_thread(sys.stdin.readline):
+            _say({"late_p99_ms": lateness.take_p99_ms()})
     await world.stop()
+
+
+def _say(what: dict[str, float]) -> None:
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.attack.http.crowd import KINDS, Crowd
+from tests.attack.http.lateness import Lateness
 from tests.edge.world import BODY, USER
 from tests.evidence import IS_WHOLE
 from tests.wire.test_serve import Client, serving, until
@@ -31,6 +32,7 @@ DEADLINES_S = {
     "body": 5.1 + LINGER_S,
     "silent": 10.0,
 }  # of the edge's listener, and the time to read the answer; of a reader it is a minute
+ALL_OUT = 0.98  # of a kind's clients, as many as must be there before the time begins
 LATE_S = 3.0  # the sweep, and a machine that does other things
 KIB = 1024
 
@@ -150,21 +152,37 @@ async def child(*args: str) -> asyncio.subprocess.Process:
 @pytest.mark.skipif(not IS_WHOLE, reason="2,000 slow clients for a minute: make evidence")
 @pytest.mark.timeout(300)
 async def test_two_thousand_slow_clients_are_not_felt(tmp_path):
+    """Of the others' p99 it says too how late the loops of the edge and of their own process were: with both and a
+    crowd on two cores the one that was late need not be the edge."""
     edge = await child("tests.attack.http.standing", str(tmp_path))
     port, ca = json.loads(await edge.stdout.readline())["port"], tmp_path / "ca.pem"
-    quiet = p99_ms(await normal_clients(port, ca, QUIET_S))
-    before_kib = rss_kib(edge.pid)
-    crowd = await child("tests.attack.http.crowd", str(port), str(ca), str(CROWD_S + 2), str(NUM_SLOW))
-    assert await crowd.stdout.readline() == b"here\n"
-    beside = p99_ms(await normal_clients(port, ca, CROWD_S))
+
+    async def late_p99_ms() -> float:
+        edge.stdin.write(b"\n")
+        return json.loads(await edge.stdout.readline())["late_p99_ms"]
+
+    async with Lateness.watched() as own:
+        quiet = p99_ms(await normal_clients(port, ca, QUIET_S))
+        before_kib = rss_kib(edge.pid)
+        late_quiet = own.take_p99_ms(), await late_p99_ms()
+        crowd = await child("tests.attack.http.crowd", str(port), str(ca), str(CROWD_S + 2), str(NUM_SLOW))
+        assert await crowd.stdout.readline() == b"here\n"
+        own.take_p99_ms(), await late_p99_ms()
+        beside = p99_ms(await normal_clients(port, ca, CROWD_S))
+        late_beside = own.take_p99_ms(), await late_p99_ms()
     each_kib = (rss_kib(edge.pid) - before_kib) / NUM_SLOW
     said = json.loads(await crowd.stdout.readline())
     for process in (crowd, edge):
         process.stdin.close()
         await process.wait()
     sys.stderr.write(f"\nnormal p99 {quiet:.2f} ms, beside {said['open']} slow ones {beside:.2f} ms; ")
+    for when, (own_ms, edge_ms) in (("quiet", late_quiet), ("beside", late_beside)):
+        sys.stderr.write(
+            f"{when}: clients' loop late by {own_ms:.2f} ms, the edge's by {edge_ms:.2f} (p99); "
+        )
     sys.stderr.write(f"{each_kib:.1f} KiB each; {said['kinds']}\n")
-    assert beside <= 2 * quiet
     for kind, deadline_s in DEADLINES_S.items():
-        assert said["kinds"][kind]["ended"] > NUM_SLOW / len(KINDS)
+        assert said["kinds"][kind]["out"] >= NUM_SLOW / len(KINDS) * ALL_OUT
         assert said["kinds"][kind]["longest_s"] <= deadline_s + LATE_S
+    assert each_kib <= 64
+    assert beside <= 2 * quiet
