@@ -34,20 +34,22 @@ _SAID: Final = re.compile(r"([^ ]{1,194}) ([01]) ([0-9]{1,9}) ([0-9]{1,9})")  # 
 class Asked(NamedTuple):
     """What a path is for: the kinds of model that answer there (none: any), and the field that has the prompt.
 
-    `is_bounded`: a prompt longer than the model takes is refused; other paths count or cut it.
+    `is_bounded`: a prompt longer than the model takes is refused; other paths count or cut it. `writes`: its answer is
+    made token by token, and may stream.
     """
 
     kinds: tuple[Kind, ...]
     prompt: str
     is_bounded: bool = True
+    writes: bool = False
 
 
 ASKED: Final[dict[str, Asked]] = {
-    "/v1/chat/completions": Asked(("generate",), "messages"),
-    "/v1/completions": Asked(("generate",), "prompt"),
-    "/v1/messages": Asked(("generate",), "messages"),
+    "/v1/chat/completions": Asked(("generate",), "messages", writes=True),
+    "/v1/completions": Asked(("generate",), "prompt", writes=True),
+    "/v1/messages": Asked(("generate",), "messages", writes=True),
     "/v1/messages/count_tokens": Asked(("generate",), "messages", is_bounded=False),
-    "/v1/responses": Asked(("generate",), "input"),
+    "/v1/responses": Asked(("generate",), "input", writes=True),
     "/v1/embeddings": Asked(("embed",), "input"),
     **dict.fromkeys(
         ("/v1/rerank", "/v2/rerank", "/rerank"), Asked(("embed", "rerank"), "documents", is_bounded=False)
@@ -97,20 +99,22 @@ def read_ask(path: str, body: bytes, aliases: Mapping[str, str] = NO_ALIASES) ->
     Raises Refusal 400, or 404 for a name that no model can have.
     """
     document = _strict(body)
-    name = document.get("model")
+    get = document.get
+    name = get("model")
     if not isinstance(name, str):
         raise Refusal(400, "bad_request", 'Name a model: {"model": "org/name", ...}.', param="model")
     try:
         model = _model(aliases.get(name, name) if aliases else name)
     except BadNameError as error:
         raise Refusal(404, "model_not_found", f"No such model: {error}.", param="model") from error
-    kinds, field, is_bounded = ASKED[path]
-    stream = document.get("stream") is True and "generate" in kinds and is_bounded
-    prompt = document.get(field)
-    messages = document.get("messages", prompt if field == "input" and _has_messages(prompt) else None)
-    answer = _answer_tokens(document) if "generate" in kinds and is_bounded else 0
+    _, field, _, writes = ASKED[path]
+    stream, answer = (get("stream") is True, _answer_tokens(document)) if writes else (False, 0)
+    prompt = messages = get(field)
+    if field != "messages":
+        messages = get("messages", prompt if field == "input" and _has_messages(prompt) else None)
     if isinstance(messages, list):
-        return Ask(model, stream, *_of_messages(messages), answer)
+        about, least = _of_messages(messages)
+        return Ask(model, stream, about, least, answer)
     about = max(1, _tokens_of(prompt, MAX_PROMPT_DEPTH))
     return Ask(model, stream, about, _least_of(prompt, MAX_PROMPT_DEPTH), answer)
 
@@ -147,7 +151,7 @@ def _of_messages(messages: list[Any]) -> tuple[int, int]:
 
 def refuse_misfit(ask: Ask, path: str, kind: Kind, max_len: int) -> None:
     """Raises Refusal 400 for a model of another kind, or a prompt that cannot fit its `max_len` tokens."""
-    wanted, field, is_bounded = ASKED[path]
+    wanted, field, is_bounded, _ = ASKED[path]
     if wanted and kind not in wanted:
         raise Refusal(400, "bad_request", f"{ask.model} is served at {SERVED_AT[kind]}.", param="model")
     if is_bounded and ask.least_tokens > max_len:

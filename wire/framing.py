@@ -195,10 +195,10 @@ class ChunkedFraming:
 
 def take_whole_chunks(data: bytes, pieces: list[bytes], position: int = 0) -> int:
     """Put the data of the chunks that are here from size to end into `pieces`, most are; where they stop."""
-    while position < len(data) and (size := PLAIN_SIZE.match(data, position)):
+    while size := PLAIN_SIZE.match(data, position):
         start = size.end()
         stop = start + int(size[1], 16)
-        if start == stop or data[stop : stop + 2] != b"\r\n":
+        if start == stop or not data.startswith(b"\r\n", stop):
             break
         pieces.append(data[start:stop])
         position = stop + 2

@@ -28,24 +28,26 @@ class Familiar:
     The last group of `varying` is the body's length.
     """
 
-    __slots__ = ("after", "before", "head", "varying")
+    __slots__ = ("_after", "_before", "_last", "_match", "_num_after", "_num_before", "head")
 
     def __init__(self, head: RequestHead, before: bytes, varying: re.Pattern[bytes], after: bytes) -> None:
         self.head = head
-        self.before = before
-        self.varying = varying
-        self.after = after
+        self._before, self._num_before = before, len(before)
+        self._match, self._last = varying.match, varying.groups
+        self._after, self._num_after = after, len(after)
 
     def whole(self, data: bytes) -> tuple[re.Match[bytes], bytes] | None:
         """What varies and the body, if `data` is this head again with the whole body and nothing after it."""
-        before, after = self.before, self.after
-        if not data.startswith(before):
+        if not data.startswith(self._before):
             return None
-        found = self.varying.match(data, len(before))
-        if found is None or not data.startswith(after, found.end()):
+        found = self._match(data, self._num_before)
+        if found is None:
             return None
-        body = data[found.end() + len(after) :]
-        return (found, body) if int(found[found.lastindex or 0]) == len(body) else None
+        end = found.end()
+        if not data.startswith(self._after, end):
+            return None
+        body = data[end + self._num_after :]
+        return (found, body) if int(found[self._last]) == len(body) else None
 
 
 def familiar(raw: bytes, head: RequestHead, ending: re.Pattern[bytes] | None = None) -> Familiar | None:

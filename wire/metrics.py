@@ -69,34 +69,46 @@ class Total(Gauge):
     """What only grows and is counted elsewhere: read when it is asked for."""
 
 
+class Series:
+    """The counts between a histogram's bounds, and the sum of all values."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self, num_counts: int) -> None:
+        self.counts = [0] * num_counts
+        self.total = 0.0
+
+
 class Histogram:
     """How often values fell under each bound."""
 
     def __init__(self, name: str, labels: Labels, bounds: Sequence[float]) -> None:
         self._name, self.labels, self._bounds = name, labels, tuple(bounds)
-        self._counts: dict[Labels, list[int]] = {}
-        self._sums: dict[Labels, float] = {}
+        self._series: dict[Labels, Series] = {}
 
     def observe(self, value: float, *labels: str) -> None:
         """Count one value under these label values."""
-        key = bounded(labels, self._counts)
-        counts = self._counts.setdefault(key, [0] * (len(self._bounds) + 1))
-        counts[bisect_left(self._bounds, value)] += 1
-        self._sums[key] = self._sums.get(key, 0.0) + value
+        series = self._series.get(labels) or self._series_of(labels)
+        series.counts[bisect_left(self._bounds, value)] += 1
+        series.total += value
 
     def lines(self) -> list[str]:
         """The buckets of each series, counted up, then its sum and count."""
-        return [line for key in self._counts for line in self._series(key)]
+        return [line for key, series in self._series.items() for line in self._lines(key, series)]
 
-    def _series(self, key: Labels) -> list[str]:
+    def _series_of(self, labels: Labels) -> "Series":
+        key = bounded(labels, self._series)
+        return self._series.setdefault(key, Series(len(self._bounds) + 1))
+
+    def _lines(self, key: Labels, series: "Series") -> list[str]:
         bounds = [*(f"{bound:g}" for bound in self._bounds), "+Inf"]
-        reached = list(accumulate(self._counts[key]))
+        reached = list(accumulate(series.counts))
         names = (*self.labels, "le")
         buckets = [
             sample(f"{self._name}_bucket", names, (*key, bound), count)
             for bound, count in zip(bounds, reached, strict=True)
         ]
-        total = sample(f"{self._name}_sum", self.labels, key, self._sums[key])
+        total = sample(f"{self._name}_sum", self.labels, key, series.total)
         return [*buckets, total, sample(f"{self._name}_count", self.labels, key, reached[-1])]
 
 

@@ -8,9 +8,12 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
+from json.encoder import encode_basestring_ascii
 
 RECEIPT_BYTES = 16 * 1024  # a receipt line longer than this is not one of ours
 _PREFIX = ": nearfield "
+quoted: Callable[[str], str] = encode_basestring_ascii
+"""A text as JSON writes it."""
 _METRIC = re.compile(r"\s*([A-Za-z0-9._-]{1,64});dur=([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*")
 
 
@@ -37,9 +40,12 @@ class Phases:
         """Credit `ms` milliseconds to `name` that were measured elsewhere; no span is closed."""
         self.items[name] = self.items.get(name, 0.0) + ms
 
-    def go_on(self, last: float) -> None:
-        """The spans up to `last` were added: the next one begins there."""
-        self._last = last
+    @classmethod
+    def so_far(cls, hop: str, started: float, items: dict[str, float], last: float) -> "Phases":
+        """One whose spans up to `last` were measured elsewhere: the next one begins there."""
+        phases = cls(hop, started=started)
+        phases.items, phases._last = items, last
+        return phases
 
     def total_ms(self) -> float:
         """The hop's wall time so far."""
@@ -53,9 +59,14 @@ class Phases:
 
     def comment(self, extra: Mapping[str, object] | None = None) -> bytes:
         """A stream's receipt: `: nearfield {"hop", "total_ms", "phases", ...extra}` and a blank line."""
-        phases = {name: round(ms, 3) for name, ms in self.items.items()}
-        receipt = {"hop": self.hop, "total_ms": round(self.total_ms(), 3), "phases": phases, **(extra or {})}
-        return f"{_PREFIX}{json.dumps(receipt)}\n\n".encode()
+        more = [f", {quoted(name)}: {json.dumps(value)}" for name, value in (extra or {}).items()]
+        return self.receipt("".join(more))
+
+    def receipt(self, more: str) -> bytes:
+        """The same; `more` are its further members, written already (`, "name": value`), since a stream waits."""
+        phases = ", ".join([f'"{name}": {ms:.3f}' for name, ms in self.items.items()])
+        told = f'"hop": "{self.hop}", "total_ms": {self.total_ms():.3f}, "phases": {{{phases}}}{more}'
+        return f"{_PREFIX}{{{told}}}\n\n".encode()
 
 
 def parse_server_timing(value: str) -> dict[str, float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Final
 
 MAX_KEYS: Final = (
@@ -21,17 +20,25 @@ class Buckets:
         self._rate_per_s = rate_per_s
         self._burst = burst
         self._max_keys = max_keys
-        self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()  # key: (tokens, at seconds)
+        self._levels: dict[str, list[float]] = {}  # by key: tokens, at seconds
 
     def __len__(self) -> int:
         return len(self._levels)
 
     def take(self, key: str, now: float) -> float | None:
         """Take a token of `key` at `now` (monotonic seconds): None if there was one, else seconds until there is."""
-        tokens, at = self._levels.pop(key, (self._burst, now))
-        tokens = min(self._burst, tokens + (now - at) * self._rate_per_s)
-        short = tokens < 1.0
-        self._levels[key] = (tokens if short else tokens - 1.0, now)
-        if len(self._levels) > self._max_keys:
-            self._levels.popitem(last=False)
-        return (1.0 - tokens) / self._rate_per_s if short else None
+        level = self._levels.get(key) or self._full(key, now)
+        tokens = min(self._burst, level[0] + (now - level[1]) * self._rate_per_s)
+        level[1] = now
+        if tokens < 1.0:
+            level[0] = tokens
+            return (1.0 - tokens) / self._rate_per_s
+        level[0] = tokens - 1.0
+        return None
+
+    def _full(self, key: str, now: float) -> list[float]:
+        """A new key's; there is a place for it once the one that was used longest ago is forgotten."""
+        if len(self._levels) >= self._max_keys:
+            del self._levels[min(self._levels, key=lambda each: self._levels[each][1])]
+        level = self._levels[key] = [self._burst, now]
+        return level

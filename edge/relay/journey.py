@@ -23,6 +23,7 @@ from regions.map import (
 )
 from wire.dialect import id_headers
 from wire.http1 import without_hop_headers
+from wire.timing import quoted
 from wire.trace.context import passed_on
 
 if TYPE_CHECKING:
@@ -150,7 +151,9 @@ class Journey:
 
 def receipt_of(phases: Phases, region: str | None, request_id: str, replayed: list[str]) -> bytes:
     """The edge's last line of a stream."""
-    return phases.comment({"region": region, "request_id": request_id, "replayed": replayed})
+    where = "null" if region is None else quoted(region)
+    replays = ", ".join(map(quoted, replayed))
+    return phases.receipt(f', "region": {where}, "request_id": {quoted(request_id)}, "replayed": [{replays}]')
 
 
 def said_of(head: RequestHead, admission: Admission, trace: Headers | None = None) -> Headers:

@@ -167,13 +167,11 @@ class Passing(Carry):
 
     def phases(self) -> Phases:
         """The stopwatch of the relay, as far as it has come."""
-        phases = Phases("edge", started=self.started)
-        phases.add("read", (self._read - self.started) * 1e3)
-        phases.add("route", (self._routed - self._read) * 1e3)
+        read, routed = self._read, self._routed
+        items = {"read": (read - self.started) * 1e3, "route": (routed - read) * 1e3}
         if self.streams:
-            phases.add("first_byte", (self._committed - self._routed) * 1e3)
-        phases.go_on(self._committed)
-        return phases
+            items["first_byte"] = (self._committed - routed) * 1e3
+        return Phases.so_far("edge", self.started, items, self._committed)
 
     def _may_pass(self, block: bytes, *, is_last: bool) -> bool:
         """Whether the client is to hear all of it, and its end is one."""

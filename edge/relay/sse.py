@@ -12,6 +12,7 @@ from typing import Final
 
 CONTENT_TYPE: Final = "text/event-stream"
 _DONE: Final = re.compile(rb"(?:^|\n)data: ?\[DONE\]\r?\n\r?\n")
+_NEWS: Final = re.compile(rb"\n\n[^:]|\r")  # more than comments, or lines that end otherwise
 _ID: Final = re.compile(rb"id: ?([0-9]{1,15})\r?\n")
 # How the answers of each route end: OpenAI's chats and completions, Anthropic's messages, OpenAI's responses, errors.
 _OVER: Final = re.compile(
@@ -85,6 +86,8 @@ class Ending:
 
     def _after_done(self, block: bytes, end: int) -> bytes:
         self._done = True
+        if _NEWS.search(block, end - 2) is None:
+            return block
         rest = block[end:]
         return block[:end] + b"".join([event for event in _events(rest) if self._is_news(event)])
 

@@ -185,6 +185,11 @@ class Generation:
         return Counts(self._job.num_prompt_tokens, num, self.num_cached, min(num, len(self._job.resumed)))
 
     @property
+    def is_over(self) -> bool:
+        """Every choice has finished."""
+        return all(choice.finish is not None for choice in self._choices)
+
+    @property
     def outcome(self) -> str:
         """How an answer that came to its end did so."""
         return STOPPED if self._num_stopped else FINISHED
@@ -195,7 +200,7 @@ class Generation:
         Raises:
             Refusal: the engine refused or was lost.
         """
-        while any(choice.finish is None for choice in self._choices):
+        while not self.is_over:
             yield [(index, self._receive(index, message)) for index, message in await self._call.take()]
 
     def resume(self, max_tokens: int) -> Delta | None:

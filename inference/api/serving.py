@@ -178,8 +178,11 @@ class GenerationReply(ModelReply):
         raise NotImplementedError
 
     async def _stream(self, outlet: Outlet, generation: Generation, shape: Shape) -> None:
-        """Nothing is sent before the first token, so that failures until then keep their status."""
-        visit = self._visit
+        """Nothing is sent before the first token, so that failures until then keep their status.
+
+        The last token leaves with the end, as one chunk: every hop looks at each.
+        """
+        visit, last = self._visit, b""
         try:
             async for batch in self._batches(generation):
                 is_new = not outlet.started and not self._is_resumed
@@ -190,7 +193,9 @@ class GenerationReply(ModelReply):
                 if not outlet.started:
                     visit.note_first(generation.prefill_ms or 0.0, generation.wait_ms)
                     await outlet.start(200, {**STREAM_HEADERS, **visit.headers()})
-                if events:
+                if generation.is_over:
+                    last += events
+                elif events:
                     await outlet.write(events)
             with_usage = self._request.delivery.include_usage
             closing = shape.closing(generation.usage(), with_usage=with_usage)
@@ -203,7 +208,7 @@ class GenerationReply(ModelReply):
         visit.phases.mark("decode")
         usage = generation.usage()
         receipt = visit.receipt(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
-        await outlet.write(closing + receipt, last=True)
+        await outlet.write(last + closing + receipt, last=True)
 
     def _numbered(self, numbering: Numbering, generation: Generation, events: bytes) -> bytes:
         """One step's events with their line; nothing of an end that the client knows."""

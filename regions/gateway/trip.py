@@ -31,7 +31,7 @@ from regions.map import (
 from wire.dialect import error_event
 from wire.heads import without_hop_headers
 from wire.refusal import Refusal
-from wire.timing import parse_server_timing
+from wire.timing import parse_server_timing, quoted
 from wire.trace.context import passed_on
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ class Trip:
 
 def receipt_of(phases: Phases, region: str) -> bytes:
     """The gateway's last line of a stream that found its model resident."""
-    return phases.comment({"region": region, "remote_bytes": 0})
+    return phases.receipt(f', "region": {quoted(region)}, "remote_bytes": 0')
 
 
 def said_of(head: RequestHead) -> Headers:

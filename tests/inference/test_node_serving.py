@@ -23,6 +23,7 @@ from tests.inference.fake_engine import (
     small_files,
 )
 from weights_cache.revision import Spec
+from wire.framing import LAST_CHUNK, take_whole_chunks
 from wire.timing import parse_receipt, parse_server_timing
 
 HI: list[Any] = [{"role": "user", "content": "hi"}]
@@ -140,6 +141,26 @@ async def test_a_stream_is_the_answer_in_parts(node: RunningNode) -> None:
     assert (receipt["hop"], receipt["start"], receipt["copied_bytes"]) == ("node", "region", 5)
     assert receipt["completion_tokens"] == len(ANSWER) + 1
     assert sum(phases.values()) == pytest.approx(receipt["total_ms"], rel=0.05)
+
+
+async def test_the_last_token_and_the_end_are_one_chunk(node: RunningNode) -> None:
+    """Each hop behind looks at every chunk, and the first token of a short answer waits for that."""
+    await load(node)
+    body = json.dumps({"model": "acme/m", "messages": HI, "stream": True, "max_tokens": 1}).encode()
+    lines = ["POST /v1/chat/completions HTTP/1.1", "host: h", f"authorization: {AUTH['authorization']}"]
+    lines += ["content-type: application/json", f"content-length: {len(body)}", "connection: close", "", ""]
+    reader, writer = await asyncio.open_connection("127.0.0.1", node.port)
+    writer.write("\r\n".join(lines).encode() + body)
+    head, _, answer = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    chunks: list[bytes] = []
+    end = take_whole_chunks(answer, chunks)
+
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert answer[end:] == LAST_CHUNK
+    assert len(chunks) == 1
+    assert chunks[0].count(b'"content"') == 2  # the opening's, and the token's
+    assert b"data: [DONE]\n\n: nearfield {" in chunks[0]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from wire.dial import DialError, Pool
 from wire.wan import WanRelay
 
 RTT_S = 0.08
+CLOCK_S = 0.001  # uvloop counts time in whole milliseconds
 
 
 @contextlib.asynccontextmanager
@@ -45,7 +46,7 @@ async def test_a_request_costs_one_round_trip_and_a_connection_one_more():
         later_s = min([(await timed(pool))[0] for _ in range(4)])  # the least: the machine may be busy
 
     assert 2 * RTT_S <= first_s < 2 * RTT_S + 1
-    assert RTT_S <= later_s < 1.8 * RTT_S
+    assert RTT_S - CLOCK_S <= later_s < 1.8 * RTT_S
 
 
 async def test_delay_does_not_take_throughput():
