@@ -12,7 +12,7 @@ from wire.failure import DialError
 from wire.flow import in_task
 from wire.keepalive import notice_loss
 from wire.resolve import Name
-from wire.secure import Secured
+from wire.secure import Secured, Ticket
 from wire.upstream import Upstream
 
 
@@ -26,6 +26,7 @@ class Target:
     tls: ssl.SSLContext | None
     server_name: str | None
     lost_s: float | None
+    ticket: Ticket | None = None
 
 
 class Attempt:
@@ -101,7 +102,7 @@ async def _plainly(sock: socket.socket) -> Upstream:
 
 
 async def _securely(sock: socket.socket, tls: ssl.SSLContext, target: Target) -> Upstream:
-    make = partial(Secured, Upstream, tls, target.server_name)
+    make = partial(Secured, Upstream, tls, target.server_name, target.ticket)
     _, secured = await asyncio.get_running_loop().create_connection(make, sock=sock)
     return await secured.handshake()
 

@@ -13,6 +13,7 @@ from wire.failure import DialError, Phase
 from wire.http1 import Headers
 from wire.outgoing import Outgoing
 from wire.resolve import Name
+from wire.secure import Ticket
 from wire.upstream import Upstream
 
 __all__ = ["Answer", "DialError", "Phase", "Pool", "split_address"]
@@ -51,7 +52,7 @@ class Pool:
         self.host = host
         self.port = port
         shown = (server_name or host) if tls is not None else None
-        self._target = Target(Name(host, port), port, path, tls, shown, lost_s)
+        self._target = Target(Name(host, port), port, path, tls, shown, lost_s, Ticket())
         self._max_idle = max_idle
         self._attempts: set[Attempt] = set()
         self._idle: deque[Upstream] = deque()

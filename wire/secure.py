@@ -8,7 +8,8 @@ protocol itself (RFC 8446, RFC 5246) is OpenSSL's: here is only when it is asked
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Generic, TypeVar, cast
 
 from wire.prompt import Prompt
@@ -17,19 +18,51 @@ RECORD_BYTES: Final = 16 * 1024  # of plain text, the most that one record has (
 SLICE_BYTES: Final = (
     RECORD_BYTES  # of a transfer, at once: a MemoryBIO never shrinks again, and no slice is faster
 )
+LASTS_S: Final = 3600.0  # of a session: certificates between hosts are renewed every 8 hours and live 24
 JOIN_BYTES: Final = 64 * 1024  # of small pieces together; more would be copied for nothing
 
 
 Above = TypeVar("Above", bound=asyncio.Protocol)
 
 
+class Ticket:
+    """The last session with one server of one name, which the next connection resumes (RFC 8446, 2.2).
+
+    No certificate is sent then: it was, for this very name, when the session began. After LASTS_S, and with a server
+    that does not know the session, hands are shaken in full.
+    """
+
+    __slots__ = ("_began", "_session")
+
+    def __init__(self) -> None:
+        self._session: ssl.SSLSession | None = None
+        self._began = 0.0
+
+    def session(self, now: float) -> ssl.SSLSession | None:
+        """What to resume at `now` (seconds of a monotonic clock), if anything."""
+        return self._session if now - self._began < LASTS_S else None
+
+    def renew(self, tls: ssl.SSLObject, now: float) -> None:
+        """The next one resumes this connection's; as long as the session has lasted, so long it has."""
+        if not tls.session_reused:
+            self._began = now
+        self._session = tls.session
+
+
 class Secured(asyncio.Transport, asyncio.Protocol, Generic[Above]):
     """A protocol to the transport below and a transport to what `above()` makes, once hands are shaken."""
 
     def __init__(
-        self, above: Callable[[], Above], context: ssl.SSLContext, server_name: str | None = None
+        self,
+        above: Callable[[], Above],
+        context: ssl.SSLContext,
+        server_name: str | None = None,
+        ticket: Ticket | None = None,
     ) -> None:
-        """A server by its context is one here. Raises ValueError: a client that checks names was given none."""
+        """A server by its context is one here; a client's `ticket` is of that server and that context.
+
+        Raises ValueError: a client that checks names was given none.
+        """
         super().__init__()
         self._make = above
         self._above: Above | None = None
@@ -37,7 +70,9 @@ class Secured(asyncio.Transport, asyncio.Protocol, Generic[Above]):
         self._prompt: Prompt | None = None
         self._is_server = context.protocol is ssl.PROTOCOL_TLS_SERVER
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._in, self._out, self._is_server, server_name)
+        session = None if ticket is None else ticket.session(time.monotonic())
+        self._tls = context.wrap_bio(self._in, self._out, self._is_server, server_name, session)
+        self._ticket = ticket  # until it is renewed
         self._closing = False
         self._is_over = False  # the peer sends no more
         self._fault: Exception | None = None
@@ -187,6 +222,10 @@ class Secured(asyncio.Transport, asyncio.Protocol, Generic[Above]):
             self.close()
         else:
             self._flush()
+            if self._tls.session_reused and _has_ended(self._tls.getpeercert()):
+                self._fail(ssl.SSLError("the certificate of the session that is resumed has ended"))
+                self.abort()
+                return
             above = self._above = self._make()
             above.connection_made(self)
             if not self._shaken.done():
@@ -221,6 +260,9 @@ class Secured(asyncio.Transport, asyncio.Protocol, Generic[Above]):
     def _pass_on(self, above: Above, data: bytes) -> None:
         if self._out.pending:  # a new key's, or an alert
             self._flush()
+        if data and self._ticket is not None:  # the server's tickets come before its first word
+            self._ticket.renew(self._tls, time.monotonic())
+            self._ticket = None
         if data and not self._closing:
             above.data_received(data)
         if self._closing or (self._fault is None and not self._is_over):
@@ -234,6 +276,13 @@ class Secured(asyncio.Transport, asyncio.Protocol, Generic[Above]):
     def _flush(self) -> None:
         if self._out.pending:
             self._below.write(self._out.read())
+
+
+def _has_ended(certificate: Mapping[str, Any] | None) -> bool:
+    """OpenSSL looks at it once, when the session begins; a session may be resumed for as long as one likes."""
+    if not certificate:
+        return False
+    return ssl.cert_time_to_seconds(certificate["notAfter"]) < time.time()
 
 
 def promptly(transport: asyncio.Transport) -> Callable[[bytes], None]:

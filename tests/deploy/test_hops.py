@@ -3,14 +3,18 @@
 import asyncio
 import datetime as dt
 import ssl
+import time
 
 import pytest
 
 from deploy.config.read import load
 from deploy.faults import ConfigError
-from deploy.hops import Hops, authority_key
+from deploy.hops import LIFETIME, Hops, authority_key
+from tests.wire.test_dial import fetch, ok
+from tests.wire.test_serve import serving
 from tests.wire.tls_server import saying_ok, status_of
-from wire.dial import DialError
+from wire import secure
+from wire.dial import DialError, Pool
 from wire.tls import hop_name
 
 ROOT, OTHER = b"r" * 32, b"o" * 32
@@ -64,6 +68,32 @@ async def test_a_certificate_is_good_for_a_day():
     async with gateway(Hops(ROOT, "region", "iad")) as port:
         with pytest.raises(DialError):
             await asked(port, edge.client)
+
+
+async def test_a_session_outlives_no_certificate(monkeypatch):
+    """What was shown when a session began is looked at again when it is resumed, by both sides."""
+    async with serving(ok, tls=Hops(ROOT, "region", "iad").server) as server:
+        name = hop_name("region", "iad")
+        pool = Pool("127.0.0.1", server.port, tls=Hops(ROOT, "edge", "local").client, server_name=name)
+        for _ in range(2):
+            assert await fetch(pool) == (200, b"ok")
+            pool.abort()
+        monkeypatch.setattr(secure, "time", Clock(time.time() + LIFETIME.total_seconds() + 60))
+        with pytest.raises(DialError, match="resumed has ended"):
+            await fetch(pool)
+        await pool.close()
+
+
+class Clock:
+    """`time` at another moment."""
+
+    monotonic = staticmethod(time.monotonic)
+
+    def __init__(self, now):
+        self._now = now
+
+    def time(self):
+        return self._now
 
 
 async def test_certificates_rotate_under_traffic():

@@ -4,13 +4,17 @@ import asyncio
 import contextlib
 import gc
 import socket
+import time
 from functools import partial
 
 import pytest
 
+from tests.wire.certs import make_certificate
 from tests.wire.test_serve import serving, until
+from wire import secure
 from wire.connection import RESET_ON_CLOSE
 from wire.dial import DialError, Pool, split_address
+from wire.tls import client_context, server_context
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -493,6 +497,48 @@ async def test_tls_checks_the_certificate(tls):
             await fetch(wrong)
         assert (error.value.phase, error.value.received) == ("connect", 0)
         await good.close()
+
+
+async def ok(exchange):
+    await exchange.respond(200, (), b"ok")
+
+
+async def is_resumed(pool):
+    """Whether the connection of one more request goes on with a session that was there."""
+    assert await fetch(pool) == (200, b"ok")
+    (upstream,) = pool.idle()
+    return upstream._transport.get_extra_info("ssl_object").session_reused
+
+
+async def test_a_session_is_resumed_by_the_next_connection(tmp_path):
+    """As often as one likes; a server that knows nothing of it shakes hands in full."""
+    *pair, authority = make_certificate(tmp_path)
+    async with serving(ok, tls=server_context(*pair)) as server:
+        pool = Pool("127.0.0.1", server.port, tls=client_context(authority))
+        for expected in (False, True, True):
+            assert await is_resumed(pool) is expected
+            pool.abort()
+    sock = socket.create_server(("127.0.0.1", server.port))
+    async with serving(ok, tls=server_context(*pair), sock=sock):
+        for expected in (False, True):
+            assert await is_resumed(pool) is expected
+            pool.abort()
+        await pool.close()
+
+
+async def test_a_session_is_not_resumed_for_ever(tmp_path, monkeypatch):
+    """A chain of resumptions is no longer than its first session may last."""
+    *pair, authority = make_certificate(tmp_path)
+    monkeypatch.setattr(secure, "LASTS_S", 0.2)
+    async with serving(ok, tls=server_context(*pair)) as server:
+        pool = Pool("127.0.0.1", server.port, tls=client_context(authority))
+        began, seen = time.monotonic(), []
+        while time.monotonic() < began + 0.5:
+            seen.append(await is_resumed(pool))
+            pool.abort()
+        assert seen.count(False) >= 2
+        assert True in seen
+        await pool.close()
 
 
 @pytest.mark.parametrize("headers", [(("a", "b\r\nc: d"),), (("a\n", "b"),), (("a", "b\0"),)])
