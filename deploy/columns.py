@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from deploy import fitting
+
 CODES = {"": "", "bold": "1", "green": "32", "red": "31"}
 GAP = "  "
 
@@ -30,12 +32,30 @@ def has_colours() -> bool:
     return bool(os.environ.get("FORCE_COLOR")) or is_capable
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[Cell]], *, colours: bool) -> str:
-    """One line each, columns as wide as their widest cell; nothing is cut and nothing folded."""
+def room() -> int | None:
+    """Columns of the terminal; None off one, where nothing is too wide."""
+    return os.get_terminal_size(sys.stdout.fileno()).columns or None if sys.stdout.isatty() else None
+
+
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[Cell]], *, colours: bool, width: int | None = None
+) -> str:
+    """One line each, columns as wide as their widest cell; a paragraph each where that is wider than `width`.
+
+    Nothing is cut and no word broken.
+    """
     lines = [[Cell(name, "bold") for name in head], *rows]
     widths = [max(len(line[at].text) for line in lines) for at in range(len(head))]
+    if width is not None and sum(widths) + len(GAP) * (len(widths) - 1) > width:
+        return "".join(_paragraph(head, row, colours=colours, width=width) for row in rows)
     drawn = (
         GAP.join(cell.drawn(width, colours=colours) for cell, width in zip(line, widths, strict=True))
         for line in lines
     )
     return "".join(f"{line.rstrip()}\n" for line in drawn)
+
+
+def _paragraph(head: Sequence[str], row: Sequence[Cell], *, colours: bool, width: int) -> str:
+    said = fitting.paragraph(head, [cell.text for cell in row], width)
+    first = Cell(said.head, "bold").drawn(len(said.head), colours=colours)
+    return f"{first}{GAP}{said.below(len(said.head))}\n"

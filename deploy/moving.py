@@ -22,6 +22,10 @@ SOURCES: Mapping[str, str] = {
 """By what a region says of the model: the way that its bytes take just then."""
 
 
+BAR_FROM, TIME_FROM = 76, 66
+"""Columns of a terminal; figures and the way of the bytes need 66 with the time, 58 without."""
+
+
 class Moving:
     """A bar for the upload and one a region; off a terminal a line for each change."""
 
@@ -92,6 +96,7 @@ def words(where: Standing) -> str:
 
 
 def _bars(console: "Console") -> "Progress":
+    """A line for each of what moves; on a narrow terminal first the bar goes, then the time that is left."""
     from rich.progress import (  # noqa: PLC0415 - on a terminal only
         BarColumn,
         DownloadColumn,
@@ -100,13 +105,15 @@ def _bars(console: "Console") -> "Progress":
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
+    from rich.table import Column  # noqa: PLC0415 - as above
 
+    whole = Column(no_wrap=True)
     return Progress(
         TextColumn("  {task.description:<10}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
+        *([BarColumn()] if console.width >= BAR_FROM else []),
+        DownloadColumn(table_column=whole),
+        TransferSpeedColumn(table_column=whole),
+        *([TimeRemainingColumn(table_column=whole)] if console.width >= TIME_FROM else []),
         TextColumn("{task.fields[way]}", markup=False),
         console=console,
     )

@@ -9,10 +9,12 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from deploy import fitting
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions, RenderResult
     from rich.table import Table
 
 UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -69,13 +71,36 @@ def millis(ms: float | None) -> str:
     return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.2f} s"
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A quiet table: a header, no box."""
-    from rich.table import Table  # noqa: PLC0415 - said on top
+class Quiet:
+    """A table without a box, for rich; on a terminal that is too narrow for it, a paragraph for each row."""
 
-    result = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in columns:
-        result.add_column(name, overflow="fold")
-    for row in rows:
-        result.add_row(*row)
-    return result
+    def __init__(self, columns: Sequence[str], rows: Sequence[Sequence[str]], num_heads: int) -> None:
+        self._columns, self._rows, self._num_heads = columns, rows, num_heads
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """(rich) As there is room."""
+        from rich.text import Text  # noqa: PLC0415 - said on top
+
+        plain = [[Text.from_markup(cell).plain for cell in row] for row in self._rows]
+        widths = fitting.widths(self._columns, plain, options.max_width)
+        if widths is not None or not console.is_terminal:
+            yield self._table(widths or [None] * len(self._columns))
+        else:
+            for row in plain:
+                lines = fitting.paragraph(self._columns, row, options.max_width, self._num_heads)
+                yield Text.assemble((lines.head, "bold"), " " * fitting.GAP, lines.below(len(lines.head)))
+
+    def _table(self, widths: Sequence[int | None]) -> Table:
+        from rich.table import Table  # noqa: PLC0415 - said on top
+
+        result = Table(box=None, pad_edge=False, padding=(0, fitting.GAP, 0, 0), header_style="bold")
+        for name, width in zip(self._columns, widths, strict=True):
+            result.add_column(name, overflow="fold", width=width)
+        for row in self._rows:
+            result.add_row(*row)
+        return result
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, num_heads: int = 1) -> Quiet:
+    """A quiet table: a header, no box; the first `num_heads` columns say what a row is of."""
+    return Quiet(columns, list(rows), num_heads)

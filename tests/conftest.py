@@ -40,7 +40,7 @@ SHARING = {
         f"{E2E}test_{name}.py"
         for name in (
             *("pages", "api", "cold", "keys", "push", "rules", "serve"),
-            *("command_line", "previews", "traces", "telemetry", "dashboard"),
+            *("command_line", "terminal", "previews", "traces", "telemetry", "dashboard"),
         )
     ),
     "harms a platform": (

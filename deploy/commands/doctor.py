@@ -15,5 +15,5 @@ def run(state: Path, *, as_json: bool) -> Exit:
         show.emit_json([asdict(each) for each in findings])
     else:
         rows = [("✓" if f.well else "✗", f.name, f.seen, "" if f.well else f.fix) for f in findings]
-        show.console().print(show.table(("", "what", "seen", "what to do"), rows))
+        show.console().print(show.table(("", "what", "seen", "what to do"), rows, num_heads=2))
     return Exit.OK if all(f.well for f in findings) else Exit.NOT_READY

@@ -23,7 +23,7 @@ def models(credentials: Credentials, *, as_json: bool) -> None:
         sys.stdout.write("No model yet. Push one: nearfield push ./my-model acme/my-model\n")
         return
     head, rows = ("model", "kind", "size", *status["regions"]), [_row(status, name) for name in names]
-    sys.stdout.write(columns.table(head, rows, colours=columns.has_colours()))
+    sys.stdout.write(columns.table(head, rows, colours=columns.has_colours(), width=columns.room()))
     sys.stdout.flush()
     for name in names:
         _explain(status, name)

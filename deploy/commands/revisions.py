@@ -34,7 +34,7 @@ def show_all(credentials: Credentials, model: str, *, as_json: bool) -> None:
         )
         return
     rows = [row for each in ids for row in _rows(pointer, each, proofs[each])]
-    sys.stdout.write(columns.table(HEAD, rows, colours=columns.has_colours()))
+    sys.stdout.write(columns.table(HEAD, rows, colours=columns.has_colours(), width=columns.room()))
 
 
 def _role(pointer: Pointer, revision: str) -> str:
