@@ -15,12 +15,12 @@ from bench.packages import environment
 from bench.servers import Missing
 
 PACKAGES = Path(__file__).with_name("load_peers.txt")
-RUN_S = 300.0
+UNCOUNTED = 2  # requests that begin a run: they meet a new connection and a client that has not spoken yet
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is asked: `num` requests of one prompt, greedy, one after another."""
+    """What is asked: `num` requests of one prompt, greedy, one after another, after `UNCOUNTED` of the same."""
 
     url: str  # without /v1
     key: str
@@ -45,15 +45,15 @@ def install(cache: Path) -> Path:
     return environment(cache / "load-peers", PACKAGES, sees_ours=True) / "guidellm"
 
 
-def run(program: Path, load: Load, scratch: Path) -> Figures:
-    """One run. Raises: Missing if it does not come to an end, or a request failed."""
+def run(program: Path, load: Load, scratch: Path, within_s: float) -> Figures:
+    """One run. Raises: Missing if it does not come to an end `within_s`, or a request failed."""
     rows, out = scratch / "prompts.jsonl", scratch / "guide.json"
-    rows.write_text("".join(json.dumps({"prompt": load.prompt}) + "\n" for _ in range(load.num)))
+    rows.write_text((json.dumps({"prompt": load.prompt}) + "\n") * (UNCOUNTED + load.num))
     out.unlink(missing_ok=True)
     told = os.environ | {"SSL_CERT_FILE": str(load.ca), "HF_HUB_OFFLINE": "1"}
     words = [str(program), "run", *_words(load, rows, out)]
     try:
-        subprocess.run(words, env=told, check=True, capture_output=True, text=True, timeout=RUN_S)
+        subprocess.run(words, env=told, check=True, capture_output=True, text=True, timeout=within_s)
     except (OSError, subprocess.SubprocessError) as error:
         raise Missing(f"guidellm failed: {str(getattr(error, 'stderr', '') or error)[-300:]}") from error
     return figures(json.loads(out.read_text()), load.num)
@@ -77,7 +77,7 @@ def _words(load: Load, rows: Path, out: Path) -> list[str]:
         "profile": {
             "kind": "synchronous"
         },  # its open loop sends what fell due while its workers started at once
-        "constraint": {"kind": "max_requests", "count": load.num},
+        "constraint": {"kind": "max_requests", "count": UNCOUNTED + load.num},
         "output": {"kind": "json", "path": out},
     }
     said = [(f"--{name}", ",".join(f"{k}={v}" for k, v in each.items())) for name, each in parts.items()]
@@ -85,11 +85,12 @@ def _words(load: Load, rows: Path, out: Path) -> list[str]:
 
 
 def figures(report: dict[str, Any], num: int) -> Figures:
-    """Of guidellm's own file. Raises: Missing unless all `num` requests succeeded."""
+    """Of guidellm's own file, its last `num`. Raises: Missing unless those and the uncounted succeeded."""
     requests = report["benchmarks"][0]["requests"]
-    done = requests["successful"]
-    if len(done) < num or requests["errored"]:
-        raise Missing(f"of {num} requests {len(done)} succeeded for guidellm")
+    done = sorted(requests["successful"], key=lambda each: float(each["request_start_time"]))
+    if len(done) < UNCOUNTED + num or requests["errored"]:
+        raise Missing(f"of {UNCOUNTED + num} requests {len(done)} succeeded for guidellm")
+    done = done[UNCOUNTED:]
     return Figures(
         tuple(float(each["time_to_first_token_ms"]) for each in done),
         tuple(1000 * float(each["request_latency"]) for each in done),

@@ -1,0 +1,119 @@
+"""`bench report`: two clients agree or do not, by runs; and an endpoint that takes a known time."""
+
+import asyncio
+import datetime as dt
+import sys
+
+import pytest
+
+from bench import report
+from bench.agreement import MAX_RUNS, Agreement, over_runs
+from bench.guide import UNCOUNTED, Figures, Load, figures
+from bench.metronome import FIRST_S, NUM_TOKENS
+from bench.servers import Missing
+from bench.stage import Broken
+from deploy import pki
+from deploy.report.arms import Start
+from deploy.report.probe import Probe, Question
+from wire.tls import client_context
+
+
+def test_an_interval_is_students():
+    """Of 1 to 5: mean 3, and 2.776 standard errors of 0.707 on each side."""
+    found = over_runs([1.0, 2.0, 3.0, 4.0, 5.0])
+
+    assert (found.mean, round(found.low, 3), round(found.high, 3)) == (3.0, 1.037, 4.963)
+
+
+@pytest.mark.parametrize("num", [0, 1, MAX_RUNS + 1])
+def test_one_run_has_no_interval(num):
+    """However many requests it had."""
+    with pytest.raises(ValueError, match="takes 2 to 10 runs"):
+        over_runs([1.0] * num)
+
+
+def _runs(theirs_ms: float, *levels_ms: float) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
+    """Runs whose level drifts, while guidellm is always `theirs_ms` above ours, give or take."""
+    shakes = (0.2, -0.2, 0.1, -0.1, 0.0)
+    return [
+        ((level,) * 5, (level + theirs_ms + shake,) * 5)
+        for level, shake in zip(levels_ms, shakes, strict=True)
+    ]
+
+
+def test_a_drift_of_the_machine_is_no_difference_between_clients():
+    """Levels from 10 to 90 ms: each client's interval is wide, that of the difference is not, and 1 ms shows."""
+    seen = Agreement.of(_runs(1.0, 10, 30, 90, 20, 50))
+
+    assert seen.ours.high - seen.ours.low > 50
+    assert seen.apart.holds(1.0)
+    assert not seen.apart.holds(0.0)
+
+
+def _measured(apart_ms: float, own_ms: float | None, num: int = 5) -> report.Measured:
+    both = [(Figures(a, a), Figures(b, b)) for a, b in _runs(apart_ms, 10, 30, 90, 20, 50)][:num]
+    own = [] if own_ms is None else [(Figures((10.0,), (60.0,)), Figures((10.0 + own_ms,), (60.0 + own_ms,)))]
+    return report.Measured(both, own, Figures((20.0,), (90.0,)), 4.0)
+
+
+@pytest.mark.parametrize(
+    ("apart_ms", "own_ms", "num", "holds"),
+    [(0.0, None, 5, True), (1.0, 1.0, 5, True), (1.0, None, 5, False), (30.0, 1.0, 5, False), (0.0, None, 4, False)],
+)  # fmt: skip
+def test_what_agrees(apart_ms, own_ms, num, holds):
+    """A difference is agreed to only where it is the clients' own; and four rounds are not the five that were asked."""
+    rows, notes = report.judged(_measured(apart_ms, own_ms, num), 5, 20)
+
+    assert [row.holds for row in rows] == [holds, True]
+    assert [row.target for row in rows] == [1.0, None]
+    assert f"{num} of 5 rounds" in notes[0]
+
+
+def test_one_round_is_refused():
+    """It has no interval."""
+    with pytest.raises(Broken, match="1 rounds"):
+        report.judged(_measured(0.0, None, 1), 5, 20)
+
+
+def _guide(num: int, errored: int = 0) -> dict[str, object]:
+    done = [
+        {"request_start_time": 100.0 - at, "time_to_first_token_ms": float(at), "request_latency": at / 10}
+        for at in range(num)
+    ]
+    return {"benchmarks": [{"requests": {"successful": done, "errored": [{}] * errored}}]}
+
+
+def test_guidellms_first_requests_do_not_count():
+    """Those that were sent first, in whatever order the file has them."""
+    found = figures(_guide(UNCOUNTED + 3), 3)
+
+    assert found.first_ms == (2.0, 1.0, 0.0)
+    assert found.whole_ms == (200.0, 100.0, 0.0)
+
+
+@pytest.mark.parametrize("told", [_guide(UNCOUNTED + 2), _guide(UNCOUNTED + 3, errored=1)])
+def test_a_request_of_guidellm_that_failed_ends_the_bench(told):
+    """Too few, or one that went wrong."""
+    with pytest.raises(Missing):
+        figures(told, 3)
+
+
+async def test_the_metronome_is_read_by_the_reports_client(tmp_path):
+    """First token no sooner than it is written, and every token counted."""
+    authority = pki.ensure(tmp_path / "tls", dt.datetime.now(dt.UTC))
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.metronome", str(authority.cert), str(authority.key)),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        port = int(await child.stdout.readline()) if child.stdout else 0
+        load = Load(f"https://localhost:{port}", "key", authority.ca, "m", tmp_path, "hi", NUM_TOKENS, 3)
+        tls, question = client_context(load.ca), Question("m", "generate", "hi", NUM_TOKENS)
+        async with Probe("iad", load.url, tls, load.key, question) as probe:
+            samples = [await probe.ask(Start.WARM) for _ in range(3)]
+    finally:
+        child.terminate()
+        await child.wait()
+
+    assert all(1000 * FIRST_S <= (each.ttft_ms or 0) < 2000 for each in samples)
+    assert [each.num_tokens for each in samples] == [NUM_TOKENS] * 3
