@@ -13,9 +13,9 @@ from inference.api.answer import json_text, token_text
 from inference.api.openai_shape import OpenAIShape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from inference.api.answer import Finished, Usage
+    from inference.api.answer import Finished
     from inference.api.choice import Delta, TokenScore
 
 
@@ -51,18 +51,8 @@ class ChatShape(OpenAIShape):
         inner = b'"delta":%b,"logprobs":null,"finish_reason":null' % json.dumps(change).encode()
         return b'%b{"index":%d,%b%b' % (self._head, index, inner, tail)
 
-    def whole(self, choices: Sequence[Finished], usage: Usage) -> bytes:
-        """See `Shape`."""
-        answers = [
-            {
-                "index": index,
-                "message": _message(choice),
-                "logprobs": None if choice.scores is None else self._score_value(choice.scores),
-                "finish_reason": choice.finish,
-            }
-            for index, choice in enumerate(choices)
-        ]
-        return json.dumps(self._heading | {"choices": answers, "usage": usage.as_value()}).encode()
+    def _said(self, index: int, choice: Finished) -> dict[str, Any]:  # noqa: ARG002 - completions go by it
+        return {"message": _message(choice)}
 
     def _scores(self, scores: tuple[TokenScore, ...]) -> bytes:
         return json.dumps(self._score_value(scores)).encode() if self._scored else b"null"

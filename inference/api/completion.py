@@ -13,7 +13,7 @@ from inference.api.serving import GenerationReply, check_prompt, encode
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inference.api.answer import Finished, Heading, Usage
+    from inference.api.answer import Finished, Heading
     from inference.api.choice import Delta, TokenScore
     from inference.api.request import CompletionRequest
     from inference.api.tokens import Vocabulary
@@ -57,18 +57,8 @@ class CompletionShape(OpenAIShape):
         body = b'"text":%b,"logprobs":%b,"finish_reason":%b' % (text, scores, finish)
         return b'%b{"index":%d,%b%b' % (self._head, index, body, self._tail(index, num_tokens))
 
-    def whole(self, choices: Sequence[Finished], usage: Usage) -> bytes:
-        """See `Shape`."""
-        answers = [
-            {
-                "index": index,
-                "text": (self._echoes[index] if self._echoes else "") + choice.text,
-                "logprobs": None if choice.scores is None else self._score_value(choice.scores),
-                "finish_reason": choice.finish,
-            }
-            for index, choice in enumerate(choices)
-        ]
-        return json.dumps(self._heading | {"choices": answers, "usage": usage.as_value()}).encode()
+    def _said(self, index: int, choice: Finished) -> dict[str, Any]:
+        return {"text": (self._echoes[index] if self._echoes else "") + choice.text}
 
     def _score_value(self, scores: tuple[TokenScore, ...]) -> dict[str, Any]:
         def name(token: int) -> str:

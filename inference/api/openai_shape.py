@@ -1,4 +1,4 @@
-"""What the two ways of saying an answer that are OpenAI's have in common: a head, a tail, an end."""
+"""What the two ways of saying an answer that are OpenAI's have in common: a head, a tail, an end, and the whole."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from inference.api.stream_options import chunk_tail
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inference.api.answer import Heading, Usage
+    from inference.api.answer import Finished, Heading, Usage
+    from inference.api.choice import TokenScore
     from inference.api.tokens import Vocabulary
     from wire.refusal import Refusal
 
@@ -47,3 +48,24 @@ class OpenAIShape:
     def error(self, refusal: Refusal) -> bytes:
         """See `Shape`."""
         return error_event(refusal)
+
+    def whole(self, choices: Sequence[Finished], usage: Usage) -> bytes:
+        """See `Shape`."""
+        answers = [
+            {
+                "index": index,
+                **self._said(index, choice),
+                "logprobs": None if choice.scores is None else self._score_value(choice.scores),
+                "finish_reason": choice.finish,
+            }
+            for index, choice in enumerate(choices)
+        ]
+        return json.dumps(self._heading | {"choices": answers, "usage": usage.as_value()}).encode()
+
+    def _said(self, index: int, choice: Finished) -> dict[str, Any]:
+        """The field of one choice that holds what the model said."""
+        raise NotImplementedError
+
+    def _score_value(self, scores: tuple[TokenScore, ...]) -> dict[str, Any]:
+        """The value of `logprobs`."""
+        raise NotImplementedError

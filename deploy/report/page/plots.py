@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from deploy.report.page.markup import Html, join, tag
 from deploy.report.page.scale import Linear, Logarithmic
 
-UNITS = 1000  # of the stretched drawings' own width and height
+UNITS = 1000  # of the stretched drawings' own width, and of a field's height
+BAR_HEIGHT = 10
 MIN_LABEL_SHARE = 0.13  # of the track: a narrower part has no room for its words
 LAST_TICK_SHARE = 0.93  # a tick further right is written to its left, or it would leave the plot
 
@@ -48,6 +49,25 @@ def colour(name: str) -> str:
     return f"--colour: var(--{name})"
 
 
+def drawing(height: int, said: str, *shapes: Html) -> Html:
+    """Shapes that stretch with the page; `said` is for who cannot see them. Its width is `UNITS`."""
+    box = f"0 0 {UNITS} {height}"
+    return tag("svg", *shapes, viewBox=box, preserveAspectRatio="none", role="img", aria_label=said)
+
+
+def field_drawing(said: str, *shapes: Html) -> Html:
+    """The lines of a square field; a pointer over it reads `said`."""
+    return drawing(UNITS, said, tag("title", said), *shapes)
+
+
+def ticks_below(axis: Linear | Logarithmic, words: Sequence[str]) -> Html:
+    """The words of a field's horizontal axis."""
+    placed = zip(axis.ticks(), words, strict=True)
+    return join(
+        *(tag("span", word, class_="tick", style=f"left: {axis.at(t) * 100:.2f}%") for t, word in placed)
+    )
+
+
 def legend(entries: Sequence[tuple[str, str]]) -> Html:
     """What each colour means: (colour, words)."""
     made = (tag("li", tag("span", class_="swatch", style=colour(name)), words) for name, words in entries)
@@ -71,19 +91,12 @@ def bars(rows: Sequence[Bar], axis: Linear, tick_words: Sequence[str] = (), *, l
 
 def _bar(row: Bar, axis: Linear, *, labels: bool) -> Html:
     said = f"{row.name}: {row.value}. " + ", ".join(f"{part.label} {part.value}" for part in row.parts)
-    drawing = tag(
-        "svg",
-        *(_rect(part, axis) for part in row.parts),
-        viewBox=f"0 0 {UNITS} 10",
-        preserveAspectRatio="none",
-        role="img",
-        aria_label=said,
-    )
+    drawn = drawing(BAR_HEIGHT, said, *(_rect(part, axis) for part in row.parts))
     words = [_words(part, axis) for part in row.parts] if labels else []
     return tag(
         "div",
         tag("span", row.name, class_="name"),
-        tag("div", drawing, *words, class_="track"),
+        tag("div", drawn, *words, class_="track"),
         tag("span", row.value, class_="value"),
         class_="bar",
     )
@@ -97,7 +110,7 @@ def _rect(part: Part, axis: Linear) -> Html:
         x=begin,
         y=0.0,
         width=max(end - begin, 0.0),
-        height=10.0,
+        height=float(BAR_HEIGHT),
         style=f"fill: var(--{part.colour})",
     )
 
@@ -133,24 +146,11 @@ def distribution(lines: Sequence[Line], axis: Logarithmic, tick_words: Sequence[
         tag("path", tag("title", line.name), d=_steps(line, axis), style=colour(line.colour))
         for line in lines
     ]
-    drawing = tag(
-        "svg",
-        tag("title", said),
-        *grid,
-        *curves,
-        viewBox=f"0 0 {UNITS} {UNITS}",
-        preserveAspectRatio="none",
-        role="img",
-        aria_label=said,
-    )
-    ticks = [
-        tag("span", words, class_="tick", style=f"left: {axis.at(tick) * 100:.2f}%")
-        for tick, words in zip(axis.ticks(), tick_words, strict=True)
-    ]
     shares = [
         tag("span", f"{share} %", class_="share", style=f"top: {100 - share}%") for share in (0, 50, 100)
     ]
-    return tag("div", drawing, join(*ticks), join(*shares), class_="field")
+    drawn = field_drawing(said, *grid, *curves)
+    return tag("div", drawn, ticks_below(axis, tick_words), join(*shares), class_="field")
 
 
 def _steps(line: Line, axis: Logarithmic) -> str:

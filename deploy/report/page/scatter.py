@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from deploy.report.page.markup import Html, join, tag
-from deploy.report.page.plots import UNITS, colour
+from deploy.report.page.plots import UNITS, colour, field_drawing, ticks_below
 from deploy.report.page.scale import Linear, Logarithmic
 
 Axis = Linear | Logarithmic
@@ -43,16 +43,6 @@ def scatter(
     lines = [
         tag("path", tag("title", ray.label), d=_path(ray, axes), style=colour(ray.colour)) for ray in rays
     ]
-    drawing = tag(
-        "svg",
-        tag("title", said),
-        *grid,
-        *lines,
-        viewBox=f"0 0 {UNITS} {UNITS}",
-        preserveAspectRatio="none",
-        role="img",
-        aria_label=said,
-    )
     marks = [
         tag(
             "span",
@@ -62,15 +52,18 @@ def scatter(
         )
         for dot in dots
     ]
-    below = [
-        tag("span", word, class_="tick", style=f"left: {across.at(t) * 100:.2f}%")
-        for t, word in zip(across.ticks(), words[0], strict=True)
-    ]
     beside = [
         tag("span", word, class_="share", style=f"top: {100 - up.at(t) * 100:.2f}%")
         for t, word in zip(up.ticks(), words[1], strict=True)
     ]
-    return tag("div", drawing, join(*marks), join(*below), join(*beside), class_="field spacious")
+    return tag(
+        "div",
+        field_drawing(said, *grid, *lines),
+        join(*marks),
+        ticks_below(across, words[0]),
+        join(*beside),
+        class_="field spacious",
+    )
 
 
 def _x(value: float, axis: Axis) -> float:
