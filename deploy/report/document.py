@@ -99,9 +99,14 @@ class Report:
         return said.pop() if len(said) == 1 else None
 
     @property
+    def num_asked(self) -> int:
+        """All requests, those of further arms too."""
+        return len(self.samples) + len(self.more.samples)
+
+    @property
     def num_failed(self) -> int:
-        """Requests without figures."""
-        return sum(row.num_failed for row in self.rows)
+        """Of those, the ones without figures."""
+        return self.num_asked - len(good(self.samples)) - len(good(self.more.samples))
 
     @property
     def worst_share(self) -> float | None:
@@ -170,13 +175,14 @@ def _row(region: str, start: Start, samples: Sequence[Sample], tiers: Tiers, see
     typical = answered[middle(len(answered))] if answered else None
     shares = sorted(s.before_first.unattributed_share for s in answered if s.before_first is not None)
     errors = _eta_errors(answered)
+    num_failed = len(samples) - len(answered)
     return Row(
         region=region,
         start=start,
         num_asked=len(samples),
         failures=Counter(s.failure for s in samples if s.failure is not None),
-        ttft_ms=_figures([s.ttft_ms for s in answered], seed),
-        e2e_ms=_figures([s.e2e_ms for s in answered], seed),
+        ttft_ms=_figures([s.ttft_ms for s in answered], seed, num_failed),
+        e2e_ms=_figures([s.e2e_ms for s in answered], seed, num_failed),
         tokens_per_s=_figures([s.tokens_per_s for s in answered], seed),
         unattributed_share=quantile(shares, 0.5) if shares else None,
         typical=typical,
@@ -195,8 +201,8 @@ def _eta_errors(samples: Iterable[Sample]) -> list[float]:
     return sorted(sample.eta.error for sample in good(samples) if sample.eta is not None)
 
 
-def _figures(values: Iterable[float | None], seed: int) -> Summary:
-    return summary([value for value in values if value is not None], seed)
+def _figures(values: Iterable[float | None], seed: int, num_failed: int = 0) -> Summary:
+    return summary([value for value in values if value is not None], seed, num_failed)
 
 
 def _floor_ms(sample: Sample | None, tiers: Tiers) -> float | None:

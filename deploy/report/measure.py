@@ -18,6 +18,7 @@ from deploy.report.arms import Arm, Start, arms
 from deploy.report.arrivals import arrivals, default_rate
 from deploy.report.document import Report, Settings, Tiers, document
 from deploy.report.more.bench import Bench
+from deploy.report.more.found import middle_of
 from deploy.report.more.run import Order, measure_more
 from deploy.report.more.terms import Terms, load_terms
 from deploy.report.more.wanted import Wanted
@@ -26,7 +27,8 @@ from deploy.report.sample import Sample, failed
 from wire.tls import client_context
 
 PROMPT = "What is Nearfield?"
-PACE_MS = 1000.0  # between warm requests where even the first two failed: the rest fails as slowly
+PACE_MS = 1000.0  # between warm requests where even the first few failed: the rest fails as slowly
+NUM_PACED = 5  # requests that set the pace: one lucky one would set it above what the region can do, and a queue grows
 MAX_TOKENS = 16  # long enough for a rate of tokens, short enough for a quick run
 BANDWIDTHS = {
     "remote": "origin_bytes_per_s",
@@ -111,11 +113,11 @@ class _Run:
     async def _paced(self, probe: Probe) -> float:
         """Requests a second for a region: as asked, else what one client after another would make.
 
-        Neither of its two requests is counted: the first only makes the region warm.
+        None of its requests is counted: the first only makes the region warm, the middle of the others sets the pace.
         """
-        first = await probe.ask(Start.WARM)
-        second = await probe.ask(Start.WARM)
-        took_ms = second.e2e_ms or first.e2e_ms
+        await probe.ask(Start.WARM)
+        paced = [await probe.ask(Start.WARM) for _ in range(NUM_PACED)]
+        took_ms = middle_of([sample.e2e_ms for sample in paced if sample.e2e_ms is not None])
         return self._rate or default_rate(took_ms or PACE_MS)
 
     def _take(self, sample: Sample) -> None:

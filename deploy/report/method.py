@@ -30,7 +30,11 @@ METHOD = (
         "Phases are those of a row's median request (of two, the slower), so they sum to a time that was measured."
     ),
     (
-        "Before a region's first warm requests two are made that do not count: one wakes the model, one sets the "
-        "pace. Requests that fail are counted and listed."
+        "Before a region's first warm requests six are made that do not count: one wakes the model, the middle of "
+        "five sets the pace."
+    ),
+    (
+        "A request that failed is counted and listed, and in every percentile it is slower than any that was answered: "
+        "a percentile that falls among failures is not said."
     ),
 )

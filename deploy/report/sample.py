@@ -31,6 +31,7 @@ class Sample:
     """One request. `found` is what the platform says the request met; a `failure` has no figures.
 
     `late_ms` is by how much the client itself sent it after it was due; the times hold it, as a phase of its own.
+    `start_ms` are the phases of the start that it waited for, as its host measured them: empty if it waited for none.
     """
 
     region: str
@@ -49,6 +50,7 @@ class Sample:
     revision: str | None = None
     request_id: str | None = None
     late_ms: float = 0.0
+    start_ms: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def start(self) -> Start:
@@ -122,7 +124,7 @@ def _shared(
 ) -> dict[str, Any]:
     e2e_ms = clock.since(None)
     claims = [str(receipt.get("start")) for receipt in receipts] + [headers.get("x-nearfield-start")]
-    late_ms = clock.late_s * 1000
+    late_ms, eta = clock.late_s * 1000, _eta(headers, receipts)
     return {
         "region": region,
         "wanted": wanted,
@@ -133,7 +135,8 @@ def _shared(
         "whole": whole(hops, e2e_ms - late_ms).after(late_ms),
         "late_ms": late_ms,
         "num_bytes": _num_bytes(headers, receipts),
-        "eta": _eta(headers, receipts),
+        "eta": eta,
+        "start_ms": {name: ms for hop in hops for name, ms in hop.start_ms.items()} if eta else {},
         "revision": headers.get("x-nearfield-revision"),
         "request_id": headers.get("x-request-id"),
     }

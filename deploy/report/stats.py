@@ -28,9 +28,10 @@ INTERVAL = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One figure over ``n`` samples, in the samples' unit; what ``n`` does not allow is None.
+    """One figure over ``n`` samples, in the samples' unit; what their number does not allow is None.
 
-    ``interval`` is the bootstrap 95 % interval of the median.
+    Percentiles are over failed requests too, and None where they fall among those. ``interval`` is the bootstrap 95 %
+    interval of the median, None if it ends among them.
     """
 
     n: int
@@ -88,26 +89,34 @@ def inner(ordered: Sequence[float]) -> tuple[float, float]:
     return quantile(ordered, tail), quantile(ordered, 1 - tail)
 
 
-def summary(samples: Sequence[float], seed: int = 0) -> Summary:
-    """What these samples allow to be said."""
+def summary(samples: Sequence[float], seed: int = 0, num_failed: int = 0) -> Summary:
+    """What these samples allow to be said; `num_failed` more requests gave none, and were slower than any that did.
+
+    Left out they would flatter: of ten requests that time out and ten that take 1 s, 1 s is not the median.
+    """
     if not samples:
         return Summary(0)
     ordered = sorted(samples)
-    n = len(ordered)
+    asked = [*ordered, *[math.inf] * num_failed]
 
     def allowed(share: float) -> float | None:
-        return quantile(ordered, share) if n >= samples_for(share) else None
+        return _answered(quantile(asked, share)) if len(asked) >= samples_for(share) else None
 
+    low, high = bootstrap(asked, seed) if len(asked) >= MIN_SAMPLES_P50 else (math.inf, math.inf)
     return Summary(
-        n,
+        len(ordered),
         ordered[0],
         ordered[-1],
         allowed(0.50),
         allowed(0.90),
         allowed(0.95),
         allowed(0.99),
-        bootstrap(ordered, seed) if n >= MIN_SAMPLES_P50 else None,
+        (low, high) if math.isfinite(high) else None,
     )
+
+
+def _answered(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def ecdf(samples: Sequence[float], max_points: int = 200) -> list[tuple[float, float]]:

@@ -71,6 +71,11 @@ def estimates(num: int, error: float | None) -> str:
     return f"the gateways' estimates of {num} starts were off by {share(error)} (median)"
 
 
+def starts(num: int) -> str:
+    """How many starts many requests cost."""
+    return "one start for all of them" if num == 1 else f"{num} starts"
+
+
 def best(figure: Summary) -> float | None:
     """The median if there are enough samples for one, else the slowest of the few."""
     return figure.p50 if figure.p50 is not None else figure.most

@@ -173,7 +173,7 @@ def full_report(num_cold: int = 3, num_warm: int = 20) -> Report:
             for client in net_ms
             for region in net_ms
         ),
-        herd=Herd("fra", tuple(replace(s, eta=started.eta) for s in asked(Start.REGION, 16, 82.0))),
+        herd=Herd("fra", tuple(replace(s, start_ms=started.start_ms) for s in asked(Start.REGION, 16, 82.0))),
         gaps=(
             *(Gap("iad", gap_s, asked(Start.WARM, 2)) for gap_s in (0.2, 1.0, 3.0)),
             Gap("iad", 400.0, asked(Start.REGION, 2)),

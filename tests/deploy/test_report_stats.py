@@ -37,6 +37,24 @@ def test_percentiles_need_enough_samples():
     assert summary([]) == Summary(0)
 
 
+def test_failed_requests_are_slower_than_any():
+    """Of 30 answered and 10 failed the median is the 20th of 40, the p90 of 100 with 11 failed is not said."""
+    some = summary([float(i) for i in range(1, 31)], num_failed=10)
+    many = summary([float(i) for i in range(1, 90)], num_failed=11)
+
+    assert (some.n, some.p50, some.most) == (30, 20.0, 30.0)
+    assert (many.p50, many.p90) == (50.0, None)
+
+
+def test_a_median_among_failures_is_not_said():
+    """Nor an interval that ends there; the range of those that were answered stays."""
+    found = summary([1.0] * 15, num_failed=16)
+    torn = summary([float(i) for i in range(1, 23)], num_failed=18)
+
+    assert (found.p50, found.interval, found.most) == (None, None, 1.0)
+    assert (torn.p50, torn.interval) == (20.0, None)
+
+
 def test_the_interval_is_that_of_the_plain_bootstrap():
     """Medians drawn from their law are spread as medians of real resamples are."""
     rng = random.Random(4)

@@ -1,10 +1,11 @@
 """What the further arms of a report found: frozen values, each with the requests that it rests on. Pure."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from deploy.report.arms import Start
-from deploy.report.sample import Eta, Sample
+from deploy.report.sample import Sample
 from deploy.report.stats import middle
 
 
@@ -47,20 +48,20 @@ class Herd:
     samples: tuple[Sample, ...]
 
     @property
-    def starts(self) -> frozenset[Eta]:
-        """The wakes that they waited for: requests that share one were told the very same times of it."""
-        return frozenset(sample.eta for sample in answered(self.samples) if sample.eta is not None)
+    def starts(self) -> tuple[Sample, ...]:
+        """One request of each start that they waited for.
+
+        Those that share one were told the same phases, to the microsecond; each has waited a time of its own.
+        """
+        waited = [sample for sample in answered(self.samples) if sample.start_ms]
+        return tuple({tuple(sorted(sample.start_ms.items())): sample for sample in waited}.values())
 
     @property
     def num_bytes(self) -> Mapping[str, int]:
         """Bytes by source, those of one start counted once."""
-        total: dict[str, int] = {}
-        for start in self.starts:
-            one = max(
-                (s for s in answered(self.samples) if s.eta == start), key=lambda s: sum(s.num_bytes.values())
-            )
-            for source, num in one.num_bytes.items():
-                total[source] = total.get(source, 0) + num
+        total: Counter[str] = Counter()
+        for sample in self.starts:
+            total.update(sample.num_bytes)
         return total
 
 

@@ -39,7 +39,7 @@ def _summary(report: Report) -> str:
     inside = max((row.most_remote_bytes for row in report.rows if row.start is not Start.ORIGIN), default=0)
     said.append(f"{num_bytes(inside)} read from another region once the bytes were in the region.")
     said.append(f"At most {share(report.worst_share)} of a median request unattributed.")
-    said.append(f"{report.num_failed} of {len(report.samples)} requests failed.")
+    said.append(f"{report.num_failed} of {report.num_asked} requests failed.")
     said.append(f"Seed {report.settings.seed}.")
     return " ".join(said) + "\n"
 

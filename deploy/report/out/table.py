@@ -12,7 +12,7 @@ from deploy.report.document import Report, Row
 from deploy.report.more.found import middle_ttft
 from deploy.report.page.figures import by_family
 from deploy.report.phases import Family
-from deploy.report.words import NONE, best, estimates, ms, num_bytes, share, spread, times
+from deploy.report.words import NONE, best, estimates, ms, num_bytes, share, spread, starts, times
 
 COLOURS = {
     Start.ORIGIN: "blue",
@@ -139,7 +139,7 @@ def _verdict(report: Report) -> list[Text]:
         _line(
             remote == 0, f"{num_bytes(remote)} read from another region, once the bytes were in the region"
         ),
-        _line(not report.num_failed, f"{report.num_failed} of {len(report.samples)} requests failed"),
+        _line(not report.num_failed, f"{report.num_failed} of {report.num_asked} requests failed"),
     ]
     if report.num_estimates:
         lines.append(Text(f"    {estimates(report.num_estimates, report.eta_error)}", style="dim"))
@@ -165,7 +165,9 @@ def _further(report: Report) -> list[Text]:
         herd = more.herd
         moved = num_bytes(sum(herd.num_bytes.values()))
         lines.append(
-            Text(f"    herd of {len(herd.samples)} in {herd.region}: {len(herd.starts)} start, {moved} read")
+            Text(
+                f"    herd of {len(herd.samples)} in {herd.region}: {starts(len(herd.starts))}, {moved} read"
+            )
         )
     lines += [Text(f"no  {name} was not measured: {why}", style="red") for name, why in more.failures.items()]
     return lines

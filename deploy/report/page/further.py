@@ -10,7 +10,7 @@ from deploy.report.page.scale import Linear, Logarithmic
 from deploy.report.page.scatter import Dot, Ray, scatter
 from deploy.report.page.tables import folded
 from deploy.report.sample import Sample
-from deploy.report.words import NONE, ms, num_bytes, per_s, seconds, tick
+from deploy.report.words import NONE, ms, num_bytes, per_s, seconds, starts, tick
 
 MAX_HERD_BARS = 32  # of a large herd every so many-th by its time
 LEAST_GAP_S = 0.05  # a gap of nothing has no place on a scale of decades
@@ -35,7 +35,7 @@ def herd_figure(herd: Herd) -> Html:
     moved = sum(herd.num_bytes.values())
     facts = (
         f"{len(herd.samples)} requests at the same moment in {herd.region}: ",
-        tag("strong", _starts(len(herd.starts))),
+        tag("strong", starts(len(herd.starts))),
         ", ",
         tag("strong", num_bytes(moved)),
         " read, ",
@@ -55,10 +55,6 @@ def herd_figure(herd: Herd) -> Html:
             [(str(i), ms(s.ttft_ms), s.start.value) for i, s in enumerate(ordered, 1)],
         ),
     )
-
-
-def _starts(num: int) -> str:
-    return "one start for all of them" if num == 1 else f"{num} starts"
 
 
 def _ordinal(number: int) -> str:

@@ -117,7 +117,7 @@ def _badges(report: Report) -> Html:
     if report.num_estimates:
         made.append(tag("li", estimates(report.num_estimates, report.eta_error)))
     failed = report.num_failed
-    made.append(_badge(failed == 0, f"{failed} of {len(report.samples)} requests failed"))
+    made.append(_badge(failed == 0, f"{failed} of {report.num_asked} requests failed"))
     return tag("ul", *made, class_="badges")
 
 
