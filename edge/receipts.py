@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from edge.relay.journey import Journey
     from edge.relay.passing import Passing
     from wire.refusal import Refusal
-    from wire.timing import Phases
 
 MAX_KEPT: Final = 256  # some 2 KB each: what a person looks through, not a log
 MAX_TOLD_BYTES: Final = 16 << 10  # of the hops' words; a receipt has about one
@@ -78,7 +77,9 @@ class Receipts:
 
     # who notes ----------------------------------------------------------------------------------------------
 
-    def passed(self, passing: Passing, phases: Phases, head: bytes, told: bytes = b"") -> None:
+    def passed(
+        self, passing: Passing, total_ms: float, phases: Mapping[str, float], head: bytes, told: bytes = b""
+    ) -> None:
         """A request of a lane is answered."""
         self.note(
             Receipt(
@@ -91,8 +92,8 @@ class Receipts:
                 passing.reach.name,
                 OK,
                 passing.streams,
-                phases.total_ms(),
-                phases.items,
+                total_ms,
+                phases,
                 head,
                 told[:MAX_TOLD_BYTES],
             )

@@ -5,6 +5,7 @@ What a hop makes of a whole answer and of events is its own (`edge/relay/passing
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from wire.dial import Pool
     from wire.lane import LaneLine
     from wire.repeat import Repeat
+    from wire.timing import Spans
     from wire.upstream import Upstream
 
 MAX_HELD_BYTES: Final = 64 << 10  # of an answer that comes in parts; the handler takes larger ones
@@ -33,22 +35,28 @@ class Carry(ABC):
     """See the file's docstring. It is `lane.Taker` and `lane.Passage`.
 
     Attributes:
+        chosen_at: perf_counter seconds when it was known where it goes.
         dropped: lines of the answer's head that end here.
+        first_at: perf_counter seconds when its answer began, 0 until then.
         head: the client's, but for what varies.
         heard: loop time of what came last.
         held: of an answer that cannot be passed on yet.
         number: the request's id.
+        read_at: perf_counter seconds when it was known what is asked for.
         streams: the client has the head of a stream, and whole events.
         upstream: the connection that it was sent on, of `pool`.
     """
 
     __slots__ = (
+        "chosen_at",
+        "first_at",
         "head",
         "heard",
         "held",
         "line",
         "number",
         "pool",
+        "read_at",
         "repeat",
         "started",
         "streams",
@@ -65,6 +73,8 @@ class Carry(ABC):
         self.number = number
         self.started = started  # perf_counter seconds
         self.heard = now
+        self.read_at = self.chosen_at = started
+        self.first_at = 0.0
         self.streams = False
         self.held = b""
         self.pool: Pool
@@ -156,6 +166,18 @@ class Carry(ABC):
         self.pool.keep(self.upstream)
         self.leave()
         self.line.passed()
+
+    def spans(self) -> Spans:
+        """In milliseconds, up to now: all; until it was read, it was chosen, its answer began; and since."""
+        now, started, read, chosen = time.perf_counter(), self.started, self.read_at, self.chosen_at
+        first = self.first_at or now
+        return (
+            (now - started) * 1e3,
+            (read - started) * 1e3,
+            (chosen - read) * 1e3,
+            (first - chosen) * 1e3,
+            (now - first) * 1e3,
+        )
 
     # inside -------------------------------------------------------------------------------------------------
 

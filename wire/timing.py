@@ -69,6 +69,34 @@ class Phases:
         return f"{_PREFIX}{{{told}}}\n\n".encode()
 
 
+Spans = tuple[float, float, float, float, float]
+"""In milliseconds: all, and four phases that fill it."""
+
+
+class Form:
+    """How a hop writes the four phases of a request that took its short way, as `Phases` would."""
+
+    def __init__(self, hop: str, names: tuple[str, str, str, str]) -> None:
+        self.names = names
+        phases = ", ".join([f'"{name}": %.3f' for name in names])
+        parts = [f"{hop};dur=%.3f", *(f"{hop}.{name};dur=%.3f" for name in names)]
+        self._timing = ", ".join(parts).encode()
+        told = f'"hop": "{hop}", "total_ms": %.3f, "phases": {{{phases}}}%b'
+        self._receipt = f"{_PREFIX}{{{told}}}\n\n".encode()
+
+    def named(self, spans: Spans) -> dict[str, float]:
+        """The phases by their names."""
+        return dict(zip(self.names, spans[1:], strict=True))
+
+    def header(self, spans: Spans) -> bytes:
+        """A `Server-Timing` value."""
+        return self._timing % spans
+
+    def receipt(self, spans: Spans, more: bytes) -> bytes:
+        """A stream's receipt; `more` are its further members, written already."""
+        return self._receipt % (*spans, more)
+
+
 def parse_server_timing(value: str) -> dict[str, float]:
     """`"edge;dur=1.2, edge.read;dur=0.1"` as {name: ms}; entries of another form are skipped."""
     matches = (_METRIC.fullmatch(part) for part in value.split(","))

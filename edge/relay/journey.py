@@ -27,6 +27,8 @@ from wire.timing import quoted
 from wire.trace.context import passed_on
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from edge.admission.admit import Admission
     from edge.admission.quota import Use
     from edge.admission.room import Room
@@ -146,14 +148,14 @@ class Journey:
     def receipt(self, region: str | None) -> bytes:
         """The edge's last line of a stream."""
         replayed = [f"{each.region}({each.cause})" for each in self.setbacks]
-        return receipt_of(self.phases, region, self.request_id, replayed)
+        return self.phases.receipt(members_of(region, self.request_id, replayed))
 
 
-def receipt_of(phases: Phases, region: str | None, request_id: str, replayed: list[str]) -> bytes:
-    """The edge's last line of a stream."""
+def members_of(region: str | None, request_id: str, replayed: Sequence[str]) -> str:
+    """What the edge's last line of a stream says beside its phases, as members of that JSON object."""
     where = "null" if region is None else quoted(region)
     replays = ", ".join(map(quoted, replayed))
-    return phases.receipt(f', "region": {where}, "request_id": {quoted(request_id)}, "replayed": [{replays}]')
+    return f', "region": {where}, "request_id": {quoted(request_id)}, "replayed": [{replays}]'
 
 
 def said_of(head: RequestHead, admission: Admission, trace: Headers | None = None) -> Headers:

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from edge.receipts import RECEIPT, told_in
-from edge.relay.journey import OWN, receipt_of
+from edge.relay.journey import OWN, members_of
 from edge.relay.sse import Ending, error_code, first_event
 from regions.health import Outcome
 from regions.map import ASK, DEADLINE_MS, REGION, REQUEST_ID, ROUTE
@@ -21,7 +21,7 @@ from wire import usual
 from wire.carry import WHOLE, Carry
 from wire.dialect import THEIR_REQUEST_ID
 from wire.lane import LATE_S
-from wire.timing import Phases
+from wire.timing import Form, Phases
 
 if TYPE_CHECKING:
     from edge.choice.route import Decision
@@ -30,18 +30,16 @@ if TYPE_CHECKING:
     from wire.exchange import Exchange
     from wire.upstream import Upstream
 
+FORM: Final = Form("edge", ("read", "route", "first_byte", "stream"))
 _SENT: Final = f"{REQUEST_ID}: %b\r\n{ASK}: %b\r\n{DEADLINE_MS}: %d\r\ncontent-length: %d\r\n\r\n%b".encode()
 
 
 class Passing(Carry):
-    """`heard` is the loop time of what came last; the other times are of perf_counter."""
+    """`heard`, `entered` and `deadline` are loop time; the other times are of perf_counter."""
 
     dropped = usual.dropping(OWN)
     __slots__ = (
-        "_committed",
         "_ending",
-        "_read",
-        "_routed",
         "_said",
         "_told",
         "ask",
@@ -81,8 +79,8 @@ class Passing(Carry):
         self.passed_on: bytes | None = None  # the last events that were sent, once some were
         self._ending = Ending()
         self._said = self._told = b""  # of a stream: its head, and receipts that came before its end
-        self._read = read
-        self._routed = self._committed = time.perf_counter()
+        self.read_at = read
+        self.chosen_at = time.perf_counter()
 
     def send(self, upstream: Upstream, constant: bytes) -> None:
         """The request's bytes, in one write; what nobody waits for in the loop's next turn: uvloop writes between."""
@@ -117,15 +115,14 @@ class Passing(Carry):
         """JSON from its first brace to its last."""
         if told.get(b"content-type") != b"application/json" or body[:1] != b"{" or body[-1:] != b"}":
             return False  # whether it is whole is the relay's to say
-        phases = self.phases()
-        phases.mark("first_byte")
-        phases.mark("stream")
-        said = [usual.timing(lines)] if b"server-timing" in told else []
-        timing = b", ".join([*said, phases.header().encode()])
+        spans = self.spans()
+        timing = FORM.header(spans)
+        if b"server-timing" in told:
+            timing = b"%b, %b" % (usual.timing(lines), timing)
         self.say(WHOLE % (self.dropped.sub(b"", lines), self.ours(lines, told), len(body), timing, body))
         self.reach.saw(Outcome.SUCCEEDED)
         self.over()
-        self.lane.door.receipts.passed(self, phases, lines)
+        self.lane.door.receipts.passed(self, spans[0], FORM.named(spans), lines)
         return True
 
     def grounds(self) -> tuple[str | bytes, ...]:
@@ -151,7 +148,7 @@ class Passing(Carry):
             or not self._may_pass(block, is_last=end < len(data))
         ):
             return False
-        self._committed, self.held, self.streams, self._said = time.perf_counter(), b"", True, said
+        self.first_at, self.held, self.streams, self._said = time.perf_counter(), b"", True, said
         self._pass_on(block, said + data[start:end], is_last=end < len(data))
         return True
 
@@ -167,11 +164,10 @@ class Passing(Carry):
 
     def phases(self) -> Phases:
         """The stopwatch of the relay, as far as it has come."""
-        read, routed = self._read, self._routed
-        items = {"read": (read - self.started) * 1e3, "route": (routed - read) * 1e3}
-        if self.streams:
-            items["first_byte"] = (self._committed - routed) * 1e3
-        return Phases.so_far("edge", self.started, items, self._committed)
+        _, *spans = self.spans()
+        known = 3 if self.streams else 2
+        items = dict(zip(FORM.names[:known], spans, strict=False))
+        return Phases.so_far("edge", self.started, items, self.first_at or self.chosen_at)
 
     def _may_pass(self, block: bytes, *, is_last: bool) -> bool:
         """Whether the client is to hear all of it, and its end is one."""
@@ -192,8 +188,9 @@ class Passing(Carry):
         return None
 
     def _end(self, said: bytes) -> None:
-        phases = self.phases()
-        phases.mark("stream")
+        spans = self.spans()
+        members = members_of(self.reach.name, self.number.decode(), ())
+        self.end(said, FORM.receipt(spans, members.encode()))
         self.reach.saw(Outcome.SUCCEEDED)
-        self.end(said, receipt_of(phases, self.reach.name, self.number.decode(), []))
-        self.lane.door.receipts.passed(self, phases, self._said, self._told + told_in(said))
+        told = self._told + told_in(said)
+        self.lane.door.receipts.passed(self, spans[0], FORM.named(spans), self._said, told)

@@ -85,7 +85,7 @@ class Inference:
             deployment=passing.deployment,
             revision=passing.revision,
             region=self.deployments.region,
-            phases=passing.phases,
+            phases=passing.phases(),
             deadline=passing.deadline,
             hold_until=min(passing.deadline - SLACK_S, passing.entered + waits_s),
             request_id=passing.number.decode(),
@@ -107,22 +107,28 @@ class Inference:
             await trip.fail(refusal)
         finally:
             trip.deployment.release(trip.revision)
-            self.count(trip, trip.exchange.head.path, trip.exchange.status, error)
+            path, status, took_s = (
+                trip.exchange.head.path,
+                trip.exchange.status,
+                trip.phases.total_ms() / 1000,
+            )
+            self.count(trip, path, status, error, _first_s(trip.phases), took_s)
             if trip.trace is not None:
                 tell(trip, trip.trace, error)
 
-    def count(self, trip: Trip | Passing, path: str, status: int, error: str) -> None:
-        """It is over, well if `error` is empty and `status` is none."""
-        figures, model, items = self._figures, trip.ask.model, trip.phases.items
-        if "first_byte" in items:
-            first_s = sum([ms for name, ms in items.items() if name != "stream"]) / 1000
+    def count(
+        self, trip: Trip | Passing, path: str, status: int, error: str, first_s: float | None, took_s: float
+    ) -> None:
+        """It is over after `took_s`, well if `error` is empty and `status` is none; after `first_s` it began."""
+        figures, model = self._figures, trip.ask.model
+        if first_s is not None:
             figures.first_byte(str(trip.found), first_s)
             if trip.ask.stream and status == HTTPStatus.OK:
                 figures.streamed(path, model, first_s)
         if not error and status >= HTTPStatus.BAD_REQUEST:
             error = str(status)
         trip.deployment.count(trip.revision, failed=error in FAULTS)
-        figures.ended(path, model, trip.phases.total_ms() / 1000, error)
+        figures.ended(path, model, took_s, error)
 
     def _found(self, ask: Ask, head: RequestHead) -> tuple[Deployment, Revision]:
         """As `find`, for this very request. Raises Refusal."""
@@ -227,6 +233,13 @@ def _refuse_other(head: RequestHead, revision: Revision) -> None:
     if head.get(RESUME) == "go" and head.get(REVISION) != revision.id:
         text = f"The stream was begun by another revision than {revision.id[:12]}, which is live here."
         raise Refusal(409, "not_resident", text, "server_error")
+
+
+def _first_s(phases: Phases) -> float | None:
+    """When the answer began, if it did."""
+    items = phases.items
+    began = "first_byte" in items
+    return sum([ms for name, ms in items.items() if name != "stream"]) / 1000 if began else None
 
 
 def _not_live(deployment: Deployment) -> Refusal:

@@ -78,14 +78,14 @@ class GatewayLane:
 
     def _begin(self, passing: Passing, left_s: float) -> bool:
         """Send it to a worker that is there, on a connection that is; else nothing is done."""
-        passing.phases.mark("read")
+        passing.read_at = time.perf_counter()
         relay, address = self.inference.relay, self.inference.pick(passing.head, passing.revision)
         if address is None:
             return False
         upstream = relay.pools[address].kept(passing.entered)
         if upstream is None:
             return False
-        passing.phases.mark("pick")
+        passing.chosen_at = time.perf_counter()
         passing.send(address, upstream, self._heads.get(address) or self._head(address), left_s)
         return True
 

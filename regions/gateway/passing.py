@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import time
 from typing import TYPE_CHECKING, Final
 
-from regions.gateway.trip import OWN, receipt_of
+from regions.gateway.trip import OWN
 from regions.map import DEADLINE_MS, REGION, REMOTE_BYTES, REPLICA, REQUEST_ID, REVISION, START, Tier
 from regions.nodes.pick import replica_id
 from wire import usual
 from wire.carry import WHOLE, Carry
 from wire.exchange import PROCESSING
 from wire.lane import LATE_S
-from wire.timing import Phases
+from wire.timing import Form, Phases, quoted
 
 if TYPE_CHECKING:
     from regions.ask import Ask
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from wire.upstream import Upstream
 
 OK: Final = 200
+FORM: Final = Form("gateway", ("read", "pick", "first_byte", "stream"))
 _START: Final = re.compile(rb"\n(?i:%b):" % START.encode())
 _SENT: Final = (
     f"%b{REVISION}: %b\r\n{REQUEST_ID}: %b\r\n{DEADLINE_MS}: %d\r\ncontent-length: %d\r\n\r\n%b".encode()
@@ -49,7 +51,6 @@ class Passing(Carry):
         "deployment",
         "entered",
         "lane",
-        "phases",
         "revision",
         "spoke",
     )
@@ -74,7 +75,6 @@ class Passing(Carry):
         self.revision = revision
         self.entered = now
         self.deadline = deadline
-        self.phases = Phases("gateway", started=started)
         self.spoke = False
         self.address = ""
 
@@ -127,9 +127,9 @@ class Passing(Carry):
     def whole(self, lines: bytes, told: dict[bytes, bytes], body: bytes) -> bool:
         """Of any kind."""
         self._begun()
-        self.phases.mark("stream")
-        said = [usual.timing(lines)] if b"server-timing" in told else []
-        timing = b", ".join([*said, self.phases.header().encode()])
+        timing = FORM.header(self.spans())
+        if b"server-timing" in told:
+            timing = b"%b, %b" % (usual.timing(lines), timing)
         self.say(WHOLE % (self.dropped.sub(b"", lines), self.ours(lines, told), len(body), timing, body))
         self.over()
         self._count_soon()
@@ -171,13 +171,19 @@ class Passing(Carry):
     # inside -------------------------------------------------------------------------------------------------
 
     def _begun(self) -> None:
-        if "first_byte" not in self.phases.items:
-            self.phases.mark("first_byte")
+        self.first_at = self.first_at or time.perf_counter()
+
+    def phases(self) -> Phases:
+        """The stopwatch of the ordinary way, as far as it has come."""
+        _, *spans = self.spans()
+        known = 3 if self.first_at else 2
+        items = dict(zip(FORM.names[:known], spans, strict=False))
+        return Phases.so_far("gateway", self.started, items, self.first_at or self.chosen_at)
 
     def _pass_on(self, events: bytes, *, is_last: bool) -> None:
         if is_last:
-            self.phases.mark("stream")
-            self.end(events, receipt_of(self.phases, self.lane.inference.deployments.region))
+            where = quoted(self.lane.inference.deployments.region)
+            self.end(events, FORM.receipt(self.spans(), f', "region": {where}, "remote_bytes": 0'.encode()))
             self._count_soon()
             return
         self.say(events)
@@ -191,4 +197,6 @@ class Passing(Carry):
 
     def _count(self, error: str = "") -> None:
         status = OK if not error or self.streams else 0
-        self.lane.inference.count(self, self.head.path, status, error)
+        first_s = self.first_at - self.started if self.first_at else None
+        took_s = time.perf_counter() - self.started
+        self.lane.inference.count(self, self.head.path, status, error, first_s, took_s)

@@ -31,7 +31,7 @@ from regions.map import (
 from wire.dialect import error_event
 from wire.heads import without_hop_headers
 from wire.refusal import Refusal
-from wire.timing import parse_server_timing, quoted
+from wire.timing import parse_server_timing
 from wire.trace.context import passed_on
 
 if TYPE_CHECKING:
@@ -184,11 +184,6 @@ class Trip:
             raise refusal
         said = error_event(self.exchange.head.path, refusal.body())
         await self.exchange.finish(said + self.receipt())
-
-
-def receipt_of(phases: Phases, region: str) -> bytes:
-    """The gateway's last line of a stream that found its model resident."""
-    return phases.receipt(f', "region": {quoted(region)}, "remote_bytes": 0')
 
 
 def said_of(head: RequestHead) -> Headers:
