@@ -23,6 +23,7 @@ from edge.dns.voice import Voice, VoiceSettings
 from edge.door import Door
 from edge.figures import EdgeFigures
 from edge.hosts import served
+from edge.infer import Inference
 from edge.listeners import ADMIN, ANYCAST, LIMITS, MAIN, S3, addresses, alt_svc, part
 from edge.orders import Orders
 from edge.pops.hear import Pops
@@ -172,7 +173,7 @@ class _Edge:
         """The handler of a listener, whose answers carry `says` too."""
         if self._settings.anycast is not None:  # one of several: which one answered is a question then
             says = ((POP, self._settings.name), *says)
-        return Door(
+        inference = Inference(
             self.feed,
             self._buckets,
             self._chooser,
@@ -181,9 +182,9 @@ class _Edge:
             self._bounds,
             pinned,
             says,
-            routes,
             self.tracer,
         )
+        return Door(inference, self._orders, self._bounds, pinned, routes)
 
     def desk(self) -> Desk:
         """The handler of the operators' listener."""

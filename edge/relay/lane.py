@@ -1,6 +1,6 @@
 """The short way of a request at the edge: a head that was admitted before, one region that takes it, its bytes back.
 
-What `Door` decides is decided by the door's own functions here too: the policy in force must be the very one that
+What `Inference` decides is decided by its own functions here too: the policy in force must be the very one that
 admitted the head, the key's end and rate are looked at, the edge's room is taken, the body is read strictly, and
 regions are ranked. What is left out is the task, and every second look at a head. The request's own part is in
 `edge/relay/passing.py`; `wire/lane.py` has the rules.
@@ -23,7 +23,7 @@ from wire.trace.context import TRACEPARENT
 if TYPE_CHECKING:
     from edge.admission.admit import Admission
     from edge.choice.route import Decision
-    from edge.door import Door
+    from edge.infer import Inference
     from edge.reach.region import Reach
     from regions.ask import Ask
     from regions.choose import Choice
@@ -42,48 +42,48 @@ class Judged(NamedTuple):
 class EdgeLane:
     """What one connection's head comes to, while one policy is in force."""
 
-    def __init__(self, judged: Judged, line: LaneLine, door: Door) -> None:
+    def __init__(self, judged: Judged, line: LaneLine, inference: Inference) -> None:
         self.familiar, self.admission, self._policy = judged
         self.line = line
-        self.door = door
-        self._tracer = None if self.familiar.head.get(TRACEPARENT) else door.tracer
+        self.inference = inference
+        self._tracer = None if self.familiar.head.get(TRACEPARENT) else inference.tracer
         self.has_own_name = is_anthropic(self.familiar.head.path)
-        self.says = "".join([f"{name}: {value}\r\n" for name, value in door.says])
+        self.says = "".join([f"{name}: {value}\r\n" for name, value in inference.says])
         self.repeat = Repeat()
         self._decided: tuple[Ask, Decision] | None = None  # the last one
         self._terms: tuple[tuple[Choice, ...], bytes] = ((), b"")
         self._heads: dict[str, bytes] = {}  # by region: what every request to it begins with
 
     def take(self, data: bytes) -> Passing | None:
-        """Begin on a request of the same head. Whatever would be refused, or waits, is the door's."""
-        started, door = time.perf_counter(), self.door
+        """Begin on a request of the same head. Whatever would be refused, or waits, is `Inference`'s."""
+        started, inference = time.perf_counter(), self.inference
         found = self.familiar.whole(data)
-        if found is None or door.feed.snapshot.policy is not self._policy or self._has_ended():
+        if found is None or inference.feed.snapshot.policy is not self._policy or self._has_ended():
             return None
         body = found[1]
         if len(body) > MAX_BODY_BYTES or (self._tracer is not None and not self._tracer.skips()):
             return None
         head, now = self.familiar.head, asyncio.get_running_loop().time()
         try:
-            ask = read_ask(head.path, body, door.feed.rules.aliases)
+            ask = read_ask(head.path, body, inference.feed.rules.aliases)
             read = time.perf_counter()
             decision = self._decide(ask, body, now)
         except Refusal:
             return None
-        if decision.start is not None:  # what is under way at a start is counted by the door
+        if decision.start is not None:  # what is under way at a start is counted there
             return None
         return self._begin(Passing(self, ask, body, decision, started, read, now))
 
     def _decide(self, ask: Ask, body: bytes, now: float) -> Decision:
-        """As the door does; what it said of a request like this one, while that stands. Raises Refusal."""
-        door = self.door
+        """As `Inference` does; what it said of a request like this one, while that stands. Raises Refusal."""
+        inference = self.inference
         if self._decided is not None:
             asked, decision = self._decided
             is_alike = ask.model == asked.model and ask.prompt_tokens == asked.prompt_tokens
-            if is_alike and door.chooser.stands(decision, now):
+            if is_alike and inference.chooser.stands(decision, now):
                 return decision
-        door.refuse_unnamed(self.admission, ask)
-        decision = door.choose(self.familiar.head, self.admission, ask, body, now)
+        inference.refuse_unnamed(self.admission, ask)
+        decision = inference.choose(self.familiar.head, self.admission, ask, body, now)
         self._decided = ask, decision
         return decision
 
@@ -94,23 +94,23 @@ class EdgeLane:
 
     def _begin(self, passing: Passing) -> Passing | None:
         """Send it on a connection that is there; where it is not usual, nothing is done."""
-        door, pool, num_bytes = self.door, passing.reach.pool, len(passing.body)
-        is_open = door.room.fits(num_bytes) and not passing.reach.down
+        inference, pool, num_bytes = self.inference, passing.reach.pool, len(passing.body)
+        is_open = inference.room.fits(num_bytes) and not passing.reach.down
         upstream = pool.kept(passing.entered) if is_open else None
         if upstream is None:
             return None
-        if door.buckets.take(self.admission.digest, passing.heard) is not None:
+        if inference.buckets.take(self.admission.digest, passing.heard) is not None:
             upstream.take_back(whole=True)
             pool.keep(upstream)
             return None
-        door.room.enter(num_bytes)
+        inference.room.enter(num_bytes)
         passing.send(upstream, self._heads.get(passing.reach.name) or self._head(passing.reach))
         passing.reach.saw(Outcome.SENT)
-        door.budgets.of(passing.ask.model, passing.heard)
+        inference.budgets.of(passing.ask.model, passing.heard)
         return passing
 
     def _head(self, reach: Reach) -> bytes:
-        made = self._heads[reach.name] = self.door.relay.constant_head(
+        made = self._heads[reach.name] = self.inference.relay.constant_head(
             self.familiar.head, self.admission, reach
         )
         return made

@@ -63,8 +63,8 @@ class Passing(Carry):
         read: float,
         now: float,
     ) -> None:
-        door, head = lane.door, lane.familiar.head
-        self.reach = door.relay.reaches[decision.choices[0].region]
+        inference, head = lane.inference, lane.familiar.head
+        self.reach = inference.relay.reaches[decision.choices[0].region]
         super().__init__(
             head, lane.line, lane.repeat, b"req_%b" % os.urandom(16).hex().encode(), started, now
         )
@@ -73,7 +73,7 @@ class Passing(Carry):
         self.ask = ask
         self.body = body
         self.decision = decision
-        self.patience = door.patiences.of(ask, head.path)
+        self.patience = inference.patiences.of(ask, head.path)
         self.entered = now
         self.deadline = now + self.patience.total_s
         self.passed_on: bytes | None = None  # the last events that were sent, once some were
@@ -91,7 +91,7 @@ class Passing(Carry):
         asyncio.get_running_loop().call_soon(self._meanwhile)
 
     def _meanwhile(self) -> None:
-        self.lane.door.wake_near(self.decision, self.ask.model, self.entered)
+        self.lane.inference.wake_near(self.decision, self.ask.model, self.entered)
         self.lane.terms(self.decision)
 
     # lane.Passage -------------------------------------------------------------------------------------------
@@ -105,11 +105,11 @@ class Passing(Carry):
 
     async def go_on(self, exchange: Exchange) -> None:
         """The relay does."""
-        await self.lane.door.go_on(exchange, self)
+        await self.lane.inference.go_on(exchange, self)
 
     def leave(self) -> None:
         """Its room is free."""
-        self.lane.door.room.leave(len(self.body), asyncio.get_running_loop().time() - self.entered)
+        self.lane.inference.room.leave(len(self.body), asyncio.get_running_loop().time() - self.entered)
 
     def whole(self, lines: bytes, told: dict[bytes, bytes], body: bytes) -> bool:
         """JSON from its first brace to its last."""
@@ -122,7 +122,7 @@ class Passing(Carry):
         self.say(WHOLE % (self.dropped.sub(b"", lines), self.ours(lines, told), len(body), timing, body))
         self.reach.saw(Outcome.SUCCEEDED)
         self.over()
-        self.lane.door.receipts.passed(self, spans[0], FORM.named(spans), lines)
+        self.lane.inference.receipts.passed(self, spans[0], FORM.named(spans), lines)
         return True
 
     def grounds(self) -> tuple[str | bytes, ...]:
@@ -193,4 +193,4 @@ class Passing(Carry):
         self.end(said, FORM.receipt(spans, members.encode()))
         self.reach.saw(Outcome.SUCCEEDED)
         told = self._told + told_in(said)
-        self.lane.door.receipts.passed(self, spans[0], FORM.named(spans), self._said, told)
+        self.lane.inference.receipts.passed(self, spans[0], FORM.named(spans), self._said, told)

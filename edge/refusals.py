@@ -1,0 +1,25 @@
+"""A refusal as an edge says it: in the shape of the path's own API, with the request's id, and counted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wire.dialect import error_body, id_headers
+
+if TYPE_CHECKING:
+    from edge.figures import EdgeFigures
+    from wire.exchange import Exchange
+    from wire.http1 import Headers
+    from wire.refusal import Refusal
+
+
+async def refuse(
+    exchange: Exchange, refusal: Refusal, request_id: str, figures: EdgeFigures, says: Headers, called: str
+) -> None:
+    """Answer with it, and note it under the path's name `called`. Raises the refusal inside an answer."""
+    if exchange.status:
+        raise refusal
+    path = exchange.head.path
+    figures.refusals.note(refusal, request_id, called)
+    headers = (*refusal.headers(), *id_headers(path, request_id), *says)
+    await exchange.respond(refusal.status, headers, error_body(path, refusal))
