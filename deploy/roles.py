@@ -63,6 +63,14 @@ def access_key(config: Config, grants: tuple[str, ...]) -> tuple[str, str]:
     return entry.id, _key(entry).secret(secrets.root_key(config.secrets))
 
 
+def secret_of(config: Config, key_id: str) -> str:
+    """The secret of an S3 key of the configuration, by its id; derived here and now. Raises ConfigError."""
+    entry = next((key for key in config.access_keys if key.id == key_id), None)
+    if entry is None:
+        raise ConfigError(f"{config.path} has no [[access_keys]] with id = {key_id!r}")
+    return _key(entry).secret(secrets.root_key(config.secrets))
+
+
 def _endpoint(config: Config, region: str, url: str, grants: tuple[str, ...]) -> Endpoint:
     credentials = config.regions[region].store_credentials
     key_id, secret = secrets.access_pair(credentials) if credentials else access_key(config, grants)

@@ -15,7 +15,7 @@ from deploy import chat, push, show, watch
 from deploy.client import Client
 from deploy.commands import chat as chat_command
 from deploy.commands import report as report_command
-from deploy.commands.up import announce
+from deploy.commands.up import addresses
 from deploy.credentials import Credentials
 from deploy.exits import Exit
 from deploy.fleet import FleetPlan
@@ -55,7 +55,8 @@ async def _demo(state: Path, folder: Path, console: Console) -> int:
     platform = Platform(FleetPlan(state), lambda text: console.print(f"[dim]{text}[/]"))
     try:
         running = await platform.start()
-        announce(console, running)
+        addresses(console, running.credentials)
+        console.print("\nAll of this ends with the demo, within a minute; `nearfield up` leaves it running.")
         _title(console, "push")
         await asyncio.to_thread(_push, console, running.credentials, folder)
         _title(console, "three questions, over HTTPS, through the edge")
@@ -133,7 +134,7 @@ async def _report(console: Console, credentials: Credentials) -> None:
     order = report_command.Order(
         CHAT_MODEL, None, NUM_COLD, NUM_WARM, 0, report_command.Outputs(html=HTML, json=JSON)
     )
-    await report_command.measured(console, credentials, order)
+    await report_command.measured(console, credentials, order, is_shelved=False)  # its console ends with us
 
 
 def _farewell(console: Console, seconds: float, num_processes: int) -> None:
@@ -143,4 +144,7 @@ def _farewell(console: Console, seconds: float, num_processes: int) -> None:
     console.print("  nearfield up                                  # the same platform, left running")
     console.print("  nearfield push examples/tinychat/model acme/tinychat       # in another terminal")
     console.print("  nearfield chat acme/tinychat 'What is the capital of France?'")
+    console.print(
+        "  nearfield console --open                      # the live page of that platform, logged in"
+    )
     console.print("  nearfield report acme/tinychat --html report.html")

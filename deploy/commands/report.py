@@ -135,8 +135,10 @@ def settled(credentials: Credentials, order: Order) -> Order:
     return replace(order, regions=order.regions or tuple(live))
 
 
-async def measured(console: Console, credentials: Credentials, order: Order) -> Report:
-    """Measure, print the table, write the files."""
+async def measured(
+    console: Console, credentials: Credentials, order: Order, *, is_shelved: bool = True
+) -> Report:
+    """Measure, print the table, write the files; with `is_shelved` the console gets the page too."""
     terms = priced(credentials, order.prices)
     with console.status("measuring") as status:
         report = await run_report(
@@ -146,7 +148,8 @@ async def measured(console: Console, credentials: Credentials, order: Order) -> 
     write(report, order.outputs)
     for _, path in order.outputs.named():
         console.print(f"wrote {path}")
-    shelve(console, credentials, report)
+    if is_shelved:
+        shelve(console, credentials, report)
     return report
 
 

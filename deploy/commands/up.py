@@ -9,6 +9,7 @@ import uvloop
 from rich.console import Console
 
 from deploy import show
+from deploy.credentials import Credentials
 from deploy.faults import ConfigError
 from deploy.fleet import PROFILES, FleetPlan
 from deploy.up import Platform, Running
@@ -78,6 +79,21 @@ def announce(console: Console, running: Running) -> None:
     """Say where everything is, as commands that work when pasted."""
     c = running.credentials
     option = "" if Path(c.state).name == ".nearfield" else f" --state {c.state}"
+    addresses(console, c)
+    console.print("\nIn another terminal:")
+    console.print(
+        f'  eval "$(nearfield env{option})"      # settings for aws, boto3, curl and the openai client'
+    )
+    console.print(f"  nearfield push ./my-model acme/my-model{option}")
+    console.print("  aws s3 sync ./my-model s3://models/acme/my-model/      # the same, with any S3 client")
+    console.print(f"  nearfield chat acme/my-model 'Hello'{option}")
+    console.print(f"  nearfield report acme/my-model --html report.html{option}")
+    console.print(f"  nearfield console --open{option}      # the live page, logged in")
+    console.print("\nCtrl-C stops it; the next `nearfield up` serves every model again.")
+
+
+def addresses(console: Console, c: Credentials) -> None:
+    """Say where it listens."""
     console.print(f"\n[bold]Nearfield is up[/]: {', '.join(c.regions)}")
     if c.simulated_wan:
         console.print(f"  long-distance delays are SIMULATED: profile {c.simulated_wan}")
@@ -89,13 +105,3 @@ def announce(console: Console, running: Running) -> None:
         f"  console    {c.admin_url}/console/   (the live page, for operators; keep it off the internet)"
     )
     console.print(f"  keys       {c.state}/credentials.toml (mode 0600), certificate authority {c.ca}")
-    console.print("\nIn another terminal:")
-    console.print(
-        f'  eval "$(nearfield env{option})"      # settings for aws, boto3, curl and the openai client'
-    )
-    console.print(f"  nearfield push ./my-model acme/my-model{option}")
-    console.print("  aws s3 sync ./my-model s3://models/acme/my-model/      # the same, with any S3 client")
-    console.print(f"  nearfield chat acme/my-model 'Hello'{option}")
-    console.print(f"  nearfield report acme/my-model --html report.html{option}")
-    console.print(f"  nearfield console --open{option}      # the live page, logged in")
-    console.print("\nCtrl-C stops it; the next `nearfield up` serves every model again.")

@@ -20,13 +20,27 @@ class Shell(enum.StrEnum):
     FISH = "fish"
 
 
-def env(state: StateOption = DEFAULT_STATE, *, as_json: JsonOption = False) -> None:
+def env(
+    state: StateOption = DEFAULT_STATE,
+    access_key: Annotated[
+        str | None,
+        typer.Option(help="Id of another S3 key of the TOML; its secret is derived from the root key here."),
+    ] = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
     """Settings for aws, boto3, curl and the openai client: eval "$(nearfield env)"."""
     from deploy import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
     from deploy import show  # noqa: PLC0415
 
     with errors(as_json=as_json):
         environment = saved.load(state).environment()
+        if access_key is not None:
+            from deploy.config.read import load  # noqa: PLC0415 - as above
+            from deploy.roles import secret_of  # noqa: PLC0415 - as above
+
+            secret = secret_of(load(state / "nearfield.toml"), access_key)
+            environment |= {"AWS_ACCESS_KEY_ID": access_key, "AWS_SECRET_ACCESS_KEY": secret}
         if as_json:
             show.emit_json(environment)
         else:

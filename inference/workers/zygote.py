@@ -18,7 +18,7 @@ from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
-from inference.zygote import ENVIRONMENT
+from inference.zygote import DEVICE_VARIABLES, ENVIRONMENT
 
 PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 """Where `inference` is found, whatever folder the node was started in."""
@@ -113,7 +113,12 @@ def launch(path: Path, owner: int | None = None) -> int | None:
 
 
 def _spawn(path: Path, lock: int, owner: int | None) -> int:
-    """In a session of its own: a Ctrl-C is the node's to handle. What it writes goes to a file: it may outlive us."""
+    """In a session of its own: a Ctrl-C is the node's to handle. What it writes goes to a file: it may outlive us.
+
+    It does not see our choice of devices: torch counts those that are named `MIG-...` by asking CUDA itself, and a
+    process that has asked CUDA cannot fork ones that use it.
+    """
+    kept = {name: each for name, each in os.environ.items() if name not in DEVICE_VARIABLES}
     search = os.pathsep.join(filter(None, (PACKAGE_ROOT, os.environ.get("PYTHONPATH"))))
     os.set_inheritable(lock, True)
     words = [sys.executable, *COMMAND, "--socket", str(path), "--lock", str(lock)]
@@ -122,7 +127,7 @@ def _spawn(path: Path, lock: int, owner: int | None) -> int:
     return os.posix_spawn(
         sys.executable,
         words if owner is None else [*words, "--owner", str(owner)],
-        {**os.environ, **ENVIRONMENT, "PYTHONPATH": search},
+        {**kept, **ENVIRONMENT, "PYTHONPATH": search},
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),

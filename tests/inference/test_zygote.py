@@ -179,6 +179,18 @@ def test_what_a_node_sees_of_the_devices_is_its_own(monkeypatch):
     assert "evil" not in os.environ.get("LD_PRELOAD", "")
 
 
+async def test_it_sees_no_choice_of_devices_itself(tmp_path, monkeypatch):
+    """Torch counts slices named MIG-... by asking CUDA, after which nothing that is forked can use it."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-d9a47cfb-d1f2-d08c-b40e-0812b597ae69")
+    link = await ShellLink.start(tmp_path)
+    try:
+        seen = Path(f"/proc/{parent_of(link.pid)}/environ").read_bytes().split(b"\0")
+        assert not [each for each in seen if each.startswith(b"CUDA_VISIBLE_DEVICES=")]
+        assert any(each.startswith(b"PATH=") for each in seen)
+    finally:
+        await link.close()
+
+
 def test_its_socket_is_ours_alone(tmp_path):
     with listen(tmp_path / "s"):
         assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o600
