@@ -32,6 +32,7 @@ from storage.client.sdk import Endpoint
 
 NOTES = (
     "ours: streaming request through edge (TLS, new connection), gateway and node; peer: a fresh process",
+    "the client's thread goes before others on the two cores that it shares with what it times, if the host lets it",
     "the landing pool is as large as the model: a host that serves models of this size is set up so",
     "ours and the peer gave the same first token in every run",
 )

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from bench.caller import Answer, Caller
 from bench.link import Link, link
+from bench.stopwatch import goes_first
 from deploy import fleet, pki, push, watch
 from deploy.client import Client
 from deploy.credentials import Credentials
@@ -126,7 +127,8 @@ def first_token(running: Running, model: str, start: str, prompt: str) -> Answer
         warm_up(running.credentials, model)
     speaker = caller(running)
     try:
-        answer = speaker.stream("/v1/completions", completion(model, prompt))
+        with goes_first():
+            answer = speaker.stream("/v1/completions", completion(model, prompt))
     finally:
         speaker.close()
     check_start(answer, start)

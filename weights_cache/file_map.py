@@ -13,6 +13,7 @@ import ctypes
 import mmap
 import os
 import resource
+from contextlib import suppress
 
 from weights_cache.pages import MAP_NORESERVE, POPULATE_READ
 
@@ -32,6 +33,8 @@ class FileMap:
             mmap.PROT_READ | mmap.PROT_WRITE,
             offset=offset - self._lead,
         )
+        with suppress(OSError):  # a kernel without huge pages
+            self._map.madvise(mmap.MADV_HUGEPAGE)  # what is still to be read comes in pieces of that size
         try:
             lock_as_read(self._map)
             self.populate(0, 1)  # a kernel that does not know the advice says so now

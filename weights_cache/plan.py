@@ -16,6 +16,8 @@ from weights_cache.revision import MAX_EXTENT_BYTES, FileEntry, TensorEntry
 
 LANDING_ALIGN_BYTES = 64  # a cache line and torch's own alignment; file data sections start on it
 PAGE_BYTES = mmap.PAGESIZE  # where a mapping of a file may begin, in the file and in memory
+HUGE_BYTES = 2 << 20  # a run of this size that lies alike in file and memory may be mapped with one entry
+LEAST_HUGE_BYTES = 32 << 20  # of a file's tensors, so that what is left free before it is none of its size
 SLICE_ALIGN_BYTES = 4_096  # slices of one tensor start on its pages: they stay aligned for any dtype
 
 _EMBEDDINGS = re.compile(r"embed(?!_out)|wte|wpe|word_emb|pos_emb|position_emb|token_emb", re.IGNORECASE)
@@ -177,7 +179,8 @@ def layout(
 ) -> Layout:
     """Each weight file's data section contiguous, in file order, each one starting on 64 bytes.
 
-    After them the files that are mapped, each from a page on: a mapping keeps a file's place within its page.
+    After them the files that are mapped, each from a page on: a mapping keeps a file's place within its page, and a
+    large one's within a huge page.
     """
     data_starts = _data_starts(files, tensors)
     elsewhere = {each.file for each in mapped}
@@ -188,9 +191,10 @@ def layout(
             total_bytes = _up(total_bytes + files[number].size - data_start, LANDING_ALIGN_BYTES)
     fresh_bytes = total_bytes
     for each in mapped:
-        start = _up(total_bytes, PAGE_BYTES)
-        file_starts[each.file] = start + each.data_at % PAGE_BYTES
-        total_bytes = file_starts[each.file] + files[each.file].size - data_starts[each.file]
+        num_bytes = files[each.file].size - data_starts[each.file]
+        align_bytes = HUGE_BYTES if num_bytes >= LEAST_HUGE_BYTES else PAGE_BYTES
+        file_starts[each.file] = _up(total_bytes, align_bytes) + each.data_at % align_bytes
+        total_bytes = file_starts[each.file] + num_bytes
     return Layout(total_bytes, tuple(file_starts), tuple(data_starts), fresh_bytes)
 
 

@@ -47,6 +47,11 @@ class Phases:
         phases.items, phases._last = items, last
         return phases
 
+    @property
+    def last(self) -> float:
+        """The moment of the last mark, by the clock of `started`."""
+        return self._last
+
     def total_ms(self) -> float:
         """The hop's wall time so far."""
         return (self._now() - self.started) * 1000

@@ -83,7 +83,7 @@ def _turn(
 
 BEFORE_FIRST = {
     "edge": ("read", "route"),
-    "gateway": ("read", "pick", "wake"),
+    "gateway": ("read", "pick", "wake", "heard"),
     "node": ("read", "template", "tokenize", "queue", "weights", "prefill"),
 }
 """The phases of each hop that end before the first token; `report` has them all, with their parts."""

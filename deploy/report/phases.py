@@ -56,6 +56,7 @@ KNOWN: Mapping[str, PhaseName] = {  # in the order in which a request meets them
     "gateway.read": PhaseName("gateway reads the request", Family.GATEWAY),
     "gateway.pick": PhaseName("gateway picks a host", Family.GATEWAY),
     "gateway.wake": PhaseName("wake, the rest", Family.WAKE),
+    "gateway.heard": PhaseName("a start's end reaches who waited", Family.WAKE),
     "start.pull": PhaseName("bytes from the home region", Family.PULL),
     "start.queue": PhaseName("waits for room", Family.WAKE),
     "start.prepare": PhaseName("config and tokenizer read", Family.WAKE),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hmac
 import json
 import logging
+import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fastapi import FastAPI, Request, Response
@@ -36,6 +37,7 @@ from weights_cache.known import KnownRevisions
 from wire.dialect import error_body
 from wire.metrics import CONTENT_TYPE
 from wire.refusal import Refusal
+from wire.timing import Phases
 from wire.trace.context import TRACEPARENT, TRACESTATE
 from wire.trace.context import read as read_context
 
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
 
 OPEN_PATH = "/healthz"
 REVISION = "x-nearfield-revision"
+BEGAN = "nearfield.began"
+"""In a request's scope: when its head was here, before any route was looked for; a node's clock begins then."""
 LEFT = 499
 """nginx's status for a request whose client is gone; no client ever sees it."""
 ROUTES: tuple[tuple[tuple[str, ...], Callable[[dict[str, Any]], Any], Callable[..., Reply]], ...] = (
@@ -126,6 +130,7 @@ class HopGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
+        scope[BEGAN] = time.perf_counter()
         if scope["type"] != "http" or scope["path"] == OPEN_PATH or self._shown(scope):
             await self._app(scope, receive, send)
             return
@@ -217,6 +222,7 @@ def _add_control_routes(app: FastAPI, rooms: Rooms) -> None:
 def _visit(request: Request, tracer: Tracer | None) -> Visit:
     told = request.headers.get
     visit = Visit.of(told("x-request-id"), told("x-nearfield-start"), told(TENANT), told(KEY), told(ATTEMPT))
+    visit.phases = Phases("node", started=request.scope[BEGAN])
     visit.weigh(told("x-nearfield-weight"))
     if (parent := told(TRACEPARENT)) is not None:
         visit.follow(tracer, read_context(parent, told(TRACESTATE) or ""))

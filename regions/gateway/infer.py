@@ -215,7 +215,7 @@ class Inference:
         with self._seats.seat(len(trip.body)):
             wake = self._wakes.wake(trip.deployment, trip.revision, "request")
             trip.held = await wait_awake(wake, trip.hold_until, trip.say if trip.ask.stream else None)
-        trip.phases.mark("wake")
+        _mark_heard(trip.phases, trip.held.ended_s)
         return trip.held.address
 
     async def _doubt(self, trip: Trip, address: str, *, gone: bool) -> None:
@@ -226,6 +226,14 @@ class Inference:
             await self._watch.refresh(address)
         if trip.found is Tier.RESIDENT:
             trip.found = self.deployments.tier(trip.deployment)
+
+
+def _mark_heard(phases: Phases, ended_s: float) -> None:
+    """Closes a wait for a wake as two phases: until that was over, and until this request went on."""
+    phases.mark("wake")
+    heard_ms = min(phases.items["wake"], max(0.0, (phases.last - ended_s) * 1000))
+    phases.add("wake", -heard_ms)
+    phases.add("heard", heard_ms)
 
 
 def _refuse_other(head: RequestHead, revision: Revision) -> None:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from string import hexdigits
 
+from storage.disk.blocks import BlockWriter
 from storage.disk.writeback import Writeback
 from storage.fault import NO_ROOM, StoreBroken
 
@@ -39,23 +40,22 @@ class BlobWriter:
         self._blobs = blobs
         self._tmp = blobs.tmp_path(blob)
         self._fd: int | None = os.open(self._tmp, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _FLAGS, 0o600)
-        self._position = 0
+        self._bytes = BlockWriter(self._fd, 0, size)
         self._writeback = Writeback(self._fd, 0)
         if size is not None and size >= PREALLOCATE_BYTES:
             self._preallocate(size)
 
     def write(self, data: bytes | memoryview) -> None:
         """Append. Raises: OSError."""
-        assert self._fd is not None  # noqa: S101 - a type for mypy; misuse is a bug of ours
-        _write_all(self._fd, data)
-        self._position += len(data)
-        self._writeback.reached(self._position)
+        self._bytes.write(data)
+        self._writeback.reached(self._bytes.written)
 
     def publish(self) -> None:
         """Make the blob durable under its id. Raises: OSError, StoreBroken; the blob is then gone."""
-        assert self._fd is not None  # noqa: S101 - as above
+        assert self._fd is not None  # noqa: S101 - a type for mypy; misuse is a bug of ours
         path = self._blobs.path(self.blob)
         try:
+            self._bytes.flush()
             self._blobs.flush(self._fd)
             self._tmp.rename(path)
             self._blobs.flush_folder(path.parent)
@@ -93,25 +93,21 @@ class SlabWriter:
         self.offset = offset
         self._blobs = blobs
         self._on_abort = on_abort
-        self._position = offset
         self._fd: int | None = blobs.open_slab(
             blob
         )  # its own descriptor: a failed flush is reported on each once
+        self._bytes = BlockWriter(self._fd, offset)
         self._writeback = Writeback(self._fd, offset)
 
     def write(self, data: bytes | memoryview) -> None:
         """Append to the part. Raises: OSError."""
-        assert self._fd is not None  # noqa: S101 - as above
-        view = memoryview(data)
-        while view:
-            num = os.pwrite(self._fd, view, self._position)
-            self._position += num
-            view = view[num:]
-        self._writeback.reached(self._position)
+        self._bytes.write(data)
+        self._writeback.reached(self._bytes.written)
 
     def publish(self) -> None:
         """Make the part durable. Raises: OSError, StoreBroken."""
         assert self._fd is not None  # noqa: S101 - as above
+        self._bytes.flush()
         self._blobs.flush(self._fd)
         self._close()
 
@@ -285,12 +281,6 @@ class Blobs:
                     yield batch
                     batch = []
         yield batch
-
-
-def _write_all(fd: int, data: bytes | memoryview) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 def fsync_folder(folder: Path) -> None:

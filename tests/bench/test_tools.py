@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import os
 import threading
 import time
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 from bench import cold, llama, overhead, receipts
 from bench.caller import Answer, Caller, CallFailed
 from bench.limit import bare_bytes_per_s
+from bench.stopwatch import goes_first
 from storage.client.sdk import Endpoint
 from tests.weights_cache.store_script import ScriptedStore
 from weights_cache.header import read_header
@@ -177,3 +179,27 @@ def test_overhead_rows():
 
     assert overhead._rows([4.0], [4.5])[0].holds
     assert not overhead._rows([6.0], [4.0])[0].holds
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="real-time threads are root's here")
+def test_a_stopwatch_goes_first_and_only_while_it_runs():
+    """The thread itself and none that it starts; afterwards all is as it was."""
+    usual, seen = os.sched_getscheduler(0), []
+    with goes_first():
+        inside = os.sched_getscheduler(0)
+        other = threading.Thread(target=lambda: seen.append(os.sched_getscheduler(0)))
+        other.start()
+        other.join()
+
+    assert inside & ~os.SCHED_RESET_ON_FORK == os.SCHED_RR
+    assert seen == [os.SCHED_OTHER]
+    assert os.sched_getscheduler(0) == usual
+
+
+def test_a_stopwatch_without_the_right_runs_as_everybody(monkeypatch):
+    def refused(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setscheduler", refused)
+    with goes_first():
+        assert os.sched_getscheduler(0) == os.SCHED_OTHER

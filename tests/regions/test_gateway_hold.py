@@ -108,7 +108,14 @@ async def test_gateway_a_held_stream_gets_comments_at_most_four_a_second_then_it
     assert sum(receipt["start_phases"].values()) == pytest.approx(receipt["start_total_ms"], abs=0.01)
     assert receipt["start_total_ms"] <= receipt["eta"]["took_ms"] <= took_s * 1e3
     assert receipt["bytes"] == {"region": 16}
-    assert receipt["phases"]["wake"] > 900
+    phases = receipt["phases"]
+    assert phases["wake"] > 900
+    assert list(phases)[:5] == ["read", "pick", "wake", "heard", "first_byte"]
+    assert (
+        receipt["start_total_ms"] <= phases["wake"] + 0.01 <= receipt["start_total_ms"] + phases["heard"] + 5
+    )
+    assert 0 < phases["heard"] < 0.5 * phases["wake"]
+    assert sum(phases.values()) == pytest.approx(receipt["total_ms"], rel=0.01)
 
 
 async def test_gateway_a_held_stream_whose_time_is_up_ends_with_one_error_event():

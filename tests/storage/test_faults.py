@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.disk import blobs
+from storage.disk import blobs, blocks
 from storage.fault import StoreBroken
 from tests.evidence import IS_WHOLE
 from tests.storage.stores import Raw, StoreThread, memory_folder
@@ -21,7 +21,7 @@ from tests.storage.walk import Walk
 NO_ROOM, BROKEN = (507, "InsufficientStorage"), (503, "ServiceUnavailable")
 FAILED = (500, "InternalError")
 # how often each call is made on files in one walk: fault n of each, all of them in the whole evidence
-FILE_CALLS = {"open": 6, "write": 5, "pwrite": 2, "fsync": 13, "rename": 5}
+FILE_CALLS = {"open": 6, "pwrite": 7, "fsync": 13, "rename": 5}
 INDEX_CALLS = {"pwrite64": 130, "fdatasync": 14}
 
 
@@ -82,6 +82,7 @@ def test_a_failing_call_on_a_file(monkeypatch, call, nth, number):
     root = memory_folder()
     faulty = FaultyOs(call, nth, number)
     monkeypatch.setattr(blobs, "os", faulty)
+    monkeypatch.setattr(blocks, "os", faulty)
     monkeypatch.setattr(Path, "rename", lambda self, target: faulty.rename(self, target))  # noqa: PLW0108 - binds self
     store, walk = StoreThread(root, min_part_bytes=1), Walk()
     with Raw(store.endpoint()) as raw:

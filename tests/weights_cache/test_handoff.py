@@ -28,7 +28,7 @@ from weights_cache.coverage import DTYPE_BYTES, FileEntry, TensorEntry
 from weights_cache.fetch import ReadError, blob_path
 from weights_cache.file_map import FileMap
 from weights_cache.handoff import Given, StoreHandoff
-from weights_cache.plan import PAGE_BYTES, MappedFile, layout
+from weights_cache.plan import HUGE_BYTES, LEAST_HUGE_BYTES, PAGE_BYTES, MappedFile, layout
 from weights_cache.store_socket import Run, StoreSocket, _opened
 from weights_cache.view import LandingError, open_landing
 
@@ -71,8 +71,8 @@ def shards(**more):
 class House:
     """A store, a model whose blobs it has, and what was put."""
 
-    def __init__(self):
-        self.store = StoreThread(memory_folder(), min_part_bytes=1)
+    def __init__(self, root=None):
+        self.store = StoreThread(root or memory_folder(), min_part_bytes=1)
         self.root = self.store.settings.root
         self.socket = self.root / SOCKET_NAME
         self.raw = Raw(self.store.endpoint())
@@ -293,6 +293,45 @@ def test_the_layout_keeps_every_file_apart_and_on_its_page(sizes, dtype, data):
             assert places.place(tensor) + tensor.length <= places.fresh_bytes
 
 
+@given(data_at=st.integers(0, 5 << 20), start=st.integers(1, 200), other=st.integers(0, 200_000))
+def test_a_large_mapped_file_keeps_its_place_within_a_huge_page(data_at, start, other):
+    """So that the kernel may map 2 MiB of it with one entry; what is landed before it keeps its own size."""
+    sizes = [start + other, start + LEAST_HUGE_BYTES]
+    files = [FileEntry(f"{n}", size, "0" * 64, "e") for n, size in enumerate(sizes)]
+    tensors = [TensorEntry(f"t{n}", "U8", (), n, start, size - start) for n, size in enumerate(sizes)]
+    places = layout(files, tensors, [MappedFile(1, data_at)])
+
+    assert places.place(tensors[1]) % HUGE_BYTES == data_at % HUGE_BYTES
+    assert places.place(tensors[1]) - data_at % PAGE_BYTES >= places.fresh_bytes
+    assert places.fresh_bytes - other < 64
+    assert places.total_bytes == places.place(tensors[1]) + LEAST_HUGE_BYTES
+
+
+def test_a_large_file_is_mapped_in_huge_pages(tmp_path):
+    """What the store has written in whole blocks is mapped with an entry for each, where files are kept so."""
+    house = House(tmp_path / "store")
+    data = padded(safetensors_bytes({"a.weight": ("U8", (LEAST_HUGE_BYTES,), LEAST_HUGE_BYTES)}))
+    revision = house.hold({"config.json": b"{}", "model.safetensors": data})
+    tier = house.tier()
+    landing = tier.land(revision)
+    assert landing.wait(WAIT_S)
+    inode = os.fstat(landing.mapped_fds[0]).st_ino
+    of_node = smaps_of(inode)["FilePmdMapped"]
+    if not of_node:
+        house.close()
+        pytest.skip("this file system keeps no files in huge pages")
+    tier_map, fds = landing.mapped, landing.mapped_fds
+    view = open_landing(revision, landing.fd, landing.ready_fd, landing.event_fd, tier_map, fds)
+    view.wait_all()
+
+    ours = [fields["FilePmdMapped"] for fields in all_smaps(inode)]
+    assert len(ours) == 2
+    assert min(ours) >= (LEAST_HUGE_BYTES - 2 * HUGE_BYTES) // 1024
+    view.close()
+    tier.close()
+    house.close()
+
+
 def test_a_bad_byte_in_a_mapped_file_is_never_served(house):
     """Wrong in the store's own file, after its check: found in place, and never marked as landed."""
     files = shards()
@@ -381,17 +420,21 @@ def test_mapped_pages_are_the_page_caches_own_and_locked(house):
 
 
 def smaps_of(inode):
-    """The kilobytes that the kernel tells of this process' mapping of a file; None without one."""
-    fields = None
+    """The kilobytes that the kernel tells of this process' first mapping of a file; None without one."""
+    return next(iter(all_smaps(inode)), None)
+
+
+def all_smaps(inode):
+    """The same of every mapping of it."""
+    found, fields = [], None
     for line in Path("/proc/self/smaps").read_text().splitlines():
         name, _, rest = line.partition(":")
         if "-" in line.split()[0]:
-            if fields:
-                break
             fields = {} if line.split()[4] == str(inode) else None
+            found += [] if fields is None else [fields]
         elif fields is not None and rest.endswith("kB"):
             fields[name] = int(rest.split()[0])
-    return fields
+    return found
 
 
 def test_an_engine_that_writes_changes_nothing_for_anybody(house, tmp_path):

@@ -7,10 +7,10 @@ const INWARD = new Set(['connect', 'first_byte', 'stream']); // a hop's time in 
 const WORDS = {
   'edge.read': 'edge reads the request', 'edge.route': 'edge chooses the region', 'edge.quota': 'quota',
   'edge.replay': 'asked elsewhere first', 'gateway.read': 'gateway reads the request', 'gateway.pick': 'gateway picks a host',
-  'gateway.wake': 'the model wakes', 'node.read': 'worker reads the request', 'node.template': 'chat template',
+  'gateway.wake': 'the model wakes', 'gateway.heard': 'its end is heard', 'node.read': 'worker reads the request', 'node.template': 'chat template',
   'node.tokenize': 'tokens', 'node.queue': 'queue', 'node.weights': 'waits for its layers', 'node.prefill': 'prefill', 'node.decode': 'decode',
 };
-const FAMILY = { edge: 'edge', gateway: 'gateway', wake: 'wake', prefill: 'prefill', decode: 'decode', node: 'prompt', weights: 'bytes' };
+const FAMILY = { edge: 'edge', gateway: 'gateway', wake: 'wake', heard: 'wake', prefill: 'prefill', decode: 'decode', node: 'prompt', weights: 'bytes' };
 
 // Spans that exclude each other and sum to the edge's total: [{name, ms, family}].
 export function spans(request) {
