@@ -40,6 +40,22 @@ def read(credentials: Credentials, *models: str) -> list[Pointer | None]:
     return asyncio.run(_read(credentials, models))
 
 
+def check_named(credentials: Credentials, model: str, revision: str) -> None:
+    """Raises NotLive: the pointer names another revision by now, or is gone. A store that does not answer says nothing.
+
+    Raises: PointerError.
+    """
+    try:
+        (now,) = read(credentials, model)
+    except StoreError:
+        return
+    if now is None:
+        raise NotLive("removed", f"{model} was removed meanwhile", "nearfield ls")
+    if now.revision != revision:
+        cause = f"{model} was moved on to {now.revision[:16]} meanwhile: another push, promotion or roll back"
+        raise NotLive("overtaken", cause, f"nearfield revisions {model}")
+
+
 async def _read(credentials: Credentials, models: Iterable[str]) -> list[Pointer | None]:
     async with S3(push.endpoint(credentials)) as s3:
         found = [await Ledger(s3).pointer(model) for model in models]

@@ -15,6 +15,7 @@ from regions.objects.ledger import pointer_key
 from regions.objects.register import Found
 from regions.push.check import check_folder
 from regions.push.commit import Refused
+from regions.push.manifest import MAX_MANIFEST_BYTES, read_manifest
 from storage.client.sdk import S3, Endpoint, Entry, NotFound, StoreError, Uploaded, upload_folder
 from weights_cache.revision import Spec
 
@@ -129,6 +130,16 @@ async def read_status(store: S3, model: str) -> dict[str, Any] | None:
         return None
     value: dict[str, Any] = json.loads(got.data)
     return value
+
+
+async def read_push_id(store: S3, model: str) -> str | None:
+    """Whose push the files in the bucket are by their manifest; None if none lies there."""
+    try:
+        got = await store.get(BUCKET, f"{model}/{MANIFEST}", max_bytes=MAX_MANIFEST_BYTES)
+    except NotFound:
+        return None
+    manifest = read_manifest(got.data)
+    return manifest.push_id if manifest else None
 
 
 def remove(credentials: Credentials, model: str) -> int:

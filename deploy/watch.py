@@ -13,24 +13,35 @@ from deploy.standing import Standing, standings
 from storage.client.sdk import S3, StoreError
 
 POLL_S = 0.25
+LOOK_S = 2.0  # between looks at what the pointer names: one object is read from the home region for each
 
 
-async def committed(credentials: Credentials, model: str, deadline_s: float) -> str:
-    """Wait for the platform's word on the files just pushed; returns the revision's id.
+async def committed(credentials: Credentials, model: str, deadline_s: float, push_id: str = "") -> str:
+    """Wait for the platform's word on the files just pushed, as `push_id`; returns the revision's id.
 
     Raises:
-        NotLive: refused, with the platform's reason; or no word within `deadline_s`.
+        NotLive: refused, with the platform's reason; another push came over it; or no word within `deadline_s`.
     """
     end = time.monotonic() + deadline_s
     async with S3(push.endpoint(credentials)) as store:
         while time.monotonic() < end:
             status = await _said(store, model)
+            if status is not None and push_id:
+                await _check_push(store, model, push_id)
             if status is not None and status["state"] == "refused":
                 raise NotLive(status["code"], status["message"], status["next"])
             if status is not None and status.get("revision"):
                 return str(status["revision"])
             await asyncio.sleep(POLL_S)
     raise NotLive("timeout", f"no word on {model} after {deadline_s:.0f} s", "Run `nearfield doctor`.")
+
+
+async def _check_push(store: S3, model: str, push_id: str) -> None:
+    """Raises NotLive: the platform's word is of another push, whose files lie over those of this one."""
+    found = await push.read_push_id(store, model)
+    if found != push_id:
+        cause = "another push came over this one" if found else "it was removed meanwhile"
+        raise NotLive("overtaken", f"{model}: {cause}", f"nearfield revisions {model}")
 
 
 async def _said(store: S3, model: str) -> Mapping[str, Any] | None:
@@ -51,15 +62,18 @@ def until_live(
     on_change: Callable[[Mapping[str, Standing]], None],
     deadline_s: float,
     since_s: int = 0,
+    still_named: Callable[[], None] = lambda: None,
 ) -> dict[str, Standing]:
     """Poll until `revision` of `model` is live in `regions` (in all of them if None).
 
     What a region says counts once it has heard of the move at `since_s`: before, it spoke of another revision.
+    `still_named` is asked now and then and raises where the wait is over, since the model is to serve another one.
 
     Raises:
         NotLive: it failed its start or its probe, or was not there when `deadline_s` was over.
     """
     end, seen = time.monotonic() + deadline_s, None
+    look_at = time.monotonic() + LOOK_S
     while time.monotonic() < end:
         now = standings(client.get("/nearfield/status").body, model)
         wanted = {r: s for r, s in now.items() if regions is None or r in regions}
@@ -70,6 +84,9 @@ def until_live(
         if wanted == heard and heard and all(s.live and s.revision == revision for s in heard.values()):
             return heard
         _raise_failed(heard)
+        if time.monotonic() > look_at:
+            still_named()
+            look_at = time.monotonic() + LOOK_S
         time.sleep(POLL_S)
     late = ", ".join(f"{r} {s.state}" for r, s in (seen or {}).items() if not s.live)
     raise NotLive("timeout", f"not live after {deadline_s:.0f} s: {late}", "Run `nearfield status`.")

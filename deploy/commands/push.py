@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from deploy import push, show, watch
+from deploy import pointing, push, show, watch
 from deploy.before import Before
 from deploy.client import Client
 from deploy.credentials import Credentials
@@ -76,7 +76,7 @@ def run(credentials: Credentials, order: Order, *, yes: bool, dry_run: bool, as_
         result["uploaded_bytes"], result["upload_s"] = plan.push.upload_bytes, upload_s
         if order.wait_s > 0:
             live = Landing(plan, status, upload_s)
-            result |= live.wait(credentials, client, order, moving)
+            result |= live.wait(credentials, client, order, moving, push_id)
             proven, change = before.compared(credentials, result)
             result |= proven
     _say_end(console, credentials, order, result, change)
@@ -167,9 +167,11 @@ class Landing:
         self._began = time.monotonic()
         self._took: dict[str, float] = {}
 
-    def wait(self, credentials: Credentials, client: Client, order: Order, moving: Moving) -> dict[str, Any]:
+    def wait(
+        self, credentials: Credentials, client: Client, order: Order, moving: Moving, push_id: str
+    ) -> dict[str, Any]:
         """Until every region serves the revision. Raises NotLive."""
-        revision = asyncio.run(watch.committed(credentials, order.model, order.wait_s))
+        revision = asyncio.run(watch.committed(credentials, order.model, order.wait_s, push_id))
         moving.committed(revision)
 
         def changed(now: Mapping[str, Standing]) -> None:
@@ -178,7 +180,18 @@ class Landing:
                 if where.live and where.revision == revision:
                     self._took.setdefault(region, time.monotonic() - self._began)
 
-        live = watch.until_live(client, order.model, revision, order.regions, changed, order.wait_s)
+        def still_named() -> None:
+            pointing.check_named(credentials, order.model, revision)
+
+        live = watch.until_live(
+            client,
+            order.model,
+            revision,
+            order.regions,
+            changed,
+            order.wait_s,
+            still_named=still_named,
+        )
         scored = self._scored(revision)
         scores.keep(order.state, scored)
         return {"revision": revision, "live": sorted(live), "scores": [_value(each) for each in scored]}

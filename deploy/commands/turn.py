@@ -89,7 +89,7 @@ def _turn(credentials: Credentials, client: Client, moved: pointing.Moved, turn:
         f"the pointer moved in {show.millis(1e3 * moved.seconds)}"
     )
     if turn.wait_s > 0:
-        result |= _waited(client, pointer, turn.wait_s)
+        result |= _waited(credentials, client, pointer, turn.wait_s)
         where = ", ".join(result["live"])
         console.print(
             f"[bold green]live[/] in {where} after {show.millis(1e3 * result['live_s'])}: "
@@ -99,8 +99,12 @@ def _turn(credentials: Credentials, client: Client, moved: pointing.Moved, turn:
         show.emit_json(result)
 
 
-def _waited(client: Client, pointer: Pointer, wait_s: float) -> dict[str, Any]:
+def _waited(credentials: Credentials, client: Client, pointer: Pointer, wait_s: float) -> dict[str, Any]:
     """Until all its regions serve it; requests are answered by the revision before until then. Raises NotLive."""
+
+    def still_named() -> None:
+        pointing.check_named(credentials, pointer.model, pointer.revision)
+
     began = time.monotonic()
     live = watch.until_live(
         client,
@@ -110,5 +114,6 @@ def _waited(client: Client, pointer: Pointer, wait_s: float) -> dict[str, Any]:
         lambda _now: None,
         wait_s,
         pointer.pushed_s,
+        still_named,
     )
     return {"live": sorted(live), "live_s": time.monotonic() - began}

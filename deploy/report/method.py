@@ -24,10 +24,11 @@ METHOD = (
     (
         f"Quantiles are by nearest rank on raw samples: p50 from n = {MIN_SAMPLES_P50}, p90 from "
         f"{MIN_SAMPLES_P90}, p95 from {MIN_SAMPLES_P95}, p99 from {MIN_SAMPLES_P99}; with fewer, the range is shown, "
-        "and the slowest stands where a median would. Intervals are a 95 % bootstrap of the median."
+        "and the slowest stands where a median would. Intervals are a 95 % bootstrap of the median; "
+        "requests that met in one block share their minute, so an interval speaks of the minutes of this run."
     ),
     (
-        "Phases are those of a row's median request (of two, the slower), so they sum to a time that was measured."
+        "Phases are those of a row's middle request (of two, the slower), so they sum to a time that was measured."
     ),
     (
         "Before a region's first warm requests six are made that do not count: one wakes the model, the middle of "

@@ -2,13 +2,14 @@
 
 import pytest
 
-from deploy import fleet, watch
+from deploy import fleet, pointing, watch
 from deploy.faults import NotLive
 from deploy.pointing import earlier
 from deploy.proofs import changes
 from deploy.up import _user_grants
 from regions.objects.pointer import Pointer, new_pointer
 from regions.objects.proof import Proof
+from storage.client.sdk import StoreError
 from tests.deploy.test_watch import Scripted, _status
 
 IDS = tuple(letter * 64 for letter in "abcde")
@@ -122,3 +123,25 @@ def test_a_fleet_of_before_proofs_goes_on_with_its_users_key(grants):
         access_keys = (Key(fleet.SYSTEM_GRANTS), Key(grants))
 
     assert _user_grants(Config()) == grants
+
+
+@pytest.mark.parametrize(
+    ("now", "code"), [(None, "removed"), (AT_E, "overtaken"), (Pointer("acme/m", IDS[0]), None)]
+)
+def test_a_wait_is_over_where_the_pointer_names_something_else(monkeypatch, now, code):
+    monkeypatch.setattr(pointing, "read", lambda _credentials, _model: [now])
+    if code is None:
+        pointing.check_named(None, "acme/m", IDS[0])
+        return
+    with pytest.raises(NotLive) as told:
+        pointing.check_named(None, "acme/m", IDS[0])
+
+    assert told.value.code == code
+
+
+def test_a_store_that_does_not_answer_ends_no_wait(monkeypatch):
+    def read(_credentials, _model):
+        raise StoreError("no answer", 503)
+
+    monkeypatch.setattr(pointing, "read", read)
+    pointing.check_named(None, "acme/m", IDS[0])

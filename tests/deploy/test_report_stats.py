@@ -19,7 +19,7 @@ from deploy.report.stats import (
     samples_for,
     summary,
 )
-from deploy.report.words import best, ms, num_bytes, share, spread, tick, times
+from deploy.report.words import best, best_rate, ms, num_bytes, share, spread, tick, times
 
 SAMPLES = st.lists(st.floats(0.001, 1e6), min_size=1, max_size=200)
 
@@ -190,3 +190,4 @@ def test_words():
     assert spread(summary([1.0, 2.0])) == "1.0\N{EN DASH}2.0 ms"
     assert spread(summary([900.0, 2000.0])) == "900 ms\N{EN DASH}2 s"
     assert best(summary([1.0, 2.0])) == 2.0
+    assert best_rate(summary([1.0, 2.0])) == 1.0

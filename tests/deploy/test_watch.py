@@ -64,6 +64,38 @@ def test_another_revision_does_not_count():
     assert caught.value.code == "timeout"
 
 
+def test_a_wait_ends_when_the_model_is_to_serve_another_revision(monkeypatch):
+    """Whoever was overtaken by another push or promotion is told so, not left to a timeout."""
+
+    def moved_on():
+        raise watch.NotLive("overtaken", "a/m was moved on", "look")
+
+    monkeypatch.setattr(watch, "LOOK_S", 0.0)
+    with pytest.raises(watch.NotLive, match="moved on"):
+        watch.until_live(
+            Scripted(_status(iad="live")), "a/m", "r2", None, lambda _: None, 60, still_named=moved_on
+        )
+
+
+@pytest.mark.parametrize(
+    ("lies_there", "cause"), [("mine", None), ("theirs", "another push came over"), (None, "was removed")]
+)
+async def test_the_platforms_word_on_another_push_is_not_taken_for_ours(monkeypatch, lies_there, cause):
+    """Of two pushes to one name at once, one is told that it was overtaken: what went live is the other's."""
+
+    async def read(_store, _model):
+        return lies_there
+
+    monkeypatch.setattr(watch.push, "read_push_id", read)
+    if cause is None:
+        await watch._check_push(None, "a/m", "mine")
+        return
+    with pytest.raises(watch.NotLive, match=cause) as told:
+        await watch._check_push(None, "a/m", "mine")
+
+    assert told.value.code == "overtaken"
+
+
 def test_a_stream_is_read_with_its_comments_and_receipts():
     """Progress goes to one callback, text to another, receipts are kept by hop."""
     client = Scripted(

@@ -7,7 +7,7 @@ from deploy.report.document import Report
 from deploy.report.gate.diff import FIGURES, Change
 from deploy.report.gate.verdict import Verdict
 from deploy.report.more.money import comparisons
-from deploy.report.words import NONE, best, ms, num_bytes, share, spread, times
+from deploy.report.words import NONE, best, best_rate, ms, num_bytes, share, spread, times
 
 SPECIAL = str.maketrans({char: f"\\{char}" for char in "\\`*_[]<>|#~"} | {"\n": " ", "\r": " "})
 
@@ -60,7 +60,7 @@ def _rows(report: Report) -> str:
     for row in report.rows:
         warm = report.row(row.region, Start.WARM)
         cold = row.start is not Start.WARM
-        tokens = best(row.tokens_per_s)
+        tokens = best_rate(row.tokens_per_s)
         made.append(
             (
                 plain(row.region) if row.region != before else "",

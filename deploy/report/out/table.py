@@ -12,7 +12,7 @@ from deploy.report.document import Report, Row
 from deploy.report.more.found import middle_ttft
 from deploy.report.page.figures import by_family
 from deploy.report.phases import Family
-from deploy.report.words import NONE, best, estimates, ms, num_bytes, share, spread, starts, times
+from deploy.report.words import NONE, best, best_rate, estimates, ms, num_bytes, share, spread, starts, times
 
 COLOURS = {
     Start.ORIGIN: "blue",
@@ -89,7 +89,7 @@ def _times(report: Report) -> Table:
     for row in report.rows:
         warm = report.row(row.region, Start.WARM)
         cold = row.start is not Start.WARM
-        tokens = best(row.tokens_per_s)
+        tokens = best_rate(row.tokens_per_s)
         table.add_row(
             *_names(row, before),
             f"{row.num_asked}" + (f" [red]({row.num_failed} failed)[/]" if row.num_failed else ""),

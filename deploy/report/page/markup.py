@@ -33,5 +33,11 @@ def tag(name: str, *children: Child, **attributes: Attribute) -> Html:
     return Html(f"<{name}{written}>{join(*children)}</{name}>")
 
 
+def coded(words: str) -> Html:
+    """Words in which what stands between backticks is a command, and stays on one line."""
+    parts = enumerate(words.split("`"))
+    return join(*(tag("code", part) if place % 2 else part for place, part in parts))
+
+
 def _written(value: str | float) -> str:
     return value if isinstance(value, str) else f"{value:.3f}".rstrip("0").rstrip(".")

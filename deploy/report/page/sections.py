@@ -11,7 +11,7 @@ from deploy.report.page.places import heat_map
 from deploy.report.page.split import counterfactual
 from deploy.report.page.waterfall import waterfalls
 from deploy.report.stats import MIN_SAMPLES_P50, MIN_SAMPLES_P99
-from deploy.report.words import NONE, best, ms, num_bytes, share, spread, times
+from deploy.report.words import NONE, best, best_rate, ms, num_bytes, share, spread, times
 
 HEADS = (
     "region",
@@ -33,7 +33,7 @@ def sections(report: Report) -> list[Html]:
     return [
         _section(
             "Where the time to the first token goes",
-            "The median request of each region and start state, by what its time was spent on. Every bar is one real "
+            "The middle request of each region and start state, by what its time was spent on. Every bar is one real "
             "request, so its parts sum to a time that was measured.",
             join(stacked_phases(report), warm_phases(report)),
         ),
@@ -45,14 +45,14 @@ def sections(report: Report) -> list[Html]:
         ),
         _section(
             "One request, step by step",
-            "The median and the slow request from the region\N{RIGHT SINGLE QUOTATION MARK}s store, and the "
+            "The middle and the slow request from the region\N{RIGHT SINGLE QUOTATION MARK}s store, and the "
             "median and the slow warm one, to their last byte. Network time is drawn half on the way there, half "
             "on the way back.",
             waterfalls(report),
         ),
         _section(
             "Where the bytes came from",
-            "What the median request of each cold start state read before it could run. A model that is in its region "
+            "What the middle request of each cold start state read before it could run. A model that is in its region "
             "never reads from another.",
             byte_sources(report),
         ),
@@ -121,7 +121,7 @@ def _cells(report: Report, row: Row) -> tuple[str | Html, ...]:
         if row.start is not Start.WARM
         else NONE
     )
-    tokens = best(row.tokens_per_s)
+    tokens = best_rate(row.tokens_per_s)
     asked: str | Html = str(row.num_asked)
     if row.num_failed:
         asked = join(asked, tag("small", f" ({row.num_failed} failed)", class_="failed"))

@@ -6,12 +6,12 @@ from deploy.report.more.money import Bill, Comparison, comparisons
 from deploy.report.more.terms import Terms
 from deploy.report.page.figures import families_legend, stack
 from deploy.report.page.further import middle_sample
-from deploy.report.page.markup import Html, join, tag
+from deploy.report.page.markup import Html, coded, join, tag
 from deploy.report.page.plots import Bar, bars
 from deploy.report.page.scale import Linear
 from deploy.report.page.tables import plain_table
 from deploy.report.stats import summary
-from deploy.report.words import NONE, best, cold_time, ms, num_bytes, rate_spread, tick
+from deploy.report.words import NONE, best, best_rate, cold_time, ms, num_bytes, rate_spread, tick
 
 NAMES = {"together": "beside it", "apart": "far away"}
 
@@ -81,7 +81,7 @@ def _rates(side: Side) -> tuple[str, str, str, str]:
     warm = side.of(Start.WARM)
     rates = summary([sample.tokens_per_s for sample in warm if sample.tokens_per_s is not None])
     first = summary([sample.ttft_ms for sample in warm if sample.ttft_ms is not None])
-    middle = best(rates)
+    middle = best_rate(rates)
     return (
         str(len(warm)),
         f"{middle:.1f}" if middle is not None else NONE,
@@ -97,5 +97,5 @@ def _sources(split: Split, terms: Terms) -> Html:
         f"bytes at that rate, or at the {num_bytes(split.near_bytes_per_s)} a second that this region measured of its "
         "own store."
     )
-    listed = [tag("li", words) for words in (link, *terms.sources)]
+    listed = [tag("li", coded(words)) for words in (link, *terms.sources)]
     return join(tag("h3", "Where these figures come from"), tag("ul", *listed, class_="method"))

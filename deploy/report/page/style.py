@@ -107,6 +107,7 @@ dt { font-weight: 600; } dd { margin: 0; color: var(--soft); }
 .method li { margin: 5px 0; }
 footer { color: var(--soft); font-size: .85rem; padding: 8px 4px; overflow-wrap: anywhere; }
 code { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", monospace; font-size: .92em; }
+.method code { white-space: nowrap; }
 @media (max-width: 620px) {
   main { padding: 24px 14px 40px; }
   section { padding: 18px 14px; border-radius: 10px; }
