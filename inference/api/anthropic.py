@@ -14,9 +14,11 @@ from inference.api.request import MAX_LABEL_CHARS, MAX_MODEL_CHARS, ChatRequest,
 from inference.api.route_fields import read_fields
 from inference.api.sampling import MAX_STOP_CHARS, MAX_STOPS, MAX_TOKENS, MAX_TOP_K
 from inference.api.tools import MAX_TOOLS, read_name
+from inference.api.wording import wording
 
 if TYPE_CHECKING:
     from inference.api.fields import Reader
+    from inference.api.wording import Names
 
 _text = string(MAX_CONTENT_CHARS)
 _label = string(MAX_LABEL_CHARS)
@@ -32,9 +34,9 @@ def read_messages_body(body: dict[str, Any]) -> ChatRequest:
             chat[field] = found[field]
     if "stop_sequences" in found:
         chat["stop"] = found["stop_sequences"]
-    return read_chat(
-        chat | found.get("tool_choice", {}) | found.get("output_config", {}) | found.get("thinking", {})
-    )
+    chat |= found.get("tool_choice", {}) | found.get("output_config", {}) | found.get("thinking", {})
+    with wording(NAMES):
+        return read_chat(chat)
 
 
 def read_count_body(body: dict[str, Any]) -> ChatRequest:
@@ -239,5 +241,25 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
 }
 """Anthropic's fields that are not honoured -> (values that ask for nothing, why not)."""
 
-MESSAGE_FIELDS = frozenset(_FIELDS)
+NAMES = (
+    (r"messages.*", "messages"),
+    (r"stop(\[.*)?", r"stop_sequences\1"),
+    (r"response_format(?:\.json_schema)?(.*)", r"output_config.format\1"),
+    (r"reasoning_effort", "output_config.effort"),
+    (r"tools(\[\d+\])\.function\.parameters(.*)", r"tools\1.input_schema\2"),
+    (r"tools(\[\d+\])\.function(.*)", r"tools\1\2"),
+    (r"tool_choice\.function(.*)", r"tool_choice\1"),
+    (r"parallel_tool_calls", "tool_choice.disable_parallel_tool_use"),
+)
+"""What the chat path calls a parameter -> what this route does (`wording.Names`)."""
+NAMES_UNTHINKING = (("reasoning_effort", "thinking"), *NAMES)
+"""Where the effort is `none`, which `thinking` alone can say."""
+
+
+def names_of(chat: ChatRequest) -> Names:
+    """The names for what is wrong with this chat."""
+    return NAMES_UNTHINKING if chat.reasoning_effort == "none" else NAMES
+
+
+MESSAGE_FIELDS = frozenset((*_FIELDS, *REFUSED))
 """Every parameter that this route knows, those it refuses included."""

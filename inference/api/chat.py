@@ -36,9 +36,11 @@ class ChatReply(GenerationReply):
         check_prompt(tokens, "messages")
         check_length(len(tokens), request.sampling.max_tokens, model.limits, "messages")
         markers = _markers(model, request)
-        grammar = await self.grammar_of(model, self._structure(model, markers))
+        structure = self._structure(model, markers)
+        grammar = await self.grammar_of(model, structure)
         reading = self._reading(model, markers, text)
-        return Job((tokens,), request.sampling, request.delivery, False, grammar, reading)
+        held_by = None if structure is None else structure.param
+        return Job((tokens,), request.sampling, request.delivery, False, grammar, reading, held_by=held_by)
 
     def _structure(self, model: ResidentModel, markers: Markers | None) -> Structure | None:
         use = self._request.tools

@@ -96,7 +96,9 @@ class CompletionReply(GenerationReply):
             prompts.append(tokens)
         self._visit.phases.mark("tokenize")
         grammar = await self.grammar_of(model, request.structure)
-        return Job(tuple(prompts), request.sampling, request.delivery, follows_text=True, grammar=grammar)
+        held_by = None if request.structure is None else request.structure.param
+        fixed = tuple(prompts), request.sampling, request.delivery
+        return Job(*fixed, follows_text=True, grammar=grammar, held_by=held_by)
 
     def _shape(self, model: ResidentModel, job: Job) -> Shape:
         return CompletionShape(

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from hashlib import sha256
 
 from inference.api.child import KillableChild
+from inference.api.sequences import BAD_GRAMMAR, unusable
 from wire.refusal import Refusal
 
 TRY_CPU_MS = 500.0
@@ -49,16 +50,11 @@ class GrammarChild(KillableChild):
                 answer = await self._ask({"grammar": grammar})
         except Refusal as cost:
             if cost.status == 400:
-                raise _unusable(cost.message, param) from cost
+                raise unusable(cost.message, param) from cost
             raise
         if "error" in answer:
-            raise _unusable(str(answer["error"]), param)
+            raise unusable(str(answer["error"]), param)
 
 
 def _costly(why: str) -> Refusal:
-    return Refusal(400, "bad_grammar", why)
-
-
-def _unusable(why: str, param: str) -> Refusal:
-    message = f"No answer can be held to {param!r}: {why}"
-    return Refusal(400, "bad_grammar", message, param=param)
+    return Refusal(400, BAD_GRAMMAR, why)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from inference.api.anthropic import NAMES, names_of
 from inference.api.chat import ChatReply
 from inference.api.serving import heading
+from inference.api.wording import reworded
 from wire.dialect import MESSAGES, error_body, error_event
 
 if TYPE_CHECKING:
@@ -75,7 +77,7 @@ class MessageShape:
 
     def error(self, refusal: Refusal) -> bytes:
         """See `Shape`."""
-        return error_event(MESSAGES, refusal.body())
+        return error_event(MESSAGES, reworded(refusal, NAMES).body())
 
     def whole(self, choices: Sequence[Finished], usage: Usage) -> bytes:
         """See `Shape`."""
@@ -146,5 +148,6 @@ class MessagesReply(ChatReply):
 
     async def refuse(self, outlet: Outlet, refusal: Refusal) -> None:
         """See `Reply`."""
+        said = reworded(refusal, names_of(self._request))
         headers = {**self.refusal_headers(), **dict(refusal.headers())}
-        await outlet.whole(refusal.status, headers, error_body(MESSAGES, refusal))
+        await outlet.whole(refusal.status, headers, error_body(MESSAGES, said))

@@ -11,6 +11,7 @@ from inference.api.request import MAX_LABEL_CHARS, MAX_MODEL_CHARS, ChatRequest,
 from inference.api.route_fields import read_fields
 from inference.api.sampling import MAX_TOKENS
 from inference.api.tools import MAX_TOOLS, read_name
+from inference.api.wording import wording
 
 if TYPE_CHECKING:
     from inference.api.fields import Reader
@@ -42,9 +43,9 @@ def read_response(body: dict[str, Any]) -> ResponseRequest:
         chat |= found.get(field, {})
     if chat.get("stream_options") == {}:
         del chat["stream_options"]
-    return ResponseRequest(
-        read_chat(chat), {field: body[field] for field in ECHOED if body.get(field) is not None}
-    )
+    with wording(NAMES):
+        asked = read_chat(chat)
+    return ResponseRequest(asked, {field: body[field] for field in ECHOED if body.get(field) is not None})
 
 
 def _input(value: Any, param: str) -> list[dict[str, Any]]:
@@ -263,5 +264,14 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
 }
 """The route's fields that are not honoured -> (values that ask for nothing, why not)."""
 
-RESPONSE_FIELDS = frozenset(_FIELDS)
+NAMES = (
+    (r"messages.*", "input"),
+    (r"max_tokens", "max_output_tokens"),
+    (r"response_format(?:\.json_schema)?(.*)", r"text.format\1"),
+    (r"reasoning_effort", "reasoning.effort"),
+    (r"tools(\[\d+\])\.function(.*)", r"tools\1\2"),
+    (r"tool_choice\.(?:allowed_tools|function)(.*)", r"tool_choice\1"),
+)
+"""What the chat path calls a parameter -> what this route does (`wording.Names`)."""
+RESPONSE_FIELDS = frozenset((*_FIELDS, *REFUSED))
 """Every parameter that this route knows, those it refuses included."""

@@ -7,13 +7,16 @@ import secrets
 from typing import TYPE_CHECKING, Any
 
 from inference.api.chat import ChatReply
+from inference.api.responses import NAMES
 from inference.api.serving import heading
+from inference.api.wording import reworded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from inference.api.answer import Finished, Heading, Usage
     from inference.api.choice import Delta
+    from inference.api.reply import Outlet
     from inference.api.responses import ResponseRequest
     from inference.api.sequences import Job
     from inference.api.serving import Children
@@ -94,7 +97,8 @@ class ResponseShape:
 
     def error(self, refusal: Refusal) -> bytes:
         """See `Shape`."""
-        return self._event("error", code=refusal.code, message=refusal.message, param=refusal.param)
+        said = reworded(refusal, NAMES)
+        return self._event("error", code=said.code, message=said.message, param=said.param)
 
     def whole(self, choices: Sequence[Finished], usage: Usage) -> bytes:
         """See `Shape`."""
@@ -128,10 +132,7 @@ class ResponseShape:
         """Some text of the open message or thought; another kind closes what is open."""
         events = b""
         if self._open is None or self._open["type"] != kind:
-            events = self._close() + self._begin(_ITEMS[kind]())
-            if self._open is not None and kind == "message":
-                part = self._open["content"][0]
-                events += self._event("response.content_part.added", **self._where(self._open), part=part)
+            events = self._close() + self._begin(_ITEMS[kind]()) + self._begin_part(_PARTS[kind])
         item = self._open
         if item is None:
             raise RuntimeError("an item was begun and is not open")
@@ -154,6 +155,14 @@ class ResponseShape:
         self._open = item
         return self._event("response.output_item.added", output_index=len(self._output), item=item)
 
+    def _begin_part(self, empty: dict[str, Any]) -> bytes:
+        """The one part of the open item, which came without: clients add it to what they have."""
+        item = self._open
+        if item is None:
+            raise RuntimeError("a part belongs to an open item")
+        item["content"].append(part := dict(empty))
+        return self._event("response.content_part.added", **self._where(item), part=part)
+
     def _close(self) -> bytes:
         """The events that end the open item, which then is part of the output."""
         item, self._open = self._open, None
@@ -172,10 +181,10 @@ class ResponseShape:
         return done + self._event("response.content_part.done", **where, part=part)
 
     def end_reasoning(self, item: dict[str, Any]) -> bytes:
-        """The last event of thoughts."""
-        return self._event(
-            "response.reasoning_text.done", **self._where(item), text=item["content"][0]["text"]
-        )
+        """The last events of thoughts."""
+        part, where = item["content"][0], self._where(item)
+        done = self._event("response.reasoning_text.done", **where, text=part["text"])
+        return done + self._event("response.content_part.done", **where, part=part)
 
     def end_call(self, item: dict[str, Any]) -> bytes:
         """The last event of a call's arguments."""
@@ -189,22 +198,18 @@ def _id(prefix: str) -> str:
 
 
 def _message_item() -> dict[str, Any]:
-    part = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
-    return {
-        "id": _id("msg"),
-        "type": "message",
-        "role": "assistant",
-        "status": "in_progress",
-        "content": [part],
-    }
+    return {"id": _id("msg"), "type": "message", "role": "assistant", "status": "in_progress", "content": []}
 
 
 def _reasoning_item() -> dict[str, Any]:
-    part = {"type": "reasoning_text", "text": ""}
-    return {"id": _id("rs"), "type": "reasoning", "summary": [], "content": [part], "status": "in_progress"}
+    return {"id": _id("rs"), "type": "reasoning", "summary": [], "content": [], "status": "in_progress"}
 
 
 _ITEMS = {"message": _message_item, "reasoning": _reasoning_item}
+_PARTS: dict[str, dict[str, Any]] = {
+    "message": {"type": "output_text", "text": "", "annotations": [], "logprobs": []},
+    "reasoning": {"type": "reasoning_text", "text": ""},
+}
 _DELTAS = {"message": "response.output_text.delta", "reasoning": "response.reasoning_text.delta"}
 _ENDINGS = {
     "message": ResponseShape.end_message,
@@ -225,3 +230,7 @@ class ResponsesReply(ChatReply):
     def _shape(self, model: ResidentModel, job: Job) -> ResponseShape:
         del job
         return ResponseShape(heading("resp", model, self._model), self._echoed)
+
+    async def refuse(self, outlet: Outlet, refusal: Refusal) -> None:
+        """See `Reply`."""
+        await super().refuse(outlet, reworded(refusal, NAMES))

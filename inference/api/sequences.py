@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from inference.workers.calls import Call
 
 SEED_BITS = 64
+BAD_GRAMMAR = "bad_grammar"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,8 @@ class Job:
     reading: Reading | None = None
     resumed: tuple[int, ...] = ()
     """The answer's first tokens, made elsewhere and known to the client."""
+    held_by: str | None = None
+    """The parameter that asked for `grammar`."""
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -88,6 +91,11 @@ def check_ids(tokens: Sequence[int], limits: ModelLimits, param: str) -> None:
             "Were the ids made by another model's tokenizer?"
         )
         raise Refusal(400, "invalid_value", message, param=param)
+
+
+def unusable(why: str, param: str) -> Refusal:
+    """The 400 for a structure that no answer can be held to."""
+    return Refusal(400, BAD_GRAMMAR, f"No answer can be held to {param!r}: {why}", param=param)
 
 
 def check_sampling(sampling: Sampling, limits: ModelLimits) -> None:
@@ -201,7 +209,16 @@ class Generation:
             Refusal: the engine refused or was lost.
         """
         while not self.is_over:
-            yield [(index, self._receive(index, message)) for index, message in await self._call.take()]
+            yield [(index, self._receive(index, message)) for index, message in await self._take()]
+
+    async def _take(self) -> list[tuple[int, Message]]:
+        """What the engine sent. Of a grammar it cannot follow it does not know which parameter that was."""
+        try:
+            return await self._call.take()
+        except Refusal as refusal:
+            if refusal.code == BAD_GRAMMAR and self._job.held_by is not None:
+                raise unusable(refusal.message, self._job.held_by) from refusal
+            raise
 
     def resume(self, max_tokens: int) -> Delta | None:
         """Take the job's own first tokens, which the client knows; what is left to say if they are the whole answer."""

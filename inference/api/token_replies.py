@@ -6,9 +6,11 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
+from inference.api.anthropic import names_of
 from inference.api.chat import prompt_of
 from inference.api.sequences import check_ids
 from inference.api.serving import JSON_HEADERS, ModelReply, encode
+from inference.api.wording import reworded
 
 if TYPE_CHECKING:
     from inference.api.reply import Outlet
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from inference.api.visit import Visit
     from inference.workers.host import Host
     from inference.workers.worker import ResidentModel
+    from wire.refusal import Refusal
 
 
 class TokenReply(ModelReply):
@@ -94,3 +97,7 @@ class CountReply(TokenReply):
 
     async def _value(self, model: ResidentModel) -> dict[str, Any]:
         return {"input_tokens": len(await self._chat_tokens(model, self._request.chat, add_special=False))}
+
+    async def refuse(self, outlet: Outlet, refusal: Refusal) -> None:
+        """See `Reply`."""
+        await super().refuse(outlet, reworded(refusal, names_of(self._request.chat)))

@@ -25,12 +25,22 @@ if TYPE_CHECKING:
 
 MAX_COMPILED = 64
 """Grammars kept compiled; one of a large schema takes about a MiB."""
+MAX_WHY_CHARS = 400
+"""Of an error message: it quotes the grammar."""
+WORDS = {"NoExtensionBias": "it lets no answer begin, or go on from here"}
+"""llguidance's own names for why it stopped, where they say nothing to whoever wrote the grammar."""
 PENDING_S = 0.002
 """Between two looks at what the thread does, while nothing else is to be done."""
 
 
 class GrammarFault(RuntimeError):
     """This grammar cannot be followed (any further); the message says why. Its own request's fault."""
+
+
+def _why(matcher: LLMatcher) -> str:
+    """What is wrong, in words. llguidance puts its parser's state behind it, which is nobody's but ours."""
+    said: str = matcher.get_error().partition("\n<state>")[0].strip()[:MAX_WHY_CHARS]
+    return WORDS.get(said, said)
 
 
 class Follower:
@@ -74,7 +84,7 @@ class Follower:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise GrammarFault(self._matcher.get_error()[:400])
+            raise GrammarFault(_why(self._matcher))
 
 
 def only_allowed(
@@ -162,7 +172,7 @@ class Grammars:
             self._tokenizer = self._read_vocabulary()
         matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=LLParserLimits(**LIMITS))
         if matcher.is_error():
-            raise GrammarFault(matcher.get_error()[:400])
+            raise GrammarFault(_why(matcher))
         return matcher
 
     def _read_vocabulary(self) -> LLTokenizer:

@@ -1,7 +1,7 @@
 """Whether a request fits the model's context, before an external engine sees it: some answer 500, some never.
 
 The node has the model's own tokenizer and template, so every engine refuses the same prompts in the same words. What
-it cannot read itself (pictures, a template's own variables) is left to the engine.
+it cannot read itself (pictures) is left to the engine.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ async def _of_prompts(body: Mapping[str, Any], model: OutsideModel, child: Templ
 async def _of_chat(body: Mapping[str, Any], model: OutsideModel, child: TemplateChild) -> list[int]:
     if model.text.template is None:
         return []
-    tools = body.get("tools")
+    tools, own = body.get("tools"), body.get("chat_template_kwargs")
     variables = {"add_generation_prompt": True, **({"tools": tools} if isinstance(tools, list) else {})}
+    variables |= own if isinstance(own, dict) else {}
     try:
         messages = read_messages(body.get("messages"), "messages")
         text = await child.render(model.text.template, messages, variables)

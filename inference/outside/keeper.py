@@ -42,8 +42,8 @@ def main() -> int:
 
 
 def become(command: list[str], keeper: int) -> None:
-    """In the child: a session of its own, signals as they come, nothing to read."""
-    os.setsid()
+    """In the child: a group of its own in the keeper's session, signals as they come, nothing to read."""
+    os.setpgid(0, 0)
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != keeper:
         os._exit(NOT_FOUND)
@@ -95,10 +95,10 @@ def code(status: int) -> int:
 
 
 def send(child: int, number: int) -> None:
-    """A signal for the program and whatever is in its session's first group."""
+    """A signal for the program and whatever is in its group."""
     try:
         os.killpg(child, number)
-    except ProcessLookupError:  # it has no session of its own yet; it is not reaped, so the number is its own
+    except ProcessLookupError:  # it has no group of its own yet; it is not reaped, so the number is its own
         os.kill(child, number)
 
 

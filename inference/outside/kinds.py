@@ -2,7 +2,8 @@
 
 The arguments are those of the projects' own pages: https://docs.vllm.ai/en/latest/cli/serve.html,
 https://docs.sglang.ai/advanced_features/server_arguments.html and llama.cpp's tools/server/README.md.
-None of them lets a model bring code: neither `--trust-remote-code` nor a plug-in is ever among them.
+What makes a server tell its figures and cached tokens is among them. None of them lets a model bring code: neither
+`--trust-remote-code` nor a plug-in is ever among them.
 """
 
 from __future__ import annotations
@@ -27,23 +28,17 @@ KINDS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "vllm": {
             "command": (
                 *("vllm", "serve", "{model_dir}", "--served-model-name", "{name}", *_LOOPBACK),
-                *("--max-model-len", "{max_len}"),
+                *("--max-model-len", "{max_len}", "--enable-prompt-tokens-details"),
             ),
             "routes": ROUTES,
         },
         "sglang": {
             "command": (
                 *("python3", "-m", "sglang.launch_server", "--model-path", "{model_dir}"),
-                *(
-                    "--served-model-name",
-                    "{name}",
-                    *_LOOPBACK,
-                    "--context-length",
-                    "{max_len}",
-                    "--enable-metrics",
-                ),
+                *("--served-model-name", "{name}", *_LOOPBACK, "--context-length", "{max_len}"),
+                *("--enable-metrics", "--enable-cache-report"),
             ),
-            "routes": (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES),
+            "routes": ROUTES,
         },
         "llama.cpp": {
             "prepare": ("convert_hf_to_gguf.py", "{model_dir}", "--outfile", "{work_dir}/model.gguf"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from inference.api.reply import STREAM_HEADERS, Outlet, Reply
 from inference.api.stay import Stay
@@ -59,6 +59,10 @@ class PassedReply(Reply):
     def refused(self, refusal: Refusal) -> None:
         """See `Reply`."""
         self._host.figures.refusals.note(refusal, self._visit.request_id, self._path, self._model)
+
+    def left(self) -> None:
+        """See `Reply`."""
+        self._host.figures.client_gone(stream=self._streams)
 
     async def refuse(self, outlet: Outlet, refusal: Refusal) -> None:
         """See `Reply`: in the words of the route's clients."""
@@ -146,7 +150,7 @@ class PassedReply(Reply):
         self._visit.note_first(self._waited_ms(door))
         self._counts = counts_of(value) or self._counts
         self._stay.used(self._used())
-        body = json.dumps(renamed(value, self._model), ensure_ascii=False).encode()
+        body = _written(renamed(value, self._model))
         self._visit.phases.mark("decode")
         counted = self._visit.counted(self._counts.prompt_tokens, self._counts.completion_tokens)
         headers = {**JSON_HEADERS, **counted}
@@ -217,7 +221,7 @@ class PassedReply(Reply):
                     return b""
                 del value["usage"]
         name = f"event: {event.name}\n" if event.name else ""
-        return f"{name}data: {json.dumps(renamed(value, self._model), ensure_ascii=False)}\n\n".encode()
+        return b"%bdata: %b\n\n" % (name.encode(), _written(renamed(value, self._model)))
 
     def _waited_ms(self, door: Door) -> float:
         """What lies between our question and its first words: its own queue and its prompt."""
@@ -235,12 +239,25 @@ def _check_type(answer: Answer, *, streams: bool) -> None:
 def _object(data: bytes) -> dict[str, Any]:
     """Raises Refusal: what the engine sent is not JSON, or not an object."""
     try:
-        value = json.loads(data)
+        value = json.loads(data, parse_constant=_no_constant)
     except (ValueError, RecursionError) as cause:
         raise failed("The engine answered something that is not JSON.") from cause
     if not isinstance(value, dict):
         raise failed("The engine answered JSON that is no object.")
     return value
+
+
+def _no_constant(name: str) -> NoReturn:
+    """Python reads NaN and Infinity, which are no JSON: our user's client would fail at them."""
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _written(value: dict[str, Any]) -> bytes:
+    """The value as JSON. Half a surrogate pair, which some servers cut a text at, stays escaped: it is no UTF-8."""
+    try:
+        return json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value).encode()
 
 
 def _later(before: Counts, now: Counts) -> Counts:

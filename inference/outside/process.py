@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from inference.outside.strays import end_strays
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,6 +22,10 @@ MAX_LINE_BYTES = 2_000
 """Of one line in the node's log; the rest of it is dropped."""
 LINES_PER_S = 20
 """Passed on to the node's log; a server that floods its own is read to the end, counted and otherwise ignored."""
+OUTPUT_S = 5.0
+"""From a keeper's end to that of its output, which what it left may hold open."""
+LOST = -9
+"""The status of a keeper that cannot be had."""
 NUM_LAST_LINES = 20
 """Kept for whoever asks why it ended."""
 
@@ -60,11 +67,11 @@ def shown(line: bytes) -> str:
 class KeptProcess:
     """Made by `start`. `stop` asks, `kill` does not; `exited` is its status once nothing of it is left."""
 
-    def __init__(self, process: asyncio.subprocess.Process, name: str) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, name: str, folder: Path) -> None:
         self.pid = process.pid
         self.output = Output()
+        self._process, self._name, self._folder = process, name, folder
         self.exited: asyncio.Task[int] = asyncio.create_task(self._watch())
-        self._process, self._name = process, name
 
     @classmethod
     async def start(
@@ -81,7 +88,7 @@ class KeptProcess:
             cwd=folder,
             start_new_session=True,
         )
-        return cls(process, name)
+        return cls(process, name, folder)
 
     def stop(self) -> None:
         """Ask it to end: its signal now, SIGKILL when its time is up."""
@@ -99,12 +106,40 @@ class KeptProcess:
         return " | ".join(self.output.last)
 
     async def _watch(self) -> int:
-        """Read it to the end of its output, then to its own end."""
+        """Until the keeper ended; what a killed one left would hold its output open, and the engine's memory."""
+        reading = asyncio.create_task(self._read())
+        await _ended(self.pid)
+        if num_strays := await asyncio.to_thread(end_strays, self.pid, self._folder):
+            log.warning(
+                "%s[%d]: its keeper was killed; so were %d processes", self._name, self.pid, num_strays
+            )
+        await asyncio.wait({reading}, timeout=OUTPUT_S)
+        reading.cancel()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(OUTPUT_S):
+                await self._process.wait()
+        if self.output.num_dropped:
+            log.info("%s[%d]: %d lines were left out", self._name, self.pid, self.output.num_dropped)
+        return LOST if self._process.returncode is None else self._process.returncode
+
+    async def _read(self) -> None:
+        """Its output, to the end."""
         loop, stream = asyncio.get_running_loop(), self._process.stdout
         while stream is not None and (data := await stream.read(READ_BYTES)):
             for line in self.output.feed(data, loop.time()):
                 log.info("%s[%d]: %s", self._name, self.pid, line)
-        status = await self._process.wait()
-        if self.output.num_dropped:
-            log.info("%s[%d]: %d lines were left out", self._name, self.pid, self.output.num_dropped)
-        return status
+
+
+async def _ended(pid: int) -> None:
+    """Until this child has ended. `Process.wait` may wait for its output's end too, which others can hold."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop.add_reader(fd, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)

@@ -135,6 +135,17 @@ class Handler(BaseHTTPRequestHandler):
     def do_no_json(self, body):
         self.reply(200, b"{half")
 
+    def do_half_pair(self, body):
+        if not body.get("stream"):
+            self.reply(200, b'{"choices": [{"message": {"content": "a\\ud83d"}}], "model": "m"}')
+            return
+        self.begin()
+        self.event(self.chunk(body, "a\ud83d"))
+        self.wfile.write(b"data: [DONE]\n\n")
+
+    def do_nan(self, body):
+        self.reply(200, b'{"choices": [], "logprob": NaN}')
+
     def do_no_object(self, body):
         self.reply(200, b"[1]")
 

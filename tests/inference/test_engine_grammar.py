@@ -211,6 +211,14 @@ def test_a_bad_grammar_and_one_that_outgrows_its_limits_cost_their_own_request_o
     assert len(answers["plain"][0]) == 5
 
 
+def test_a_schema_that_lets_nothing_begin_is_refused_in_words():
+    """It compiles: that no answer fits shows at the first mask only. What llguidance adds of its parser is not told."""
+    _, said = served({"a": {"grammar": read_schema({"$ref": "#"}, "x").grammar}})["a"]
+
+    assert (said["op"], said["code"]) == ("failed", "bad_grammar")
+    assert said["message"] == "it lets no answer begin, or go on from here"
+
+
 def test_a_grammar_without_a_vocabulary_is_refused():
     answers = served({"a": {"grammar": 'start: "a"'}}, taught=False)
 

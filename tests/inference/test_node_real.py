@@ -76,8 +76,8 @@ def spread(model: Any) -> Any:
     return model.eval()
 
 
-def make_folder(folder: Path) -> Any:
-    torch.manual_seed(3)
+def make_folder(folder: Path, head_dim: int = 16, seed: int = 3) -> Any:
+    torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=VOCABULARY.num_ids,
         hidden_size=64,
@@ -85,6 +85,7 @@ def make_folder(folder: Path) -> Any:
         num_hidden_layers=3,
         num_attention_heads=4,
         num_key_value_heads=2,
+        head_dim=head_dim,
         max_position_embeddings=256,
         eos_token_id=VOCABULARY.token_of("<|end|>"),
         bos_token_id=None,

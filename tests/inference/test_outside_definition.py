@@ -39,7 +39,7 @@ def test_no_default_lets_a_model_bring_code():
 def test_vllm_s_words_are_those_of_its_page():
     assert filled(defined("vllm", EngineEntry()).words, VALUES) == (
         *("vllm", "serve", "/m", "--served-model-name", "acme/m", "--host", "127.0.0.1", "--port", "81"),
-        *("--max-model-len", "9"),
+        *("--max-model-len", "9", "--enable-prompt-tokens-details"),
     )
 
 

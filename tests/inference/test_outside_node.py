@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -183,6 +185,7 @@ async def test_a_stream_passes_through_event_by_event(peer: Outside) -> None:
         ("error-503", False, 503, "overloaded", None),
         ("html", False, 502, "engine_failed", None),
         ("no-json", False, 502, "engine_failed", None),
+        ("nan", False, 502, "engine_failed", None),
         ("no-object", False, 502, "engine_failed", None),
         ("huge", False, 502, "engine_failed", None),
         ("html", True, 502, "engine_failed", None),
@@ -222,6 +225,16 @@ async def test_a_broken_stream_ends_with_one_clean_error(
     assert text.count('"error"') == 1
     assert '"engine_failed"' in text
     assert "[DONE]" not in text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_half_a_surrogate_pair_passes_as_it_came(faults: Outside, stream: bool) -> None:
+    """Cut between two halves, a text has no UTF-8: written as such it would end the answer in a fault of ours."""
+    answer = await faults.chat("half-pair", stream=stream)
+
+    assert answer.status_code == 200
+    assert '"a\\ud83d"' in answer.text
+    assert '"error"' not in answer.text
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -347,8 +360,10 @@ async def test_a_client_that_leaves_is_gone_for_the_engine_too(peer: Outside) ->
             break
     await peer.until(lambda: peer.noted("left"))
     workers = (await peer.get("/status")).json()["workers"]
+    page = (await peer.get("/metrics")).text
 
     assert (workers[0]["running"], workers[0]["requests"]) == (0, 0)
+    assert 'nearfield_node_clients_gone_total{stream="yes"} 1' in page
 
 
 async def test_more_requests_than_it_may_have(tmp_path: Path) -> None:
@@ -399,6 +414,19 @@ async def test_nothing_of_it_is_left_when_it_is_unloaded(tmp_path: Path) -> None
         assert lived == [True, True]
         assert not any(map(alive, pids))
         assert not list((tmp_path / "n" / "outside").glob("*/*"))
+
+
+async def test_nothing_is_left_when_its_keeper_is_killed(tmp_path: Path) -> None:
+    """The program dies with it. What that had started, in a session of its own too, would hold memory."""
+    async with outside(tmp_path, peer=entry(tmp_path / "log", "child")) as running:
+        await running.load()
+        first = running.noted("started") + running.noted("child")
+        os.kill(running.node.node.host.workers[0].pid or 0, signal.SIGKILL)
+        await running.until(lambda: len(running.noted("started")) == 2)
+        await running.until_resident()
+
+        assert not any(map(alive, first))
+        assert (await running.chat()).json()["choices"][0]["message"]["content"] == TEXT
 
 
 async def test_it_ends_with_the_node_even_when_that_is_killed(tmp_path: Path) -> None:
@@ -467,6 +495,35 @@ async def test_what_the_operator_says_that_it_does_not_do(tmp_path: Path) -> Non
         assert running.noted("body") == []
         assert (await running.chat(guided_json={})).status_code == 200
         assert running.noted("body")[0]["guided_json"] == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "more", "param"),
+    [
+        ("responses", {"input": "x", "previous_response_id": "resp_1"}, "previous_response_id"),
+        ("responses", {"input": "x", "store": True}, "store"),
+        ("responses", {"input": "x", "stroe": True}, "stroe"),
+        ("messages", {"messages": HI, "max_tokens": 1, "container": "c"}, "container"),
+        ("chat/completions", {"messages": HI, "store": True}, "store"),
+        ("responses", {"input": "x", "store": False, "service_tier": "flex"}, None),
+        ("completions", {"prompt": "x"}, None),
+    ],
+)
+async def test_what_a_server_would_keep_for_anybody_is_refused(
+    tmp_path: Path, path: str, more: dict[str, Any], param: str | None
+) -> None:
+    """One tenant's answer is not another's to go on with; what is the request's own passes on."""
+    routes = tuple(f"/v1/{each}" for each in ("responses", "messages", "chat/completions", "completions"))
+    async with outside(tmp_path, peer=entry(tmp_path / "log", routes=routes)) as running:
+        await running.load()
+        body = {"model": "acme/m"} | more
+        answer = await running.http.post(f"{running.node.url}/v1/{path}", json=body)
+        asked = running.noted("body")
+
+    if param is None:
+        assert (answer.status_code, [{**each, "model": "acme/m"} for each in asked]) == (200, [body])
+    else:
+        assert (answer.status_code, answer.json()["error"]["param"], asked) == (400, param, [])
 
 
 @pytest.mark.parametrize(("engine", "code"), [("pear", "unknown_engine"), ("absent", "engine_missing")])

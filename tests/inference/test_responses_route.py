@@ -84,6 +84,17 @@ def refusal(body: dict[str, Any]) -> Refusal:
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"store": True}, "store"),
         ({"x": 1}, "x"),
+        ({"input": [{"type": "reasoning", "id": "r", "summary": []}]}, "input"),
+        ({"text": {"format": {"type": "json_schema", "schema": {}}}}, "text.format.name"),
+        ({"reasoning": {"effort": "huge"}}, "reasoning.effort"),
+        (
+            {"tools": TOOLS, "tool_choice": {"type": "allowed_tools", "mode": "x", "tools": [{"name": "a"}]}},
+            "tool_choice.tools[0].type",
+        ),
+        (
+            {"tools": [{"type": "function", "name": "f", "parameters": [1]}]},
+            "tools[0].parameters",
+        ),
     ],
 )
 def test_a_field_at_fault_is_named(change: dict[str, Any], param: str) -> None:
@@ -127,7 +138,11 @@ async def test_whole_and_streamed_say_the_same_to_the_official_client(tmp_path: 
                 events = [event async for event in stream]
                 made = await stream.get_final_response()
     kinds = [item.type for item in whole.output]
+    begun = [event.item for event in events if event.type == "response.output_item.added"]
+    added = [event.part for event in events if event.type == "response.content_part.added"]
 
+    assert [item.content for item in begun[:2]] == [[], []], "the client adds each part that is said to come"  # type: ignore[union-attr]
+    assert [part.type for part in added] == ["reasoning_text", "output_text"]
     assert (
         kinds
         == [item.type for item in made.output]
@@ -153,6 +168,24 @@ async def test_a_full_engine_is_a_rate_limit_to_the_official_client(tmp_path: An
                 await asked.with_options(max_retries=0).responses.create(**BODY, stream=stream)
 
     assert refused.value.response.headers["retry-after"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_the_model_cannot_do_names_what_the_client_wrote(tmp_path: Any, stream: bool) -> None:
+    """The chat path refuses it, under names that this route's clients have never heard of."""
+    async with running_node(tmp_path) as node:
+        await load(node)
+        told = [
+            (await post(node, "/v1/responses", BODY | {"stream": stream} | more)).json()["error"]
+            for more in (
+                {"reasoning": {"effort": "low"}},
+                {"input": "word " * 200},
+                {"max_output_tokens": 9_000},
+            )
+        ]
+
+    assert [error["param"] for error in told] == ["reasoning.effort", "input", "input"]
+    assert "'reasoning.effort' is not supported" in told[0]["message"]
 
 
 async def test_events_come_in_order_and_a_cut_answer_is_incomplete(tmp_path: Any) -> None:

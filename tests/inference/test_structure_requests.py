@@ -9,7 +9,7 @@ import pytest
 from inference.api.grammar import GrammarChild
 from inference.api.request import read_chat, read_completion
 from inference.api.structure import read_regex
-from tests.inference.fake_engine import ANSWER, END, FakeTier, RunningNode, running_node
+from tests.inference.fake_engine import ANSWER, END, FakeTier, RunningNode, Script, running_node
 from tests.inference.test_node_serving import HI, client, load, post
 from tests.inference.tokenizers_made import suffixed
 from wire.refusal import Refusal
@@ -103,6 +103,34 @@ async def test_what_cannot_be_followed_is_refused_before_the_engine(
     assert (answer.status_code, error["param"]) == (400, param)
     assert why in error["message"]
     assert node.shell.engines[0].orders == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "more", "param"),
+    [
+        ("chat/completions", {"messages": HI, **WAYS[1]}, "response_format.json_schema.schema"),
+        ("completions", {"prompt": "x", **WAYS[6]}, "guided_regex"),
+        ("responses", {"input": "x", "text": {"format": {"type": "json_object"}}}, "text.format"),
+        (
+            "messages",
+            {"messages": HI, "max_tokens": 9}
+            | {"output_config": {"format": {"type": "json_schema", "schema": SCHEMA}}},
+            "output_config.format.schema",
+        ),
+    ],
+)
+async def test_what_only_the_engine_finds_out_names_the_parameter_too(
+    tmp_path: Any, path: str, more: dict[str, Any], param: str, stream: bool
+) -> None:
+    script = Script(failure={"code": "bad_grammar", "message": "no way"})
+    async with running_node(tmp_path, script) as node:
+        await load(node)
+        answer = await post(node, f"/v1/{path}", {"model": "acme/m", "stream": stream} | more)
+    error = answer.json()["error"]
+
+    assert (answer.status_code, error["code"], error["param"]) == (400, "bad_grammar", param)
+    assert error["message"] == f"No answer can be held to {param!r}: no way"
 
 
 async def test_an_engine_is_told_its_vocabulary_once_and_first(node: RunningNode) -> None:

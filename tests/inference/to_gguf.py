@@ -63,7 +63,8 @@ def main():
     writer.add_head_count(heads)
     writer.add_head_count_kv(kv_heads)
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    writer.add_rope_dimension_count(config["hidden_size"] // heads)
+    for add in (writer.add_key_length, writer.add_value_length, writer.add_rope_dimension_count):
+        add(config["head_dim"])
     writer.add_vocab_size(config["vocab_size"])
     words, kinds = tokens_of(tokenizer)
     writer.add_tokenizer_model("gpt2")
