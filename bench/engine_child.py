@@ -1,10 +1,10 @@
 """The engines of `bench engine`, each in a process of its own: `python -m bench.engine_child WHOSE ORDER FD`.
 
 ORDER is JSON: {"model": folder or "tiny", "threads", "slots", "max_len", "pages", "deterministic", "quantize",
-"eos_ids"} (the last three may be left out) for `ours`, which then speaks the engine's link over FD; {"model",
-"threads", "runs": [[streams, prompt tokens, new tokens], ..], "limit_s"} for `theirs`, transformers' continuous
-batching, which prints one line of JSON: of each run the seconds, and how much of it was done then; {"model", "threads",
-"tokens"} for `cosine`, which prints how near the logits in 8 bits are to those as stored.
+"eos_ids", "packed_bytes"} (the last four may be left out) for `ours`, which then speaks the engine's link over FD;
+{"model", "threads", "runs": [[streams, prompt tokens, new tokens], ..], "limit_s"} for `theirs`, transformers'
+continuous batching, which prints one line of JSON: of each run the seconds, and how much of it was done then; {"model",
+"threads", "tokens"} for `cosine`, which prints how near the logits in 8 bits are to those as stored.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from inference.engine.generation import GenerateLoop
 from inference.engine.int8 import quantise
 from inference.engine.model import step_model
 from inference.engine.orders import Bounds
+from inference.engine.packing import pack_products
 from inference.engine.process import paged
 from inference.engine.products import turn_products
 from inference.engine.scheduler import Scheduler
@@ -56,6 +57,8 @@ EIGHT_B: dict[str, Any] = {
 """Llama 3 8B's sizes, for a GPU: 8.03 billion weights, 16.06 GB in bfloat16; 128 KiB of keys and values a token."""
 KV_BYTES = 2 * 2 * EIGHT_B["num_hidden_layers"] * EIGHT_B["num_key_value_heads"] * 128
 SEED = 1
+PACKED_BYTES = 1 << 30
+"""Memory for a second copy of the weights: what a node with 8 GiB for models gives (`inference.workers.room`)."""
 
 
 def main() -> None:
@@ -97,6 +100,8 @@ def _serve(order: dict[str, Any], fd: int) -> None:
         quantise(model)
     turn_products(model)
     fit_each_pass(model, order["threads"], measured=not order.get("deterministic", False))
+    packed_bytes = 0 if order.get("deterministic") else order.get("packed_bytes", PACKED_BYTES)
+    packing = pack_products(model, packed_bytes)
     room = SlotPlan(order["slots"], order["max_len"], 0, order["pages"])
     GenerateLoop(
         EngineLink(socket.socket(fileno=fd)),
@@ -105,6 +110,7 @@ def _serve(order: dict[str, Any], fd: int) -> None:
         None,
         Bounds(model.config.vocab_size, room.max_len),
         room,
+        packing=packing,
     ).serve({"op": "ready"})
 
 

@@ -31,6 +31,7 @@ class EngineSpec:
         max_len: Tokens of prompt and answer together; 0 means what the model itself allows.
         num_threads: Threads of one matrix product.
         kv_budget_bytes: Memory for keys and values of all slots.
+        packed_bytes: Memory for a second copy of the weights (`inference.engine.packing`); too little of it: none.
         mapped: The landing's files that are mapped where the store has them, as [number, start of the data]; their
             descriptors follow the landing's own.
         device: What it computes on (`inference.devices`).
@@ -47,6 +48,7 @@ class EngineSpec:
     max_len: int = 0
     num_threads: int = 1
     kv_budget_bytes: int = 1 << 30
+    packed_bytes: int = 0
     device: str = CPU
     quantize: str | None = None
     deterministic: bool = False
@@ -87,7 +89,7 @@ class EngineSpec:
         return spec
 
     def _check_numbers(self) -> None:
-        least = {"max_slots": 1, "max_len": 0, "num_threads": 1, "kv_budget_bytes": 1}
+        least = {"max_slots": 1, "max_len": 0, "num_threads": 1, "kv_budget_bytes": 1, "packed_bytes": 0}
         for name, low in least.items():
             number = getattr(self, name)
             if isinstance(number, bool) or not isinstance(number, int) or number < low:

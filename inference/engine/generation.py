@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from inference.engine.grammar import Follower
     from inference.engine.model import StepModel
     from inference.engine.orders import Bounds
+    from inference.engine.packing import Packing
     from inference.engine.sample import Sampled
     from inference.engine.scheduler import Scheduler
     from inference.engine.slots import SlotPlan
@@ -59,11 +60,16 @@ class GenerateLoop:
         room: SlotPlan,
         gather: Gather | None = None,
         meter: Meter | None = None,
+        packing: Packing | None = None,
     ) -> None:
-        """`gather`: until when the first step waits for those who come with the first request."""
+        """`gather`: until when the first step waits for those who come with the first request.
+
+        `packing`: what to do while nobody asks.
+        """
         self._link = link
         self._gather = gather
         self._meter = meter or Meter()
+        self._packing = packing
         self._scheduler = scheduler
         self._model = model
         self._gates = gates
@@ -96,6 +102,8 @@ class GenerateLoop:
             self._admit_compiled()
             if not self._scheduler.is_idle and not self._gathering_s:
                 self._step()
+            elif self._packing and self._packing.is_wanted:
+                self._packing.go_on()
             self._tell_stats()
 
     @property
@@ -107,6 +115,8 @@ class GenerateLoop:
             return self._gathering_s
         if self._grammars.num_pending:
             return PENDING_S
+        if self._packing and self._packing.is_wanted:
+            return 0.0
         self._scheduler.check()
         return STATS_S if self._stats() != self._told else None
 

@@ -17,6 +17,7 @@ import torch
 import triton
 import triton.language as tl
 
+from inference.engine.attend_kernel import attend, join
 from inference.engine.norm_kernel import normalise
 from inference.engine.pages import PAGE_TOKENS
 
@@ -68,159 +69,6 @@ def _write(
     at = tl.arange(0, value_block)
     value = tl.load(values + token * value_stride + head * value_head_stride + at, mask=at < value_size)
     tl.store(value_pages + place * value_size + at, value, mask=at < value_size)
-
-
-@triton.jit(do_not_specialize=["window", "num_tiles", "num_tokens"])
-def _attend(  # noqa: PLR0915 - a kernel is one piece
-    queries: tl.tensor,
-    key_pages: tl.tensor,
-    value_pages: tl.tensor,
-    found: tl.tensor,
-    weights: tl.tensor,
-    tables: tl.tensor,
-    slots: tl.tensor,
-    firsts: tl.tensor,
-    counts: tl.tensor,
-    starts: tl.tensor,
-    sinks: tl.tensor,
-    scale: tl.tensor,
-    softcap: tl.tensor,
-    window: tl.tensor,
-    num_tiles: tl.tensor,
-    num_tokens: tl.tensor,
-    table_stride: tl.tensor,
-    query_stride: tl.tensor,
-    query_head_stride: tl.tensor,
-    group: tl.constexpr,
-    key_size: tl.constexpr,
-    value_size: tl.constexpr,
-    key_block: tl.constexpr,
-    value_block: tl.constexpr,
-    tile_rows: tl.constexpr,
-    tile_keys: tl.constexpr,
-    page_tokens: tl.constexpr,
-    is_split: tl.constexpr,
-    has_sinks: tl.constexpr,
-    has_softcap: tl.constexpr,
-    precision: tl.constexpr,
-    widens: tl.constexpr,
-) -> None:
-    """One tile of queries, one KV head, one split.
-
-    `found` is [splits, tokens, heads, value size]; `weights`, [splits, tokens, heads], is not written where there is
-    one split: then `found` has the answer itself.
-    """
-    row, tile = tl.program_id(0) // num_tiles, tl.program_id(0) % num_tiles
-    kv_head, num_kv = tl.program_id(1), tl.num_programs(1)
-    split, num_splits = tl.program_id(2), tl.num_programs(2)
-    tile_tokens: tl.constexpr = tile_rows // group
-    count = tl.load(counts + row)
-    if tile * tile_tokens >= count:
-        return
-    slot, first, start = tl.load(slots + row), tl.load(firsts + row), tl.load(starts + row)
-
-    at = tl.arange(0, tile_rows)
-    own = tile * tile_tokens + at // group  # each query's token within the row
-    head = kv_head * group + at % group
-    is_query = (at < tile_tokens * group) & (own < count)
-    token = first + own
-    size_at, value_at = tl.arange(0, key_block), tl.arange(0, value_block)
-    query = tl.load(
-        queries + token[:, None] * query_stride + head[:, None] * query_head_stride + size_at[None, :],
-        mask=is_query[:, None] & (size_at < key_size)[None, :],
-        other=0.0,
-    )
-    if widens:
-        query = query.to(tl.float32)
-    place = start + own
-    end = start + tl.minimum((tile + 1) * tile_tokens, count)
-    begin = tl.maximum(start + tile * tile_tokens + 1 - window, 0)
-    part = tl.cdiv(tl.cdiv(end - begin, num_splits), tile_keys) * tile_keys
-    low = begin + split * part
-    high = tl.minimum(low + part, end)
-
-    largest = tl.full([tile_rows], float("-inf"), tl.float32)
-    total = tl.zeros([tile_rows], tl.float32)
-    if has_sinks and split == 0:  # a sink is a weight with nothing behind it
-        largest = tl.load(sinks + head, mask=is_query, other=0.0).to(tl.float32)
-        total = tl.full([tile_rows], 1.0, tl.float32)
-    answer = tl.zeros([tile_rows, value_block], tl.float32)
-    for near in range(low, high, tile_keys):
-        position = near + tl.arange(0, tile_keys)
-        is_there = position < high
-        page = tl.load(tables + slot * table_stride + position // page_tokens, mask=is_there, other=0)
-        stored = (page.to(tl.int64) * num_kv + kv_head) * page_tokens + position % page_tokens
-        key = tl.load(
-            key_pages + stored[None, :] * key_size + size_at[:, None],
-            mask=is_there[None, :] & (size_at < key_size)[:, None],
-            other=0.0,
-        )
-        if widens:
-            key = key.to(tl.float32)
-        score = tl.dot(query, key, input_precision=precision) * scale
-        if has_softcap:
-            grown = tl.exp(-2.0 * tl.abs(score / softcap))  # tanh, which has no overflow this way round
-            score = tl.where(score < 0, -softcap, softcap) * ((1.0 - grown) / (1.0 + grown))
-        looks = is_there[None, :] & (position[None, :] <= place[:, None])
-        looks = looks & (position[None, :] > place[:, None] - window)
-        score = tl.where(looks, score, float("-inf"))
-        larger = tl.maximum(largest, tl.max(score, 1))
-        level = tl.where(larger == float("-inf"), 0.0, larger)
-        share = tl.exp(score - level[:, None])
-        fade = tl.exp(largest - level)
-        value = tl.load(
-            value_pages + stored[:, None] * value_size + value_at[None, :],
-            mask=is_there[:, None] & (value_at < value_size)[None, :],
-            other=0.0,
-        )
-        rounded = share.to(value.dtype)
-        if widens:
-            rounded, value = rounded.to(tl.float32), value.to(tl.float32)
-        answer = answer * fade[:, None] + tl.dot(rounded, value, input_precision=precision)
-        total = total * fade + tl.sum(share, 1)
-        largest = larger
-
-    is_empty = total == 0.0  # a split behind the row's end, or a window that begins after it
-    total = tl.where(is_empty, 1.0, total)
-    answer = answer / total[:, None]
-    num_heads = num_kv * group
-    out = (split * num_tokens + token) * num_heads + head
-    keep = is_query[:, None] & (value_at < value_size)[None, :]
-    tl.store(
-        found + out.to(tl.int64)[:, None] * value_size + value_at[None, :],
-        answer.to(found.dtype.element_ty),
-        mask=keep,
-    )
-    if is_split:
-        tl.store(weights + out, tl.where(is_empty, float("-inf"), tl.log(total) + largest), mask=is_query)
-
-
-@triton.jit(do_not_specialize=["num_tokens", "num_splits"])
-def _join(
-    parts: tl.tensor,
-    weights: tl.tensor,
-    found: tl.tensor,
-    num_tokens: tl.tensor,
-    num_splits: tl.tensor,
-    value_size: tl.constexpr,
-    value_block: tl.constexpr,
-    most_splits: tl.constexpr,
-) -> None:
-    """One token and one head: its splits' answers, each by its weight."""
-    token, head, num_heads = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
-    split, at = tl.arange(0, most_splits), tl.arange(0, value_block)
-    place = (split * num_tokens + token) * num_heads + head
-    weight = tl.load(weights + place, mask=split < num_splits, other=float("-inf"))
-    share = tl.exp(weight - tl.max(weight, 0))
-    share = share / tl.sum(share, 0)
-    keep = (split < num_splits)[:, None] & (at < value_size)[None, :]
-    part = tl.load(parts + place.to(tl.int64)[:, None] * value_size + at[None, :], mask=keep, other=0.0)
-    answer = tl.sum(part * share[:, None], 0)
-    tl.store(
-        found + (token * num_heads + head).to(tl.int64) * value_size + at,
-        answer.to(found.dtype.element_ty),
-        mask=at < value_size,
-    )
 
 
 class TritonKernels:
@@ -275,7 +123,7 @@ class TritonKernels:
         parts = out if num_splits == 1 else out.new_empty(*shape, value_size, dtype=torch.float32)
         weights = out if num_splits == 1 else out.new_empty(shape, dtype=torch.float32)
         key_block, value_block = _block(key_size), _block(value_size)
-        _attend[len(asked.slots) * num_tiles, num_kv, num_splits](
+        attend[len(asked.slots) * num_tiles, num_kv, num_splits](
             *(tokens, key_pages, value_pages, parts, weights, asked.tables, asked.slots),
             *(asked.firsts, asked.counts, asked.starts, tokens if asked.sinks is None else asked.sinks),
             *(
@@ -304,7 +152,7 @@ class TritonKernels:
             *(asked.sinks is not None, asked.softcap is not None, "ieee", self._widens),
         )
         if num_splits > 1:
-            _join[len(tokens), num_heads](
+            join[len(tokens), num_heads](
                 *(parts, weights, out, len(tokens), num_splits, value_size, value_block, MAX_SPLITS)
             )
 

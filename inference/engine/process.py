@@ -33,6 +33,7 @@ from inference.engine.generation import GenerateLoop
 from inference.engine.int8 import check_processor, quantise
 from inference.engine.model import shares_a_pass, step_model
 from inference.engine.orders import Bounds
+from inference.engine.packing import pack_products
 from inference.engine.paged_model import PagedModel
 from inference.engine.products import turn_products
 from inference.engine.scheduler import Scheduler
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 
     from inference.engine.device import Device
     from inference.engine.model import StepModel
+    from inference.engine.packing import Packing
     from inference.engine.slots import SlotPlan
     from inference.spec import EngineSpec
     from weights_cache.plan import Layout
@@ -124,13 +126,15 @@ def _serve(spec: EngineSpec, landing_fds: Sequence[int], link: EngineLink) -> No
     take = attach if device is None else partial(attach_on, device)
     attached = take(revision, landed, model_class, config, dtype=spec.dtype, gated=may_gate)
     quantised_bytes = quantise(attached.model) if spec.quantize else 0
+    packing = None
     if device is None:
         turn_products(attached.model)
         fit_each_pass(attached.model, spec.num_threads, measured=not spec.deterministic)
+        packing = pack_products(attached.model, spec.packed_bytes)
     attach_ms = (time.perf_counter() - started) * 1000 - landed.waited_ms
     gather = Gather(landed.share) if attached.gates is not None and device is None else None
     meter = Meter(_own_log(spec))
-    loop = _loop(spec, revision, attached, config, link, room, gather, meter)
+    loop = _loop(spec, revision, attached, config, link, room, gather, meter, packing)
     gc.freeze()
     gc.enable()
     warm_ms = (time.perf_counter() - started) * 1000 - landed.waited_ms - attach_ms
@@ -186,6 +190,7 @@ def _loop(
     device_room: DeviceRoom | None,
     gather: Gather | None,
     meter: Meter,
+    packing: Packing | None,
 ) -> GenerateLoop | EmbedLoop:
     facts = revision.facts
     most = facts.max_len if not spec.max_len else min(spec.max_len, facts.max_len)
@@ -213,7 +218,7 @@ def _loop(
         scheduler = Scheduler(room.num_slots, eos_ids, num_pages=room.num_pages, pool=pool)
         model = step_model(attached.model, room, deterministic=spec.deterministic)
     bounds = Bounds(facts.vocab_size, room.max_len)
-    return GenerateLoop(link, scheduler, model, attached.gates, bounds, room, gather, meter)
+    return GenerateLoop(link, scheduler, model, attached.gates, bounds, room, gather, meter, packing)
 
 
 def paged(

@@ -22,12 +22,13 @@ host copied or mapped without a copy; or they were in the host's memory already.
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a worker may take: all of it in `num_bytes`, of which its slots `kv_bytes`."""
+    """What a worker may take: all of it in `num_bytes`, of which its slots `kv_bytes` and copies `packed_bytes`."""
 
     num_bytes: int
     kv_bytes: int
     max_slots: int
     num_threads: int
+    packed_bytes: int = 0
 
 
 @dataclass(slots=True)

@@ -34,7 +34,7 @@ class OwnMaker:
 
     def room(self, revision: Revision, means: Means) -> Room:
         """See `Maker`."""
-        return own_room(revision, means)
+        return own_room(revision, means, packs=self._device == CPU)
 
     async def start(self, load: Load) -> EngineProcess:
         """See `Maker`."""
@@ -59,6 +59,7 @@ class OwnMaker:
             "max_len": load.revision.facts.context_tokens,
             "num_threads": load.room.num_threads,
             "kv_budget_bytes": max(1, load.room.kv_bytes),
+            "packed_bytes": load.room.packed_bytes,
             "device": self._device,
             "mapped": [(each.file, each.data_at) for each in load.landing.mapped],
         }

@@ -20,6 +20,9 @@ share it (`slots.plan_room`)."""
 KV_SHARE = 0.25
 """Of the memory budget, for one model's slots at most: two models and their slots fit a small node."""
 
+PACKED_SHARE = 0.125
+"""Of the memory budget: weights up to that have a second copy as products read it (`inference.engine.packing`)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Means:
@@ -31,15 +34,27 @@ class Means:
     num_threads: int
 
 
-def own_room(revision: Revision, means: Means) -> Room:
-    """What an engine of ours takes; it plans its slots within `kv_bytes`. Raises LoadFailure."""
+def own_room(revision: Revision, means: Means, *, packs: bool = True) -> Room:
+    """What an engine of ours takes; it plans its slots within `kv_bytes`. Raises LoadFailure.
+
+    `packs`: on this device a second copy of the weights makes products faster.
+    """
     facts = revision.facts
     num_slots = min(means.max_slots, revision.spec.max_batch or means.max_slots)
     one_context = facts.context_tokens * facts.kv_bytes_per_token
     slots_bytes = int(min(num_slots, WHOLE_CONTEXTS) * one_context / (1 - PAGES_SHARE))
     kv_bytes = min(slots_bytes, max(int(means.memory_budget_bytes * KV_SHARE), facts.kv_bytes_per_token))
     need_bytes = facts.weight_bytes + revision.spec.copied_bytes(facts) + kv_bytes + WORKER_BYTES
-    return fitting(revision, means, Room(need_bytes, kv_bytes, num_slots, means.num_threads))
+    packed_bytes = _packed_bytes(revision, means, need_bytes) if packs else 0
+    room = Room(need_bytes + packed_bytes, kv_bytes, num_slots, means.num_threads, packed_bytes)
+    return fitting(revision, means, room)
+
+
+def _packed_bytes(revision: Revision, means: Means, need_bytes: int) -> int:
+    """None if it would not fit, and none for `deterministic`: the last bits change when a copy is there."""
+    copy_bytes, budget_bytes = revision.facts.weight_bytes, means.memory_budget_bytes
+    is_small = copy_bytes <= PACKED_SHARE * budget_bytes and need_bytes + copy_bytes <= budget_bytes
+    return copy_bytes if is_small and not revision.spec.deterministic else 0
 
 
 def fitting(revision: Revision, means: Means, room: Room) -> Room:

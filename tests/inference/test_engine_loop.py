@@ -54,7 +54,7 @@ class Counting:
         self.released.append((slot, scrub))
 
 
-def serve(model, *messages, stop=True, num_slots=4, opened=None, gather=None, **scheduling):
+def serve(model, *messages, stop=True, num_slots=4, opened=None, gather=None, packing=None, **scheduling):
     """Everything the node hears from one loop that was sent `messages` (and then stop)."""
     node, ours = link_pair()
     if opened is not None:
@@ -67,6 +67,7 @@ def serve(model, *messages, stop=True, num_slots=4, opened=None, gather=None, **
         Bounds(VOCABULARY, 40),
         SlotPlan(num_slots, 40, 0),
         gather,
+        packing=packing,
     )
     for message in (*messages, *([{"op": "stop"}] if stop else [])):
         node.sendall(frame_bytes(message))
@@ -118,6 +119,33 @@ def test_the_first_step_waits_for_those_who_come_together(landed, sizes):
     heard, _ = serve(Watched(), add("a", 10), add("b", 20), add("c", 30), gather=Gather(lambda: landed))
     assert [tokens(heard, name) for name in "abc"] == [[11, 12, 13, 14], [21, 22, 23, 24], [31, 32, 33, 34]]
     assert len(firsts[0]) in sizes
+
+
+class Chores:
+    """What an engine packs while nobody asks, in three parts; there is nothing to do before the first step."""
+
+    def __init__(self, model):
+        self._model = model
+        self.steps_before = []
+
+    @property
+    def is_wanted(self):
+        return bool(self._model.passes) and len(self.steps_before) < 3
+
+    def go_on(self):
+        self.steps_before.append(len(self._model.passes))
+
+
+def test_it_packs_while_nobody_asks():
+    model = Counting()
+    chores = Chores(model)
+
+    def stop_later(node):
+        threading.Timer(0.5, node.sendall, [frame_bytes({"op": "stop"})]).start()
+
+    heard, _ = serve(model, add("1", 3), stop=False, opened=stop_later, packing=chores)
+    assert tokens(heard, "1") == [4, 5, 6, 7]
+    assert chores.steps_before == [4, 4, 4]
 
 
 def test_a_row_that_cannot_be_computed_fails_alone():

@@ -19,6 +19,7 @@ from tests.evidence import count
 from tests.inference.paged_reference import ReferenceKernels
 
 NAME = "inference.engine.kernels"
+PARTS = tuple(f"inference.engine.{part}_kernel" for part in ("attend", "norm"))
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 
@@ -32,9 +33,11 @@ def kernels():
         pytest.importorskip(
             "triton", reason="no Triton: torch's CPU build has none, and NEARFIELD_TRITON names none"
         )
-        patch.delitem(sys.modules, NAME, raising=False)
+        for name in (NAME, *PARTS):
+            patch.delitem(sys.modules, name, raising=False)
         yield importlib.import_module(NAME)
-        del sys.modules[NAME]
+        for name in (NAME, *PARTS):  # the next one to import it may have a GPU
+            del sys.modules[name]
 
 
 @st.composite

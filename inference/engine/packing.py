@@ -1,0 +1,104 @@
+"""Matrix products on a CPU with weights that lie as oneDNN's kernels read them.
+
+torch multiplies float32 by MKL, which takes a weight as it is stored and is slow at a few rows; oneDNN is not, but
+wants a copy of the weight in blocks. Measured (torch 2.13, one thread of an AMD EPYC with AVX-512, others at work,
+least of 15; gigaflops of MKL straight, turned (`inference.engine.products`), and packed; the core does 112 at most):
+
+    weight         8 rows           16 rows          128 rows         512 rows
+    1536 x 512     59   34   97     75   70  106     -    77   99     -
+    512 x 1536     61   34   85     64   61   98     93   90  102     -    -   104
+    1024 x 1024    46   28  101     63   68  107     82   88  102     -
+    512 x 512      59   33   75     76   69   90     100  96  112     77   -   103
+
+One row waits for memory, whatever the layout, and takes the weight as it is stored. The numbers are the same on any
+number of threads (`test_engine_packing`), so `inference.engine.threads` may choose.
+
+A copy takes memory as the weights do, and a millisecond for each MB: it is made when nobody waits, or a little at a
+time, and never before the first pass is done: a cold start does not pay for it, and all bytes are there by then.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from inference.engine.products import TurnedLinear
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LEAST_ROWS = 2
+LEAST_WEIGHTS = 50_000
+"""Smaller products take less time than the way to the library, 10 us."""
+PASS_BYTES = 4 * 1024 * 1024
+"""Packed in one pass of a busy engine: a few milliseconds of it."""
+
+
+class PackedLinear(TurnedLinear):
+    """A linear layer that has a second copy of its weight, once that is made."""
+
+    packed: torch.Tensor | None
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's own name for it
+        """See `nn.Linear`."""
+        if self.packed is None or input.numel() < LEAST_ROWS * self.in_features:
+            return super().forward(input)
+        product: Any = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001 - what torch's own compiler calls
+        out: torch.Tensor = product(input, self.packed, self.bias, "none", [], "")
+        return out
+
+    def pack(self) -> None:
+        """Make the copy."""
+        with torch.inference_mode():
+            self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), None)  # noqa: SLF001
+
+
+class Packing:
+    """The copies that are still to be made of one model's layers."""
+
+    def __init__(self, model: nn.Module, layers: Sequence[Any]) -> None:
+        self._waiting = list(layers)
+        self._has_passed = False
+        for layer in layers:
+            layer.__class__ = PackedLinear
+            layer.packed = None
+        self._hook = model.register_forward_hook(self._passed)
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether there is something to be done while nobody waits."""
+        return self._has_passed and bool(self._waiting)
+
+    def go_on(self) -> None:
+        """Make some copies: `PASS_BYTES` of them, one at least."""
+        done_bytes = 0
+        while self._waiting and done_bytes < PASS_BYTES:
+            layer = self._waiting.pop()
+            layer.pack()
+            done_bytes += layer.weight.nbytes
+        if not self._waiting:
+            self._hook.remove()
+
+    def _passed(self, *_: Any) -> None:
+        """A pass is done, so every byte of the weights is there; the next ones gain by what is packed now."""
+        if self._has_passed:
+            self.go_on()
+        self._has_passed = True
+
+
+def pack_products(model: nn.Module, budget_bytes: int) -> Packing | None:
+    """Have the plain float32 layers of `model` packed as it goes, if all fit the budget; None if they don't.
+
+    To be called after `turn_products`, whose way they go until then. Some layers alone are not packed: what they gain
+    is little, and a budget that small is of a host with better use for it.
+    """
+    plain = (each for each in model.modules() if isinstance(each, nn.Linear))
+    layers = [each for each in plain if type(each) in {nn.Linear, TurnedLinear} and _gains(each.weight)]
+    fits = sum(each.weight.nbytes for each in layers) <= budget_bytes
+    return Packing(model, layers) if layers and fits and torch._C._has_mkldnn else None  # noqa: SLF001
+
+
+def _gains(weight: torch.Tensor) -> bool:
+    return weight.dtype is torch.float32 and weight.numel() >= LEAST_WEIGHTS

@@ -1,0 +1,114 @@
+"""Packed products: the same numbers, on any number of threads, and never before the first pass."""
+
+import pytest
+import torch
+from torch import nn
+
+from inference.engine.packing import PASS_BYTES, PackedLinear, pack_products
+
+IN, OUT = 600, 1000
+AMPLE = 1 << 30
+
+
+def layers(count=1, *, bias=False, dtype=torch.float32, size=OUT, given=IN):
+    torch.manual_seed(3)
+    return nn.Sequential(*(nn.Linear(given, size, bias=bias, dtype=dtype) for _ in range(count)))
+
+
+def packed(model):
+    """The model with all copies made."""
+    packing = pack_products(model, AMPLE)
+    model(torch.zeros(1, model[0].in_features))
+    while packing.is_wanted:
+        packing.go_on()
+    return model
+
+
+def num_packed(model):
+    return sum(each.packed is not None for each in model)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 8), (1, 33), (300,)])
+def test_numbers_are_the_same(bias, shape):
+    model = layers(bias=bias)
+    given = torch.randn(*shape, IN)
+    with torch.inference_mode():
+        straight = model(given)
+        found = packed(model)(given)
+
+    assert type(model[0]) is PackedLinear
+    assert num_packed(model) == 1
+    assert found.shape == straight.shape
+    assert torch.allclose(found, straight, rtol=1e-5, atol=1e-5)
+
+
+def test_input_may_lie_in_any_way():
+    model = layers()
+    given = torch.randn(IN, 12).t()[None]
+    with torch.inference_mode():
+        straight = model(given)
+        assert torch.allclose(packed(model)(given), straight, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_rows", [2, 16, 33, 300])
+@pytest.mark.parametrize("size", [200, 2000])
+def test_the_number_of_threads_changes_no_bit(num_rows, size):
+    model, before = packed(layers(size=size)), torch.get_num_threads()
+    given, found = torch.randn(1, num_rows, IN), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            with torch.inference_mode():
+                found.append(model(given))
+    finally:
+        torch.set_num_threads(before)
+
+    assert torch.equal(*found)
+
+
+def test_weights_stay_where_they_are():
+    model = layers()
+    before = model[0].weight.data_ptr(), set(model.state_dict())
+    packed(model)
+    assert (model[0].weight.data_ptr(), set(model.state_dict())) == before
+
+
+def test_nothing_is_packed_before_the_first_pass():
+    """Until then weights may not have landed, and the first answer is waited for."""
+    model = layers()
+    packing = pack_products(model, AMPLE)
+    assert not packing.is_wanted
+    model(torch.zeros(1, IN))
+    assert num_packed(model) == 0
+    assert packing.is_wanted
+
+
+def test_a_busy_engine_packs_a_little_in_each_pass():
+    size = PASS_BYTES // 4 // OUT // 2 + 1  # two layers of these in a pass
+    model = layers(5, size=OUT, given=size)
+    for each in list(model)[1:]:
+        each.forward = lambda given: given  # a pass of one product
+    packing = pack_products(model, AMPLE)
+    counts = []
+    for _ in range(5):
+        model(torch.zeros(1, size))
+        counts.append(num_packed(model))
+
+    assert counts == [0, 2, 4, 5, 5]
+    assert not packing.is_wanted
+
+
+@pytest.mark.parametrize(
+    ("kept", "budget"),
+    [
+        (layers(dtype=torch.bfloat16), AMPLE),
+        (layers(size=10), AMPLE),
+        (layers(2), 2 * 4 * IN * OUT - 1),
+        (layers(), 0),
+    ],
+    ids=["another dtype", "small", "not enough for both", "nothing to spend"],
+)
+def test_others_are_left_alone(kept, budget):
+    assert pack_products(kept, budget) is None
+    assert {type(each) for each in kept} == {nn.Linear}
