@@ -390,6 +390,47 @@ async def test_a_shell_dies_with_its_node():
             await asyncio.sleep(0.02)
 
 
+ATTACHING = """
+import asyncio, os, sys
+from pathlib import Path
+from inference.link import link_pair
+from inference.workers.shell_link import ShellLink
+from tests.inference.tiny import landed_model, made
+async def main():
+    model = made("llama")
+    revision, landing, _ = landed_model(model, landed=False)
+    link = await ShellLink.start(Path(sys.argv[1]))
+    ours, theirs = link_pair()
+    spec = {"revision": revision.as_value(), "config": model.config.to_dict(), "max_slots": 4}
+    spec["gated"] = sys.argv[2] == "gated"
+    pid, _ = await link.fork(spec, (*landing.fds, theirs.fileno()))
+    theirs.close()
+    os.set_blocking(ours.fileno(), True)
+    if sys.argv[2] == "ungated":
+        ours.recv(1)  # it tells of its wait: in the middle of its attach
+    print(pid, flush=True)
+    await asyncio.sleep(60)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("how", ["gated", "ungated"])
+async def test_an_engine_that_waits_for_bytes_dies_with_its_node(how):
+    """kill -9 of a node in the middle of an attach: nobody will ever say that the bytes landed, and nobody waits."""
+    node = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", ATTACHING, str(zygote.folder()), how),
+        stdout=asyncio.subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+    )
+    pid = int(await node.stdout.readline())
+    assert is_running(pid)
+    node.kill()
+    await node.wait()
+    async with asyncio.timeout(60):
+        while is_running(pid):  # noqa: ASYNC110 - the kernel tells nobody else's exit
+            await asyncio.sleep(0.02)
+
+
 async def test_a_dead_shell_is_told_to_everyone(shell):
     _, landing, _ = landed_model(made("llama"))
     engine = await Engine.fork(shell, landing, config_values("llama"))

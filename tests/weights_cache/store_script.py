@@ -12,7 +12,7 @@ class ScriptedStore:
     """Serves `objects` {path: bytes}. `faults` is a list of callables; each is asked once per request and the
     first that takes the request (returns True) is used up."""
 
-    def __init__(self, objects, tls=None):
+    def __init__(self, objects, tls=None, port=0):
         self.objects = dict(objects)
         self._tls = tls
         self.faults = []
@@ -23,7 +23,7 @@ class ScriptedStore:
         self.num_connections = 0
         self._lock = threading.Lock()
         self._connections = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
 

@@ -5,13 +5,14 @@ import threading
 import pytest
 
 from storage.client.sdk import Endpoint
+from weights_cache.buffers import Buffer, HostMemoryError
 from weights_cache.cache import HostTier
 from weights_cache.fetch import HttpReader, blob_path
 from weights_cache.patience import pause_s
-from weights_cache.view import LandingError
+from weights_cache.view import LandingError, open_landing
 
 from .samples import landed_bytes
-from .store_script import Cut, Fault, Raw, Reset, Short, Stall, Status
+from .store_script import Cut, Fault, Raw, Reset, ScriptedStore, Short, Stall, Status
 from .test_landing import contents
 
 CAP = 64 << 20
@@ -169,3 +170,66 @@ def test_a_load_that_stops_does_not_wait_for_a_stuck_store(model):
     closing.join(30)
 
     assert not closing.is_alive()
+
+
+class Dies(Fault):
+    """The store is gone with the first bytes of an answer: nobody listens at its port any more."""
+
+    def __init__(self, gone):
+        self.gone = gone
+
+    def answer(self, store, connection, request):
+        body = store.body(request)
+        connection.sendall(store.head(request, len(body)) + body[: len(body) // 2])
+        store.close()
+        self.gone.set()
+        return False
+
+
+def test_a_store_that_dies_in_a_load_and_comes_back(model, tier):
+    """Between the table and the last byte: what had landed is not asked for again, and the rest comes from the next."""
+    gone, first = threading.Event(), model.store
+    extents = model.revision.extents
+    last = extents[-1]
+    path = blob_path(model.revision.files[last.file].blake3)
+    died = Dies(gone)
+    died.takes = lambda request: request.path == path and request.first <= last.offset <= request.last
+    first.faults.append(died)
+    landing = tier.land(model.revision)
+    assert gone.wait(30)
+    landed_before = landing.progress().done_bytes
+    assert not landing.wait(0.3)
+    model.store = ScriptedStore(first.objects, port=first.port)
+    assert landing.wait(30)
+
+    assert contents(landing, model.revision) == landed_bytes(model.revision, model.files)
+    weights = {blob_path(model.revision.files[number].blake3) for number in model.revision.weight_files}
+    asked = sum(last - start + 1 for name, start, last, _ in model.store.requests if name in weights)
+    assert 0 < asked <= landing.total_bytes - landed_before
+
+
+def test_memory_that_ends_in_a_load_is_one_error_and_the_next_load_is_well(model, tier, monkeypatch):
+    """The host is full after some extents: every waiter hears so, the memory is given back, nothing is half there."""
+    populate, calls = Buffer.populate, []
+
+    def full(self, offset, length, **more):
+        calls.append(offset)
+        if len(calls) > 2:
+            raise HostMemoryError(12, "no memory for these weights")
+        populate(self, offset, length, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Buffer, "populate", full)
+        landing = tier.land(model.revision)
+        view = open_landing(model.revision, landing.fd, landing.ready_fd, landing.event_fd)
+        with pytest.raises(LandingError) as caught:
+            landing.wait(30)
+        with pytest.raises(LandingError):
+            view.wait_all(30)
+    view.close()
+    assert caught.value.code == "host_memory_full"
+    assert not tier.entries()
+
+    again = tier.land(model.revision)
+    assert again.wait(30)
+    assert contents(again, model.revision) == landed_bytes(model.revision, model.files)
