@@ -10,14 +10,15 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from wire import usual
-from wire.exchange import Disconnected, Exchange
 from wire.framing import LAST_CHUNK
 from wire.heads import RequestHead, ResponseHead
+from wire.line import Disconnected
 
 if TYPE_CHECKING:
     import re
 
     from wire.dial import Pool
+    from wire.exchange import Exchange
     from wire.lane import LaneLine
     from wire.repeat import Repeat
     from wire.timing import Spans

@@ -7,24 +7,22 @@ deadlines are checked by the server's sweep, so an ordinary request starts no ti
 import asyncio
 import logging
 import os
-import socket
-import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import cast
 
 from wire import descriptors, filesend
-from wire.exchange import Disconnected, Exchange
+from wire.exchange import Exchange
 from wire.flow import Flow
 from wire.http1 import Body, End, Events, Message, RequestGate, RequestHead, response_head_bytes
 from wire.lane import Handed, Lane, Passage
+from wire.line import Disconnected
 from wire.refusal import Refusal
 from wire.roster import Handler, Roster
 from wire.secure import promptly
-from wire.stall import Stall
+from wire.writing import Writing
 
 LINGER_S = 5.0  # how long a refused client may go on sending before the reset that could hide our answer
 LINGER_BYTES = 64 * 1024 * 1024  # and how much: many clients read only when they have sent everything
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: a close is a reset, and never the end of an answer
 FULL_S = 0.5  # how long one too many may stay to hear that it is
 FULL = "Too many connections; try again shortly."
 SLOW_HEAD = "The request head took too long to arrive."
@@ -34,33 +32,27 @@ BROKEN = "The server failed on this request; try again."
 log = logging.getLogger("nearfield.wire")
 
 
-class Connection(asyncio.Protocol):
+class Connection(Writing):
     """See the file's docstring. Implements `line.Line`."""
 
     def __init__(self, roster: Roster) -> None:
+        super().__init__(roster.limits, carries_descriptors=roster.only_uid is not None)
         self._roster = roster
-        self._limits = roster.limits
-        self._loop = asyncio.get_running_loop()
         self._gate = RequestGate(roster.limits)
-        self._transport: asyncio.Transport
         self._address = ""
         self._exchange: Exchange | None = None
         self._flow: Flow | None = None
         self._lane: Lane | None = None
-        self._say_now: Callable[[bytes], None] | None = None  # once there is a lane
         self._passage: Passage | None = None  # the request that is under way on the lane
         self._raw_head = b""  # of the message that is begun just now, if it came whole
         self._deadline = 0.0  # loop time; for the head, the idle time or the lingering close
         self._in_head = True
         self._linger_bytes_left: int | None = None  # set while what the client still sends is dropped
         self._skipping = False  # dropping ends with the current message; else with the connection
-        self._lost = False
         self._at_end: list[Callable[[], None]] = []
         self._num_unread_bytes = 0
         self._reading = True
         self._lent = False  # paused, and somebody else reads
-        self._drain: asyncio.Future[None] | None = None
-        self._stall: Stall | None = None  # while writes are paused
 
     # asyncio.Protocol --------------------------------------------------------------------------------------
 
@@ -114,17 +106,6 @@ class Connection(asyncio.Protocol):
         self._roster.leave(self, self._address)
         self._gone()
 
-    def pause_writing(self) -> None:
-        """The peer reads slower than the handler writes."""
-        self._drain = self._loop.create_future()
-        self._stall = Stall(self._transport.get_write_buffer_size(), self._loop.time())
-
-    def resume_writing(self) -> None:
-        """The peer caught up."""
-        drain, self._drain, self._stall = self._drain, None, None
-        if drain is not None and not drain.done():
-            drain.set_result(None)
-
     # line.Line ---------------------------------------------------------------------------------------------
 
     @property
@@ -135,51 +116,6 @@ class Connection(asyncio.Protocol):
     def date(self) -> str:
         """Now, as HTTP writes it, at most a sweep old."""
         return self._roster.date
-
-    def send(self, *parts: bytes) -> None:
-        """Queue bytes."""
-        if self._lost or self._transport.is_closing():
-            raise Disconnected("the client is gone")
-        if len(parts) == 1:
-            self._transport.write(parts[0])
-        else:
-            self._transport.writelines([part for part in parts if part])
-
-    async def drained(self) -> None:
-        """Wait while the peer has more than the write buffer's bytes to read."""
-        if self._drain is not None:
-            await asyncio.shield(self._drain)
-            self._check()
-
-    async def send_file(self, fd: int, offset: int, count: int) -> None:
-        """File bytes after the queued ones; in the kernel on plain TCP."""
-        if filesend.is_plain(self._transport):
-            await self._flushed()
-            try:
-                await filesend.send_file(self._transport, fd, offset, count, self._limits.write_stall_s)
-            except (ConnectionError, TimeoutError) as error:
-                self.cut()
-                raise Disconnected("the client is gone") from error
-            return
-        while count:
-            piece = await filesend.read_piece(fd, offset, count)
-            self.send(piece)
-            offset, count = offset + len(piece), count - len(piece)
-            await self.drained()
-
-    @property
-    def carries_descriptors(self) -> bool:
-        """True on a Unix socket."""
-        return self._roster.only_uid is not None
-
-    async def send_descriptors(self, data: bytes, fds: Sequence[int]) -> None:
-        """Bytes after the queued ones, with open files beside them."""
-        await self._flushed()
-        try:
-            await descriptors.send_descriptors(self._transport, data, fds, self._limits.write_stall_s)
-        except (ConnectionError, TimeoutError) as error:
-            self.cut()
-            raise Disconnected("the client is gone") from error
 
     def at_end(self, act: Callable[[], None]) -> None:
         """Call `act` once this connection is over; at once if it is."""
@@ -198,17 +134,6 @@ class Connection(asyncio.Protocol):
         self._say_now = self._say_now or promptly(self._transport)
 
     # lane.LaneLine ------------------------------------------------------------------------------------------
-
-    @property
-    def is_behind(self) -> bool:
-        """The peer reads slower than it is written to."""
-        return self._drain is not None
-
-    def say(self, data: bytes) -> None:
-        """Bytes for the peer, at once where that can be."""
-        if self._say_now is None or self._lost or self._transport.is_closing():
-            raise Disconnected("the client is gone")
-        self._say_now(data)
 
     def passed(self) -> None:
         """The passage's answer is whole."""
@@ -268,7 +193,7 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing():
             if now >= self._deadline:
                 self._cut_untaken()
-        elif self._stall is not None and self._is_stalled(self._stall, now):
+        elif self._stall is not None and self._is_stalled(now):
             self._cut_untaken()
         elif self._passage is not None:
             self._passage.check(now)
@@ -458,30 +383,11 @@ class Connection(asyncio.Protocol):
             self._reading = True
             self._transport.resume_reading()
 
-    def _is_stalled(self, stall: Stall, now: float) -> bool:
-        limits, unsent = self._limits, self._transport.get_write_buffer_size()
-        return stall.too_slow(unsent, now, limits.write_stall_s, limits.write_bytes_per_s)
-
     def _cut_untaken(self) -> None:
         """Cut a peer that does not take its answer, and what the kernel holds of it too, which may be some MB."""
         if self._transport.get_write_buffer_size():
             self._reset_on_close()
         self.cut()
-
-    def _reset_on_close(self) -> None:
-        sock = self._transport.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-
-    async def _flushed(self) -> None:
-        """Wait until the kernel has every queued byte."""
-        self._transport.set_write_buffer_limits(0)
-        try:
-            while self._transport.get_write_buffer_size():
-                await self.drained()
-        finally:
-            if not self._lost:
-                self._transport.set_write_buffer_limits(self._limits.write_buffer_bytes)
-        self._check()
 
     def _end_idle(self) -> None:
         """Its time for a head, for the next request or for lingering is over."""
@@ -495,10 +401,6 @@ class Connection(asyncio.Protocol):
     def _is_stranger(self) -> bool:
         only = self._roster.only_uid
         return only is not None and descriptors.peer_uid(self._transport) != only
-
-    def _check(self) -> None:
-        if self._lost:
-            raise Disconnected("the client is gone")
 
     def _gone(self) -> None:
         """The peer is gone or was cut: said once to the exchange and its handler."""

@@ -6,6 +6,10 @@ from typing import Protocol
 from wire.lane import Lane, LaneLine
 
 
+class Disconnected(ConnectionError):
+    """The client is gone (or was cut off): nothing can be written to it any more."""
+
+
 class Line(LaneLine, Protocol):
     """What an exchange needs of its connection."""
 

@@ -6,8 +6,9 @@ import socket
 import ssl
 import time
 
-from wire.exchange import Disconnected, Exchange
+from wire.exchange import Exchange
 from wire.limits import DEFAULT_LIMITS, Limits
+from wire.line import Disconnected
 from wire.roster import Handler, Met, Roster
 from wire.welcome import Welcome, bound
 

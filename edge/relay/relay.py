@@ -20,8 +20,8 @@ from regions.health import Outcome
 from regions.map import ATTEMPT
 from wire.dial import DialError
 from wire.dialect import translated
-from wire.exchange import Disconnected
 from wire.heads import request_head_bytes
+from wire.line import Disconnected
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import pytest
 from tests.wire.certs import make_certificate
 from tests.wire.test_serve import serving, until
 from wire import secure
-from wire.connection import RESET_ON_CLOSE
 from wire.dial import DialError, Pool, split_address
 from wire.tls import client_context, server_context
+from wire.writing import RESET_ON_CLOSE
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -312,12 +312,13 @@ async def test_a_kept_connection_with_an_answer_begun_is_not_retried():
 
 @pytest.mark.parametrize("when", ["head", "body", "dropped"])
 async def test_giving_up_closes_the_upstream_at_once(when):
-    closed = asyncio.Event()
+    asked, closed = asyncio.Event(), asyncio.Event()
 
     async def script(reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         if when != "head":
             writer.write(OK[:-1])
+        asked.set()
         with contextlib.suppress(ConnectionError):
             await reader.read()
         closed.set()
@@ -333,7 +334,8 @@ async def test_giving_up_closes_the_upstream_at_once(when):
             gc.collect()
         else:
             task = asyncio.ensure_future(client(pool))
-            await asyncio.sleep(0.05)
+            await asked.wait()
+            await asyncio.sleep(0.05)  # for what was written to come
             task.cancel()
         await asyncio.wait_for(closed.wait(), 30)
         assert (pool.num_idle, pool.num_busy) == (0, 0)
