@@ -8,8 +8,9 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -19,6 +20,9 @@ from bench.edge_stage import Proxy, client_tls
 from bench.servers import HOST, Missing
 from wire.http1 import Body, End, ResponseHead, ResponseReader
 
+OK = 200
+AT_ONCE = 8
+LATE_S = 0.01
 SPARE_S = 30.0  # a client that has not ended so long after its time is stuck
 _LUA = """wrk.method = "POST"
 wrk.path = "{path}"
@@ -85,6 +89,7 @@ class Asker(asyncio.Protocol):
     def __init__(self) -> None:
         self._reader = ResponseReader()
         self._whole: asyncio.Future[None] | None = None
+        self._then: Callable[[Asker], None] | None = None
         self.seen: list[tuple[float, bytes]] = []
         self.status = 0
         self.transport: asyncio.Transport
@@ -101,13 +106,27 @@ class Asker(asyncio.Protocol):
                 self.seen.append((now, event.data))
             elif isinstance(event, ResponseHead):
                 self.status = event.status
-            elif isinstance(event, End) and self._whole is not None:
-                self._whole.set_result(None)
+            elif isinstance(event, End):
+                self._end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Whoever waits hears of it."""
         if self._whole is not None and not self._whole.done():
             self._whole.set_exception(Wrong(f"the connection closed inside an answer: {exc}"))
+
+    def ask_then(self, raw: bytes, then: "Callable[[Asker], None]") -> None:
+        """Send it; `then` hears of its whole answer, in the call that brings its end: no task, no future."""
+        self.seen, self._then = [], then
+        self._reader.start("POST")
+        self.transport.write(raw)
+
+    def _end(self) -> None:
+        if self._whole is not None:
+            self._whole.set_result(None)
+        elif self._then is not None:
+            if self.status != OK:
+                raise Wrong(f"answered {self.status}")
+            self._then(self)
 
     async def ask(self, raw: bytes) -> float:
         """Send it; seconds until its answer is whole. Raises: Wrong."""
@@ -117,7 +136,7 @@ class Asker(asyncio.Protocol):
         self.transport.write(raw)
         await self._whole
         self._whole = None
-        if self.status != 200:
+        if self.status != OK:
             raise Wrong(f"answered {self.status}: {b''.join(data for _, data in self.seen)[:300]!r}")
         return time.perf_counter() - started
 
@@ -134,35 +153,45 @@ async def askers(proxy: Proxy, count: int) -> list[Asker]:
     return made
 
 
-async def paced(proxies: Sequence[Proxy], rate: float, seconds: float, connections: int) -> list[list[float]]:
-    """Seconds of each request to each proxy, at `rate` a second to each in turn, whatever the answers do."""
-    lines = [await askers(proxy, connections) for proxy in proxies]
-    raws = [request(proxy.port, body()) for proxy in proxies]
-    took: list[list[float]] = [[] for _ in proxies]
-    running: set[asyncio.Task[None]] = set()
+@dataclass(slots=True)
+class Paced:
+    """Seconds of each request from when it was due, by proxy; how late each was sent; how many found no connection."""
 
-    async def one(which: int, due: float) -> None:
-        asker = lines[which].pop()
-        await asker.ask(raws[which])
-        took[which].append(time.perf_counter() - due)
-        lines[which].append(asker)
+    took_s: dict[Proxy, list[float]]
+    late_s: list[float] = field(default_factory=list)
+    missed: int = 0
 
+
+async def paced(turns: Sequence[Proxy], rate: float, seconds: float, connections: int) -> Paced:
+    """`rate` requests a second, in `turns` over and over, whatever the answers do; of each proxy `connections`."""
+    lines = {proxy: await askers(proxy, connections) for proxy in dict.fromkeys(turns)}
+    raws = {proxy: request(proxy.port, body()) for proxy in lines}
+    found = Paced({proxy: [] for proxy in lines})
     began, num = time.perf_counter(), 0
     while (now := time.perf_counter() - began) < seconds:
-        due = num / (rate * len(proxies))
+        due = num / rate
         if due > now:
             await asyncio.sleep(due - now)
             continue
-        if lines[num % len(proxies)]:
-            task = asyncio.create_task(one(num % len(proxies), began + due))
-            running.add(task)
-            task.add_done_callback(running.discard)
+        proxy = turns[num % len(turns)]
+        if free := lines[proxy]:
+            found.late_s.append(now - due)
+            free.pop().ask_then(raws[proxy], partial(_answered, found.took_s[proxy], free, began + due))
+        else:
+            found.missed += 1
         num += 1
-    await asyncio.gather(*running)
-    for line in lines:
-        for asker in line:
-            asker.transport.abort()
-    return took
+        if not num % AT_ONCE:  # a generator that is behind reads answers all the same
+            await asyncio.sleep(0)
+    while any(len(each) < connections for each in lines.values()):  # noqa: ASYNC110 - nothing is timed any more
+        await asyncio.sleep(LATE_S)
+    for asker in (asker for each in lines.values() for asker in each):
+        asker.transport.abort()
+    return found
+
+
+def _answered(took_s: list[float], free: "list[Asker]", due: float, asker: "Asker") -> None:
+    took_s.append(time.perf_counter() - due)
+    free.append(asker)
 
 
 @dataclass(slots=True)

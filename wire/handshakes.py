@@ -1,13 +1,16 @@
 """TLS handshakes in turns: strangers may come by the hundred, and who is here already waits for one of them at most.
 
-A handshake is 0.8 ms of the loop's time, in one piece, as soon as the client's first bytes are there. Clients who are
-taken before these have come cost a descriptor; when they come, each turn of the loop begins on AT_ONCE of them.
+A handshake is 0.8 ms of the loop's time, most of it as soon as the client's first bytes are there, the rest when it has
+answered. Clients who are taken before these have come cost a descriptor; when they come, each turn of the loop takes
+AT_ONCE steps: the next one of who is in the middle, else the first of who came next. A crowd's answers come together,
+as its first bytes do.
 """
 
 import asyncio
 import socket
 import ssl
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -15,7 +18,7 @@ from wire.connection import Connection
 from wire.roster import Roster
 from wire.secure import Secured
 
-AT_ONCE = 1  # begun in one turn of the loop; who is here already is served between two turns
+AT_ONCE = 1  # steps in one turn of the loop; who is here already is served between two turns
 LEAST_S = 0.001  # the event loop takes no time-out of nothing
 
 
@@ -37,6 +40,7 @@ class Handshakes:
         self._silent: dict[int, Guest] = {}  # by descriptor, the oldest first
         self._timer: asyncio.TimerHandle | None = None  # of the oldest
         self._ready: deque[Guest] = deque()
+        self._steps: deque[Callable[[], None]] = deque()
         self._turn: asyncio.Handle | None = None
         self._arriving: set[asyncio.Task[None]] = set()
         self._empty = asyncio.Event()
@@ -94,16 +98,30 @@ class Handshakes:
 
     def _queue(self, guest: Guest) -> None:
         self._ready.append(guest)
+        self._come_to_it()
+
+    def _in_turn(self, step: Callable[[], None]) -> None:
+        self._steps.append(step)
+        self._come_to_it()
+
+    def _come_to_it(self) -> None:
         if self._turn is None:
             self._turn = self._loop.call_soon(self._take_turn)
 
     def _take_turn(self) -> None:
-        for _ in range(min(AT_ONCE, len(self._ready))):
-            guest = self._ready.popleft()
-            task = self._loop.create_task(self._arrive(guest))
-            self._arriving.add(task)
-            task.add_done_callback(partial(self._arrived, guest))
-        self._turn = self._loop.call_soon(self._take_turn) if self._ready else None
+        self._turn = None
+        for _ in range(AT_ONCE):
+            if self._steps:
+                self._steps.popleft()()
+            elif self._ready:
+                self._begin(self._ready.popleft())
+        if self._steps or self._ready:
+            self._come_to_it()
+
+    def _begin(self, guest: Guest) -> None:
+        task = self._loop.create_task(self._arrive(guest))
+        self._arriving.add(task)
+        task.add_done_callback(partial(self._arrived, guest))
 
     async def _arrive(self, guest: Guest) -> None:
         try:
@@ -118,7 +136,7 @@ class Handshakes:
         """Raises OSError (TimeoutError is one)."""
         left_s = max(guest.until - self._loop.time(), LEAST_S)
         async with asyncio.timeout(left_s):
-            make = partial(Secured, partial(Connection, self._roster), tls)
+            make = partial(Secured, partial(Connection, self._roster), tls, in_turn=self._in_turn)
             _, secured = await self._loop.connect_accepted_socket(make, guest.sock)
             await secured.handshake()
 

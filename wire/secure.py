@@ -23,6 +23,7 @@ JOIN_BYTES: Final = 64 * 1024  # of small pieces together; more would be copied 
 
 
 Above = TypeVar("Above", bound=asyncio.Protocol)
+InTurn = Callable[[Callable[[], None]], None]
 
 
 class Ticket:
@@ -58,8 +59,11 @@ class Secured(asyncio.Transport, asyncio.Protocol, Generic[Above]):
         context: ssl.SSLContext,
         server_name: str | None = None,
         ticket: Ticket | None = None,
+        in_turn: InTurn | None = None,
     ) -> None:
         """A server by its context is one here; a client's `ticket` is of that server and that context.
+
+        With `in_turn` each step of the handshake is handed to that, to be called once, in its turn.
 
         Raises ValueError: a client that checks names was given none.
         """
@@ -73,6 +77,8 @@ class Secured(asyncio.Transport, asyncio.Protocol, Generic[Above]):
         session = None if ticket is None else ticket.session(time.monotonic())
         self._tls = context.wrap_bio(self._in, self._out, self._is_server, server_name, session)
         self._ticket = ticket  # until it is renewed
+        self._in_turn = in_turn
+        self._awaits_turn = False
         self._closing = False
         self._is_over = False  # the peer sends no more
         self._fault: Exception | None = None
@@ -101,9 +107,12 @@ class Secured(asyncio.Transport, asyncio.Protocol, Generic[Above]):
             return
         if self._above is None:
             self._in.write(data)
-            self._shake()
-            if self._above is not None:
-                self._pass_on(self._above, self._opened())
+            if self._in_turn is None:
+                self._shake_on()
+            elif not self._awaits_turn:
+                self._awaits_turn = True
+                self._below.pause_reading()  # who says more than a handshake needs is not listened to meanwhile
+                self._in_turn(self._take_turn)
         elif len(data) <= SLICE_BYTES:
             self._in.write(data)
             self._pass_on(self._above, self._opened())
@@ -209,6 +218,17 @@ class Secured(asyncio.Transport, asyncio.Protocol, Generic[Above]):
         return self._tls.context if name == "sslcontext" else self._below.get_extra_info(name, default)
 
     # inside -------------------------------------------------------------------------------------------------
+
+    def _take_turn(self) -> None:
+        self._awaits_turn = False
+        if not self.is_closing():
+            self._below.resume_reading()
+            self._shake_on()
+
+    def _shake_on(self) -> None:
+        self._shake()
+        if self._above is not None:
+            self._pass_on(self._above, self._opened())
 
     def _shake(self) -> None:
         """The handshake's next step."""

@@ -10,6 +10,7 @@ from tests.wire.test_serve import hello, serving, until
 from wire.handshakes import AT_ONCE, Handshakes
 from wire.limits import Limits
 from wire.roster import Roster
+from wire.secure import Secured
 
 
 @pytest.fixture
@@ -45,6 +46,36 @@ async def test_one_begins_in_a_turn_and_only_who_has_spoken(pairs, monkeypatch):
     await handshakes.give_up()
     assert not roster.arriving
     assert all(ours.fileno() == -1 for ours, _ in pairs[::2]), "who said nothing is dropped"
+
+
+async def test_each_step_of_a_handshake_has_a_turn_of_its_own(tls, monkeypatch):
+    """A crowd's answers come together too, and are a quarter of its handshakes."""
+    loop, turn, steps, num = asyncio.get_running_loop(), [0], [], 12
+
+    def tick():
+        turn[0] += 1
+        turning[0] = loop.call_soon(tick)
+
+    shake = Secured._shake
+
+    def noted(secured):
+        steps.append(turn[0])
+        shake(secured)
+
+    monkeypatch.setattr(Secured, "_shake", noted)
+    async with serving(hello, tls=tls[0]) as server:
+        turning = [loop.call_soon(tick)]
+        opening = [
+            asyncio.open_connection("127.0.0.1", server.port, ssl=tls[1], server_hostname="localhost")
+            for _ in range(num)
+        ]
+        made = await asyncio.gather(*opening)
+        await until(lambda: server.num_connections == num)
+        turning[0].cancel()
+        for _, writer in made:
+            writer.transport.abort()
+    assert len(steps) >= 2 * num
+    assert max(steps.count(each) for each in steps) == AT_ONCE
 
 
 async def test_the_silent_go_in_the_order_of_their_deadlines(pairs):
