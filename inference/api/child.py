@@ -1,6 +1,7 @@
 """A child process for one kind of work that a request could make endless; what costs too much costs the child.
 
-The child reads frames (4-byte big-endian length, JSON) from standard input and answers each on standard output. It
+The child says an empty frame once it is up, and from then on the clock of its answers counts. It reads frames (4-byte
+big-endian length, JSON) from standard input and answers each on standard output. It
 is killed by the kernel when an answer takes too much processor time, and by us when it takes too long by the clock;
 another is started at once. One question at a time.
 """
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 CLOCK_FACTOR = 25.0
 """By the clock an answer may take so much longer than its processor time: the machine is shared."""
+START_S = 60.0
+"""For a child to be up: 0.1 s of imports, which a busy machine may draw out. No question is to blame for them."""
 EXIT_S = 0.05
 """A child that was idle or was killed ends at once when its input closes; one that is not so is killed."""
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
@@ -40,7 +43,7 @@ class KillableChild:
         self._module, self._cpu_ms, self._failed = module, cpu_ms, failed
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
-        self._is_closed = False
+        self._is_up = self._is_closed = False
         self.num_killed = 0
         """Children that a question cost us."""
 
@@ -64,6 +67,7 @@ class KillableChild:
         for is_last in (False, True):
             process = await self._child()
             try:
+                await self._until_up(process)
                 async with asyncio.timeout(self._cpu_ms * CLOCK_FACTOR / 1000):
                     return await _exchange(process, frame)
             except TimeoutError as cause:
@@ -90,6 +94,7 @@ class KillableChild:
 
     async def _child(self) -> asyncio.subprocess.Process:
         if self._process is None or self._process.returncode is not None:
+            self._is_up = False
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 *("-m", self._module, "--cpu-ms", f"{self._cpu_ms:g}"),
@@ -99,6 +104,17 @@ class KillableChild:
                 limit=MAX_ANSWER_BYTES,
             )
         return self._process
+
+    async def _until_up(self, process: asyncio.subprocess.Process) -> None:
+        """Wait for the first word of a child that has just been started. Raises EOFError where it ends without one."""
+        if self._is_up or process.stdout is None:
+            return
+        try:
+            async with asyncio.timeout(START_S):
+                await process.stdout.readexactly(PREFIX_BYTES)
+        except TimeoutError as cause:
+            raise EOFError(f"it was not up within {START_S:g} s") from cause
+        self._is_up = True
 
     async def _end(self) -> int | None:
         process, self._process = self._process, None

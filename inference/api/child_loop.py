@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PREFIX_BYTES = 4
+UP = bytes(PREFIX_BYTES)
+"""What a child says first: an empty frame, once its imports are over."""
 MAX_FRAME_BYTES = 16 * 1024 * 1024
 """A request is at most 1 MiB of body, escaped up to six times over, and a template."""
 MAX_MEMORY_BYTES = 512 * 1024 * 1024
@@ -59,6 +61,8 @@ def run(description: str, make: Callable[[Callable[[], None]], Answerer], warm_u
     answerer = make(arm)
     answerer.answer(warm_up)
     disarm()
+    sys.stdout.buffer.write(UP)
+    sys.stdout.buffer.flush()
     serve(answerer, sys.stdin.buffer, sys.stdout.buffer, disarm)
 
 

@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import http.client
+import select
+import socket
 import sqlite3
 import tempfile
 import threading
@@ -144,6 +146,8 @@ class Raw:
 
     def send_as_is(self, method: str, path: str, query: str, headers: dict[str, str], body=b"") -> Answer:
         target = f"{path}?{query}" if query else path
+        if self._has_been_closed():
+            self._http.close()  # the next line opens another
         self._http.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
         for name, value in headers.items():
             self._http.putheader(name, value)
@@ -155,6 +159,16 @@ class Raw:
         if answer.will_close:
             self._http.close()
         return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, got)
+
+    def _has_been_closed(self) -> bool:
+        """Whether the store ended it between two requests, as it ends what idles; bytes that nobody asked for stay."""
+        line = self._http.sock
+        if line is None or not select.select([line], [], [], 0)[0]:
+            return False
+        try:
+            return not line.recv(1, socket.MSG_PEEK)
+        except ConnectionResetError:
+            return True
 
     def put(self, bucket: str, key: str, data: bytes, **headers: str) -> Answer:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
