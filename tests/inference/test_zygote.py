@@ -46,6 +46,10 @@ def parent_of(pid):
     return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
+def environment_of(pid):
+    return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+
+
 def stderr_of(pid):
     return Path(f"/proc/{pid}/fd/2").readlink()
 
@@ -184,7 +188,7 @@ async def test_it_sees_no_choice_of_devices_itself(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-d9a47cfb-d1f2-d08c-b40e-0812b597ae69")
     link = await ShellLink.start(tmp_path)
     try:
-        seen = Path(f"/proc/{parent_of(link.pid)}/environ").read_bytes().split(b"\0")
+        seen = environment_of(parent_of(link.pid))
         assert not [each for each in seen if each.startswith(b"CUDA_VISIBLE_DEVICES=")]
         assert any(each.startswith(b"PATH=") for each in seen)
     finally:
