@@ -10,69 +10,28 @@ from __future__ import annotations
 
 import math
 from bisect import insort
-from hashlib import blake2b
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
+from regions.chosen import Choice, total_ms
 from regions.health import HEALTHY, panics
 from regions.map import ROW_LOST_S, ROW_STALE_S
+from regions.settle import ANYWHERE, settled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from regions.chosen import State
     from regions.health import RegionHealth
-    from regions.map import Tier
     from regions.offer import Offer
     from regions.rows import Heard
+    from regions.settle import Wish
 
 MAX_CHOICES: Final = 4  # shown and tried: three regions are asked at most, and a cold one may be woken
-MARGIN_SHARE: Final = 0.10  # a new winner must be better by this share of the old one's total ...
-MARGIN_MS: Final = 5.0  # ... and by this much: smaller differences are noise of the measurement
-TIE_MS: Final = 1.0  # totals this close are equal: no measurement tells them apart
-TIE_SHARE: Final = 0.02
 UNKNOWN_RTT_MS: Final = 500.0  # a region never measured is taken to be at the far side of the world
 STALE_MS_PER_S: Final = 50.0  # doubt for each second a row is overdue: its queue may have grown meanwhile
 RAMP_MS: Final = (
     1_000.0  # doubt in a region or model that just came back, for requests beyond what it is given
 )
-PREWARM_GAIN_MS: Final = 5.0  # a warm near region must win by this before waking it is worth it
-BOUND_LOAD: Final = 1.25  # of the mean of equals: above it a prompt's own region is passed over
-
-# ok: as measured. stale: an overdue row, doubted. ramp: just came back. away: drains, is ejected or silent,
-# so it comes behind all others.
-State = Literal["ok", "stale", "ramp", "away"]
-
-
-class Choice(NamedTuple):
-    """One region's expected time to first token for one request, in ms, and the terms it is the sum of.
-
-    `cached` tokens of the prompt are thought to be kept there; they are left out of `prefill_ms`. `load` is requests a
-    slot. `is_preferred`: the client asked for it, so it comes before all that it did not.
-    """
-
-    region: str
-    total_ms: float
-    rtt_ms: float
-    queue_ms: float
-    prefill_ms: float
-    ready_ms: float
-    doubt_ms: float
-    tier: Tier
-    state: State
-    cached: int = 0
-    load: float = 0.0
-    is_preferred: bool = False
-
-    def term(self) -> str:
-        """As in the header `x-nearfield-route`: `iad rtt=0.4 queue=0 prefill=1.2 ready=0 total=1.6`."""
-        doubt = f" doubt={self.doubt_ms:.4g}" if self.doubt_ms else ""
-        cached = f" cached={self.cached}" if self.cached else ""
-        state = "" if self.state == "ok" else f" state={self.state}"
-        preferred = " preferred" if self.is_preferred else ""
-        return (
-            f"{self.region} rtt={self.rtt_ms:.4g} queue={self.queue_ms:.4g} prefill={self.prefill_ms:.4g}{cached} "
-            f"ready={self.ready_ms:.4g}{doubt} total={self.total_ms:.4g}{state}{preferred}"
-        )
 
 
 class Way(Protocol):
@@ -87,23 +46,6 @@ class Way(Protocol):
         """What requests over it saw."""
 
 
-class Wish(NamedTuple):
-    """What rules and client want of one choice.
-
-    `allowed`: the only regions that may be asked, None for all. `preferred` come first. `drained` come last. `cached`:
-    tokens of the prompt's beginning that a region is thought to keep. `seed` names that beginning, salted by tenant. In
-    `full` ones the model has just become resident, and has as many requests as it is good for so far.
-    """
-
-    allowed: frozenset[str] | None = None
-    preferred: frozenset[str] = frozenset()
-    drained: frozenset[str] = frozenset()
-    cached: Mapping[str, int] = MappingProxyType({})
-    seed: bytes = b""
-    full: frozenset[str] = frozenset()
-
-
-ANYWHERE: Final = Wish()
 Near = tuple[tuple[float, str], ...]
 
 
@@ -145,8 +87,8 @@ def rank(
     if wish.preferred:
         first = look.best(tuple(each for each in near if each[1] in wish.preferred))
         near = tuple(each for each in near if each[1] not in wish.preferred)
-        return (*_settled(first, wish, previous, draws), *look.best(near), *look.last())[:MAX_CHOICES]
-    return (*_settled(look.best(near), wish, previous, draws), *look.last())[:MAX_CHOICES]
+        return (*settled(first, wish, previous, draws), *look.best(near), *look.last())[:MAX_CHOICES]
+    return (*settled(look.best(near), wish, previous, draws), *look.last())[:MAX_CHOICES]
 
 
 # total, region, rtt, prefill, doubt in ms, class, offer; in the order in which the best comes first
@@ -200,7 +142,7 @@ class _Look:
 
     def last(self) -> list[Choice]:
         """Those that are only asked when no other answers, in order."""
-        return sorted(self._away, key=_total)
+        return sorted(self._away, key=total_ms)
 
     def _weigh(
         self, name: str, rtt_ms: float, prefill_ms: float, least_ms: float, heard: Heard, offer: Offer
@@ -269,87 +211,3 @@ class _Look:
             offer.load,
             name in self._wish.preferred,
         )
-
-
-def _total(one: Choice) -> float:
-    return one.total_ms
-
-
-def route_header(choices: tuple[Choice, ...], note: str | None = None) -> str:
-    """All terms of a decision, best first; `note` says how the figures came about (a simulated WAN)."""
-    parts = [choice.term() for choice in choices]
-    return "; ".join([*parts, f"simulated-wan={note}"] if note else parts)
-
-
-def prewarm(choices: tuple[Choice, ...]) -> str | None:
-    """The near cold region to wake at once, because it would win if it were resident; None if none."""
-    if not choices:
-        return None
-    bar_ms = choices[0].total_ms - choices[0].ready_ms - PREWARM_GAIN_MS
-    is_preferred = choices[0].is_preferred  # whoever asked for far regions has no use for a near one
-    cold = [
-        each
-        for each in choices[1:]
-        if each.ready_ms > 0 and each.state != "away" and each.is_preferred is is_preferred
-    ]
-    best = min(cold, key=lambda each: each.total_ms - each.ready_ms, default=None)
-    if best is None or best.total_ms - best.ready_ms >= bar_ms:
-        return None
-    return best.region
-
-
-def chance_decides(choices: tuple[Choice, ...]) -> bool:
-    """Whether the first is one of several equals: another request may then find another one first."""
-    bar_ms = _tie_ms(min(choices, key=_total))
-    return len([each for each in choices if each.total_ms <= bar_ms]) > 1
-
-
-def _tie_ms(best: Choice) -> float:
-    """The highest total that is no worse than the best one's."""
-    return best.total_ms + max(TIE_MS, TIE_SHARE * best.total_ms)
-
-
-def _margin_ms(total_ms: float) -> float:
-    return max(MARGIN_MS, MARGIN_SHARE * total_ms)
-
-
-def _settled(
-    choices: list[Choice], wish: Wish, previous: str | None, draws: tuple[float, float, float]
-) -> list[Choice]:
-    """The winner moved to the front: the previous one unless clearly beaten, else one of the equals."""
-    if len(choices) < 2:
-        return choices
-    best = choices[0]
-    bar_ms = _tie_ms(best)
-    equals = [each for each in choices if each.total_ms <= bar_ms]
-    last = next((each for each in choices if each.region == previous), None)
-    if last is not None and bar_ms < last.total_ms <= best.total_ms + _margin_ms(last.total_ms):
-        winner = last
-    elif len(equals) == 1:
-        winner = best
-    else:
-        winner = _of_equals(equals, last if last in equals else None, wish, draws)
-    return [winner, *(each for each in choices if each is not winner)]
-
-
-def _of_equals(
-    equals: list[Choice], last: Choice | None, wish: Wish, draws: tuple[float, float, float]
-) -> Choice:
-    """A prompt's own region while that is not loaded above its equals; else the idler of two.
-
-    Of the two one is the last choice, if it is among them: it stays unless the other has less to do.
-    """
-    if wish.seed:
-        own = max(
-            equals, key=lambda each: blake2b(each.region.encode(), key=wish.seed, digest_size=8).digest()
-        )
-        if own.load <= BOUND_LOAD * sum(each.load for each in equals) / len(equals):
-            return own
-    others = [each for each in equals if each is not last]
-    first = others.pop(int(draws[0] * len(others))) if last is None else last
-    second = others[int(draws[1] * len(others))] if others else first
-    return min(first, second, key=_load)
-
-
-def _load(choice: Choice) -> float:
-    return choice.load

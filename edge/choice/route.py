@@ -10,8 +10,10 @@ from edge.choice import prefer
 from edge.choice.prefixes import LEAST_TOKENS, NOWHERE, Prefixes, marks
 from edge.choice.starts import Starts, full
 from edge.rows.serving import Serving
-from regions.choose import Wish, chance_decides, nearest, prewarm, rank, route_header
+from regions.choose import nearest, rank
+from regions.chosen import prewarm, route_header
 from regions.map import REGION, ROW_STALE_S
+from regions.settle import Wish, chance_decides
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
     from edge.relay.holdoff import Holdoffs
     from edge.rows.feed import Feed
     from regions.ask import Ask
-    from regions.choose import Choice, Near
+    from regions.choose import Near
+    from regions.chosen import Choice
     from regions.health import RegionHealth
     from regions.map import Rules
     from regions.rows import Heard, Snapshot

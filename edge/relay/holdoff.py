@@ -6,7 +6,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from regions.choose import Choice
+    from regions.chosen import Choice
 
 MAX_REMEMBERED: Final = 1024  # pairs of region and model; the oldest is forgotten, and asked again
 MAX_WAIT_S: Final = 60.0  # nobody is believed for longer: the region has other hosts by then

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edge.infer import Inference
     from edge.reach.region import Reach
     from regions.ask import Ask
-    from regions.choose import Choice
+    from regions.chosen import Choice
     from regions.map import PolicyRow
     from wire.lane import Familiar, LaneLine
 

@@ -15,10 +15,11 @@ from statistics import mean
 import pytest
 
 from edge.choice.starts import LEAST, Start, Starts, full
-from regions.choose import Wish, nearest, rank
+from regions.choose import nearest, rank
 from regions.health import HEALTHY
 from regions.map import Tier
 from regions.rows import SLOW_START_S, Heard
+from regions.settle import Wish
 from tests.edge.world import MODEL as ASKED
 from tests.edge.world import answers, served
 from tests.evidence import count

@@ -6,21 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regions.choose import (
-    MARGIN_MS,
-    MAX_CHOICES,
-    RAMP_MS,
-    UNKNOWN_RTT_MS,
-    Wish,
-    nearest,
-    prewarm,
-    rank,
-    route_header,
-)
+from regions.choose import MAX_CHOICES, RAMP_MS, UNKNOWN_RTT_MS, nearest, rank
+from regions.chosen import prewarm, route_header
 from regions.health import HEALTHY, Breaker, Outcome, RegionHealth, after
 from regions.map import Progress, RolloutState, Tier
 from regions.offer import queue_ms, ready_ms
 from regions.rows import NEVER, Snapshot, encode, fold
+from regions.settle import MARGIN_MS, Wish
 from tests.regions.made import KEYS, MODEL, SIGNERS, heard, model_row, region_row
 
 RTT = {"iad": 1.0, "fra": 80.0, "nrt": 160.0}
