@@ -112,11 +112,24 @@ def _check(credentials: Credentials, model: str, regions: tuple[str, ...] | None
     try:
         ModelName.parse(model)
     except BadNameError as error:
-        raise PushRefused("bad_name", str(error), "Name it ORG/NAME, for example acme/my-model.") from error
+        raise PushRefused("bad_name", f"{model!r} is no name of a model", _named_so(model)) from error
     unknown = [r for r in regions or () if r not in credentials.regions]
     if unknown:
         known = ", ".join(credentials.regions)
         raise PushRefused("unknown_region", f"no region {unknown[0]!r}", f"There are: {known}.")
+
+
+def _named_so(model: str) -> str:
+    """How a name is to be; of a preview's, which of its parts."""
+    if "@" in model:
+        return (
+            "Name a preview of a model, not of a preview, in at most 32 lower-case letters, digits and hyphens: "
+            "ORG/NAME --preview pr-42"
+        )
+    return (
+        "Name it ORG/NAME, for example acme/my-model: letters, digits, dots, hyphens and underscores, "
+        "at most 64 and 96, and a letter or digit first."
+    )
 
 
 def _config(folder: Path) -> Mapping[str, Any]:

@@ -125,7 +125,7 @@ def settled(credentials: Credentials, order: Order) -> Order:
     """The order with its regions named (where the model is live, if none were), checked before anything is measured."""
     for _, path in order.outputs.named():
         if not path.absolute().parent.is_dir():
-            raise NotLive("not_found", f"{path.parent} is not a folder", "Name a file in one that is there.")
+            raise NotLive("not_found", f"{path.parent} is not a folder", f"mkdir -p {path.parent}")
     status = Client(credentials, admin=True).get("/nearfield/status").body
     live = [region for region, standing in standings(status, order.model).items() if standing.live]
     missing = [region for region in order.regions or () if region not in live]

@@ -10,6 +10,7 @@ from deploy.exits import Exit
 from deploy.report.gate.diff import FIGURES, Change, changes
 from deploy.report.gate.verdict import judge
 from deploy.report.out.markdown import comparison, said, verdict
+from deploy.report.words import ONE_RUN
 
 
 def run(before: Path, after: Path, fail_if: Sequence[str], markdown: Path | None, *, as_json: bool) -> int:
@@ -26,6 +27,8 @@ def run(before: Path, after: Path, fail_if: Sequence[str], markdown: Path | None
         show.console().print(
             show.table(("region", "start", "figure", "before", "after", "change"), _rows(found))
         )
+        if any(each.is_clear for each in found):
+            show.console().print(ONE_RUN)
     for each in verdicts:
         show.problems().print(f"{'failed' if each.failed else 'passed'}: {each.words}", markup=False)
     if markdown is not None:

@@ -130,6 +130,12 @@ class Report:
         """Whether the phases of every row account for its wall time within the tolerance."""
         return self.worst_share is not None and self.worst_share <= TOLERANCE
 
+    @property
+    def at_hand(self) -> tuple[str, ...]:
+        """Regions in which a start from `origin` read nothing from home: bytes are shared between models."""
+        found = {s.region for s in self.of(Start.ORIGIN) if not s.num_bytes.get("remote")}
+        return tuple(region for region in self.settings.regions if region in found)
+
     def row(self, region: str, start: Start) -> Row | None:
         """One row, or None if nothing was found in that state."""
         return next((row for row in self.rows if (row.region, row.start) == (region, start)), None)

@@ -1,9 +1,12 @@
 """Figures for people: durations, bytes, rates, and what a summary allows to be said."""
 
+from collections.abc import Sequence
+
 from deploy.report.stats import Summary
 
 DASH = "\N{EN DASH}"
 NONE = "\N{EM DASH}"
+ONE_RUN = "Each report is one run: what else the machine did in either is in the change, and in no interval."
 UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -69,6 +72,12 @@ def share(value: float | None) -> str:
 def estimates(num: int, error: float | None) -> str:
     """How good the gateways' estimates of starts were."""
     return f"the gateways' estimates of {num} starts were off by {share(error)} (median)"
+
+
+def at_hand(regions: Sequence[str]) -> str:
+    """Why a start from `origin` read nothing from home in these regions."""
+    where = ", ".join(regions)
+    return f"origin in {where}: no byte crossed, since another model there has the same ones; not a start from afar"
 
 
 def starts(num: int) -> str:

@@ -18,7 +18,9 @@ from deploy.report.more.money import comparisons
 from deploy.report.more.places import UnknownDistance, added_ms
 from deploy.report.more.terms import load_terms
 from deploy.report.more.wanted import GAPS_S, HERD, More, Wanted, parse
-from deploy.report.sample import Eta
+from deploy.report.out.values import as_json_document
+from deploy.report.page.html import page
+from deploy.report.sample import Eta, failed
 from tests.deploy.fake_edge import MODEL, FakeEdge
 from tests.deploy.report_samples import full_report, sample, split
 
@@ -72,6 +74,18 @@ def test_a_herds_starts_are_counted_by_what_their_host_measured():
     assert len(herd.starts) == 1
     assert sum(herd.num_bytes.values()) == sum(first.num_bytes.values()) > 0
     assert len(replace(herd, samples=(first, other)).starts) == 2
+
+
+def test_a_further_arms_failures_are_the_reports():
+    """A herd that was not answered fails the report, its gate and its badge, though no row has it."""
+    whole = full_report()
+    herd = Herd("fra", (failed("fra", Start.REGION, "no answer"),) * 4)
+    torn = replace(whole, more=replace(whole.more, herd=herd))
+
+    assert whole.num_failed == 0
+    assert torn.num_failed == as_json_document(torn)["checks"]["num_failed"] == 4
+    assert torn.num_asked == len(torn.samples) + len(torn.more.samples)
+    assert f"4 of {torn.num_asked} requests failed" in page(torn)
 
 
 def test_the_bill():

@@ -14,6 +14,7 @@ from deploy.report.out.markdown import markdown
 from deploy.report.out.shape import WORDS, errors, schema
 from deploy.report.out.values import SCHEMA, as_json_document
 from deploy.report.out.write import Outputs, write
+from deploy.report.page.html import page
 from tests.deploy.report_samples import full_report, report
 
 
@@ -127,3 +128,19 @@ def test_all_of_them_into_one_folder(made, tmp_path):
         "rows.csv",
         "report.md",
     }
+
+
+def test_a_start_from_origin_that_moved_no_byte_is_told():
+    """Models share bytes: where another one has them in a region, nothing crosses."""
+    whole = report()
+    shared = tuple(
+        replace(each, num_bytes={**each.num_bytes, "remote": 0}) if each.region == "fra" else each
+        for each in whole.samples
+    )
+    told = replace(whole, samples=shared)
+
+    assert whole.at_hand == ()
+    assert told.at_hand == ("fra",)
+    for made in (page, markdown):
+        assert "origin in fra: no byte crossed" in made(told)
+        assert "no byte crossed" not in made(whole)

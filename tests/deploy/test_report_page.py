@@ -15,7 +15,7 @@ from deploy.report.document import Tiers, document
 from deploy.report.out.values import SCHEMA, as_json_document
 from deploy.report.out.write import Outputs, render, write
 from deploy.report.page.html import page
-from deploy.report.page.markup import Html, tag, text
+from deploy.report.page.markup import Html, coded, tag, text
 from deploy.report.page.palette import DARK, FILLS, LIGHT, contrast, words_on
 from deploy.report.phases import Family
 from deploy.report.sample import failed
@@ -214,3 +214,9 @@ def test_the_table_fits_a_terminal():
     assert all(len(line) <= 80 for line in shown.splitlines())
     for words in ("Cold start against warm", "Simulated", "remote", "prefill", "unattributed"):
         assert words in shown
+
+
+def test_commands_in_a_price_files_words():
+    """They are code, and nothing in them is markup."""
+    assert coded("as in `up <x>`; rounded") == "as in <code>up &lt;x&gt;</code>; rounded"
+    assert isinstance(coded("plain & simple"), Html)

@@ -7,7 +7,7 @@ from deploy.report.document import Report
 from deploy.report.gate.diff import FIGURES, Change
 from deploy.report.gate.verdict import Verdict
 from deploy.report.more.money import comparisons
-from deploy.report.words import NONE, best, best_rate, ms, num_bytes, share, spread, times
+from deploy.report.words import NONE, ONE_RUN, at_hand, best, best_rate, ms, num_bytes, share, spread, times
 
 SPECIAL = str.maketrans({char: f"\\{char}" for char in "\\`*_[]<>|#~"} | {"\n": " ", "\r": " "})
 
@@ -38,6 +38,7 @@ def _summary(report: Report) -> str:
     said = [f"**Simulated**: {plain(words)}." for words in report.settings.simulated]
     inside = max((row.most_remote_bytes for row in report.rows if row.start is not Start.ORIGIN), default=0)
     said.append(f"{num_bytes(inside)} read from another region once the bytes were in the region.")
+    said += [f"{plain(at_hand(report.at_hand))}."] if report.at_hand else []
     said.append(f"At most {share(report.worst_share)} of a median request unattributed.")
     said.append(f"{report.num_failed} of {report.num_asked} requests failed.")
     said.append(f"Seed {report.settings.seed}.")
@@ -112,6 +113,7 @@ def comparison(changes: Sequence[Change], verdicts: Sequence[Verdict] = ()) -> s
     ]
     heads = ("region", "start", "figure", "before", "after", "change (95 % interval)")
     parts = ["### Cold start against warm: before and after\n", _table(heads, rows, 3)]
+    parts += [ONE_RUN + "\n"] if any(each.is_clear for each in changes) else []
     return "\n".join([*parts, gate(verdicts)] if verdicts else parts)
 
 

@@ -12,7 +12,19 @@ from deploy.report.document import Report, Row
 from deploy.report.more.found import middle_ttft
 from deploy.report.page.figures import by_family
 from deploy.report.phases import Family
-from deploy.report.words import NONE, best, best_rate, estimates, ms, num_bytes, share, spread, starts, times
+from deploy.report.words import (
+    NONE,
+    at_hand,
+    best,
+    best_rate,
+    estimates,
+    ms,
+    num_bytes,
+    share,
+    spread,
+    starts,
+    times,
+)
 
 COLOURS = {
     Start.ORIGIN: "blue",
@@ -141,6 +153,8 @@ def _verdict(report: Report) -> list[Text]:
         ),
         _line(not report.num_failed, f"{report.num_failed} of {report.num_asked} requests failed"),
     ]
+    if report.at_hand:
+        lines.append(Text(f"    {at_hand(report.at_hand)}", style="yellow"))
     if report.num_estimates:
         lines.append(Text(f"    {estimates(report.num_estimates, report.eta_error)}", style="dim"))
     for row in report.rows:

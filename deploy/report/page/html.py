@@ -8,7 +8,7 @@ from deploy.report.page.markup import Html, join, tag, text
 from deploy.report.page.plots import colour
 from deploy.report.page.sections import sections
 from deploy.report.page.style import STYLE
-from deploy.report.words import best, estimates, ms, num_bytes, share, spread
+from deploy.report.words import at_hand, best, estimates, ms, num_bytes, share, spread
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
@@ -114,6 +114,8 @@ def _badges(report: Report) -> Html:
     made.append(
         _badge(remote == 0, f"{num_bytes(remote)} from another region, once the bytes were in the region")
     )
+    if report.at_hand:
+        made.append(tag("li", at_hand(report.at_hand)))
     if report.num_estimates:
         made.append(tag("li", estimates(report.num_estimates, report.eta_error)))
     failed = report.num_failed
