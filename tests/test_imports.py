@@ -25,7 +25,10 @@ TABLE = {
     "regions": {"storage.client.sdk", "storage.client.probe", "wire"}
     | {f"weights_cache.{each}" for each in ("revision", "header", "plan", "strict", "describe")},
     "inference": {"weights_cache", "regions.map", "wire"},
-    "edge": {f"regions.{each}" for each in ("map", "rows", "places", "choose", "health", "ask", "pops")}
+    "edge": {
+        f"regions.{each}"
+        for each in ("map", "rows", "places", "choose", "chosen", "settle", "health", "ask", "pops")
+    }
     | {"wire"},
     "deploy": {"wire", "storage", "weights_cache", "regions", "inference", "edge"},
     "bench": {"wire", "storage", "weights_cache", "regions", "inference", "edge", "deploy"},

@@ -183,10 +183,6 @@ def test_what_a_node_sees_of_the_devices_is_its_own(monkeypatch):
     assert "evil" not in os.environ.get("LD_PRELOAD", "")
 
 
-def environment_of(pid: int) -> list[bytes]:
-    return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-
-
 async def test_it_sees_no_choice_of_devices_itself(tmp_path, monkeypatch):
     """Torch counts slices named MIG-... by asking CUDA, after which nothing that is forked can use it."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-d9a47cfb-d1f2-d08c-b40e-0812b597ae69")
