@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -155,43 +156,67 @@ async def askers(proxy: Proxy, count: int) -> list[Asker]:
 
 @dataclass(slots=True)
 class Paced:
-    """Seconds of each request from when it was due, by proxy; how late each was sent; how many found no connection."""
+    """Seconds of each request from when it was due, by proxy, and how late the client came to each of them."""
 
     took_s: dict[Proxy, list[float]]
     late_s: list[float] = field(default_factory=list)
-    missed: int = 0
+
+
+class Lines:
+    """Kept connections to one proxy; a request that finds none free waits for one, and its time goes on."""
+
+    def __init__(self, raw: bytes, free: list[Asker]) -> None:
+        self._raw = raw
+        self._free = free
+        self._due: deque[float] = deque()
+        self._num = len(free)
+        self.took_s: list[float] = []
+
+    @property
+    def is_idle(self) -> bool:
+        """Every answer is here."""
+        return len(self._free) == self._num
+
+    def send(self, due: float) -> None:
+        """One request that was due at `due` (perf_counter)."""
+        if self._free:
+            self._free.pop().ask_then(self._raw, partial(self._answered, due))
+        else:
+            self._due.append(due)
+
+    def close(self) -> None:
+        """Close every connection."""
+        for asker in self._free:
+            asker.transport.abort()
+
+    def _answered(self, due: float, asker: Asker) -> None:
+        self.took_s.append(time.perf_counter() - due)
+        if self._due:
+            asker.ask_then(self._raw, partial(self._answered, self._due.popleft()))
+        else:
+            self._free.append(asker)
 
 
 async def paced(turns: Sequence[Proxy], rate: float, seconds: float, connections: int) -> Paced:
     """`rate` requests a second, in `turns` over and over, whatever the answers do; of each proxy `connections`."""
-    lines = {proxy: await askers(proxy, connections) for proxy in dict.fromkeys(turns)}
-    raws = {proxy: request(proxy.port, body()) for proxy in lines}
-    found = Paced({proxy: [] for proxy in lines})
+    lines = {each: Lines(request(each.port, body()), await askers(each, connections)) for each in set(turns)}
+    found = Paced({proxy: each.took_s for proxy, each in lines.items()})
     began, num = time.perf_counter(), 0
     while (now := time.perf_counter() - began) < seconds:
         due = num / rate
         if due > now:
             await asyncio.sleep(due - now)
             continue
-        proxy = turns[num % len(turns)]
-        if free := lines[proxy]:
-            found.late_s.append(now - due)
-            free.pop().ask_then(raws[proxy], partial(_answered, found.took_s[proxy], free, began + due))
-        else:
-            found.missed += 1
+        found.late_s.append(now - due)
+        lines[turns[num % len(turns)]].send(began + due)
         num += 1
-        if not num % AT_ONCE:  # a generator that is behind reads answers all the same
+        if not num % AT_ONCE:  # a client that is behind reads answers all the same
             await asyncio.sleep(0)
-    while any(len(each) < connections for each in lines.values()):  # noqa: ASYNC110 - nothing is timed any more
+    while not all(each.is_idle for each in lines.values()):  # noqa: ASYNC110 - nothing is timed any more
         await asyncio.sleep(LATE_S)
-    for asker in (asker for each in lines.values() for asker in each):
-        asker.transport.abort()
+    for each in lines.values():
+        each.close()
     return found
-
-
-def _answered(took_s: list[float], free: "list[Asker]", due: float, asker: "Asker") -> None:
-    took_s.append(time.perf_counter() - due)
-    free.append(asker)
 
 
 @dataclass(slots=True)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 LIMITS: Final = Limits(
     slash_prefixes=("/v1/models/",),
+    write_buffer_bytes=64
+    * 1024,  # of records; what a slow reader has not asked for yet waits once, as it came
     total_s=900.0,  # a body at its slowest, a request's own deadline of 600 s, and room
 )
 ALT_SVC_S: Final = 60  # a client comes back to the anycast address this often, to hear of a nearer POP

@@ -11,6 +11,7 @@ from wire.lane import Familiar, Lane, familiar
 from wire.line import Disconnected, Line
 
 JOIN_BYTES = 16 * 1024  # below this one copy is cheaper than three writes
+PIECE_BYTES = 64 * 1024  # of a large answer that is at hand, at once
 PROCESSING = b"HTTP/1.1 102 Processing\r\n\r\n"
 _OURS = frozenset({"content-length", "transfer-encoding", "connection", "keep-alive"})
 _BODYLESS = frozenset({204, 304})
@@ -135,18 +136,27 @@ class Exchange(Incoming):
         self.finished = True
 
     async def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
-        """The whole answer in one write. Raises Disconnected."""
+        """The whole answer, in one write unless it is large: then as the peer takes it. Raises Disconnected."""
         self._open(status, headers, len(body))
         head = self._take_head()
         if self._mute or not body:
             self._line.send(head)
         elif len(body) < JOIN_BYTES:
             self._line.send(head + body)
-        else:
+        elif len(body) <= PIECE_BYTES:
             self._line.send(head, body)
+        else:
+            await self._send_in_pieces(head, memoryview(body))
         self._left = 0
         self.finished = True
         await self._line.drained()
+
+    async def _send_in_pieces(self, head: bytes, body: memoryview) -> None:
+        """All but what is queued waits where it is, and not in records beside it."""
+        self._line.send(head, body[:PIECE_BYTES])
+        for at in range(PIECE_BYTES, len(body), PIECE_BYTES):
+            await self._line.drained()
+            self._line.send(body[at : at + PIECE_BYTES])
 
     def pulse(self, comment: bytes) -> None:
         """A sign of life: an interim answer before the head, `comment` inside an answer of no known length.

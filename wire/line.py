@@ -13,7 +13,7 @@ class Disconnected(ConnectionError):
 class Line(LaneLine, Protocol):
     """What an exchange needs of its connection."""
 
-    def send(self, *parts: bytes) -> None:
+    def send(self, *parts: bytes | memoryview) -> None:
         """Queue bytes for the peer, in order, without copying large ones."""
 
     async def drained(self) -> None:

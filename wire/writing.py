@@ -50,7 +50,7 @@ class Writing(asyncio.Protocol):
 
     # line.Line ---------------------------------------------------------------------------------------------
 
-    def send(self, *parts: bytes) -> None:
+    def send(self, *parts: bytes | memoryview) -> None:
         """Queue bytes."""
         if self._lost or self._transport.is_closing():
             raise Disconnected("the client is gone")

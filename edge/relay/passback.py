@@ -66,6 +66,7 @@ async def _whole(journey: Journey, region: str, answer: Answer) -> Setback | Non
                 return None
             num_bytes += len(data)
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()  # a slow client may take a minute, and they are as much again
         if answer.head.status == 200 and not _is_whole(answer.head, body):
             return setback.of_garbled(region)
         await _respond(journey, region, answer, body)

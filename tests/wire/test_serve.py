@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from wire.exchange import PIECE_BYTES
 from wire.refusal import Refusal
 from wire.serve import Disconnected, Limits, Server
 
@@ -491,6 +492,29 @@ async def test_a_silent_handshake_has_a_deadline(tls):
             await odd.rest()
         await silent.close()
         await odd.close()
+
+
+@pytest.mark.parametrize("is_secure", [False, True])
+async def test_a_large_answer_waits_where_it_is(tls, is_secure):
+    """Of what a slow reader has not taken no more is queued than the buffer holds, and one piece."""
+    body, buffer = bytes(range(256)) * (32 << 12), 64 * 1024
+    limits = Limits(write_buffer_bytes=buffer)
+
+    async def handler(exchange):
+        await exchange.respond(200, (), body)
+
+    async with serving(handler, tls=tls[0] if is_secure else None, limits=limits) as server:
+        options = {"ssl": tls[1], "server_hostname": "localhost"} if is_secure else {}
+        client = await Client.open(server, limit=1024, **options)
+        client.send(GET % b"x")
+        await until(lambda: server._roster.members)
+        (connection,) = server._roster.members
+        await until(lambda: connection.is_behind)
+        assert connection._transport.get_write_buffer_size() <= buffer + PIECE_BYTES + 2048
+        assert (await client.answer())[2] == body
+        client.send(GET % b"y")
+        assert (await client.answer())[2] == body
+        await client.close()
 
 
 async def test_a_slow_reader_stops_the_handler_not_the_memory():
