@@ -14,7 +14,7 @@ from enum import StrEnum
 UNATTRIBUTED = "unattributed"
 TOLERANCE = 0.02  # of the wall time: more than this unattributed, and the request is marked
 HOPS = ("edge", "gateway", "node")
-UPSTREAM = frozenset({"connect", "first_byte", "stream"})  # a hop's time in the hands of the next one
+UPSTREAM = frozenset({"first_byte", "stream"})  # a hop's time in the hands of the next one
 AFTER_FIRST_TOKEN = frozenset({"stream", "decode"})
 WAKE = "gateway.wake"
 LATE = "client.late"
@@ -52,6 +52,7 @@ KNOWN: Mapping[str, PhaseName] = {  # in the order in which a request meets them
     "net.client": PhaseName("client to edge and back", Family.NETWORK),
     "edge.read": PhaseName("edge reads the request", Family.EDGE),
     "edge.route": PhaseName("edge chooses the region", Family.EDGE),
+    "edge.connect": PhaseName("edge connects to the region", Family.NETWORK),
     "net.region": PhaseName("edge to region and back", Family.NETWORK),
     "gateway.read": PhaseName("gateway reads the request", Family.GATEWAY),
     "gateway.pick": PhaseName("gateway picks a host", Family.GATEWAY),
@@ -73,6 +74,7 @@ KNOWN: Mapping[str, PhaseName] = {  # in the order in which a request meets them
     "start.first": PhaseName("first run", Family.FIRST),
     "start.text": PhaseName("tokenizer made", Family.WAKE),
     "start.order": PhaseName("start ordered, and its end heard", Family.WAKE),
+    "gateway.connect": PhaseName("gateway connects to the worker", Family.NETWORK),
     "net.node": PhaseName("gateway to worker and back", Family.NETWORK),
     "node.read": PhaseName("worker reads the request", Family.PROMPT),
     "node.template": PhaseName("chat template", Family.PROMPT),

@@ -38,7 +38,8 @@ def test_a_worked_example():
         "net.client": 4.0,
         "edge.read": 1.0,
         "edge.route": 2.0,
-        "net.region": 6.0,  # 1 + 50 + 45 - 90
+        "edge.connect": 1.0,  # measured by who connects, so no part of the way
+        "net.region": 5.0,  # 50 + 45 - 90
         "gateway.pick": 1.0,
         "gateway.wake": 10.0,  # what fork and fetch leave of 40
         "start.fork": 10.0,
@@ -64,7 +65,7 @@ def test_before_the_first_token_there_is_no_decode():
         "net.client": 4.0,  # 58 - (1 + 2 + 1 + 50)
         "edge.read": 1.0,
         "edge.route": 2.0,
-        "net.region": 1.0,  # 51 - (1 + 40 + 9)
+        "edge.connect": 1.0,
         "gateway.pick": 1.0,
         "gateway.wake": 10.0,
         "start.fork": 10.0,
