@@ -14,7 +14,7 @@ from statistics import median
 from typing import Any
 
 from bench import engine_gpu
-from bench.engine_client import Engine, batched, int8_cosine
+from bench.engine_client import Engine, batched, int8_cosine, stop_note
 from bench.engine_schema import schema_rows
 from bench.engine_vllm import Vllm, vllm_python
 from bench.llama import cache_folder, model_folder
@@ -55,7 +55,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def measure(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[list[Row], list[str]]:
     """Rows and notes."""
     if options.device != CPU:
-        return engine_gpu.measure(options.device, options.runs, say)
+        return engine_gpu.measure(options.device, options.runs, options.peer_s, say)
     models = ["tiny", *([str(model_folder(cache_folder(), 16))] if options.large else [])]
     rows: list[Row] = []
     for part in options.only.split(","):
@@ -176,7 +176,7 @@ def _peer(model: str, options: argparse.Namespace) -> list[Row]:
     return [
         compare(
             f"answers of {new} tokens at {streams} x {prompt} prompt, transformers' continuous batching"
-            f"{_stopped(took_s, done)}, tiny model",
+            f"{stop_note(took_s, done)}, tiny model",
             streams * new / ours,
             streams * new * done / took_s,
             "tok/s",
@@ -185,10 +185,6 @@ def _peer(model: str, options: argparse.Namespace) -> list[Row]:
         )
         for (streams, prompt, new), ours, (took_s, done) in zip((lone, crowd), ours_s, theirs, strict=True)
     ]
-
-
-def _stopped(took_s: float, done: float) -> str:
-    return f" (stopped after {took_s:.0f} s, {done:.0%} of its tokens with their prompts)" if done < 1 else ""
 
 
 def _crowd_s(engine: Engine, streams: int, prompt: int, new: int, seed: int = 0) -> float:

@@ -129,6 +129,11 @@ def batched(
     return found
 
 
+def stop_note(took_s: float, done: float) -> str:
+    """What a row says of a crowd whose time was up before it was done."""
+    return f" (stopped after {took_s:.0f} s, {done:.0%} of its tokens with their prompts)" if done < 1 else ""
+
+
 def _printed(whose: str, order: Mapping[str, Any]) -> str:
     """The last line that such a child prints."""
     command = [sys.executable, "-m", "bench.engine_child", whose, json.dumps(order)]

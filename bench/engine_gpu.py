@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from bench.engine_client import Engine, batched
+from bench.engine_client import Engine, batched, stop_note
 from bench.rows import Row, compare
 
 if TYPE_CHECKING:
@@ -27,8 +27,10 @@ CROWD = (256, 512, 256)  # streams, prompt tokens, new tokens
 READ_BYTES = 8 << 30
 
 
-def measure(device: str, num_runs: int, say: Callable[[str], None]) -> tuple[list[Row], list[str]]:
-    """Rows and notes."""
+def measure(
+    device: str, num_runs: int, peer_s: float, say: Callable[[str], None]
+) -> tuple[list[Row], list[str]]:
+    """Rows and notes; the peer's crowd is stopped after `peer_s` seconds."""
     if not torch.cuda.is_available():
         raise SystemExit(f"{device}: torch {torch.__version__} finds no CUDA device here")
     bandwidth = _bytes_per_s(device)
@@ -43,7 +45,7 @@ def measure(device: str, num_runs: int, say: Callable[[str], None]) -> tuple[lis
         _crowd_s(engine, streams, 64, 32)
         ours_s = median(_crowd_s(engine, *CROWD, n + 1) for n in range(num_runs))
     say(f"{streams} streams: {streams * new / ours_s:,.0f} tokens a second")
-    ((theirs_s, _),) = batched("8b", _cores(), [CROWD], device=device)
+    ((theirs_s, done),) = batched("8b", _cores(), [CROWD], peer_s, device=device)
     rows = [
         compare(
             "one stream of an 8B-shaped model in bfloat16, against the memory's bandwidth",
@@ -52,8 +54,9 @@ def measure(device: str, num_runs: int, say: Callable[[str], None]) -> tuple[lis
             target=ROOFLINE_SHARE,
         ),
         compare(
-            f"answers of {new} tokens at {streams} x {prompt} prompt, transformers' continuous batching",
-            *(streams * new / ours_s, streams * new / theirs_s, "tok/s"),
+            f"answers of {new} tokens at {streams} x {prompt} prompt, transformers' continuous batching"
+            f"{stop_note(theirs_s, done)}",
+            *(streams * new / ours_s, streams * new * done / theirs_s, "tok/s"),
             better="higher",
             target=PEER_FACTOR,
         ),

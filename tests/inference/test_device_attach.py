@@ -169,7 +169,10 @@ def test_layers_run_as_their_bytes_come():
     for number in range(len(revision.extents)):
         landing.land(number, extent_bytes(revision, blobs, number))
     running.join()
-    assert torch.equal(result[0], logits(model))
+    wanted = model.state_dict()
+    assert all(torch.equal(weight, wanted[name]) for name, weight in found.model.state_dict().items())
+    # weights that lie elsewhere are multiplied in another order by some processors' routines
+    torch.testing.assert_close(result[0], logits(model), rtol=1e-5, atol=1e-5)
     assert found.gates.num_closed == 0
     assert found.gates.waited_ms > 0
 
