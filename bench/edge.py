@@ -16,7 +16,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import edge_gateway, edge_load, edge_scale, edge_stage
+from bench import edge_gateway, edge_load, edge_scale, edge_stage, edge_traces
 from bench.edge_child import MODEL
 from bench.edge_load import Wrong
 from bench.edge_request import body, request
@@ -26,7 +26,7 @@ from bench.rows import Row, compare, quantile
 from bench.servers import HOST, Missing
 from deploy import pki
 
-PARTS = ("cpu", "scale", "latency", "sse", "streams", "memory", "gateway")
+PARTS = ("cpu", "scale", "latency", "sse", "streams", "memory", "traces", "gateway")
 OF_NGINX = 0.5  # the issue's: at most twice nginx's processor time, plain and with TLS
 ADDED_P50_MS, ADDED_P99_MS, CHUNK_US, LATE_MS, IDLE_KIB = 0.3, 2.0, 35.0, 50.0, 64.0
 CONNECTIONS = (1, 32)
@@ -79,6 +79,7 @@ def measure(options: argparse.Namespace, say: Say) -> tuple[list[Row], list[str]
         "sse": _sse,
         "streams": _streams,
         "memory": _memory,
+        "traces": _traces,
         "gateway": _gateway,
     }
     rows, notes = (
@@ -132,6 +133,10 @@ def _cpu(bench: Bench) -> list[Row]:
 
 def _scale(bench: Bench) -> list[Row]:
     return edge_scale.rows(bench.scratch, bench.origin, bench.authority, bench.options.seconds)
+
+
+def _traces(bench: Bench) -> list[Row]:
+    return edge_traces.rows(bench.scratch, bench.origin, bench.authority, bench.options.seconds)
 
 
 def _floor(bench: Bench, other: Proxy) -> list[Row]:

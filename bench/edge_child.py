@@ -23,9 +23,11 @@ from edge.listeners import MAIN
 from edge.run import EdgeSettings, run
 from regions.map import KeyGrant, ModelRow, PolicyRow, RegionRow, RolloutState, Tier
 from regions.rows import encode, public_bytes, signing_key
+from wire.dial import split_address
 from wire.exchange import Exchange
 from wire.limits import Limits
 from wire.serve import Server
+from wire.trace.export import Tracing
 
 REGION, MODEL, USER_KEY, HOP_TOKEN = "bench", "bench/small", "nf-bench-key", "b" * 64
 RATE_PER_S = 1e6  # the key's rate is looked at for every request, and never met
@@ -53,7 +55,15 @@ def edge_settings(options: dict[str, Any]) -> EdgeSettings:
         state=Path(options["state"]),
         rate_per_s=RATE_PER_S,
         burst=RATE_PER_S,
+        tracing=_tracing(options.get("trace")),
     )
+
+
+def _tracing(trace: tuple[str, float, float] | None) -> Tracing | None:
+    if trace is None:
+        return None
+    collector, share, per_s = trace
+    return Tracing(*split_address(collector), share=share, per_s=per_s)
 
 
 async def _edge(options: dict[str, Any]) -> None:

@@ -138,11 +138,23 @@ def region(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def ours(folder: Path, gateway: str, authority: pki.LocalAuthority, *, tls: bool) -> Iterator[Proxy]:
-    """Our edge before `gateway`. Raises: Missing."""
+def ours(
+    folder: Path,
+    gateway: str,
+    authority: pki.LocalAuthority,
+    *,
+    tls: bool,
+    trace: tuple[str, float, float] | None = None,
+) -> Iterator[Proxy]:
+    """Our edge before `gateway`; `trace`: a collector, the share and the most a second. Raises: Missing."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
-    options: dict[str, object] = {"port": port, "gateway": gateway, "state": str(folder / "state")}
+    options: dict[str, object] = {
+        "port": port,
+        "gateway": gateway,
+        "state": str(folder / "state"),
+        "trace": trace,
+    }
     options |= {"cert": str(authority.cert), "key": str(authority.key), "plain": not tls}
     with _child("edge", options, folder / "log", port, cores()[0]) as child:
         proxy = Proxy("nearfield", port, (child.pid,), authority.ca if tls else None)

@@ -54,6 +54,10 @@ def stderr_of(pid):
     return Path(f"/proc/{pid}/fd/2").readlink()
 
 
+def environment_of(pid):
+    return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+
+
 async def until(condition):
     async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - the kernel tells nobody else's exit

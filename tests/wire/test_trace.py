@@ -145,6 +145,20 @@ def test_a_lane_skips_what_is_not_drawn_and_leaves_the_next_to_the_door():
     assert [made.skips(), made.skips()] == [True, False]
 
 
+def test_what_is_drawn_beyond_the_bound_goes_the_short_way_too():
+    now = [0.0]
+    _, made = tracer(share=1.0, per_s=5.0, now=lambda: now[0])
+
+    begun = [made.begin(head(), 0.0) for _ in range(12) if not made.skips()]
+    assert [each.records for each in begun] == [True] * 10
+    assert all(made.skips() for _ in range(100))
+    assert made.begin(head(), 0.0) is None
+    now[0] = 0.2
+    assert not made.skips()
+    assert made.begin(head(), 0.0).records
+    assert made.skips()
+
+
 def test_a_flood_of_sampled_requests_is_recorded_within_its_bound_and_tells_on_that_it_is_not():
     now = [0.0]
     told, made = tracer(per_s=5.0, now=lambda: now[0])

@@ -131,10 +131,16 @@ class Tracer:
         self._num_until_next = self._drawn()
 
     def skips(self) -> bool:
-        """Count a request without a trace that need not be recorded; False: it is one that is, for `begin`."""
-        if not self._num_until_next:
+        """Count a request without a trace that need not be recorded; False: it is one that is, for `begin`.
+
+        One that was drawn beyond the bound of a second is like one that was not: it goes the short way too.
+        """
+        if self._num_until_next:
+            self._num_until_next -= 1
+            return True
+        if self._has_room():
             return False
-        self._num_until_next -= 1
+        self._num_until_next = self._drawn()
         return True
 
     def begin(self, head: RequestHead, started: float) -> Trace | None:
@@ -163,10 +169,13 @@ class Tracer:
         return math.floor(math.log(1 - self._draw()) / math.log(1 - self._share))
 
     def _may(self) -> bool:
-        now = self._now()
-        self._left = min(self._per_s * BURST_S, self._left + (now - self._at) * self._per_s)
-        self._at = now
-        if self._left < 1.0:
+        if not self._has_room():
             return False
         self._left -= 1.0
         return True
+
+    def _has_room(self) -> bool:
+        now = self._now()
+        self._left = min(self._per_s * BURST_S, self._left + (now - self._at) * self._per_s)
+        self._at = now
+        return self._left >= 1.0
