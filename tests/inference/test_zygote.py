@@ -46,10 +46,6 @@ def parent_of(pid):
     return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
-def environment_of(pid):
-    return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-
-
 def stderr_of(pid):
     return Path(f"/proc/{pid}/fd/2").readlink()
 
