@@ -99,8 +99,8 @@ class Spec:
         return cls(**translated(lambda: spec_fields(value, "spec")))
 
     def copied_bytes(self, facts: ModelFacts) -> int:
-        """What an engine makes of the weights beside them, at most: a byte of each that is quantised."""
-        return facts.num_params if self.quantize else 0
+        """What an engine makes of the weights beside them, at most: two bytes of each that is quantised."""
+        return 2 * facts.num_params if self.quantize else 0
 
     def as_value(self) -> dict[str, Any]:
         """The spec as JSON-ready values; later keys only where they are said, so that older revisions keep their id."""

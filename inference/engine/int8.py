@@ -10,11 +10,16 @@ small ones: it is put into two levels, a coarse one and one of what that leaves,
 
 Embeddings, norms, attention, the head that gives the logits and the first layers stay as they are stored.
 
-The product is `torch._int_mm`. Measured beside the others that torch has (two cores, busy; microseconds at 1 and 16
-rows of 4096 x 1024; float32 1,155 and 2,624): with its two scalings and the rounding of the input 490 and 1,050;
-`onednn.qlinear_pointwise` 902 and 1,173. Products alone, in a quieter run (float32 737 and 2,007): `_int_mm` 137 and
-697. `_weight_int8pack_mm` has no fast way for float32 (bfloat16: as `qlinear_pointwise` at one row, as float32 at 16);
-`_dyn_quant_matmul_4bit` is ten times slower than float32 here.
+The product of one row is `torch._int_mm`, of several rows `onednn.qlinear_pointwise`, whose weights lie in blocks: a
+second copy of 8 bits. Measured (one thread of an AMD EPYC with AVX-512, others at work, least of 12; microseconds of
+products alone at 1, 2, 8 and 16 rows; float32 by MKL last):
+
+    weight         `_int_mm`                  `qlinear_pointwise`       float32
+    1024 x 1024       15    87   115   163       43    43    69   108      72   150   365    526
+    4096 x 1024       62   339   449   754       94    96   202   347   1,044 1,767 2,671      -
+    1024 x 4096       90 1,557 1,724 1,641      105   131   185   335   1,086 2,166 1,967      -
+
+`_weight_int8pack_mm` has no fast way for float32; `_dyn_quant_matmul_4bit` is ten times slower than float32 here.
 """
 
 from __future__ import annotations
@@ -31,7 +36,11 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
+COPIES = 2
+"""Of each weight: as one row's product reads it, and in blocks for several rows."""
 LARGEST = 127
+ZERO = 128
+"""The level that stands for nothing where levels have no sign: the instructions multiply such by signed ones."""
 OUT_OF_REACH = 1e30
 """A row with a value beyond is broken; its product is NaN, so that whoever looks at its logits sees it."""
 LEAST_SHARE = 0.5
@@ -64,52 +73,63 @@ class Levels:
         self._made: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def of(self, given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """[rows, in] levels, and [rows, 1] scales."""
+        """[rows, in] levels as `_whole` gives them, and [rows, 1] scales."""
         if self._made is None or self._input is not given:
             rows = given.reshape(-1, given.shape[-1]).float()
             scales = _scales(rows)
-            self._input, self._made = given, (rows.div(scales).round_().to(torch.int8), scales)
+            self._input, self._made = given, (_whole(rows.div(scales).round_()), scales)
         return self._made
 
 
 class Int8Linear(nn.Module):
-    """What a linear layer computes, its weight in 8 bits. Layers with the same `levels` share what they are given."""
+    """What a linear layer computes, its weight in 8 bits. Layers of the same `levels` share what they are given.
+
+    `num_bytes`: of the weight, once; that is what a pass reads.
+    """
 
     def __init__(self, linear: nn.Linear, levels: Levels | None = None) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
+        self._is_wide = self.in_features > self.out_features
         with torch.inference_mode():
             weight = linear.weight.float()
             scales = _scales(weight)
-            self._weight = (weight / scales).round_().to(torch.int8).t()
+            whole = (weight / scales).round_().to(torch.int8)
+            self._packed = torch.ops.onednn.qlinear_prepack(whole, None)
+            self._zeros = torch.zeros(self.out_features, dtype=torch.int32)
+            self._weight = whole.t()
             self._scales = scales.flatten()
             self._bias = None if linear.bias is None else linear.bias.float()
         self._levels = levels or Levels()
-        self._sums = self._of_two_levels if self.in_features > self.out_features else self._of_one
-        self.num_bytes = self._weight.nbytes
+        self.num_bytes = whole.nbytes
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's own name for it
         """See `nn.Linear`."""
-        sums, scales = self._sums(input)
-        out = (sums * scales).mul_(self._scales)
+        out = self._of_two_levels(input) if self._is_wide else self._of_one(input)
         if self._bias is not None:
             out += self._bias
         return out.to(input.dtype).view(*input.shape[:-1], self.out_features)
 
-    def _of_one(self, given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _of_one(self, given: torch.Tensor) -> torch.Tensor:
         levels, scales = self._levels.of(given)
-        return self._product(levels), scales
+        return self._product(levels).mul_(scales)
 
-    def _of_two_levels(self, given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _of_two_levels(self, given: torch.Tensor) -> torch.Tensor:
         coarse, fine, scales = two_levels(given.reshape(-1, self.in_features).float())
-        if len(coarse) == 1:  # the library has a way for one row that takes a third of the time for two
-            sums, rest = self._product(coarse), self._product(fine)
+        if len(coarse) == 1:
+            product, rest = self._product(_whole(coarse)), self._product(_whole(fine))
         else:
-            sums, rest = self._product(torch.cat([coarse, fine])).chunk(2)
-        return rest.float().mul_(1 / MIDDLE).add_(sums), scales
+            product, rest = self._product(_whole(torch.cat([coarse, fine]))).chunk(2)
+        return torch.add(product, rest, alpha=1 / MIDDLE).mul_(scales)
 
     def _product(self, levels: torch.Tensor) -> torch.Tensor:
-        return torch._int_mm(levels, self._weight)  # noqa: SLF001 - no public name
+        """[rows, out] sums of levels as `_whole` gives them, by the scales of the weights."""
+        if len(levels) == 1:
+            return torch._int_mm(levels, self._weight).mul(self._scales)  # noqa: SLF001 - no public name
+        product: Any = torch.ops.onednn.qlinear_pointwise
+        weight = self._packed, self._scales, self._zeros
+        out: torch.Tensor = product(levels, 1.0, ZERO, *weight, None, 1.0, 0, torch.float32, "none", [], "")
+        return out
 
 
 def two_levels(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -117,13 +137,17 @@ def two_levels(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Te
     scales = _scales(rows)
     exact = rows.div(scales)
     coarse = exact.round()
-    fine = exact.sub_(coarse).mul_(MIDDLE).round_()
-    return coarse.to(torch.int8), fine.to(torch.int8), scales
+    return coarse, exact.sub_(coarse).mul_(MIDDLE).round_(), scales
+
+
+def _whole(levels: torch.Tensor) -> torch.Tensor:
+    """Levels as their product takes them: one row signed, several with `ZERO` for nothing. Changes what it is given."""
+    return levels.to(torch.int8) if len(levels) == 1 else levels.add_(ZERO).to(torch.uint8)
 
 
 def _scales(rows: torch.Tensor) -> torch.Tensor:
     """[rows, 1], what one level is worth: next to nothing in a row of zeros, NaN in a row that is no numbers."""
-    largest = rows.abs().amax(dim=1, keepdim=True)
+    largest = torch.linalg.vector_norm(rows, torch.inf, dim=1, keepdim=True)
     scales = (largest / LARGEST).clamp_min_(torch.finfo(torch.float32).tiny)
     return torch.where(largest < OUT_OF_REACH, scales, torch.nan)
 
@@ -160,14 +184,14 @@ def check_processor(device: str) -> None:
 
 
 def quantise(model: PreTrainedModel) -> int:
-    """Put 8-bit layers in the places of the linear ones, head and first layers excepted; the bytes of their weights."""
+    """Put 8-bit layers in the places of the linear ones, head and first layers excepted; the bytes of their copies."""
     num_bytes, levels = 0, Levels()
     kept = _kept(model)
     for parent, name, linear in [*_linears(model)]:
         if id(linear) not in kept:
             made = Int8Linear(linear, levels)
             setattr(parent, name, made)
-            num_bytes += made.num_bytes
+            num_bytes += COPIES * made.num_bytes
     return num_bytes
 
 
