@@ -198,11 +198,15 @@ def _samples(rounds: Sequence[tuple[Figures, Figures]], field: str) -> Pairs:
 
 
 def _own_ms(pairs: Pairs) -> float | None:
-    """By how much guidellm's median is above ours on the metronome; None if neither was there."""
+    """By how much guidellm's fastest is above ours on the metronome; None if neither was there.
+
+    What it answers takes the same each time, so all that varies is what others took of the machine, and the fastest has
+    the least of it.
+    """
     if not pairs:
         return None
     ours, theirs = ([each for samples in side for each in samples] for side in zip(*pairs, strict=True))
-    return float(median(theirs) - median(ours))
+    return float(min(theirs) - min(ours))
 
 
 def _said(what: str, seen: Agreement, own_ms: float | None, *, agree: bool) -> str:
