@@ -156,20 +156,23 @@ class Flip(Fault):
 
 
 class Cut(Fault):
-    """Announces everything, sends half, closes."""
+    """Announces everything, sends what stands before `offset` or half, closes."""
 
     def answer(self, store, connection, request):
-        body = store.body(request)
-        connection.sendall(store.head(request, len(body)) + body[: len(body) // 2])
+        self.send(store, connection, request)
         return False
 
+    def send(self, store, connection, request):
+        body = store.body(request)
+        end = len(body) // 2 if self.offset is None else self.offset - request.first
+        connection.sendall(store.head(request, len(body)) + body[:end])
 
-class Reset(Fault):
-    """Half the body, then a reset."""
+
+class Reset(Cut):
+    """As much of the body, then a reset."""
 
     def answer(self, store, connection, request):
-        body = store.body(request)
-        connection.sendall(store.head(request, len(body)) + body[: len(body) // 2])
+        self.send(store, connection, request)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         return False
 
