@@ -1,7 +1,6 @@
 """The servers of a storage benchmark as processes: ours and the bare sendfile loop. Peers are in `bench.peers`."""
 
 import configparser
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.blast import Failed, Line
+from deploy.fleet import free_ports
 from storage.client.sdk import Endpoint
 
 HOST = "127.0.0.1"
@@ -39,9 +39,8 @@ class Served:
 
 
 def free_port() -> int:
-    """A port that nobody has now."""
-    with socket.create_server((HOST, 0)) as listener:
-        return int(listener.getsockname()[1])
+    """A port that nobody has now, and that no outgoing connection will be given before it is bound."""
+    return free_ports(1)[0]
 
 
 @contextmanager

@@ -190,7 +190,10 @@ def _failed(cause: Exception) -> DeviceError:
 
 @contextmanager
 def _fillers() -> Iterator[None]:
-    """Many threads for this thread's host copies: the engine has few while it waits for its device."""
+    """Many threads for this thread's host copies: the engine has few while it waits for its device.
+
+    MKL's number is the process's: a product of another thread, if it were the host's, would be cut otherwise meanwhile.
+    """
     before = torch.get_num_threads()
     torch.set_num_threads(min(MOST_FILLERS, len(os.sched_getaffinity(0))))
     try:

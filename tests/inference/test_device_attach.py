@@ -31,6 +31,12 @@ SMALL = Ring(2, 1024)
 """So small that every tensor of a tiny model is cut and every slot is used many times."""
 
 
+@pytest.fixture(autouse=True)
+def one_filler(monkeypatch):
+    """Here the host computes, in as many threads as the copier fills with: more of them, and sums round otherwise."""
+    monkeypatch.setattr(copier_module, "MOST_FILLERS", torch.get_num_threads())
+
+
 def put_on(device, model, landing, *, dtype="auto", gated=False, kind="generate"):
     config = config_of(model.config.to_dict())
     model_class = class_of(config, kind)
