@@ -42,11 +42,8 @@ def rows(scratch: Path, origin: str, authority: pki.LocalAuthority, seconds: flo
             for at, (name, arm) in enumerate(ARMS.items())
         }
         cpu_us = _cpu_us(edges, scratch, seconds)
-        took = dict(
-            zip(
-                edges, uvloop.run(edge_load.paced(list(edges.values()), PACE_PER_S, seconds, 64)), strict=True
-            )
-        )
+        paced = uvloop.run(edge_load.paced(list(edges.values()), PACE_PER_S, seconds, 64))
+    took = {name: paced.took_s[edge] for name, edge in edges.items()}
     found = []
     for name in list(ARMS)[1:]:
         what = f"traced {name}"
