@@ -23,6 +23,7 @@ def test_what_was_copied_by_s3_serves_in_a_folder_that_held_nothing(tmp_path):
     state.parent.mkdir()
     shell = Shell(tmp_path, state, state.parent / "state.log")
     try:
+        shell.run(". .venv/bin/activate")  # as its reader's shell is
         with running.start(state, "--regions", "iad") as before:
             before.typed("push", str(TINYCHAT), CHAT)
             made = json.loads(before.nearfield("keys", "make", "acme", "--json").stdout)
