@@ -84,9 +84,7 @@ def test_a_watched_status_follows_the_terminals_width_and_leaves_it_as_it_was(pl
     assert screen.has_cursor
 
 
-@pytest.mark.parametrize(
-    ("words", "seen"), [(("chat", CHAT), "> "), (("logs", "-f"), r"\d:\d\d"), (("doctor",), "")]
-)
+@pytest.mark.parametrize(("words", "seen"), [(("chat", CHAT), "> "), (("logs", "-f"), r"\d:\d\d")])
 def test_ctrl_c_ends_what_waits(platform: RunningPlatform, words, seen):
     screen = Terminal(platform.state, *words)
     screen.until(seen)
