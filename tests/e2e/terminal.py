@@ -29,6 +29,9 @@ class Terminal:
             kept = {k: v for k, v in os.environ.items() if k not in {"COLUMNS", "LINES", "NO_COLOR"}}
             own = {"NEARFIELD_STATE": str(state), "TERM": "xterm-256color", "PYTHONPATH": str(ROOT)}
             os.chdir(ROOT)
+            signal.signal(
+                signal.SIGINT, signal.SIG_DFL
+            )  # what runs the tests may ignore it: a shell's child does not
             os.execve(sys.executable, [sys.executable, "-m", "deploy", *words], kept | own | environment)
         self.resize(columns, rows)
 
