@@ -81,17 +81,20 @@ def test_a_far_answer_has_the_near_region_start_the_model(fragile: RunningPlatfo
 
 
 def test_a_profile_delays_and_the_choice_obeys(fragile: RunningPlatform):
-    """With `us-eu-jp` the edge measures about 90 ms to fra, asks iad, and every place says SIMULATED."""
+    """With `us-eu-jp` the edge measures about 90 ms to fra, asks iad, and every place says SIMULATED.
+
+    The choice is by measured figures: where a busy machine just made the near one slow, the far one is right.
+    """
     wait_for(
         lambda: (fragile.status()["regions"]["fra"]["rtt_ms"] or 0) > 60, 20, "the far round trip measured"
     )
     status = fragile.status()
-    near = ask(fragile)
+    near = wait_for(lambda: (h := ask(fragile))["x-nearfield-region"] == "iad" and h, 20, "a near answer")
     told = fragile.nearfield("status").stdout
 
     assert status["simulated_wan"] == "us-eu-jp"
     assert 80 <= status["regions"]["fra"]["rtt_ms"] <= 160
     assert status["regions"]["iad"]["rtt_ms"] < 40
-    assert near["x-nearfield-region"] == "iad"
+    assert near["x-nearfield-route"].startswith("iad ")
     assert "simulated-wan=us-eu-jp" in near["x-nearfield-route"]
     assert "SIMULATED" in told
