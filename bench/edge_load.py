@@ -65,7 +65,7 @@ def blast(proxy: Proxy, scratch: Path, connections: int, seconds: float, *, key:
         "wrk",
         "-t1",
         f"-c{connections}",
-        f"-d{seconds:g}s",
+        f"-d{max(1, round(seconds))}s",  # it knows whole ones only
         "--timeout",
         "30s",
         "-s",
