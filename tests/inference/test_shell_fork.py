@@ -377,10 +377,8 @@ async def test_an_inspection_that_says_nothing_in_time_is_refused(shell):
     assert answer["refused"]["code"] == "inspection_failed"
 
 
-async def test_a_shell_dies_with_its_node():
-    node = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", NODE, str(zygote.folder()), stdout=asyncio.subprocess.PIPE
-    )
+async def dies_with(node):
+    """The process that `node` names on its output is there, and is not once the node was killed."""
     pid = int(await node.stdout.readline())
     assert is_running(pid)
     node.kill()
@@ -388,6 +386,13 @@ async def test_a_shell_dies_with_its_node():
     async with asyncio.timeout(60):
         while is_running(pid):  # noqa: ASYNC110 - the kernel tells nobody else's exit
             await asyncio.sleep(0.02)
+
+
+async def test_a_shell_dies_with_its_node():
+    node = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", NODE, str(zygote.folder()), stdout=asyncio.subprocess.PIPE
+    )
+    await dies_with(node)
 
 
 ATTACHING = """
@@ -422,13 +427,7 @@ async def test_an_engine_that_waits_for_bytes_dies_with_its_node(how):
         stdout=asyncio.subprocess.PIPE,
         cwd=Path(__file__).parents[2],
     )
-    pid = int(await node.stdout.readline())
-    assert is_running(pid)
-    node.kill()
-    await node.wait()
-    async with asyncio.timeout(60):
-        while is_running(pid):  # noqa: ASYNC110 - the kernel tells nobody else's exit
-            await asyncio.sleep(0.02)
+    await dies_with(node)
 
 
 async def test_a_dead_shell_is_told_to_everyone(shell):
