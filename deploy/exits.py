@@ -14,6 +14,7 @@ class Exit(IntEnum):
     TIMEOUT = 5
     GATE_FAILED = 6
     REFUSED = 7
+    INTERRUPTED = 130
 
     @property
     def words(self) -> str:
@@ -30,4 +31,5 @@ _WORDS = {
     Exit.TIMEOUT: "timed out",
     Exit.GATE_FAILED: "a gate failed",
     Exit.REFUSED: "the push was refused",
+    Exit.INTERRUPTED: "ended by Ctrl-C",
 }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from deploy import pointing, push, show, watch
+from deploy import person, pointing, push, show, watch
 from deploy.before import Before
 from deploy.client import Client
 from deploy.credentials import Credentials
@@ -161,7 +161,7 @@ def _may_go_on(console: "Console") -> bool:
     """Ask whoever sits at a terminal; a script has nobody to ask and goes on."""
     if not (console.is_terminal and sys.stdin.isatty()):
         return True
-    return typer.confirm("Proceed?", default=True)
+    return person.agrees("Proceed?", default=True)
 
 
 def _end(plan: Plan, dry_run: bool, as_json: bool) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from deploy import person
 from deploy.exits import Exit
 from deploy.failing import errors
 from deploy.names import model_names, region_names
@@ -142,7 +143,7 @@ def rm(
     from deploy.commands import stop as command  # noqa: PLC0415
 
     with errors(as_json=as_json):
-        if not yes and not typer.confirm(f"Delete {model} and everything under models/{model}/ ?"):
+        if not yes and not person.agrees(f"Delete {model} and everything under models/{model}/ ?"):
             typer.echo("nothing was deleted")
             raise typer.Exit(Exit.FAILED)
         command.remove(saved.load(state), model, as_json=as_json)

@@ -133,7 +133,7 @@ class Chooser:
         if of:
             self._prefixes.sent(of, choices[0].region, now)
         resident_in = self._serving.resident_in(asker.tenant, ask.model)
-        lasting = not (self._may_be_kept(ask) or self._holdoffs or starts)
+        lasting = not (self._may_be_kept(ask) or self._holdoffs or (starts and len(choices) > 1))
         grounds = self._grounds(choices, snapshot, now) if lasting else None
         return Decision(choices, self._simulated_wan, resident_in, grounds, starts.get(choices[0].region))
 

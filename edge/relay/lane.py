@@ -70,8 +70,6 @@ class EdgeLane:
             decision = self._decide(ask, body, now)
         except Refusal:
             return None
-        if decision.start is not None:  # what is under way at a start is counted there
-            return None
         return self._begin(Passing(self, ask, body, decision, started, read, now))
 
     def _decide(self, ask: Ask, body: bytes, now: float) -> Decision:
@@ -104,6 +102,8 @@ class EdgeLane:
             pool.keep(upstream)
             return None
         inference.room.enter(num_bytes)
+        if passing.decision.start is not None:
+            passing.decision.start.enter()
         passing.send(upstream, self._heads.get(passing.reach.name) or self._head(passing.reach))
         passing.reach.saw(Outcome.SENT)
         inference.budgets.of(passing.ask.model, passing.heard)

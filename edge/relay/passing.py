@@ -108,7 +108,9 @@ class Passing(Carry):
         await self.lane.inference.go_on(exchange, self)
 
     def leave(self) -> None:
-        """Its room is free."""
+        """Its room is free, and a start has one more to its credit."""
+        if self.decision.start is not None:
+            self.decision.start.leave()
         self.lane.inference.room.leave(len(self.body), asyncio.get_running_loop().time() - self.entered)
 
     def whole(self, lines: bytes, told: dict[bytes, bytes], body: bytes) -> bool:

@@ -15,6 +15,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from bench.cli_edge import MODEL, StatusEdge
+from deploy import cli
 from deploy.cli import app
 from deploy.credentials import Credentials
 from deploy.exits import Exit
@@ -429,3 +430,20 @@ def test_status_goes_on_until_it_is_interrupted(answering, monkeypatch):
     assert done.exit_code == Exit.OK
     assert breaches(first, OUTPUTS["status"]) == breaches(again, OUTPUTS["status"]) == []
     assert gone["error"]["message"] == "gone"
+
+
+@pytest.mark.parametrize(
+    ("status", "is_terminal", "said"), [(130, True, "\x1b[?25h"), (130, False, ""), (1, True, "")]
+)
+def test_whatever_ctrl_c_interrupts_the_cursor_comes_back(monkeypatch, capsys, status, is_terminal, said):
+    """Bars hide it first and begin to care for it afterwards; between the two nobody would show it again."""
+
+    def hidden(**_):
+        sys.exit(status)
+
+    monkeypatch.setattr(cli, "app", hidden)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
+    with pytest.raises(SystemExit):
+        cli.main()
+
+    assert capsys.readouterr().out == said

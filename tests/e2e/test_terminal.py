@@ -72,6 +72,17 @@ def test_ctrl_c_among_the_bars_brings_the_cursor_back(platform: RunningPlatform,
     assert "Traceback" not in screen.text
 
 
+@pytest.mark.parametrize("words", [("push", str(TINYCHAT), PUSHED), ("rm", CHAT)])
+def test_ctrl_c_at_a_question_is_no_answer(platform: RunningPlatform, words):
+    screen = Terminal(platform.state, *words)
+    screen.until(r"\[[yY]/[nN]\]")
+    screen.press(CTRL_C)
+
+    assert screen.end() == INTERRUPTED
+    assert "Traceback" not in screen.text
+    assert CHAT in platform.nearfield("ls").stdout
+
+
 def test_a_watched_status_follows_the_terminals_width_and_leaves_it_as_it_was(platform: RunningPlatform):
     screen = Terminal(platform.state, "status", "--watch", columns=160, rows=40)
     screen.until(r"region\s+rtt")

@@ -2,10 +2,13 @@
 
 import asyncio
 import json
+from functools import reduce
+from operator import getitem
 
 import pytest
 
 from edge.relay import lane, passing
+from regions.map import Tier
 from tests.edge.test_replay import DONE, ERROR, EVENT, events, two
 from tests.edge.world import (
     BODY,
@@ -17,6 +20,7 @@ from tests.edge.world import (
     code,
     cuts,
     refuses,
+    served,
     streams,
 )
 from wire.timing import parse_receipt, parse_server_timing
@@ -119,6 +123,45 @@ async def test_a_stream_passes_as_it_came(world, passages):
     assert (await edge.ask(PATH, STREAM_BODY))[2].startswith(
         parts[0]
     )  # both connections are good for another
+
+
+async def test_a_start_counts_what_is_under_way_on_a_lane(world, passages):
+    edge, near, _ = await on_lane(world, answers)
+    tier = ("regions", near.name, "body", "models", MODEL, "tier")
+    for now in (Tier.REGION, Tier.RESIDENT):
+        near.say({MODEL: served(tier=now)})
+        await edge.until(lambda status, now=now: reduce(getitem, tier, status) == now.value)
+    running = []
+
+    async def looks(exchange, region):
+        running.append(passages[-1].decision.start.num_running)
+        await answers(exchange, region)
+
+    near.script = looks
+    for _ in range(3):
+        assert (await edge.ask(PATH, BODY))[0] == 200
+
+    [start] = {each.decision.start for each in passages}
+    assert running == [1, 1, 1]
+    assert (start.num_running, start.num_answered) == (0, 3)
+    assert not any(each.decision.grounds for each in passages), "the next may have to go elsewhere"
+    assert [each.num_handed for each in passages] == [0, 0, 0]
+
+
+async def test_a_decision_stands_at_a_start_where_no_other_region_serves(world, passages):
+    edge, near, far = await on_lane(world, answers)
+    far.say({})
+    await edge.until(lambda status: not status["regions"][far.name]["body"]["models"])
+    tier = ("regions", near.name, "body", "models", MODEL, "tier")
+    for now in (Tier.REGION, Tier.RESIDENT):
+        near.say({MODEL: served(tier=now)})
+        await edge.until(lambda status, now=now: reduce(getitem, tier, status) == now.value)
+    for _ in range(9):
+        assert (await edge.ask(PATH, BODY))[0] == 200
+
+    assert len(passages) == 9
+    assert {each.decision.start.num_running for each in passages} == {0}
+    assert all(each.decision.grounds for each in passages)
 
 
 async def test_what_differs_in_the_head_of_a_stream_is_passed_on(world, passages):
