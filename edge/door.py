@@ -7,10 +7,11 @@ import json
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from edge import models
+from edge import anthropic, models
 from edge.admission.admit import USERS, Action, Admission, Admissions, Routes
 from edge.refusals import refuse
-from regions.map import REGION, REQUEST_ID
+from regions.map import REGION
+from wire.dialect import id_headers, lists_for_anthropic, spoken_path
 from wire.metrics import CONTENT_TYPE
 from wire.refusal import Refusal
 
@@ -92,17 +93,19 @@ class Door:
             raise Refusal(429, "rate_limit_exceeded", text, "requests", retry_after_s=wait_s)
 
     async def _do(self, exchange: Exchange, admission: Admission, request_id: str) -> None:
-        snapshot, values, own = self.feed.snapshot, admission.values, (*self._says, (REQUEST_ID, request_id))
+        snapshot, values = self.feed.snapshot, admission.values
+        own = (*self._says, *id_headers(spoken_path(exchange.head), request_id))
         match admission.action:
             case Action.HEALTH:
                 await _say(exchange, {"status": "ok"}, own)
             case Action.MODELS:
-                aliases = self.feed.rules.aliases
-                await _say(exchange, models.listing(snapshot, self._pinned, admission.grant, aliases), own)
+                await _say(exchange, self._models(exchange, admission), own)
             case Action.MODEL:
                 name = values["model"].replace("%2F", "/").replace("%2f", "/")
                 name = self.feed.rules.aliases.get(name, name)
-                await _say(exchange, models.one(snapshot, self._pinned, admission.grant, name), own)
+                found = models.one(snapshot, self._pinned, admission.grant, name)
+                theirs = lists_for_anthropic(exchange.head)
+                await _say(exchange, anthropic.one(found) if theirs else found, own)
             case Action.STATUS:
                 await _say(exchange, self._orders.status(asyncio.get_running_loop().time()), own)
             case Action.METRICS:
@@ -117,6 +120,14 @@ class Door:
                 await self._orders.hand_on(exchange, values["region"], ORDER_PATHS[admission.action], headers)
             case Action.KEYS | Action.MAKE_KEY | Action.ROTATE_KEY | Action.REVOKE_KEY:
                 await self._orders.about_keys(exchange, KEY_PATHS[admission.action], values, own)
+
+    def _models(self, exchange: Exchange, admission: Admission) -> dict[str, Any]:
+        """The list in the shape of the client that asks. Raises Refusal."""
+        aliases = self.feed.rules.aliases
+        found = models.listing(self.feed.snapshot, self._pinned, admission.grant, aliases)
+        if lists_for_anthropic(exchange.head):
+            return anthropic.page(found["data"], exchange.head.query)
+        return found
 
 
 async def _say(exchange: Exchange, value: Any, own: Headers) -> None:

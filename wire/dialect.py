@@ -1,4 +1,7 @@
-"""Errors in the words of the client that asked: OpenAI's shape everywhere, Anthropic's under its own route."""
+"""Errors in the words of the client that asked: OpenAI's shape everywhere, Anthropic's under its own route.
+
+The list of models has one path for both: there Anthropic's client is known by the header that it sends each time.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,12 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from wire.heads import RequestHead
     from wire.refusal import Refusal
 
 MESSAGES: Final = "/v1/messages"
+MODELS: Final = "/v1/models"
+THEIR_VERSION: Final = "anthropic-version"
 X_REQUEST_ID: Final = "x-request-id"
 THEIR_REQUEST_ID: Final = "request-id"
 ERROR_TYPES: Final = {
@@ -27,6 +33,16 @@ STREAM_STATUS: Final = 503
 def is_anthropic(path: str) -> bool:
     """Whether clients of this path read Anthropic's errors."""
     return path == MESSAGES or path.startswith(f"{MESSAGES}/")
+
+
+def lists_for_anthropic(head: RequestHead) -> bool:
+    """Whether Anthropic's client asks for models."""
+    return head.path.startswith(MODELS) and head.get(THEIR_VERSION) is not None
+
+
+def spoken_path(head: RequestHead) -> str:
+    """The path whose dialect a request's client reads: mostly its own."""
+    return MESSAGES if lists_for_anthropic(head) else head.path
 
 
 def id_headers(path: str, request_id: str) -> tuple[tuple[str, str], ...]:

@@ -109,6 +109,21 @@ MODEL = grows(
     }
 )
 MODELS = table({"object": one_of("list"), "data": several(MODEL)})
+THEIR_MODEL = grows(
+    {
+        "type": one_of("model"),
+        "id": TEXT,
+        "display_name": TEXT,
+        "created_at": TEXT,
+        "lifecycle": one_of("active"),
+        "max_input_tokens": or_null(COUNT),
+        "max_tokens": or_null(COUNT),
+        "nearfield": OBJECT,
+    }
+)
+THEIR_MODELS = table(
+    {"data": several(THEIR_MODEL), "has_more": FLAG, "first_id": or_null(TEXT), "last_id": or_null(TEXT)}
+)
 ERROR = table(
     {"error": grows({"message": TEXT, "type": TEXT, "param": or_null(TEXT), "code": or_null(TEXT)})}
 )

@@ -39,6 +39,18 @@ PARAMETERS: dict[str, str] = {
     "x-nearfield-resume": "`true`: a greedy or deterministic stream goes on elsewhere if its region dies.",
 }
 
+VERSION: dict[str, Any] = {
+    "name": "anthropic-version",
+    "in": "header",
+    "schema": {"type": "string"},
+    "description": "Any value: the answer, and any error, is in Anthropic's shape.",
+}
+PAGING: dict[str, str] = {
+    "limit": "Of Anthropic's shape: models in a page, 1 to 1000, usually 20.",
+    "after_id": "Of Anthropic's shape: the last model of the page before.",
+    "before_id": "Of Anthropic's shape: the first model of the page after.",
+}
+
 
 def document() -> dict[str, Any]:
     """The whole document, OpenAPI 3.1."""
@@ -68,10 +80,9 @@ def _paths() -> dict[str, Any]:
     for route in ROUTES:
         for number, path in enumerate((route.path, *route.also)):
             found[path] = {"post": _post(route, number)}
-    found["/v1/models"] = {
-        "get": _get("models", "The models that the key may use, and where they stand.", "Models")
-    }
-    one = _get("model", "One of them.", "Model")
+    every = _get("models", "The models that the key may use, and where they stand.", "Models", "TheirModels")
+    found["/v1/models"] = {"get": every | {"parameters": [VERSION, *map(_query, PAGING)]}}
+    one = _get("model", "One of them.", "Model", "TheirModel")
     name = {
         "name": "id",
         "in": "path",
@@ -79,7 +90,7 @@ def _paths() -> dict[str, Any]:
         "schema": {"type": "string"},
         "description": "ORG/NAME",
     }
-    found["/v1/models/{id}"] = {"get": one | {"parameters": [name]}}
+    found["/v1/models/{id}"] = {"get": one | {"parameters": [name, VERSION]}}
     return found
 
 
@@ -103,8 +114,13 @@ def _post(route: Route, number: int) -> dict[str, Any]:
     }
 
 
-def _get(name: str, summary: str, schema: str) -> dict[str, Any]:
-    kinds = {"application/json": {"schema": _ref(schema)}}
+def _query(name: str) -> dict[str, Any]:
+    kind = "integer" if name == "limit" else "string"
+    return {"name": name, "in": "query", "schema": {"type": kind}, "description": PAGING[name]}
+
+
+def _get(name: str, summary: str, ours: str, theirs: str) -> dict[str, Any]:
+    kinds = {"application/json": {"schema": {"anyOf": [_ref(ours), _ref(theirs)]}}}
     return {
         "operationId": name,
         "summary": summary,
@@ -132,6 +148,8 @@ def _schemas() -> dict[str, Schema]:
         "ChatChunk": answers.CHAT_CHUNK,
         "Models": answers.MODELS,
         "Model": answers.MODEL,
+        "TheirModels": answers.THEIR_MODELS,
+        "TheirModel": answers.THEIR_MODEL,
         "Error": answers.ERROR,
         "TheirError": answers.THEIR_ERROR,
     }

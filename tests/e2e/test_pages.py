@@ -4,6 +4,7 @@ import asyncio
 import io
 import shutil
 
+import httpx2
 import pytest
 from rich.console import Console
 
@@ -16,7 +17,7 @@ from tests.deploy.conforms import breaches
 from tests.e2e import pages
 from tests.e2e.conftest import EMBED
 from tests.e2e.pages import ROOT, Shell, is_as_said, steps
-from tests.e2e.platform import CHAT, TINYCHAT, RunningPlatform
+from tests.e2e.platform import CHAT, TINYCHAT, RunningPlatform, tls
 
 PAGES = ("README.md", "docs/tutorial.md")
 LEFT = ("acme/tinychat", "acme/by-aws")
@@ -90,6 +91,18 @@ def test_the_list_of_models_is_as_the_openapi_document_says(platform: RunningPla
     listed = Client(platform.credentials).get("/v1/models").body
 
     assert breaches(listed, answers.MODELS) == []
+    assert {each["id"] for each in listed["data"]} >= {CHAT, EMBED}
+
+
+def test_anthropics_list_of_models_is_as_the_openapi_document_says(platform: RunningPlatform):
+    c = platform.credentials
+    heads = {"x-api-key": c.api_key, "anthropic-version": "2023-06-01"}
+    with httpx2.Client(base_url=c.base_url, headers=heads, verify=tls(c.ca), timeout=60) as http:
+        listed = http.get("models").json()
+        one = http.get(f"models/{CHAT.replace('/', '%2F')}").json()
+
+    assert breaches(listed, answers.THEIR_MODELS) == []
+    assert one in listed["data"]
     assert {each["id"] for each in listed["data"]} >= {CHAT, EMBED}
 
 
