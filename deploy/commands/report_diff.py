@@ -7,9 +7,10 @@ from pathlib import Path
 from deploy import show
 from deploy.commands.report import earlier, read_conditions
 from deploy.exits import Exit
-from deploy.report.gate.diff import FIGURES, Change, changes
+from deploy.report.gate.diff import FIGURES, Change, changes, keys
+from deploy.report.gate.failures import Failures, failures
 from deploy.report.gate.verdict import judge
-from deploy.report.out.markdown import comparison, said, verdict
+from deploy.report.out.markdown import comparison, failed_words, said, verdict
 from deploy.report.words import ONE_RUN
 
 
@@ -18,31 +19,36 @@ def run(before: Path, after: Path, fail_if: Sequence[str], markdown: Path | None
     conditions = read_conditions(fail_if)
     base, document = earlier(before), earlier(after)
     found = changes(base, document)
+    failed = failures(base, document, keys(base, document))
     verdicts = [each for condition in conditions for each in judge(condition, document, base)]
     if as_json:
         show.emit_json(
-            {"changes": [_value(each) for each in found], "gate": [asdict(each) for each in verdicts]}
+            {
+                "changes": [_value(each) for each in found],
+                "failures": [_value(each) for each in failed],
+                "gate": [asdict(each) for each in verdicts],
+            }
         )
     else:
         show.console().print(
-            show.table(("region", "start", "figure", "before", "after", "change"), _rows(found))
+            show.table(("region", "start", "figure", "before", "after", "change"), _rows(found, failed))
         )
-        if any(each.is_clear for each in found):
+        if any([*(each.is_clear for each in found), *(each.is_clear for each in failed)]):
             show.console().print(ONE_RUN)
     for each in verdicts:
         show.problems().print(f"{'failed' if each.failed else 'passed'}: {each.words}", markup=False)
     if markdown is not None:
-        markdown.write_text(comparison(found, verdicts), encoding="utf-8")
+        markdown.write_text(comparison(found, failed, verdicts), encoding="utf-8")
     return Exit.GATE_FAILED if any(each.failed for each in verdicts) else Exit.OK
 
 
-def _value(change: Change) -> dict[str, object]:
+def _value(change: Change | Failures) -> dict[str, object]:
     return {**asdict(change), "is_clear": change.is_clear, "is_worse": change.is_worse}
 
 
-def _rows(found: Sequence[Change]) -> list[tuple[str, ...]]:
+def _rows(found: Sequence[Change], failed: Sequence[Failures]) -> list[tuple[str, ...]]:
     names = dict(FIGURES)
-    return [
+    changed = [
         (
             each.region,
             each.start,
@@ -53,3 +59,4 @@ def _rows(found: Sequence[Change]) -> list[tuple[str, ...]]:
         )
         for each in found
     ]
+    return [*changed, *((each.region, each.start, *failed_words(each)) for each in failed)]

@@ -59,6 +59,23 @@ CHANGE = table(
 )
 """One row's figure in two reports; the ratio and its 95 % interval where there were enough requests."""
 
+FAILURES = table(
+    {
+        "region": TEXT,
+        "start": TEXT,
+        "failed_before": COUNT,
+        "asked_before": COUNT,
+        "failed_after": COUNT,
+        "asked_after": COUNT,
+        "share_before": FIGURE,
+        "share_after": FIGURE,
+        "probability": NUMBER,
+        "is_clear": FLAG,
+        "is_worse": FLAG,
+    }
+)
+"""Requests of a row that failed in two reports; `probability` of such a difference by chance (Fisher's exact test)."""
+
 VERDICT = table(
     {
         "condition": TEXT,
@@ -256,7 +273,9 @@ OUTPUTS: Mapping[str, Schema] = MappingProxyType(
                 "receipts": several(grows({"hop": TEXT})),
             }
         ),
-        "report-diff": table({"changes": several(CHANGE), "gate": several(VERDICT)}),
+        "report-diff": table(
+            {"changes": several(CHANGE), "failures": several(FAILURES), "gate": several(VERDICT)}
+        ),
         "status": grows({"edge": TEXT, "regions": by_name(REGION), "rows": by_name(ANY)}),
         "logs": table(
             {

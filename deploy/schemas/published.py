@@ -8,6 +8,8 @@ from deploy.schemas.words import DRAFT, Schema
 TOML, REPORT = "toml", "report"
 SCHEMAS: tuple[str, ...] = (*OUTPUTS, REPORT, TOML)
 VERSION = 1
+LATER = {"report-diff": 2}
+"""Versions of what has changed since it was first published."""
 
 
 def schema_of(name: str) -> Schema:
@@ -16,4 +18,4 @@ def schema_of(name: str) -> Schema:
         return toml_schema()
     if name == REPORT:
         return report_schema()
-    return {"$schema": DRAFT, "$id": f"nearfield.{name}/{VERSION}", **OUTPUTS[name]}
+    return {"$schema": DRAFT, "$id": f"nearfield.{name}/{LATER.get(name, VERSION)}", **OUTPUTS[name]}

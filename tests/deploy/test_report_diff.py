@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from deploy.cli import app
 from deploy.exits import Exit
-from deploy.report.gate.diff import changes
+from deploy.report.gate.diff import changes, keys
+from deploy.report.gate.failures import chance, failures
 from deploy.report.out.markdown import comparison
 from deploy.report.out.values import as_json_document
 from deploy.report.stats import ratio_interval
@@ -75,7 +76,82 @@ def test_few_requests_say_nothing():
 
     assert (change.num_before, change.ratio, change.interval) == (3, None, None)
     assert change.before is not None
-    assert "too few" in comparison([change])
+    assert "too few" in comparison([change], [])
+
+
+def failing(value, num_failed, start="warm", region="fra"):
+    """The document with so many of a row's requests failed."""
+    row = next(row for row in value["rows"] if (row["region"], row["start"]) == (region, start))
+    row["num_failed"] = num_failed
+    row["failures"] = {"HTTP 503": num_failed} if num_failed else {}
+    value["checks"]["num_failed"] += num_failed
+    return value
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [  # by hand: of 20 and 20, k failures all on one side have C(20, k) of C(40, k) ways, and as many on the other
+        ((0, 20), (0, 20), 1.0),
+        ((0, 20), (1, 20), 1.0),
+        ((0, 20), (2, 20), 2 * 190 / 780),
+        ((5, 20), (0, 20), 2 * 15504 / 658008),
+        ((20, 20), (20, 20), 1.0),
+        ((3, 10), (0, 0), 1.0),
+        ((1, 9), (11, 12), (1 + 9 * 12) / 293930),  # none and one of the 9, of C(21, 12) ways
+    ],
+)
+def test_the_chance_of_a_difference_is_fishers(before, after, expected):
+    assert chance(before, after) == pytest.approx(expected, rel=0.01)
+    assert chance(after, before) == pytest.approx(chance(before, after))
+
+
+def test_failed_requests_are_told_where_there_are_any():
+    """Few more are noise, many are worse, many fewer are better; rows without any are left out."""
+    whole, few, many = document(1), failing(document(1), 1), failing(document(1), 8)
+    assert failures(whole, document(2), keys(whole, whole)) == []
+
+    (noise,) = failures(whole, few, keys(whole, few))
+    assert (noise.region, noise.start, noise.failed_after, noise.asked_after) == ("fra", "warm", 1, 20)
+    assert (noise.share_before, noise.share_after, noise.is_clear) == (0.0, 0.05, False)
+    (worse,) = failures(whole, many, keys(whole, many))
+    (better,) = failures(many, whole, keys(many, whole))
+    assert (worse.is_worse, better.is_clear, better.is_worse) == (True, True, False)
+    told = comparison([], [worse])
+    assert "| fra | warm | failed requests | 0 of 20 (0.0%) | 8 of 20 (40.0%) | +40.0 points" in told
+    assert "worse" in told
+
+
+def test_a_row_that_one_report_lacks_has_no_share_there():
+    before = document(1)
+    before["rows"] = [row for row in before["rows"] if row["start"] != "warm"]
+    after = failing(document(1), 3)
+    (found,) = failures(before, after, keys(before, after))
+
+    assert (found.share_before, found.asked_before, found.is_clear) == (None, 0, False)
+    assert "in one report only" in comparison([], [found])
+
+
+@pytest.mark.parametrize(
+    ("condition", "status"),
+    [
+        ("warm.failed_share > base", Exit.GATE_FAILED),
+        ("fra.warm.failed_share > 39%", Exit.GATE_FAILED),
+        ("fra.warm.failed_share > 40%", Exit.OK),
+        ("iad.warm.failed_share > 0", Exit.OK),
+        ("failed_share > base + 1%", Exit.GATE_FAILED),
+        ("failed_share > 50%", Exit.OK),
+    ],
+)
+def test_the_gate_takes_the_share_of_failures(tmp_path, condition, status):
+    paths = [str(tmp_path / "a.json"), str(tmp_path / "b.json")]
+    for path, num in zip(paths, (0, 8), strict=True):
+        (tmp_path / path).write_text(json.dumps(failing(document(1), num)))
+    ended = CliRunner().invoke(app, ["report", "diff", *paths, "--fail-if", condition, "--json"])
+    told = json.loads(ended.stdout)
+
+    assert ended.exit_code == status, ended.output
+    assert [each["failed_after"] for each in told["failures"]] == [8]
+    assert breaches(told, OUTPUTS["report-diff"]) == []
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ HIGHER_IS_BETTER = frozenset({"tokens_per_s"})
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One figure of one row, before and after: medians where both reports have enough requests.
+    """One figure of one row, before and after: medians of what was answered, where both have enough.
 
     `ratio` is after over before with its 95 % bootstrap `interval`; None where there are too few.
     """
@@ -42,12 +42,13 @@ class Change:
 
 def changes(before: Document, after: Document) -> list[Change]:
     """Of every row that either report has, in the order of the later one."""
-    return [_change(before, after, *key, figure) for key in _keys(before, after) for figure, _ in FIGURES]
+    return [_change(before, after, *key, figure) for key in keys(before, after) for figure, _ in FIGURES]
 
 
-def _keys(before: Document, after: Document) -> Iterator[tuple[str, str]]:
-    keys = [(row["region"], row["start"]) for document in (after, before) for row in document["rows"]]
-    yield from dict.fromkeys(keys)
+def keys(before: Document, after: Document) -> Iterator[tuple[str, str]]:
+    """(region, start state) of the rows, in the order of the later report."""
+    found = [(row["region"], row["start"]) for document in (after, before) for row in document["rows"]]
+    yield from dict.fromkeys(found)
 
 
 def _change(before: Document, after: Document, region: str, start: str, figure: str) -> Change:

@@ -1,7 +1,7 @@
 """The figures that a condition may name, out of a report's JSON document. Pure.
 
 Of a row: `STATE.FIGURE` is asked of each region by itself, `REGION.STATE.FIGURE` of one. Of the whole report:
-`failed`, `unattributed`, `remote_bytes`, `eta_error`.
+`failed`, `failed_share`, `unattributed`, `remote_bytes`, `eta_error`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +27,17 @@ def _plain(name: str) -> Callable[[Row], float | None]:
     return lambda row: row.get(name)
 
 
+def share_of(num_failed: int, num_asked: int) -> float | None:
+    """None where nothing was asked."""
+    return num_failed / num_asked if num_asked else None
+
+
+def _rows_share(document: Document) -> float | None:
+    """Of all rows' requests; those of further arms are in no row."""
+    rows = document["rows"]
+    return share_of(sum(row["num_failed"] for row in rows), sum(row["num_asked"] for row in rows))
+
+
 ROW_FIGURES: Mapping[str, Callable[[Row], float | None]] = {
     "p50": _of("ttft_ms", "p50"),
     "p90": _of("ttft_ms", "p90"),
@@ -40,11 +51,13 @@ ROW_FIGURES: Mapping[str, Callable[[Row], float | None]] = {
     "unattributed": _plain("unattributed_share"),
     "remote_bytes": _plain("most_remote_bytes"),
     "failed": _plain("num_failed"),
+    "failed_share": lambda row: share_of(row["num_failed"], row["num_asked"]),
     "n": _plain("num_asked"),
     "eta_error": _plain("eta_error"),
 }
 REPORT_FIGURES: Mapping[str, Callable[[Document], float | None]] = {
     "failed": lambda document: document["checks"]["num_failed"],
+    "failed_share": _rows_share,
     "unattributed": lambda document: document["checks"]["worst_unattributed_share"],
     "remote_bytes": lambda document: max(
         (row["most_remote_bytes"] for row in document["rows"] if row["start"] != "origin"), default=0

@@ -5,10 +5,12 @@ from collections.abc import Iterable, Sequence
 from deploy.report.arms import Start
 from deploy.report.document import Report
 from deploy.report.gate.diff import FIGURES, Change
+from deploy.report.gate.failures import Failures
 from deploy.report.gate.verdict import Verdict
 from deploy.report.more.money import comparisons
 from deploy.report.words import NONE, ONE_RUN, at_hand, best, best_rate, ms, num_bytes, share, spread, times
 
+FAILED = "failed requests"
 SPECIAL = str.maketrans({char: f"\\{char}" for char in "\\`*_[]<>|#~"} | {"\n": " ", "\r": " "})
 
 
@@ -97,7 +99,9 @@ def _split(report: Report) -> str:
     return f"The store {split.rtt_ms:g} ms away, simulated:\n\n{_table(heads, rows)}"
 
 
-def comparison(changes: Sequence[Change], verdicts: Sequence[Verdict] = ()) -> str:
+def comparison(
+    changes: Sequence[Change], failed: Sequence[Failures], verdicts: Sequence[Verdict] = ()
+) -> str:
     """What changed from one report to another."""
     names = dict(FIGURES)
     rows = [
@@ -111,9 +115,11 @@ def comparison(changes: Sequence[Change], verdicts: Sequence[Verdict] = ()) -> s
         )
         for each in changes
     ]
+    rows += [(plain(each.region), each.start, *failed_words(each)) for each in failed]
     heads = ("region", "start", "figure", "before", "after", "change (95 % interval)")
     parts = ["### Cold start against warm: before and after\n", _table(heads, rows, 3)]
-    parts += [ONE_RUN + "\n"] if any(each.is_clear for each in changes) else []
+    clear = [*(each.is_clear for each in changes), *(each.is_clear for each in failed)]
+    parts += [ONE_RUN + "\n"] if any(clear) else []
     return "\n".join([*parts, gate(verdicts)] if verdicts else parts)
 
 
@@ -131,6 +137,27 @@ def verdict(change: Change) -> str:
     low, high = (f"{end - 1:+.0%}" for end in change.interval)
     clear = ("worse" if change.is_worse else "better") if change.is_clear else "within noise"
     return f"{change.ratio - 1:+.0%} ({low} to {high}), {clear}"
+
+
+def failed_words(row: Failures) -> tuple[str, str, str, str]:
+    """Failed requests of a row as the cells of a comparison, its figure first."""
+    before, after = (
+        NONE if share is None else f"{num} of {asked} ({share:.1%})"
+        for num, asked, share in (
+            (row.failed_before, row.asked_before, row.share_before),
+            (row.failed_after, row.asked_after, row.share_after),
+        )
+    )
+    return FAILED, before, after, _failed_verdict(row)
+
+
+def _failed_verdict(row: Failures) -> str:
+    """The difference of the shares in points, and whether it is more than chance."""
+    if row.share_before is None or row.share_after is None:
+        return "in one report only"
+    clear = ("worse" if row.is_worse else "better") if row.is_clear else "within noise"
+    points = 100 * (row.share_after - row.share_before)
+    return f"{points:+.1f} points (chance {row.probability:.1%}), {clear}"
 
 
 def gate(verdicts: Sequence[Verdict]) -> str:
