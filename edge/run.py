@@ -39,7 +39,7 @@ from edge.s3 import LIMITS as S3_LIMITS
 from edge.s3 import S3Door
 from regions.map import POP
 from regions.rows import Signers
-from wire.dial import split_address
+from wire.dial import MAX_IDLE, split_address
 from wire.metrics import Metrics
 from wire.process import add_process_figures
 from wire.scrape import Scrape, scraped
@@ -136,7 +136,7 @@ class _Edge:
         self._settings = settings
         self.certificates = Certificates(Pair(settings.cert, settings.key), settings.certificates)
         self.reaches = {
-            name: Reach(name, *split_address(address), settings.hop_tls)
+            name: Reach(name, *split_address(address), settings.hop_tls, max_idle=settings.part(MAX_IDLE))
             for name, address in settings.regions.items()
         }
         signers = Signers.of(settings.public_keys, settings.home)

@@ -20,6 +20,7 @@ __all__ = ["Answer", "DialError", "Phase", "Pool", "split_address"]
 
 IDLE_S = 25.0  # our servers close after 30 s of idleness: never race them
 FRESH_S = 1.0  # a streamed body cannot be sent twice, so it only rides a connection idle for less
+MAX_IDLE = 1024  # in practice as many as were busy at once in the last IDLE_S: the others are let go
 STALE_S = 2.0  # a close that crossed our request shows within a round trip; later it is a dead upstream
 
 
@@ -41,7 +42,7 @@ class Pool:
         *,
         tls: ssl.SSLContext | None = None,
         server_name: str | None = None,
-        max_idle: int = 32,
+        max_idle: int = MAX_IDLE,
         path: str | None = None,
         lost_s: float | None = None,
     ) -> None:

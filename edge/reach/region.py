@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from regions.health import HEALTHY, PROVEN, Breaker, Outcome, RegionHealth, after
+from wire.dial import MAX_IDLE
 from wire.ways.way import Way
 
 if TYPE_CHECKING:
@@ -18,9 +19,17 @@ DOWN: Final = RegionHealth(breaker=Breaker.OPEN, until=math.inf)
 class Reach(Way):
     """A way, and `health`: what requests saw of the region; while it is down, that it is gone."""
 
-    def __init__(self, name: str, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext | None = None,
+        *,
+        max_idle: int = MAX_IDLE,
+    ) -> None:
         """As a Way."""
-        super().__init__(name, host, port, tls)
+        super().__init__(name, host, port, tls, max_idle=max_idle)
         self.health: RegionHealth = HEALTHY
         self._seen: RegionHealth = HEALTHY
 

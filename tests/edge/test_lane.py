@@ -89,6 +89,24 @@ async def test_the_second_request_of_a_head_takes_it(world, passages):
     assert all(whole <= each["edge"] + 0.01 for whole, each in zip(parts, timings, strict=True))
 
 
+async def test_as_many_take_it_as_were_under_way_at_once(world, passages):
+    """A burst, or answers that suddenly took longer, leave connections behind: who comes next needs none made."""
+    num = 100
+    there = asyncio.Barrier(num)
+
+    async def together(exchange, region):
+        await there.wait()
+        await answers(exchange, region)
+
+    edge, _, _ = await two(world, together, together)
+    for _ in range(3):
+        said = await asyncio.wait_for(asyncio.gather(*(edge.ask(PATH, BODY) for _ in range(num))), 60)
+        assert {status for status, _, _ in said} == {200}
+
+    assert len(passages) == 2 * num
+    assert not any(each.num_handed for each in passages)
+
+
 async def test_both_ways_say_the_same(world, passages):
     """Name by name, what the door sends upstream and says to the client is what the lane does."""
     edge, near, _ = await on_lane(world, answers)

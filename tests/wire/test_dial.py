@@ -12,7 +12,7 @@ import pytest
 from tests.wire.certs import make_certificate
 from tests.wire.test_serve import serving, until
 from wire import secure
-from wire.dial import DialError, Pool, split_address
+from wire.dial import IDLE_S, DialError, Pool, split_address
 from wire.tls import client_context, server_context
 from wire.writing import RESET_ON_CLOSE
 
@@ -79,6 +79,39 @@ async def test_connections_are_reused():
 
         assert len(pool.connections) == 1
         assert (pool.num_idle, pool.num_busy) == (1, 0)
+
+
+async def answering_together(there, reader, writer):
+    """Nobody has an answer before everybody has asked."""
+    while True:
+        await reader.readuntil(b"\r\n\r\n")
+        await there.wait()
+        writer.write(OK)
+
+
+async def test_as_many_connections_are_kept_as_were_busy_at_once():
+    num = 100
+    async with upstream(partial(answering_together, asyncio.Barrier(num))) as pool:
+        for _ in range(3):
+            found = await asyncio.wait_for(asyncio.gather(*(fetch(pool) for _ in range(num))), 60)
+            assert found == [(200, b"ok")] * num
+
+        assert len(pool.connections) == num
+        assert (pool.num_idle, pool.num_busy) == (num, 0)
+
+
+async def test_connections_that_nobody_needed_for_a_while_are_let_go():
+    num = 20
+    async with upstream(partial(answering_together, asyncio.Barrier(num))) as pool:
+        for _ in range(2):
+            await asyncio.wait_for(asyncio.gather(*(fetch(pool) for _ in range(num))), 60)
+        oldest = pool.idle()[: num // 2]
+        for kept in oldest:
+            kept.idle_since -= IDLE_S + 1
+        pool.keep(pool.kept(asyncio.get_running_loop().time()))
+
+        assert pool.num_idle == num - len(oldest)
+        assert all(each.closed for each in oldest)
 
 
 def held_back(pool, monkeypatch):

@@ -12,7 +12,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
-from wire.dial import DialError, Pool
+from wire.dial import MAX_IDLE, DialError, Pool
 from wire.tls import hop_name
 from wire.ways.distance import Distance
 from wire.ways.hedge import Hedge, first_of
@@ -27,7 +27,6 @@ PROBE_S: Final = 1.0  # three times the longest round trip on Earth, and a busy 
 DOWN_PROBES: Final = 2  # failed in a row: the region gets no more requests while another can take them
 SILENT_PROBES: Final = 5  # timed out in a row; fewer would cut the streams of a region short of processors
 LOST_S: Final = 2.0  # the region's kernel acknowledges nothing for so long: the way to it is gone
-MAX_IDLE: Final = 64  # connections kept to a region between requests
 
 log = logging.getLogger("nearfield.ways")
 
@@ -35,11 +34,19 @@ log = logging.getLogger("nearfield.ways")
 class Way:
     """What is known of the way to region `name`; `rtt_ms` is None until it was measured."""
 
-    def __init__(self, name: str, host: str, port: int, tls: ssl.SSLContext | None = None) -> None:
-        """With `tls` both sides show a certificate of the fleet's own authority."""
+    def __init__(
+        self,
+        name: str,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext | None = None,
+        *,
+        max_idle: int = MAX_IDLE,
+    ) -> None:
+        """With `tls` both sides show a certificate of the fleet's own authority. `max_idle` connections are kept."""
         self.name = name
         server_name = hop_name("region", name)
-        self.pool = Pool(host, port, max_idle=MAX_IDLE, tls=tls, server_name=server_name, lost_s=LOST_S)
+        self.pool = Pool(host, port, max_idle=max_idle, tls=tls, server_name=server_name, lost_s=LOST_S)
         self.rtt_ms: float | None = None
         self.down_since: float | None = None  # loop time; while the probe gets no answer
         self._distance = Distance()
