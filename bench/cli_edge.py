@@ -36,7 +36,23 @@ BODY = {
 }
 REGION = {"body": BODY, "breaker": "closed", "heard_s": 0.2, "rtt_ms": 0.4}
 REGIONS = {"iad": REGION, "fra": REGION}
-STATUS = {"edge": "local", "regions": REGIONS, "rows": {}, "simulated_wan": None}
+EDGE = {
+    "self": True,
+    "heard_s": 0.0,
+    "up_s": 60,
+    "processes": 1,
+    "nearest": "iad",
+    "answers_per_s": 0.5,
+    "failed_per_s": 0.0,
+    "regions": {"iad": {"rtt_ms": 0.4, "down": False, "busy": 0, "answered": 3}},
+}
+STATUS = {
+    "edge": "local",
+    "edges": {"local": EDGE},
+    "regions": REGIONS,
+    "rows": {},
+    "simulated_wan": None,
+}
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

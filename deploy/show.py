@@ -71,6 +71,16 @@ def millis(ms: float | None) -> str:
     return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.2f} s"
 
 
+def age(seconds: float | None) -> str:
+    """How long something has been so, for people: 45 s, 12 min, 5 h, 3 d."""
+    if seconds is None:
+        return "-"
+    for unit, length, most in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
+        if seconds < most:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds / 86_400:.0f} d"
+
+
 class Quiet:
     """A table without a box, for rich; on a terminal that is too narrow for it, a paragraph for each row."""
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edge.certificates import Certificates
+    from edge.pops.hear import Pops
     from edge.reach.region import Reach
     from edge.rows.feed import Feed
     from regions.rows import Heard
@@ -46,6 +47,7 @@ class Orders:
         hop_token: str,
         simulated_wan: str | None,
         certificates: Certificates,
+        pops: Pops,
     ) -> None:
         self._name = name
         self._feed = feed
@@ -54,14 +56,16 @@ class Orders:
         self._headers: Headers = (("authorization", f"Bearer {hop_token}"), *JSON)
         self._simulated_wan = simulated_wan
         self._certificates = certificates
+        self._pops = pops
         self._tasks: set[asyncio.Task[None]] = set()
         self._ordered: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def status(self, now: float) -> dict[str, Any]:
-        """Every region as this edge sees it at `now` (loop time)."""
+        """Every region as this edge sees it at `now` (loop time), and every edge as it has heard of it."""
         heard = self._feed.snapshot.regions
         return {
             **self.facts(),
+            "edges": self._pops.told(now),
             "regions": {name: _seen(reach, heard.get(name), now) for name, reach in self._reaches.items()},
         }
 

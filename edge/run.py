@@ -159,11 +159,11 @@ class _Edge:
         self._bounds = Bounds(patiences, budgets, room, quotas, self.siblings, figures, self.receipts)
         self._chooser = Chooser(self.feed, self.reaches, wan, holdoffs)
         self._relay = Relay(self.reaches, token, figures, holdoffs)
-        self._orders = Orders(
-            settings.name, self.feed, self.reaches, settings.home, token, wan, self.certificates
-        )
         self.pops = Pops(
             settings.name, settings.others, self.reaches, self.siblings, settings.hop_tls, self._headers
+        )
+        self._orders = Orders(
+            settings.name, self.feed, self.reaches, settings.home, token, wan, self.certificates, self.pops
         )
         self.stage = Stage(self.feed, self.reaches, self.siblings, self.pops.seen, self._orders.facts)
         self._buckets = Buckets(settings.rate_per_s, settings.burst)

@@ -42,12 +42,16 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """An edge of so many `processes`; `failed` counts answers other than 200 since it began."""
+    """An edge of so many `processes`; `failed` counts answers other than 200 since it began, `up_s` ago.
+
+    `up_s` None: an edge of a release that did not say it.
+    """
 
     edge: str
     processes: int
     failed: int
     regions: Mapping[str, Passage]
+    up_s: float | None = None
 
 
 def encode(word: Word) -> bytes:
@@ -90,16 +94,19 @@ def _word(value: dict[str, Any]) -> Word:
         raise BadWordError(f"more than {MAX_REGIONS} regions")
     passages = {_name(region): _passage(_object(each)) for region, each in regions.items()}
     return Word(
-        _name(value.get("edge")), _count(value.get("processes")), _count(value.get("failed")), passages
+        _name(value.get("edge")),
+        _count(value.get("processes")),
+        _count(value.get("failed")),
+        passages,
+        _amount_or_none(value.get("up_s")),
     )
 
 
 def _passage(value: dict[str, Any]) -> Passage:
-    rtt_ms = value.get("rtt_ms")
     return Passage(
         _count(value.get("answered")),
         _count(value.get("busy")),
-        None if rtt_ms is None else _amount(rtt_ms),
+        _amount_or_none(value.get("rtt_ms")),
         value.get("down") is True,
     )
 
@@ -126,3 +133,7 @@ def _amount(value: object) -> float:
     if type(value) not in {int, float} or not 0 <= value <= MAX_COUNT:  # type: ignore[operator]
         raise BadWordError("not an amount of zero or more")
     return float(value)  # type: ignore[arg-type]
+
+
+def _amount_or_none(value: object) -> float | None:
+    return None if value is None else _amount(value)

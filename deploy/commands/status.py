@@ -1,4 +1,4 @@
-"""`nearfield status`: the regions, from what the edge knows by their signed rows; once, or again each second."""
+"""`nearfield status`: regions and edges, from what the edge knows of them; once, or again each second."""
 
 import json
 import sys
@@ -28,9 +28,11 @@ REGION_COLUMNS = (
     "models",
 )
 
+EDGE_COLUMNS = ("edge", "nearest", "heard", "up", "processes", "answers/s", "failed/s", "under way")
+
 
 def once(credentials: Credentials, *, as_json: bool) -> None:
-    """Each region: how far it is, how fresh its row, what it measured, what is resident."""
+    """Each region: how far it is, how fresh its row, what it measured, what is resident. Then each edge."""
     status = _read(credentials)
     if as_json:
         show.emit_json(status)
@@ -86,14 +88,18 @@ def _drawn_or_said(status: Mapping[str, Any]) -> "RenderableType":
 
 
 def drawn(status: Mapping[str, Any]) -> "RenderableType":
-    """The table of regions, and what an operator should know besides."""
+    """The tables of regions and edges, and what an operator should know besides."""
     from rich.console import Group  # noqa: PLC0415 - only what draws loads rich
 
     simulated = status.get("simulated_wan")
     above = [f"long-distance delays are SIMULATED: profile {simulated}"] if simulated else []
     rows = [_region_row(region, seen) for region, seen in status["regions"].items()]
     below = [f"[yellow]{line}[/]" for line in _policy_lines(status.get("rows") or {})]
-    return Group(*above, show.table(REGION_COLUMNS, rows), *below)
+    edges = [_edge_row(edge, seen) for edge, seen in (status.get("edges") or {}).items()]
+    regions = show.table(REGION_COLUMNS, rows)
+    if not edges:  # an edge of before tells of none
+        return Group(*above, regions, *below)
+    return Group(*above, regions, "", show.table(EDGE_COLUMNS, edges), *below)
 
 
 def _policy_lines(rows: Mapping[str, Any]) -> Iterator[str]:
@@ -128,6 +134,26 @@ def _region_row(region: str, seen: Mapping[str, Any]) -> tuple[str, ...]:
         f"{body['eta_error']:.0%}" if body.get("eta_error") else "-",
         ", ".join(f"{name} {row.get('tier') or row['state']}" for name, row in sorted(found.items())) or "-",
     )
+
+
+def _edge_row(edge: str, seen: Mapping[str, Any]) -> tuple[str, ...]:
+    heard, nearest = seen["heard_s"], seen["nearest"]
+    way = seen["regions"].get(nearest) or {}
+    said = heard is not None
+    return (
+        edge,
+        f"{nearest} {show.millis(way.get('rtt_ms'))}" if nearest else "-",
+        "asked" if seen["self"] else f"{heard:.1f} s ago" if said else "never",
+        show.age(seen["up_s"]),
+        f"{seen['processes']}" if said else "-",
+        _pace(seen["answers_per_s"]),
+        _pace(seen["failed_per_s"]),
+        f"{sum(each['busy'] for each in seen['regions'].values())}" if said else "-",
+    )
+
+
+def _pace(per_s: float | None) -> str:
+    return "-" if per_s is None else f"{per_s:.1f}"
 
 
 def _behind(body: Mapping[str, Any]) -> str:

@@ -106,6 +106,21 @@ REGION = grows(
         "rtt_ms": or_null(NUMBER),
     }
 )
+EDGE = grows(
+    {
+        "self": FLAG,
+        "heard_s": or_null(NUMBER),
+        "up_s": or_null(NUMBER),
+        "processes": COUNT,
+        "nearest": or_null(TEXT),
+        "answers_per_s": or_null(NUMBER),
+        "failed_per_s": or_null(NUMBER),
+        "regions": by_name(
+            grows({"rtt_ms": or_null(NUMBER), "down": FLAG, "busy": COUNT, "answered": COUNT})
+        ),
+    }
+)
+"""One edge, as the edge that was asked has heard of it; `nearest` is the region that it reaches soonest."""
 KEY_FIELDS: Mapping[str, Schema] = MappingProxyType(
     {
         "id": TEXT,
@@ -276,7 +291,9 @@ OUTPUTS: Mapping[str, Schema] = MappingProxyType(
         "report-diff": table(
             {"changes": several(CHANGE), "failures": several(FAILURES), "gate": several(VERDICT)}
         ),
-        "status": grows({"edge": TEXT, "regions": by_name(REGION), "rows": by_name(ANY)}),
+        "status": grows(
+            {"edge": TEXT, "edges": by_name(EDGE), "regions": by_name(REGION), "rows": by_name(ANY)}
+        ),
         "logs": table(
             {
                 "ts": TEXT,

@@ -1,7 +1,8 @@
-"""An edge tells the regions how it is, and hears from them of the other edges: for the console's map.
+"""An edge tells the regions how it is, and hears from them of the other edges: for the console's map and `status`.
 
-Only an edge that knows of others does so. Each word goes over a connection of its own to every region that is not down,
-so that it neither waits for requests nor is counted among them; the freshest word that any region passes on is kept.
+Only an edge that knows of others does so; one alone keeps its own counts. Each word goes over a connection of its own
+to every region that is not down, so that it neither waits for requests nor is counted among them; the freshest word
+that any region passes on is kept.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from edge.pops.pace import Paces
+from edge.pops.told import edge_body
 from regions.pops import MAX_WORDS_BYTES, PERIOD_S, BadWordError, Passage, Word, encode, read_words
 from wire.dial import DialError, Pool
 from wire.tls import hop_name
@@ -55,6 +58,9 @@ class Pops:
         self._siblings = siblings
         self._headers = (*headers, ("content-type", "application/json"))
         self._heard: dict[str, tuple[Word, float]] = {}
+        self._own: Word | None = None
+        self._paces = Paces()
+        self._began = asyncio.get_running_loop().time()
         self._pools = {
             name: Pool(
                 reach.pool.host,
@@ -71,15 +77,28 @@ class Pops:
         silent = {name: Other(None, None) for name in self._known}
         return silent | {name: Other(word, now - at) for name, (word, at) in self._heard.items()}
 
+    def told(self, now: float) -> dict[str, dict[str, Any]]:
+        """Every edge of the fleet for operators, this one first, at `now` (loop time)."""
+        own = Other(self._own, 0.0)
+        found = {self._edge: edge_body(own, self._paces.per_s(self._edge, now), is_self=True)}
+        return found | {
+            name: edge_body(other, self._paces.per_s(name, now), is_self=False)
+            for name, other in sorted(self.seen(now).items())
+        }
+
     async def keep(self) -> None:
-        """Say and hear until cancelled; never, where no other edge is known."""
-        while self._known:
+        """Say and hear until cancelled; where no other edge is known, only count."""
+        while True:
             await self.exchange_words()
             await asyncio.sleep(PERIOD_S)
 
     async def exchange_words(self) -> None:
         """Say one word to every region that answers, and take in what each has heard."""
-        body = encode(await self._word())
+        self._own = await self._word()
+        self._paces.note(self._own, asyncio.get_running_loop().time())
+        if not self._known:
+            return
+        body = encode(self._own)
         near = [name for name, reach in self._reaches.items() if not reach.down]
         await asyncio.gather(*(self._exchange(name, body) for name in near))
 
@@ -99,7 +118,8 @@ class Pops:
             )
             for name, reach in self._reaches.items()
         }
-        return Word(self._edge, self._siblings.size, sum(each.failed for each in counts), regions)
+        failed, up_s = sum(each.failed for each in counts), asyncio.get_running_loop().time() - self._began
+        return Word(self._edge, self._siblings.size, failed, regions, round(up_s, 1))
 
     async def _exchange(self, region: str, body: bytes) -> None:
         try:
@@ -117,3 +137,4 @@ class Pops:
             before = self._heard.get(word.edge)
             if word.edge != self._edge and (before is None or now - age_s > before[1]):
                 self._heard[word.edge] = word, now - age_s
+                self._paces.note(word, now - age_s)

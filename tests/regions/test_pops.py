@@ -22,7 +22,9 @@ from regions.pops import (
 from tests.regions.fake_node import region
 from wire.refusal import Refusal
 
-WORD = Word("pop1", 2, 3, {"iad": Passage(40, 2, 1.25, down=False), "fra": Passage(0, 0, None, down=True)})
+WORD = Word(
+    "pop1", 2, 3, {"iad": Passage(40, 2, 1.25, down=False), "fra": Passage(0, 0, None, down=True)}, 61.5
+)
 
 
 def changed(path, value):
@@ -45,9 +47,18 @@ def test_a_field_of_tomorrow_is_passed_over():
     assert read_word(changed(["regions", "iad", "colour"], "red")) == WORD
 
 
+def test_an_edge_of_before_says_not_since_when_it_is_up():
+    said = json.loads(encode(WORD))
+    del said["up_s"]
+
+    assert read_word(json.dumps(said).encode()) == replace(WORD, up_s=None)
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [
+        (["up_s"], -1),
+        (["up_s"], "long"),
         (["edge"], ""),
         (["edge"], "a" * 65),
         (["edge"], "a\nb"),
