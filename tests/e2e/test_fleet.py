@@ -19,7 +19,9 @@ import pytest
 
 from deploy import fleet, pki, up
 from deploy.config.read import load
+from deploy.schemas.outputs import OUTPUTS
 from tests import evidence
+from tests.deploy.conforms import breaches
 from tests.e2e import bad_way
 from tests.e2e.bad_way import BadWay
 from tests.e2e.platform import (
@@ -32,9 +34,19 @@ from tests.e2e.platform import (
     wait_for,
     wait_live,
 )
+from tests.edge.console import browser
+from tests.edge.console.conftest import chromium, page  # noqa: F401 - fixtures
+from tests.edge.console.test_page import LIVE
 from tests.zygote import share
 from wire.dial import split_address
 
+SECOND = """
+[edges.two]
+listen = "127.0.0.1:{port}"
+cert = "tls/server.pem"
+key = "tls/server.key"
+state = "edge-two"
+"""
 HOSTS = {
     "store-host": ("store", "iad"),
     "node-host": ("node", "iad-0"),
@@ -51,7 +63,7 @@ def _host(folder: Path, name: str, original: Path) -> Path:
     shutil.copy(original.parent / "secrets" / "root.key", home / "secrets")
     if name == "region-host":
         shutil.copy(original.parent / "secrets" / "region-iad.key", home / "secrets")
-    if name == "edge-host":
+    if name in {"edge-host", "second-edge-host"}:
         shutil.copytree(original.parent / "tls", home / "tls")
     return home / "nearfield.toml"
 
@@ -139,7 +151,8 @@ def hosts(
     )  # hosts far from each other, though this test has loopback addresses for them
     original.write_text(plain.replace("[platform]", "[platform]\nmutual_tls = true"))
     command = [sys.executable, "-I", "-S", SERVER, "good", "{port}", str(folder / "served")]
-    original.write_text(original.read_text() + ENGINE.format(command=json.dumps(command)))
+    more = ENGINE.format(command=json.dumps(command)) + SECOND.format(port=fleet.free_ports(1)[0])
+    original.write_text(original.read_text() + more)
     try:
         for host, role in HOSTS.items():
             config = _host(folder / "hosts", host, original)
@@ -172,6 +185,50 @@ def test_roles_on_machines_of_their_own_make_one_platform(hosts: RunningPlatform
     entry = questions()[0]
 
     assert _asked(hosts, CHAT, entry["question"]).choices[0].message.content.strip() == entry["answer"]
+
+
+@pytest.fixture
+def second(
+    hosts: RunningPlatform, processes: dict[str, subprocess.Popen[str]]
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The fleet's second edge on a host of its own: its address, and its process, which a test may kill."""
+    config = _host(hosts.state / "hosts", "second-edge-host", hosts.state / "nearfield.toml")
+    process = _started(config, "edge", "two")
+    yield f"https://{load(config).edges['two'].listen}/v1", process
+    process.kill()
+    _ended(process)
+    shutil.rmtree(config.parent)
+
+
+async def test_two_edges_are_seen_from_one_and_one_that_dies_is_seen_dead(
+    hosts: RunningPlatform,
+    second: tuple[str, subprocess.Popen[str]],
+    page: browser.Page,  # noqa: F811 - the fixture
+) -> None:
+    """By the command line and by the console of the first, which reaches the second by way of the region alone."""
+    url, process = second
+    told = json.loads(hosts.nearfield("console", "--json").stdout)
+    await page.go(told["url"])
+    await page.until(LIVE)
+    await page.until("document.querySelector('.map .edge.other.up')")
+    question = questions()[0]
+    client = hosts.openai()
+    client.base_url = url
+    await asyncio.to_thread(wait_for, lambda: _answers_at(client, question), 60, "the second edge answers")
+    await page.until(rf"/two[\s\S]*?(0\.\d*[1-9]|[1-9])\d* answers\/s/.test({MAP})")
+
+    status = json.loads(hosts.nearfield("status", "--json").stdout)
+    two = status["edges"]["two"]
+    assert breaches(status, OUTPUTS["status"]) == []
+    assert list(status["edges"]) == ["local", "two"]
+    assert sum(way["answered"] for way in two["regions"].values()) >= 1
+    assert (two["nearest"], two["self"], status["edges"]["local"]["self"]) == ("iad", False, True)
+    row = next(line for line in hosts.nearfield("status").stdout.splitlines() if line.startswith("two "))
+    assert re.search(r"iad .* s ago", row)
+
+    process.kill()
+    await page.until("document.querySelector('.map .edge.other.down')")
+    assert "silent for" in await page.run(MAP)
 
 
 def test_a_model_names_an_engine_and_users_see_no_difference(hosts: RunningPlatform, tiny_copy: Path) -> None:
@@ -266,6 +323,19 @@ def test_a_store_that_goes_on_failing_is_one_clear_error(
         way.always = None
 
     wait_for(lambda: _answers(hosts, question), 60, "the model is well again", poll_s=0.5)
+
+
+MAP = "document.querySelector('.map').textContent"
+
+
+def _answers_at(client: openai.OpenAI, entry: dict[str, str]) -> bool:
+    """Whether the edge of this client answers right; it may not have heard of the model yet."""
+    asked: Any = [{"role": "user", "content": entry["question"]}]
+    try:
+        told = client.chat.completions.create(model=CHAT, messages=asked, temperature=0, max_tokens=64)
+    except openai.APIStatusError:
+        return False
+    return (told.choices[0].message.content or "").strip() == entry["answer"]
 
 
 def _answers(hosts: RunningPlatform, question: str) -> bool:
