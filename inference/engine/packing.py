@@ -10,7 +10,8 @@ least of 15; gigaflops of MKL straight, turned (`inference.engine.products`), an
     1024 x 1024    46   28  101     63   68  107     82   88  102     -
     512 x 512      59   33   75     76   69   90     100  96  112     77   -   103
 
-One row waits for memory, whatever the layout, and takes the weight as it is stored. The numbers are the same on any
+One row waits for memory, whatever the layout, and takes the weight as it is stored: packed it is slower, if anything
+(`inference.engine.products`). The numbers are the same on any
 number of threads (`test_engine_packing`), so `inference.engine.threads` may choose.
 
 A copy takes memory as the weights do, and a millisecond for each MB: it is made when nobody waits, or a little at a
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from inference.engine.products import TurnedLinear
+from inference.engine.products import HAS_ONEDNN, TurnedLinear, onednn_product
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,9 +46,7 @@ class PackedLinear(TurnedLinear):
         """See `nn.Linear`."""
         if self.packed is None or input.numel() < LEAST_ROWS * self.in_features:
             return super().forward(input)
-        product: Any = torch.ops.mkldnn._linear_pointwise  # noqa: SLF001 - what torch's own compiler calls
-        out: torch.Tensor = product(input, self.packed, self.bias, "none", [], "")
-        return out
+        return onednn_product(input, self.packed, self.bias)
 
     def pack(self) -> None:
         """Make the copy."""
@@ -97,7 +96,7 @@ def pack_products(model: nn.Module, budget_bytes: int) -> Packing | None:
     plain = (each for each in model.modules() if isinstance(each, nn.Linear))
     layers = [each for each in plain if type(each) in {nn.Linear, TurnedLinear} and _gains(each.weight)]
     fits = sum(each.weight.nbytes for each in layers) <= budget_bytes
-    return Packing(model, layers) if layers and fits and torch._C._has_mkldnn else None  # noqa: SLF001
+    return Packing(model, layers) if layers and fits and HAS_ONEDNN else None
 
 
 def _gains(weight: torch.Tensor) -> bool:

@@ -1,10 +1,11 @@
-"""Turned products: the same numbers, the same weights, and only where they gain."""
+"""Products of one row and of a few: the same numbers, the same weights, and only where they gain."""
 
 import pytest
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
-from inference.engine.products import LEAST_ROWS, MOST_ROWS, TurnedLinear, turn_products
+from inference.engine.products import HAS_ONEDNN, LEAST_ROWS, MOST_ROWS, TurnedLinear, turn_products
 
 IN, OUT = 600, 1000
 
@@ -32,9 +33,10 @@ def test_numbers_are_the_same(bias, shape):
     assert torch.allclose(turned, straight, rtol=1e-5, atol=1e-5)
 
 
-def test_input_may_lie_in_any_way():
+@pytest.mark.parametrize("num_rows", [1, 12])
+def test_input_may_lie_in_any_way(num_rows):
     model = layer()
-    given = torch.randn(IN, 12).t()[None]
+    given = torch.randn(IN, 13)[:, :num_rows].t()[None]
     with torch.inference_mode():
         straight = model(given)
         turn_products(model)
@@ -49,6 +51,33 @@ def test_a_row_is_the_same_wherever_it_lies():
     order = torch.randperm(16)
     with torch.inference_mode():
         assert torch.equal(model(given)[:, order], model(given[:, order]))
+
+
+@pytest.mark.parametrize("size", [(IN, OUT), (4096, 256), (512, 2000)])
+def test_the_number_of_threads_changes_no_bit_of_one_row(size):
+    """What `inference.engine.threads` may choose by."""
+    model, before = nn.Sequential(nn.Linear(*size, bias=False)), torch.get_num_threads()
+    turn_products(model)
+    given, found = torch.randn(1, 1, size[0]), []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            with torch.inference_mode():
+                found.append(model(given))
+    finally:
+        torch.set_num_threads(before)
+
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
+@pytest.mark.skipif(not HAS_ONEDNN, reason="a torch without oneDNN")
+def test_one_row_goes_to_the_library_that_reads_on_all_threads():
+    model = layer()
+    turn_products(model)
+    with profile(activities=[ProfilerActivity.CPU]) as seen, torch.inference_mode():
+        model(torch.randn(1, 1, IN))
+    assert "mkldnn::_linear_pointwise" in {event.name for event in seen.events()}
 
 
 def test_weights_stay_where_they_are():
