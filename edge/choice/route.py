@@ -12,7 +12,7 @@ from edge.choice.starts import Starts, full
 from edge.rows.serving import Serving
 from regions.choose import nearest, rank
 from regions.chosen import prewarm, route_header
-from regions.map import REGION, ROW_STALE_S
+from regions.map import PREFER_REGION, PREFER_REPLICA, REGION, ROW_STALE_S
 from regions.settle import Wish, chance_decides
 from wire.refusal import Refusal
 
@@ -36,6 +36,9 @@ MAX_REMEMBERED: Final = 4096  # models whose last region is kept for hysteresis;
 NEAR_S: Final = 0.1  # between two looks at the measured distances, which change each second
 RETRY_S: Final = 2.0  # for a model that is on its way; a rollout step takes about that
 Only = frozenset[str] | None
+_Wanted = tuple[str | None, str | None, str | None]
+_Alike = tuple[str, int, str | None, str, _Wanted]
+_NOTHING: Final[_Wanted] = (None, None, None)
 
 
 class Grounds(NamedTuple):
@@ -81,7 +84,11 @@ class Decision(NamedTuple):
 
 
 class Chooser:
-    """Applies `regions.choose` to what this edge knows; remembers the last region of each model, and of prompts."""
+    """Applies `regions.choose` to what this edge knows; remembers the last region of each model, and of prompts.
+
+    What it decided for one, it says to all who ask alike while it stands: rows come each second, and a thousand
+    connections would each decide anew.
+    """
 
     def __init__(
         self, feed: Feed, reaches: Mapping[str, Reach], simulated_wan: str | None, holdoffs: Holdoffs
@@ -96,6 +103,8 @@ class Chooser:
         self._near_at = float("-inf")
         self._serving = Serving()
         self._starts = Starts()
+        self._standing: dict[_Alike, Decision] = {}
+        self._standing_on: Snapshot | None = None
 
     @property
     def rows(self) -> Mapping[str, Heard]:
@@ -107,6 +116,21 @@ class Chooser:
 
         Raises Refusal 400 (an unknown region is asked for), 403 (one that the rules forbid), 404 or 503.
         """
+        alike = _alike(ask, pinned, asker)
+        known = self._standing.get(alike)
+        if known is not None and self.stands(known, now):
+            return known
+        decision = self._decide(ask, pinned, now, asker)
+        if decision.grounds is not None:
+            self._keep(alike, decision, decision.grounds.snapshot)
+        return decision
+
+    def _keep(self, alike: _Alike, decision: Decision, on: Snapshot) -> None:
+        if on is not self._standing_on or len(self._standing) >= MAX_REMEMBERED:
+            self._standing, self._standing_on = {}, on
+        self._standing[alike] = decision
+
+    def _decide(self, ask: Ask, pinned: str | None, now: float, asker: Asker) -> Decision:
         snapshot, rules = self._feed.snapshot, self._feed.rules
         wanted = prefer.ANYWHERE if asker.head is None else prefer.where(asker.head, rules, self._reaches)
         self._serving.renew(snapshot, rules)
@@ -210,6 +234,15 @@ class Chooser:
 
 
 _NO_REGION: Final[frozenset[str]] = frozenset()
+
+
+def _alike(ask: Ask, pinned: str | None, asker: Asker) -> _Alike:
+    """All that a decision hears of a request, but for a prompt's beginning; one with that in it never stands."""
+    head = asker.head
+    wanted = (
+        _NOTHING if head is None else (head.get(REGION), head.get(PREFER_REGION), head.get(PREFER_REPLICA))
+    )
+    return ask.model, ask.prompt_tokens, pinned, asker.tenant, wanted
 
 
 def not_served(model: str, snapshot: Snapshot, allowed: Only) -> Refusal:

@@ -181,6 +181,44 @@ def test_a_decision_stands_until_anything_that_it_rests_on_is_another():
         assert not stands(change), change
 
 
+def test_what_was_decided_is_said_to_all_who_ask_alike_until_it_no_longer_stands():
+    for change in (ill, nearer, told, waits, overdue):
+        chosen, feed = chooser(iad=model_row(), fra=model_row())
+        ask, asker = Ask("acme/m", False, 10, 1), Asker("acme", head(), b"")
+        decision = chosen.choose(ask, None, 1.0, asker)
+        again = chosen.choose(
+            ask._replace(stream=True), None, 1.5, Asker("acme", head("/v1/completions"), b"more")
+        )
+        assert again is decision
+        now = change(chosen, feed, chosen._reaches) or 1.5
+        assert chosen.choose(ask, None, now, asker) is not decision, change
+
+
+def test_who_asks_otherwise_is_decided_for_anew():
+    chosen, feed = chooser(
+        Rules(areas=AREAS, residency={"tenant:fenced": ("fra",)}), iad=model_row(), fra=model_row()
+    )
+    heard = feed.snapshot.regions
+    rows = {n: region_row(n, models={"acme/m": model_row(), "acme/other": model_row()}) for n in heard}
+    feed.snapshot = Snapshot({name: Heard(row, b"", 0.0) for name, row in rows.items()})
+
+    def best(model="acme/m", num_tokens=10, pinned=None, tenant="acme", **headers):
+        choices = chosen.choose(
+            Ask(model, False, num_tokens, 1), pinned, 1.0, Asker(tenant, head(**headers), b"")
+        )
+        return choices.choices[0].region
+
+    for _ in range(2):  # the second time it is known
+        assert best() == best(model="acme/other") == best(num_tokens=11) == "iad"
+        for other in ({"pinned": "fra"}, {"region": "fra"}, {"prefer_region": "fra"}, {"tenant": "fenced"}):
+            assert best(**other) == "fra", other
+        for bad in ({"region": "mars"}, {"prefer_region": "mars"}, {"prefer_replica": "mars"}):
+            with pytest.raises(Refusal) as refused:
+                best(**bad)
+            assert refused.value.status == 400
+    assert len({id(each) for each in chosen._standing.values()}) == len(chosen._standing) == 7
+
+
 @pytest.mark.parametrize(
     "why",
     [
