@@ -7,14 +7,16 @@ the tokenizer from the model's folder and asks no hub.
 import json
 import os
 import subprocess
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.packages import environment
 from bench.servers import Missing
+from bench.told import Told
 
 PACKAGES = Path(__file__).with_name("load_peers.txt")
+NOTHING = Told()
 UNCOUNTED = 2  # requests that begin a run: they meet a new connection and a client that has not spoken yet
 
 
@@ -34,10 +36,16 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Milliseconds of each request that succeeded: to its first token, and to its end."""
+    """Milliseconds of each request that succeeded: to its first token and its end; `told` is the edge's word."""
 
     first_ms: tuple[float, ...]
     whole_ms: tuple[float, ...]
+    told: Told = NOTHING
+
+    def and_then(self, more: "Figures") -> "Figures":
+        """Both runs as one."""
+        told = (a + b for a, b in zip(astuple(self.told), astuple(more.told), strict=True))
+        return Figures(self.first_ms + more.first_ms, self.whole_ms + more.whole_ms, Told(*told))
 
 
 def install(cache: Path) -> Path:

@@ -3,8 +3,11 @@
 Like with like: both send the same greedy prompt over TLS to a warm model, one request after another on a kept
 connection, two of each run uncounted; both clocks run from the request's first byte to the first piece of text that is
 not empty (guidellm 0.8.1: `send_request_headers.started`, `add_streaming_line`). In each round ours goes half before
-and half after guidellm. They agree where what lies between them, round by round, may be what lies between the clients
-themselves: what they differ by on an endpoint that takes a known time.
+and half after guidellm.
+
+The edge's own receipt of each request splits what lies between the clients: what the server took longer, and what each
+client adds on its own side of the wire. They agree where what lies between them, round by round, may be what they add.
+Beside it both ask an endpoint that takes a known time: what they add where nothing computes beside them.
 """
 
 import argparse
@@ -19,10 +22,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from bench import guide, stage
+from bench import guide, stage, told
 from bench.agreement import MAX_RUNS, MIN_RUNS, Agreement
 from bench.guide import UNCOUNTED, Figures, Load
 from bench.llama import cache_folder
+from bench.metronome import FIRST_S
 from bench.rows import Row
 from deploy.report.arms import Start
 from deploy.report.measure import MAX_TOKENS, PROMPT, ReportTarget, run_report
@@ -37,13 +41,15 @@ NUM_REQUESTS = 20  # in a run of each client
 BUDGET_S = 270.0  # of all rounds: with the platform's start and end the command is over within five minutes
 OWN_ROUNDS = 1  # on the metronome, which varies little
 
+Rounds = Sequence[tuple[Figures, Figures]]
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
     """What was found: each round's figures of ours and of guidellm, of both on the metronome, and the open loop's."""
 
-    rounds: list[tuple[Figures, Figures]]
-    own: list[tuple[Figures, Figures]]
+    rounds: Rounds
+    own: Rounds
     opened: Figures
     opened_per_s: float
 
@@ -71,7 +77,7 @@ async def _run(options: argparse.Namespace, program: Path, scratch: Path, say: s
         load = _load(running, folder, options)
         turns = _Turns(program, scratch, until_s, say)
         opened, per_s = await _opened(running, options.requests)
-        rounds = await turns.of(load, options.runs, "round")
+        rounds = await turns.of(load, options.runs, "round", running)
         tls = scratch / "platform" / "tls"
         with _metronome(tls / "server.pem", tls / "server.key") as port:
             own = await turns.of(replace(load, url=f"https://localhost:{port}"), OWN_ROUNDS, "metronome")
@@ -85,24 +91,33 @@ class _Turns:
         self._program, self._scratch, self._until_s, self._say = program, scratch, until_s, say
         self._longest_s = 0.0
 
-    async def of(self, load: Load, num: int, name: str) -> list[tuple[Figures, Figures]]:
-        """At most `num` rounds on one endpoint."""
+    async def of(
+        self, load: Load, num: int, name: str, running: Running | None = None
+    ) -> list[tuple[Figures, Figures]]:
+        """At most `num` rounds on one endpoint; `running`: the platform that it is of, which tells of each request."""
         found: list[tuple[Figures, Figures]] = []
         while len(found) < num and time.monotonic() + self._longest_s < self._until_s:
             began_s = time.monotonic()
-            found.append(await self._round(load))
+            found.append(await self._round(load, running))
             self._longest_s = max(self._longest_s, time.monotonic() - began_s)
             ours, theirs = (median(each.first_ms) for each in found[-1])
             self._say(f"{name} {len(found)} of {num}: first token {ours:.1f} ms, guidellm {theirs:.1f} ms")
         return found
 
-    async def _round(self, load: Load) -> tuple[Figures, Figures]:
+    async def _round(self, load: Load, running: Running | None) -> tuple[Figures, Figures]:
         half = load.num // 2
-        before = await _ours(load, half)
+        before = await _with_told(running, await _ours(load, half))
         left_s = self._until_s - time.monotonic()
         theirs = await asyncio.to_thread(guide.run, self._program, load, self._scratch, left_s)
-        after = await _ours(load, load.num - half)
-        return Figures(before.first_ms + after.first_ms, before.whole_ms + after.whole_ms), theirs
+        theirs = await _with_told(running, theirs)
+        return before.and_then(await _with_told(running, await _ours(load, load.num - half))), theirs
+
+
+async def _with_told(running: Running | None, seen: Figures) -> Figures:
+    """With the edge's word of these requests, which were the last."""
+    if running is None:
+        return seen
+    return replace(seen, told=await told.last(running.credentials, MODEL, len(seen.first_ms)))
 
 
 def _load(running: Running, folder: Path, options: argparse.Namespace) -> Load:
@@ -169,48 +184,78 @@ def judged(found: Measured, num_runs: int, num_requests: int) -> tuple[list[Row]
         f"{len(found.rounds)} of {num_runs} rounds fitted in {BUDGET_S:g} s, {given}",
         "intervals are 95 %, over the rounds' medians (Student's t): requests of one round share their minute",
         f"the report's warm arm beside it, at random times, {found.opened_per_s:.1f} a second: {opened}",
+        *_alone(found.own),
     ]
-    rows = [_row(what, field, found, num_runs, notes) for what, field in FIGURES.items()]
+    rows = [_row(part, found.rounds, num_runs, notes) for part in PARTS]
     return rows, notes
 
 
-FIGURES = {"first token": "first_ms", "whole answer": "whole_ms"}
+def _alone(own: Rounds) -> list[str]:
+    """What the clients add where nothing else computes."""
+    if not own:
+        return ["no time was left for the metronome"]
+    added = [
+        [ms - 1000 * FIRST_S for each in side for ms in each.first_ms] for side in zip(*own, strict=True)
+    ]
+    ours, theirs = (median(each) for each in added)
+    return [
+        f"on the metronome, beside which nothing computes, ours adds {ours:.2f} ms, guidellm {theirs:.2f} ms"
+    ]
 
 
-def _row(what: str, field: str, found: Measured, num_runs: int, notes: list[str]) -> Row:
-    seen = Agreement.of(_samples(found.rounds, field))
-    own_ms = _own_ms(_samples(found.own, field))
-    agree = seen.apart.holds(own_ms or 0.0)
-    notes.append(_said(what, seen, own_ms, agree=agree))
-    target = 1.0 if field == "first_ms" else None
-    holds = target is None or (agree and len(found.rounds) == num_runs)
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A figure of each request; `adds` is what its client added to it, None where that is no question."""
+
+    name: str
+    of: Callable[[Figures], Sequence[float]]
+    adds: Callable[[Figures], Sequence[float]] | None = None
+    is_judged: bool = False
+
+
+def _less(clock: Sequence[float], server: Sequence[float]) -> list[float]:
+    return [a - b for a, b in zip(clock, server, strict=True)]
+
+
+def _adds_to_first(seen: Figures) -> list[float]:
+    return _less(seen.first_ms, seen.told.first_ms)
+
+
+def _adds_to_whole(seen: Figures) -> list[float]:
+    return _less(seen.whole_ms, seen.told.whole_ms)
+
+
+PARTS = (
+    Part("first token", lambda seen: seen.first_ms, _adds_to_first, is_judged=True),
+    Part("whole answer", lambda seen: seen.whole_ms, _adds_to_whole),
+    Part("first token by the edge's receipts", lambda seen: seen.told.first_ms),
+    Part("first token in the node, by its receipts", lambda seen: seen.told.node_ms),
+    Part("what the client adds to the first token", _adds_to_first),
+)
+
+
+def _row(part: Part, rounds: Rounds, num_runs: int, notes: list[str]) -> Row:
+    seen = Agreement.of(_samples(rounds, part.of))
+    added = Agreement.of(_samples(rounds, part.adds)) if part.adds else None
+    agree = added is None or seen.apart.holds(added.apart.mean)
+    notes.append(_said(part, seen, added, agree=agree))
+    holds = not part.is_judged or (agree and len(rounds) == num_runs)
     ratio = seen.theirs.mean / seen.ours.mean
-    return Row(
-        f"{what}, mean of the rounds' medians", seen.ours.mean, seen.theirs.mean, "ms", ratio, target, holds
-    )
+    target = 1.0 if part.is_judged else None
+    told = f"{part.name}, mean of the rounds' medians"
+    return Row(told, seen.ours.mean, seen.theirs.mean, "ms", ratio, target, holds)
 
 
-Pairs = list[tuple[tuple[float, ...], tuple[float, ...]]]
+Pairs = list[tuple[Sequence[float], Sequence[float]]]
 
 
-def _samples(rounds: Sequence[tuple[Figures, Figures]], field: str) -> Pairs:
-    return [(getattr(ours, field), getattr(theirs, field)) for ours, theirs in rounds]
+def _samples(rounds: Rounds, of: Callable[[Figures], Sequence[float]]) -> Pairs:
+    return [(of(ours), of(theirs)) for ours, theirs in rounds]
 
 
-def _own_ms(pairs: Pairs) -> float | None:
-    """By how much guidellm's fastest is above ours on the metronome; None if neither was there.
-
-    What it answers takes the same each time, so all that varies is what others took of the machine, and the fastest has
-    the least of it.
-    """
-    if not pairs:
-        return None
-    ours, theirs = ([each for samples in side for each in samples] for side in zip(*pairs, strict=True))
-    return float(min(theirs) - min(ours))
-
-
-def _said(what: str, seen: Agreement, own_ms: float | None, *, agree: bool) -> str:
-    apart = f"guidellm minus ours, round by round, {seen.apart}"
-    clients = "no time was left for it" if own_ms is None else f"{own_ms:.1f} ms"
-    verdict = "they agree" if agree else "they DO NOT agree"
-    return f"{what}: ours {seen.ours}, guidellm {seen.theirs}; {apart}, on the metronome {clients}: {verdict}"
+def _said(part: Part, seen: Agreement, added: Agreement | None, *, agree: bool) -> str:
+    apart = f"{part.name}: ours {seen.ours}, guidellm {seen.theirs}; guidellm minus ours, round by round, {seen.apart}"
+    if added is None:
+        return apart
+    verdict = "they agree" if agree else "they DO NOT agree: the server took longer for one of them"
+    return f"{apart}, of which the clients themselves add {added.apart.mean:.2f} ms: {verdict}"

@@ -6,12 +6,13 @@ import sys
 
 import pytest
 
-from bench import report
+from bench import report, told
 from bench.agreement import MAX_RUNS, Agreement, over_runs
 from bench.guide import UNCOUNTED, Figures, Load, figures
 from bench.metronome import FIRST_S, NUM_TOKENS
 from bench.servers import Missing
 from bench.stage import Broken
+from bench.told import Told
 from deploy import pki
 from deploy.report.arms import Start
 from deploy.report.probe import Probe, Question
@@ -50,29 +51,60 @@ def test_a_drift_of_the_machine_is_no_difference_between_clients():
     assert not seen.apart.holds(0.0)
 
 
-def _measured(apart_ms: float, own_ms: float | None, num: int = 5) -> report.Measured:
-    both = [(Figures(a, a), Figures(b, b)) for a, b in _runs(apart_ms, 10, 30, 90, 20, 50)][:num]
-    own = [] if own_ms is None else [(Figures((10.0,), (60.0,)), Figures((10.0 + own_ms,), (60.0 + own_ms,)))]
+def _seen(clock: tuple[float, ...], added_ms: float) -> Figures:
+    """Requests of a client that adds so much to what the server took."""
+    server = tuple(ms - added_ms for ms in clock)
+    return Figures(clock, clock, Told(server, server, server))
+
+
+def _measured(apart_ms: float, added_ms: float, num: int = 5) -> report.Measured:
+    """guidellm is `apart_ms` above ours, and adds `added_ms` more than ours does."""
+    both = [(_seen(a, 0.5), _seen(b, 0.5 + added_ms)) for a, b in _runs(apart_ms, 10, 30, 90, 20, 50)][:num]
+    own = [(Figures((10.5,), (60.0,)), Figures((11.25,), (60.0,)))]
     return report.Measured(both, own, Figures((20.0,), (90.0,)), 4.0)
 
 
 @pytest.mark.parametrize(
-    ("apart_ms", "own_ms", "num", "holds"),
-    [(0.0, None, 5, True), (1.0, 1.0, 5, True), (1.0, None, 5, False), (30.0, 1.0, 5, False), (0.0, None, 4, False)],
+    ("apart_ms", "added_ms", "num", "holds"),
+    [(0.0, 0.0, 5, True), (1.0, 1.0, 5, True), (1.0, 0.0, 5, False), (30.0, 1.0, 5, False), (0.0, 0.0, 4, False)],
 )  # fmt: skip
-def test_what_agrees(apart_ms, own_ms, num, holds):
-    """A difference is agreed to only where it is the clients' own; and four rounds are not the five that were asked."""
-    rows, notes = report.judged(_measured(apart_ms, own_ms, num), 5, 20)
+def test_what_agrees(apart_ms, added_ms, num, holds):
+    """A difference is agreed to only where the clients add it; and four rounds are not the five that were asked."""
+    rows, notes = report.judged(_measured(apart_ms, added_ms, num), 5, 20)
+    first, _, edge, node, adds = rows
 
-    assert [row.holds for row in rows] == [holds, True]
-    assert [row.target for row in rows] == [1.0, None]
+    assert [row.holds for row in rows] == [holds, True, True, True, True]
+    assert [row.target for row in rows] == [1.0, None, None, None, None]
+    assert (first.ours, adds.ours) == (pytest.approx(edge.ours + 0.5), pytest.approx(0.5))
+    assert (adds.peer, node.peer) == (pytest.approx(0.5 + added_ms), edge.peer)
     assert f"{num} of 5 rounds" in notes[0]
+    assert "ours adds 0.50 ms, guidellm 1.25 ms" in notes[3]
+
+
+def test_two_halves_of_a_run_are_one():
+    whole = _seen((10.0,), 1.0).and_then(_seen((20.0, 30.0), 1.0))
+
+    assert (whole.first_ms, whole.told.node_ms) == ((10.0, 20.0, 30.0), (9.0, 19.0, 29.0))
+
+
+def _receipt(*hops: tuple[str, dict[str, float]]) -> dict[str, object]:
+    return {"total_ms": 60.0, "hops": [{"hop": name, "phases": phases} for name, phases in hops]}
+
+
+def test_a_receipt_says_what_was_before_the_first_byte():
+    """At the edge all but the stream, in the node all but what came after the first token."""
+    edge = ("edge", {"read": 0.5, "route": 0.25, "first_byte": 9.25, "stream": 50.0})
+    node = ("node", {"queue": 1.0, "prefill": 6.0, "decode": 48.0})
+
+    assert told.read([_receipt(edge, node)]) == Told((10.0,), (60.0,), (7.0,))
+    with pytest.raises(Broken, match="lacks a hop"):
+        told.read([_receipt(edge)])
 
 
 def test_one_round_is_refused():
     """It has no interval."""
     with pytest.raises(Broken, match="1 rounds"):
-        report.judged(_measured(0.0, None, 1), 5, 20)
+        report.judged(_measured(0.0, 0.0, 1), 5, 20)
 
 
 def _guide(num: int, errored: int = 0) -> dict[str, object]:
