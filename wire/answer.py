@@ -30,6 +30,8 @@ class Answer:
         self._pool = pool
         self._upstream: Upstream | None = upstream
         self._received = upstream.received
+        self.heard_at = upstream.heard_at
+        """When bytes of it came last, by `time.perf_counter`: head, or the body that `next` gave."""
 
     @property
     def received(self) -> int:
@@ -50,6 +52,7 @@ class Answer:
         except BaseException:
             self.abort()
             raise
+        self.heard_at = upstream.heard_at
         if upstream.complete:
             self._give_back(upstream)
         return data

@@ -7,6 +7,7 @@ deadlines are checked by the server's sweep, so an ordinary request starts no ti
 import asyncio
 import logging
 import os
+import time
 from collections.abc import Callable
 from typing import cast
 
@@ -82,6 +83,7 @@ class Connection(Writing):
                 self.cut()
             if not self._skipping:
                 return
+        heard_at = time.perf_counter()
         is_first = not self._gate.num_waiting_bytes
         try:
             events = self._gate.receive(data)
@@ -90,7 +92,7 @@ class Connection(Writing):
             return
         if is_first and events and isinstance(events[0], Message):
             self._raw_head = data[: len(data) - len(events[0].body)]
-        self._dispatch(events)
+        self._dispatch(events, heard_at)
         self._raw_head = b""
 
     def eof_received(self) -> bool:
@@ -229,7 +231,8 @@ class Connection(Writing):
             self._passage = lane.take(data)
         return self._passage is not None
 
-    def _dispatch(self, events: Events) -> None:
+    def _dispatch(self, events: Events, heard_at: float | None = None) -> None:
+        """`heard_at`: when their bytes came, if that was just now; a request's clock begins there."""
         begun: Exchange | None = None
         for event in events:
             if isinstance(event, Message):
@@ -241,6 +244,8 @@ class Connection(Writing):
                 self._pass_on(self._exchange, event)
         if begun is None or not begun.body_complete:
             self._watch_input()
+        if begun is not None and heard_at is not None:
+            begun.started = heard_at
         if begun is not None:  # last: the handler runs now, with all that is here already fed to it
             self._in_head, self._exchange = False, begun
             self._flow = Flow(self._serve(begun, self._roster.handler))

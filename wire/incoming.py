@@ -25,7 +25,7 @@ class Incoming:
     Attributes:
         head: the checked request head.
         peer: the client's IP address.
-        started: perf_counter seconds when the head was complete.
+        started: perf_counter seconds when the last bytes of the head came.
         disconnected: the client went away; the handler's task is also cancelled then, unless its
             answer is already finished. Every write after that raises Disconnected.
         status: the answer's status once it was begun, else 0.

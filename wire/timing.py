@@ -30,9 +30,12 @@ class Phases:
         self._now = now
         self.started = self._last = now() if started is None else started
 
-    def mark(self, name: str) -> None:
-        """Close the span since the last mark (or the start) under `name`; equal names add up."""
-        now = self._now()
+    def mark(self, name: str, at: float | None = None) -> None:
+        """Close the span since the last mark (or the start) under `name`; equal names add up.
+
+        It ended `at` that moment if that is known, else now.
+        """
+        now = self._now() if at is None else max(at, self._last)
         self.items[name] = self.items.get(name, 0.0) + (now - self._last) * 1000
         self._last = now
 
@@ -62,9 +65,14 @@ class Phases:
         parts += [f"{self.hop}.{name};dur={ms:.3f}" for name, ms in self.items.items()]
         return ", ".join(parts)
 
-    def comment(self, extra: Mapping[str, object] | None = None) -> bytes:
-        """A stream's receipt: `: nearfield {"hop", "total_ms", "phases", ...extra}` and a blank line."""
+    def comment(self, extra: Mapping[str, object] | None = None, last: str = "") -> bytes:
+        """A stream's receipt: `: nearfield {"hop", "total_ms", "phases", ...extra}` and a blank line.
+
+        `last` is the phase that ends with it, if one is open.
+        """
         more = [f", {quoted(name)}: {json.dumps(value)}" for name, value in (extra or {}).items()]
+        if last:
+            self.mark(last)
         return self.receipt("".join(more))
 
     def receipt(self, more: str) -> bytes:

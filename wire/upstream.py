@@ -1,6 +1,7 @@
 """One connection to an upstream: bytes out with back-pressure, one answer in, deadlines by one lazy timer."""
 
 import asyncio
+import time
 from collections import deque
 from typing import TYPE_CHECKING, cast
 
@@ -44,6 +45,7 @@ class Upstream(asyncio.Protocol):
         self._taker: Taker | None = None
         self._say_now: Callable[[bytes], None] | None = None  # once it was lent
         self.lent_at = 0.0  # loop time
+        self.heard_at = 0.0  # perf_counter, when bytes of the answer came last
         self.sock: socket.socket | None = None  # what carries it, where that is TCP
         self.closed = False
         self.given_up = False  # by us, with a request on it: sending it again is not the dialler's choice
@@ -64,6 +66,7 @@ class Upstream(asyncio.Protocol):
         self._received += len(data)
         if self._taker is not None and self._taker.take(data):
             return
+        self.heard_at = time.perf_counter()
         try:
             events = self._reader.receive(data)
         except ResponseError as error:

@@ -82,8 +82,8 @@ def _turn(
 
 
 BEFORE_FIRST = {
-    "edge": ("read", "route"),
-    "gateway": ("read", "pick", "wake", "heard"),
+    "edge": ("read", "route", "send"),
+    "gateway": ("read", "pick", "wake", "heard", "send"),
     "node": ("read", "template", "tokenize", "queue", "weights", "prefill"),
 }
 """The phases of each hop that end before the first token; `report` has them all, with their parts."""

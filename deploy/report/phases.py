@@ -15,7 +15,7 @@ UNATTRIBUTED = "unattributed"
 TOLERANCE = 0.02  # of the wall time: more than this unattributed, and the request is marked
 HOPS = ("edge", "gateway", "node")
 UPSTREAM = frozenset({"first_byte", "stream"})  # a hop's time in the hands of the next one
-AFTER_FIRST_TOKEN = frozenset({"stream", "decode"})
+AFTER_FIRST_TOKEN = frozenset({"stream", "decode", "finish"})
 WAKE = "gateway.wake"
 LATE = "client.late"
 
@@ -53,6 +53,7 @@ KNOWN: Mapping[str, PhaseName] = {  # in the order in which a request meets them
     "edge.read": PhaseName("edge reads the request", Family.EDGE),
     "edge.route": PhaseName("edge chooses the region", Family.EDGE),
     "edge.connect": PhaseName("edge connects to the region", Family.NETWORK),
+    "edge.send": PhaseName("edge asks the region", Family.EDGE),
     "net.region": PhaseName("edge to region and back", Family.NETWORK),
     "gateway.read": PhaseName("gateway reads the request", Family.GATEWAY),
     "gateway.pick": PhaseName("gateway picks a host", Family.GATEWAY),
@@ -75,6 +76,7 @@ KNOWN: Mapping[str, PhaseName] = {  # in the order in which a request meets them
     "start.text": PhaseName("tokenizer made", Family.WAKE),
     "start.order": PhaseName("start ordered, and its end heard", Family.WAKE),
     "gateway.connect": PhaseName("gateway connects to the worker", Family.NETWORK),
+    "gateway.send": PhaseName("gateway asks the worker", Family.GATEWAY),
     "net.node": PhaseName("gateway to worker and back", Family.NETWORK),
     "node.read": PhaseName("worker reads the request", Family.PROMPT),
     "node.template": PhaseName("chat template", Family.PROMPT),
@@ -83,6 +85,9 @@ KNOWN: Mapping[str, PhaseName] = {  # in the order in which a request meets them
     "node.weights": PhaseName("waits for its layers", Family.FETCH),
     "node.prefill": PhaseName("prefill", Family.PREFILL),
     "node.decode": PhaseName("decode", Family.DECODE),
+    "node.finish": PhaseName("worker ends the answer", Family.PROMPT),
+    "gateway.finish": PhaseName("gateway ends the answer", Family.GATEWAY),
+    "edge.finish": PhaseName("edge ends the answer", Family.EDGE),
     UNATTRIBUTED: PhaseName("unattributed", Family.UNATTRIBUTED),
 }
 _ORDER = {name: place for place, name in enumerate(KNOWN)}

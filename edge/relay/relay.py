@@ -114,13 +114,15 @@ class Relay:
     ) -> Setback | None:
         """Ask one region; None once the client has its answer, else why it has not."""
         reach, patience = self.reaches[journey.via or region], journey.patience
+        headers = journey.request_headers(region, self._headers, left_s)
         if sent is None:
             reach.saw(Outcome.SENT)
+            journey.phases.mark("send")
         try:
             answer = await reach.pool.request(
                 "POST",
                 journey.exchange.head.path,
-                journey.request_headers(region, self._headers, left_s),
+                headers,
                 journey.request_body(),
                 connect_s=patience.connect_s,
                 head_s=left_s,

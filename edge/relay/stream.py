@@ -56,7 +56,8 @@ class Stream:
         back = await self._pass(cut.rest())
         if back is not None or not self._ending.is_good:
             return back or await self._unfinished()
-        journey.phases.mark("stream")
+        journey.phases.mark("stream", self._answer.heard_at)
+        journey.phases.mark("finish")
         await self._exchange.finish(journey.receipt(self._region))
         return None
 
@@ -79,7 +80,7 @@ class Stream:
                 return setback.of_event(self._region, code or "", data)
             self._committed = True
             self._quiet_s = self._journey.patience.between_s
-            self._journey.phases.mark("first_byte")
+            self._journey.phases.mark("first_byte", self._answer.heard_at)
         if self._exchange.status:
             await self._exchange.write(block)
         else:

@@ -165,7 +165,7 @@ class Visit:
             "completion_tokens": completion_tokens,
             "time_to_first_token_ms": None if self.first_ms is None else round(self.first_ms, 3),
         }
-        return self.phases.comment(extra)
+        return self.phases.comment(extra, last="finish")
 
 
 def now_unix() -> int:

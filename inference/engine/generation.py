@@ -248,23 +248,39 @@ class GenerateLoop:
     def _tell(
         self, events: list[Event], chosen: dict[str, Sampled] | None = None, waited_ms: float = 0.0
     ) -> None:
+        """Say what happened, then do what it asks of the model.
+
+        Keeping a prompt's pages, the first ones above all, takes milliseconds of fresh memory: no token waits for it.
+        """
         messages = []
         for event in events:
             match event:
                 case Emitted():
                     messages.append(token_message(event, (chosen or {})[event.id], waited_ms))
-                case Stored():
-                    self._model.store(event.slot, event.start, event.pages)
                 case Ended():
-                    self._forget(event.id, event.slot, scrub=event.reason == "cancelled")
                     messages.append(done_message(event) | self._cost(event.id))
                 case Failed():
-                    self._forget(event.id, event.slot, scrub=True)
                     messages.append(failed_message(event) | self._cost(event.id))
-                case Preempted():
-                    self._model.release(event.slot, scrub=not event.is_proven)
+                case _:
+                    pass
         if messages:
             self._link.send(messages)
+        for event in events:
+            self._keep(event)
+
+    def _keep(self, event: Event) -> None:
+        """What an event asks of slots and samplers, in the events' order; before anything else is computed."""
+        match event:
+            case Stored():
+                self._model.store(event.slot, event.start, event.pages)
+            case Ended():
+                self._forget(event.id, event.slot, scrub=event.reason == "cancelled")
+            case Failed():
+                self._forget(event.id, event.slot, scrub=True)
+            case Preempted():
+                self._model.release(event.slot, scrub=not event.is_proven)
+            case _:
+                pass
 
     def _forget(self, order_id: str, slot: int | None, *, scrub: bool) -> None:
         if slot is not None:

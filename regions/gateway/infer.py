@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from wire.trace.tracer import Tracer
 
 SLACK_S: Final = 0.1  # a held request is told 503 before its deadline makes it a 504
+AFTER: Final = frozenset({"stream", "finish"})  # phases of an answer that has begun
 RETRY_S: Final = 2.0  # for a model that is on its way; a rollout step takes about that
 
 
@@ -214,6 +215,7 @@ class Inference:
         """Holds the request until its revision is resident; returns the node that has it."""
         with self._seats.seat(len(trip.body)):
             wake = self._wakes.wake(trip.deployment, trip.revision, "request")
+            trip.phases.mark("pick", wake.began_s)
             trip.held = await wait_awake(wake, trip.hold_until, trip.say if trip.ask.stream else None)
         _mark_heard(trip.phases, trip.held.ended_s)
         return trip.held.address
@@ -247,7 +249,7 @@ def _first_s(phases: Phases) -> float | None:
     """When the answer began, if it did."""
     items = phases.items
     began = "first_byte" in items
-    return sum([ms for name, ms in items.items() if name != "stream"]) / 1000 if began else None
+    return sum([ms for name, ms in items.items() if name not in AFTER]) / 1000 if began else None
 
 
 def _not_live(deployment: Deployment) -> Refusal:

@@ -99,7 +99,7 @@ class Relay:
                 await answer.read(MAX_ERROR_BYTES)
                 return "not_resident"
             if "first_byte" not in trip.phases.items:  # else it came on a lane
-                _mark_sent(trip.phases, answer.connect_s * 1000)
+                _mark_heard(trip.phases, answer)
             trip.note_first(answer.head.headers)
             await _pass_back(trip, answer)
         except DialError as error:
@@ -109,11 +109,14 @@ class Relay:
         return "answered"
 
     async def _send(self, trip: Trip, address: str, sent: Upstream | None) -> Answer | None:
+        headers = trip.request_headers(self._headers)
+        if sent is None:
+            trip.phases.mark("send")
         try:
             return await self.pools[address].request(
                 "POST",
                 trip.exchange.head.path,
-                trip.request_headers(self._headers),
+                headers,
                 trip.body,
                 connect_s=CONNECT_S,
                 head_s=max(trip.left_s(), 0.001),
@@ -163,16 +166,16 @@ async def _pass_stream(trip: Trip, answer: Answer) -> None:
         if whole := cut.feed(data):
             trip.spoke = True
             await exchange.write(whole)
-    trip.phases.mark("stream")
+    trip.phases.mark("stream", answer.heard_at)
     await exchange.finish(cut.rest() + trip.receipt())
 
 
-def _mark_sent(phases: Phases, connect_ms: float) -> None:
-    """Closes the span up to the node's head as two phases: a new connection's making, and the rest."""
-    phases.mark("first_byte")
-    if connect_ms:
-        phases.add("connect", connect_ms)
-        phases.add("first_byte", -connect_ms)
+def _mark_heard(phases: Phases, answer: Answer) -> None:
+    """Closes the span up to the arrival of the node's head; a new connection's making is a phase of its own."""
+    phases.mark("first_byte", answer.heard_at)
+    if answer.connect_s:
+        phases.add("connect", answer.connect_s * 1000)
+        phases.add("first_byte", -answer.connect_s * 1000)
 
 
 def _lost(error: DialError) -> Refusal:

@@ -155,7 +155,7 @@ class Trip:
             extra |= {"start_total_ms": round(self.held.took_s * 1e3, 3)}
             extra |= {"bytes": dict(self.held.load.bytes or {})}
             extra |= {"eta": self.held.score(self.later_s).as_value()}
-        return self.phases.comment(extra)
+        return self.phases.comment(extra, last="finish")
 
     def timing(self, upstream: Headers) -> str:
         """The whole `server-timing`: the node's, ours, and of a wake the pull from home inside it and its estimate."""

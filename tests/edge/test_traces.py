@@ -78,7 +78,7 @@ async def test_what_is_sampled_is_recorded_and_the_region_told_of_the_try(world,
     assert [span.parent for span in found if span.kind == "server"] == [SPAN] * 2
     assert {span.name for span in found} == {
         *("POST /v1/chat/completions", f"ask {near.name}"),
-        *(f"edge.{phase}" for phase in ("read", "route", "first_byte", "stream")),
+        *(f"edge.{phase}" for phase in ("read", "route", "send", "first_byte", "stream")),
     }
 
 

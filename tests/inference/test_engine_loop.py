@@ -281,6 +281,37 @@ def test_what_is_kept_is_stored_before_its_slot_is_given_up_and_told_exactly():
     assert all(m["prefix_hits"] <= m["prefix_queries"] and m["pages"] == 8 for m in figures)
 
 
+@dataclass
+class InOrder(Counting):
+    """Keeps what it was asked for in one list with what the node was told."""
+
+    order: list = field(default_factory=list)
+
+    def store(self, slot, start, pages):
+        self.order.append("store")
+
+    def release(self, slot, *, scrub):
+        self.order.append("release")
+
+
+def test_a_token_leaves_before_its_prompt_is_kept_and_before_the_next_pass(monkeypatch):
+    """Fresh pages take milliseconds to fill, which a first token need not wait for."""
+    model, send = InOrder(), EngineLink.send
+
+    def told(link, messages):
+        messages = list(messages)
+        model.order.extend(message["op"] for message in messages)
+        send(link, messages)
+
+    monkeypatch.setattr(EngineLink, "send", told)
+    model.during = lambda: model.order.append("pass")
+    prompt = [10 + number % 30 for number in range(17)]
+    serve(model, *(add(name, *prompt, max_tokens=1) for name in "ab"), num_slots=1, num_pages=8)
+
+    seen = [each for each in model.order if each not in {"ready", "stats"}]
+    assert seen == ["pass", "tokens", "done", "store", "release", "pass", "tokens", "done", "release"]
+
+
 def test_a_request_under_an_id_that_runs_fails_and_the_other_one_goes_on():
     heard, fault = serve(Counting(), add("a", 10), add("a", 20))
     assert fault == []

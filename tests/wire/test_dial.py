@@ -227,6 +227,16 @@ async def test_odd_answers_are_errors(data):
         assert (pool.num_idle, pool.num_busy) == (0, 0)
 
 
+async def test_an_answer_knows_when_its_bytes_came_and_not_when_they_were_read():
+    async with upstream(sends(OK, then="hang")) as pool:
+        asked = time.perf_counter()
+        answer = await pool.request("GET", "/")
+        here = time.perf_counter()
+        assert await answer.next() == b"ok"
+
+    assert asked < answer.heard_at <= here
+
+
 async def test_bytes_after_an_answer_end_the_connection():
     async with upstream(sends(OK + b"HTTP/1.1 200 OK\r\n\r\n", then="hang")) as pool:
         assert await fetch(pool) == (200, b"ok")

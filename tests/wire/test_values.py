@@ -64,6 +64,18 @@ def test_receipts_survive_the_stream():
     }
 
 
+def test_a_span_that_ended_before_it_is_marked_ends_then_and_never_before_the_last():
+    clock = Clock()
+    phases = Phases("edge", clock)
+    clock.now += 0.010
+    phases.mark("first_byte", 10.004)
+    phases.mark("stream", 10.001)
+    line = parse_receipt(phases.comment(last="finish"))
+
+    assert line["phases"] == {"first_byte": 4.0, "stream": 0.0, "finish": 6.0}
+    assert line["total_ms"] == 10.0
+
+
 @pytest.mark.parametrize(
     "line", [b"data: {}", ": nearfield [1]", ": nearfield {", ": nearfield " + "1" * 20_000, ""]
 )

@@ -5,9 +5,9 @@ import { bytes, ms } from './words.js';
 
 const INWARD = new Set(['connect', 'first_byte', 'stream']); // a hop's time in the hands of the next one
 const WORDS = {
-  'edge.read': 'edge reads the request', 'edge.route': 'edge chooses the region', 'edge.quota': 'quota',
+  'edge.read': 'edge reads the request', 'edge.route': 'edge chooses the region', 'edge.send': 'edge asks the region', 'edge.finish': 'edge ends the answer', 'edge.quota': 'quota',
   'edge.replay': 'asked elsewhere first', 'gateway.read': 'gateway reads the request', 'gateway.pick': 'gateway picks a host',
-  'gateway.wake': 'the model wakes', 'gateway.heard': 'its end is heard', 'node.read': 'worker reads the request', 'node.template': 'chat template',
+  'gateway.send': 'gateway asks the worker', 'gateway.finish': 'gateway ends the answer', 'node.finish': 'worker ends the answer', 'gateway.wake': 'the model wakes', 'gateway.heard': 'its end is heard', 'node.read': 'worker reads the request', 'node.template': 'chat template',
   'node.tokenize': 'tokens', 'node.queue': 'queue', 'node.weights': 'waits for its layers', 'node.prefill': 'prefill', 'node.decode': 'decode',
 };
 const FAMILY = { edge: 'edge', gateway: 'gateway', wake: 'wake', heard: 'wake', prefill: 'prefill', decode: 'decode', node: 'prompt', weights: 'bytes' };
