@@ -53,7 +53,7 @@ class Waiting:
     """A request that has no head yet, as Pulse follows it."""
 
     exchange: Exchange
-    spoke: bool = False
+    spoke: bool = True  # it came since the last beat
 
     def pulse(self, comment: bytes) -> None:
         """A sign of life."""

@@ -75,7 +75,7 @@ class Passing(Carry):
         self.revision = revision
         self.entered = now
         self.deadline = deadline
-        self.spoke = False
+        self.spoke = True
         self.address = ""
 
     def send(self, address: str, upstream: Upstream, constant: bytes, left_s: float) -> None:

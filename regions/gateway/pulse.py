@@ -1,7 +1,8 @@
-"""Signs of life for edges: what a request that waits hears every PULSE_S, so that an edge need not wait in the dark.
+"""Signs of life for edges: what a request that waits hears within PULSE_S, so that an edge need not wait in the dark.
 
 Before the head it is an interim answer (102), which commits nobody; inside a stream, a comment between two events, and
-only if nothing else was said meanwhile. One loop for all requests: a request of milliseconds costs a set entry.
+only if nothing else was said meanwhile. One loop for all requests: a request of milliseconds costs a set entry, and who
+came since the last beat hears nothing: an edge passes an interim answer on by its long way.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ COMMENT: Final = b":\n\n"
 
 
 class Waiter(Protocol):
-    """What waits: a Trip, or a request that is passed on. `spoke`: something was said to it since the last beat."""
+    """What waits: a Trip, or a request that is passed on.
+
+    `spoke`: something was said to it since the last beat, or it came since; so it begins as True.
+    """
 
     spoke: bool
 
@@ -53,9 +57,9 @@ class Pulse:
         self._trips.discard(trip)
 
     async def run(self) -> None:
-        """Beats until cancelled."""
+        """Beats until cancelled: two in PULSE_S, since the first one finds out who is silent."""
         while True:
-            await asyncio.sleep(PULSE_S)
+            await asyncio.sleep(PULSE_S / 2)
             self.beat()
 
     def beat(self) -> None:
@@ -63,4 +67,4 @@ class Pulse:
         for trip in tuple(self._trips):
             if not trip.spoke:
                 trip.pulse(COMMENT)
-            trip.spoke = False
+            trip.spoke = not trip.spoke

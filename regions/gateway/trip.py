@@ -83,7 +83,7 @@ class Trip:
     held: Woken | None = None
     later_s: float = 0.0  # from the end of its wake to the first token
     replica: str = ""
-    spoke: bool = False  # something was sent to the client since the last pulse
+    spoke: bool = True  # something was sent to the client since the last beat, or it came since
     trace: Trace | None = None  # what is recorded of it
 
     @property

@@ -160,6 +160,8 @@ async def test_gateway_who_waits_for_another_region_hears_that_it_lives(monkeypa
         said = []
         waiting.exchange.pulse = said.append
         r.gateway.pulse.beat()
+        assert said == []  # it came since the last beat
+        r.gateway.pulse.beat()
         go.set()
         assert (await asking).head.status == 200
         assert said == [pulse.COMMENT]
