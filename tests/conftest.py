@@ -39,7 +39,7 @@ SHARING = {
     "shares a platform": tuple(
         f"{E2E}test_{name}.py"
         for name in (
-            *("pages", "api", "cold", "keys", "push", "rules", "serve"),
+            *("pages", "how_tos", "api", "cold", "keys", "push", "rules", "serve"),
             *("command_line", "terminal", "previews", "traces", "telemetry", "dashboard"),
         )
     ),
