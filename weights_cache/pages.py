@@ -59,9 +59,23 @@ def shared(fd: int, num_bytes: int) -> mmap.mmap:
 def advise(region: mmap.mmap, start: int, length: int, advice: int) -> int:
     """What madvise says to a span that begins on a page (0, or an errno), without the interpreter's lock."""
     first = ctypes.c_char.from_buffer(region, start)
+    return _advise_at(ctypes.addressof(first), length, advice)
+
+
+def _advise_at(address: int, length: int, advice: int) -> int:
     libc = ctypes.CDLL(None, use_errno=True)
-    address = ctypes.c_void_p(ctypes.addressof(first))
-    return ctypes.get_errno() if libc.madvise(address, ctypes.c_size_t(length), advice) else 0
+    refused = libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(length), advice)
+    return ctypes.get_errno() if refused else 0
+
+
+def collapse_own(address: int, num_bytes: int) -> int:
+    """Have memory of this process alone in huge pages, what it holds kept: those that lie in the span whole.
+
+    0, or the errno of a kernel that makes none, or not all of them.
+    """
+    low, end = address + -address % HUGE_BYTES, address + num_bytes
+    high = end - end % HUGE_BYTES
+    return _advise_at(low, high - low, COLLAPSE) if low < high else 0
 
 
 def collapse(region: mmap.mmap, start: int, end: int, file_bytes: int) -> float | None:

@@ -14,7 +14,14 @@ One row waits for memory, whatever the layout, and takes the weight as it is sto
 (`inference.engine.products`). The numbers are the same on any
 number of threads (`test_engine_packing`), so `inference.engine.threads` may choose.
 
-A copy takes memory as the weights do, and a millisecond for each MB: it is made when nobody waits, or a little at a
+Copies are put into huge pages, which are read with fewer look-ups of addresses. Milliseconds of the products of six
+layers of a 244 M Llama (356 MB; two cores, best of 16 in turns), in pages of 4 KiB and of 2 MiB:
+
+                   8 rows         16 rows
+    one thread     30.8  26.5     41.1  36.0
+    two threads    19.6  16.0     25.3  20.8
+
+A copy takes memory as the weights do, and two milliseconds for each MB: it is made when nobody waits, or a little at a
 time, and never before the first pass is done: a cold start does not pay for it, and all bytes are there by then.
 """
 
@@ -26,6 +33,7 @@ import torch
 from torch import nn
 
 from inference.engine.products import HAS_ONEDNN, TurnedLinear, onednn_product
+from weights_cache.pages import collapse_own
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +60,12 @@ class PackedLinear(TurnedLinear):
         """Make the copy."""
         with torch.inference_mode():
             self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), None)  # noqa: SLF001
+        collapse_own(*span_of(self.packed))
+
+
+def span_of(packed: torch.Tensor) -> tuple[int, int]:
+    """Where a copy lies, and its bytes: such a tensor does not tell these itself."""
+    return torch.ops.mkldnn.data_ptr(packed), torch.ops.mkldnn._nbytes(packed)  # noqa: SLF001
 
 
 class Packing:

@@ -1,10 +1,13 @@
 """Packed products: the same numbers, on any number of threads, and never before the first pass."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
-from inference.engine.packing import PASS_BYTES, PackedLinear, pack_products
+from inference.engine.packing import PASS_BYTES, PackedLinear, pack_products, span_of
+from weights_cache import pages
 
 IN, OUT = 600, 1000
 AMPLE = 1 << 30
@@ -72,6 +75,28 @@ def test_weights_stay_where_they_are():
     before = model[0].weight.data_ptr(), set(model.state_dict())
     packed(model)
     assert (model[0].weight.data_ptr(), set(model.state_dict())) == before
+
+
+def huge_kib(address):
+    """KiB in huge pages of the mapping that an address lies in."""
+    lines = Path("/proc/self/smaps").read_text().splitlines()
+    heads = {n: line.split()[0].split("-") for n, line in enumerate(lines) if ":" not in line.split()[0]}
+    own = next(n for n, (low, high) in heads.items() if int(low, 16) <= address < int(high, 16))
+    return next(int(line.split()[1]) for line in lines[own:] if line.startswith("AnonHugePages"))
+
+
+def makes_huge_pages():
+    region = pages.reserve(pages.HUGE_BYTES)
+    pages.advise(region, 0, pages.HUGE_BYTES, pages.POPULATE_WRITE)
+    return pages.advise(region, 0, pages.HUGE_BYTES, pages.COLLAPSE) == 0
+
+
+@pytest.mark.skipif(not makes_huge_pages(), reason="a kernel that makes no huge pages when asked")
+def test_copies_lie_in_huge_pages():
+    model = packed(layers(size=4096, given=2048))
+    address, num_bytes = span_of(model[0].packed)
+    assert num_bytes >= model[0].weight.nbytes
+    assert huge_kib(address) > 0
 
 
 def test_nothing_is_packed_before_the_first_pass():

@@ -54,6 +54,16 @@ def test_what_was_written_before_stays(small):
     buffer.close()
 
 
+@pytest.mark.parametrize(("start", "length"), [(0, 4 * HUGE), (5, 3 * HUGE), (HUGE - 1, HUGE), (9, 0)])
+def test_own_memory_keeps_what_it_holds(start, length):
+    region = pages.reserve(4 * HUGE)
+    data = os.urandom(4 * HUGE)
+    region[:] = data
+    address = pages.ctypes.addressof(pages.ctypes.c_char.from_buffer(region))
+    pages.collapse_own(address + start, length)
+    assert region[:] == data
+
+
 def test_neighbours_land_while_a_page_is_collapsed_under_them(small):
     """Readers fill spans that share huge pages, each of which the other has collapsed meanwhile."""
     buffer, step = Buffer(16 * HUGE), HUGE // 2 + 4096
