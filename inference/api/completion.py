@@ -82,6 +82,11 @@ class CompletionReply(GenerationReply):
 
     _request: CompletionRequest
 
+    @property
+    def _num_prompts(self) -> int:
+        """See `GenerationReply`."""
+        return len(self._request.prompts)
+
     async def _job(self, model: ResidentModel) -> Job:
         request = self._request
         prompts = []

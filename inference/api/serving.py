@@ -116,23 +116,40 @@ class GenerationReply(ModelReply):
         """See `Reply`."""
         with self._resident() as model:
             check_sampling(self._request.sampling, model.limits)
-            job = self._resumed(model, await self._job(model))
-            shape = self._shape(model, job)
-            if job.grammar is not None:
-                await model.calls.teach(model.text.vocabulary.lesson)
-            wanted = orders(job, model.limits, model.text.defaults, self._visit.tenant, self._visit.weight)
-            max_tokens = int(wanted[0]["max_tokens"])
-            if len(job.resumed) >= max_tokens:
-                wanted = []
-            entry = self._stay.entry(job.num_prompt_tokens)
-            with self._tally(model, job) as tally, await model.calls.open(wanted, entry) as call:
-                generation = Generation(call, job, model.text.vocabulary, model.limits, tally)
-                entry.counts = generation.counts
-                generation.keeps_ids = self._numbering is not None
-                if job.resumed:
-                    self._left = generation.resume(max_tokens)
-                send = self._stream if job.delivery.stream else self._whole
-                await send(outlet, generation, shape)
+            async with model.calls.entrance.inside(*self._turn()) as has_waited:
+                if has_waited:
+                    self._visit.phases.mark("queue")
+                await self._generate(outlet, model)
+
+    def _turn(self) -> tuple[str, int, int, int]:
+        """Whose it is, the tenant's weight, its priority, and how many sequences it asks for."""
+        visit, delivery = self._visit, self._request.delivery
+        return visit.tenant, visit.weight, delivery.priority, self._num_prompts * delivery.num_choices
+
+    @property
+    def _num_prompts(self) -> int:
+        """Prompts of this request."""
+        return 1
+
+    async def _generate(self, outlet: Outlet, model: ResidentModel) -> None:
+        """The answer, once it is this tenant's turn."""
+        job = self._resumed(model, await self._job(model))
+        shape = self._shape(model, job)
+        if job.grammar is not None:
+            await model.calls.teach(model.text.vocabulary.lesson)
+        wanted = orders(job, model.limits, model.text.defaults, self._visit.tenant, self._visit.weight)
+        max_tokens = int(wanted[0]["max_tokens"])
+        if len(job.resumed) >= max_tokens:
+            wanted = []
+        entry = self._stay.entry(job.num_prompt_tokens)
+        with self._tally(model, job) as tally, await model.calls.open(wanted, entry) as call:
+            generation = Generation(call, job, model.text.vocabulary, model.limits, tally)
+            entry.counts = generation.counts
+            generation.keeps_ids = self._numbering is not None
+            if job.resumed:
+                self._left = generation.resume(max_tokens)
+            send = self._stream if job.delivery.stream else self._whole
+            await send(outlet, generation, shape)
 
     def _resumed(self, model: ResidentModel, job: Job) -> Job:
         """The job behind what was told of it elsewhere; and its tokens' ids beside its events, if that is asked for."""
@@ -158,9 +175,9 @@ class GenerationReply(ModelReply):
         return made
 
     def _tally(self, model: ResidentModel, job: Job) -> Tally:
-        begin, arrived_s = self._host.figures.answers.begin, self._visit.phases.started
-        num_choices = job.delivery.num_choices
-        return begin(model.revision.model, self.operation, arrived_s, job.prompts, num_choices)
+        begin, phases = self._host.figures.answers.begin, self._visit.phases
+        num_choices, held_ms = job.delivery.num_choices, phases.items.get("queue", 0.0)
+        return begin(model.revision.model, self.operation, phases.started, job.prompts, num_choices, held_ms)
 
     async def _job(self, model: ResidentModel) -> Job:
         raise NotImplementedError

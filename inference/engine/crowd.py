@@ -10,7 +10,7 @@ on a device, everybody is in each.
 from __future__ import annotations
 
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from inference.engine.rows import State
 from inference.engine.tenants import ANSWER_COST, RANK
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from inference.engine.pace import Pace
     from inference.engine.rows import Row
-    from inference.engine.tenants import Tenant, Tenants
+    from inference.engine.tenants import Tenants
 
 FAR = 4
 """Below that it is one of the tenants that are busy just now, and nobody is to wait for a turn."""
@@ -28,12 +28,24 @@ CROWD_FACTOR = 1.25
 """Of a step's time: surplus rows beside the others, and as much again for a chunk of surplus prompts."""
 
 
-def crowds(tenants: Tenants) -> tuple[list[Tenant], float]:
+class Asker(Protocol):
+    """A tenant, as far as its wishes go."""
+
+    weight: int
+
+    @property
+    def num_requests(self) -> int:
+        """All that it wants to have computed."""
+
+
+A = TypeVar("A", bound=Asker)
+
+
+def crowds(here: Sequence[A]) -> tuple[list[A], float]:
     """Those who want far more than the others, and what these want for each unit of weight: one request at least.
 
     Who asks for less than its weight leaves turns to others: it makes no crowd of who takes them.
     """
-    here = list(tenants.here)
     weights, requests = sum(each.weight for each in here), sum(each.num_requests for each in here)
     modest = (each for each in here if each.num_requests * weights <= requests * each.weight)
     level = max(1.0, *(each.num_requests / each.weight for each in modest))
@@ -42,7 +54,7 @@ def crowds(tenants: Tenants) -> tuple[list[Tenant], float]:
 
 def surplus(rows: Sequence[Row], tenants: Tenants) -> set[Row]:
     """Of the rows that could be in a step those of crowds beyond what others have, while others' are there too."""
-    many, level = crowds(tenants)
+    many, level = crowds(list(tenants.here))
     if not many or all(row.account in many for row in rows):
         return set()
     found: set[Row] = set()

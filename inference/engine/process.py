@@ -148,6 +148,7 @@ def _serve(spec: EngineSpec, landing_fds: Sequence[int], link: EngineLink) -> No
             "copied_bytes": attached.copied_bytes + quantised_bytes,
             "h2d_bytes": attached.copier.planned_bytes if attached.copier else 0,
             "gated": attached.gates is not None,
+            "shares_cores": device is None,
         }
     )
 

@@ -161,7 +161,7 @@ class Scheduler:
             int(self._spare) if self._spare >= MIN_PREFILL_TOKENS else 0
         )  # small chunks are dear: saved up
         if not beside and extra.issuperset(prompts):  # and nobody else waits for that
-            prompts = self._ready_but(crowds(self._tenants)[0])
+            prompts = self._ready_but(crowds(list(self._tenants.here))[0])
         num_new = sum(row not in extra for row in prompts)
         budget = self.pace.prefill_tokens(num_usual, num_new) if num_new else beside
         chunks = tuple(self._chunks(prompts, budget, now, extra, beside))

@@ -62,10 +62,19 @@ class AnswerFigures:
         )
 
     def begin(
-        self, model: str, operation: str, arrived_s: float, prompts: Sequence[Sequence[int]], num_choices: int
+        self,
+        model: str,
+        operation: str,
+        arrived_s: float,
+        prompts: Sequence[Sequence[int]],
+        num_choices: int,
+        held_ms: float = 0.0,
     ) -> Tally:
-        """A request's orders go to the engine; its head was in at `arrived_s`. Use the tally as a context."""
-        return Tally(self, model, operation, arrived_s, [*map(len, prompts)], num_choices)
+        """A request's orders go to the engine; its head was in at `arrived_s`, and it waited here for `held_ms`.
+
+        Use the tally as a context.
+        """
+        return Tally(self, model, operation, arrived_s, [*map(len, prompts)], num_choices, held_ms)
 
     def observe(self, name: str, model: str, seconds: float) -> None:
         """One of `TIMES`."""
@@ -109,9 +118,10 @@ class Tally:
         arrived_s: float,
         prompt_tokens: list[int],
         num_choices: int,
+        held_ms: float = 0.0,
     ) -> None:
         self._figures, self._model, self._operation = figures, model, operation
-        self._arrived_s = arrived_s
+        self._arrived_s, self._held_ms = arrived_s, held_ms
         self._prompts = dict(enumerate(prompt_tokens))  # those that were not computed yet
         self._num_choices = num_choices
         self._sequences = [_Sequence() for _ in range(len(prompt_tokens) * num_choices)]
@@ -153,7 +163,7 @@ class Tally:
         figures, model = self._figures, self._model
         figures.observe("time_to_first_token_seconds", model, first_s)
         if queue_ms is not None and prefill_ms is not None:
-            figures.observe("request_queue_time_seconds", model, queue_ms / 1000)
+            figures.observe("request_queue_time_seconds", model, (self._held_ms + queue_ms) / 1000)
             figures.observe("request_prefill_time_seconds", model, prefill_ms / 1000)
         if (num_tokens := self._prompts.pop(index // self._num_choices, None)) is not None:
             figures.prompt(model, num_tokens)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from inference.link import LinkError
 from inference.usage.meter import cost_of
+from inference.workers.entrance import Entrance
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -132,9 +133,20 @@ class EngineCalls:
         self._errands: set[asyncio.Task[None]] = set()
         self._lesson = asyncio.Lock()
         self._is_taught = False
-        self.stats: Message = {}
+        self.entrance = Entrance()
+        self._stats: Message = {}
         self.on_any: Callable[[], None] = lambda: None
         """Called whenever the engine says anything."""
+
+    @property
+    def stats(self) -> Message:
+        """The engine's latest figures; who waits at the entrance waits for it too."""
+        waiting = self.entrance.num_waiting
+        return (
+            self._stats | {"waiting": int(self._stats.get("waiting") or 0) + waiting}
+            if waiting
+            else self._stats
+        )
 
     @property
     def num_open(self) -> int:
@@ -204,6 +216,7 @@ class EngineCalls:
         calls, self._calls = set(self._calls.values()), {}
         for call in calls:
             call.fail(worker_lost(cause))
+        self.entrance.fail_all(worker_lost(cause))
 
     async def close(self) -> None:
         """Close the link; a living engine drops all work and exits."""
@@ -215,7 +228,9 @@ class EngineCalls:
         self.on_any()
         if message.get("op") not in _ANSWERS:
             if message.get("op") == "stats":
-                self.stats = message
+                self._stats = message
+            elif message.get("op") == "ready":
+                self.entrance.open(message)
             self._on_other(message)
             return
         if message["op"] in _ENDS:

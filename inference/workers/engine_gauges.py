@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 def add_engine_gauges(metrics: Metrics, host: Host) -> None:
     """What vLLM calls running, waiting and KV usage, and the totals above; each by model."""
-    for name, about in (("running", "Being computed."), ("waiting", "Without a slot.")):
+    for name, about in (
+        ("running", "Being computed."),
+        ("waiting", "Without a slot, or a turn before that."),
+    ):
         metrics.gauge(f"nearfield_num_requests_{name}", about, partial(_sums, host, name), MODEL)
     metrics.gauge(
         "nearfield_kv_cache_usage_perc",
