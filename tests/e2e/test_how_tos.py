@@ -25,7 +25,8 @@ def shell(platform: RunningPlatform, tmp_path):
     made.run(". .venv/bin/activate")
     yield made
     made.close()
-    platform.nearfield("rm", MODEL, "--yes", check=False)
+    for model in (MODEL, f"{MODEL}@next"):
+        platform.nearfield("rm", model, "--yes", check=False)
 
 
 def run_here(page):
@@ -42,7 +43,7 @@ def test_what_a_how_to_says_is_what_happens(shell: Shell, page):
         assert block.prints is None or is_as_said(printed, block.prints), (
             f"{page.name}:{block.line} prints\n{pages.masked(printed)}"
         )
-        made = next(iter(re.findall(r"\b[0-9a-f]{12}\b", printed)), made)
+        made = next(iter(re.findall(r"^id ([0-9a-f]{12});", printed, re.MULTILINE)), made)
 
 
 @pytest.mark.parametrize("page", HOW_TOS, ids=lambda page: page.stem)
