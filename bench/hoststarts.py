@@ -70,6 +70,13 @@ def _from_host(running: Running, folders: dict[str, Path], num_runs: int, say: S
         f"{size}, from the host, last run (ms): {starts.phases_of(each.host[-1])}"
         for size, each in found.items()
     ]
+    small, large = found["0.5 GB"], found["2 GB"]
+    notes += [
+        receipts.grown(small.host, large.host, "longer from the host, 0.5 and 2 GB (ms)"),
+        receipts.grown(small.warm, large.warm, "longer when warm, 0.5 and 2 GB (ms)"),
+        receipts.grown(large.warm, small.warm, "shorter when warm, 2 and 0.5 GB (ms)"),
+        receipts.grown(small.resident, large.resident, "longer when resident, 0.5 and 2 GB (ms)"),
+    ]
     return rows, [
         "host state: the weights are in the host's memory, and no process of the model is up",
         *notes,

@@ -22,6 +22,7 @@ from bench import (
     overlink,
     packages,
     pss,
+    receipts,
     stage,
     starts,
     weights,
@@ -292,6 +293,19 @@ def test_rows_of_host_starts():
         {size: [0.5] for size in starts.LAYERS}, {size: [0.2] for size in starts.LAYERS}
     )
     assert flat[3].holds
+
+
+def test_phases_that_grow_are_told_by_their_medians_most_first():
+    def took(prefill_ms, queue_ms, read_ms):
+        phases = {"read": read_ms, "queue": queue_ms, "prefill": prefill_ms}
+        return answer(1.0, hop="node", total_ms=sum(phases.values()), phases=phases)
+
+    small = [took(10.0, 30.0, 1.0), took(20.0, 30.0, 1.0), took(900.0, 30.0, 1.0)]
+    large = [took(60.0, 2.0, 3.0)]
+
+    told = receipts.grown(small, large, "longer")
+    assert told == "longer: node.prefill 20.0 and 60.0, node.read 1.0 and 3.0"
+    assert receipts.grown(large, large, "longer") == "longer: no phase"
 
 
 def test_rows_of_a_crowd():
