@@ -288,6 +288,7 @@ MEASURES: Mapping[str, Callable[[str, argparse.Namespace], list[Row]]] = {
 
 def _notes() -> list[str]:
     return [
+        "weights lie in huge pages where the kernel makes them, as a node's landings do; vLLM's as it lays them",
         f"tiny model: 25 M random Llama, 8 layers, fp32, {_cores()} threads at most; greedy; end tokens off",
         "rates at 1 and 16 streams count decode only, from when the last of them had its first token",
         "beside the peer: whole answers, prompts included, all asked for at once",

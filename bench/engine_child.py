@@ -31,6 +31,7 @@ from inference.engine.slots import SlotPlan
 from inference.engine.threads import fit_each_pass
 from inference.engine.weights import Attached
 from inference.link import EngineLink
+from weights_cache.pages import collapse_own
 
 if TYPE_CHECKING:
     from inference.engine.device import Device
@@ -86,11 +87,13 @@ def _model(order: dict[str, Any], attention: str) -> Any:
         with torch.device(order["device"]):
             return make(config, attn_implementation=attention, dtype=torch.bfloat16)
     if order["model"] != "tiny":
-        return AutoModelForCausalLM.from_pretrained(order["model"], attn_implementation=attention)
+        return lay_as_landed(
+            AutoModelForCausalLM.from_pretrained(order["model"], attn_implementation=attention)
+        )
     torch.manual_seed(SEED)
     config = AutoConfig.for_model("llama", **TINY)
     make = AutoModelForCausalLM.from_config
-    return make(config, attn_implementation=attention)
+    return lay_as_landed(make(config, attn_implementation=attention))
 
 
 def _serve(order: dict[str, Any], fd: int) -> None:
@@ -112,6 +115,14 @@ def _serve(order: dict[str, Any], fd: int) -> None:
         room,
         packing=packing,
     ).serve({"op": "ready"})
+
+
+def lay_as_landed(model: Any) -> Any:
+    """The model, its weights in huge pages where the kernel makes them, as in a node's landing of 64 MiB and more."""
+    for weight in model.parameters():
+        weight.data = weight.data.clone()  # what was read from a file lies in the page cache
+        collapse_own(weight.data.data_ptr(), weight.nbytes)
+    return model
 
 
 def _serve_on(device: Device, order: dict[str, Any], fd: int) -> None:
