@@ -194,7 +194,8 @@ class SlotAttention:
         for run in layout.runs:
             layer.attend_run(run)
         for chunk in layout.chunks:
-            layer.attend_chunk(chunk)
+            for piece in chunk.pieces():
+                layer.attend_chunk(piece)
         return out[None], None
 
 

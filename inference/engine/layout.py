@@ -11,9 +11,14 @@ import torch
 from inference.engine.slots import side_by_side
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from inference.engine.events import Segment, Step
 
 CPU = torch.device("cpu")
+PIECE_TOKENS = 128
+"""Queries of a chunk that attend together. Each of them is multiplied by every position up to the last one's, so of a
+prompt's first 512 tokens nearly half of the scores would be made for the mask to take away, of four pieces a fifth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +29,12 @@ class Chunk:
     start: int
     count: int
     token: int
+
+    def pieces(self) -> Iterator[Chunk]:
+        """The chunk cut into parts of at most `PIECE_TOKENS`, in their order."""
+        for at in range(0, self.count, PIECE_TOKENS):
+            count = min(PIECE_TOKENS, self.count - at)
+            yield Chunk(self.slot, self.start + at, count, self.token + at)
 
 
 @dataclass(frozen=True, slots=True)

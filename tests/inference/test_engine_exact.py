@@ -9,7 +9,7 @@ import torch
 from inference.engine.attention import SlotCache
 from inference.engine.blocks import BlockPool
 from inference.engine.events import Emitted, Ended, Failed, Preempted, Segment, Stored
-from inference.engine.layout import StepLayout
+from inference.engine.layout import PIECE_TOKENS, Chunk, StepLayout
 from inference.engine.model import SLOT_FAMILIES, LoneModel, SlotModel, shares_a_pass, step_model
 from inference.engine.orders import Generate, Sampling
 from inference.engine.pace import Pace
@@ -126,6 +126,27 @@ def test_a_crowd_in_chunks_is_generate(family):
     assert isinstance(step_model(model, SlotPlan(4, 128, 0)), SlotModel)
     found = answers(SlotModel(model, SlotPlan(4, 128, 0)), orders_of(prompts()))
     assert found == agreed_of(family, found, prompts())
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gpt_oss"])
+def test_chunks_that_attend_in_pieces_compute_the_same(family, monkeypatch):
+    """Behind a first chunk, past a sliding window, with a softcap and with sinks; the last piece is a short one."""
+    draws = random.Random(3)
+    tokens = tuple(draws.randrange(3, VOCABULARY) for _ in range(45))
+    chunks = [Segment("", 1, 0, tokens[:20], samples=True), Segment("", 1, 20, tokens[20:], samples=True)]
+    whole, cut = (SlotModel(made(family), SlotPlan(2, 64, 0)) for _ in range(2))
+    expected = [whole.forward((chunk,))[1] for chunk in chunks]
+    monkeypatch.setattr("inference.engine.layout.PIECE_TOKENS", 7)
+    for chunk, logits in zip(chunks, expected, strict=True):
+        torch.testing.assert_close(cut.forward((chunk,))[1], logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_chunks_pieces_are_all_of_it():
+    pieces = [*Chunk(slot=2, start=30, count=2 * PIECE_TOKENS + 1, token=5).pieces()]
+    assert pieces == [
+        Chunk(2, 30 + at, count, 5 + at)
+        for at, count in ((0, PIECE_TOKENS), (PIECE_TOKENS, PIECE_TOKENS), (2 * PIECE_TOKENS, 1))
+    ]
 
 
 @pytest.mark.parametrize(
