@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from contextlib import contextmanager
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from wire.dial import DialError, Pool
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 CONNECT_S = 5.0
 """To a server on this host that listens; one that does not accept within it has hung."""
+SALT_BYTES = 32
+"""256 bits, as vLLM's documentation asks for."""
 MAX_HEALTH_BYTES = 64 * 1024
 _JSON = (("content-type", "application/json"), ("accept-encoding", "identity"))
 
@@ -35,6 +39,15 @@ class Door:
         self.heard_at = now()
         self._pool, self._now = pool, now
         self._hung = False
+        self._secret = secrets.token_bytes(SALT_BYTES)
+
+    def salt(self, tenant: str, own: str | None = None) -> str:
+        """What keys the engine's prefix cache for a tenant; another one for each salt that it has of its `own`.
+
+        Nobody can guess it: it comes from a secret that lives as long as the engine, as its cache does.
+        """
+        told = json.dumps([tenant, own]).encode()
+        return blake2b(told, key=self._secret, digest_size=SALT_BYTES).hexdigest()
 
     @contextmanager
     def inside(self) -> Iterator[None]:

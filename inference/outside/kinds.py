@@ -21,6 +21,15 @@ RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
 ROUTES = (CHAT, COMPLETIONS, EMBEDDINGS, RESPONSES, MESSAGES)
 """What a request may ask of an external engine; the node's other routes are our own engine's."""
 
+SALTED: Mapping[str, frozenset[str]] = MappingProxyType(
+    dict.fromkeys(("vllm", "sglang"), frozenset({CHAT, COMPLETIONS, RESPONSES}))
+)
+"""Where a server takes `cache_salt`: a text that its prefix cache is keyed by, so that no two of them share a prefix.
+
+Read from vLLM's protocol classes and SGLang's `srt/entrypoints/openai/protocol.py` and `_compute_extra_key`. Messages
+have no such field in either, and others would take it in silence, or refuse the request.
+"""
+
 _LOOPBACK = ("--host", "{host}", "--port", "{port}")
 
 KINDS: Mapping[str, Mapping[str, Any]] = MappingProxyType(

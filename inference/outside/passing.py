@@ -10,7 +10,7 @@ from inference.api.stay import Stay
 from inference.outside.answers import Counts, counts_of, error_in, failed, refusal_of, renamed
 from inference.outside.context import check_context
 from inference.outside.events import DONE, Event, EventReader, StreamError, is_last
-from inference.outside.kinds import CHAT, COMPLETIONS
+from inference.outside.kinds import CHAT, COMPLETIONS, SALTED
 from inference.outside.parameters import check_parameters
 from inference.usage.entry import Counts as Used
 from inference.workers.calls import worker_lost
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 MAX_ERROR_BYTES = 64 * 1024
 JSON_HEADERS = {"content-type": "application/json"}
+SALT = "cache_salt"
 END = b"data: [DONE]\n\n"
 WITH_USAGE = frozenset({CHAT, COMPLETIONS})
 """Routes whose streams say their token counts only when they are asked to."""
@@ -106,6 +107,10 @@ class PassedReply(Reply):
     def _asked(self, door: Door) -> dict[str, Any]:
         """The body as the engine gets it: its own name of the model, and token counts in any case."""
         changed = self._body | {"model": door.served}
+        if self._path in SALTED.get(door.made.kind, ()) and SALT not in door.made.refuse:
+            own = self._body.get(SALT)
+            if own is None or (isinstance(own, str) and own):  # anything else is the engine's to refuse
+                changed[SALT] = door.salt(self._visit.tenant, own)
         if self._streams and self._path in WITH_USAGE and "stream_options" not in door.made.refuse:
             options = self._body.get("stream_options")
             changed["stream_options"] = (options if isinstance(options, dict) else {}) | {
