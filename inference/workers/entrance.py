@@ -51,11 +51,11 @@ class Entrance:
         )
         for each in admitted:
             if each is not guest:
-                _settle(self._comers.pop(each))
+                self._tell(each)
         if unlucky is guest:
             raise self._full()
         if unlucky is not None:
-            _settle(self._comers.pop(unlucky), self._full())
+            self._tell(unlucky, self._full())
         if guest.is_inside:
             return guest, False
         await self._turn(guest)
@@ -64,7 +64,12 @@ class Entrance:
     def leave(self, guest: Guest) -> None:
         """It has its answer, or is given up."""
         for each in self._turnstile.leave(guest, self._now()):
-            _settle(self._comers.pop(each))
+            self._tell(each)
+
+    def _tell(self, guest: Guest, refusal: Refusal | None = None) -> None:
+        """It may go in, or why not; unless it was told something else a moment ago, and has not left yet."""
+        if (comer := self._comers.pop(guest, None)) is not None:
+            _settle(comer, refusal)
 
     def fail_all(self, refusal: Refusal) -> None:
         """Nobody who waits is let in any more."""

@@ -173,6 +173,22 @@ async def test_a_full_queue_refuses_with_the_time_after_which_to_come_back(entra
     assert entrance.num_waiting == 0
 
 
+async def test_who_is_failed_is_not_let_in_by_those_who_leave_in_the_same_moment(entrance: Entrance) -> None:
+    guests = [(await entrance.come("hog", 1, 0, 1))[0] for _ in range(2)]
+    waiting = [asyncio.create_task(entrance.come("hog", 1, 0, 1)) for _ in range(2)]
+    await asyncio.sleep(0)
+    entrance.fail_all(Refusal(503, "worker_lost", "It is gone."))
+    for guest in guests:
+        entrance.leave(guest)
+
+    for task in waiting:
+        with pytest.raises(Refusal):
+            await task
+    assert entrance.num_waiting == 0
+    waits = [(await entrance.come("hog", 1, 0, 1))[1] for _ in range(2)]
+    assert waits == [False, False], "their places are free again"
+
+
 async def test_who_is_let_in_and_leaves_in_the_same_moment_gives_its_place_on(entrance: Entrance) -> None:
     guests = [(await entrance.come("hog", 1, 0, 1))[0] for _ in range(2)]
     first, second = (asyncio.create_task(entrance.come("hog", 1, 0, 1)) for _ in range(2))
