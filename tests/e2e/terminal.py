@@ -17,6 +17,7 @@ CONTROLS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 COLOURS = re.compile(r"\x1b\[(?:[0-9]+;)*(?:3[0-8]|9[0-7]|4[0-8])(?:;[0-9]+)*m")
 HIDDEN, SHOWN = "\x1b[?25l", "\x1b[?25h"
 WAIT_S = 60.0
+PATIENCE_S = 10.0
 
 
 class Terminal:
@@ -48,11 +49,18 @@ class Terminal:
     def press(self, keys):
         os.write(self._fd, keys.encode())
 
-    def end(self):
-        """Read to the end; the exit status, below zero for a signal."""
-        limit = time.monotonic() + WAIT_S
+    def end(self, again=""):
+        """Read to the end; the exit status, below zero for a signal.
+
+        `again` is pressed each PATIENCE_S: what asks may have said so and not yet wait, and Python sees a signal that
+        comes between the two only when it is done waiting.
+        """
+        limit, pressed = time.monotonic() + WAIT_S, time.monotonic()
         try:
             while self._read():
+                if again and time.monotonic() - pressed > PATIENCE_S:
+                    self.press(again)
+                    pressed = time.monotonic()
                 assert time.monotonic() < limit, f"it does not end:\n{self.text[-2000:]}"
         except AssertionError:
             os.kill(self._pid, signal.SIGKILL)
