@@ -19,9 +19,13 @@ async def test_gateway_an_answer_comes_back_as_the_node_gave_it_with_where_and_w
     async with region() as r:
         await r.resident()
         head, body = await r.answer(headers=(("x-request-id", "req_1"),))
+        more = [await r.answer() for _ in range(9)]
 
-    timing = parse_server_timing(head.get("server-timing"))
-    phases = sum(ms for name, ms in timing.items() if name.startswith("gateway."))
+    timings = [parse_server_timing(each.get("server-timing")) for each in (head, *(each for each, _ in more))]
+    beyond = [
+        timing["gateway"] - sum(ms for name, ms in timing.items() if name.startswith("gateway."))
+        for timing in timings
+    ]
     assert (head.status, body) == (200, b'{"choices":[1]}')
     assert head.get("x-request-id") == "req_1"
     assert head.get("x-nearfield-region") == "iad"
@@ -29,8 +33,9 @@ async def test_gateway_an_answer_comes_back_as_the_node_gave_it_with_where_and_w
     assert head.get("x-nearfield-remote-bytes") == "0"
     assert head.get("x-nearfield-revision") == r.revision.id
     assert head.get("server") is None
-    assert timing["node"] == 1.0
-    assert phases == pytest.approx(timing["gateway"], abs=1.0)
+    assert {timing["node"] for timing in timings} == {1.0}
+    assert min(beyond) < 1.0, "of several: a busy machine may stop us between the last phase and the sum"
+    assert all(ms > -0.01 for ms in beyond)
 
 
 async def test_gateway_the_node_gets_a_new_head_and_the_very_bytes():
