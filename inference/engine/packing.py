@@ -2,7 +2,7 @@
 
 torch multiplies float32 by MKL, which takes a weight as it is stored and is slow at a few rows; oneDNN is not, but
 wants a copy of the weight in blocks. Measured (torch 2.13, one thread of an AMD EPYC with AVX-512, others at work,
-least of 15; gigaflops of MKL straight, turned (`inference.engine.products`), and packed; the core does 112 at most):
+least of 15; gigaflops of MKL straight, MKL turned (`weight @ x.T`), and packed; the core does 112 at most):
 
     weight         8 rows           16 rows          128 rows         512 rows
     1536 x 512     59   34   97     75   70  106     -    77   99     -
@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from inference.engine.products import HAS_ONEDNN, TurnedLinear, onednn_product
+from inference.engine.products import HAS_ONEDNN, FewRowsLinear, onednn_product
 from weights_cache.pages import collapse_own
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ PASS_BYTES = 4 * 1024 * 1024
 """Packed in one pass of a busy engine: a few milliseconds of it."""
 
 
-class PackedLinear(TurnedLinear):
+class PackedLinear(FewRowsLinear):
     """A linear layer that has a second copy of its weight, once that is made."""
 
     packed: torch.Tensor | None
@@ -104,11 +104,11 @@ class Packing:
 def pack_products(model: nn.Module, budget_bytes: int) -> Packing | None:
     """Have the plain float32 layers of `model` packed as it goes, if all fit the budget; None if they don't.
 
-    To be called after `turn_products`, whose way they go until then. Some layers alone are not packed: what they gain
+    To be called after `fit_few_rows`, whose way they go until then. Some layers alone are not packed: what they gain
     is little, and a budget that small is of a host with better use for it.
     """
     plain = (each for each in model.modules() if isinstance(each, nn.Linear))
-    layers = [each for each in plain if type(each) in {nn.Linear, TurnedLinear} and _gains(each.weight)]
+    layers = [each for each in plain if type(each) in {nn.Linear, FewRowsLinear} and _gains(each.weight)]
     fits = sum(each.weight.nbytes for each in layers) <= budget_bytes
     return Packing(model, layers) if layers and fits and HAS_ONEDNN else None
 

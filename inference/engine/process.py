@@ -35,7 +35,7 @@ from inference.engine.model import shares_a_pass, step_model
 from inference.engine.orders import Bounds
 from inference.engine.packing import pack_products
 from inference.engine.paged_model import PagedModel
-from inference.engine.products import turn_products
+from inference.engine.products import fit_few_rows
 from inference.engine.scheduler import Scheduler
 from inference.engine.slots import plan_room, plan_slots
 from inference.engine.threads import fit_each_pass
@@ -128,7 +128,7 @@ def _serve(spec: EngineSpec, landing_fds: Sequence[int], link: EngineLink) -> No
     quantised_bytes = quantise(attached.model) if spec.quantize else 0
     packing = None
     if device is None:
-        turn_products(attached.model)
+        fit_few_rows(attached.model)
         fit_each_pass(attached.model, spec.num_threads, measured=not spec.deterministic)
         packing = pack_products(attached.model, spec.packed_bytes)
     attach_ms = (time.perf_counter() - started) * 1000 - landed.waited_ms

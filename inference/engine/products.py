@@ -13,18 +13,16 @@ with AVX-512, others at work, best of 24; GB/s of the products of a 244 M Llama'
 Whole steps of that model, in turns: 98.5 ms by MKL on any number of threads, 76 and 61 by oneDNN on one and two. The
 numbers are the same on any number of threads, and their error is the smaller one (4e-6 against 2e-5 in sums of 4,096).
 
-For a few rows torch asks MKL for `x @ weight.T`. For 8 to 32 rows of float32 that is slow, and fast at the same
-numbers turned, `weight @ x.T`, which needs no other copy of the weights. Measured (torch 2.13 with MKL, AVX-512, two
-cores; microseconds straight, and turned with the result turned back):
+A few rows are read the same way, by kernels that put the weight into blocks as they go; MKL is slow at these, and at
+the same numbers turned (`weight @ x.T`). Milliseconds of twelve products (four each of 1024 x 1024, 4096 x 1024 and
+1024 x 4096) on one thread, others at work, least of 8:
 
-    weight         8 rows          16 rows         32 rows         fewer, or 64 and more
-    4096 x 1024    1,688  1,327    1,636  1,452    1,914  1,700    straight
-    1024 x 4096    1,741  1,238    1,544  1,365    1,861  1,752    straight
-    1536 x 512       286    295      355    290      393    357    straight
-    512 x 512         61     74      125     70      447    393    straight, if anything
+    rows               2      4      7      8     16     32
+    MKL             22.6   19.2   26.8   24.3   30.2   44.3
+    MKL, turned     13.0   23.3   37.7   37.0   33.2   46.1
+    oneDNN          13.8   14.8   17.2   18.4   24.7   35.7
 
-The turned product's bits are also the same on one thread and on two for up to 32 rows (measured for these shapes), the
-straight one's are not from 16 rows on: so `threads` may choose.
+Where there is memory for a packed copy, that is faster from two rows on (`inference.engine.packing`).
 """
 
 from __future__ import annotations
@@ -35,27 +33,20 @@ import torch
 from torch import nn
 
 HAS_ONEDNN: bool = torch._C._has_mkldnn  # noqa: SLF001 - `torch.backends.mkldnn.is_available` has no types
-LEAST_ROWS = 8
 MOST_ROWS = 32
+"""More are arithmetic, which MKL is good at."""
 LEAST_WEIGHTS = 500_000
-"""Smaller ones stay in the caches, and turning the result back costs what turning saves."""
+"""Smaller ones stay in the caches, and take less time than the way to the library."""
 
 
-class TurnedLinear(nn.Linear):
-    """A linear layer that turns products of a few rows, and reads its weight on all threads for one."""
+class FewRowsLinear(nn.Linear):
+    """A linear layer that has oneDNN multiply one row and a few."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's own name for it
         """See `nn.Linear`."""
-        num_rows = input.numel() // self.in_features
-        if num_rows == 1 and HAS_ONEDNN:
+        if 0 < input.numel() <= MOST_ROWS * self.in_features:
             return onednn_product(input, self.weight, self.bias)
-        if not LEAST_ROWS <= num_rows <= MOST_ROWS:
-            return super().forward(input)
-        turned = torch.mm(self.weight, input.reshape(num_rows, self.in_features).t())
-        out = turned.t().contiguous()
-        if self.bias is not None:
-            out += self.bias
-        return out.view(*input.shape[:-1], self.out_features)
+        return super().forward(input)
 
 
 def onednn_product(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -65,11 +56,11 @@ def onednn_product(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor 
     return out
 
 
-def turn_products(model: nn.Module) -> None:
-    """Have the plain float32 linear layers of `model` turn their products. Their weights stay where they are."""
-    for module in model.modules():
+def fit_few_rows(model: nn.Module) -> None:
+    """Have oneDNN multiply few rows in the plain float32 layers of `model`. Their weights stay where they are."""
+    for module in model.modules() if HAS_ONEDNN else ():
         if type(module) is nn.Linear and _gains(module.weight):
-            module.__class__ = TurnedLinear
+            module.__class__ = FewRowsLinear
 
 
 def _gains(weight: torch.Tensor) -> bool:
