@@ -48,6 +48,8 @@ class Grounds(NamedTuple):
     near: Near
     healths: tuple[tuple[Reach, RegionHealth], ...]
     until: float
+    model: str
+    tenant: str
 
 
 class Asker(NamedTuple):
@@ -153,12 +155,12 @@ class Chooser:
         if not choices:
             raise not_served(ask.model, snapshot, allowed)
         self._remember(key, choices[0].region)
-        choices = self._holdoffs.ordered(choices, ask.model, now)
+        choices = self._holdoffs.ordered(choices, ask.model, now, asker.tenant)
         if of:
             self._prefixes.sent(of, choices[0].region, now)
         resident_in = self._serving.resident_in(asker.tenant, ask.model)
-        lasting = not (self._may_be_kept(ask) or self._holdoffs or (starts and len(choices) > 1))
-        grounds = self._grounds(choices, snapshot, now) if lasting else None
+        lasting = not (self._may_be_kept(ask) or (starts and len(choices) > 1))
+        grounds = self._grounds(choices, snapshot, now, ask.model, asker.tenant) if lasting else None
         return Decision(choices, self._simulated_wan, resident_in, grounds, starts.get(choices[0].region))
 
     def stands(self, decision: Decision, now: float) -> bool:
@@ -169,7 +171,7 @@ class Chooser:
             or grounds.snapshot is not self._feed.snapshot
             or now >= grounds.until
             or grounds.near is not self._nearest(now)
-            or self._holdoffs
+            or self._is_held_off(decision.choices, grounds.model, grounds.tenant, now)
         ):
             return False
         for reach, health in grounds.healths:  # noqa: SIM110 - each request comes here, and a generator is a frame
@@ -177,13 +179,23 @@ class Chooser:
                 return False
         return True
 
-    def _grounds(self, choices: tuple[Choice, ...], snapshot: Snapshot, now: float) -> Grounds | None:
-        """None where one of several equals was drawn, or a region is not as usual."""
+    def _is_held_off(self, choices: tuple[Choice, ...], model: str, tenant: str, now: float) -> bool:
+        """Whether one of several regions is left alone for a time, so that another may be first."""
+        if len(choices) < 2 or not self._holdoffs:
+            return False
+        return self._holdoffs.reorder([each.region for each in choices], model, now, tenant)
+
+    def _grounds(
+        self, choices: tuple[Choice, ...], snapshot: Snapshot, now: float, model: str, tenant: str
+    ) -> Grounds | None:
+        """None where one of several equals was drawn, or a region is not as usual or left alone for a time."""
         healths = tuple([(reach, reach.health) for reach in self._reaches.values()])
         until = min([heard.at for heard in snapshot.regions.values()]) + ROW_STALE_S
         if now >= until or chance_decides(choices) or not all(health.is_usual for _, health in healths):
             return None
-        return Grounds(snapshot, self._near, healths, until)
+        if self._is_held_off(choices, model, tenant, now):
+            return None
+        return Grounds(snapshot, self._near, healths, until, model, tenant)
 
     def _allowed(self, model: str, pinned: str | None, tenant: str, only: Only) -> Only:
         """The regions that listener, client and rules leave, None for all. Raises Refusal 403 if they leave none."""

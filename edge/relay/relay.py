@@ -9,10 +9,11 @@ once.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from edge.reach.detour import Detours, is_unreached, passed_on
 from edge.relay import setback
+from edge.relay.holdoff import ANYONE
 from edge.relay.journey import MAX_REPLAYS, said_of
 from edge.relay.passback import pass_back
 from edge.relay.stream import end_with
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from edge.relay.setback import Setback
     from wire.http1 import Headers, RequestHead
     from wire.upstream import Upstream
+
+
+TOO_MANY: Final = 429  # said to a tenant, not of the region
 
 
 class Relay:
@@ -151,7 +155,8 @@ class Relay:
         journey.phases.mark("replay")
         self._figures.set_back(back)
         if back.wait_s is not None and back.answered:
-            self._holdoffs.note(back.region, journey.ask.model, back.wait_s, journey.now())
+            who = journey.admission.grant.tenant if back.status == TOO_MANY else ANYONE
+            self._holdoffs.note(back.region, journey.ask.model, back.wait_s, journey.now(), who)
 
     def _gave_up(self, journey: Journey) -> None:
         self._figures.gave_up(journey.request_id, journey.ask.model, journey.setbacks)

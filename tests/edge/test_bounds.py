@@ -82,8 +82,11 @@ def choices(*names, away=()):
     return tuple(SimpleNamespace(region=name, state="away" if name in away else "ok") for name in names)
 
 
-def order(holdoffs, found, now, model="m"):
-    return [each.region for each in holdoffs.ordered(found, model, now)]
+def order(holdoffs, found, now, model="m", tenant="ada"):
+    ordered = [each.region for each in holdoffs.ordered(found, model, now, tenant)]
+    if ordered != (came := [each.region for each in found]):
+        assert holdoffs.reorder(came, model, now, tenant)
+    return ordered
 
 
 def test_holdoff_who_wants_to_be_left_alone_comes_behind_who_can_serve_until_its_time_is_up():
@@ -96,6 +99,27 @@ def test_holdoff_who_wants_to_be_left_alone_comes_behind_who_can_serve_until_its
     assert order(holdoffs, three, 6.9, model="other") == ["iad", "fra", "nrt"]
     assert order(holdoffs, choices("iad"), 6.9) == ["iad"]
     assert order(holdoffs, three, 7.0) == ["iad", "fra", "nrt"]
+    assert len(holdoffs) == 0
+
+
+def test_holdoff_what_was_said_to_one_tenant_holds_for_no_other():
+    holdoffs, two = Holdoffs(), choices("iad", "fra")
+    holdoffs.note("iad", "m", 7.0, 0.0, "hog")
+
+    assert order(holdoffs, two, 1.0, tenant="hog") == ["fra", "iad"]
+    assert order(holdoffs, two, 1.0) == ["iad", "fra"]
+    assert not holdoffs.reorder(["iad", "fra"], "m", 1.0, "ada")
+    holdoffs.note("fra", "m", 2.0, 0.0)  # of the region itself: two wait now, and the order is as it came
+    assert order(holdoffs, two, 1.0, tenant="hog") == ["iad", "fra"]
+    assert order(holdoffs, choices("fra", "iad"), 1.0) == ["iad", "fra"]
+
+
+def test_holdoff_nothing_is_remembered_once_nobody_is_left_alone():
+    holdoffs = Holdoffs()
+    for number in range(9):
+        holdoffs.note("iad", f"m{number}", 1.0, 0.0)
+    assert holdoffs.reorder(["iad"], "m0", 0.5)
+    assert not holdoffs.reorder(["iad"], "m0", 1.0)
     assert len(holdoffs) == 0
 
 

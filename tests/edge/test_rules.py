@@ -171,14 +171,31 @@ def waits(chosen, _feed, _ways):
     chosen._holdoffs.note("iad", "acme/m", 5.0, 1.2)
 
 
+def waits_for_others(chosen, _feed, _ways):
+    chosen._holdoffs.note("iad", "acme/m", 5.0, 1.2, "hog")
+
+
 def overdue(_chosen, _feed, _ways):
     return ROW_STALE_S
 
 
 def test_a_decision_stands_until_anything_that_it_rests_on_is_another():
     assert stands(lambda *_: None)
+    assert stands(waits_for_others)
     for change in (ill, nearer, told, waits, overdue):
         assert not stands(change), change
+
+
+def test_a_region_that_asked_for_time_is_no_reason_to_decide_anew_where_it_is_the_only_one_or_once_that_is_up():
+    alone, _ = chooser(iad=model_row())
+    two, _ = chooser(iad=model_row(), fra=model_row())
+    ask = Ask("acme/m", False, 10, 1)
+    for chosen in (alone, two):
+        chosen._holdoffs.note("iad", "acme/m", 1.0, 0.0)
+    assert two.choose(ask, None, 0.5).grounds is None
+
+    for chosen, now in ((alone, 0.5), (two, 1.0)):
+        assert chosen.stands(chosen.choose(ask, None, now), now)
 
 
 def test_what_was_decided_is_said_to_all_who_ask_alike_until_it_no_longer_stands():

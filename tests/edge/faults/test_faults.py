@@ -8,14 +8,15 @@ one, a token twice or none where it belongs, or a wait beyond the deadline.
 import asyncio
 import json
 import time
+from hashlib import sha256
 from typing import NamedTuple
 
 import pytest
 
 from edge.relay.patience import Patience
-from regions.map import ASK
+from regions.map import ASK, KeyGrant
 from tests.edge.faults import scripts
-from tests.edge.world import MODEL
+from tests.edge.world import MODEL, POLICY_KEYS
 from tests.wire.certs import make_certificate
 from wire import resolve
 from wire.tls import client_context, hop_name, server_context
@@ -227,6 +228,29 @@ async def test_retry_after_is_kept_to_where_another_region_serves(world, hops, n
 
     assert found == [far.name] * 6
     assert len(near.requests) == 1
+
+
+async def test_who_asks_too_much_of_a_region_sends_no_other_tenant_away_from_it(world, hops, names):
+    edge, near, far = await near_and_far(world, hops)
+    home = edge.regions["iad"]
+    home.keys = POLICY_KEYS | {sha256(b"nf-ada").hexdigest(): KeyGrant("ada", frozenset({"infer"}))}
+    home.say_policy()
+    while (await edge.get("/v1/models", key="nf-ada"))[0] != 200:  # noqa: ASYNC110 - no event tells it
+        await asyncio.sleep(0.01)  # the key is on its way
+
+    async def full_of_one(exchange, region):
+        is_ada = exchange.head.get("x-nearfield-tenant") == "ada"
+        script = scripts.well if is_ada else scripts.refusing(429, "overloaded", ("retry-after", "30"))
+        await script(exchange, region)
+
+    near.script = full_of_one
+    near.requests.clear()
+    for stream in (True, False) * 2:
+        assert (await ask(edge, stream=stream))[0] == far.name
+        _, headers, _ = await edge.ask(key="nf-ada", body=question(stream=stream))
+        assert headers["x-nearfield-region"] == near.name
+
+    assert len(near.requests) == 1 + 4, "the one is told once, and asks elsewhere until its time is up"
 
 
 async def test_if_all_refuse_the_client_hears_the_least_wait(world, hops, names):
