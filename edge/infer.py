@@ -108,7 +108,7 @@ class Inference:
                     told is None or not exchange.head.get(TRACEPARENT)
                 )
                 if lasting is not None and exchange.status == OK and is_usual:
-                    exchange.leave(EdgeLane(lasting, exchange.line, self))
+                    exchange.leave(EdgeLane(lasting, self))
             finally:
                 self.room.leave(num_bytes, asyncio.get_running_loop().time() - now)
         except Refusal as refusal:

@@ -14,7 +14,16 @@ from typing import cast
 from wire import descriptors, filesend
 from wire.exchange import Exchange
 from wire.flow import Flow
-from wire.http1 import Body, End, Events, Message, RequestGate, RequestHead, response_head_bytes
+from wire.http1 import (
+    Body,
+    End,
+    Events,
+    Message,
+    RequestGate,
+    RequestHead,
+    check_host,
+    response_head_bytes,
+)
 from wire.lane import Handed, Lane, Passage
 from wire.line import Disconnected
 from wire.refusal import Refusal
@@ -75,7 +84,7 @@ class Connection(Writing):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a head, of a body, or of a request that must wait."""
-        if self._lane is not None and self._on_lane(self._lane, data):
+        if self._on_lane(data):
             return
         if self._linger_bytes_left is not None:
             self._linger_bytes_left -= len(data)
@@ -131,9 +140,9 @@ class Connection(Writing):
         return self._raw_head
 
     def leave(self, lane: Lane) -> None:
-        """Offer later messages to `lane`."""
-        self._lane = lane
-        self._say_now = self._say_now or promptly(self._transport)
+        """Offer later messages to `lane`, and those of other connections that begin with the same head."""
+        self._take_up(lane)
+        self._roster.lanes.keep(lane)
 
     # lane.LaneLine ------------------------------------------------------------------------------------------
 
@@ -219,8 +228,8 @@ class Connection(Writing):
 
     # inside -------------------------------------------------------------------------------------------------
 
-    def _on_lane(self, lane: Lane, data: bytes) -> bool:
-        """Whether these bytes are the lane's: a request that it takes, or what comes behind one that it has."""
+    def _on_lane(self, data: bytes) -> bool:
+        """Whether these bytes are a lane's: a request that it takes, or what comes behind one that it has."""
         if self._passage is not None:
             self._gate.hold(data)
             self._watch_input()
@@ -228,8 +237,25 @@ class Connection(Writing):
         if self._exchange is not None or self._gate.num_waiting_bytes or self._transport.is_closing():
             return False
         if self._linger_bytes_left is None and not self._roster.draining:
-            self._passage = lane.take(data)
+            lane = self._lane
+            self._passage = (None if lane is None else lane.take(data, self)) or self._on_others_lane(data)
         return self._passage is not None
+
+    def _on_others_lane(self, data: bytes) -> Passage | None:
+        """Its passage, if the head came before on another connection of the listener, and its Host is served still."""
+        lane = self._roster.lanes.of(data)
+        if lane is None or lane is self._lane:
+            return None
+        try:
+            check_host(lane.familiar.head.get("host") or "", self._limits)
+        except Refusal:
+            return None
+        self._take_up(lane)
+        return lane.take(data, self)
+
+    def _take_up(self, lane: Lane) -> None:
+        self._lane, self._in_head = lane, False
+        self._say_now = self._say_now or promptly(self._transport)
 
     def _dispatch(self, events: Events, heard_at: float | None = None) -> None:
         """`heard_at`: when their bytes came, if that was just now; a request's clock begins there."""

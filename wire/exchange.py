@@ -104,11 +104,6 @@ class Exchange(Incoming):
         raw = self._line.raw_head()
         return familiar(raw, self.head, ending) if raw else None
 
-    @property
-    def line(self) -> Line:
-        """The connection, for a lane that is left with it."""
-        return self._line
-
     def leave(self, lane: Lane) -> None:
         """Offer later requests of this connection to `lane`."""
         self._line.leave(lane)

@@ -232,7 +232,7 @@ def _checked_request(
     _check_path(path, limits)
     if len(headers) > limits.num_headers:
         raise Refusal(431, "head_too_large", f"More than {limits.num_headers} headers; send fewer.")
-    _check_host(control.get("host", ""), limits)
+    check_host(control.get("host", ""), limits)
     length = _content_length(control.get("content-length"))
     values = first_values(headers, control)
     if UNUSUAL.isdisjoint(control):
@@ -263,7 +263,8 @@ def _check_path(path: str, limits: Limits) -> None:
         raise _bad("Encoded separators, empty segments and dot segments are not served in paths.")
 
 
-def _check_host(host: str, limits: Limits) -> None:
+def check_host(host: str, limits: Limits) -> None:
+    """Raises Refusal for a Host that is not one, or is not served now."""
     if not _HOST.fullmatch(host):
         raise _bad("Exactly one well-formed Host header is needed.")
     if limits.served_hosts is not None and urlsplit("//" + host).hostname not in limits.served_hosts:

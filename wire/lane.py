@@ -1,9 +1,10 @@
-"""The short way of a request whose head came before on its connection: judged once, and passed without a task.
+"""The short way of a request whose head came before: judged once, and passed without a task.
 
-Clients that keep a connection send one head again and again, but for the body's length; our own hops also vary a few
+Clients that keep connections send one head again and again, but for the body's length; our own hops also vary a few
 lines at its end. A handler that has answered such a request may leave a Lane with the connection. It is offered every
 later message that came whole, and takes those that begin with the very bytes that were judged: what follows from the
-head alone (its grammar, its path, whose key it shows) then holds without another look.
+head alone (its grammar, its path, whose key it shows) then holds without another look. Connections of one listener
+share a lane (`lanes.py`), so it knows nothing of who is at their ends.
 
 Rule 1: a lane refuses nothing and repairs nothing. What is not usual is left to the handler, before a byte was sent.
 Rule 2: what turns unusual on its way (a failing upstream, an odd answer, a slow reader, silence for LATE_S) is handed
@@ -19,7 +20,7 @@ from wire.heads import RequestHead
 LATE_S: Final = 1.0  # silence after which a passage is handed over: from there on deadlines are the handler's
 MAX_HEAD_BYTES: Final = 4096  # of a head that is kept with a connection; clients send a tenth of it
 LENGTH: Final = re.compile(rb"([0-9]{1,15})")
-_LENGTH_LINE: Final = re.compile(rb"\r\n[Cc]ontent-[Ll]ength:[\t ]*([0-9]{1,15})(?=[\t ]*\r\n)")
+LENGTH_LINE: Final = re.compile(rb"\r\n[Cc]ontent-[Ll]ength:[\t ]*([0-9]{1,15})(?=[\t ]*\r\n)")
 
 
 class Familiar:
@@ -35,6 +36,11 @@ class Familiar:
         self._before, self._num_before = before, len(before)
         self._match, self._last = varying.match, varying.groups
         self._after, self._num_after = after, len(after)
+
+    @property
+    def around_length(self) -> tuple[bytes, bytes] | None:
+        """What stands before and after the body's length, where nothing else varies."""
+        return (self._before, self._after) if self._match == LENGTH.match else None
 
     def whole(self, data: bytes) -> tuple[re.Match[bytes], bytes] | None:
         """What varies and the body, if `data` is this head again with the whole body and nothing after it."""
@@ -56,7 +62,7 @@ def familiar(raw: bytes, head: RequestHead, ending: re.Pattern[bytes] | None = N
     With `ending`, lines that vary from request to request, the head must end in those, and is cut there.
     """
     usual = head.keep_alive and head.minor == 1 and not (head.chunked or head.expect_continue)
-    found = (ending or _LENGTH_LINE).search(raw) if usual and len(raw) <= MAX_HEAD_BYTES else None
+    found = (ending or LENGTH_LINE).search(raw) if usual and len(raw) <= MAX_HEAD_BYTES else None
     if found is None or (ending is not None and raw[found.end() :] != b"\r\n\r\n"):
         return None
     if ending is not None:
@@ -125,7 +131,11 @@ class Taker(Protocol):
 
 
 class Lane(Protocol):
-    """What a handler leaves with a connection."""
+    """What a handler leaves with connections."""
 
-    def take(self, data: bytes) -> Passage | None:
-        """Begin on the request in `data`, if it is usual; else None, and nothing was done."""
+    @property
+    def familiar(self) -> Familiar:
+        """The head that it is for."""
+
+    def take(self, data: bytes, line: LaneLine) -> Passage | None:
+        """Begin on the request in `data` from `line`, if it is usual; else None, and nothing was done."""

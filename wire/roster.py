@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from wire.exchange import Exchange
+from wire.lanes import Lanes
 from wire.limits import Limits
 
 FLOOD_SHARE = 1 / 8  # above a cap those up to this share of it are told so; on more nothing is spent
@@ -51,6 +52,7 @@ class Roster:
     arriving: Counter[str] = field(default_factory=Counter)  # by site: in their TLS handshake
     draining: bool = False
     emptied: asyncio.Event = field(default_factory=asyncio.Event)
+    lanes: Lanes = field(default_factory=Lanes)
     date: str = ""
 
     def tick(self) -> None:

@@ -40,11 +40,10 @@ class Judged(NamedTuple):
 
 
 class EdgeLane:
-    """What one connection's head comes to, while one policy is in force."""
+    """What one head comes to on all connections of a listener, while one policy is in force."""
 
-    def __init__(self, judged: Judged, line: LaneLine, inference: Inference) -> None:
+    def __init__(self, judged: Judged, inference: Inference) -> None:
         self.familiar, self.admission, self._policy = judged
-        self.line = line
         self.inference = inference
         self._tracer = None if self.familiar.head.get(TRACEPARENT) else inference.tracer
         self.has_own_name = is_anthropic(self.familiar.head.path)
@@ -54,7 +53,7 @@ class EdgeLane:
         self._terms: tuple[tuple[Choice, ...], bytes] = ((), b"")
         self._heads: dict[str, bytes] = {}  # by region: what every request to it begins with
 
-    def take(self, data: bytes) -> Passing | None:
+    def take(self, data: bytes, line: LaneLine) -> Passing | None:
         """Begin on a request of the same head. Whatever would be refused, or waits, is `Inference`'s."""
         started, inference = time.perf_counter(), self.inference
         found = self.familiar.whole(data)
@@ -70,7 +69,7 @@ class EdgeLane:
             decision = self._decide(ask, body, now)
         except Refusal:
             return None
-        return self._begin(Passing(self, ask, body, decision, started, read, now))
+        return self._begin(Passing(self, line, ask, body, decision, started, read, now))
 
     def _decide(self, ask: Ask, body: bytes, now: float) -> Decision:
         """As `Inference` does; what it said of a request like this one, while that stands. Raises Refusal."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from edge.relay.lane import EdgeLane
     from regions.ask import Ask
     from wire.exchange import Exchange
+    from wire.lane import LaneLine
     from wire.upstream import Upstream
 
 FORM: Final = Form("edge", ("read", "route", "first_byte", "stream"))
@@ -56,6 +57,7 @@ class Passing(Carry):
     def __init__(
         self,
         lane: EdgeLane,
+        line: LaneLine,
         ask: Ask,
         body: bytes,
         decision: Decision,
@@ -65,9 +67,7 @@ class Passing(Carry):
     ) -> None:
         inference, head = lane.inference, lane.familiar.head
         self.reach = inference.relay.reaches[decision.choices[0].region]
-        super().__init__(
-            head, lane.line, lane.repeat, b"req_%b" % os.urandom(16).hex().encode(), started, now
-        )
+        super().__init__(head, line, lane.repeat, b"req_%b" % os.urandom(16).hex().encode(), started, now)
         self.pool = self.reach.pool
         self.lane = lane
         self.ask = ask

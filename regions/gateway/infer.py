@@ -74,7 +74,7 @@ class Inference:
         phases.mark("read")
         await self._lead(trip, pulses=heard is not None)
         if familiar is not None and exchange.status == HTTPStatus.OK:
-            exchange.leave(GatewayLane(familiar, exchange.line, self))
+            exchange.leave(GatewayLane(familiar, self))
 
     async def go_on(self, exchange: Exchange, passing: Passing) -> None:
         """Raises Refusal if no answer began."""

@@ -50,14 +50,13 @@ def known(exchange: Exchange) -> Familiar | None:
 class GatewayLane:
     """What one connection's head comes to."""
 
-    def __init__(self, familiar: Familiar, line: LaneLine, inference: Inference) -> None:
+    def __init__(self, familiar: Familiar, inference: Inference) -> None:
         self.familiar = familiar
-        self.line = line
         self.inference = inference
         self.repeat = Repeat()
         self._heads: dict[str, bytes] = {}  # by node: what every request to it begins with
 
-    def take(self, data: bytes) -> Passing | None:
+    def take(self, data: bytes, line: LaneLine) -> Passing | None:
         """Begin on a request of the same head. Whatever would be refused, or held, is the ordinary way's."""
         started = time.perf_counter()
         found = self.familiar.whole(data)
@@ -73,7 +72,7 @@ class GatewayLane:
         except Refusal:
             return None
         now = asyncio.get_running_loop().time()
-        passing = Passing(self, ask, body, deployment, revision, number, started, now, now + left_s)
+        passing = Passing(self, line, ask, body, deployment, revision, number, started, now, now + left_s)
         return passing if self._begin(passing, left_s) else None
 
     def _begin(self, passing: Passing, left_s: float) -> bool:

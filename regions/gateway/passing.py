@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from regions.gateway.lane import GatewayLane
     from weights_cache.revision import Revision
     from wire.exchange import Exchange
+    from wire.lane import LaneLine
     from wire.upstream import Upstream
 
 OK: Final = 200
@@ -58,6 +59,7 @@ class Passing(Carry):
     def __init__(
         self,
         lane: GatewayLane,
+        line: LaneLine,
         ask: Ask,
         body: bytes,
         deployment: Deployment,
@@ -67,7 +69,7 @@ class Passing(Carry):
         now: float,
         deadline: float,
     ) -> None:
-        super().__init__(lane.familiar.head, lane.line, lane.repeat, number, started, now)
+        super().__init__(lane.familiar.head, line, lane.repeat, number, started, now)
         self.lane = lane
         self.ask = ask
         self.body = body

@@ -7,12 +7,14 @@ from operator import getitem
 
 import pytest
 
+from edge import hosts
 from edge.relay import lane, passing
 from regions.map import Tier
 from tests.edge.test_replay import DONE, ERROR, EVENT, events, two
 from tests.edge.world import (
     BODY,
     MODEL,
+    OTHER,
     POLICY_KEYS,
     STREAM_BODY,
     USER,
@@ -23,6 +25,7 @@ from tests.edge.world import (
     served,
     streams,
 )
+from wire.dial import Pool
 from wire.timing import parse_receipt, parse_server_timing
 
 RECEIPT = b': nearfield {"hop": "gateway", "total_ms": 1.0, "phases": {}}\n\n'
@@ -87,6 +90,37 @@ async def test_the_second_request_of_a_head_takes_it(world, passages):
         for whole, each in zip(parts, timings, strict=True)
     )
     assert all(whole <= each["edge"] + 0.01 for whole, each in zip(parts, timings, strict=True))
+
+
+async def another(edge, **options):
+    """The same request on a connection of its own: (status, body)."""
+    pool, kept = Pool("127.0.0.1", edge.pools[""].port, tls=edge.tls), edge.pools[""]
+    edge.pools[""] = pool
+    try:
+        status, _, body = await edge.ask(PATH, BODY, **options)
+    finally:
+        edge.pools[""] = kept
+        await pool.close()
+    return status, body
+
+
+async def test_the_first_request_of_another_connection_takes_it(world, passages):
+    edge, _, _ = await on_lane(world, answers)
+    assert [(await another(edge))[0] for _ in range(3)] == [200] * 3
+
+    assert len(passages) == len({each.line for each in passages}) == 3
+    assert len({each.lane for each in passages}) == 1
+    assert (await another(edge, headers=(("x-other", "head"),)))[0] == 200
+    assert (await another(edge, key=OTHER))[0] == 404
+    assert len(passages) == 3
+
+
+async def test_a_host_that_is_served_no_more_is_refused_on_another_connection(world, passages, monkeypatch):
+    edge, _, _ = await on_lane(world, answers)
+    monkeypatch.setattr(hosts.Covered, "__contains__", lambda _self, _host: False)
+
+    assert (await another(edge))[0] == 400
+    assert passages == []
 
 
 async def test_as_many_take_it_as_were_under_way_at_once(world, passages):
@@ -208,7 +242,7 @@ async def test_what_differs_in_the_head_of_a_stream_is_passed_on(world, passages
     assert len({each.number for each in passages}) == 7
 
 
-async def test_a_revoked_key_is_refused_on_a_known_connection(world, passages):
+async def test_a_revoked_key_is_refused_on_known_and_on_new_connections(world, passages):
     edge, _, _ = await on_lane(world, answers)
     home = next(region for region in edge.regions.values() if region.home)
     home.keys = {digest: grant for digest, grant in POLICY_KEYS.items() if grant.tenant != "acme"}
@@ -219,7 +253,8 @@ async def test_a_revoked_key_is_refused_on_a_known_connection(world, passages):
     num_taken = len(passages)
 
     status, _, body = await edge.ask(PATH, BODY)
-    assert (status, code(body)) == (401, "invalid_api_key")
+    for each in ((status, body), await another(edge)):
+        assert (each[0], code(each[1])) == (401, "invalid_api_key")
     assert len(passages) == num_taken
 
 
@@ -258,11 +293,10 @@ async def test_a_stream_that_breaks_ends_in_one_error(world, passages):
     ],
 )
 async def test_an_end_passes_that_says_it_is_one(world, passages, parts, is_whole):
-    """The same as the relay's on a connection that has no lane, whoever says it."""
+    """The same as the relay's for a head that has no lane, whoever says it."""
     edge, _, _ = await on_lane(world, streams(*parts))
     _, _, short = await edge.ask(PATH, STREAM_BODY)
-    edge.pools[""].abort()
-    _, _, long = await edge.ask(PATH, STREAM_BODY)
+    _, _, long = await edge.ask(PATH, STREAM_BODY, headers=(("x-other", "head"),))
 
     assert events(short)[:-1] == events(long)[:-1]
     assert (b"upstream_failed" in short) is (is_whole is False)

@@ -284,7 +284,7 @@ class World:
     async def raw(self, method, path, body=None, *, key=USER, at=None, headers=()):
         at = ("admin" if path.startswith("/nearfield/") else "") if at is None else at
         auth = (("authorization", f"Bearer {key}"),) if key else ()
-        return await self.pools[at].request(method, path, (*auth, *headers), body)
+        return await self.pools[at].request(method, path, (*auth, *headers), body, connect_s=30.0)
 
     async def ask(self, path="/v1/chat/completions", body=BODY, **options):
         """POST; (status, headers, body)."""
