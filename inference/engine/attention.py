@@ -26,6 +26,7 @@ from inference.engine.pages import PAGE_TOKENS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from inference.engine.last_layer import LastLayer
     from inference.engine.layout import Chunk, Run
     from inference.engine.slots import SlotPlan
 
@@ -159,15 +160,16 @@ def _room(like: torch.Tensor, count: int, length: int, memories: list[mmap.mmap]
 class SlotAttention:
     """The attention function of one engine, registered under a name of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, last: LastLayer) -> None:
         self.layout = StepLayout(())
         """Of the step that is being computed."""
+        self._last = last
         self.name = f"nearfield_slots_{next(NAMES)}"
         AttentionInterface.register(self.name, self.attend)
 
     def attend(
         self,
-        module: torch.nn.Module,  # noqa: ARG002 - transformers passes it
+        module: torch.nn.Module,
         query: torch.Tensor,
         key: torch.Tensor,
         value: torch.Tensor,
@@ -184,18 +186,23 @@ class SlotAttention:
         `query` is [1, heads, num_tokens, head size] of the step; `key` and `value` are the layer's stored
         ones, as `SlotCache.update` gave them. `scaling` defaults to one over the root of the head size;
         `sliding_window` counts the positions a token sees, its own included; `softcap` is Gemma 2's tanh
-        limit of the scores; `s_aux` are GPT-OSS' attention sinks, one per head.
+        limit of the scores; `s_aux` are GPT-OSS' attention sinks, one per head. In the last layer tokens that do not
+        sample get zeros.
         """
         layout = self.layout
+        is_last = self._last.is_of(module)
         tokens = query[0].transpose(0, 1)  # [num_tokens, heads, head size]
-        out = torch.empty(*tokens.shape[:2], value.shape[-1], dtype=query.dtype, device=query.device)
+        make = torch.zeros if is_last else torch.empty
+        out = make(*tokens.shape[:2], value.shape[-1], dtype=query.dtype, device=query.device)
         scores = Scores(scaling or query.shape[-1] ** -0.5, softcap, s_aux)
         layer = LayerStep(layout, key, value, scores, sliding_window or key.shape[2], tokens, out)
         for run in layout.runs:
             layer.attend_run(run)
-        for chunk in layout.chunks:
+        for chunk in layout.sampling_chunks if is_last else layout.chunks:
             for piece in chunk.pieces():
                 layer.attend_chunk(piece)
+        if is_last:
+            self._last.attended(layout.sampled, len(tokens))
         return out[None], None
 
 

@@ -50,7 +50,7 @@ class StepLayout:
     """Where each token of a step lies: rows with one token first (by slot), then the chunks.
 
     `ids` and `positions` are [1, num_tokens]; `sampled` holds the indices of the tokens whose logits are
-    wanted, and `sampled_ids` their requests.
+    wanted, and `sampled_ids` their requests; `sampling_chunks` are the last tokens of chunks, if wanted.
     """
 
     def __init__(self, step: Step, device: torch.device = CPU) -> None:
@@ -69,6 +69,11 @@ class StepLayout:
         self.chunks = [
             Chunk(part.slot, part.start, len(part.tokens), end - len(part.tokens))
             for part, end in zip(chunks, ends[len(singles) :], strict=True)
+        ]
+        self.sampling_chunks = [
+            Chunk(chunk.slot, chunk.start + chunk.count - 1, 1, chunk.token + chunk.count - 1)
+            for part, chunk in zip(chunks, self.chunks, strict=True)
+            if part.samples
         ]
         self.single_slots = torch.tensor([part.slot for part in singles], dtype=torch.long, device=device)
         self.single_positions = self.positions[0, : len(singles)]

@@ -17,6 +17,7 @@ from transformers import DynamicCache
 from inference.engine.attention import SlotAttention, SlotCache
 from inference.engine.device import device_of
 from inference.engine.fixed import FixedModel
+from inference.engine.last_layer import LastLayer
 from inference.engine.layout import StepLayout
 from inference.engine.pages import PAGE_TOKENS
 from inference.engine.sample import choose_all
@@ -66,7 +67,8 @@ class SlotModel:
         self._model = model
         self._device = device_of(model)
         self._cache = SlotCache(room)
-        self._attention = SlotAttention()
+        self._last = LastLayer(model)
+        self._attention = SlotAttention(self._last)
         model.set_attn_implementation(self._attention.name)
 
     def forward(self, step: Step) -> tuple[list[str], torch.Tensor]:
@@ -85,7 +87,7 @@ class SlotModel:
         for part in step:
             if part.pages:
                 self._cache.restore(part.slot, part.start - len(part.pages) * PAGE_TOKENS, part.pages)
-        with torch.inference_mode():
+        with self._last.shortened(), torch.inference_mode():
             out = self._model(
                 input_ids=layout.ids,
                 position_ids=layout.positions,
