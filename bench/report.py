@@ -1,9 +1,13 @@
 """Does an outside load client see what our report says? The report's client and guidellm on one endpoint, in turns.
 
-Like with like: both send the same greedy prompt over TLS to a warm model, one request after another on a kept
-connection, two of each run uncounted; both clocks run from the request's first byte to the first piece of text that is
-not empty (guidellm 0.8.1: `send_request_headers.started`, `add_streaming_line`). In each round ours goes half before
-and half after guidellm.
+Like with like: both send the same greedy prompt over TLS to a warm model, one request after another, each on a
+connection of its own, two of each run uncounted; both clocks run from the request's first byte, when TLS is up, to the
+first piece of text that is not empty (guidellm 0.8.1: `send_request_headers.started`, `add_streaming_line`). In each
+round ours goes half before and half after guidellm.
+
+A connection of its own is guidellm's doing: it leaves a stream at `[DONE]`, unread to the end, so httpx closes it. The
+first request of a connection goes through an edge the long way; ours on a kept connection, the report's own way, is
+measured in the same rounds and shows what that costs.
 
 The edge's own receipt of each request splits what lies between the clients: what the server took longer, and what each
 client adds on its own side of the wire. They agree where what lies between them, round by round, may be what they add.
@@ -41,12 +45,22 @@ NUM_REQUESTS = 20  # in a run of each client
 BUDGET_S = 270.0  # of all rounds: with the platform's start and end the command is over within five minutes
 OWN_ROUNDS = 1  # on the metronome, which varies little
 
-Rounds = Sequence[tuple[Figures, Figures]]
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Ours and guidellm, each request on a connection of its own; and ours on one that is kept."""
+
+    ours: Figures
+    theirs: Figures
+    kept: Figures
+
+
+Rounds = Sequence[Round]
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was found: each round's figures of ours and of guidellm, of both on the metronome, and the open loop's."""
+    """What was found: each round's figures, those on the metronome, and the open loop's."""
 
     rounds: Rounds
     own: Rounds
@@ -91,26 +105,31 @@ class _Turns:
         self._program, self._scratch, self._until_s, self._say = program, scratch, until_s, say
         self._longest_s = 0.0
 
-    async def of(
-        self, load: Load, num: int, name: str, running: Running | None = None
-    ) -> list[tuple[Figures, Figures]]:
+    async def of(self, load: Load, num: int, name: str, running: Running | None = None) -> list[Round]:
         """At most `num` rounds on one endpoint; `running`: the platform that it is of, which tells of each request."""
-        found: list[tuple[Figures, Figures]] = []
+        found: list[Round] = []
         while len(found) < num and time.monotonic() + self._longest_s < self._until_s:
             began_s = time.monotonic()
             found.append(await self._round(load, running))
             self._longest_s = max(self._longest_s, time.monotonic() - began_s)
-            ours, theirs = (median(each.first_ms) for each in found[-1])
-            self._say(f"{name} {len(found)} of {num}: first token {ours:.1f} ms, guidellm {theirs:.1f} ms")
+            last = found[-1]
+            ours, theirs, kept = (median(each.first_ms) for each in (last.ours, last.theirs, last.kept))
+            times = f"{ours:.1f} ms, guidellm {theirs:.1f} ms, ours on a kept connection {kept:.1f} ms"
+            self._say(f"{name} {len(found)} of {num}: first token {times}")
         return found
 
-    async def _round(self, load: Load, running: Running | None) -> tuple[Figures, Figures]:
-        half = load.num // 2
-        before = await _with_told(running, await _ours(load, half))
+    async def _round(self, load: Load, running: Running | None) -> Round:
+        before, kept = await self._half(load, running, load.num // 2)
         left_s = self._until_s - time.monotonic()
         theirs = await asyncio.to_thread(guide.run, self._program, load, self._scratch, left_s)
         theirs = await _with_told(running, theirs)
-        return before.and_then(await _with_told(running, await _ours(load, load.num - half))), theirs
+        after, kept_after = await self._half(load, running, load.num - load.num // 2)
+        return Round(before.and_then(after), theirs, kept.and_then(kept_after))
+
+    async def _half(self, load: Load, running: Running | None, num: int) -> tuple[Figures, Figures]:
+        """Ours on connections of their own, and on a kept one."""
+        own = await _with_told(running, await _ours(load, num, is_kept=False))
+        return own, await _with_told(running, await _ours(load, num, is_kept=True))
 
 
 async def _with_told(running: Running | None, seen: Figures) -> Figures:
@@ -126,12 +145,16 @@ def _load(running: Running, folder: Path, options: argparse.Namespace) -> Load:
     return Load(url, c.api_key, Path(c.ca), MODEL, folder, PROMPT, MAX_TOKENS, options.requests)
 
 
-async def _ours(load: Load, num: int) -> Figures:
+async def _ours(load: Load, num: int, *, is_kept: bool) -> Figures:
     """The report's own client, one request after another."""
     question = Question(MODEL, "generate", load.prompt, load.max_tokens)
-    async with Probe(stage.REGION, load.url, client_context(load.ca), load.key, question) as probe:
-        samples = [await probe.ask(Start.WARM) for _ in range(UNCOUNTED + num)]
-    return _figures(samples[UNCOUNTED:])
+    tls = client_context(load.ca)
+    asked: list[Sample] = []
+    while len(asked) < UNCOUNTED + num:
+        async with Probe(stage.REGION, load.url, tls, load.key, question) as probe:
+            together = UNCOUNTED + num if is_kept else 1
+            asked += [await probe.ask(Start.WARM) for _ in range(together)]
+    return _figures(asked[UNCOUNTED:])
 
 
 async def _opened(running: Running, num: int) -> tuple[Figures, float]:
@@ -176,7 +199,9 @@ def judged(found: Measured, num_runs: int, num_requests: int) -> tuple[list[Row]
     """A row of each figure, that of the first token judged, and the notes. Raises: Broken with too few rounds."""
     if len(found.rounds) < MIN_RUNS:
         raise stage.Broken(f"{len(found.rounds)} rounds fitted in {BUDGET_S:g} s: no interval")
-    given = f"{num_requests} requests of each client in each, {MAX_TOKENS} tokens, warm, one after another"
+    given = (
+        f"{num_requests} requests of each client in each, {MAX_TOKENS} tokens, warm, each on a new connection"
+    )
     opened = (
         f"first token {median(found.opened.first_ms):.1f} ms in the middle, n = {len(found.opened.first_ms)}"
     )
@@ -184,20 +209,25 @@ def judged(found: Measured, num_runs: int, num_requests: int) -> tuple[list[Row]
         f"{len(found.rounds)} of {num_runs} rounds fitted in {BUDGET_S:g} s, {given}",
         "intervals are 95 %, over the rounds' medians (Student's t): requests of one round share their minute",
         f"the report's warm arm beside it, at random times, {found.opened_per_s:.1f} a second: {opened}",
+        _kept(found.rounds),
         *_alone(found.own),
     ]
     rows = [_row(part, found.rounds, num_runs, notes) for part in PARTS]
     return rows, notes
 
 
+def _kept(rounds: Rounds) -> str:
+    """What a connection of its own costs a request, by the same client."""
+    seen = Agreement.of([(each.kept.first_ms, each.ours.first_ms) for each in rounds])
+    return f"ours on a kept connection, the report's way: first token {seen.ours}; a new one takes {seen.apart} longer"
+
+
 def _alone(own: Rounds) -> list[str]:
     """What the clients add where nothing else computes."""
     if not own:
         return ["no time was left for the metronome"]
-    added = [
-        [ms - 1000 * FIRST_S for each in side for ms in each.first_ms] for side in zip(*own, strict=True)
-    ]
-    ours, theirs = (median(each) for each in added)
+    sides = [each.ours for each in own], [each.theirs for each in own]
+    ours, theirs = (median(ms - 1000 * FIRST_S for each in side for ms in each.first_ms) for side in sides)
     return [
         f"on the metronome, beside which nothing computes, ours adds {ours:.2f} ms, guidellm {theirs:.2f} ms"
     ]
@@ -250,7 +280,7 @@ Pairs = list[tuple[Sequence[float], Sequence[float]]]
 
 
 def _samples(rounds: Rounds, of: Callable[[Figures], Sequence[float]]) -> Pairs:
-    return [(of(ours), of(theirs)) for ours, theirs in rounds]
+    return [(of(each.ours), of(each.theirs)) for each in rounds]
 
 
 def _said(part: Part, seen: Agreement, added: Agreement | None, *, agree: bool) -> str:

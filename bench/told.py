@@ -12,6 +12,7 @@ from typing import Any
 
 from bench.stage import Broken
 from deploy.credentials import Credentials
+from deploy.report.phases import AFTER_FIRST_TOKEN
 from deploy.report.probe import pool_of
 from wire.dial import Pool
 from wire.tls import client_context
@@ -19,7 +20,6 @@ from wire.tls import client_context
 KEPT = 256  # requests that an edge keeps
 WAIT_S = 20.0
 MAX_BYTES = 1 << 20
-AFTER_FIRST = frozenset({"stream", "decode"})  # phases that begin at the first token
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def read(receipts: Sequence[Mapping[str, Any]]) -> Told:
 
 
 def _before_first(phases: Mapping[str, float]) -> float:
-    return sum(ms for name, ms in phases.items() if name not in AFTER_FIRST)
+    return sum(ms for name, ms in phases.items() if name not in AFTER_FIRST_TOKEN)
 
 
 async def _log_in(pool: Pool, key: str) -> tuple[tuple[str, str], ...]:

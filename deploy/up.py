@@ -27,6 +27,7 @@ from regions.map import SYSTEM_BUCKET, Canary, KeyGrant, Rules
 from regions.objects.ledger import KEYS, RULES
 from regions.rules import Ordered, written
 from storage.client.sdk import S3, PreconditionFailed
+from wire.counted import counted
 from wire.dial import split_address
 
 READY_S = 60.0
@@ -77,7 +78,7 @@ class Platform:
         for role, name in _order(config):
             log = self._plan.state / "logs" / f"{role}-{name}.log"
             self._roles.append(RoleProcess(role, name, config.path, log))
-        self._say(f"starting {len(self._roles)} processes for {', '.join(config.regions)}")
+        self._say(f"starting {counted(len(self._roles), 'process')} for {', '.join(config.regions)}")
         await asyncio.gather(*(role.start() for role in self._roles))
         await self._wait_ready("store")
         credentials = await bootstrap(config, self._plan.state)

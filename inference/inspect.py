@@ -35,6 +35,7 @@ from inference.engine.int8 import check_quantisable
 from inference.engine.pooling import Pooling, PoolingRefused, has_pooling, pooling_of
 from inference.engine.weights import COMPUTED, DTYPES, NAMED
 from weights_cache.coverage import DTYPE_BYTES
+from wire.counted import counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -160,7 +161,8 @@ def _check_depth(config: PreTrainedConfig, pushed: _Pushed) -> None:
     if isinstance(num_layers, int) and num_layers > len(pushed.tensors):
         raise ConfigRefused(
             "missing_tensors",
-            f"config.json says {num_layers} layers, and the weights have {len(pushed.tensors)} tensors",
+            f"config.json says {counted(num_layers, 'layer')}, and the weights have "
+            f"{counted(len(pushed.tensors), 'tensor')}",
             "push all shards, and the config.json that belongs to them",
         )
 
@@ -193,7 +195,8 @@ def _check_tensors(model: PreTrainedModel, pushed: _Pushed, dtype: torch.dtype) 
         name, stored, expected = min(report.mismatched_keys)
         raise ConfigRefused(
             "tensor_shape",
-            f"{len(report.mismatched_keys)} tensors have another shape than config.json says, among them {name}: "
+            f"{counted(len(report.mismatched_keys), 'tensor')} of another shape than config.json says, "
+            f"among them {name}: "
             f"{tuple(stored)} instead of {tuple(expected)}",
             "push the config.json that belongs to these weights",
         )
@@ -201,7 +204,7 @@ def _check_tensors(model: PreTrainedModel, pushed: _Pushed, dtype: torch.dtype) 
         names = sorted(report.missing_keys) or sorted(report.conversion_errors)
         raise ConfigRefused(
             "missing_tensors",
-            f"{len(names)} tensors of {type(model).__name__} are not in the weights, among them "
+            f"the weights lack {counted(len(names), 'tensor')} of {type(model).__name__}, among them "
             f"{', '.join(names[:MAX_NAMED])}",
             "push all shards, and the config.json that belongs to them",
         )

@@ -7,6 +7,7 @@ from pathlib import Path
 from deploy import show
 from deploy.config.origin import DEFAULT, settings
 from deploy.config.read import load
+from wire.counted import counted
 
 
 def show_all(path: Path, *, origin: bool, as_json: bool) -> None:
@@ -51,5 +52,5 @@ def check(path: Path, *, as_json: bool) -> None:
     if as_json:
         show.emit_json({"path": str(path), "is_sound": True, **counts})
     else:
-        words = ", ".join(f"{count} {name}" for name, count in counts.items())
+        words = ", ".join(counted(count, name.removesuffix("s")) for name, count in counts.items())
         show.console().print(f"{path} is sound: {words}", markup=False)

@@ -21,6 +21,7 @@ from deploy.exits import Exit
 from deploy.fleet import FleetPlan
 from deploy.up import Platform
 from examples import minilm
+from wire.counted import counted
 
 CHAT_MODEL = "examples/tinychat"
 EMBEDDING_MODEL = "examples/minilm"
@@ -79,7 +80,9 @@ def _push(console: Console, credentials: Credentials, folder: Path) -> None:
     for model, source in ((CHAT_MODEL, folder), (EMBEDDING_MODEL, minilm.model_folder())):
         planned = push.plan(source, model, tuple(credentials.regions))
         push.upload(planned, credentials, None, lambda _: None)
-        console.print(f"pushed [bold]{model}[/]: {len(planned.files)} files, {show.size(planned.num_bytes)}")
+        console.print(
+            f"pushed [bold]{model}[/]: {counted(len(planned.files), 'file')}, {show.size(planned.num_bytes)}"
+        )
     client = Client(credentials, admin=True)
     for model in (CHAT_MODEL, EMBEDDING_MODEL):
         revision = asyncio.run(watch.committed(credentials, model, LIVE_DEADLINE_S))
@@ -139,7 +142,9 @@ async def _report(console: Console, credentials: Credentials) -> None:
 
 def _farewell(console: Console, seconds: float, num_processes: int) -> None:
     console.print()
-    console.print(f"done in {seconds:.0f} s; {num_processes} processes started, all stopped. Try next:\n")
+    console.print(
+        f"done in {seconds:.0f} s; {counted(num_processes, 'process')} started, all stopped. Try next:\n"
+    )
     console.print("  . .venv/bin/activate")
     console.print("  nearfield up                                  # the same platform, left running")
     console.print("  nearfield push examples/tinychat/model acme/tinychat       # in another terminal")

@@ -11,6 +11,7 @@ from deploy.client import Client
 from deploy.credentials import Credentials, NoPlatform
 from deploy.faults import NotLive
 from deploy.standing import models, standings
+from wire.counted import counted
 
 STOP_DEADLINE_S = 45.0
 POLL_S = 0.1
@@ -62,7 +63,7 @@ def remove(credentials: Credentials, model: str, *, as_json: bool) -> None:
         return model not in models(client.get("/nearfield/status").body)
 
     _until(gone, f"a region still speaks of {model}")
-    words = f"{model} is gone ({num} objects)"
+    words = f"{model} is gone ({counted(num, 'object')})"
     left = [each for each in models(client.get("/nearfield/status").body) if each.startswith(f"{model}@")]
     if left:
         words += f"; its previews stay, take them away by: nearfield rm {left[0]}"

@@ -25,6 +25,7 @@ from deploy.roles import endpoint
 from deploy.secrets import SecretsError
 from storage.client.probe import Capabilities, probe
 from storage.client.sdk import S3, Endpoint, StoreError
+from wire.counted import counted
 from wire.dial import split_address
 
 FIT = "creation once, conditional reads, ranges and copies hold"
@@ -87,7 +88,7 @@ def names(config: Config, _state: Path) -> Iterator[Finding]:
     hosts = {urlsplit(url).hostname or "" for url in urls}
     hosts |= {split_address(entry.gateway)[0] for entry in config.regions.values()}
     lost = [host for host in sorted(hosts) if not _resolves(host)]
-    seen = f"{len(hosts)} hosts" if not lost else f"no address for {', '.join(lost)}"
+    seen = counted(len(hosts), "host") if not lost else f"no address for {', '.join(lost)}"
     fix = "Mend the name in nearfield.toml, /etc/hosts or the resolver in /etc/resolv.conf."
     yield Finding("resolver", not lost, seen, fix)
 

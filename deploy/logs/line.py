@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from regions.usage.record import Record
+from wire.counted import counted
 
 _OLD = re.compile(r"(\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}),(\d{3}) ([A-Z]+) \S+ (.*)", re.DOTALL)
 _NAME = r"[A-Za-z0-9._-]"
@@ -106,7 +107,7 @@ def _of_text(raw: str, source: Source, before: float) -> Line:
 def of_record(record: Record) -> Line:
     """A request at an engine, when it had ended; its prompt is written nowhere."""
     source = Source("node", record.node, record.region)
-    tokens = f"{record.prompt_tokens} + {record.completion_tokens} tokens"
+    tokens = f"{record.prompt_tokens} + {counted(record.completion_tokens, 'token')}"
     cached = f" ({record.cached_tokens} kept)" if record.cached_tokens else ""
     text = (
         f"{record.kind} {record.outcome}: {tokens}{cached} in {record.end - record.start:.2f} s, "

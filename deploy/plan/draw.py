@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from deploy import show
 from deploy.plan.plan import Plan, RegionPlan
 from regions.map import base_of
+from wire.counted import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +32,7 @@ def draw(console: "Console", plan: Plan) -> None:
 def _files(plan: Plan) -> Iterator[str]:
     push = plan.push
     where = ", ".join(region.region for region in plan.regions)
-    yield f"{push.model}: {len(push.files)} files, {show.size(push.num_bytes)} → {where}"
+    yield f"{push.model}: {counted(len(push.files), 'file')}, {show.size(push.num_bytes)} → {where}"
     largest = sorted(push.files, key=lambda path: -push.files[path])
     for path in largest[:SHOWN_FILES]:
         said = _said(plan, path)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from deploy.report.stats import Summary
+from wire.counted import counted
 
 DASH = "\N{EN DASH}"
 NONE = "\N{EM DASH}"
@@ -71,7 +72,7 @@ def share(value: float | None) -> str:
 
 def estimates(num: int, error: float | None) -> str:
     """How good the gateways' estimates of starts were."""
-    return f"the gateways' estimates of {num} starts were off by {share(error)} (median)"
+    return f"the gateways' estimates of {counted(num, 'start')} were off by {share(error)} (median)"
 
 
 def at_hand(regions: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from edge.admission.ledger import REQUESTS, RUNNING, TOKENS
+from wire.counted import counted
 from wire.flow import in_task
 from wire.refusal import Refusal
 from wire.turnover import MAX_WAIT_S as MAX_RETRY_S
@@ -113,7 +114,8 @@ class Account:
             if wait_s == 0:
                 bucket.take(1.0)
                 return
-        text = f"This key may send {bucket.most} requests a minute at this edge; try again in {span(wait_s)}."
+        may = f"This key may send {counted(bucket.most, 'request')} a minute at this edge"
+        text = f"{may}; try again in {span(wait_s)}."
         raise OverQuota("requests", text, wait_s, headers)
 
     async def place(self, now: float) -> None:
@@ -154,7 +156,7 @@ class Account:
             if wait_s == 0:
                 bucket.take(amount)
                 return amount
-        text = f"This key may use {bucket.most} tokens a minute at this edge; {max(0, int(left))} are left, and this "
+        text = f"This key may use {bucket.most} tokens a minute at this edge; left: {max(0, int(left))}, and this "
         text += f"request may use {amount}. Try again in {span(wait_s)}, or with a lower max_tokens."
         raise OverQuota("tokens", text, wait_s, headers)
 
@@ -223,7 +225,9 @@ class Account:
     def _crowded(self, now: float) -> OverQuota:
         most = self.quota.streams
         wait_s = self._turnover.wait_s((len(self._queue) + 1) / most)
-        text = f"This key may have {most} requests at once at this edge; try again in {span(wait_s)}."
+        text = (
+            f"This key may have {counted(most, 'request')} at once at this edge; try again in {span(wait_s)}."
+        )
         return OverQuota("requests", text, wait_s, self.headers(now))
 
 

@@ -21,6 +21,7 @@ from inference.engine.orders import (
 )
 from inference.engine.sample import ROW_FAULTS
 from inference.usage.meter import Meter, cost_fields
+from wire.counted import counted
 
 if TYPE_CHECKING:
     from inference.engine.orders import Bounds
@@ -97,7 +98,7 @@ class EmbedLoop:
         if self._stopping:
             self._fail(order.id, "stopping", "this engine is stopping")
         elif not self._batcher.add(order):
-            self._fail(order.id, "overloaded", f"{self._batcher.num_rows} rows are waiting already")
+            self._fail(order.id, "overloaded", f"{counted(self._batcher.num_rows, 'row')} waiting already")
 
     def _pass(self) -> None:
         started_ns = time.perf_counter_ns()

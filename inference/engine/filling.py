@@ -23,6 +23,7 @@ from transformers.utils.generic import ContextManagers
 from transformers.utils.loading_report import LoadStateDictInfo
 
 from inference.engine.classes import init_arguments
+from wire.counted import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -194,13 +195,17 @@ def _converted(
 def _check_filled(model: PreTrainedModel, report: dict[str, Any]) -> None:
     """Every expected weight came from the landing; nothing is left on the meta device."""
     if missing := sorted(report["missing_keys"]):
-        raise AttachError("missing_tensors", f"{len(missing)} tensors are missing, among them {missing[:5]}")
+        raise AttachError(
+            "missing_tensors", f"missing: {counted(len(missing), 'tensor')}, among them {missing[:5]}"
+        )
     if wrong := [*report["mismatched_keys"], *report["error_msgs"]]:
-        raise AttachError("bad_weights", f"{len(wrong)} tensors do not fit, among them {wrong[:3]}")
+        raise AttachError(
+            "bad_weights", f"what does not fit: {counted(len(wrong), 'tensor')}, among them {wrong[:3]}"
+        )
     unfilled = [name for name, tensor in _tensors(model) if tensor.is_meta]
     if unfilled:
         raise AttachError(
-            "bad_weights", f"{len(unfilled)} tensors were not filled, among them {unfilled[:5]}"
+            "bad_weights", f"not filled: {counted(len(unfilled), 'tensor')}, among them {unfilled[:5]}"
         )
 
 

@@ -28,6 +28,7 @@ from inference.engine.rows import Row, State
 from inference.engine.seats import Seats
 from inference.engine.slots import SlotPool
 from inference.engine.tenants import ANSWER_COST, PROMPT_COST, RANK, Tenants
+from wire.counted import counted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -280,7 +281,9 @@ class Scheduler:
 
     def _turned_away(self, row: Row) -> Failed:
         retry_after_s = self._drain.wait_s(self.num_waiting)
-        message = f"{self.num_waiting} requests are waiting already; try again in {retry_after_s:.0f} s"
+        message = (
+            f"{counted(self.num_waiting, 'request')} waiting already; try again in {retry_after_s:.0f} s"
+        )
         return Failed(row.order.id, "overloaded", message, retry_after_s=retry_after_s)
 
     def _take(self, row: Row, token: int, now: float) -> list[Event]:

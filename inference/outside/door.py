@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from wire.counted import counted
 from wire.dial import DialError, Pool
 from wire.refusal import Refusal
 
@@ -53,7 +54,9 @@ class Door:
     def inside(self) -> Iterator[None]:
         """A request is on it. Raises Refusal (429) when as many are as it may have."""
         if self.num_open >= self.made.max_requests:
-            message = f"The engine of {self.model} has {self.num_open} requests, as many as it may have."
+            message = (
+                f"The engine of {self.model} has {counted(self.num_open, 'request')}, as many as it may have."
+            )
             raise Refusal(429, "overloaded", message, "rate_limit_error", retry_after_s=1)
         if not self.num_open:
             self.heard_at = self._now()  # a silence begins with the first question

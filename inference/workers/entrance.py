@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from inference.workers.turnstile import Guest, Turnstile
+from wire.counted import counted
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Entrance:
 
     def _full(self) -> Refusal:
         num, wait_s = self._turnstile.num_waiting, self._turnstile.wait_s()
-        message = f"{num} requests are waiting already; try again in {wait_s:.0f} s"
+        message = f"{counted(num, 'request')} waiting already; try again in {wait_s:.0f} s"
         return Refusal(429, "overloaded", message, "rate_limit_error", retry_after_s=wait_s)
 
 

@@ -15,6 +15,7 @@ from regions.push.problem import ProblemError
 from weights_cache.header import Header, HeaderError
 from weights_cache.revision import MAX_TENSORS
 from weights_cache.strict import StrictError, parse
+from wire.counted import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -148,7 +149,7 @@ def _check_union(mapped: Mapping[str, str], weights: Weights) -> None:
     if where == mapped:
         return
     wrong = sorted(name for name in where.keys() | mapped.keys() if where.get(name) != mapped.get(name))
-    message = f"{INDEX} and the shards disagree about {len(wrong):,} tensors: {_names(wrong)}"
+    message = f"{INDEX} and the shards disagree about {counted(len(wrong), 'tensor')}: {_names(wrong)}"
     next_step = "push the index and the shards of one save_pretrained together"
     raise ProblemError("index_mismatch", message, next_step, may_pass=True)
 

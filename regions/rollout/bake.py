@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from regions.map import ModelFault
 from regions.nodes.answers import BUSY_CODES, NodeError
 from regions.rollout.canary import Verdict, has_fallen
+from wire.counted import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -76,7 +77,7 @@ class Bake:
         done, failed = tracked.deployment.num_done, tracked.deployment.num_failed
         if not has_fallen(done, failed):
             return None
-        return ModelFault("canary_failed", f"{failed} of {done} requests failed", NEXT)
+        return ModelFault("canary_failed", f"{failed} of {counted(done, 'request')} failed", NEXT)
 
     async def tell(
         self,

@@ -59,8 +59,9 @@ def _seen(clock: tuple[float, ...], added_ms: float) -> Figures:
 
 def _measured(apart_ms: float, added_ms: float, num: int = 5) -> report.Measured:
     """guidellm is `apart_ms` above ours, and adds `added_ms` more than ours does."""
-    both = [(_seen(a, 0.5), _seen(b, 0.5 + added_ms)) for a, b in _runs(apart_ms, 10, 30, 90, 20, 50)][:num]
-    own = [(Figures((10.5,), (60.0,)), Figures((11.25,), (60.0,)))]
+    runs = _runs(apart_ms, 10, 30, 90, 20, 50)[:num]
+    both = [report.Round(_seen(a, 0.5), _seen(b, 0.5 + added_ms), _seen((a[0] - 1.5,), 0.5)) for a, b in runs]
+    own = [report.Round(*(Figures((ms,), (60.0,)) for ms in (10.5, 11.25, 10.5)))]
     return report.Measured(both, own, Figures((20.0,), (90.0,)), 4.0)
 
 
@@ -78,7 +79,8 @@ def test_what_agrees(apart_ms, added_ms, num, holds):
     assert (first.ours, adds.ours) == (pytest.approx(edge.ours + 0.5), pytest.approx(0.5))
     assert (adds.peer, node.peer) == (pytest.approx(0.5 + added_ms), edge.peer)
     assert f"{num} of 5 rounds" in notes[0]
-    assert "ours adds 0.50 ms, guidellm 1.25 ms" in notes[3]
+    assert "a new one takes 1.5 [1.5, 1.5] ms longer" in notes[3]
+    assert "ours adds 0.50 ms, guidellm 1.25 ms" in notes[4]
 
 
 def test_two_halves_of_a_run_are_one():
@@ -92,8 +94,8 @@ def _receipt(*hops: tuple[str, dict[str, float]]) -> dict[str, object]:
 
 
 def test_a_receipt_says_what_was_before_the_first_byte():
-    """At the edge all but the stream, in the node all but what came after the first token."""
-    edge = ("edge", {"read": 0.5, "route": 0.25, "first_byte": 9.25, "stream": 50.0})
+    """At the edge all but the stream and what ends it, in the node all but what came after the first token."""
+    edge = ("edge", {"read": 0.5, "route": 0.25, "first_byte": 9.25, "stream": 49.0, "finish": 1.0})
     node = ("node", {"queue": 1.0, "prefill": 6.0, "decode": 48.0})
 
     assert told.read([_receipt(edge, node)]) == Told((10.0,), (60.0,), (7.0,))

@@ -176,7 +176,7 @@ def test_a_report_of_nothing_but_failures():
     made = document(settings(1, 1), {}, [failed("iad", Start.REGION, "503 model_not_ready: no")])
     shown = outline(page(made)).shown
 
-    assert "1 of 1 requests failed" in shown
+    assert "1 of 1 request failed" in shown
     assert "503 model_not_ready: no" in shown
     assert not made.sums
     console = Console(width=80, record=True, file=StringIO())

@@ -9,6 +9,7 @@ from deploy.report.gate.failures import Failures
 from deploy.report.gate.verdict import Verdict
 from deploy.report.more.money import comparisons
 from deploy.report.words import NONE, ONE_RUN, at_hand, best, best_rate, ms, num_bytes, share, spread, times
+from wire.counted import counted
 
 FAILED = "failed requests"
 SPECIAL = str.maketrans({char: f"\\{char}" for char in "\\`*_[]<>|#~"} | {"\n": " ", "\r": " "})
@@ -42,7 +43,7 @@ def _summary(report: Report) -> str:
     said.append(f"{num_bytes(inside)} read from another region once the bytes were in the region.")
     said += [f"{plain(at_hand(report.at_hand))}."] if report.at_hand else []
     said.append(f"At most {share(report.worst_share)} of a median request unattributed.")
-    said.append(f"{report.num_failed} of {report.num_asked} requests failed.")
+    said.append(f"{report.num_failed} of {counted(report.num_asked, 'request')} failed.")
     said.append(f"Seed {report.settings.seed}.")
     return " ".join(said) + "\n"
 

@@ -94,6 +94,6 @@ def _object_errors(value: dict[str, Any], schema: Schema, root: Schema, at: str)
 
 def _array_errors(value: list[Any], schema: Schema, root: Schema, at: str) -> Iterator[str]:
     if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
-        yield f"{at} has {len(value)} entries"
+        yield f"{at} has a wrong number of entries, {len(value)}"
     for number, each in enumerate(value):
         yield from _errors(each, schema.get("items", {}), root, f"{at}[{number}]")

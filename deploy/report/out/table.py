@@ -25,6 +25,7 @@ from deploy.report.words import (
     starts,
     times,
 )
+from wire.counted import counted
 
 COLOURS = {
     Start.ORIGIN: "blue",
@@ -151,7 +152,7 @@ def _verdict(report: Report) -> list[Text]:
         _line(
             remote == 0, f"{num_bytes(remote)} read from another region, once the bytes were in the region"
         ),
-        _line(not report.num_failed, f"{report.num_failed} of {report.num_asked} requests failed"),
+        _line(not report.num_failed, f"{report.num_failed} of {counted(report.num_asked, 'request')} failed"),
     ]
     if report.at_hand:
         lines.append(Text(f"    {at_hand(report.at_hand)}", style="yellow"))

@@ -11,6 +11,7 @@ from deploy.report.page.scatter import Dot, Ray, scatter
 from deploy.report.page.tables import folded
 from deploy.report.sample import Sample
 from deploy.report.words import NONE, ms, num_bytes, per_s, seconds, starts, tick
+from wire.counted import counted
 
 MAX_HERD_BARS = 32  # of a large herd every so many-th by its time
 LEAST_GAP_S = 0.05  # a gap of nothing has no place on a scale of decades
@@ -34,7 +35,7 @@ def herd_figure(herd: Herd) -> Html:
     rows = [Bar(_ordinal(ordered.index(each) + 1), stack(each), ms(each.ttft_ms)) for each in drawn]
     moved = sum(herd.num_bytes.values())
     facts = (
-        f"{len(herd.samples)} requests at the same moment in {herd.region}: ",
+        f"{counted(len(herd.samples), 'request')} at the same moment in {herd.region}: ",
         tag("strong", starts(len(herd.starts))),
         ", ",
         tag("strong", num_bytes(moved)),
@@ -115,9 +116,8 @@ def sizes_figure(loads: tuple[Load, ...], ceilings: tuple[Ceiling, ...]) -> Html
     ]
     rays = [_ray(each, across) for each in ceilings]
     words = ([num_bytes(t).replace(".0 ", " ") for t in across.ticks()], [tick(t) for t in up.ticks()])
-    said = (
-        f"Time of a start against bytes of weights, of {len(models)} models. The table below has each value."
-    )
+    whose = counted(len(models), "model")
+    said = f"Time of a start against bytes of weights, of {whose}. The table below has each value."
     return join(
         legend(
             [

@@ -9,6 +9,7 @@ from deploy.report.page.plots import colour
 from deploy.report.page.sections import sections
 from deploy.report.page.style import STYLE
 from deploy.report.words import at_hand, best, estimates, ms, num_bytes, share, spread
+from wire.counted import counted
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
@@ -33,8 +34,8 @@ def _top(report: Report) -> Html:
     facts = [
         f"revision {report.revision[:12]}" if report.revision else "",
         settings.made_at.replace("T", " ").replace("+00:00", " UTC"),
-        f"{len(settings.regions)} regions: {', '.join(settings.regions)}",
-        f"{len(report.samples)} requests in {settings.took_s:.0f} s",
+        f"{counted(len(settings.regions), 'region')}: {', '.join(settings.regions)}",
+        f"{counted(len(report.samples), 'request')} in {settings.took_s:.0f} s",
         " ".join(str(settings.machine.get(name, "")) for name in ("system", "processor", "num_cpus"))
         + " CPUs",
     ]
@@ -119,7 +120,7 @@ def _badges(report: Report) -> Html:
     if report.num_estimates:
         made.append(tag("li", estimates(report.num_estimates, report.eta_error)))
     failed = report.num_failed
-    made.append(_badge(failed == 0, f"{failed} of {report.num_asked} requests failed"))
+    made.append(_badge(failed == 0, f"{failed} of {counted(report.num_asked, 'request')} failed"))
     return tag("ul", *made, class_="badges")
 
 

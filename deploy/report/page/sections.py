@@ -12,6 +12,7 @@ from deploy.report.page.split import counterfactual
 from deploy.report.page.waterfall import waterfalls
 from deploy.report.stats import MIN_SAMPLES_P50, MIN_SAMPLES_P99
 from deploy.report.words import NONE, best, best_rate, ms, num_bytes, share, spread, times
+from wire.counted import counted
 
 HEADS = (
     "region",
@@ -162,8 +163,8 @@ def _method(report: Report) -> Html:
     simulated = [f"Simulated, not measured: {words}." for words in settings.simulated]
     asked = (
         f"Asked: \N{LEFT DOUBLE QUOTATION MARK}{settings.prompt}\N{RIGHT DOUBLE QUOTATION MARK}, greedily, at most "
-        f"{settings.max_tokens} tokens; {settings.num_cold} cold requests for each region and start state, "
-        f"{settings.num_warm} warm ones for each region, seed {settings.seed}."
+        f"{counted(settings.max_tokens, 'token')}; {counted(settings.num_cold, 'cold request')} for each region and "
+        f"start state, {settings.num_warm} warm for each region, seed {settings.seed}."
     )
     points = (*METHOD, asked, *homes, *simulated, *_elsewhere(report), *_scaled(report))
     return join(
@@ -177,11 +178,8 @@ def _method(report: Report) -> Html:
 def _elsewhere(report: Report) -> list[str]:
     """Requests that did not find what was set for them."""
     missed = [s for s in report.samples if s.found is not None and s.found is not s.wanted]
-    return (
-        [f"{len(missed)} requests found another start state than was set, and count under what they found."]
-        if missed
-        else []
-    )
+    num = counted(len(missed), "request")
+    return [f"Found in another start state than was set, and counted there: {num}."] if missed else []
 
 
 def _scaled(report: Report) -> list[str]:

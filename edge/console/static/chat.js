@@ -3,7 +3,7 @@
 import { ask, events } from './wire.js';
 import { h, mark, say } from './dom.js';
 import { details } from './phases.js';
-import { ms } from './words.js';
+import { ms, plural } from './words.js';
 
 export class Chat {
   constructor(store) {
@@ -145,7 +145,7 @@ class Turn {
     const start = gateway.start || node.start || this.start;
     this.way.replaceChildren(...[
       h('span', { class: `tier ${start}` }, start || '–'), ` ${edge.region || this.region || ''}`, this.firstMs !== undefined && `first token ${ms(this.firstMs)}`,
-      `${tokens} tokens`, pace, `${ms(took)} in all`].filter(Boolean).flatMap((each, index) => (index > 1 ? [' · ', each] : [each])));
+      plural(tokens, 'token'), pace, `${ms(took)} in all`].filter(Boolean).flatMap((each, index) => (index > 1 ? [' · ', each] : [each])));
     const woken = this.hops.find((each) => each.start_phases && Object.keys(each.start_phases).length) || {};
     const request = { id: edge.request_id || '', path: '/v1/chat/completions', model, tenant: '', key: '', tokens, remote_bytes: gateway.remote_bytes === undefined ? null : gateway.remote_bytes,
       bytes: woken.bytes || node.bytes || {}, start_phases: woken.start_phases || {}, replayed: edge.replayed || [], code: '', total_ms: edge.total_ms || took,

@@ -2,7 +2,7 @@
 
 import { ask, askJson } from './wire.js';
 import { confirm, h, say, toast } from './dom.js';
-import { day } from './words.js';
+import { day, plural } from './words.js';
 
 const PATH = 'api/nearfield/keys';
 
@@ -33,7 +33,7 @@ export class Keys {
     try {
       const { keys } = await askJson('GET', PATH);
       this.body.replaceChildren(...keys.map((each) => this.row(each)));
-      say(this.count, `${keys.length} keys. A quota holds at each edge; – is no bound. The keys themselves are kept nowhere.`);
+      say(this.count, `${plural(keys.length, 'key')}. A quota holds at each edge; – is no bound. The keys themselves are kept nowhere.`);
     } catch (error) {
       say(this.count, error.message);
     }

@@ -4,7 +4,7 @@
 import { h, s, say, mark } from './dom.js';
 import { carried, nearest } from './edges.js';
 import { heard, standing } from './store.js';
-import { bytes, ms, perSecond, rate } from './words.js';
+import { bytes, ms, perSecond, plural, rate } from './words.js';
 
 const WIDTH = 760, HEIGHT = 430, X = WIDTH / 2, Y = HEIGHT / 2, NARROW = 400;
 const RINGS = [1, 10, 100];
@@ -183,4 +183,4 @@ function loads(region) {
 }
 
 const toldOf = (name, edge) => `edge ${name} is ${heard(edge)}, ${perSecond(carried(edge, 'answers_per_s'))} answers a second`;
-const told = (name, region) => `${name} is ${standing(region)}, ${ms(region.rtt_ms)} away, ${region.busy} requests under way`;
+const told = (name, region) => `${name} is ${standing(region)}, ${ms(region.rtt_ms)} away, ${plural(region.busy, 'request')} under way`;

@@ -2,7 +2,7 @@
 
 import { ask } from './wire.js';
 import { Rows, h, mark, say, toast } from './dom.js';
-import { ago, bytes, ms } from './words.js';
+import { ago, bytes, ms, plural } from './words.js';
 
 const MOST = 200; // rows drawn; the filter finds the others
 
@@ -26,7 +26,7 @@ export class Models {
     const wanted = this.filter.value.trim().toLowerCase();
     const names = [...this.store.models.keys()].filter((name) => name.toLowerCase().includes(wanted)).sort();
     this.rows.show(names.slice(0, MOST).map((name) => ({ name, where: this.store.models.get(name), now: this.store.now() })), (each) => each.name);
-    const shown = names.length > MOST ? `${MOST} of ${names.length} models; filter to see others.` : `${names.length} of ${this.store.models.size} models.`;
+    const shown = names.length > MOST ? `${MOST} of ${plural(names.length, 'model')}; filter to see others.` : `${names.length} of ${plural(this.store.models.size, 'model')}.`;
     say(this.count, this.store.models.size ? shown : 'No model yet: nearfield push ./my-model acme/my-model');
   }
 
