@@ -121,3 +121,17 @@ def test_who_is_interrupted_takes_down_what_is_up(tmp_path):
 
     assert process.returncode == pytest.ExitCode.INTERRUPTED, out
     assert len((tmp_path / "log").read_text().split()) == 1
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_of_one_that_was_killed_take_down_what_is_up(tmp_path, how):
+    (tmp_path / "test_waits.py").write_text(WAITS)
+    with running(tmp_path) as process:
+        while not (tmp_path / "began").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(how)
+        process.communicate(timeout=100)  # to the end of what its worker says
+
+    assert process.returncode == -how
+    assert len((tmp_path / "log").read_text().split()) == 1

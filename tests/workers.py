@@ -9,12 +9,13 @@ messages took 7 s of processor time, twice as much. That setting up or taking do
 shown.
 
 One that dies fails the test it was at, and a new one goes on with the rest of its lane: the parent runs no test, so it
-is always fit to be forked.
+is always fit to be forked. Where the parent ends, however it ends, its workers take down what they have up.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
 import multiprocessing
 import os
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 FORK = multiprocessing.get_context("fork")
 LOOK_S = 0.1
 """Between looks at what workers said, and for those that died while something they had started held their lines."""
+PR_SET_PDEATHSIG = 1
 TAKE_DOWN_S = 60.0
 """For a worker to take down what it has up when it is interrupted."""
 Lane = list[int]
@@ -129,14 +131,23 @@ class Worker:
         self._line.send(("internal error", str(excrepr)))
 
 
-def _work(session: pytest.Session, line: Connection, asking: Connection, number: int) -> None:
+def _follow(parent: int) -> None:
+    """Be interrupted when the parent ends, and by it: what a shell starts in the background would ignore that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)
+    if os.getppid() != parent:
+        raise KeyboardInterrupt
+
+
+def _work(session: pytest.Session, line: Connection, asking: Connection, number: int, parent: int) -> None:
     status = 1
     try:
+        _follow(parent)
         Worker(session, line, asking, number).run()
         status = 0
     except Enough:
         status = 0
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, EOFError, BrokenPipeError):  # the latter: the parent is gone
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal tells us, and so does the parent
         session._setupstate.teardown_exact(None)  # what is up would stay up for ever
         status = 0
@@ -203,7 +214,9 @@ class Parent:
         if num_threads() != 1:
             raise pytest.UsageError("collecting the tests left threads: workers cannot be forked")
         (mine, theirs), (asked, asking) = FORK.Pipe(), FORK.Pipe()
-        process = FORK.Process(target=_work, args=(self._session, theirs, asking, self._num_forked))
+        process = FORK.Process(
+            target=_work, args=(self._session, theirs, asking, self._num_forked, os.getpid())
+        )
         process.start()
         theirs.close()
         asking.close()

@@ -33,6 +33,14 @@ QUESTIONS = ROOT / "examples" / "tinychat" / "questions.json"
 START_S = 150.0
 LIVE_S = 150.0
 CHAT = "examples/tinychat"
+BOUND = """
+import sys
+from deploy.life import die_with_parent
+die_with_parent(int(sys.argv.pop(1)))
+from deploy.cli import main
+main()
+"""
+"""`python -m deploy` that ends with who started it: what killed tests leave up slows all that run after."""
 
 
 @dataclass
@@ -203,7 +211,7 @@ def start(state: Path, *words: str) -> Iterator[RunningPlatform]:
     path.unlink(missing_ok=True)
     log = path.open("a")  # it writes at the end, wherever we read
     process = subprocess.Popen(
-        [sys.executable, "-m", "deploy", "up", "--state", str(state), *words],
+        [sys.executable, "-c", BOUND, str(os.getpid()), "up", "--state", str(state), *words],
         stdout=log,
         stderr=subprocess.STDOUT,
         text=True,
