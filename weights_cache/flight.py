@@ -31,6 +31,9 @@ from weights_cache.view import LandingError
 NUM_HANDOVERS = 2  # readers of one load that may die and be replaced; a fault that kills every reader ends it
 PROGRESS_EACH_S = 0.1  # the gateway shows at most four a second
 LEAST_S = 1e-6  # a clock's tick: nothing takes no time
+BUSY_BYTES_PER_S = (
+    0.5e9  # such a reader is held up by its processor more than by the link (1.7e9 at most, measured)
+)
 
 
 log = logging.getLogger("nearfield.weights")
@@ -84,7 +87,7 @@ class Flight:
         self._retry_for_s, self._store_bytes_per_s = retry_for_s, store_bytes_per_s
         self._lock = threading.Lock()
         self._runs = Runs(revision, 1)
-        self._running, self._done_bytes, self._usual_bytes_per_s = 0, 0, 0.0
+        self._running, self._most_running, self._done_bytes, self._usual_bytes_per_s = 0, 0, 0, 0.0
         self._returned: list[int] = []
         self._num_deaths = 0
         self._ground = Ground(buffer, self._layout, revision.extents, self._work)
@@ -96,9 +99,10 @@ class Flight:
         weakref.finalize(self, os.close, self.fd)
         weakref.finalize(self, self.given.close)
 
-    def start(self, num_threads: int) -> None:
-        """Start the readers; they end by themselves."""
+    def start(self, num_threads: int, most_threads: int = 0) -> None:
+        """Start the readers, which end by themselves; up to `most_threads` if the link gives more than they take."""
         num_threads = max(1, min(num_threads, len(self.revision.extents)))
+        self._most_running = most_threads
         self._running, self._usual_bytes_per_s = num_threads, self._store_bytes_per_s / num_threads
         self._runs = Runs(self.revision, num_threads, {*self.given.maps, *self.given.objects})
         for number in range(num_threads):
@@ -166,6 +170,7 @@ class Flight:
                 started = time.monotonic()
                 self._land_run(reader, run)
                 bytes_per_s = self._num_bytes(run) / max(time.monotonic() - started, LEAST_S)
+                self._widen(bytes_per_s)
             self._give_reader(reader)
             ended = True
         except LandingError as error:
@@ -175,6 +180,17 @@ class Flight:
             ended = True
         finally:
             self._leave(None if ended else run)
+
+    def _widen(self, bytes_per_s: float) -> None:
+        """Have one more reader where this one's rate says that the link has more to give."""
+        with self._lock:
+            wanted = bytes_per_s >= BUSY_BYTES_PER_S and self._running < self._most_running
+            if not wanted or self.error or self._runs.are_out:
+                return
+            self._running += 1
+            self._runs.num_readers = max(self._runs.num_readers, self._running)
+            name = str(self._running - 1)
+        self._start_reader(name)
 
     def _take_run(self, bytes_per_s: float) -> range:
         with self._lock:

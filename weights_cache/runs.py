@@ -19,9 +19,14 @@ class Runs:
     """
 
     def __init__(self, revision: Revision, num_readers: int, alone: Collection[int] = ()) -> None:
-        self._extents, self._num_readers, self._alone = revision.extents, num_readers, alone
+        self._extents, self.num_readers, self._alone = revision.extents, num_readers, alone
         self._next = 0
         self._left_bytes = sum(extent.length for extent in revision.extents)
+
+    @property
+    def are_out(self) -> bool:
+        """Whether all are given out."""
+        return self._next == len(self._extents)
 
     def take(self, bytes_per_s: float) -> range:
         """The next extents for a reader of this rate: at least one, none when all are given out.
@@ -29,9 +34,9 @@ class Runs:
         Towards the end runs get shorter, so that all readers end together.
         """
         extents = self._extents
-        if self._next == len(extents):
+        if self.are_out:
             return range(0)
-        share_bytes = self._left_bytes // (2 * self._num_readers)
+        share_bytes = self._left_bytes // (2 * self.num_readers)
         most_bytes = min(bytes_per_s * RUN_S, share_bytes, MAX_RUN_BYTES)
         first, num_bytes = self._next, extents[self._next].length
         end = first + 1

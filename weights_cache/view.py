@@ -5,7 +5,7 @@ run of addresses; the state of each extent is one byte of another memfd, and an 
 mapping is private and copy-on-write: the engine may even write to a tensor without changing what any other
 process or the store's file holds, and torch gets the writable buffer it asks for. No torch, and it works on
 descriptors received over SCM_RIGHTS after a fork. The pages of an extent are mapped in one call when it is
-waited for, unless somebody touched them all before (`inference.engine.ahead`).
+waited for, unless somebody touched them all before (`inference.engine.ahead`) or several threads read them.
 """
 
 import mmap
@@ -56,7 +56,14 @@ class LandingView:
         self.buffer = memoryview(self._map)[: self.layout.total_bytes]
 
     def wait_extent(self, number: int, timeout_s: float | None = None) -> bool:
-        """Wait until extent `number` is verified; False when `timeout_s` passed. Raises LandingError."""
+        """Wait until extent `number` is verified, and map it; False when `timeout_s` passed. Raises LandingError."""
+        landed = self.wait_landed(number, timeout_s)
+        if landed:
+            self._touch(number)
+        return landed
+
+    def wait_landed(self, number: int, timeout_s: float | None = None) -> bool:
+        """As `wait_extent`, but its pages are mapped by whoever reads them first, of whom there may be many."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while (state := self._ready[number]) == WAITING:
             left_s = LOOK_AGAIN_S if deadline is None else min(LOOK_AGAIN_S, deadline - time.monotonic())
@@ -65,7 +72,6 @@ class LandingView:
             self._sleep(left_s)
         if state == FAILED:
             raise LandingError("weights_failed", f"extent {number} of the weights could not be loaded")
-        self._touch(number)
         return True
 
     def wait_layer(self, layer: int, timeout_s: float | None = None) -> bool:

@@ -1,39 +1,25 @@
-"""Takes the steps of `inference.engine.ring` on a device: weights go over while they land, and layers may run."""
+"""Sends the slots of `inference.engine.ring` to a device: weights go over while they land, and layers may run."""
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from inference.engine.device import DeviceError
-from inference.engine.ring import Fill, MarkLayer, MarkSlot, Send, Step, WaitExtent, WaitSlot, steps
+from inference.engine.ring import MarkLayer, MarkSlot, Send, SendStep, WaitFill, sends
+from inference.engine.ring_fill import Filler
 from weights_cache.view import LandingError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+
+    import torch
 
     from inference.engine.device import Device, Mark
     from inference.engine.ring import Part, Ring
-
-
-MOST_FILLERS = 16
-"""Threads that fill the ring: on 16 cores 8 gave 22 GB/s and 16 gave 45, of a PCIe 5 link's 55 (measured)."""
-
-
-class Source(Protocol):
-    """Where the bytes come from."""
-
-    def wait(self, extent: int) -> None:
-        """Wait until an extent is here. Raises LandingError."""
-
-    def read(self, part: Part) -> torch.Tensor:
-        """A part's bytes: [length] uint8 in host memory."""
+    from inference.engine.ring_fill import Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +33,7 @@ class Target:
 class Copier:
     """Brings every part to its target, once: in this thread (`run`) or beside it (`start`).
 
-    All of the work is one thread's; `wait_layer` and the figures are for others. A landing or a copy that fails
+    What is sent is one thread's work; `wait_layer` and the figures are for others. A landing or a copy that fails
     ends it, and everybody who waits is told the same fault.
     """
 
@@ -112,49 +98,50 @@ class Copier:
         self._stream = self._device.stream()
 
     def _guarded(self, parts: Sequence[Part]) -> None:
+        filler = Filler(self._ring, self._source, self._slots, self._events)
         try:
-            with _fillers():
-                self._copy(parts)
+            filler.start(parts)
+            self._copy(parts, filler)
         except (LandingError, DeviceError) as fault:
             self._fail(fault)
         except (RuntimeError, OSError, ValueError) as cause:  # what torch raises for a device's fault
             self._fail(_failed(cause))
+        finally:
+            filler.stop()
+            self._slots, self._events, self._scratch = [], [], {}  # pinned memory is for the start alone
 
     def _fail(self, fault: LandingError | DeviceError) -> None:
         with self._changed:
             self._fault = fault
             self._changed.notify_all()
 
-    def _copy(self, parts: Sequence[Part]) -> None:
+    def _copy(self, parts: Sequence[Part], filler: Filler) -> None:
         started = time.perf_counter()
         last = None
-        for step in steps(parts, self._ring):
-            last = self._take(step) or last
+        for step in sends(parts, self._ring):
+            last = self._take(step, filler) or last
         if last is not None:
             last.synchronize()
         self.total_ms = (time.perf_counter() - started) * 1000
-        self._slots, self._events, self._scratch = [], [], {}  # pinned memory is for the start alone
 
-    def _take(self, step: Step) -> Mark | None:
+    def _take(self, step: SendStep, filler: Filler) -> Mark | None:
         match step:
-            case WaitExtent():
-                self._wait_extent(step.extent)
-            case WaitSlot():
-                self._events[step.slot].synchronize()
-            case Fill():
-                self._bytes_of(self._slots, step).copy_(self._source.read(step.part))
+            case WaitFill():
+                self._wait_fill(step.slot, filler)
             case Send():
                 self._send(step)
             case MarkSlot():
                 self._events[step.slot].record(self._stream)
+                filler.give_back()
             case MarkLayer():
                 return self._mark(step.layer)
         return None
 
-    def _wait_extent(self, extent: int) -> None:
+    def _wait_fill(self, slot: int, filler: Filler) -> None:
+        """What was waited for bytes that were not here counts as such; for their copy to the slot it does not."""
         started = time.perf_counter()
-        self._source.wait(extent)
-        self.waited_ms += (time.perf_counter() - started) * 1000
+        here = min(filler.wait(slot), time.perf_counter())
+        self.waited_ms += max(0.0, here - started) * 1000
 
     def _send(self, step: Send) -> None:
         """Bytes go straight to their tensor; those of another dtype to the slot's double there, and on from it."""
@@ -180,23 +167,9 @@ class Copier:
         return mark
 
     @staticmethod
-    def _bytes_of(slots: Sequence[torch.Tensor] | dict[int, torch.Tensor], step: Fill | Send) -> torch.Tensor:
+    def _bytes_of(slots: Sequence[torch.Tensor] | dict[int, torch.Tensor], step: Send) -> torch.Tensor:
         return slots[step.slot][step.at : step.at + step.part.length]
 
 
 def _failed(cause: Exception) -> DeviceError:
     return DeviceError("copy_failed", f"weights could not be copied to the device: {cause}")
-
-
-@contextmanager
-def _fillers() -> Iterator[None]:
-    """Many threads for this thread's host copies: the engine has few while it waits for its device.
-
-    MKL's number is the process's: a product of another thread, if it were the host's, would be cut otherwise meanwhile.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(min(MOST_FILLERS, len(os.sched_getaffinity(0))))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -219,7 +219,7 @@ class LandedBytes:
 
     def wait(self, extent: int) -> None:
         """See `Source`."""
-        self._landed.wait_extent(extent)
+        self._landed.wait_landed(extent)
 
     def read(self, part: Part) -> torch.Tensor:
         """See `Source`."""

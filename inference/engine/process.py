@@ -264,6 +264,10 @@ class ToldLanding:
         """Wait for one extent; raises LandingError."""
         return self._view.wait_extent(number)
 
+    def wait_landed(self, number: int) -> bool:
+        """As `wait_extent`, but nothing of it is mapped yet."""
+        return self._view.wait_landed(number)
+
     def wait_all(self) -> bool:
         """Wait for every extent, telling how many have landed; raises LandingError."""
         started = time.perf_counter()

@@ -1,9 +1,10 @@
-"""The way of weights through a ring of pinned memory to a device, as a list of steps. Pure: no torch, no clock.
+"""The way of weights through a ring of pinned memory to a device, as two lists of steps. Pure: no torch, no clock.
 
 A GPU reads host memory by itself only if it is pinned, and pinning a whole model takes longer than copying it:
-so the bytes go through a few pinned slots. A slot may be filled again only when the device has read it, which
-its own event says, and never sooner (vLLM lost weights to that race: vllm-exl3 PR #28). The order is that of
-execution, the memory is bounded by the ring, and every byte is sent once, whatever the tensors' sizes.
+so the bytes go through a few pinned slots. One list fills slots, as far ahead as there are free ones; the other tells
+the device to copy what is filled. A slot may be filled again only when the device has read it, which its own event
+says, and never sooner (vLLM lost weights to that race: vllm-exl3 PR #28). The order is that of execution, the memory
+is bounded by the ring, and every byte is sent once, whatever the tensors' sizes.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Ring:
     """How much pinned memory: at least two slots, so that one is filled while the other is read.
 
     By default 128 MiB: a slot holds a whole extent, and eight of them keep a PCIe 5 link (50 GB/s) busy for 2.5 ms
-    while the thread that fills them is not scheduled.
+    while the thread that sends them is not scheduled.
     """
 
     num_slots: int = 8
@@ -53,30 +54,36 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class WaitExtent:
-    """The host waits until the extent is in memory and verified."""
+    """The filling side waits until the extent is in memory and verified."""
 
     extent: int
 
 
 @dataclass(frozen=True, slots=True)
 class WaitSlot:
-    """The host waits until the device has read the slot."""
+    """The filling side waits until the slot was marked, and the device has read it."""
 
     slot: int
 
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """The host copies a part to byte `at` of a slot."""
+    """Parts are copied to their places in a slot, by anybody, while the next steps are taken."""
 
     slot: int
-    at: int
-    part: Part
+    load: tuple[tuple[int, Part], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WaitFill:
+    """The sending side waits until the slot is filled."""
+
+    slot: int
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """The device is told to copy the part to its tensor."""
+    """The device is told to copy the part at byte `at` of a slot to its tensor."""
 
     slot: int
     at: int
@@ -97,7 +104,8 @@ class MarkLayer:
     layer: int
 
 
-Step = WaitExtent | WaitSlot | Fill | Send | MarkSlot | MarkLayer
+FillStep = WaitExtent | WaitSlot | Fill
+SendStep = WaitFill | Send | MarkSlot | MarkLayer
 
 
 def parts_of(extents: Sequence[Extent], tensors: Sequence[TensorEntry], places: Layout) -> Iterator[Part]:
@@ -112,21 +120,30 @@ def parts_of(extents: Sequence[Extent], tensors: Sequence[TensorEntry], places: 
                 yield Part(number, extent.layer, index, first - tensor.offset, source, last - first)
 
 
-def steps(parts: Iterable[Part], ring: Ring) -> Iterator[Step]:
-    """What to do, one after another, to bring the parts to the device. Parts of a layer are neighbours."""
-    num_sent, extent, layer = 0, None, None
-    for load in _loads(parts, ring.slot_bytes):
-        first, slot = load[0][1], num_sent % ring.num_slots
-        if layer is not None and first.layer != layer:
-            yield MarkLayer(layer)
+def fills(parts: Iterable[Part], ring: Ring) -> Iterator[FillStep]:
+    """What the filling side does, one after another. A slot's turn is everywhere that of its load."""
+    extent = None
+    for number, load in enumerate(_loads(parts, ring.slot_bytes)):
+        slot, first = number % ring.num_slots, load[0][1]
         if first.extent != extent:
             yield WaitExtent(first.extent)
-        if num_sent >= ring.num_slots:
+        if number >= ring.num_slots:
             yield WaitSlot(slot)
-        yield from (Fill(slot, at, part) for at, part in load)
+        yield Fill(slot, tuple(load))
+        extent = first.extent
+
+
+def sends(parts: Iterable[Part], ring: Ring) -> Iterator[SendStep]:
+    """What the sending side does, one after another. Parts of a layer are neighbours."""
+    layer = None
+    for number, load in enumerate(_loads(parts, ring.slot_bytes)):
+        slot, first = number % ring.num_slots, load[0][1]
+        if layer is not None and first.layer != layer:
+            yield MarkLayer(layer)
+        yield WaitFill(slot)
         yield from (Send(slot, at, part) for at, part in load)
         yield MarkSlot(slot)
-        num_sent, extent, layer = num_sent + 1, first.extent, first.layer
+        layer = first.layer
     if layer is not None:
         yield MarkLayer(layer)
 
@@ -139,7 +156,7 @@ def _loads(parts: Iterable[Part], slot_bytes: int) -> Iterator[list[tuple[int, P
         if load and part.extent != load[0][1].extent:
             yield load
             load, at = [], 0
-        for piece in _cut(part, slot_bytes):
+        for piece in cut(part, slot_bytes):
             if at + piece.length > slot_bytes:
                 yield load
                 load, at = [], 0
@@ -149,8 +166,8 @@ def _loads(parts: Iterable[Part], slot_bytes: int) -> Iterator[list[tuple[int, P
         yield load
 
 
-def _cut(part: Part, slot_bytes: int) -> Iterator[Part]:
-    """Pieces of at most a slot, each whole elements of any dtype."""
-    for done in range(0, part.length, slot_bytes):
-        length = min(slot_bytes, part.length - done)
+def cut(part: Part, most_bytes: int) -> Iterator[Part]:
+    """Pieces of at most so many bytes, each whole elements of any dtype if those are a multiple of 16."""
+    for done in range(0, part.length, most_bytes):
+        length = min(most_bytes, part.length - done)
         yield Part(part.extent, part.layer, part.tensor, part.start + done, part.source + done, length)

@@ -65,6 +65,9 @@ class Landed(Protocol):
     def wait_extent(self, number: int) -> bool:
         """Wait for one extent; raises LandingError."""
 
+    def wait_landed(self, number: int) -> bool:
+        """As `wait_extent`, but whoever reads it maps its pages."""
+
     def wait_all(self) -> bool:
         """Wait for every extent; raises LandingError."""
 

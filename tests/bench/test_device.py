@@ -28,12 +28,12 @@ def test_the_whole_of_it_runs_without_a_gpu(monkeypatch):
     monkeypatch.setattr(bench, "LIMIT_BYTES", 4096)
     said = []
     device = LateDevice()
-    runs = bench.measure_on(device, 32, 1, said.append)
+    runs = bench.measure_on(device, 64, 1, said.append)
 
     assert (len(runs), len(said)) == (1, 2)
     assert min(runs[0].store_s, runs[0].host_s, runs[0].link_s, runs[0].copy_s) > 0
-    assert device.copied_bytes > 4 * bench.TENSOR_BYTES, "each of two runs copied all of it twice"
-    assert [row.unit for row in bench.rows_of(runs, 32 << 20)] == ["GB/s", "GB/s"]
+    assert device.copied_bytes > 8 * bench.TENSOR_BYTES, "each of two runs copied all of it twice"
+    assert [row.unit for row in bench.rows_of(runs, 64 << 20)] == ["GB/s", "GB/s"]
 
 
 def test_the_limit_counts_its_copies(monkeypatch):

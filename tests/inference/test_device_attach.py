@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from inference.engine import copier as copier_module
+from inference.engine import ring_fill
 from inference.engine.classes import class_of, config_of
 from inference.engine.copier import Copier
 from inference.engine.device import DeviceError
 from inference.engine.device_attach import DeviceGates, attach_on
 from inference.engine.filling import AttachError
-from inference.engine.ring import Part, Ring, WaitSlot, steps
+from inference.engine.ring import Part, Ring, WaitSlot, sends
 from tests.inference.late_device import LateDevice, Mark, overlap, span
 from tests.inference.test_weights_attach import FAMILIES, logits
 from tests.inference.tiny import (
@@ -29,12 +29,6 @@ from weights_cache.view import LandingError
 
 SMALL = Ring(2, 1024)
 """So small that every tensor of a tiny model is cut and every slot is used many times."""
-
-
-@pytest.fixture(autouse=True)
-def one_filler(monkeypatch):
-    """Here the host computes, in as many threads as the copier fills with: more of them, and sums round otherwise."""
-    monkeypatch.setattr(copier_module, "MOST_FILLERS", torch.get_num_threads())
 
 
 def put_on(device, model, landing, *, dtype="auto", gated=False, kind="generate"):
@@ -203,18 +197,27 @@ def test_a_failed_copy_ends_the_start_with_one_error(gated):
 
 def without_slot_waits(monkeypatch):
     """The host fills a slot that the device still reads."""
-    all_steps = steps
+    all_fills = ring_fill.fills
     monkeypatch.setattr(
-        copier_module,
-        "steps",
-        lambda parts, ring: (step for step in all_steps(parts, ring) if not isinstance(step, WaitSlot)),
+        ring_fill,
+        "fills",
+        lambda parts, ring: (step for step in all_fills(parts, ring) if not isinstance(step, WaitSlot)),
     )
+
+
+def without_fill_waits(monkeypatch):
+    """The device is told to copy a slot before the host has filled it."""
+    monkeypatch.setattr(Copier, "_wait_fill", lambda self, slot, filler: None)
 
 
 def without_stream_waits(monkeypatch):
     """A layer runs while its bytes are on their way."""
     monkeypatch.setattr(Mark, "wait", lambda self: None)
-    monkeypatch.setattr(Copier, "_guarded", lambda self, parts: [self._take(s) for s in steps(parts, SMALL)])
+    monkeypatch.setattr(
+        Copier,
+        "_copy",
+        lambda self, parts, filler: [self._take(step, filler) for step in sends(parts, SMALL)],
+    )
 
 
 def without_host_waits(monkeypatch):
@@ -223,7 +226,9 @@ def without_host_waits(monkeypatch):
     monkeypatch.setattr(Copier, "start", lambda self, parts: None)
 
 
-@pytest.mark.parametrize("forget", [without_slot_waits, without_stream_waits, without_host_waits])
+@pytest.mark.parametrize(
+    "forget", [without_slot_waits, without_fill_waits, without_stream_waits, without_host_waits]
+)
 def test_each_wait_is_needed(monkeypatch, forget):
     """The test of the tests: leave one out, and the logits are not the model's."""
     model = made("llama")

@@ -1,4 +1,5 @@
-"""The ring's steps: no slot again before its event, every byte once and in order, memory bounded."""
+"""The ring's steps, however its two sides and its fillers take turns: no slot again before its event, every byte once
+and in order, memory bounded."""
 
 import pytest
 from hypothesis import given
@@ -12,9 +13,11 @@ from inference.engine.ring import (
     Ring,
     Send,
     WaitExtent,
+    WaitFill,
     WaitSlot,
+    fills,
     parts_of,
-    steps,
+    sends,
 )
 from tests.inference.tiny import landed_model, made
 
@@ -38,47 +41,77 @@ def lists_of_parts(draw):
 
 
 class Checked:
-    """A device that is as slow as it may be: a slot is being read until somebody waits for its mark."""
+    """Both sides and a device, each as slow as it may be: a slot is being filled until somebody waits for that, and
+    being read until somebody waits for its mark."""
 
-    def __init__(self, ring):
+    def __init__(self, parts, ring):
         self.ring = ring
-        self.landed, self.held, self.reading = set(), {}, {}
+        self.sides = {"fill": list(fills(parts, ring)), "send": list(sends(parts, ring))}
+        self.landed, self.filling, self.held, self.reading, self.marked = set(), {}, {}, set(), set()
         self.sent, self.layers = [], {}
+
+    def run(self, choose):
+        """Have the sides take turns as `choose` says, until nothing is left or nobody may go on."""
+        while able := [side for side, left in self.sides.items() if left and self.may(left[0])]:
+            self.take(self.sides[choose(able)].pop(0))
+        assert not any(self.sides.values()), "both sides wait for one another"
+
+    def may(self, step):
+        match step:
+            case WaitSlot(slot):
+                return slot in self.marked
+            case WaitFill(slot):
+                return slot in self.filling
+        return True
 
     def take(self, step):
         match step:
             case WaitExtent(extent):
                 self.landed.add(extent)
             case WaitSlot(slot):
-                self.reading.pop(slot)
-            case Fill(slot, at, part):
-                assert slot not in self.reading, "a slot is filled while it is read"
-                assert part.extent in self.landed, "bytes are read before they are there"
+                self.marked.remove(slot)
+                self.reading.remove(slot)
+            case Fill(slot, load):
+                assert slot not in self.reading | self.filling.keys() | self.held.keys(), "a slot is in use"
                 assert 0 <= slot < self.ring.num_slots
-                assert at % 16 == 0
-                assert at + part.length <= self.ring.slot_bytes
-                assert all(at >= end or at + part.length <= first for first, end in self.held.get(slot, {}))
-                self.held.setdefault(slot, {})[at, at + part.length] = part
+                self.check_load(load)
+                self.filling[slot] = load
+            case WaitFill(slot):
+                self.held[slot] = dict(self.filling.pop(slot))
             case Send(slot, at, part):
-                assert self.held[slot][at, at + part.length] == part, "what is sent is not what is there"
+                assert self.held[slot][at] == part, "what is sent is not what is there"
                 self.sent.append(part)
             case MarkSlot(slot):
                 self.held.pop(slot)
-                self.reading[slot] = True
+                self.reading.add(slot)
+                self.marked.add(slot)
             case MarkLayer(layer):
                 assert layer not in self.layers
                 self.layers[layer] = len(self.sent)
 
+    def check_load(self, load):
+        end = 0
+        for at, part in load:
+            assert part.extent in self.landed, "bytes are read before they are there"
+            assert at % 16 == 0
+            assert at >= end
+            end = at + part.length
+        assert end <= self.ring.slot_bytes
 
-@given(lists_of_parts(), rings)
-def test_every_byte_goes_once_in_order_through_slots_that_are_free(parts, ring):
-    device = Checked(ring)
-    for step in steps(parts, ring):
-        device.take(step)
+
+turns = st.sampled_from((min, max)) | st.randoms(use_true_random=False).map(lambda random: random.choice)
+"""Who goes on where both may: the one, the other, or by chance."""
+
+
+@given(lists_of_parts(), rings, turns)
+def test_every_byte_goes_once_in_order_through_slots_that_are_free(parts, ring, choose):
+    device = Checked(parts, ring)
+    device.run(choose)
 
     asked = [(p.tensor, p.start + i, p.source + i) for p in parts for i in range(p.length)]
     assert [(p.tensor, p.start + i, p.source + i) for p in device.sent for i in range(p.length)] == asked
     assert not device.held, "a slot is never marked"
+    assert not device.filling
     for layer in {part.layer for part in parts}:
         after = device.sent[device.layers[layer] :]
         assert all(part.layer > layer for part in after), "a layer is marked before its last byte"
@@ -88,23 +121,41 @@ def test_every_byte_goes_once_in_order_through_slots_that_are_free(parts, ring):
 
 @given(lists_of_parts(), rings)
 def test_nothing_is_waited_for_too_early(parts, ring):
-    """A slot only when it is needed again, an extent only when nothing before it is left to send."""
-    taken = list(steps(parts, ring))
-    loads = [step.slot for step in taken if isinstance(step, MarkSlot)]
-    waits = [step.slot for step in taken if isinstance(step, WaitSlot)]
+    """A slot only when it is needed again, an extent only when nothing before it is left to fill."""
+    filling = list(fills(parts, ring))
+    loads = [step.slot for step in filling if isinstance(step, Fill)]
+    waits = [step.slot for step in filling if isinstance(step, WaitSlot)]
     assert waits == loads[: max(0, len(loads) - ring.num_slots)]
-    assert [step.extent for step in taken if isinstance(step, WaitExtent)] == list(
+    assert [step.extent for step in filling if isinstance(step, WaitExtent)] == list(
         dict.fromkeys(part.extent for part in parts)
     )
+
+
+@given(lists_of_parts(), rings)
+def test_slots_are_filled_as_far_ahead_as_there_are_any(parts, ring):
+    """While nothing is sent, every slot of the ring is filled."""
+    device = Checked(parts, ring)
+    loads = sum(isinstance(step, Fill) for step in device.sides["fill"])
+    left = device.sides.pop("send")
+    device.sides["send"] = []
+    with_all = loads <= ring.num_slots
+    if with_all:
+        device.run(min)
+    else:
+        with pytest.raises(AssertionError, match="wait for one another"):
+            device.run(min)
+    assert len(device.filling) == min(loads, ring.num_slots)
+    device.sides["send"] = left
+    device.run(max)
 
 
 @given(lists_of_parts().filter(lambda parts: sum(part.length for part in parts) > 256))
 def test_the_check_sees_a_wait_that_is_left_out(parts):
     """The test of the test."""
-    device = Checked(ring := Ring(2, 16))
-    forgetful = [step for step in steps(parts, ring) if not isinstance(step, WaitSlot)]
-    with pytest.raises(AssertionError, match="while it is read"):
-        list(map(device.take, forgetful))
+    device = Checked(parts, Ring(2, 16))
+    device.sides["fill"] = [step for step in device.sides["fill"] if not isinstance(step, WaitSlot)]
+    with pytest.raises(AssertionError, match="in use"):
+        device.run(min)
 
 
 @pytest.mark.parametrize("num_shards", [1, 3])

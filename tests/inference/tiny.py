@@ -145,6 +145,8 @@ class Landing:
             raise LandingError("weights_failed", f"extent {number}")
         return True
 
+    wait_landed = wait_extent
+
     def wait_all(self, timeout_s=None):
         return all(self.wait_extent(number, timeout_s) for number in range(len(self.ready)))
 

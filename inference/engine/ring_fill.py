@@ -1,0 +1,163 @@
+"""Fills the slots of a pinned ring by several threads, as far ahead of the copies as slots are free.
+
+One thread copies memory at a sixth of a PCIe 5 link's rate. So one waits, in order, for extents and for free slots
+(`inference.engine.ring.fills`), and several others copy, a few MiB each: all but those copies needs the interpreter's
+lock, which they share, so a slot is large (one that is waited for, sent and given back costs 0.1 ms) and has several.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import time
+from dataclasses import dataclass
+from itertools import count
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Protocol
+
+from inference.engine.ring import Fill, WaitExtent, WaitSlot, cut, fills
+from weights_cache.view import LandingError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import torch
+
+    from inference.engine.device import Mark
+    from inference.engine.ring import Part, Ring
+
+MOST_FILLERS = 12
+"""Threads that copy: on 16 cores 8 gave 44 GB/s, 12 gave 47 and 15 gave 48, of a link's 50.6 (H200, measured)."""
+OTHER_THREADS = 2
+"""The one that waits and the one that sends want a core each, where there are as many."""
+TURN_BYTES = 4 << 20
+"""Copied at once by one thread."""
+
+
+class Source(Protocol):
+    """Where the bytes come from."""
+
+    def wait(self, extent: int) -> None:
+        """Wait until an extent is here. Raises LandingError."""
+
+    def read(self, part: Part) -> torch.Tensor:
+        """A part's bytes: [length] uint8 in host memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one thread copies to a slot: parts and their places. The last of the slot to end says when it was here."""
+
+    slot: int
+    load: Sequence[tuple[int, Part]]
+    here_s: float
+
+
+class Filler:
+    """Fills `slots` with `parts` from `source`; each is waited for by `wait`, and given back by `give_back`.
+
+    `read[slot]` is recorded by the caller behind the copies from that slot, before it gives the slot back.
+    """
+
+    def __init__(
+        self, ring: Ring, source: Source, slots: Sequence[torch.Tensor], read: Sequence[Mark]
+    ) -> None:
+        self._ring, self._source, self._slots, self._read = ring, source, slots, read
+        self._todo: SimpleQueue[Turn | None] = SimpleQueue()
+        self._filled: list[SimpleQueue[float | Exception]] = [SimpleQueue() for _ in slots]
+        self._lock, self._left = threading.Lock(), [0 for _ in slots]
+        self._sent: SimpleQueue[bool] = SimpleQueue()
+        self._num_threads = max(1, min(MOST_FILLERS, len(os.sched_getaffinity(0)) - OTHER_THREADS))
+
+    def start(self, parts: Sequence[Part]) -> None:
+        """Begin; the threads end by themselves after the last slot, a fault or `stop`."""
+        threading.Thread(target=self._feed, args=(parts,), name="nf-ring-feed", daemon=True).start()
+        for number in range(self._num_threads):
+            threading.Thread(target=self._fill, name=f"nf-ring-{number}", daemon=True).start()
+
+    def wait(self, slot: int) -> float:
+        """Wait until the slot is filled; gives the `time.perf_counter` at which its bytes were there to be copied.
+
+        Raises:
+            LandingError: they will not land.
+            RuntimeError: the device failed.
+        """
+        found = self._filled[slot].get()
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def give_back(self) -> None:
+        """The slot that was waited for last is sent, and its mark recorded."""
+        self._sent.put(True)
+
+    def stop(self) -> None:
+        """Nobody waits any more."""
+        self._sent.put(False)
+
+    def _feed(self, parts: Sequence[Part]) -> None:
+        try:
+            self._hand_out(parts)
+        except (LandingError, RuntimeError) as fault:
+            for each in self._filled:
+                each.put(fault)
+        for _ in range(self._num_threads):
+            self._todo.put(None)
+
+    def _hand_out(self, parts: Sequence[Part]) -> None:
+        here_s = time.perf_counter()
+        for step in fills(parts, self._ring):
+            match step:
+                case WaitExtent():
+                    self._source.wait(step.extent)
+                    here_s = time.perf_counter()
+                case WaitSlot():
+                    if not self._sent.get():
+                        return
+                    self._read[step.slot].synchronize()
+                case Fill():
+                    self._share_out(step, here_s)
+
+    def _share_out(self, step: Fill, here_s: float) -> None:
+        turns = [Turn(step.slot, load, here_s) for load in _turns(step.load)]
+        self._left[step.slot] = len(turns)
+        for turn in turns:
+            self._todo.put(turn)
+
+    def _fill(self) -> None:
+        while (turn := self._todo.get()) is not None:
+            try:
+                self._take(turn)
+            except RuntimeError as fault:  # what torch raises
+                self._filled[turn.slot].put(fault)
+                continue
+            with self._lock:
+                self._left[turn.slot] -= 1
+                is_last = not self._left[turn.slot]
+            if is_last:
+                self._filled[turn.slot].put(turn.here_s)
+
+    def _take(self, turn: Turn) -> None:
+        slot = self._slots[turn.slot]
+        for at, part in turn.load:
+            _copy(slot[at : at + part.length], self._source.read(part))
+
+
+def _turns(load: Sequence[tuple[int, Part]]) -> Iterator[list[tuple[int, Part]]]:
+    """A slot's load in pieces of at most `TURN_BYTES`, some of them of several parts."""
+    turn: list[tuple[int, Part]] = []
+    num_bytes = 0
+    for place, part in load:
+        for at, piece in zip(count(place, TURN_BYTES), cut(part, TURN_BYTES), strict=False):
+            if num_bytes + piece.length > TURN_BYTES:
+                yield turn
+                turn, num_bytes = [], 0
+            turn.append((at, piece))
+            num_bytes += piece.length
+    yield turn
+
+
+def _copy(target: torch.Tensor, source: torch.Tensor) -> None:
+    """As `target.copy_(source)` of bytes, but by this thread alone and without the interpreter's lock."""
+    ctypes.memmove(target.data_ptr(), source.data_ptr(), source.nbytes)
