@@ -9,7 +9,7 @@ import numpy as np
 
 from inference.api.sequences import check_ids
 from inference.api.serving import JSON_HEADERS, THREAD_CHARS, ModelReply, check_prompt
-from inference.api.vectors import VectorError, batches, cut, embedding_body, read_vectors
+from inference.api.vectors import VectorError, batches, cut, embedding_body, num_batches, read_vectors
 from inference.usage.entry import Counts
 from wire.refusal import Refusal
 
@@ -50,11 +50,14 @@ class EmbeddingReply(ModelReply):
         """See `Reply`."""
         visit, request = self._visit, self._request
         with self._resident() as model:
-            rows = await self._rows(model)
-            visit.phases.mark("tokenize")
-            counts = Counts(sum(map(len, rows)))
-            vectors = await vectors_of(model, rows, self._stay.entry(counts.prompt))
-            visit.note_first(visit.phases.total_ms())
+            async with self._turn(model, num_batches(len(request.inputs))) as has_waited:
+                if has_waited:
+                    visit.phases.mark("queue")
+                rows = await self._rows(model)
+                visit.phases.mark("tokenize")
+                counts, began_ms = Counts(sum(map(len, rows))), visit.phases.total_ms()
+                vectors = await vectors_of(model, rows, self._stay.entry(counts.prompt), visit)
+            visit.note_first(visit.phases.total_ms() - began_ms)
             vectors = cut(vectors, request.dimensions, normalize=model.revision.facts.normalize)
             body = embedding_body(vectors, request.model, counts.prompt, as_base64=request.base64)
             visit.phases.mark("decode")
@@ -87,12 +90,14 @@ async def vectors_of(
     model: ResidentModel,
     rows: Sequence[Sequence[int]],
     entry: Entry,
+    visit: Visit,
     segments: Sequence[Sequence[int]] = (),
 ) -> NDArray[np.float32]:
     """The vectors of `rows`, in their order. `entry`: whose usage they are; `segments`: of pairs, each token's."""
     groups = list(batches(rows))
     found: dict[int, NDArray[np.float32]] = {}
-    orders: list[Message] = [{"op": "embed", "batch": [rows[index] for index in group]} for group in groups]
+    whose: Message = {"op": "embed", "tenant": visit.tenant, "weight": visit.weight}
+    orders: list[Message] = [whose | {"batch": [rows[index] for index in group]} for group in groups]
     if segments:
         for order, group in zip(orders, groups, strict=True):
             order["segments"] = [segments[index] for index in group]

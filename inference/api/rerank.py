@@ -14,6 +14,7 @@ from inference.api.fields import array, bad, boolean, integer, mapping, string
 from inference.api.request import MAX_LABEL_CHARS, MAX_MODEL_CHARS, MAX_PROMPT_CHARS, MAX_PROMPT_TOKENS
 from inference.api.route_fields import read_fields
 from inference.api.serving import JSON_HEADERS, ModelReply
+from inference.api.vectors import num_batches
 from inference.usage.entry import Counts
 from wire.refusal import Refusal
 
@@ -108,12 +109,16 @@ class RerankReply(ModelReply):
         visit = self._visit
         with self._resident() as model:
             paired = model.revision.facts.kind == "rerank"
-            rows, segments = await (self._pairs(model) if paired else self._rows(model))
-            visit.phases.mark("tokenize")
-            counts = Counts(sum(map(len, rows)))
-            vectors = np.asarray(await vectors_of(model, rows, self._stay.entry(counts.prompt), segments))
+            async with self._turn(model, num_batches(len(self._request.documents))) as has_waited:
+                if has_waited:
+                    visit.phases.mark("queue")
+                rows, segments = await (self._pairs(model) if paired else self._rows(model))
+                visit.phases.mark("tokenize")
+                counts, began_ms = Counts(sum(map(len, rows))), visit.phases.total_ms()
+                entry = self._stay.entry(counts.prompt)
+                vectors = np.asarray(await vectors_of(model, rows, entry, visit, segments))
             scores = _sigmoids(vectors[:, 0]) if paired else _cosines(vectors)
-            visit.note_first(visit.phases.total_ms())
+            visit.note_first(visit.phases.total_ms() - began_ms)
             body = rerank_body(self._request, scores, counts.prompt)
             visit.phases.mark("decode")
             headers = {**JSON_HEADERS, **visit.counted(counts.prompt)}

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from inference.api.toolcalls import CallPart
     from inference.api.visit import Visit
     from inference.workers.answers import Tally
+    from inference.workers.entrance import Inside
     from inference.workers.host import Host
     from inference.workers.resident import Resident
 
@@ -90,6 +91,10 @@ class ModelReply(Reply):
                 raise _wrong_kind(model)
             yield model
 
+    def _turn(self, model: ResidentModel, size: int, priority: int = 0) -> Inside:
+        """Its tenant's turn at the engine, for so many sequences; inside while it is open."""
+        return model.calls.entrance.inside(self._visit.tenant, self._visit.weight, priority, size)
+
 
 class GenerationReply(ModelReply):
     """A chat or a completion, streamed or whole."""
@@ -116,15 +121,13 @@ class GenerationReply(ModelReply):
         """See `Reply`."""
         with self._resident() as model:
             check_sampling(self._request.sampling, model.limits)
-            async with model.calls.entrance.inside(*self._turn()) as has_waited:
+            delivery = self._request.delivery
+            async with self._turn(
+                model, self._num_prompts * delivery.num_choices, delivery.priority
+            ) as has_waited:
                 if has_waited:
                     self._visit.phases.mark("queue")
                 await self._generate(outlet, model)
-
-    def _turn(self) -> tuple[str, int, int, int]:
-        """Whose it is, the tenant's weight, its priority, and how many sequences it asks for."""
-        visit, delivery = self._visit, self._request.delivery
-        return visit.tenant, visit.weight, delivery.priority, self._num_prompts * delivery.num_choices
 
     @property
     def _num_prompts(self) -> int:

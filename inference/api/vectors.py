@@ -26,6 +26,11 @@ class VectorError(ValueError):
     """The engine's vectors are not what it said they are."""
 
 
+def num_batches(num_rows: int) -> int:
+    """The least number of messages for so many rows: known before they are cut into tokens."""
+    return -(-num_rows // MAX_BATCH_ROWS)
+
+
 def batches(rows: Sequence[Sequence[int]]) -> Iterator[list[int]]:
     """Indices of `rows` in batches of like length (shortest first), so that little is padded."""
     batch: list[int] = []

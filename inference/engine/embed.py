@@ -7,7 +7,6 @@ and masked.
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 from inspect import signature
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from inference.engine.device import device_of
+from inference.engine.embed_turns import Lines, Place
 from inference.engine.orders import NUM_SEGMENTS
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
+    from inference.engine.embed_turns import Line
     from inference.engine.orders import Embed
 
 MAX_PASS_TOKENS = 4096
@@ -30,18 +31,11 @@ waits for no more than one pass."""
 MAX_WAITING_ROWS = 16_384
 """Rows of all orders together; the node refuses earlier by its own limit."""
 
+FAR_LONGER = 2
+"""Rows of two tenants whose lengths differ by more are not padded to one another."""
+
 UNSEGMENTED = frozenset({"camembert", "roberta", "xlm-roberta"})
 """Families trained without segments: their tokenizers in transformers give none, whatever the sizes in the config."""
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """One row of one order."""
-
-    id: str
-    row: int
-    tokens: tuple[int, ...]
-    segments: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -51,12 +45,16 @@ class _Asked:
 
 
 class Batcher:
-    """Which rows the next pass computes: orders in the order they came, rows of like length together."""
+    """Which rows the next pass computes: orders in the order they came, rows of like length together.
+
+    Tenants take turns (`inference.engine.embed_turns`). One whose rows are far longer or shorter has a pass of its own:
+    short rows would be padded to long ones, and would wait for them.
+    """
 
     def __init__(self, max_pass_tokens: int = MAX_PASS_TOKENS) -> None:
         self._max_pass_tokens = max_pass_tokens
         self._asked: dict[str, _Asked] = {}
-        self._rows: deque[Place] = deque()
+        self._lines = Lines()
 
     @property
     def num_orders(self) -> int:
@@ -66,7 +64,7 @@ class Batcher:
     @property
     def num_rows(self) -> int:
         """Rows not yet computed."""
-        return len(self._rows)
+        return self._lines.num_rows
 
     def add(self, order: Embed) -> bool:
         """Take an order in; False if its id is in use or too many rows wait."""
@@ -76,25 +74,30 @@ class Batcher:
         segments = order.segments or ((),) * len(order.rows)
         rows = zip(order.rows, segments, strict=True)
         places = [Place(order.id, number, row, parts) for number, (row, parts) in enumerate(rows)]
-        self._rows.extend(sorted(places, key=lambda place: len(place.tokens)))
+        self._lines.add(order.tenant, order.weight, sorted(places, key=lambda place: len(place.tokens)))
         return True
 
     def drop(self, order_id: str) -> bool:
         """Forget an order; False if it is not here."""
         if self._asked.pop(order_id, None) is None:
             return False
-        self._rows = deque(place for place in self._rows if place.id != order_id)
+        self._lines.drop(order_id)
         return True
 
     def plan(self) -> list[Place]:
         """The rows of the next pass; at least one if any waits."""
         chosen: list[Place] = []
-        longest = 0
-        while self._rows:
-            longest = max(longest, len(self._rows[0].tokens))
-            if chosen and longest * (len(chosen) + 1) > self._max_pass_tokens:
+        lengths: list[int] = []
+        last: Line | None = None
+        while (line := self._lines.next()) is not None:
+            num = len(line.rows[0].tokens)
+            longest = max(num, *lengths) if lengths else num
+            is_full = longest * (len(chosen) + 1) > self._max_pass_tokens
+            if chosen and (is_full or (line is not last and longest > FAR_LONGER * min(num, *lengths))):
                 break
-            chosen.append(self._rows.popleft())
+            chosen.append(self._lines.take(line))
+            lengths.append(num)
+            last = line
         return chosen
 
     def commit(self, places: Sequence[Place], vectors: Sequence[bytes]) -> list[tuple[Embed, bytes]]:

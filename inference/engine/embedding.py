@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from inference.engine.embed import Batcher, Encoder, Place, Scorer, little_endian
+from inference.engine.embed import Batcher, Encoder, Scorer, little_endian
 from inference.engine.order_reading import parse_order
 from inference.engine.orders import (
     PONG,
@@ -24,6 +24,7 @@ from inference.usage.meter import Meter, cost_fields
 from wire.counted import counted
 
 if TYPE_CHECKING:
+    from inference.engine.embed_turns import Place
     from inference.engine.orders import Bounds
     from inference.link import EngineLink, Message
 

@@ -141,8 +141,9 @@ def _embed(fields: Fields, bounds: Bounds) -> Embed:
             f"an input has {longest} tokens, and this model takes {bounds.max_len}", "context_length_exceeded"
         )
     segments = _segments(fields, rows)
+    tenant, weight = fields.text("tenant", MAX_TENANT_CHARS), fields.whole("weight", 1, 1, MAX_WEIGHT)
     fields.end()
-    return Embed(fields.id, rows, segments)
+    return Embed(fields.id, rows, segments, tenant, weight)
 
 
 def _segments(fields: Fields, rows: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:

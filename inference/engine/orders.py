@@ -78,11 +78,14 @@ class Embed:
     """One batch of texts, each a row of token ids.
 
     `segments`: of each token of each row, 0 or 1: which of a pair's two texts it belongs to. Empty where all are 0.
+    `tenant`, `weight`: whose it is, and its share of a busy engine.
     """
 
     id: str
     rows: tuple[tuple[int, ...], ...]
     segments: tuple[tuple[int, ...], ...] = ()
+    tenant: str = ""
+    weight: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import BertConfig, BertModel
 
-from inference.engine.embed import Batcher, Encoder, Place
+from inference.engine.embed import Batcher, Encoder
+from inference.engine.embed_turns import Place
 from inference.engine.embedding import EmbedLoop
 from inference.engine.orders import Bounds, Embed
 from inference.engine.weights import attach
@@ -116,6 +117,57 @@ def test_every_row_is_computed_once_within_the_budget(seed, budget):
     del open_orders[dropped]
     assert answers == {n: b"".join(b"%d." % len(row) for row in rows) for n, rows in open_orders.items()}
     assert batcher.num_orders == 0
+
+
+def whole(batcher):
+    """Each pass' orders, until nothing waits."""
+    passes = []
+    while batcher.num_rows:
+        places = batcher.plan()
+        passes.append([place.id for place in places])
+        batcher.commit(places, [b"x"] * len(places))
+    return passes
+
+
+def test_who_comes_late_does_not_wait_behind_another_tenants_rows():
+    batcher = Batcher(8)
+    batcher.add(Embed("hog", ((1, 1),) * 100, tenant="hog"))
+    first = batcher.plan()
+    batcher.add(Embed("ada", ((1, 1),) * 2, tenant="ada"))
+    passes = whole(batcher)
+
+    assert {place.id for place in first} == {"hog"}
+    assert "ada" in passes[0]
+    assert passes[1].count("ada") + passes[0].count("ada") == 2
+    assert sum(each.count("hog") for each in passes) == 96, "and the crowd has the rest"
+
+
+def test_weights_share_out_an_engine_of_vectors():
+    batcher = Batcher(8)
+    for tenant, weight in (("ada", 1), ("bob", 3)):
+        batcher.add(Embed(tenant, ((1,),) * 100, tenant=tenant, weight=weight))
+    served = [order for each in whole(batcher)[:10] for order in each]
+
+    assert served.count("bob") == pytest.approx(3 * served.count("ada"), abs=4)
+
+
+def test_short_rows_are_not_padded_to_another_tenants_long_ones():
+    batcher = Batcher(64)
+    batcher.add(Embed("hog", ((1,) * 30,) * 4, tenant="hog"))
+    batcher.add(Embed("ada", ((1,),) * 2, tenant="ada"))
+
+    for places in iter(batcher.plan, []):
+        assert len({place.id for place in places}) == 1
+
+
+def test_who_comes_back_has_saved_up_no_turns():
+    batcher = Batcher(4)
+    batcher.add(Embed("a", ((1,),) * 40, tenant="ada"))
+    for _ in range(5):
+        batcher.plan()
+    batcher.add(Embed("b", ((1,),) * 40, tenant="bob"))
+
+    assert {place.id for place in batcher.plan()} == {"a", "b"}
 
 
 def test_what_was_dropped_in_flight_is_forgotten():
