@@ -7,13 +7,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from inference.engine import ring_fill
+from inference.engine import copier as copier_module
 from inference.engine.classes import class_of, config_of
 from inference.engine.copier import Copier
 from inference.engine.device import DeviceError
 from inference.engine.device_attach import DeviceGates, attach_on
 from inference.engine.filling import AttachError
-from inference.engine.ring import Part, Ring, WaitSlot, sends
+from inference.engine.ring import Part, Ring, sends
+from inference.engine.ring_fill import Filler
 from tests.inference.late_device import LateDevice, Mark, overlap, span
 from tests.inference.test_weights_attach import FAMILIES, logits
 from tests.inference.tiny import (
@@ -197,11 +198,10 @@ def test_a_failed_copy_ends_the_start_with_one_error(gated):
 
 def without_slot_waits(monkeypatch):
     """The host fills a slot that the device still reads."""
-    all_fills = ring_fill.fills
     monkeypatch.setattr(
-        ring_fill,
-        "fills",
-        lambda parts, ring: (step for step in all_fills(parts, ring) if not isinstance(step, WaitSlot)),
+        copier_module,
+        "Filler",
+        lambda ring, source, slots, read: Filler(ring, source, slots, [Mark() for _ in read]),
     )
 
 
