@@ -252,7 +252,7 @@ class GenerateLoop:
 
         Keeping a prompt's pages, the first ones above all, takes milliseconds of fresh memory: no token waits for it.
         """
-        messages = []
+        messages = self._newly_copied()
         for event in events:
             match event:
                 case Emitted():
@@ -267,6 +267,14 @@ class GenerateLoop:
             self._link.send(messages)
         for event in events:
             self._keep(event)
+
+    def _newly_copied(self) -> list[Message]:
+        """What a gated start's copies took, before the end of the request whose receipt has it."""
+        copied = self._gates.figures() if self._gates else {}
+        if copied.keys() <= self._told.keys():
+            return []
+        self._told = self._stats()
+        return [self._told]
 
     def _keep(self, event: Event) -> None:
         """What an event asks of slots and samplers, in the events' order; before anything else is computed."""

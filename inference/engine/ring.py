@@ -156,7 +156,7 @@ def _loads(parts: Iterable[Part], slot_bytes: int) -> Iterator[list[tuple[int, P
         if load and part.extent != load[0][1].extent:
             yield load
             load, at = [], 0
-        for piece in cut(part, slot_bytes):
+        for piece in _cut(part, slot_bytes):
             if at + piece.length > slot_bytes:
                 yield load
                 load, at = [], 0
@@ -166,8 +166,8 @@ def _loads(parts: Iterable[Part], slot_bytes: int) -> Iterator[list[tuple[int, P
         yield load
 
 
-def cut(part: Part, most_bytes: int) -> Iterator[Part]:
-    """Pieces of at most so many bytes, each whole elements of any dtype if those are a multiple of 16."""
-    for done in range(0, part.length, most_bytes):
-        length = min(most_bytes, part.length - done)
+def _cut(part: Part, slot_bytes: int) -> Iterator[Part]:
+    """Pieces of at most a slot, each whole elements of any dtype."""
+    for done in range(0, part.length, slot_bytes):
+        length = min(slot_bytes, part.length - done)
         yield Part(part.extent, part.layer, part.tensor, part.start + done, part.source + done, length)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from inference.devices import parse_device
-from inference.engine import process
+from inference.engine import generation, process
 from inference.engine.device import DeviceError, bring_up, open_device
 from inference.engine.events import Segment
 from inference.engine.model import SlotModel
@@ -65,6 +65,17 @@ def test_the_tokens_are_generates_and_the_copies_are_told(monkeypatch, gated):
     for message in messages:
         report.note_stats(message)
     assert report.device()["h2d_ms"] > 0, "the copies of a gated start are told later"
+
+
+def test_the_copies_are_told_before_the_first_request_ends(monkeypatch):
+    monkeypatch.setattr(generation, "STATS_S", 2e6)  # what a short answer needs is not left to them
+    model = made("qwen3")
+    _, landing, _ = landed_model(model)
+    messages = heard(LateDevice(), landing, model.config.to_dict(), monkeypatch, gated=True)
+    told = [number for number, message in enumerate(messages) if "h2d_ms" in message]
+    ended = [number for number, message in enumerate(messages) if message["op"] == "done"]
+    assert len(told) == len(ended) == 1
+    assert told < ended
 
 
 def test_a_failed_copy_is_one_clear_last_message(monkeypatch):
