@@ -20,7 +20,8 @@ from deploy.config.document import Config, listeners
 from deploy.config.read import load
 from deploy.credentials import Credentials
 from deploy.faults import ConfigError, RoleFailed, StateInUse
-from deploy.process import RoleProcess
+from deploy.forks.link import ForkLink
+from deploy.forks.role import RoleProcess
 from deploy.roles import endpoint
 from regions.keys.record import KeyRecord, digest, new_key, write_record
 from regions.map import SYSTEM_BUCKET, Canary, KeyGrant, Rules
@@ -57,6 +58,7 @@ class Platform:
 
     def __init__(self, plan: fleet.FleetPlan, say: Say) -> None:
         self._plan, self._say = plan, say
+        self._forks = ForkLink(plan.state / "logs" / "up-forks.log")
         self._roles: list[RoleProcess] = []
         self._watchers: list[asyncio.Task[None]] = []
         self._lock: IO[str] | None = None
@@ -77,7 +79,7 @@ class Platform:
         config = self._prepare()
         for role, name in _order(config):
             log = self._plan.state / "logs" / f"{role}-{name}.log"
-            self._roles.append(RoleProcess(role, name, config.path, log))
+            self._roles.append(RoleProcess(self._forks, role, name, config.path, log))
         self._say(f"starting {counted(len(self._roles), 'process')} for {', '.join(config.regions)}")
         await asyncio.gather(*(role.start() for role in self._roles))
         await self._wait_ready("store")
@@ -96,6 +98,7 @@ class Platform:
         await asyncio.gather(*self._watchers, return_exceptions=True)
         for kind in ("edge", "wan", "region", "node", "store"):
             await asyncio.gather(*(r.stop(STOP_GRACE_S) for r in self._roles if r.role == kind))
+        await self._forks.close()
         if self._lock is not None:
             self._lock.close()
 
@@ -130,8 +133,8 @@ class Platform:
             pause = RESTART_PAUSE_S[min(role.num_starts, len(RESTART_PAUSE_S)) - 1]
             self._say(f"{role.role} {role.name} ended with status {status}; starting it again in {pause} s")
             await asyncio.sleep(pause)
-            await role.start()
             try:
+                await role.start()
                 await role.wait_ready(READY_S)
             except RoleFailed as error:
                 self._say(str(error))

@@ -8,8 +8,8 @@ import pytest
 
 from deploy.logs.files import Tail, merged, tails
 from deploy.logs.line import Line, Source, Wanted, of_record, read, shown
+from deploy.logs.tail import log_tail
 from deploy.logs.write import JsonLines
-from deploy.process import log_tail
 from regions.usage.record import Record
 
 WHO = Source("region", "fra", "fra")

@@ -15,7 +15,8 @@ from cryptography import x509
 
 from deploy import fleet, pki, secrets
 from deploy.crew import CALM_S, Crew
-from deploy.process import RoleProcess
+from deploy.forks.link import ForkLink
+from deploy.forks.role import RoleProcess
 from edge.admission.account import OverQuota
 from edge.admission.ledger import NUM_SETS, NUM_WAYS, RUNNING, SharedLedger
 from edge.admission.quota import Quotas
@@ -153,7 +154,8 @@ class Crewed:
         lines += [*pair, 'state = "edge"', "[edges.far]", 'listen = "127.0.0.1:9"', *pair, 'state = "far"']
         config = folder / "nearfield.toml"
         config.write_text("\n".join(lines) + "\n")
-        self.process = RoleProcess("edge", "local", config, folder / "edge.log")
+        self.forks = ForkLink(folder / "forks.log")
+        self.process = RoleProcess(self.forks, "edge", "local", config, folder / "edge.log")
 
     def pool(self, name="main"):
         return Pool("127.0.0.1", self.ports[name], tls=self.tls)
@@ -215,6 +217,7 @@ async def crewed(tmp_path, monkeypatch):
         yield edge
     finally:
         await edge.process.stop(60)
+        await edge.forks.close()
         await region.kill()
 
 

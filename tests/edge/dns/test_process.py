@@ -12,7 +12,8 @@ import dns.rdatatype
 import pytest
 
 from deploy import secrets
-from deploy.process import RoleProcess
+from deploy.forks.link import ForkLink
+from deploy.forks.role import RoleProcess
 from edge.dns import challenge, report
 from edge.dns.client import of_host
 from edge.dns.sealed import Kind, Sealed, seal
@@ -66,7 +67,8 @@ class Server:
         self.toml = folder / "nearfield.toml"
         self.toml.write_text(TOML.format(port=self.port, feed=self.feed, long="x" * 250))
         self._key = secrets.dns_key(secrets.make_root_key(folder / "secrets"))
-        self.process = RoleProcess("dns", "ns1", self.toml, folder / "dns.log")
+        self.forks = ForkLink(folder / "forks.log")
+        self.process = RoleProcess(self.forks, "dns", "ns1", self.toml, folder / "dns.log")
         self.resolver = dns.asyncresolver.Resolver(configure=False)
         self.resolver.nameservers, self.resolver.port = ["127.0.0.1"], self.port
         self.resolver.lifetime = WAIT_S
@@ -102,6 +104,7 @@ async def server(folder):
     await made.process.wait_ready(WAIT_S)
     yield made
     await made.process.stop(WAIT_S)
+    await made.forks.close()
 
 
 async def test_a_resolver_is_answered_over_udp_and_tcp_and_pops_come_and_go(server):
