@@ -64,7 +64,7 @@ def masked(text: str) -> str:
 def is_as_said(printed: str, said: str) -> bool:
     """Whether what was printed is what the page says."""
     parts = [re.escape(masked(part)) for part in said.split("…")]
-    return re.fullmatch(r"\s*.*?\s*".join(parts), masked(printed), re.DOTALL) is not None
+    return re.fullmatch(".*?".join(parts), masked(printed), re.DOTALL) is not None
 
 
 class Shell:

@@ -48,6 +48,10 @@ async def test_a_platform_is_watched_in_a_browser(fragile: RunningPlatform, page
     )
 
     await page.click('.side a[href="#chat"]')
+    for field, value in (("chat-region", "fra"), ("chat-model", SECOND)):
+        await page.until(
+            f"[...(document.getElementById('{field}')?.options ?? [])].some((e) => e.value === '{value}')"
+        )
     await page.run("document.getElementById('chat-region').value = 'fra'")
     await page.run(f"document.getElementById('chat-model').value = {json.dumps(SECOND)}")
     question = questions()[0]

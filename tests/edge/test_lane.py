@@ -132,9 +132,11 @@ async def test_as_many_take_it_as_were_under_way_at_once(world, passages):
         await there.wait()
         await answers(exchange, region)
 
-    edge, _, _ = await two(world, together, together)
+    edge, near, _ = await two(world, together, together)
+    there_alone = (("x-nearfield-region", near.name),)  # a busy machine makes the other look sooner
     for _ in range(3):
-        said = await asyncio.wait_for(asyncio.gather(*(edge.ask(PATH, BODY) for _ in range(num))), 60)
+        asked = (edge.ask(PATH, BODY, headers=there_alone) for _ in range(num))
+        said = await asyncio.wait_for(asyncio.gather(*asked), 60)
         assert {status for status, _, _ in said} == {200}
 
     assert len(passages) == 2 * num
