@@ -14,6 +14,7 @@ Say = Callable[[str], None]
 
 BENCHES: Mapping[str, str] = MappingProxyType(
     {
+        "again": "`nearfield up` to the first answer of a model that was pushed before",
         "beats": "what a region's signed rows cost by the number of its models: bytes, and time at either end",
         "choice": "what one choice of a region costs the edge, by regions and models",
         "cli": "the command line: how long a shell waits for help, a Tab and a list, beside aws and a bare interpreter",

@@ -1,13 +1,16 @@
 """`nearfield keys`: API keys made, listed, rotated and revoked at the edge's listener for operators."""
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from deploy import show
-from deploy.client import Client, Reply
+from deploy.client import ApiError, Client, Reply
+from deploy.faults import NotLive
 
 KEYS = "/nearfield/keys"
+NOT_FOUND = 404
 COLUMNS = (
     "id",
     "tenant",
@@ -37,17 +40,31 @@ def make(client: Client, order: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def rotate(client: Client, key: str, overlap_s: int, *, as_json: bool) -> None:
-    """Make one that grants the same; the old one ends later."""
-    _tell(client.post(f"{KEYS}/{key}/rotate", {"overlap_s": overlap_s}), as_json=as_json)
+    """Make one that grants the same; the old one ends later. Raises NotLive: there is no such key."""
+    with _known(key):
+        made = client.post(f"{KEYS}/{key}/rotate", {"overlap_s": overlap_s})
+    _tell(made, as_json=as_json)
 
 
 def revoke(client: Client, key: str, *, as_json: bool) -> None:
-    """End a key now."""
-    gone = client.delete(f"{KEYS}/{key}").body
+    """End a key now. Raises NotLive: there is no such key."""
+    with _known(key):
+        gone = client.delete(f"{KEYS}/{key}").body
     if as_json:
         show.emit_json(gone)
     else:
         show.console().print(f"revoked {gone['id']} of {gone['tenant']} {gone['name']}".rstrip())
+
+
+@contextmanager
+def _known(key: str) -> Iterator[None]:
+    """What could never be an id is no path of the listener's, which says only that."""
+    try:
+        yield
+    except ApiError as error:
+        if error.status != NOT_FOUND:
+            raise
+        raise NotLive("not_found", f"no key has the id {key!r}", "See the ids: nearfield keys ls") from error
 
 
 def _tell(reply: Reply, *, as_json: bool) -> None:

@@ -13,6 +13,7 @@ from deploy.commands.usage import ask_nodes, read_usage
 from deploy.config.document import Config
 from deploy.config.read import load
 from deploy.credentials import NoPlatform
+from deploy.faults import NotLive
 from deploy.logs.files import Tail, merged, tails
 from deploy.logs.line import Line, Wanted, of_record, shown
 from regions.usage.read import Found
@@ -29,6 +30,7 @@ def run(state: Path, wanted: Wanted, num_lines: int, *, follow: bool, as_json: b
 
     Raises:
         NoPlatform: no platform ever ran in this folder.
+        NotLive: it has no region of the name that is wanted.
     """
     folder = state / "logs"
     if not folder.is_dir():
@@ -36,6 +38,7 @@ def run(state: Path, wanted: Wanted, num_lines: int, *, follow: bool, as_json: b
             f"no logs in {state}: nothing ran here. Name the folder of the platform: --state DIR"
         )
     config = load(state / "nearfield.toml") if (state / "nearfield.toml").exists() else None
+    _refuse_unknown(wanted.region, config)
     files, requests = tails(folder, config), Requests(config)
     found = [line for tail in files for line in tail.more()] + requests.past()
     last = [line for line in merged(found) if wanted.has(line)][-num_lines if num_lines else None :]
@@ -47,6 +50,12 @@ def run(state: Path, wanted: Wanted, num_lines: int, *, follow: bool, as_json: b
             say([line for line in merged(_new(files, requests)) if wanted.has(line)])
     except KeyboardInterrupt:
         return
+
+
+def _refuse_unknown(region: str, config: Config | None) -> None:
+    """A mistyped name would be a log in which nothing is said."""
+    if region and config is not None and region not in config.regions:
+        raise NotLive("unknown_region", f"no region {region!r}", f"There are: {', '.join(config.regions)}.")
 
 
 def _new(files: list[Tail], requests: "Requests") -> Iterator[Line]:

@@ -77,13 +77,17 @@ def test_a_request_is_found_in_the_logs_by_its_id(platform: RunningPlatform):
     request_id, region = told["headers"]["x-request-id"], told["headers"]["x-nearfield-region"]
     words = ("logs", "-n", "0", "--json", "--request", request_id)
     lines = [json.loads(line) for line in platform.nearfield(*words).stdout.splitlines()]
-    elsewhere = platform.nearfield(*words, "--region", "nowhere").stdout
+    other = next(each for each in platform.credentials.regions if each != region)
+    elsewhere = platform.nearfield(*words, "--region", other).stdout
+    nowhere = platform.typed(*words, "--region", "nowhere", check=False)
 
     assert [(line["model"], line["region"]) for line in lines if line["level"] == "request"] == [
         (CHAT, region)
     ]
     assert all(breaches(line, OUTPUTS["logs"]) == [] for line in lines)
     assert elsewhere == ""
+    assert nowhere.returncode == 3
+    assert "no region 'nowhere'" in nowhere.stdout + nowhere.stderr
     roles = {
         json.loads(line)["role"]
         for line in platform.nearfield("logs", "-n", "0", "--json").stdout.splitlines()

@@ -76,8 +76,11 @@ def test_mistakes_about_keys_are_told(platform: RunningPlatform):
     """By their cause, and with an exit status for scripts."""
     bad = platform.typed("keys", "make", "tenant a", check=False)
     unknown = platform.typed("keys", "revoke", "0" * 12, check=False)
+    no_id = platform.typed("keys", "rotate", "nope", check=False)
 
     assert bad.returncode == 1
     assert "order.tenant" in bad.stdout + bad.stderr
-    assert unknown.returncode == 3
-    assert "nearfield keys ls" in unknown.stdout + unknown.stderr
+    for said in (unknown, no_id):
+        assert said.returncode == 3
+        assert "no key has the id" in said.stdout + said.stderr
+        assert "nearfield keys ls" in said.stdout + said.stderr
