@@ -19,6 +19,7 @@ import torch
 from bench.engine_theirs import crowd_s
 from inference.engine.blocks import plan_blocks
 from inference.engine.device import open_device
+from inference.engine.freed import keep_freed
 from inference.engine.generation import GenerateLoop
 from inference.engine.int8 import quantise
 from inference.engine.model import step_model
@@ -67,6 +68,7 @@ def main() -> None:
     whose, order = sys.argv[1], json.loads(sys.argv[2])
     torch.set_num_threads(order["threads"])
     if whose == "ours":
+        keep_freed()
         device = open_device(order["device"]) if "device" in order else None
         if device is None:
             _serve(order, int(sys.argv[3]))

@@ -28,6 +28,7 @@ from inference.engine.device_pace import DevicePace
 from inference.engine.device_room import DeviceRoom
 from inference.engine.embed import Encoder, Scorer
 from inference.engine.embedding import EmbedLoop
+from inference.engine.freed import keep_freed
 from inference.engine.gather import Gather
 from inference.engine.generation import GenerateLoop
 from inference.engine.int8 import check_processor, quantise
@@ -72,6 +73,7 @@ def run(spec: EngineSpec, landing_fds: Sequence[int], link_fd: int) -> NoReturn:
     try:
         with FatalReport(link):
             torch.set_num_threads(spec.num_threads)
+            keep_freed()
             gc.disable()  # what a start makes stays: looking through it again and again took a third of an attach
             _serve(spec, landing_fds, link)
         status = 0
