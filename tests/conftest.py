@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, settings
 
 from inference.zygote import ENVIRONMENT
 from tests import workers, zygote
+from tests.evidence import count
 
 if not os.path.exists("/dev/nvidiactl"):  # noqa: PTH110 - no GPU: Triton, if torch brings it, can only interpret
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -30,9 +31,14 @@ if TYPE_CHECKING:
 
 # before torch: tests compute as an engine does, and collecting them leaves no thread that a fork would lose
 os.environ.update(ENVIRONMENT)
-settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "tests", max_examples=count(40, 100), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("tests")  # a busy machine is slow, not wrong
 gc.disable()  # until `pytest_collection_finish`
+
+GC_THRESHOLD = (20_000, 20, 20)
+"""Tests make and drop much, and little of it in cycles: at Python's 700 the collector takes a twentieth of their time."""
 
 E2E = "tests/e2e/"
 SHARING = {
@@ -107,6 +113,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     gc.freeze()
+    gc.set_threshold(*GC_THRESHOLD)
     gc.enable()
 
 

@@ -37,7 +37,7 @@ def test_what_was_copied_by_s3_serves_in_a_folder_that_held_nothing(tmp_path):
         shell.close()
 
     shutil.rmtree(state)
-    with running.start(tmp_path / "restored") as after:
+    with running.start(tmp_path / "restored", "--regions", "iad") as after:
         assert wait_live(after, CHAT) == revision
         question = questions()[0]
         asked = after.openai(api_key=made["key"]).chat.completions.create(

@@ -22,6 +22,7 @@ from inference.engine.orders import Bounds, Embed
 from inference.engine.weights import attach
 from inference.inspect import inspect
 from inference.link import EngineLink, FrameReader, frame_bytes, link_pair
+from tests.evidence import count
 from tests.inference.tiny import landing_of, made, revision_of
 from weights_cache.revision import ModelFacts
 
@@ -97,7 +98,7 @@ def test_cls_pooling_is_the_first_state():
         assert torch.allclose(found[0], model(torch.tensor([[5, 6, 7]])).last_hidden_state[0, 0], atol=1e-5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=count(30, 60), deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 60))
 def test_every_row_is_computed_once_within_the_budget(seed, budget):
     draws = random.Random(seed)

@@ -21,7 +21,7 @@ from tests.inference.fake_engine import END, VOCABULARY
 
 IDS = VOCABULARY.num_ids
 WIDTH = IDS + 12  # logits are often wider than the tokenizer
-NUM_SCHEMAS = count(200, 500)
+NUM_SCHEMAS = count(100, 500)
 
 
 class Noise:

@@ -142,7 +142,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=count(100, 400), deadline=None)
+@settings(max_examples=count(40, 400), deadline=None)
 @given(
     st.sampled_from(["add", "embed", "cancel", "stop", "x"]),
     st.dictionaries(

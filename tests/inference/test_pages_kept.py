@@ -127,5 +127,5 @@ def test_in_every_order_of_events(weak, monkeypatch):
     if weak:  # three names for all there is: only the comparison is left
         monkeypatch.setattr(pages_module, "digest", lambda *parts: bytes([digest(*parts)[0] % 3]))
     run_state_machine_as_test(
-        Keeping, settings=settings(max_examples=count(60, 1_500), stateful_step_count=30, deadline=None)
+        Keeping, settings=settings(max_examples=count(25, 1_500), stateful_step_count=30, deadline=None)
     )

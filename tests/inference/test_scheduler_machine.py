@@ -176,7 +176,7 @@ def test_in_every_order_of_events(weak, monkeypatch):
         monkeypatch.setattr(pages_module, "digest", lambda *parts: bytes([digest(*parts)[0] % 5]))
     monkeypatch.setattr(seats, "GROWTH_TOKENS", 3)  # so that rows do have to ask
     run_state_machine_as_test(
-        Serving, settings=settings(max_examples=count(60, 2_000), stateful_step_count=40, deadline=None)
+        Serving, settings=settings(max_examples=count(25, 2_000), stateful_step_count=40, deadline=None)
     )
 
 

@@ -157,7 +157,7 @@ def test_the_queue_is_bounded_and_ids_are_unique():
     assert one.add(order("6"), 0.0)[0].code == "overloaded"
 
 
-@settings(max_examples=count(150, 5_000), deadline=None)
+@settings(max_examples=count(60, 5_000), deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 5), st.integers(1, 12))
 def test_no_slot_is_lost_or_shared_and_everyone_ends(seed, num_slots, budget):
     draws = random.Random(seed)
@@ -191,7 +191,7 @@ def test_no_slot_is_lost_or_shared_and_everyone_ends(seed, num_slots, budget):
     assert one.is_idle
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=count(25, 60), deadline=None)
 @given(st.integers(0, 2**32))
 def test_a_slot_is_written_from_the_front_without_a_gap(seed):
     draws = random.Random(seed)
@@ -206,7 +206,7 @@ def test_a_slot_is_written_from_the_front_without_a_gap(seed):
         one.commit(step, {part.id: 5 for part in step if part.samples}, 0.0, 0.01)
 
 
-@settings(max_examples=count(120, 4_000), deadline=None)
+@settings(max_examples=count(50, 4_000), deadline=None)
 @given(st.integers(0, 2**32), st.integers(0, 30), st.integers(1, 40))
 def test_behind_kept_prefixes_every_slot_holds_its_own_tokens(seed, num_pages, budget):
     draws = random.Random(seed)

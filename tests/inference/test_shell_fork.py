@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 import os
 import signal
 import socket
@@ -396,36 +397,37 @@ async def test_a_shell_dies_with_its_node():
 
 
 ATTACHING = """
-import asyncio, os, sys
+import asyncio, json, os, sys
 from pathlib import Path
 from inference.link import link_pair
 from inference.workers.shell_link import ShellLink
-from tests.inference.tiny import landed_model, made
 async def main():
-    model = made("llama")
-    revision, landing, _ = landed_model(model, landed=False)
+    spec, fds = json.loads(sys.argv[2]), [int(fd) for fd in sys.argv[3:]]
     link = await ShellLink.start(Path(sys.argv[1]))
     ours, theirs = link_pair()
-    spec = {"revision": revision.as_value(), "config": model.config.to_dict(), "max_slots": 4}
-    spec["gated"] = sys.argv[2] == "gated"
-    pid, _ = await link.fork(spec, (*landing.fds, theirs.fileno()))
+    pid, _ = await link.fork(spec, (*fds, theirs.fileno()))
     theirs.close()
     os.set_blocking(ours.fileno(), True)
-    if sys.argv[2] == "ungated":
+    if not spec["gated"]:
         ours.recv(1)  # it tells of its wait: in the middle of its attach
     print(pid, flush=True)
     await asyncio.sleep(60)
 asyncio.run(main())
 """
+"""Without torch: the model is made here, and its descriptors are handed on."""
 
 
-@pytest.mark.parametrize("how", ["gated", "ungated"])
-async def test_an_engine_that_waits_for_bytes_dies_with_its_node(how):
+@pytest.mark.parametrize("gated", [True, False])
+async def test_an_engine_that_waits_for_bytes_dies_with_its_node(gated):
     """kill -9 of a node in the middle of an attach: nobody will ever say that the bytes landed, and nobody waits."""
+    model = made("llama")
+    revision, landing, _ = landed_model(model, landed=False)
+    spec = {"revision": revision.as_value(), "config": model.config.to_dict(), "max_slots": 4, "gated": gated}
     node = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", ATTACHING, str(zygote.folder()), how),
+        *(sys.executable, "-c", ATTACHING, str(zygote.folder()), json.dumps(spec), *map(str, landing.fds)),
         stdout=asyncio.subprocess.PIPE,
         cwd=Path(__file__).parents[2],
+        pass_fds=landing.fds,
     )
     await dies_with(node)
 

@@ -85,7 +85,7 @@ def whole(shape: Any, deltas: list[Delta]) -> tuple[str, str]:
 
 @pytest.mark.parametrize("make", [ChatShape, CompletionShape])
 @pytest.mark.parametrize("family", list(FAMILIES))
-@settings(max_examples=count(40, 1000), deadline=None)
+@settings(max_examples=count(20, 1000), deadline=None)
 @given(data=st.data())
 def test_any_frames_make_the_same_answer(family: str, make: Any, data: st.DataObject) -> None:
     vocab = vocabulary(family)
@@ -109,7 +109,7 @@ def test_any_frames_make_the_same_answer(family: str, make: Any, data: st.DataOb
 
 
 @pytest.mark.parametrize("family", BYTES)
-@settings(max_examples=count(80, 2000), deadline=None)
+@settings(max_examples=count(40, 2000), deadline=None)
 @given(data=st.data())
 def test_a_replacement_character_is_shown_only_for_bytes_that_are_no_text(
     family: str, data: st.DataObject

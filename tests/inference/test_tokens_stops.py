@@ -33,7 +33,7 @@ def through(gate: StopGate, text: str, cuts: list[int]) -> list[str]:
     return [*map(gate.receive, parts), gate.finish()]
 
 
-@settings(max_examples=count(100, 400), deadline=None)
+@settings(max_examples=count(40, 400), deadline=None)
 @given(text=texts, stops=stops, cuts=st.lists(st.integers(0, 30), max_size=12), include=st.booleans())
 def test_any_chunking_gives_what_the_definition_says(
     text: str, stops: tuple[str, ...], cuts: list[int], include: bool
@@ -46,7 +46,7 @@ def test_any_chunking_gives_what_the_definition_says(
     assert gate.hit == hit
 
 
-@settings(max_examples=count(60, 200), deadline=None)
+@settings(max_examples=count(30, 200), deadline=None)
 @given(text=texts, stops=stops)
 def test_nothing_of_a_stop_string_leaks_before_it_is_complete(text: str, stops: tuple[str, ...]) -> None:
     """After every character, what was shown begins the final text, and no more is held than a stop could need."""
@@ -99,7 +99,7 @@ def run(choice: Choice, tokens: list[int], sizes: list[int], finish: str) -> lis
     return [*deltas, choice.end(finish)]
 
 
-@settings(max_examples=count(60, 200), deadline=None)
+@settings(max_examples=count(30, 200), deadline=None)
 @given(
     text=st.text("abc d😀é", max_size=25),
     stops=st.lists(st.text("abc d😀", min_size=1, max_size=4), max_size=4).map(tuple),

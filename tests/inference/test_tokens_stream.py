@@ -34,7 +34,7 @@ def streamed(family: str, ids: list[int]) -> list[str]:
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
-@settings(max_examples=count(50, 150), deadline=None)
+@settings(max_examples=count(25, 150), deadline=None)
 @given(
     text=st.text(max_size=40)
     | st.sampled_from(TEXTS)
@@ -54,7 +54,7 @@ def test_a_blank_of_bytes_that_comes_first_is_stripped_like_any_other(tokens: li
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
-@settings(max_examples=count(50, 150), deadline=None)
+@settings(max_examples=count(25, 150), deadline=None)
 @given(data=st.data())
 def test_any_tokens_stream_to_what_they_decode_to(family: str, data: st.DataObject) -> None:
     """Random ids: nothing is lost, repeated or taken back, whatever bytes they make."""
@@ -70,7 +70,7 @@ def test_any_tokens_stream_to_what_they_decode_to(family: str, data: st.DataObje
 
 
 @pytest.mark.parametrize("family", ["byte_level", "sentencepiece"])
-@settings(max_examples=count(50, 150), deadline=None)
+@settings(max_examples=count(25, 150), deadline=None)
 @given(text=st.text(st.characters(codec="utf-8", min_codepoint=0x80), min_size=1, max_size=12))
 def test_no_piece_holds_half_a_character(family: str, text: str) -> None:
     pieces = streamed(family, vocabulary(family).encode(text, add_special=False))

@@ -74,7 +74,7 @@ class Room(RuleBasedStateMachine):
 
 
 TestRoom = Room.TestCase
-TestRoom.settings = settings(max_examples=count(40, 1_000), stateful_step_count=40, deadline=None)
+TestRoom.settings = settings(max_examples=count(20, 1_000), stateful_step_count=40, deadline=None)
 
 
 class Node:
@@ -211,7 +211,7 @@ def test_weights_share_out_places() -> None:
     assert node.held()["bob"] / node.held()["ada"] == pytest.approx(3, abs=0.8)
 
 
-@settings(max_examples=count(30, 500), deadline=None)
+@settings(max_examples=count(12, 500), deadline=None)
 @given(seed=st.integers(0, 2**32), places=st.integers(2, 16), others=st.integers(1, 4))
 def test_nobody_starves_beside_a_tenant_that_never_stops(seed: int, places: int, others: int) -> None:
     """Each of the others asks now and then, fewer times than its share could bear, and waits for nothing."""

@@ -70,7 +70,7 @@ def lost(writers, words):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@settings(max_examples=count(300, 10_000), deadline=None, derandomize=True)
+@settings(max_examples=count(100, 10_000), deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**64))
 def test_no_move_that_counted_is_lost_or_shares_its_token(way, seed):
     """A word that was acknowledged and is not there, or there twice, would be one of two winners over one token."""
@@ -81,7 +81,7 @@ def test_no_move_that_counted_is_lost_or_shares_its_token(way, seed):
 
 
 @pytest.mark.parametrize("way", WAYS[:2])
-@settings(max_examples=count(300, 10_000), deadline=None, derandomize=True)
+@settings(max_examples=count(100, 10_000), deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**64))
 def test_what_is_read_never_goes_back(way, seed):
     _, writers, words = contested(way, random.Random(seed).randrange)

@@ -21,6 +21,7 @@ from regions.map import (
     Tier,
 )
 from regions.rows import RowRefused, canonical, decode, encode, encode_whole
+from tests.evidence import count
 from tests.regions.made import KEYS, MODEL, SIGNERS, model_row, policy_row, region_row
 
 LINE = encode(region_row(), KEYS["iad"])
@@ -85,7 +86,7 @@ rows = st.builds(
 
 
 @given(rows)
-@settings(max_examples=60)
+@settings(max_examples=count(30, 60))
 def test_rows_what_is_encoded_decodes_to_the_same_value(row):
     assert decode(encode(row, KEYS["fra"]), SIGNERS) == row
 
@@ -178,7 +179,7 @@ def test_rows_no_bytes_raise_anything_but_a_refusal(data):
 
 
 @given(st.integers(0, 2**32))
-@settings(max_examples=100)
+@settings(max_examples=count(40, 100))
 def test_rows_no_mutation_under_a_good_signature_raises_anything_but_a_refusal(seed):
     rng = random.Random(seed)
     document = json.loads(LINE)

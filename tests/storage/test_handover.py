@@ -22,6 +22,7 @@ from storage.client.endpoint import SOCKET_NAME, sign
 from storage.disk.leases import Leases
 from storage.fault import S3Error
 from storage.http.handover import ASK, MAX_FILES
+from tests.evidence import count
 from tests.storage.stores import ADMIN, READER, Raw, StoreThread, memory_folder
 from tests.storage.test_crash import StoreProcess
 from tests.storage.test_scrub import LARGE, file_of, flip
@@ -42,6 +43,7 @@ sys.stdin.read()
 """
 STRANGER = """
 import os, socket, sys
+from tests.evidence import count
 os.setresuid(65534, 65534, 65534)
 connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 try:
@@ -127,7 +129,7 @@ def until(fact):
 SIZES = st.integers(1, 5000) | st.integers(16_000, 70_000) | st.sampled_from([4096, 8192, 16_384, 16_385])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=count(25, 60), deadline=None)
 @given(
     sizes=st.lists(SIZES, min_size=1, max_size=6),
     span=st.tuples(st.integers(0, 100_000), st.integers(1, 100_000)),

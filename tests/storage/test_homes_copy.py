@@ -388,7 +388,7 @@ async def test_what_is_nobodys_is_deleted_at_the_start(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["feed-models"]
 
 
-@settings(max_examples=count(30, 1500), deadline=None)
+@settings(max_examples=count(20, 1500), deadline=None)
 @given(seed=st.integers(0, 2**32), num_readers=st.integers(1, 6), kill_after=st.integers(1, 60))
 def test_killed_anywhere_it_goes_on_and_no_byte_is_wrong(tmp_path_factory, seed, num_readers, kill_after):
     """Breaks, readers that leave, a kill, a power cut that loses late writes: no byte is wrong, few come twice."""

@@ -108,7 +108,7 @@ class Fetching(RuleBasedStateMachine):
 
 
 TestFetching = Fetching.TestCase
-TestFetching.settings = settings(max_examples=count(40, 2000), stateful_step_count=40, deadline=None)
+TestFetching.settings = settings(max_examples=count(20, 2000), stateful_step_count=40, deadline=None)
 
 
 NUMBER = st.integers(0, 40) | st.integers(0, 2**64 - 1)

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from storage.index.listing import PageAsk, decode_token, encode_token, page_of, scan_objects, successor
 from storage.index.rows import SCHEMA
+from tests.evidence import count
 
 TEXTS = st.text(alphabet="ab/\xe9\U0001f600", max_size=6).map(str.encode)
 KEYS = st.sets(TEXTS.filter(bool), max_size=25)
@@ -39,7 +40,7 @@ def expected(keys, prefix: bytes, delimiter: bytes) -> list[tuple[str, bytes]]:
 @example(
     keys={b"ab", b"aba"}, prefix=b"a", delimiter=b"ab", size=1
 )  # a key that ends as a common prefix would
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=count(100, 300), deadline=None)
 def test_pages_together_are_the_listing(keys, prefix, delimiter, size):
     scan = scan_objects(database(keys), "models")
     found, after = [], b""

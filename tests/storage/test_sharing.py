@@ -22,6 +22,7 @@ from storage.index.references import move_extents_of
 from storage.sharing import sharer
 from storage.sharing.sharer import MIN_BYTES, Sharer
 from storage.store import Store
+from tests.evidence import count
 from tests.storage.stores import KEYS, ROOT_KEY, Raw, StoreThread, memory_folder
 from tests.storage.test_crash import StoreProcess, check_folder
 from tests.storage.test_index import check_references
@@ -257,7 +258,7 @@ async def test_it_goes_on_where_it_stopped(tmp_path):
         check_references(store.index.reader())
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=count(6, 15), deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([LARGE, OTHER, LARGE[:-1], b""])), max_size=12)
 )

@@ -13,6 +13,7 @@ from storage.auth.key import AccessKey, Grant
 from storage.auth.sigv4 import PayloadKind, Signable, Verifier, read_claim, signing_key
 from storage.client.sdk import Endpoint, presign, sign
 from storage.fault import S3Error
+from tests.evidence import count
 from tests.storage.stores import ROOT_KEY
 
 KEY = AccessKey("NFTEST", 3, (Grant.parse("*::admin"),))
@@ -47,7 +48,7 @@ def code_of(request: Signable, now: datetime = NOW) -> str:
 
 
 @given(key=KEYS, query=QUERIES, body=st.binary(max_size=10), method=st.sampled_from(["GET", "PUT", "DELETE"]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=count(50, 150), deadline=None)
 def test_what_botocore_signs_verifies(key, query, body, method):
     raw_query = "&".join(f"{quote(n, safe='-._~')}={quote(v, safe='-._~')}" for n, v in query.items())
     url = f"http://{HOST}/models/{quote(key, safe='/~')}" + (f"?{raw_query}" if raw_query else "")
@@ -116,7 +117,7 @@ def test_every_changed_byte_of_a_signature_fails():
 
 
 @given(data=st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=count(100, 300), deadline=None)
 def test_any_changed_byte_of_a_request_fails(data):
     """Method, path, query and each signed header are all under the signature."""
     request = signed_request(headers=(("range", "bytes=0-9"), ("x-amz-meta-a", "b")))

@@ -149,5 +149,5 @@ class Folder(RuleBasedStateMachine):
             self.home.cleanup()
 
 
-Folder.TestCase.settings = settings(max_examples=count(40, 1_000), stateful_step_count=25, deadline=None)
+Folder.TestCase.settings = settings(max_examples=count(20, 1_000), stateful_step_count=25, deadline=None)
 TestFolder = Folder.TestCase

@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage.client.endpoint import SOCKET_NAME
+from tests.evidence import count
 from tests.storage.stores import READER, Raw, StoreThread, memory_folder
 from tests.weights_cache.locking import needs_locking
 from weights_cache import handoff as handoff_file
@@ -43,6 +44,7 @@ import ctypes, json, os, sys
 from weights_cache.plan import MappedFile
 from weights_cache.revision import Revision
 from weights_cache.view import open_landing
+from tests.evidence import count
 revision = Revision.from_json(open(sys.argv[1], "rb").read())
 fds, mapped = json.loads(sys.argv[2]), [MappedFile(*each) for each in json.loads(sys.argv[3])]
 view = open_landing(revision, *fds[:3], mapped, fds[3:])
@@ -235,7 +237,7 @@ def test_tensors_that_a_mapping_would_leave_unaligned_are_copied(house):
     tier.close()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=count(10, 25), deadline=None)
 @given(
     first=st.lists(st.integers(700, 90_000), min_size=1, max_size=4),
     second=st.lists(st.integers(700, 90_000), min_size=1, max_size=4),

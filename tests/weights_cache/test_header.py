@@ -160,7 +160,7 @@ def test_memory_is_bounded():
 GOOD, GOOD_SIZE = file_of({"a.weight": entry(0, 16, [2, 2], "F32"), "b": entry(16, 20, [2], "BF16")}, 20)
 
 
-@settings(max_examples=count(300, 10_000))
+@settings(max_examples=count(120, 10_000))
 @given(st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), min_size=1, max_size=6))
 def test_mutated_header_is_read_or_refused(changes):
     """No mutation raises anything but HeaderError, and what is read covers the data exactly."""

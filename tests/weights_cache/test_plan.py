@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.evidence import count
 from weights_cache.plan import Held, copied_tensors, evictions, execution_order, extents, layout
 from weights_cache.revision import MAX_EXTENT_BYTES, FileEntry, TensorEntry
 
@@ -113,7 +114,7 @@ SIZES = st.one_of(
 MODELS = st.lists(st.tuples(NAMES, SIZES), max_size=30)
 
 
-@settings(max_examples=150)
+@settings(max_examples=count(60, 150))
 @given(MODELS, st.integers(1, 8))
 def test_every_byte_once(model, per_file):
     """Each byte of each tensor is in one extent that names it; none is empty, too large or out of order."""

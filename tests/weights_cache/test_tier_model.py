@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from storage.client.sdk import Endpoint
+from tests.evidence import count
 from weights_cache.cache import HostTier
 from weights_cache.plan import layout
 from weights_cache.view import LandingError, open_landing
@@ -113,5 +114,5 @@ class Tier(RuleBasedStateMachine):
             self.tier.close()
 
 
-Tier.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+Tier.TestCase.settings = settings(max_examples=count(20, 40), stateful_step_count=25, deadline=None)
 TestTier = Tier.TestCase

@@ -94,13 +94,13 @@ def check(stream: bytes) -> None:
     assert (body, ended) == (other_body, other_ended)
 
 
-@settings(max_examples=count(250, 20_000), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=count(100, 20_000), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(REQUEST)
 def test_h11_agrees_on_what_we_accept(stream):
     check(stream)
 
 
-@settings(max_examples=count(250, 20_000), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=count(100, 20_000), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(mutated())
 def test_h11_agrees_on_mutations(stream):
     check(stream)
