@@ -17,6 +17,7 @@ import pytest
 
 from storage.client.sdk import Endpoint
 from storage.index.rows import unpack_extents
+from tests.storage.stem import Forked
 from tests.storage.stores import Raw
 from tests.storage.test_index import check_references
 
@@ -25,15 +26,13 @@ NUM_KILLS = 3
 
 
 class StoreProcess:
-    """`python -m storage` in a process of its own."""
+    """`python -m storage` in a process of its own, forked where all is imported."""
 
     def __init__(self, folder: Path, *, any_part: bool = False) -> None:
-        command = [sys.executable, "-m", "storage", str(folder), "--port", "0"]
-        if any_part:
-            command = [sys.executable, "-m", "tests.storage.anypart", str(folder)]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+        words = (
+            ("tests.storage.anypart", str(folder)) if any_part else ("storage", str(folder), "--port", "0")
         )
+        self.process = Forked(*words)
         url = self.process.stdout.readline().split()[1]
         keys = re.findall(r"= (\S+)", (folder / "credentials").read_text())
         self.endpoint = Endpoint(url, *keys)

@@ -43,7 +43,6 @@ sys.stdin.read()
 """
 STRANGER = """
 import os, socket, sys
-from tests.evidence import count
 os.setresuid(65534, 65534, 65534)
 connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
 try:
