@@ -13,6 +13,7 @@ from deploy.config.entries import AccessKeyEntry, NodeEntry, StoreEntry, Webhook
 from deploy.config.read import load
 from deploy.faults import ConfigError
 from deploy.fleet import NODE_GRANTS, SYSTEM_GRANTS, USAGE_GRANTS
+from deploy.keys_now import KeysNow
 from deploy.role import Ready, Runner, hops_of, renewing, scrape_of
 from deploy.tracing import tracing_of
 from regions.map import MODELS_BUCKET
@@ -90,7 +91,7 @@ def _store(config: Config, name: str | None) -> Runner:
         root_key=secrets.root_key(config.secrets),
         access_keys=tuple(_key(k) for k in config.access_keys),
         region=region,
-        read_keys=lambda: _keys_of(config.path),
+        read_keys=KeysNow(config.path, _keys_of),
         sources=others,
         anonymous=entry.anonymous,
         domains=_domains(entry),

@@ -169,9 +169,10 @@ class Deployments:
         return Tier.REGION if deployment.in_region else Tier.ORIGIN
 
     def heard(self, view: NodeView) -> None:
-        """Takes in a node's report."""
-        self.nodes[view.address] = view
-        self.touch()
+        """Takes in a node's report; one that says what the last one said is no change."""
+        known, self.nodes[view.address] = self.nodes.get(view.address), view
+        if view != known:
+            self.touch()
 
     def lost(self, address: str) -> None:
         """Forgets a node that does not answer: what it held is gone."""

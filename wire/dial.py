@@ -61,6 +61,7 @@ class Pool:
         self._making: set[asyncio.Task[None]] = set()
         self._busy: set[Upstream] = set()
         self._closed = False
+        self.on_use: Callable[[], None] | None = None  # called once, at the next use, and forgotten
         self.host_header = (f"[{host}]" if ":" in host else host) + f":{port}"
 
     @property
@@ -184,6 +185,8 @@ class Pool:
                 upstream.abort()
             elif idles_s <= idle_s:
                 self._busy.add(upstream)
+                if self.on_use is not None:
+                    self._tell_use()
                 return upstream
             else:
                 self._idle.append(upstream)
@@ -240,19 +243,27 @@ class Pool:
             if not waiter.done():
                 self._busy.add(upstream)
                 waiter.set_result(upstream)
+                self._tell_use()
                 return True
         return False
+
+    def _tell_use(self) -> None:
+        tell, self.on_use = self.on_use, None
+        if tell is not None:
+            tell()
 
     async def _connect(self, connect_s: float) -> Upstream:
         if self._closed:
             raise DialError("connect", 0, "the pool is closed")
         attempt = Attempt(self._target)
         self._attempts.add(attempt)
+        self._tell_use()
         try:
             upstream = await attempt.connect(connect_s)
         finally:
             self._attempts.discard(attempt)
         self._busy.add(upstream)
+        self._tell_use()
         return upstream
 
     async def _exchange(

@@ -52,17 +52,24 @@ class Roster:
     arriving: Counter[str] = field(default_factory=Counter)  # by site: in their TLS handshake
     draining: bool = False
     emptied: asyncio.Event = field(default_factory=asyncio.Event)
+    entered: asyncio.Event = field(default_factory=asyncio.Event)  # set while there are members
     lanes: Lanes = field(default_factory=Lanes)
     date: str = ""
+    _second: int = 0  # that `date` says, since 1970
 
     def tick(self) -> None:
         """Refresh the Date header: once a sweep instead of once a request."""
-        self.date = email.utils.formatdate(time.time(), usegmt=True)
+        if (now := int(time.time())) != self._second:
+            self._second = now
+            self.date = email.utils.formatdate(now, usegmt=True)
 
     def admit(self, member: Member, address: str) -> bool:
         """Count a new connection in; False if a cap is reached (it is counted all the same)."""
         here = site(address)
         self.num_by_site[here] += 1
+        if not self.members:  # nobody swept meanwhile
+            self.tick()
+            self.entered.set()
         self.members.add(member)
         limits = self.limits
         fits = len(self.members) <= limits.max_connections
@@ -74,6 +81,7 @@ class Roster:
         _count_out(self.num_by_site, site(address))
         if not self.members:
             self.emptied.set()
+            self.entered.clear()
 
     def is_flooded(self, address: str) -> bool:
         """True if so many are here, or on the way, that not even a refusal is worth what it costs."""

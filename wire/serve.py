@@ -119,13 +119,14 @@ class Server:
             await self._roster.emptied.wait()
 
     async def _sweep(self) -> None:
-        """Enforce all deadlines: one timer for the listener instead of several per request."""
+        """Enforce all deadlines: one timer for the listener instead of several per request; none while it is empty."""
         limits = self._roster.limits
         shortest = min(limits.head_s, limits.idle_s, limits.body_grace_s, limits.write_stall_s)
         shortest = min(shortest, limits.total_s or shortest)
         pause = min(SWEEP_S, max(shortest / 4, 0.01))
         loop = asyncio.get_running_loop()
         while True:
+            await self._roster.entered.wait()
             await asyncio.sleep(pause)
             self._roster.tick()
             await self._check_all(loop.time())

@@ -59,6 +59,11 @@ class Journal:
         return len(self._unwritten)
 
     @property
+    def is_behind(self) -> bool:
+        """Whether there is something to write or to sync."""
+        return self._is_dirty or bool(self._unwritten)
+
+    @property
     def takes_more(self) -> bool:
         """Whether a request that begins now can be counted."""
         return len(self._unwritten) < MAX_UNWRITTEN and not self._is_broken

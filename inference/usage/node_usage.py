@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import Counter
@@ -96,6 +97,7 @@ class NodeUsage:
         self._num_engines = self._num_outside = 0
         self._running: set[str] = set()
         self._stop = asyncio.Event()
+        self._has_news = asyncio.Event()  # a line was written, or the end has come
         self._stopped = asyncio.Event()
         self._left = [dict(lines) for lines in self._journal.book.unfinished()]
         self._device_us: Counter[str] = Counter()
@@ -140,6 +142,7 @@ class NodeUsage:
     async def close(self) -> None:
         """No engine is left: seal what there is, and bring it to the store if that answers."""
         self._stop.set()
+        self._has_news.set()
         await self._stopped.wait()
         try:
             async with asyncio.timeout(CLOSE_S):
@@ -149,13 +152,23 @@ class NodeUsage:
         self._journal.close()
 
     async def _until_due(self) -> None:
-        """Sync what is written until it is time to seal."""
+        """Sync what is written until it is time to seal. Where nothing is written there is nothing to do."""
         loop = asyncio.get_running_loop()
         due = loop.time() + self._place.seal_s
         while loop.time() < due and not self._stop.is_set():
+            if not self._journal.is_behind:
+                await self._news(due)
+                continue
             await asyncio.sleep(SYNC_S)
             self._journal.retry()
             await self._journal.sync()
+
+    async def _news(self, until: float) -> None:
+        """Wait for a line or the end, at most `until` a loop time."""
+        self._has_news.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                await self._has_news.wait()
 
     def told(self) -> dict[str, Any]:
         """What no store has yet: records, requests that run, the engines' own logs; all of one moment of this loop."""
@@ -200,6 +213,7 @@ class NodeUsage:
 
     def _write(self, line: Line) -> None:
         record = self._journal.append(line)
+        self._has_news.set()
         if record is not None and self._boot in record["log"]:
             self._count(record)
 

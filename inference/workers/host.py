@@ -12,7 +12,7 @@ from inference.outside.definition import OWN
 from inference.workers.board import Board, LoadFailure
 from inference.workers.engine_totals import EngineTotals
 from inference.workers.figures import StartFigures
-from inference.workers.life import State, idle_too_long, stops_for_room
+from inference.workers.life import State, idle_too_long, next_look_s, stops_for_room
 from inference.workers.rests import Rests
 from inference.workers.told import worker_value
 from inference.workers.worker import Parts, Worker, not_resident
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 LEAST_WAIT_MS = 1.0
 """Mapped memory is there at once: a shorter wait says nothing of bandwidth."""
-TEND_S = 0.25
-"""Between two looks for idle workers; idle timeouts are seconds."""
 MAX_OUTSIDE = 1_024
 """Revisions of external engines that are remembered as such."""
 CLOSE_S = 10.0
@@ -159,12 +157,17 @@ class Host:
     async def tend(self) -> None:
         """Stop workers that nobody uses. Runs until cancelled."""
         while True:
-            await asyncio.sleep(TEND_S)
+            await asyncio.sleep(self._next_look_s())
             for revision_id, worker in list(self._workers.items()):
                 tenure = self._tenures[revision_id]
                 worker.look_after()
                 if idle_too_long(worker.tenancy(), tenure.idle_timeout_s, tenure.min_replicas):
                     self._start(worker.drain())
+
+    def _next_look_s(self) -> float:
+        tenures = self._tenures
+        terms = ((worker.tenancy(), tenures[name]) for name, worker in self._workers.items())
+        return next_look_s((each, tenure.idle_timeout_s, tenure.min_replicas) for each, tenure in terms)
 
     @property
     def stalled(self) -> tuple[str, ...]:

@@ -11,7 +11,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+TEND_S = 0.25
+"""Between two looks at workers that answer; idle timeouts are seconds."""
+CALM_S = 1.0
+"""The same while nobody asks anything. What begins meanwhile cannot stall sooner (`pulse.LEAST_SILENCE_S`)."""
 
 
 class State(enum.Enum):
@@ -118,3 +123,16 @@ def idle_too_long(worker: Tenancy, idle_timeout_s: float, min_replicas: int) -> 
     """Whether a worker is to be stopped because nobody uses it."""
     resting = worker.state is State.RESIDENT and not worker.num_calls
     return resting and min_replicas < 1 and worker.idle_s >= idle_timeout_s
+
+
+def next_look_s(terms: Iterable[tuple[Tenancy, float, int]]) -> float:
+    """When to look at the workers again: by then one may have been idle for too long, or be silent.
+
+    `terms`: each worker with its idle timeout (s) and its least number of replicas.
+    """
+    left_s = [
+        TEND_S if worker.num_calls else timeout_s - worker.idle_s
+        for worker, timeout_s, min_replicas in terms
+        if worker.num_calls or min_replicas < 1
+    ]
+    return max(TEND_S, min([CALM_S, *left_s]))

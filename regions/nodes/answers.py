@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from regions.map import ModelFault
@@ -48,7 +48,7 @@ class WorkerView:
     running: int
     waiting: int
     slots: int
-    idle_s: float
+    idle_s: float = field(compare=False)  # it only ticks over: a view that differs in nothing else is no news
     prefill_ms_per_token: float
     step_ms: float
 

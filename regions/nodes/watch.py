@@ -61,8 +61,7 @@ class NodeWatch:
             self._silent(address, error)
             return
         self._num_silent[address] = 0
-        if view != self._deployments.nodes.get(address):
-            self._deployments.heard(view)
+        self._deployments.heard(view)
 
     def _silent(self, address: str, error: NodeError) -> None:
         self._num_silent[address] += 1

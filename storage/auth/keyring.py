@@ -17,7 +17,7 @@ log = logging.getLogger("nearfield.storage")
 
 LOOK_S = 1.0  # how often the keys are looked up again: a revoked key works at most this much longer
 
-ReadKeys = Callable[[], Iterable[AccessKey]]
+ReadKeys = Callable[[], tuple[AccessKey, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +58,18 @@ class KeyRing:
 
 
 async def keep_current(ring: KeyRing, read: ReadKeys, look_s: float = LOOK_S) -> None:
-    """Read the keys again and again until cancelled. Keys that cannot be read change nothing, and are said once."""
-    said = ""
+    """Read the keys again and again until cancelled. Keys that cannot be read change nothing, and are said once.
+
+    A `read` that gives the very object it gave before says that nothing has changed.
+    """
+    said, last = "", None
     while True:
         await asyncio.sleep(look_s)
         try:
-            ring.replace(await asyncio.to_thread(read))
-            said = ""
+            keys = await asyncio.to_thread(read)
+            if keys is not last:
+                ring.replace(keys)
+            said, last = "", keys
         except (OSError, ValueError) as error:
             if str(error) != said:
                 log.warning("the access keys stay as they were: %s", error)

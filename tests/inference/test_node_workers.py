@@ -1,10 +1,21 @@
 """The worker's table: every state with every event, and who makes room for whom."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.workers.life import Act, Event, State, Tenancy, idle_too_long, move, stops_for_room
+from inference.workers.life import (
+    Act,
+    Event,
+    State,
+    Tenancy,
+    idle_too_long,
+    move,
+    next_look_s,
+    stops_for_room,
+)
 
 pairs = [(state, event) for state in State for event in Event]
 
@@ -96,3 +107,13 @@ def test_room_is_enough_and_taken_from_the_idle_only(workers: list[Tenancy], nee
 )
 def test_who_is_idle_too_long(tenancy: Tenancy, timeout_s: float, min_replicas: int, stops: bool) -> None:
     assert idle_too_long(tenancy, timeout_s, min_replicas) == stops
+
+
+def test_workers_are_looked_at_no_more_often_than_something_may_be_due() -> None:
+    idle = Tenancy("a", State.RESIDENT, 1, 0.0, 0)
+    busy = replace(idle, num_calls=1)
+
+    assert next_look_s([]) == next_look_s([(idle, 300.0, 0), (idle, 0.5, 1)]) == 1.0
+    assert next_look_s([(idle, 300.0, 0), (busy, 300.0, 1)]) == 0.25
+    assert next_look_s([(idle, 300.0, 0), (replace(idle, idle_s=299.5), 300.0, 0)]) == 0.5
+    assert next_look_s([(replace(idle, idle_s=500.0), 300.0, 0)]) == 0.25

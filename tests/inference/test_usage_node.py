@@ -5,12 +5,14 @@ import json
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2 as httpx
 import pytest
 
-from inference.usage import journal
+from inference.usage import journal, node_usage
+from inference.usage.node_usage import NodeUsage, Place
 from regions.usage.record import Record
 from regions.usage.sums import sums
 from tests.inference.fake_engine import ANSWER, VOCABULARY, RunningNode, Script, running_node
@@ -18,6 +20,7 @@ from tests.inference.poisoned import Client
 from tests.inference.test_client_gone import until
 from tests.inference.test_node_receipt import figures
 from tests.inference.test_node_serving import AUTH, HI, load, post
+from wire.metrics import Metrics
 
 Records = list[dict[str, Any]]
 CHAT: dict[str, Any] = {"model": "acme/m", "messages": HI}
@@ -222,3 +225,25 @@ async def test_a_node_that_was_killed_is_counted_by_the_next(tmp_path: Path) -> 
         (record,) = await accounted(node, 1)
 
     assert (record["request"], record["tenant"], record["outcome"]) == ("req_1", "acme", "node_lost")
+
+
+async def test_nothing_is_looked_at_while_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clock that only the test moves: no sync and no wait for one, until a line is there; and the end is heard."""
+    waited: list[float] = []
+
+    async def passes(seconds: float) -> None:
+        waited.append(seconds)
+
+    usage = NodeUsage(Place("iad", "node", tmp_path, seal_s=3_600.0), None, Metrics())
+    monkeypatch.setattr(node_usage, "asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": passes}))
+    tending = asyncio.create_task(usage.tend())
+    await until(lambda: usage._has_news._waiters)
+    assert waited == []
+    usage._write({"line": "open", "attempt": "a", "log": "b"})
+    assert usage._journal.is_behind
+    await until(lambda: not usage._journal.is_behind and usage._has_news._waiters)
+    assert waited == [journal.SYNC_S]
+    await usage.close()
+    await tending

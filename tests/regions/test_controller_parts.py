@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from regions.deployments import Deployments
 from regions.map import ModelFault
-from regions.nodes.client import Node, NodeError
+from regions.nodes.client import Node, NodeError, NodeView, WorkerView
 from regions.objects.changes import START, AnyFeed, ListFeed, StoreFeed, follow
 from regions.objects.ledger import Ledger, model_below, model_of
 from regions.objects.pointer import Judged, LocalRecord, Pointer, PointerError, first_pointer
@@ -436,3 +437,15 @@ async def test_a_node_that_is_not_there_is_a_passing_error():
         await node.status()
     assert caught.value.passing
     assert caught.value.fault.code == "node_unreachable"
+
+
+async def test_a_report_that_says_the_same_is_no_change_and_idle_time_only_ticks():
+    """Else an idle region would make a row for each poll of each node."""
+    deployments = Deployments("iad")
+    worker = WorkerView("acme/m", "r", "resident", 0, 0, 4, 1.0, 2.0, 3.0)
+    for idle_s in (1.0, 1.5, 2.0):
+        deployments.heard(NodeView("n:1", workers=(replace(worker, idle_s=idle_s),)))
+    assert deployments.version == 1
+    assert deployments.nodes["n:1"].workers[0].idle_s == 2.0
+    deployments.heard(NodeView("n:1", workers=(replace(worker, running=1),)))
+    assert deployments.version == 2

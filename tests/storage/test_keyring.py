@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from deploy.config.read import load
+from deploy.keys_now import KeysNow
 from deploy.roles import _keys_of
 from storage.auth.key import AccessKey, Grant
 from storage.auth.keyring import KeyRing, keep_current
@@ -150,3 +151,57 @@ def test_the_configuration_is_read_anew(tmp_path):
     assert (changed.generation, changed.old_until_s) == (2, 9.5)
     with pytest.raises(ValueError, match="TOML"):
         _keys_of(path)
+
+
+def a_file_of_keys(tmp_path):
+    """Keys as bytes in a file, and what has been read of it."""
+    path, num_read = tmp_path / "nearfield.toml", []
+
+    def read(path):
+        num_read.append(path)
+        return tuple(replace(OLD, generation=int(n)) for n in path.read_text().split())
+
+    path.write_text("1")
+    return path, read, num_read
+
+
+def test_a_file_that_is_the_same_is_not_read_again(tmp_path):
+    path, read, num_read = a_file_of_keys(tmp_path)
+    later_ns = time.time_ns() + 3_600 * 10**9
+    keys_now = KeysNow(path, read, clock_ns=lambda: later_ns)
+
+    before = keys_now()
+    assert [keys_now() is before for _ in range(5)] == [True] * 5
+    assert len(num_read) == 1
+    path.write_text("1 2")
+    assert [key.generation for key in keys_now()] == [1, 2]
+    path.unlink()
+    with pytest.raises(OSError, match="No such file"):
+        keys_now()
+
+
+def test_a_file_that_changed_just_now_may_change_again_and_look_the_same(tmp_path):
+    """In place, as long as before, in one tick of the file system's clock: until it has settled it is read anew."""
+    path, read, _ = a_file_of_keys(tmp_path)
+    clock_ns = path.stat().st_ctime_ns
+    keys_now = KeysNow(path, read, clock_ns=lambda: clock_ns)
+
+    assert [key.generation for key in keys_now()] == [1]
+    with path.open("r+") as file:
+        file.write("2")
+    assert [key.generation for key in keys_now()] == [2]
+
+
+async def test_keys_that_are_the_same_do_not_touch_the_ring(monkeypatch):
+    ring, looks, replaced = KeyRing((OLD,), ROOT_KEY), [(OLD,)] * 3 + [(NEW,)], []
+    monkeypatch.setattr(ring, "replace", replaced.append)
+
+    def read():
+        return looks.pop(0) if len(looks) > 1 else looks[0]
+
+    task = asyncio.create_task(keep_current(ring, read, 0.001))
+    while len(replaced) < 2:  # noqa: ASYNC110 - nothing tells of it
+        await asyncio.sleep(0.001)
+    task.cancel()
+
+    assert replaced == [(OLD,), (NEW,)]

@@ -81,6 +81,19 @@ async def test_connections_are_reused():
         assert (pool.num_idle, pool.num_busy) == (1, 0)
 
 
+async def test_who_wants_to_know_hears_of_the_next_use_once():
+    """Of a connection that is begun, made, or kept."""
+    told = []
+    async with upstream(sends(OK, requests=5)) as pool:
+        for _ in range(2):
+            pool.on_use = lambda: told.append(len(pool.in_use()))
+            await fetch(pool)
+            await fetch(pool)
+            assert pool.on_use is None
+
+    assert told == [1, 1]
+
+
 async def answering_together(there, reader, writer):
     """Nobody has an answer before everybody has asked."""
     while True:

@@ -810,3 +810,17 @@ async def test_tls_serves_the_same(tls):
         client.send(b"BREW / HTTP/1.1\r\n\r\n")
         assert (await client.answer())[0] == 501
         await client.close()
+
+
+async def test_a_listener_with_nobody_on_it_has_no_timer():
+    """Who comes then finds the date of now, and deadlines that hold."""
+    async with serving(hello, limits=Limits(idle_s=0.2)) as server:
+        waits = server._roster.entered._waiters
+        await until(lambda: waits)
+        server._roster._second, server._roster.date = 0, "long ago"
+        client = await Client.open(server)
+        client.send(GET % b"x")
+        _, headers, _ = await client.answer()
+        assert headers["date"] != "long ago"
+        assert await client.rest() == b"", "its idle time was up"
+        await until(lambda: waits)

@@ -14,6 +14,7 @@ from wire.dial import DialError
 from wire.resolve import Name
 from wire.tcpinfo import Look, look
 from wire.ways import listen, way
+from wire.ways import watch as watching
 from wire.ways.listen import STREAM_S, Listener
 from wire.ways.silence import LEAST_S, STALL_S, Silence, limit_s
 from wire.ways.watch import BEAT_S, look_at
@@ -151,6 +152,8 @@ class Way:
     def __init__(self, *, lost=False, down=False):
         self.lost, self.down, self.acts = lost, down, []
 
+    waits = False
+
     def is_lost(self, _):
         return self.lost
 
@@ -267,3 +270,67 @@ async def test_the_kernel_tells_of_a_connection_that_stands():
     assert 0 <= heard.heard_s < 30
     assert look(sock) is None  # closed
     assert look(None) is None
+
+
+class Beats:
+    """In place of asyncio in `wire.ways.watch`: a beat ends when the test says so."""
+
+    Event, get_running_loop = asyncio.Event, staticmethod(asyncio.get_running_loop)
+
+    def __init__(self):
+        self._over = asyncio.Event()
+
+    async def sleep(self, _):
+        self._over.clear()
+        await self._over.wait()
+
+    async def over(self):
+        """Let everything run that can, then let a beat pass, if one is waited for."""
+        await settle()
+        self._over.set()
+        await settle()
+
+
+async def settle():
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_ways_are_looked_at_only_while_somebody_waits(monkeypatch):
+    beats, looks = Beats(), []
+    monkeypatch.setattr(watching, "asyncio", beats)
+    with a_full_queue() as (host, port):
+        ways = way.Way("iad", host, port), way.Way("fra", host, port)
+        monkeypatch.setattr(ways[0], "is_lost", looks.append)
+        watch = asyncio.create_task(watching.watch(ways))
+        num_looks = []
+        for asks in (False, False, True, True, False, False):
+            asking = [asyncio.create_task(ways[1].pool.request("POST", "/", connect_s=60.0))] if asks else []
+            await beats.over()
+            num_looks.append(len(looks))
+            for each in asking:
+                each.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
+            for each in ways[1].pool.in_use():
+                each.abort()
+            await settle()
+        watch.cancel()
+        for each in ways:
+            await each.close()
+
+    assert num_looks[:2] == [1, 1], "nobody asks, nobody looks"
+    assert num_looks[2] == 3, "at once, and a beat later"
+    assert num_looks[3] > 3
+    assert num_looks[4] == num_looks[5], "and when it was seen that nobody waits, no more"
+
+
+async def test_a_way_that_is_down_is_looked_at_without_anybody(monkeypatch):
+    beats = Beats()
+    monkeypatch.setattr(watching, "asyncio", beats)
+    ways = Way(down=True), Way()
+    watch = asyncio.create_task(watching.watch(ways))
+    for _ in range(3):
+        await beats.over()
+    watch.cancel()
+
+    assert ways[0].acts == ["let go"] * 4

@@ -57,16 +57,20 @@ async def first_of(ask: Callable[[], Awaitable[T]], again: Callable[[], Awaitabl
     delay_s = hedge.delay_s()
     if delay_s is None:
         return await ask()
-    asked: list[asyncio.Future[T]] = [asyncio.ensure_future(ask())]
+    first = asyncio.ensure_future(ask())
+    asked: list[asyncio.Future[T]] = [first]
     try:
         await asyncio.wait(asked, timeout=delay_s)
-        if not asked[0].done() and hedge.take():
+        if first.done():
+            return first.result()
+        if hedge.take():
             asked.append(asyncio.ensure_future(again()))
         return await _best(asked)
     finally:
-        for each in asked:
-            each.cancel()
-        await asyncio.gather(*asked, return_exceptions=True)
+        if len(asked) > 1 or not first.done():  # else there is nobody to wait for, as nearly always
+            for each in asked:
+                each.cancel()
+            await asyncio.gather(*asked, return_exceptions=True)
 
 
 async def _best(asked: list[asyncio.Future[T]]) -> T:

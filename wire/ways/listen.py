@@ -34,11 +34,14 @@ class Listener:
     def __init__(self, pool: Pool, probes: Pool) -> None:
         self._pool, self._probes = pool, probes
         self._silence = Silence()
+        self.waits = False
+        """Whether anything waited for a first byte at the last look."""
 
     def lost(self, now: float, rtt_ms: float | None) -> bool:
         """Whether the way is lost: by what waits for a first byte, and if that says so by all connections."""
         used = (*self._pool.in_use(), *self._probes.in_use())
         waiting = [each for each in used if each.waits]
+        self.waits = bool(waiting)
         if not waiting:
             self._silence.forget()
             return False

@@ -1,4 +1,7 @@
-"""Looks after the ways to all regions, several times within the time in which a lost one is told."""
+"""Looks after the ways to all regions, several times within the time in which a lost one is told.
+
+Only while somebody waits for a first byte, or a way is down: else there is nothing to see until the next use.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,18 @@ async def watch(ways: Collection[Way], *, keeps_last: bool = True) -> None:
     loop = asyncio.get_running_loop()
     while True:
         look_at(ways, loop.time(), keeps_last=keeps_last)
-        await asyncio.sleep(BEAT_S)
+        if any(each.down or each.waits for each in ways):
+            await asyncio.sleep(BEAT_S)
+        else:
+            await _used(ways)
+
+
+async def _used(ways: Collection[Way]) -> None:
+    """Return when a request begins on one of them, or a connection."""
+    used = asyncio.Event()
+    for each in ways:
+        each.when_used(used.set)
+    await used.wait()
 
 
 def look_at(ways: Collection[Way], now: float, *, keeps_last: bool = True) -> None:

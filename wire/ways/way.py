@@ -20,6 +20,7 @@ from wire.ways.listen import Listener
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import Callable
 
 PROBE_PERIOD_S: Final = 1.0
 PROBE_AGAIN_S: Final = 0.25  # after a failed one: two in a row are seen within the second
@@ -71,6 +72,15 @@ class Way:
     def is_lost(self, now: float) -> bool:
         """Whether nothing that is sent there arrives, by the word of kernels at `now` (loop time)."""
         return self._listener.lost(now, self.rtt_ms)
+
+    @property
+    def waits(self) -> bool:
+        """Whether anything waited for a first byte when `is_lost` was last asked."""
+        return self._listener.waits
+
+    def when_used(self, tell: Callable[[], None]) -> None:
+        """Call `tell` when something begins to wait."""
+        self.pool.on_use = self._probes.on_use = tell
 
     def lose(self, now: float) -> None:
         """Take the way for lost: no more requests, and those that were not acknowledged are for another region."""
