@@ -61,6 +61,7 @@ class Store:
         self.beside = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="md5")
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
+        self._told: dict[str, asyncio.Event] = {}
         self.draining = False
         self.domains: Collection[str] = ()
         self.webhooks: Collection[str] = ()
@@ -99,6 +100,10 @@ class Store:
         """Set at the next commit. Take it before looking, then wait: nothing is missed."""
         return self._changed
 
+    def next_line(self, bucket: str) -> asyncio.Event:
+        """Set at the next commit with a line of the outbox about that bucket; taken like `next_commit`."""
+        return self._told.setdefault(bucket, asyncio.Event())
+
     def tidy(self) -> int:
         """(A thread) load what the first PUT needs, cut the outbox, sweep after a crash; blobs deleted."""
         native()
@@ -109,7 +114,7 @@ class Store:
         """End `tidy` after its current batch, and the waits for a commit at once."""
         self.draining = True
         self._stop_sweep.set()
-        self._announce()
+        self._announce(frozenset(self._told))
 
     async def close(self) -> None:
         """Finish what was begun and let go of the folder. No request may be running."""
@@ -133,14 +138,16 @@ class Store:
         rows = self.index.reader().execute(f"SELECT id FROM blobs WHERE id IN ({marks})", blobs)  # noqa: S608 - marks
         return {row[0] for row in rows}
 
-    def _announce_from_thread(self) -> None:
+    def _announce_from_thread(self, told: frozenset[str]) -> None:
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._announce)
+            self._loop.call_soon_threadsafe(self._announce, told)
 
-    def _announce(self) -> None:
-        """Wake everybody who waits for a commit, and nobody who comes later."""
+    def _announce(self, told: frozenset[str]) -> None:
+        """Wake everybody who waits for a commit, or for lines about one of these buckets; nobody who comes later."""
         self._changed.set()
         self._changed = asyncio.Event()
+        for bucket in told & self._told.keys():
+            self._told.pop(bucket).set()
 
 
 def _undo_unless_applied(done: "Future[T]", ingest: Ingest | Sink) -> None:

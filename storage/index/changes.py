@@ -16,6 +16,7 @@ def record_change(tx: Transaction, row: ObjectRow, kind: str, name: str) -> int:
         "INSERT INTO events (bucket, key, kind, size, etag, at_ms, name) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (row.bucket, row.key.encode(), kind, row.size, row.etag, tx.now_ms, name),
     )
+    tx.told.add(row.bucket)
     return int(cursor.lastrowid or 0)
 
 

@@ -33,6 +33,7 @@ class Transaction:
     now_ms: int
     dead: set[str] = field(default_factory=set)  # blobs that no row names any more; deleted after the commit
     access_changed: bool = False  # it changes what a bucket says about who may do what
+    told: set[str] = field(default_factory=set)  # buckets that it wrote lines of the outbox about
 
 
 Apply = Callable[[Transaction], Any]
@@ -45,6 +46,7 @@ class _Job:
     result: Any = None
     refusal: S3Error | None = None
     access_changed: bool = False
+    told: frozenset[str] = frozenset()
 
     def settle(self) -> None:
         if self.refusal is not None:
@@ -66,7 +68,7 @@ class Index:
         """Raises: sqlite3.Error if the file is not an index of ours or the disk fails."""
         self.broken: StoreBroken | None = None
         self.num_access_changes = 0
-        self.on_commit: Callable[[], None] = lambda: None
+        self.on_commit: Callable[[frozenset[str]], None] = lambda _: None  # of the buckets with new lines
         self.on_dead: Callable[[set[str]], None] = lambda _: None
         self.on_broken: Callable[[], None] = lambda: None
         self._path = path
@@ -176,7 +178,7 @@ class Index:
         for job in batch:
             job.settle()
         self.on_dead(dead)
-        self.on_commit()
+        self.on_commit(frozenset[str]().union(*(job.told for job in batch)))
         return True
 
     def _attempt(self, job: _Job) -> set[str]:
@@ -189,8 +191,9 @@ class Index:
             job.refusal = refusal
             self._db.execute("ROLLBACK TO change")
             transaction.dead.clear()
+            transaction.told.clear()
         self._db.execute("RELEASE change")
-        job.access_changed = transaction.access_changed
+        job.access_changed, job.told = transaction.access_changed, frozenset(transaction.told)
         return transaction.dead
 
     def _survives(self, error: sqlite3.Error, batch: list[_Job]) -> bool:

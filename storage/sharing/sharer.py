@@ -31,6 +31,7 @@ log = logging.getLogger("nearfield.storage")
 
 MIN_BYTES = 64 * 1024  # a smaller file saves less than looking for its twin costs
 PAGE_LINES = 200  # of the outbox, looked through in one turn
+KEEP_PLACE_EVERY = 1_000  # lines of nothing large; after a crash they are looked through again
 CHUNK_BYTES = 4 * 1024 * 1024  # of each file, compared at once
 RATE_BYTES_PER_S = 512 * 1024**2  # of each file: most are in memory still, and serving goes first
 RETRY_S = 5.0  # after a full disk
@@ -55,6 +56,8 @@ class Sharer:
         self._store = store
         self._bytes_per_s = bytes_per_s
         self._sleep = sleep
+        self._place: int | None = None  # in the outbox; None: as it is kept
+        self._kept_place = 0
 
     async def run(self) -> None:
         """Until cancelled. Raises: StoreBroken, sqlite3.Error."""
@@ -72,12 +75,19 @@ class Sharer:
 
     async def step(self) -> bool:
         """Look through the next lines; False if there are none. Raises: S3Error, StoreBroken, sqlite3.Error."""
-        head, lines = await self._store.in_thread(lambda: next_lines(self._store.index.reader()))
+        if self._place is None:
+            self._place = self._kept_place = place(self._store.index.reader())
+        since = self._place
+        head, lines = await self._store.in_thread(lambda: next_lines(self._store.index.reader(), since))
         for line in lines:
             await self._look_at(line)
-        if head is not None:
+        if head is None:
+            return False
+        self._place = head
+        if lines or head - self._kept_place >= KEEP_PLACE_EVERY:
             await self._store.commit(partial(keep_place, seq=head))
-        return head is not None
+            self._kept_place = head
+        return True
 
     async def _look_at(self, line: Line) -> None:
         row = find_object(self._store.index.reader(), line.bucket, line.key)
@@ -150,11 +160,11 @@ def _is_same(ours: Reading, theirs: Reading, at: int, num_bytes: int) -> bool:
         return False
 
 
-def next_lines(db: sqlite3.Connection) -> tuple[int | None, list[Line]]:
-    """The last line of the next page of the outbox, None at its end; and those of the page that put something large."""
+def next_lines(db: sqlite3.Connection, since: int) -> tuple[int | None, list[Line]]:
+    """The last line of the outbox' page after `since`, None at its end; and those of it that put something large."""
     query = (
         "SELECT seq, bucket, key, kind = 'put' AND size >= ? FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
     )
-    rows = db.execute(query, (MIN_BYTES, place(db), PAGE_LINES)).fetchall()
+    rows = db.execute(query, (MIN_BYTES, since, PAGE_LINES)).fetchall()
     large = [Line(seq, BucketName(bucket), ObjectKey(key.decode())) for seq, bucket, key, put in rows if put]
     return (rows[-1][0] if rows else None), large

@@ -4,6 +4,7 @@ import time
 import pytest
 
 from storage.client.sdk import S3, StoreError
+from storage.operations import events
 from tests.storage.stores import TENANT, Raw, StoreThread
 
 
@@ -71,6 +72,31 @@ def test_a_waiting_reader_hears_at_once(store, bucket):
 
     assert [line.key for line in feed.changes] == ["signal"]
     assert took_s < 10  # of 20
+
+
+def test_readers_of_other_buckets_sleep_on(store, bucket, monkeypatch):
+    """Each commit woke every reader there is: a fleet has a dozen, and a push hundreds of commits."""
+    reads = []
+    read_feed = events.read_feed
+    monkeypatch.setattr(events, "read_feed", lambda db, ask: (reads.append(ask), read_feed(db, ask))[1])
+
+    async def scene():
+        async with S3(store.endpoint()) as s3:
+            head = (await s3.changes(bucket, -1, wait_s=0.0)).seq
+            reads.clear()
+            waiting = [asyncio.create_task(s3.changes(bucket, head, wait_s=60.0)) for _ in range(3)]
+            while len(reads) < 3:  # noqa: ASYNC110 - of the store's own thread
+                await asyncio.sleep(0.01)
+            for n in range(5):
+                await s3.put("models", f"noise{n}", b"")
+            num_before = len(reads)
+            await s3.put(bucket, "signal", b"")
+            return num_before, await asyncio.gather(*waiting)
+
+    num_before, feeds = asyncio.run(scene())
+
+    assert (num_before, len(reads)) == (3, 6)
+    assert [[line.key for line in feed.changes] for feed in feeds] == [["signal"]] * 3
 
 
 def test_an_empty_wait_ends_in_time(store, bucket):

@@ -155,7 +155,7 @@ def test_each_opening_has_its_own_epoch(tmp_path):
 
 def test_many_callers_share_commits(index):
     commits = []
-    index.on_commit = lambda: commits.append(1)
+    index.on_commit = commits.append
     gate = threading.Event()
     index.commit(lambda tx: gate.wait(60))
     futures = [index.commit(lambda tx, n=n: put_object(tx, row(f"k{n}", f"b{n}"))) for n in range(200)]
