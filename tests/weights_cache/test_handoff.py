@@ -44,7 +44,6 @@ import ctypes, json, os, sys
 from weights_cache.plan import MappedFile
 from weights_cache.revision import Revision
 from weights_cache.view import open_landing
-from tests.evidence import count
 revision = Revision.from_json(open(sys.argv[1], "rb").read())
 fds, mapped = json.loads(sys.argv[2]), [MappedFile(*each) for each in json.loads(sys.argv[3])]
 view = open_landing(revision, *fds[:3], mapped, fds[3:])
