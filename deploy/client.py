@@ -16,11 +16,15 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 
 class ApiError(Exception):
-    """The platform answered with an error; `code` is the machine's word for it, the message the human's."""
+    """The platform answered with an error; `code` is the machine's word for it, the message the human's.
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    `key` is the name of the key in credentials.toml that was shown.
+    """
+
+    def __init__(self, status: int, code: str, message: str, key: str = "") -> None:
         super().__init__(message)
         self.status, self.code = status, code
+        self.key = key
 
 
 class Unreachable(Exception):
@@ -43,6 +47,7 @@ class Client:
         self, credentials: Credentials, *, admin: bool = False, patience_s: float = CONNECT_AND_READ_S
     ) -> None:
         self._credentials, self._patience_s = credentials, patience_s
+        self._key_name = "admin_key" if admin else "api_key"
         self._key = credentials.admin_key if admin else credentials.api_key
         self._url = credentials.admin_url if admin else credentials.base_url
         self._context = ssl.create_default_context(cafile=credentials.ca)
@@ -66,7 +71,7 @@ class Client:
         connection, response = self._send("POST", path, body, region)
         headers = {k.lower(): v for k, v in response.getheaders()}
         if response.status >= 400:
-            raise _error(response.status, response.read(MAX_ANSWER_BYTES))
+            raise _error(response.status, response.read(MAX_ANSWER_BYTES), self._key_name)
         return headers, _lines(connection, response)
 
     def _whole(
@@ -78,7 +83,7 @@ class Client:
         finally:
             connection.close()
         if response.status >= 400:
-            raise _error(response.status, raw)
+            raise _error(response.status, raw, self._key_name)
         headers = {k.lower(): v for k, v in response.getheaders()}
         return Reply(response.status, headers, json.loads(raw) if raw else None)
 
@@ -96,9 +101,7 @@ class Client:
             return connection, connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             connection.close()
-            raise Unreachable(
-                f"{address.netloc} does not answer ({error}). Is the platform up? Start it: nearfield up"
-            ) from error
+            raise Unreachable(f"{address.netloc} does not answer ({error})") from error
 
 
 def _lines(connection: http.client.HTTPSConnection, response: http.client.HTTPResponse) -> Iterator[str]:
@@ -109,9 +112,9 @@ def _lines(connection: http.client.HTTPSConnection, response: http.client.HTTPRe
         connection.close()
 
 
-def _error(status: int, raw: bytes) -> ApiError:
+def _error(status: int, raw: bytes, key: str) -> ApiError:
     try:
         error = json.loads(raw)["error"]
-        return ApiError(status, str(error.get("code")), str(error["message"]))
+        return ApiError(status, str(error.get("code")), str(error["message"]), key)
     except (ValueError, KeyError, TypeError):
         return ApiError(status, "unreadable", f"status {status} with a body that is not an error object")

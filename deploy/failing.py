@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import typer
 
+from deploy import remedy
 from deploy.exits import Exit
 
 
@@ -27,6 +28,9 @@ CAUSES: Mapping[str, Cause] = MappingProxyType(
         "deploy.client.ApiError": Cause("", Exit.FAILED, "nearfield doctor"),
         "deploy.faults.StateInUse": Cause("state_in_use", Exit.NOT_READY, "nearfield stop"),
         "deploy.faults.RoleFailed": Cause("role_failed", Exit.FAILED, "nearfield logs"),
+        "deploy.faults.PortTaken": Cause("port_taken", Exit.NOT_READY, "nearfield doctor"),
+        "deploy.faults.NoRoom": Cause("disk_full", Exit.NOT_READY, "nearfield doctor"),
+        "deploy.faults.NoConfig": Cause("no_platform", Exit.NOT_READY, "nearfield up"),
         "deploy.faults.ConfigError": Cause("bad_config", Exit.USAGE, "nearfield config show --origin"),
         "deploy.prices.book.PricesError": Cause("bad_prices", Exit.USAGE, "nearfield push --help"),
         "deploy.secrets.SecretsError": Cause("bad_secret", Exit.FAILED, "nearfield doctor"),
@@ -39,12 +43,21 @@ CAUSES: Mapping[str, Cause] = MappingProxyType(
 )
 """By qualified name, of the class or of one that it inherits from. An empty code: the error carries its own."""
 
+ROOM = "free some of the disk under the store, then the same command again: what went up stays"
+BY_STORE_CODE: Mapping[str, Cause] = MappingProxyType(
+    {
+        "Unreachable": Cause("unreachable", Exit.NOT_READY, "nearfield doctor"),
+        "InsufficientStorage": Cause("disk_full", Exit.FAILED, ROOM),
+        "SignatureDoesNotMatch": Cause("invalid_s3_key", Exit.FAILED, "nearfield doctor"),
+        "InvalidAccessKeyId": Cause("invalid_s3_key", Exit.FAILED, "nearfield doctor"),
+    }
+)
+"""What a refusal of the store is to us, by S3's own word for it."""
 STATUS_BY_CODE: Mapping[str, Exit] = MappingProxyType(
     {"timeout": Exit.TIMEOUT, "not_found": Exit.NOT_FOUND, "unknown_region": Exit.NOT_FOUND}
 )
 BY_HTTP_STATUS: Mapping[int, tuple[Exit, str]] = MappingProxyType(
     {
-        401: (Exit.FAILED, "nearfield keys ls"),
         403: (Exit.FAILED, "nearfield keys ls"),
         404: (Exit.NOT_FOUND, "nearfield ls"),
         429: (Exit.FAILED, "nearfield keys ls"),
@@ -70,7 +83,9 @@ class errors:  # noqa: N801 - read as `with errors(...)`
         if cause is None or error is None:
             return
         code, status, next_step = told(cause, error)
-        _say(self._as_json, code, str(error), next_step)
+        _say(
+            self._as_json, code, _cause_in_words(error), remedy.with_state(_mended(code, error) or next_step)
+        )
         raise typer.Exit(status) from error
 
 
@@ -82,12 +97,32 @@ def cause_of(kind: type[BaseException]) -> Cause | None:
 
 def told(cause: Cause, error: BaseException) -> Cause:
     """The cause with what this error itself says of code, status and next step."""
+    if cause is CAUSES["storage.client.answers.StoreError"]:
+        return BY_STORE_CODE.get(str(getattr(error, "code", "")), cause)
     code = cause.code or str(getattr(error, "code", "failed"))
     status = STATUS_BY_CODE.get(code, cause.status) if not cause.code else cause.status
     next_step = str(getattr(error, "next_step", "")) or cause.next_step
     if cause is CAUSES["deploy.client.ApiError"]:
         status, next_step = BY_HTTP_STATUS.get(int(getattr(error, "status", 0)), (status, next_step))
     return Cause(code, status, next_step)
+
+
+def _cause_in_words(error: BaseException) -> str:
+    """Without S3's own word for it where ours stands before."""
+    is_ours = getattr(error, "code", "") in BY_STORE_CODE
+    return str(getattr(error, "message", error)) if is_ours else str(error)
+
+
+def _mended(code: str, error: BaseException) -> str:
+    """The next step where it hangs on the platform that the command was about."""
+    state = remedy.state_of_command()
+    if state is None:
+        return ""
+    if code == "unreachable":
+        return remedy.of_silence(state)
+    if code == "invalid_s3_key":
+        return remedy.of_s3_key(state)
+    return remedy.of_key(state, str(getattr(error, "key", ""))) if code == "invalid_api_key" else ""
 
 
 def _say(as_json: bool, code: str, message: str, next_step: str) -> None:

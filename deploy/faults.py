@@ -10,7 +10,31 @@ class StateInUse(Exception):
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used; the message names the key, the cause and the next step."""
+    """The configuration cannot be used; the message names the key and the cause."""
+
+    def __init__(self, message: str, next_step: str = "") -> None:
+        super().__init__(message)
+        self.next_step = next_step
+
+
+class NoConfig(ConfigError):
+    """There is none: no platform was ever made in that folder."""
+
+
+class PortTaken(Exception):
+    """Somebody else listens where a role should; who it is, and how to get the port back."""
+
+    def __init__(self, message: str, next_step: str) -> None:
+        super().__init__(message)
+        self.next_step = next_step
+
+
+class NoRoom(Exception):
+    """The disk under the state folder is full."""
+
+    def __init__(self, message: str, next_step: str) -> None:
+        super().__init__(message)
+        self.next_step = next_step
 
 
 class NotLive(Exception):

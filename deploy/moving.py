@@ -80,7 +80,9 @@ class Moving:
 
 
 def way_of(where: Standing) -> str:
-    """Where the bytes come from and go to, by the step that a region is at."""
+    """Where the bytes come from and go to, by the step that a region is at; or what keeps them."""
+    if where.error is not None and not where.live:
+        return where.error["message"]
     return SOURCES.get(where.state, where.state).format(region=where.region)
 
 

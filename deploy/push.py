@@ -3,10 +3,11 @@
 import asyncio
 import json
 import secrets
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from deploy.credentials import Credentials
@@ -20,10 +21,12 @@ from storage.client.sdk import S3, Endpoint, Entry, NotFound, StoreError, Upload
 from weights_cache.revision import Spec
 
 BUCKET = "models"
+CONFIG = "config.json"
 MANIFEST = "manifest.json"
 STATUS = "nearfield-status.json"
 OnBytes = Callable[[int], None]
 MAX_FILES = 4096
+MAX_NAMED = 3  # folders that a refusal names
 MAX_SMALL_BYTES = 4 * 1024 * 1024
 """A manifest or a status object is kilobytes; more is not one of ours."""
 
@@ -87,7 +90,7 @@ def plan(folder: Path, model: str, all_regions: Sequence[str]) -> PushPlan:
 
     verdict = check_folder(files, read, all_regions)
     if isinstance(verdict, Refused):
-        raise PushRefused(verdict.code, verdict.message, verdict.next_step)
+        raise _inside(folder, model, files) or PushRefused(verdict.code, verdict.message, verdict.next_step)
     left_out = {entry.path: entry.reason for entry in verdict.left_out}
     kept = {path: num for path, num in files.items() if path not in left_out}
     weights = frozenset(listed.path for listed, _header in verdict.weights)
@@ -169,6 +172,18 @@ def _files(folder: Path) -> dict[str, int]:
             "too_many_files", f"{len(found)} files; at most {MAX_FILES}", "Push the model alone."
         )
     return {path: num for path, num in found.items() if path not in (MANIFEST, STATUS)}
+
+
+def _inside(folder: Path, model: str, files: Mapping[str, int]) -> PushRefused | None:
+    """Where the folder itself is no model but one in it may be: which, and the command that pushes that."""
+    inner = [PurePosixPath(path).parent for path in files if PurePosixPath(path).name == CONFIG]
+    if not inner or PurePosixPath() in inner:
+        return None
+    names = ", ".join(f"{each}/" for each in inner[:MAX_NAMED])
+    cause = f"there is no {CONFIG} in {folder} itself, but in its {names}"
+    return PushRefused(
+        "missing_config", cause, f"nearfield push {shlex.quote(f'{folder / inner[0]}')} {model}"
+    )
 
 
 async def _finish(

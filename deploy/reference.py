@@ -13,7 +13,7 @@ from deploy import dashboard, figures
 from deploy.cli import app
 from deploy.config import page as config_page
 from deploy.exits import Exit
-from deploy.failing import BY_HTTP_STATUS, CAUSES, STATUS_BY_CODE
+from deploy.failing import BY_HTTP_STATUS, BY_STORE_CODE, CAUSES, STATUS_BY_CODE
 from deploy.openapi import page as http_page
 from deploy.openapi.document import document
 from deploy.schemas.published import SCHEMAS, schema_of
@@ -105,8 +105,12 @@ def _errors() -> str:
     """What errors are called, their exit status and the command that comes next."""
     rows = [
         f"| `{cause.code}` | {int(cause.status)} | `{cause.next_step}` |"
-        for cause in CAUSES.values()
+        for cause in dict.fromkeys(CAUSES.values())  # two errors may be one to their reader
         if cause.code
+    ]
+    rows += [
+        f"| the store's `{said}`: `{cause.code}` | {int(cause.status)} | `{cause.next_step}` |"
+        for said, cause in BY_STORE_CODE.items()
     ]
     rows += [f"| `{code}` | {int(status)} | as it says |" for code, status in STATUS_BY_CODE.items()]
     rows += [

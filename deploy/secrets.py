@@ -12,7 +12,11 @@ PRIVATE_FILE_MODE = 0o600
 
 
 class SecretsError(Exception):
-    """A secret is missing or is readable by others; the message says which file and what to do."""
+    """A secret is missing or is readable by others; the message says which file."""
+
+    def __init__(self, message: str, next_step: str = "") -> None:
+        super().__init__(message)
+        self.next_step = next_step
 
 
 def make_root_key(folder: Path) -> bytes:
@@ -90,9 +94,11 @@ def read_private(path: Path) -> bytes:
         mode = path.stat().st_mode & 0o777
         data = path.read_bytes()
     except OSError as error:
-        raise SecretsError(f"cannot read {path}: {error.strerror}. `nearfield up` makes it.") from error
+        raise SecretsError(f"cannot read {path}: {error.strerror}", "nearfield up") from error
     if mode & 0o077:
-        raise SecretsError(f"{path} has mode {mode:o}; others can read it. Run: chmod 600 {path}")
+        raise SecretsError(
+            f"{path} has mode {mode:o}; others can read it. Run: chmod 600 {path}", f"chmod 600 {path}"
+        )
     return data
 
 

@@ -46,6 +46,11 @@ def _standing(region: str, seen: Mapping[str, Any], model: str) -> Standing:
     )
 
 
+def why(where: Standing) -> str:
+    """What holds it up, in brackets; nothing while nothing does."""
+    return "" if where.error is None else f" ({where.error['message']})"
+
+
 def models(status: Mapping[str, Any]) -> list[str]:
     """Every model that any region speaks of, by name."""
     bodies = [seen.get("body") or {} for seen in status["regions"].values()]

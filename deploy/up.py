@@ -2,9 +2,7 @@
 
 import asyncio
 import datetime as dt
-import fcntl
 import http.client
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -14,14 +12,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from deploy import credentials as saved
-from deploy import fleet, pki
+from deploy import fleet, listening, pki
 from deploy.client import ApiError, Client, Unreachable
 from deploy.config.document import Config, listeners
 from deploy.config.read import load
 from deploy.credentials import Credentials
-from deploy.faults import ConfigError, RoleFailed, StateInUse
+from deploy.faults import ConfigError, NoRoom, PortTaken, RoleFailed
 from deploy.forks.link import ForkLink
 from deploy.forks.role import RoleProcess
+from deploy.lock import hold
 from deploy.roles import endpoint
 from regions.keys.record import KeyRecord, digest, new_key, write_record
 from regions.map import SYSTEM_BUCKET, Canary, KeyGrant, Rules
@@ -40,6 +39,8 @@ POLL_DEADLINE_S = 2.0
 STOP_GRACE_S = 10.0
 RESTART_PAUSE_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Waits before the first, second, ... restart of one role: quick after one kill, slow for a crash loop."""
+LEAST_FREE_BYTES = 16 * 1024**2
+"""What a start writes is less than a MB; a platform that can write no log and no row tells nobody what it lacks."""
 BUCKETS = ("models", "nearfield-system", "nearfield-blobs")
 
 Say = Callable[[str], None]
@@ -73,8 +74,11 @@ class Platform:
 
         Raises:
             StateInUse: another `up` runs on this folder.
+            NoRoom: its disk is full.
+            PortTaken: somebody else listens where a role should.
             RoleFailed: a role's process did not come up.
         """
+        _check_room(self._plan.state)
         self._lock = hold(self._plan.state)
         config = self._prepare()
         for role, name in _order(config):
@@ -186,64 +190,39 @@ def _is_heard(seen: Mapping[str, Any]) -> bool:
     return heard is not None and heard < HEARD_S and seen["breaker"] == "closed"
 
 
-def hold(state: Path) -> IO[str]:
-    """Take the state folder for this process; the lock goes with the process, however it ends.
-
-    Raises:
-        StateInUse: another process has it.
-    """
-    state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    file = (state / "up.lock").open("a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.seek(0)
-        raise StateInUse(
-            f"{state} is in use by process {file.read().strip() or 'unknown'}. "
-            "Stop it with `nearfield stop`, or take another folder with --state DIR."
-        ) from error
-    file.seek(0)
-    file.truncate()
-    file.write(str(os.getpid()))
-    file.flush()
-    return file
-
-
-def holder(state: Path) -> int | None:
-    """The process that runs the platform in `state`, if one does."""
-    path = state / "up.lock"
-    if not path.exists():
-        return None
-    with path.open("r+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return int(file.read())
-    return None
-
-
-def wipe(state: Path) -> None:
-    """Forget everything in a state folder that `up` made; refuses a folder that is something else.
-
-    Raises:
-        StateInUse: a platform runs there.
-    """
-    if holder(state) is not None:
-        raise StateInUse(f"{state} is in use; stop the platform first: nearfield stop --state {state}")
-    if (state / "nearfield.toml").exists() or (state / "up.lock").exists():
-        shutil.rmtree(state)
+def _check_room(state: Path) -> None:
+    """Raises NoRoom: a start would fail at the first file that it writes."""
+    folder = next(each for each in (state, *state.parents) if each.is_dir())
+    free = shutil.disk_usage(folder).free
+    if free < LEAST_FREE_BYTES:
+        raise NoRoom(
+            f"the disk under {state} is full: {free / 1e6:.1f} MB are free, a start needs {LEAST_FREE_BYTES / 1e6:.0f}",
+            f"free some of it (df -h {state}), or start in another folder: nearfield up --state DIR",
+        )
 
 
 def _check_free(config: Config) -> None:
-    """Raises ConfigError: somebody else listens where a role of this fleet should."""
+    """Raises PortTaken: somebody else listens where a role of this fleet should."""
     addresses = listeners(config)
     busy = set(fleet.taken(addresses.values()))
     if busy:
         key = next(key for key, address in addresses.items() if address in busy)
-        raise ConfigError(
-            f"{addresses[key]} is taken by another process (is another platform up?). "
-            f"Stop that one, or change `{key}` in {config.path}."
+        raise _taken(key, addresses[key], config.path)
+
+
+def _taken(key: str, address: str, path: Path) -> PortTaken:
+    """Which address of which key, by whom as far as that can be seen, and how to get it back."""
+    whose = listening.on(split_address(address)[1])
+    if whose is None:
+        return PortTaken(
+            f"{address} (`{key}`) is taken by another process", f"stop that one, or change `{key}` in {path}"
         )
+    if whose.state is not None:
+        cause = f"{address} (`{key}`) is taken by the platform in {whose.state}"
+        return PortTaken(cause, f"nearfield stop --state {whose.state}")
+    return PortTaken(
+        f"{address} (`{key}`) is taken by {whose}", f"kill {whose.pid}   # or change `{key}` in {path}"
+    )
 
 
 def _order(config: Config) -> Iterable[tuple[str, str]]:

@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from deploy import push
 from deploy.client import Client
 from deploy.credentials import Credentials
 from deploy.faults import NotLive
-from deploy.standing import Standing, standings
+from deploy.standing import Standing, standings, why
 from storage.client.sdk import S3, StoreError
 
 POLL_S = 0.25
@@ -33,7 +33,7 @@ async def committed(credentials: Credentials, model: str, deadline_s: float, pus
             if status is not None and status.get("revision"):
                 return str(status["revision"])
             await asyncio.sleep(POLL_S)
-    raise NotLive("timeout", f"no word on {model} after {deadline_s:.0f} s", "Run `nearfield doctor`.")
+    raise NotLive("timeout", f"no word on {model} after {deadline_s:.0f} s", "nearfield doctor")
 
 
 async def _check_push(store: S3, model: str, push_id: str) -> None:
@@ -88,8 +88,16 @@ def until_live(
             still_named()
             look_at = time.monotonic() + LOOK_S
         time.sleep(POLL_S)
-    late = ", ".join(f"{r} {s.state}" for r, s in (seen or {}).items() if not s.live)
-    raise NotLive("timeout", f"not live after {deadline_s:.0f} s: {late}", "Run `nearfield status`.")
+    raise _late(deadline_s, (seen or {}).values())
+
+
+def _late(deadline_s: float, seen: Iterable[Standing]) -> NotLive:
+    """Who is late, and what it waits for where that was said."""
+    late = [where for where in seen if not where.live]
+    words = ", ".join(f"{where.region} {where.state}{why(where)}" for where in late)
+    steps = (where.error["next"] for where in late if where.error is not None)
+    next_step = next(steps, "nearfield status")
+    return NotLive("timeout", f"not live after {deadline_s:.0f} s: {words}", next_step)
 
 
 def _raise_failed(wanted: Mapping[str, Standing]) -> None:

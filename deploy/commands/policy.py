@@ -29,7 +29,7 @@ def run(state: Path, file: Path | None) -> None:
     try:
         ordered = read_rules(file.read_bytes(), tuple(config.regions))
     except OSError as error:
-        raise ConfigError(f"cannot read {file}: {error.strerror}") from error
+        raise ConfigError(f"cannot read {file}: {error.strerror}", "nearfield policy --help") from error
     except RulesError as error:
         raise ConfigError(f"{file} is not taken: {error}. Nothing was changed.") from error
     asyncio.run(_put(config, ordered))

@@ -10,6 +10,7 @@ from deploy import push, show
 from deploy.client import Client
 from deploy.credentials import Credentials, NoPlatform
 from deploy.faults import NotLive
+from deploy.lock import holder
 from deploy.standing import models, standings
 from wire.counted import counted
 
@@ -24,13 +25,11 @@ def platform(state: Path, *, as_json: bool) -> None:
         NoPlatform: none runs there.
         NotLive: it still runs after the deadline.
     """
-    from deploy import up  # noqa: PLC0415 - `rm` and `stop MODEL` need nothing of what it loads
-
-    pid = up.holder(state)
+    pid = holder(state)
     if pid is None:
         raise NoPlatform(f"no platform runs in {state}")
     os.kill(pid, signal.SIGTERM)
-    _until(lambda: up.holder(state) is None, f"process {pid} still runs")
+    _until(lambda: holder(state) is None, f"process {pid} still runs")
     _say({"stopped": str(state), "pid": pid}, f"stopped (process {pid})", as_json=as_json)
 
 
@@ -40,7 +39,7 @@ def workers(credentials: Credentials, model: str, *, as_json: bool) -> None:
     where = standings(client.get("/nearfield/status").body, model)
     serving = [region for region, standing in where.items() if standing.live]
     if not serving:
-        raise NotLive("not_found", f"{model} is live in no region", "See what there is: nearfield ls")
+        raise NotLive("not_found", f"{model} is live in no region", "nearfield ls")
     freed = {}
     for region in serving:
         path = f"/nearfield/regions/{region}/cool"
@@ -57,7 +56,7 @@ def remove(credentials: Credentials, model: str, *, as_json: bool) -> None:
     is_known = model in models(client.get("/nearfield/status").body)
     num = push.remove(credentials, model)
     if not num and not is_known:
-        raise NotLive("not_found", f"there is no model {model}", "See what there is: nearfield ls")
+        raise NotLive("not_found", f"there is no model {model}", "nearfield ls")
 
     def gone() -> bool:
         return model not in models(client.get("/nearfield/status").body)
@@ -74,7 +73,7 @@ def _until(done: Callable[[], bool], otherwise: str) -> None:
     end = time.monotonic() + STOP_DEADLINE_S
     while not done():
         if time.monotonic() > end:
-            raise NotLive("timeout", f"{otherwise} after {STOP_DEADLINE_S:.0f} s", "Run `nearfield status`.")
+            raise NotLive("timeout", f"{otherwise} after {STOP_DEADLINE_S:.0f} s", "nearfield status")
         time.sleep(POLL_S)
 
 

@@ -73,8 +73,15 @@ async def read_usage(config: Config, since: str) -> tuple[Found, list[str]]:
             async with S3(endpoint(config, region, SYSTEM_GRANTS)) as store:
                 await read_store(store, found, since)
         except* (StoreError, RecordError) as errors:
-            raise StoreError("UsageUnread", f"the store of {region}: {errors.exceptions[0]}") from errors
+            raise _unread(region, errors.exceptions[0]) from errors
     return found, [name for name, said in zip(config.nodes, asked, strict=True) if said is None]
+
+
+def _unread(region: str, error: Exception) -> StoreError:
+    """The error with the region whose store it is."""
+    if isinstance(error, StoreError):
+        return StoreError(error.code, f"the store of {region}: {error.message}", error.status)
+    return StoreError("UsageUnread", f"the store of {region}: {error}")
 
 
 async def ask_nodes(config: Config) -> list[Mapping[str, Any] | None]:

@@ -13,7 +13,7 @@ from deploy.config.document import Config
 from deploy.config.entries import MIB, PlatformEntry, RegionEntry
 from deploy.config.sections import acme, dns, engines, tracing
 from deploy.config.shape import SHAPES, Form
-from deploy.faults import ConfigError
+from deploy.faults import ConfigError, NoConfig
 
 MAX_CONFIG_BYTES = 1 * MIB
 """A fleet of 100 regions is about 40 KiB of TOML; more is a mistake."""
@@ -27,14 +27,15 @@ def load(path: Path) -> Config:
     """Read and check `path`.
 
     Raises:
+        NoConfig: there is no such file.
         ConfigError: unreadable, not TOML, an unknown or missing key, or a value of the wrong type.
     """
     try:
         raw = path.read_bytes()
+    except FileNotFoundError as error:
+        raise NoConfig(f"there is no {path}: no platform was made in that folder") from error
     except OSError as error:
-        raise ConfigError(
-            f"cannot read {path}: {error.strerror}. Name the file with --config, or run `nearfield up`."
-        ) from error
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     if len(raw) > MAX_CONFIG_BYTES:
         raise ConfigError(f"{path} is {len(raw)} bytes; at most {MAX_CONFIG_BYTES} are read.")
     try:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from deploy import credentials, fleet, up
+from deploy import credentials, fleet
 from deploy.client import ApiError, Client, Unreachable
 from deploy.config.document import Config, listeners
 from deploy.config.read import load
@@ -21,6 +21,8 @@ from deploy.doctor.finding import Finding
 from deploy.doctor.machine import gpus
 from deploy.faults import ConfigError
 from deploy.fleet import SYSTEM_GRANTS
+from deploy.lock import holder
+from deploy.remedy import with_state
 from deploy.roles import endpoint
 from deploy.secrets import SecretsError
 from storage.client.probe import Capabilities, probe
@@ -57,7 +59,7 @@ def configuration(state: Path) -> Iterator[Finding]:
 def ports(config: Config, state: Path) -> Iterator[Finding]:
     """Of a platform that runs: each listens. Of one that does not: each is free."""
     addresses = {key: address for key, address in listeners(config).items() if _is_here(address)}
-    if up.holder(state) is None:
+    if holder(state) is None:
         busy = set(fleet.taken(addresses.values()))
         wrong = [f"{key} = {address}" for key, address in addresses.items() if address in busy]
         seen = "free" if not wrong else f"taken by another process: {', '.join(wrong)}"
@@ -174,9 +176,14 @@ def engines(config: Config, _state: Path) -> Iterator[Finding]:
 
 def platform(state: Path) -> Iterator[Finding]:
     """Whether it runs, and whether the edge hears each region."""
-    pid = up.holder(state)
+    pid = holder(state)
     if pid is None:
-        yield Finding("platform", well=False, seen=f"not running in {state}", fix="Start it: nearfield up")
+        yield Finding(
+            "platform",
+            well=False,
+            seen=f"not running in {state}",
+            fix=f"Start it: {with_state('nearfield up')}",
+        )
         return
     yield Finding("platform", well=True, seen=f"process {pid}")
     try:

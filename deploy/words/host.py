@@ -31,12 +31,12 @@ def up(
     as_json: JsonOption = False,
 ) -> None:
     """Start the whole platform on this machine and keep it up until Ctrl-C."""
-    from deploy import up as platform  # noqa: PLC0415 - each command loads only what it needs
+    from deploy import lock  # noqa: PLC0415 - each command loads only what it needs
     from deploy.commands import up as command  # noqa: PLC0415
 
     with errors(as_json=as_json):
         if fresh:
-            platform.wipe(state)
+            lock.wipe(state)
         asked = command.plan(state, tuple(regions.split(",")), profile, idle_timeout_s)
         command.run(command.with_traces(asked, traces, trace_share), as_json=as_json)
 

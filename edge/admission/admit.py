@@ -204,9 +204,8 @@ def _grant(head: RequestHead, policy: PolicyRow | None) -> tuple[str, KeyGrant]:
     digest = hashlib.sha256(key.encode()).hexdigest()
     grant = policy.keys.get(digest)
     if grant is None:
-        raise Refusal(
-            401, "invalid_api_key", "This API key is not known; `nearfield env` shows the one that is."
-        )
+        text = "This API key is not known: mistyped, revoked or another platform's; `nearfield keys make` makes one."
+        raise Refusal(401, "invalid_api_key", text)
     return digest, grant
 
 

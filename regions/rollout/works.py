@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from regions.map import ModelFault, Progress, base_of
@@ -93,7 +94,7 @@ class Works:
             try:
                 return await self._table[work](tracked, revision)
             except StoreError as error:
-                fault = ModelFault(error.code, str(error), "it is tried again by itself; is the store up?")
+                fault = ModelFault(error.code, error.message, _store_step(error))
             except NodeError as error:
                 fault = error.fault
             if tracked.trouble != fault:
@@ -237,3 +238,9 @@ class Works:
         del revision
         await self.release(tracked)
         return Outcome(None)
+
+
+def _store_step(error: StoreError) -> str:
+    if error.status == HTTPStatus.INSUFFICIENT_STORAGE:
+        return "free some of the disk under this region's store; it is tried again by itself"
+    return "it is tried again by itself; is the store up?"

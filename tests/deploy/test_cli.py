@@ -15,7 +15,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from bench.cli_edge import MODEL, StatusEdge
-from deploy import cli
+from deploy import cli, lock
 from deploy.cli import app
 from deploy.credentials import Credentials
 from deploy.exits import Exit
@@ -291,10 +291,10 @@ def test_an_error_that_knows_better_says_so_itself():
     from deploy.faults import NotLive
 
     asked = told(cause_of(ApiError), ApiError(404, "model_not_found", "none"))
-    late = told(cause_of(NotLive), NotLive("timeout", "late", "Run `nearfield status`."))
+    late = told(cause_of(NotLive), NotLive("timeout", "late", "nearfield status"))
 
     assert asked == ("model_not_found", Exit.NOT_FOUND, "nearfield ls")
-    assert late == ("timeout", Exit.TIMEOUT, "Run `nearfield status`.")
+    assert late == ("timeout", Exit.TIMEOUT, "nearfield status")
     assert told(cause_of(ApiError), ApiError(500, "x", "y")).next_step == "nearfield doctor"
     assert cause_of(KeyError) is None
 
@@ -304,8 +304,64 @@ def test_an_error_is_its_cause_and_the_next_command(tmp_path):
     as_json = json.loads(runner.invoke(app, ["ls", "--state", str(tmp_path), "--json"]).stdout)
 
     assert told.stderr.splitlines()[0].startswith("no_platform: no platform in ")
-    assert told.stderr.splitlines()[-1] == "next: nearfield up"
+    assert told.stderr.splitlines()[-1] == f"next: nearfield up --state {tmp_path}", (
+        "the folder that was named"
+    )
     assert breaches(as_json, OUTPUTS["error"]) == []
+
+
+@pytest.mark.parametrize(
+    "command", ["chat acme/m hi", "status", "ls", "revisions acme/m", "keys ls", "rm acme/m -y"]
+)
+def test_a_platform_of_this_machine_that_does_not_run_is_to_be_started(dead, command):
+    """Its file is in the folder and nobody holds that; a platform that is held, or elsewhere, is for the doctor."""
+    (dead / "nearfield.toml").touch()
+    stopped = runner.invoke(app, [*command.split(), "--state", str(dead)])
+    with lock.hold(dead):
+        ill = runner.invoke(app, [*command.split(), "--state", str(dead)])
+
+    assert (stopped.exit_code, ill.exit_code) == (Exit.NOT_READY, Exit.NOT_READY)
+    assert stopped.stderr.startswith("unreachable: ")
+    assert "localhost:9" in stopped.stderr
+    assert stopped.stderr.splitlines()[-1] == f"next: nearfield up --state {dead}"
+    assert ill.stderr.splitlines()[-1] == f"next: nearfield doctor --state {dead}"
+
+
+@pytest.mark.parametrize("command", ["usage", "policy", "config show"])
+def test_a_command_that_needs_the_file_says_that_there_is_none(tmp_path, command):
+    """Not that its settings should be looked at, which are not there."""
+    told = runner.invoke(app, [*command.split(), "--state", str(tmp_path)])
+
+    assert told.exit_code == Exit.NOT_READY
+    assert told.stderr.startswith("no_platform: ")
+    assert told.stderr.splitlines()[-1] == f"next: nearfield up --state {tmp_path}"
+
+
+def test_a_file_of_keys_that_others_can_read_is_told_how_to_close(dead):
+    file = dead / "credentials.toml"
+    file.chmod(0o644)
+    told = runner.invoke(app, ["ls", "--state", str(dead)])
+
+    assert told.stderr.splitlines()[-1] == f"next: chmod 600 {file}"
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "said"),
+    [
+        ("InsufficientStorage", Exit.FAILED, ("disk_full", "what went up stays")),
+        ("SignatureDoesNotMatch", Exit.FAILED, ("invalid_s3_key", "doctor")),
+        ("Unreachable", Exit.NOT_READY, ("unreachable", "doctor")),
+        ("Odd", Exit.FAILED, ("store_error", "doctor")),
+    ],
+)
+def test_what_the_store_refuses_is_told_in_our_words(code, status, said):
+    from storage.client.sdk import StoreError
+
+    found = told(cause_of(StoreError), StoreError(code, "so it is", 507))
+
+    assert found.status is status
+    assert found.code == said[0]
+    assert said[1] in found.next_step
 
 
 @pytest.mark.parametrize(

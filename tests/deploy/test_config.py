@@ -11,7 +11,7 @@ from deploy.config.document import pick
 from deploy.config.read import load, parse
 from deploy.doctor.examine import examine
 from deploy.doctor.fleet import engines as _engines
-from deploy.faults import ConfigError
+from deploy.faults import ConfigError, NoConfig
 from deploy.roles import _key, _keys_of, _webhook, access_key, endpoint, homes_of, store_socket
 from storage.client.endpoint import SOCKET_NAME
 from storage.notify.webhook import Webhook
@@ -110,7 +110,7 @@ def test_a_mistake_is_named_with_the_next_step(written, old, new, words):
 
 def test_a_missing_or_broken_file_says_so(tmp_path):
     """The two first mistakes of a new operator."""
-    with pytest.raises(ConfigError, match="nearfield up"):
+    with pytest.raises(NoConfig, match="no platform was made"):
         load(tmp_path / "none.toml")
     broken = tmp_path / "broken.toml"
     broken.write_text("platform = [")

@@ -2,6 +2,7 @@
 
 import io
 import re
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -60,6 +61,15 @@ def test_a_pipe_sees_a_line_for_each_change():
         "  iad warming 40% (iad's store → host, 1.50 s to go)   fra verified 25% (home → fra's store)",
         "  iad live   fra verified 25% (home → fra's store)",
     ]
+
+
+def test_what_keeps_a_region_is_said_while_it_waits():
+    """On a terminal in the place of the way that its bytes do not take."""
+    full = {"code": "InsufficientStorage", "message": "The store's disk is full.", "next": "free some"}
+    waits = replace(NOW["fra"], error=full)
+
+    assert words(waits) == "verified 25% (The store's disk is full.)"
+    assert way_of(waits) == "The store's disk is full."
 
 
 def test_every_step_has_a_way_or_its_own_name():

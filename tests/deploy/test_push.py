@@ -60,6 +60,22 @@ def test_an_incomplete_folder_is_refused_before_a_byte_moves(tmp_path, missing):
     assert caught.value.next_step
 
 
+def test_a_folder_around_the_model_is_told_the_command_for_the_model(tmp_path):
+    """As examples/tinychat is around its model/: which folder it is, and how to push that one."""
+    around = tmp_path / "my model"
+    around.mkdir()
+    (around / "README.md").write_text("x")
+    _model(around / "model")
+
+    with pytest.raises(push.PushRefused, match=r"no config\.json in .* itself, but in its model/") as caught:
+        push.plan(around, "acme/m", REGIONS)
+    assert caught.value.next_step == f"nearfield push '{around}/model' acme/m"
+    (around / "config.json").write_text("{}")
+    with pytest.raises(push.PushRefused) as caught:
+        push.plan(around, "acme/m", REGIONS)
+    assert "model/" not in f"{caught.value}{caught.value.next_step}", "this folder claims to be one itself"
+
+
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
     """A slip of the finger is told as such."""
     with pytest.raises(push.PushRefused, match="not a folder"):

@@ -1,6 +1,7 @@
 """The further arms: what they ask, what they make of it, and the price file."""
 
 import random
+import re
 from dataclasses import replace
 
 import pytest
@@ -107,7 +108,7 @@ def test_the_bill():
 
 
 def test_prices_say_their_sources():
-    """The shipped file is whole; every figure names where it is from."""
+    """The shipped file is whole; every figure names where it is from, and of when that is."""
     terms, book = load_terms(), load(SHIPPED)
 
     assert terms.rtt_ms[frozenset({"iad", "fra"})] == 90.0
@@ -121,6 +122,7 @@ def test_prices_say_their_sources():
         "devices.cuda",
         "rtt_ms",
     }
+    assert [name for name, source in book.sources.items() if not re.search(r"\b20\d\d\b", source)] == []
     assert terms.cost(1e9, 3600.0, apart=True) == pytest.approx(1.25 + 0.02)
     assert terms.cost(1e9, 0.0, apart=False) == 0.0
 

@@ -158,7 +158,9 @@ def test_every_drawing_has_words():
 
     assert pictures > 20
     assert read.attributes.count(("role", "img")) == pictures
-    assert sum(name == "aria-label" and bool(value) for name, value in read.attributes) == pictures
+    moved = read.attributes.count(("role", "region"))
+    assert moved == read.attributes.count(("tabindex", "0")) == read.attributes.count(("class", "wide")) > 5
+    assert sum(name == "aria-label" and bool(value) for name, value in read.attributes) == pictures + moved
     assert read.seen.count("details") >= 5
     for words in (
         "If the store were elsewhere",

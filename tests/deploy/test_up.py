@@ -6,25 +6,26 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from deploy import fleet, pki, up
+from deploy import fleet, listening, lock, pki, up
 from deploy.config.read import load
-from deploy.faults import ConfigError
+from deploy.faults import NoRoom, PortTaken, StateInUse
 
 
 def test_a_folder_is_held_by_one(tmp_path):
     """A second `up` on the same folder is refused and told who has it."""
-    with up.hold(tmp_path), pytest.raises(up.StateInUse, match=str(os.getpid())):
-        up.hold(tmp_path)
+    with lock.hold(tmp_path), pytest.raises(StateInUse, match=str(os.getpid())):
+        lock.hold(tmp_path)
 
 
 def test_the_lock_goes_with_its_process(tmp_path):
     """After kill -9 there is nothing to clean up."""
     code = """
 import pathlib, sys
-import deploy.up as u
+import deploy.lock as u
 held = u.hold(pathlib.Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
@@ -34,15 +35,15 @@ sys.stdin.read()
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
-    assert up.holder(tmp_path) == process.pid
+    assert lock.holder(tmp_path) == process.pid
     process.kill()
     process.wait()
     for stream in (process.stdin, process.stdout):
         if stream is not None:
             stream.close()
 
-    assert up.holder(tmp_path) is None
-    up.hold(tmp_path).close()
+    assert lock.holder(tmp_path) is None
+    lock.hold(tmp_path).close()
 
 
 def test_a_wipe_takes_only_what_up_made(tmp_path):
@@ -50,32 +51,63 @@ def test_a_wipe_takes_only_what_up_made(tmp_path):
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.tex").write_text("x")
-    up.wipe(mine)
+    lock.wipe(mine)
     assert (mine / "thesis.tex").exists()
 
     ours = tmp_path / "ours"
-    up.hold(ours).close()
-    up.wipe(ours)
+    lock.hold(ours).close()
+    lock.wipe(ours)
     assert not ours.exists()
 
 
 def test_a_wipe_of_a_running_platform_is_refused(tmp_path):
     """Nobody's objects are deleted under a running store."""
-    with up.hold(tmp_path), pytest.raises(up.StateInUse, match="nearfield stop"):
-        up.wipe(tmp_path)
+    with lock.hold(tmp_path), pytest.raises(StateInUse, match="nearfield stop"):
+        lock.wipe(tmp_path)
 
 
-def test_a_taken_port_is_named_with_its_key(tmp_path):
-    """Another program on a port of the fleet: which key of which file to change, before anything starts."""
+PORTS = {
+    "edges.local.listen": lambda config: config.edges["local"].listen,
+    "edges.local.admin": lambda config: config.edges["local"].admin,
+    "stores.iad.listen": lambda config: config.stores["iad"].listen,
+    "regions.iad.gateway": lambda config: config.regions["iad"].gateway,
+}
+
+
+@pytest.mark.parametrize("key", PORTS)
+def test_a_taken_port_is_named_with_its_key_and_who_has_it(tmp_path, key):
+    """Another program on a port of the fleet: which, and how to get it back, before anything starts."""
     plan = fleet.FleetPlan(tmp_path, regions=("iad",))
     path = fleet.write(plan, pki.ensure(tmp_path / "tls", dt.datetime.now(dt.UTC)))
-    host, port = load(path).regions["iad"].gateway.split(":")
+    host, port = PORTS[key](load(path)).split(":")
     with socket.socket() as stranger:
         stranger.bind((host, int(port)))
         stranger.listen()
 
-        with pytest.raises(ConfigError, match=r"regions\.iad\.gateway"):
+        with pytest.raises(
+            PortTaken, match=rf"{port} \(`{key}`\) is taken by process {os.getpid()} "
+        ) as caught:
             asyncio.run(up.Platform(plan, lambda _: None).start())
+    assert caught.value.next_step == f"kill {os.getpid()}   # or change `{key}` in {path}"
+
+
+def test_a_platform_on_a_port_of_ours_is_known_by_its_folder():
+    """The roles of a platform end their command lines with its file, and spaces where a longer line was before."""
+    words = ("python", "-m", "deploy.process", "edge", "local", "/srv/other/nearfield.toml")
+
+    assert listening.Listener(7, words).state == Path("/srv/other")
+    assert listening.Listener(7, ("nginx", "-c", "/etc/nginx.conf")).state is None
+
+
+def test_a_full_disk_is_told_before_anything_starts(tmp_path, monkeypatch):
+    """A role on a full disk can write no log that says why it ended."""
+    monkeypatch.setattr(up, "LEAST_FREE_BYTES", 1 << 62)
+    plan = fleet.FleetPlan(tmp_path / "not" / "yet", regions=("iad",))
+
+    with pytest.raises(NoRoom, match="MB are free") as caught:
+        asyncio.run(up.Platform(plan, lambda _: None).start())
+    assert "df -h" in caught.value.next_step
+    assert not (tmp_path / "not").exists()
 
 
 def test_a_store_that_is_far_away(tmp_path):

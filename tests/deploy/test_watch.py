@@ -57,6 +57,21 @@ def test_a_wait_that_is_too_long_names_who_is_late():
         watch.until_live(Scripted(_status(iad="live", fra="warming")), "a/m", "r1", None, lambda _: None, 0.3)
 
 
+def test_a_wait_that_is_too_long_says_what_is_waited_for():
+    """A region whose disk is full goes on trying by itself: its words, and what to do about it."""
+    full = _status(iad="live", fra="verified")
+    row = full["regions"]["fra"]["body"]["models"]["a/m"]
+    row["error"] = {
+        "code": "InsufficientStorage",
+        "message": "The store's disk is full.",
+        "next": "free some",
+    }
+    with pytest.raises(watch.NotLive, match=r"fra verified \(The store's disk is full\.\)") as caught:
+        watch.until_live(Scripted(full), "a/m", "r1", None, lambda _: None, 0.3)
+
+    assert (caught.value.code, caught.value.next_step) == ("timeout", "free some")
+
+
 def test_another_revision_does_not_count():
     """The old one still serving is not the new one live."""
     with pytest.raises(watch.NotLive) as caught:

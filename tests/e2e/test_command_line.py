@@ -2,9 +2,13 @@
 
 import asyncio
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from deploy import cli
 from deploy.config.read import load
 from deploy.fleet import SYSTEM_GRANTS
 from deploy.plan.scores import load as past_predictions
@@ -63,6 +67,35 @@ def test_a_plan_moves_nothing_and_a_push_is_scored_against_it(platform: RunningP
     assert scored[0].took_s > 0
     assert dry["kv_bytes_per_token"] == facts.kv_bytes_per_token
     assert dry["weight_bytes"] == pytest.approx(facts.weight_bytes, rel=0.01)
+
+
+def test_keys_that_are_not_let_in_are_told_with_the_way_to_better_ones(platform: RunningPlatform, tmp_path):
+    """In a folder of credentials alone, and in one of the platform's own, where a start makes them hold again."""
+    wrong = replace(platform.credentials, api_key="nf-x", admin_key="nf-y", s3_secret_key="z")
+    file = wrong.save(tmp_path)
+    asked = _next(tmp_path, "chat", CHAT, "hello")
+    steered = [_next(tmp_path, *words) for words in (("status",), ("ls",), ("push", str(TINYCHAT), MODEL))]
+    (tmp_path / "nearfield.toml").touch()
+    bucket = _next(tmp_path, "revisions", CHAT)
+
+    assert asked == (
+        "invalid_api_key",
+        f"nearfield keys make default --state {tmp_path}   # and put it into {file} as api_key",
+    )
+    assert (
+        steered
+        == [("invalid_api_key", f"ask the operator for an admin key, and put it into {file} as admin_key")]
+        * 3
+    )
+    assert bucket[0] == "invalid_s3_key"
+    assert bucket[1].startswith(f"nearfield stop --state {tmp_path}; nearfield up --state {tmp_path} ")
+
+
+def _next(state: Path, *words: str) -> tuple[str, str]:
+    """The code of a failure, and what to do next."""
+    told = CliRunner().invoke(cli.app, [*words, "--state", str(state), "--json"])
+    error = json.loads(told.stdout)["error"]
+    return error["code"], error["next"]
 
 
 async def _facts(platform: RunningPlatform, revision: str):

@@ -7,7 +7,7 @@ from deploy.report.document import Report, Row
 from deploy.report.page.markup import Html, join, tag
 from deploy.report.page.plots import Bar, Line, Part, bars, colour, distribution, legend, stacked
 from deploy.report.page.scale import Linear, Logarithmic
-from deploy.report.page.tables import folded
+from deploy.report.page.tables import folded, scrolled
 from deploy.report.phases import Breakdown, Family, shown
 from deploy.report.sample import SOURCES, Sample
 from deploy.report.stats import ecdf
@@ -256,4 +256,4 @@ def table(heads: Sequence[str], rows: Sequence[tuple[Row, Sequence[str | Html]]]
             tag("tr", *names, *(tag("td", cell) for cell in cells), class_="first" if first else None)
         )
         before = row.region
-    return tag("div", tag("table", tag("thead", head), tag("tbody", *made)), class_="wide")
+    return scrolled(tag("table", tag("thead", head), tag("tbody", *made)), "region and start state")

@@ -2,6 +2,7 @@
 
 from deploy.report.more.found import Place
 from deploy.report.page.markup import Html, join, tag
+from deploy.report.page.tables import scrolled
 from deploy.report.words import ms
 
 LIGHTEST, DARKEST = 6.0, 56.0  # per cent of the colour: words stay readable on every cell
@@ -25,7 +26,7 @@ def heat_map(places: tuple[Place, ...]) -> Html:
     ]
     num = max((len(place.samples) for place in places), default=0)
     return join(
-        tag("div", tag("table", tag("thead", head), tag("tbody", *rows), class_="heat"), class_="wide"),
+        scrolled(tag("table", tag("thead", head), tag("tbody", *rows), class_="heat"), "client and region"),
         tag(
             "p",
             f"The middle of {num} warm requests in each cell; the frame marks each row's soonest.",

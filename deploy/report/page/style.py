@@ -91,7 +91,8 @@ figure { margin: 0; }
 .heat th.left { text-align: left; }
 .heat td small { display: block; color: inherit; opacity: .8; } .heat td.soonest { border-color: var(--ink); }
 details { margin: 12px 0 0; font-size: .9rem; } summary { cursor: pointer; color: var(--soft); width: max-content; }
-summary:focus-visible { outline: 2px solid var(--region); outline-offset: 3px; border-radius: 3px; }
+summary:focus-visible, .wide:focus-visible {
+  outline: 2px solid var(--region); outline-offset: 3px; border-radius: 3px; }
 .wide { overflow-x: auto; margin: 8px -4px 0; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; }
 th, td { padding: 6px 8px; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line); }
@@ -114,10 +115,14 @@ code { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono",
   .ladder { grid-template-columns: 1fr 1fr; gap: 9px; }
   .rung { padding: 10px 12px; } .rung .figure { font-size: 1.5rem; }
   .bar, .axis { grid-template-columns: 3.9rem 1fr 4.1rem; gap: 7px; font-size: .8rem; }
-  .thin .bar, .thin .axis { grid-template-columns: 7.2rem 1fr 3.9rem; font-size: .76rem; }
+  .thin .bar, .thin .axis { grid-template-columns: 6.2rem 1fr 3.9rem; font-size: .76rem; }
   .trio { grid-template-columns: 1fr; }
   .track span { display: none; }
-  .axis div span:nth-child(even) { display: none; }
+  .axis div span:nth-child(even), .thin .axis div span:not(:first-child, :last-child) { display: none; }
+  .thin .axis div span:last-child { display: inline; }
+  .heat { border-spacing: 3px; } .heat td, .heat th { padding: 8px 5px; }
+  .heat td { min-width: 0; white-space: normal; }
+  th, td { padding: 6px 5px; }
   dl { grid-template-columns: 1fr; } dd { margin-bottom: 6px; }
 }
 @media print {

@@ -13,7 +13,12 @@ def plain_table(heads: Sequence[str], rows: Sequence[Sequence[Child]], num_left:
     body = [
         tag("tr", *(tag("td", cell, class_=_side(i, num_left)) for i, cell in enumerate(row))) for row in rows
     ]
-    return tag("div", tag("table", tag("thead", head), tag("tbody", *body)), class_="wide")
+    return scrolled(tag("table", tag("thead", head), tag("tbody", *body)), heads[0])
+
+
+def scrolled(table: Html, said: str) -> Html:
+    """A table that may be wider than the screen: it is moved by hand, or by the keyboard once it has the focus."""
+    return tag("div", table, class_="wide", tabindex="0", role="region", aria_label=f"Table by {said}")
 
 
 def _side(column: int, num_left: int) -> str | None:

@@ -11,7 +11,7 @@ import { Keys } from './keys.js';
 import { Reports } from './reports.js';
 
 const PAGES = { overview: Overview, models: Models, requests: Requests, chat: Chat, keys: Keys, reports: Reports };
-const BECAME = { live: 'live', connecting: 'connecting …', lost: 'no answer from the edge; trying again …' };
+const BECAME = { live: 'live', connecting: 'connecting …', lost: 'no answer from the edge, trying again … (nearfield doctor finds why)' };
 
 class Console {
   constructor() {
@@ -44,10 +44,13 @@ class Console {
     this.page = this.pages.get(name);
     byId('content').replaceChildren(this.page.element);
     for (const link of document.querySelectorAll('.side a')) mark(link, 'aria-current', link.hash === `#${name}` ? 'page' : null);
+    document.querySelector('.side [aria-current]').scrollIntoView({ block: 'nearest', inline: 'nearest' }); // of a row that is too long
     document.title = `${name[0].toUpperCase()}${name.slice(1)} · Nearfield`;
     if (this.page.shown) this.page.shown();
     this.page.renew();
-    if (hasMoved) this.page.element.querySelector('h1').focus();
+    if (!hasMoved) return;
+    this.page.element.querySelector('h1').focus({ preventScroll: true }); // it would be put behind the head
+    scrollTo(0, 0);
   }
 
   renew() {

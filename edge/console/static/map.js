@@ -6,10 +6,11 @@ import { carried, nearest } from './edges.js';
 import { heard, standing } from './store.js';
 import { bytes, ms, perSecond, plural, rate } from './words.js';
 
-const WIDTH = 760, HEIGHT = 430, X = WIDTH / 2, Y = HEIGHT / 2, NARROW = 400;
+const WIDTH = 760, HEIGHT = 430, X = WIDTH / 2, Y = HEIGHT / 2, NARROW = 400, LABEL = 40; // half of what stands below a region
 const RINGS = [1, 10, 100];
 const isNarrow = matchMedia('(max-width: 760px)');
-const stretch = () => (isNarrow.matches ? 0.84 : 1.62); // wider than high, as most screens are
+const stretch = () => (isNarrow.matches ? 0.96 : 1.62); // wider than high, as most screens are; what stands beside the middle is legible
+const room = () => (isNarrow.matches ? NARROW / 2 - LABEL : WIDTH / 2 - 66);
 const radius = (rtt) => 82 + 34 * Math.log10(1 + Math.max(rtt, 0.05) * 4);
 const NODE = 9;
 
@@ -68,7 +69,7 @@ export class PlatformMap {
     const node = this.nodes.get(name) || this.make(name, name === home);
     const far = radius(region.rtt_ms === null ? 400 : region.rtt_ms);
     const angle = -Math.PI / 2 + ((index + 0.5) * 2 * Math.PI) / count + (count === 1 ? Math.PI / 2 : 0);
-    const x = X + Math.cos(angle) * Math.min(far * stretch(), WIDTH / 2 - 66);
+    const x = X + Math.cos(angle) * Math.min(far * stretch(), room());
     const y = Y + Math.sin(angle) * Math.min(far, HEIGHT / 2 - 46);
     node.at = [x, y];
     mark(node.element, 'transform', `translate(${x.toFixed(1)} ${y.toFixed(1)})`);

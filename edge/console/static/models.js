@@ -15,11 +15,12 @@ export class Models {
     const table = h('table', { class: 'models' }, head);
     this.rows = new Rows(table, (item) => modelRow(item, this), head);
     this.count = h('p', { class: 'soft', role: 'status' });
+    this.none = h('p', { class: 'soft none' }, 'No model yet: ', h('code', {}, 'nearfield push ./my-model acme/my-model'));
     this.element = h('div', {},
       h('h1', { tabindex: -1 }, 'Models'),
       h('section', { class: 'card' },
         h('div', { class: 'head' }, this.filter, h('ul', { class: 'legend' }, [['origin', 'at home only'], ['region', 'in the region’s store'], ['host', 'in a host’s memory'], ['resident', 'in a live process']].map(([name, words]) => h('li', {}, h('span', { class: `tier ${name}` }, name), ` ${words}`)))),
-        h('div', { class: 'wide', tabindex: 0, role: 'region', 'aria-label': 'Models' }, table), this.count));
+        h('div', { class: 'wide', tabindex: 0, role: 'region', 'aria-label': 'Models' }, table), this.none, this.count));
   }
 
   renew() {
@@ -27,7 +28,8 @@ export class Models {
     const names = [...this.store.models.keys()].filter((name) => name.toLowerCase().includes(wanted)).sort();
     this.rows.show(names.slice(0, MOST).map((name) => ({ name, where: this.store.models.get(name), now: this.store.now() })), (each) => each.name);
     const shown = names.length > MOST ? `${MOST} of ${plural(names.length, 'model')}; filter to see others.` : `${names.length} of ${plural(this.store.models.size, 'model')}.`;
-    say(this.count, this.store.models.size ? shown : 'No model yet: nearfield push ./my-model acme/my-model');
+    mark(this.none, 'hidden', this.store.models.size ? '' : null);
+    say(this.count, this.store.models.size ? shown : '');
   }
 
   async order(region, what, model, body) {

@@ -9,6 +9,7 @@ import { RequestTable } from './requests.js';
 import { bytes, ms, perSecond, rate } from './words.js';
 
 const NUM_LATEST = 8;
+const LEAST_TRACE = 8; // points: a line of fewer is a scratch
 
 export class Overview {
   constructor(store) {
@@ -16,7 +17,8 @@ export class Overview {
     this.map = new PlatformMap(store);
     this.tiles = ['regions', 'models', 'answers', 'under way', 'failing'].map((name) => tile(name));
     this.trace = s('polyline', { class: 'trace' });
-    this.tiles[2].element.append(s('svg', { viewBox: '0 0 60 20', class: 'spark', preserveAspectRatio: 'none', 'aria-hidden': 'true' }, this.trace));
+    this.spark = s('svg', { viewBox: '0 0 60 20', class: 'spark', preserveAspectRatio: 'none', 'aria-hidden': 'true' }, this.trace);
+    this.tiles[2].element.append(this.spark);
     this.body = h('tbody', {});
     this.rows = new Rows(this.body, (item) => regionRow(item));
     this.edges = new EdgeTable(store);
@@ -50,6 +52,7 @@ export class Overview {
     this.tiles[3].say(`${this.store.everywhere('busy')}`, 'requests');
     this.tiles[4].say(perSecond(failed), 'a second', failed > 0);
     const most = Math.max(1, ...this.store.trace);
+    mark(this.spark, 'hidden', this.store.trace.length < LEAST_TRACE ? '' : null);
     mark(this.trace, 'points', this.store.trace.map((each, index) => `${60 - this.store.trace.length + index},${(19 - (each / most) * 18).toFixed(1)}`).join(' '));
     this.map.renew();
     this.rows.show(regions.map(([name, each]) => ({ name, each, home: state.home })).sort((a, b) => (a.name < b.name ? -1 : 1)), (item) => item.name);

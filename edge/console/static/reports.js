@@ -21,7 +21,8 @@ export class Reports {
     try {
       const { reports } = await askJson('GET', 'reports');
       this.list.replaceChildren(...reports.map((each) => report(each)));
-      say(this.words, reports.length ? 'The last 20 are kept. nearfield report MODEL brings one more.' : 'No report yet. Cold start against warm, phase by phase: nearfield report MODEL');
+      const brings = h('code', {}, 'nearfield report MODEL');
+      this.words.replaceChildren(...(reports.length ? ['The last 20 are kept. ', brings, ' brings one more.'] : ['No report yet. Cold start against warm, phase by phase: ', brings]));
     } catch (error) {
       say(this.words, error.message);
     }

@@ -173,17 +173,16 @@ class Page:
         self, path: Path, width: int, height: int, *, dark: bool = False, mobile: bool = False
     ) -> None:
         """A picture of it as large as that."""
-        await self.ask(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=1,
-            mobile=mobile,
-        )
+        await self.resize(width, height, mobile=mobile)
         await self.dress(dark=dark)
         await asyncio.sleep(0.3)
         taken = await self.ask("Page.captureScreenshot", format="png")
         await asyncio.to_thread(path.write_bytes, base64.b64decode(taken["data"]))
+
+    async def resize(self, width: int, height: int, *, mobile: bool = False) -> None:
+        """On a screen as large as that."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": mobile}
+        await self.ask("Emulation.setDeviceMetricsOverride", **size)
 
     async def dress(self, *, dark: bool, still: bool = False) -> None:
         """As its reader likes it."""

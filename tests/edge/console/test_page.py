@@ -21,6 +21,16 @@ GATEWAY = {"hop": "gateway", "total_ms": 22.0, "phases": {"read": 0.5, "first_by
 LIVE = "document.getElementById('live').textContent === 'live'"
 CARRIED = """['resource', 'navigation'].flatMap((kind) => performance.getEntriesByType(kind))
     .reduce((sum, each) => sum + each.transferSize, 0)"""
+CUT = """(() => {
+  const width = document.documentElement.clientWidth;
+  const isCut = (e) => e.checkVisibility() && e.getBoundingClientRect().right > width + 1;
+  const cut = [...document.querySelectorAll('#app *')].filter((e) => isCut(e) && !e.closest('svg') &&
+    (!e.closest('.wide') || e.matches('.details, .phases *')));
+  return cut.map((e) => `${e.tagName} ${e.className} ${e.innerText.slice(0, 40)}`).concat(
+    document.documentElement.scrollWidth > width ? ['the page itself'] : []);
+})()"""
+"""What a phone's screen cuts off at the right; a table may be moved, but not what one request came to."""
+PHONES = (360, 414)
 XSS = "<img src=x onerror=window.hurt=1>"
 
 
@@ -89,6 +99,11 @@ async def test_a_visit(world, page):
     await page.until(
         "[...document.querySelectorAll('#chat-region option')].some((each) => each.value === 'fra')"
     )
+    await page.resize(1280, 900)
+    fields = "[...document.querySelectorAll('.fields input, .fields select, .fields > button')]"
+    tops = await page.run(f"{fields}.map((e) => e.getBoundingClientRect().top)")
+    assert len(tops) == 5
+    assert max(tops) - min(tops) < 0.5, "its fields stand in one line"
     await page.run("document.getElementById('chat-region').value = 'fra'")
     await page.type("#chat-text", "Where?")
     await page.press("Enter", 13)
@@ -107,6 +122,13 @@ async def test_a_visit(world, page):
     await page.click(".requests .request button")
     await page.until(f"{shows('prefill')} && {shows('attach')} && {shows('edge to region and back')}")
     assert "Where?" not in await page.text("#content")
+    for width in PHONES:
+        await page.resize(width, 780, mobile=True)
+        for name in ("overview", "models", "chat", "keys", "reports", "requests"):
+            await page.run(f"location.hash = '#{name}'")
+            await page.until(opened(name))
+            assert await page.run(CUT) == [], f"{name} at {width} px"
+    await page.ask("Emulation.clearDeviceMetricsOverride")
 
     await page.click('.side a[href="#overview"]')
     await fra.kill()
@@ -178,6 +200,8 @@ async def test_it_is_used_by_keyboard_and_read_by_screen_readers(world, page):
         await page.run(f"location.hash = '#{name}'")
         await page.until(opened(name))
         assert await page.run(unnamed) == []
+        head = "document.querySelector('.top').getBoundingClientRect().bottom"
+        assert await page.run(f"document.querySelector('#content h1').getBoundingClientRect().top >= {head}")
         assert (
             await page.run(
                 "document.querySelectorAll('h1').length - document.querySelectorAll('.login h1').length"

@@ -1,0 +1,57 @@
+"""The lock of a state folder: one `up` each. It goes with the process that took it, however that ends."""
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+from typing import IO
+
+from deploy.faults import StateInUse
+
+
+def hold(state: Path) -> IO[str]:
+    """Take the state folder for this process.
+
+    Raises:
+        StateInUse: another process has it.
+    """
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    file = (state / "up.lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        raise StateInUse(
+            f"{state} is in use by process {file.read().strip() or 'unknown'}. "
+            "Stop it with `nearfield stop`, or take another folder with --state DIR."
+        ) from error
+    file.seek(0)
+    file.truncate()
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
+
+
+def holder(state: Path) -> int | None:
+    """The process that runs the platform in `state`, if one does."""
+    path = state / "up.lock"
+    if not path.exists():
+        return None
+    with path.open("r+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return int(file.read())
+    return None
+
+
+def wipe(state: Path) -> None:
+    """Forget everything in a state folder that `up` made; refuses a folder that is something else.
+
+    Raises:
+        StateInUse: a platform runs there.
+    """
+    if holder(state) is not None:
+        raise StateInUse(f"{state} is in use; stop the platform first: nearfield stop --state {state}")
+    if (state / "nearfield.toml").exists() or (state / "up.lock").exists():
+        shutil.rmtree(state)
