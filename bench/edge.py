@@ -9,14 +9,14 @@ import datetime as dt
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import uvloop
 
-from bench import edge_gateway, edge_load, edge_scale, edge_stage, edge_traces
+from bench import edge_gateway, edge_load, edge_paced, edge_scale, edge_stage, edge_traces
 from bench.edge_child import MODEL
 from bench.edge_load import Wrong
 from bench.edge_request import body, request
@@ -33,6 +33,7 @@ CONNECTIONS = (1, 32)
 PER_STRAIGHT = (
     4  # requests to a proxy for one straight to the origin, which shows what the client itself adds
 )
+NUM_PACED = 256  # connections
 NUM_SSE, SSE_GAP_S = 40, 0.01
 NUM_STREAMS, STREAM_GAP_S = 1000, 0.5
 NUM_IDLE = 1000
@@ -163,18 +164,37 @@ def _latency(bench: Bench) -> list[Row]:
         for each in (mine, other):
             turns = (each,) * PER_STRAIGHT + (straight,)
             rate = most / 2 * len(turns) / PER_STRAIGHT
-            found = uvloop.run(edge_load.paced(turns, rate, bench.options.seconds, 256))
-            took, bare = found.took_s[each], found.took_s[straight]
+            found = edge_paced.paced(turns, rate, bench.options.seconds, NUM_PACED)
             what = f"{most / 2:.0f} requests a second, half of what ours takes"
-            for name, share, budget in (("p50", 0.5, ADDED_P50_MS), ("p99", 0.99, ADDED_P99_MS)):
-                added = max(LEAST, 1000 * (quantile(took, share) - quantile(bare, share)))
-                target = 1.0 if each is mine else None
-                row = f"added by {each.name}, {name}, {what}, against the budget"
-                rows.append(compare(row, added, budget, "ms", better="lower", target=target))
-            late, direct = 1000 * quantile(found.late_s, 0.99), 1000 * quantile(bare, 0.99)
-            told = f"the client of {each.name} itself, p99: sent late, against an answer straight from the origin"
-            rows.append(compare(told, late, direct, "ms", better="lower"))
+            target = 1.0 if each is mine else None
+            rows += _added(found.took_s[each], found.took_s[straight], f"by {each.name}", what, target)
+            rows += _client(found, straight, each.name)
         return rows
+
+
+def _added(
+    took_s: Sequence[float], bare_s: Sequence[float], by: str, what: str, target: float | None
+) -> list[Row]:
+    rows = []
+    for name, share, budget in (("p50", 0.5, ADDED_P50_MS), ("p99", 0.99, ADDED_P99_MS)):
+        added = max(LEAST, 1000 * (quantile(took_s, share) - quantile(bare_s, share)))
+        row = f"added {by}, {name}, {what}, against the budget"
+        rows.append(compare(row, added, budget, "ms", better="lower", target=target))
+    return rows
+
+
+def _client(found: edge_paced.Paced, straight: Proxy, name: str) -> list[Row]:
+    """Whether the client was what they waited for."""
+    late, direct = (1000 * quantile(each, 0.99) for each in (found.late_s, found.took_s[straight]))
+    told = f"the client of {name} itself, p99: sent late, against an answer straight from the origin"
+    busy = compare(
+        f"the client of {name} itself: how busy, of its time",
+        found.busy_s,
+        found.lasted_s,
+        "s",
+        better="lower",
+    )
+    return [compare(told, late, direct, "ms", better="lower"), busy]
 
 
 def _sse(bench: Bench) -> list[Row]:

@@ -1,6 +1,6 @@
-"""The clients of `bench edge`: wrk for processor time, a paced one for latency, one for many streams at once.
+"""The clients of `bench edge`: wrk for processor time, one for many streams at once; `edge_paced.py` has the third.
 
-All send the same request; ours read answers with the platform's own strict reader, so a wrong byte is an error.
+All send the same request; this one reads answers with the platform's own strict reader, so a wrong byte is an error.
 """
 
 import asyncio
@@ -8,10 +8,8 @@ import json
 import shutil
 import subprocess
 import time
-from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -22,8 +20,6 @@ from bench.servers import HOST, Missing
 from wire.http1 import Body, End, ResponseHead, ResponseReader
 
 OK = 200
-AT_ONCE = 8
-LATE_S = 0.01
 SPARE_S = 30.0  # a client that has not ended so long after its time is stuck
 _LUA = """wrk.method = "POST"
 wrk.path = "{path}"
@@ -85,12 +81,11 @@ def blast(proxy: Proxy, scratch: Path, connections: int, seconds: float, *, key:
 
 
 class Asker(asyncio.Protocol):
-    """One kept connection, one request at a time; `answered` is called with each whole body."""
+    """One kept connection, one request at a time; `ask` returns with each whole body."""
 
     def __init__(self) -> None:
         self._reader = ResponseReader()
         self._whole: asyncio.Future[None] | None = None
-        self._then: Callable[[Asker], None] | None = None
         self.seen: list[tuple[float, bytes]] = []
         self.status = 0
         self.transport: asyncio.Transport
@@ -115,19 +110,9 @@ class Asker(asyncio.Protocol):
         if self._whole is not None and not self._whole.done():
             self._whole.set_exception(Wrong(f"the connection closed inside an answer: {exc}"))
 
-    def ask_then(self, raw: bytes, then: "Callable[[Asker], None]") -> None:
-        """Send it; `then` hears of its whole answer, in the call that brings its end: no task, no future."""
-        self.seen, self._then = [], then
-        self._reader.start("POST")
-        self.transport.write(raw)
-
     def _end(self) -> None:
         if self._whole is not None:
             self._whole.set_result(None)
-        elif self._then is not None:
-            if self.status != OK:
-                raise Wrong(f"answered {self.status}")
-            self._then(self)
 
     async def ask(self, raw: bytes) -> float:
         """Send it; seconds until its answer is whole. Raises: Wrong."""
@@ -152,71 +137,6 @@ async def askers(proxy: Proxy, count: int) -> list[Asker]:
         )
         made.append(asker)
     return made
-
-
-@dataclass(slots=True)
-class Paced:
-    """Seconds of each request from when it was due, by proxy, and how late the client came to each of them."""
-
-    took_s: dict[Proxy, list[float]]
-    late_s: list[float] = field(default_factory=list)
-
-
-class Lines:
-    """Kept connections to one proxy; a request that finds none free waits for one, and its time goes on."""
-
-    def __init__(self, raw: bytes, free: list[Asker]) -> None:
-        self._raw = raw
-        self._free = free
-        self._due: deque[float] = deque()
-        self._num = len(free)
-        self.took_s: list[float] = []
-
-    @property
-    def is_idle(self) -> bool:
-        """Every answer is here."""
-        return len(self._free) == self._num
-
-    def send(self, due: float) -> None:
-        """One request that was due at `due` (perf_counter)."""
-        if self._free:
-            self._free.pop().ask_then(self._raw, partial(self._answered, due))
-        else:
-            self._due.append(due)
-
-    def close(self) -> None:
-        """Close every connection."""
-        for asker in self._free:
-            asker.transport.abort()
-
-    def _answered(self, due: float, asker: Asker) -> None:
-        self.took_s.append(time.perf_counter() - due)
-        if self._due:
-            asker.ask_then(self._raw, partial(self._answered, self._due.popleft()))
-        else:
-            self._free.append(asker)
-
-
-async def paced(turns: Sequence[Proxy], rate: float, seconds: float, connections: int) -> Paced:
-    """`rate` requests a second, in `turns` over and over, whatever the answers do; of each proxy `connections`."""
-    lines = {each: Lines(request(each.port, body()), await askers(each, connections)) for each in set(turns)}
-    found = Paced({proxy: each.took_s for proxy, each in lines.items()})
-    began, num = time.perf_counter(), 0
-    while (now := time.perf_counter() - began) < seconds:
-        due = num / rate
-        if due > now:
-            await asyncio.sleep(due - now)
-            continue
-        found.late_s.append(now - due)
-        lines[turns[num % len(turns)]].send(began + due)
-        num += 1
-        if not num % AT_ONCE:  # a client that is behind reads answers all the same
-            await asyncio.sleep(0)
-    while not all(each.is_idle for each in lines.values()):  # noqa: ASYNC110 - nothing is timed any more
-        await asyncio.sleep(LATE_S)
-    for each in lines.values():
-        each.close()
-    return found
 
 
 @dataclass(slots=True)

@@ -10,9 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
-import uvloop
-
-from bench import edge_load, edge_stage
+from bench import edge_load, edge_paced, edge_stage
 from bench.edge_stage import Proxy
 from bench.rows import Row, compare, quantile
 from deploy import pki
@@ -42,7 +40,7 @@ def rows(scratch: Path, origin: str, authority: pki.LocalAuthority, seconds: flo
             for at, (name, arm) in enumerate(ARMS.items())
         }
         cpu_us = _cpu_us(edges, scratch, seconds)
-        paced = uvloop.run(edge_load.paced(list(edges.values()), PACE_PER_S, seconds, 64))
+        paced = edge_paced.paced(list(edges.values()), PACE_PER_S, seconds, 64)
     took = {name: paced.took_s[edge] for name, edge in edges.items()}
     found = []
     for name in list(ARMS)[1:]:

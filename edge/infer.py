@@ -136,7 +136,12 @@ class Inference:
             passed_on=passing.passed_on,
         )
         try:
-            await self.relay.serve(journey, _nothing, passing.upstream)
+            if passing.is_sent:
+                await self.relay.serve(journey, _nothing, passing.upstream)
+            else:
+                await self.relay.serve(
+                    journey, lambda: self.wake_near(passing.decision, passing.ask.model, now)
+                )
         except Refusal as refusal:
             await refuse(exchange, refusal, number, self._figures, self.says, exchange.head.path)
         finally:

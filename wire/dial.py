@@ -6,8 +6,10 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from itertools import islice
 
 from wire.answer import Answer
+from wire.brief import Brief
 from wire.connect import Attempt, Target
 from wire.failure import DialError, Phase
 from wire.http1 import Headers
@@ -21,6 +23,8 @@ __all__ = ["Answer", "DialError", "Phase", "Pool", "split_address"]
 IDLE_S = 25.0  # our servers close after 30 s of idleness: never race them
 FRESH_S = 1.0  # a streamed body cannot be sent twice, so it only rides a connection idle for less
 MAX_IDLE = 1024  # in practice as many as were busy at once in the last IDLE_S: the others are let go
+RECENT_S = 0.25  # a connection that was free so short a time ago carries short answers
+NUM_LOOKED_AT = 8  # of those in use: what a thousand of them do is not worth a walk
 STALE_S = 2.0  # a close that crossed our request shows within a round trip; later it is a dead upstream
 
 
@@ -58,6 +62,7 @@ class Pool:
         self._attempts: set[Attempt] = set()
         self._idle: deque[Upstream] = deque()
         self._waiting: deque[asyncio.Future[Upstream]] = deque()  # for a connection, whichever is there first
+        self.brief = Brief()  # requests of lanes, which have none made for them yet
         self._making: set[asyncio.Task[None]] = set()
         self._busy: set[Upstream] = set()
         self._closed = False
@@ -167,7 +172,7 @@ class Pool:
             upstream.abort()
             return
         upstream.idle_since = now = asyncio.get_running_loop().time()
-        if self._give(upstream):
+        if (self.brief or self._waiting) and self._give(upstream):
             return
         self._idle.append(upstream)
         while now - self._idle[0].idle_since > IDLE_S or not self._idle[0].usable:
@@ -192,6 +197,11 @@ class Pool:
                 self._idle.append(upstream)
                 return None
         return None
+
+    def frees_soon(self, now: float) -> bool:
+        """Whether at least half of those in use, of some of them, were free a moment before `now` (loop time)."""
+        some = tuple(islice(self._busy, NUM_LOOKED_AT))
+        return 2 * sum(now - each.idle_since < RECENT_S for each in some) >= len(some) > 0
 
     def forget(self, upstream: Upstream) -> None:
         """(Answer) a connection that was closed."""
@@ -237,7 +247,10 @@ class Pool:
             waiter.cancel()
 
     def _give(self, upstream: Upstream) -> bool:
-        """To the one that waits the longest, if any does."""
+        """To one that waits for it and for no other; else to the one that has waited the longest, if any does."""
+        if self.brief:
+            self._busy.add(upstream)
+            return self.brief.give(upstream)
         while self._waiting:
             waiter = self._waiting.popleft()
             if not waiter.done():

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from edge.relay.passing import Passing
 from regions.ask import MAX_BODY_BYTES, read_ask
-from regions.health import Outcome
 from wire.dialect import is_anthropic
 from wire.refusal import Refusal
 from wire.repeat import Repeat
@@ -90,29 +89,35 @@ class EdgeLane:
         return bool(end_s) and time.time() >= end_s
 
     def _begin(self, passing: Passing) -> Passing | None:
-        """Send it on a connection that is there; where it is not usual, nothing is done."""
+        """Send it on a connection that is there, or will be at once; where it is not usual, nothing is done."""
         inference, pool, num_bytes = self.inference, passing.reach.pool, len(passing.body)
-        is_open = inference.room.fits(num_bytes) and not passing.reach.down
-        upstream = pool.kept(passing.entered) if is_open else None
-        if upstream is None:
+        if not inference.room.fits(num_bytes) or passing.reach.down:
+            return None
+        upstream = pool.kept(passing.entered)
+        if upstream is None and not pool.frees_soon(passing.entered):
             return None
         if inference.buckets.take(self.admission.digest, passing.heard) is not None:
-            upstream.take_back(whole=True)
-            pool.keep(upstream)
+            if upstream is not None:
+                upstream.take_back(whole=True)
+                pool.keep(upstream)
             return None
         inference.room.enter(num_bytes)
         if passing.decision.start is not None:
             passing.decision.start.enter()
-        passing.send(upstream, self._heads.get(passing.reach.name) or self._head(passing.reach))
-        passing.reach.saw(Outcome.SENT)
         inference.budgets.of(passing.ask.model, passing.heard)
+        if upstream is None:
+            pool.brief.join(passing)
+        else:
+            passing.go(upstream)
         return passing
 
-    def _head(self, reach: Reach) -> bytes:
-        made = self._heads[reach.name] = self.inference.relay.constant_head(
-            self.familiar.head, self.admission, reach
-        )
-        return made
+    def constant_head(self, reach: Reach) -> bytes:
+        """What every request to it begins with."""
+        head = self._heads.get(reach.name)
+        if head is None:
+            head = self.inference.relay.constant_head(self.familiar.head, self.admission, reach)
+            self._heads[reach.name] = head
+        return head
 
     def terms(self, decision: Decision) -> bytes:
         """The decision in words; most decisions are the one before."""

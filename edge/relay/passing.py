@@ -48,6 +48,7 @@ class Passing(Carry):
         "deadline",
         "decision",
         "entered",
+        "is_sent",
         "lane",
         "passed_on",
         "patience",
@@ -76,29 +77,47 @@ class Passing(Carry):
         self.patience = inference.patiences.of(ask, head.path)
         self.entered = now
         self.deadline = now + self.patience.total_s
+        self.is_sent = False
         self.passed_on: bytes | None = None  # the last events that were sent, once some were
         self._ending = Ending()
         self._said = self._told = b""  # of a stream: its head, and receipts that came before its end
         self.read_at = read
         self.chosen_at = time.perf_counter()
 
-    def send(self, upstream: Upstream, constant: bytes) -> None:
+    # brief.Waiter -------------------------------------------------------------------------------------------
+
+    def go(self, upstream: Upstream) -> None:
         """The request's bytes, in one write; what nobody waits for in the loop's next turn: uvloop writes between."""
-        self.upstream = upstream
+        self.upstream, self.is_sent = upstream, True
         ask, body, most_ms = self.ask.header().encode(), self.body, self.patience.total_s * 1000
-        head = constant + _SENT % (self.number, ask, most_ms, len(body), body)
+        head = self.lane.constant_head(self.reach) + _SENT % (self.number, ask, most_ms, len(body), body)
         upstream.lend(self, head, self.entered)
+        self.reach.saw(Outcome.SENT)
         asyncio.get_running_loop().call_soon(self._meanwhile)
 
     def _meanwhile(self) -> None:
         self.lane.inference.wake_near(self.decision, self.ask.model, self.entered)
         self.lane.terms(self.decision)
 
+    def give_up(self) -> None:
+        """The relay has a connection made for it."""
+        self.line.go_on(self, self.go_on)
+
     # lane.Passage -------------------------------------------------------------------------------------------
+
+    def cancel(self) -> None:
+        """The client is gone; while it waits, nobody else has heard of it."""
+        if self.is_sent:
+            super().cancel()
+        else:
+            self.pool.brief.leave(self)
+            self.leave()
 
     def check(self, now: float) -> None:
         """Silence is the relay's, and so is the deadline."""
-        if now - self.heard > min(LATE_S, self.patience.first_byte_s) or now >= self.deadline:
+        if self.is_sent and (
+            now - self.heard > min(LATE_S, self.patience.first_byte_s) or now >= self.deadline
+        ):
             self.hand_over()
 
     # Carry --------------------------------------------------------------------------------------------------

@@ -3,10 +3,13 @@
 import argparse
 import json
 import shutil
+import socket
+import threading
+from contextlib import contextmanager
 
 import pytest
 
-from bench import edge, edge_load, edge_stage
+from bench import edge, edge_load, edge_paced, edge_stage
 
 
 def event(number, at=1.0):
@@ -37,6 +40,58 @@ def test_the_small_body_is_a_completion_of_its_size():
     """Gateways that read answers must be able to."""
     assert len(edge_stage.small_body()) == edge_stage.SMALL_BYTES
     assert json.loads(edge_stage.small_body())["choices"][0]["message"]["content"]
+
+
+BODY = edge_stage.small_body().encode()
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(BODY), BODY)
+
+
+@contextmanager
+def answering(*parts):
+    """A server that answers each request with `parts`, one write each, on every connection."""
+
+    def serve(connection):
+        with connection:
+            while connection.recv(1 << 16):
+                for part in parts:
+                    connection.sendall(part)
+
+    def accept():
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(target=serve, args=(connection,), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        yield edge_stage.Proxy("fake", listener.getsockname()[1], ())
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("cut", [3, 30, len(ANSWER) - 1, len(ANSWER)])
+def test_a_paced_request_is_timed_from_when_it_was_due_to_its_whole_answer(cut):
+    with answering(ANSWER[:cut], ANSWER[cut:]) as proxy:
+        found = edge_paced.paced([proxy], 200.0, 0.2, 3)
+    assert 0 < len(found.took_s[proxy]) == len(found.late_s)
+    assert min(found.late_s) >= 0
+    assert min(found.took_s[proxy]) > 0
+
+
+def test_requests_that_find_no_connection_free_are_timed_too():
+    with answering(ANSWER) as proxy:
+        [most, few] = (edge_paced.paced([proxy], 2000.0, 0.1, num) for num in (20, 1))
+    assert len(few.took_s[proxy]) == len(most.took_s[proxy])
+
+
+@pytest.mark.parametrize(
+    "answer", [ANSWER.replace(b"200 OK", b"503 No"), b"HTTP/1.0 200 OK\r\n", ANSWER + b"x" * 9]
+)
+def test_another_answer_ends_the_run(answer):
+    with answering(answer) as proxy, pytest.raises(edge_load.Wrong):
+        edge_paced.paced([proxy], 200.0, 0.2, 1)
 
 
 @pytest.mark.skipif(not (shutil.which("nginx") and shutil.which("wrk")), reason="nginx and wrk are not here")

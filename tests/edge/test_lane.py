@@ -25,6 +25,7 @@ from tests.edge.world import (
     served,
     streams,
 )
+from wire import brief, dial
 from wire.dial import Pool
 from wire.timing import parse_receipt, parse_server_timing
 
@@ -44,9 +45,9 @@ def passages(monkeypatch):
             super().__init__(*arguments)
             self.num_handed = 0
 
-        def send(self, *arguments):
+        def go(self, *arguments):
             taken.append(self)
-            super().send(*arguments)
+            super().go(*arguments)
 
         def hand_over(self):
             self.num_handed += 1
@@ -141,6 +142,105 @@ async def test_as_many_take_it_as_were_under_way_at_once(world, passages):
 
     assert len(passages) == 2 * num
     assert not any(each.num_handed for each in passages)
+
+
+class Waiting:
+    """Who has waited for a connection to be free, and who has left."""
+
+    def __init__(self):
+        self.came, self.left, self.news = [], [], asyncio.Event()
+
+    async def until(self, condition):
+        while not condition():
+            self.news.clear()
+            await self.news.wait()
+
+
+@pytest.fixture
+def waiting(monkeypatch):
+    seen = Waiting()
+
+    class Watched(brief.Brief):
+        def join(self, waiter):
+            seen.came.append(waiter)
+            seen.news.set()
+            super().join(waiter)
+
+        def leave(self, waiter):
+            super().leave(waiter)
+            seen.left.append(waiter)
+            seen.news.set()
+
+    monkeypatch.setattr(dial, "Brief", Watched)
+    monkeypatch.setattr(dial, "RECENT_S", 1e9)
+    return seen
+
+
+class Held:
+    """A region that holds its answers until it is let; one request is on the only connection to it."""
+
+    def __init__(self, waiting):
+        self.let, self.num_asked, self._waiting = asyncio.Event(), 0, waiting
+
+    async def _holds(self, exchange, region):
+        self.num_asked += 1
+        self._waiting.news.set()
+        await self.let.wait()
+        await answers(exchange, region)
+
+    def ask(self):
+        """There alone: a busy machine makes the other look sooner."""
+        return asyncio.create_task(
+            self.edge.ask(PATH, BODY, headers=(("x-nearfield-region", self.near.name),))
+        )
+
+    async def start(self, world):
+        self.edge, self.near, _ = await two(world, answers)
+        assert (await self.ask())[0] == 200
+        self.near.script = self._holds
+        self.first = self.ask()
+        await self._waiting.until(lambda: self.num_asked)
+        return self
+
+
+async def test_one_that_finds_no_connection_free_waits_for_the_next(world, passages, waiting, monkeypatch):
+    monkeypatch.setattr(brief, "LOOK_S", 1e6)
+    held = await Held(waiting).start(world)
+    others = [held.ask() for _ in range(3)]
+    await waiting.until(lambda: len(waiting.came) == 3)
+    assert len(passages) == held.num_asked == 1
+    held.let.set()
+
+    assert {(await each)[0] for each in (held.first, *others)} == {200}
+    assert len(passages) == 4
+    assert len({each.upstream for each in passages}) == 1
+    assert not any(each.num_handed for each in passages)
+
+
+async def test_one_that_waits_in_vain_has_a_connection_made(world, passages, waiting):
+    held = await Held(waiting).start(world)
+    other = held.ask()
+    await waiting.until(lambda: held.num_asked == 2)
+    held.let.set()
+
+    assert [(await each)[0] for each in (held.first, other)] == [200, 200]
+    assert (len(waiting.came), len(passages)) == (1, 1)
+
+
+async def test_a_client_that_leaves_while_it_waits_is_sent_nowhere(world, passages, waiting, monkeypatch):
+    monkeypatch.setattr(brief, "LOOK_S", 1e6)
+    held = await Held(waiting).start(world)
+    gone, other = held.ask(), held.ask()
+    await waiting.until(lambda: len(waiting.came) == 2)
+    gone.cancel()
+    await waiting.until(lambda: waiting.left)
+    held.let.set()
+
+    assert [(await each)[0] for each in (held.first, other)] == [200, 200]
+    assert held.num_asked == 2
+    assert not set(waiting.left) & set(passages)
+    [room] = {each.lane.inference.room for each in waiting.came}
+    assert (room.num_requests, room.num_bytes) == (0, 0)
 
 
 async def test_both_ways_say_the_same(world, passages):

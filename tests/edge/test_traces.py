@@ -27,9 +27,9 @@ def taken(monkeypatch):
     found = []
 
     class Watched(passing.Passing):
-        def send(self, *arguments):
+        def go(self, *arguments):
             found.append(self)
-            super().send(*arguments)
+            super().go(*arguments)
 
     monkeypatch.setattr(lane, "Passing", Watched)
     return found
