@@ -250,6 +250,7 @@ class Pool:
         """To one that waits for it and for no other; else to the one that has waited the longest, if any does."""
         if self.brief:
             self._busy.add(upstream)
+            self._tell_use()
             return self.brief.give(upstream)
         while self._waiting:
             waiter = self._waiting.popleft()

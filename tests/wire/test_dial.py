@@ -94,6 +94,29 @@ async def test_who_wants_to_know_hears_of_the_next_use_once():
     assert told == [1, 1]
 
 
+class Waits:
+    """A lane's request that waits for a connection."""
+
+    def go(self, upstream):
+        self.upstream = upstream
+
+
+async def test_they_hear_of_a_connection_that_goes_from_one_request_to_the_next():
+    told, waits = [], Waits()
+    async with upstream(sends(OK, requests=5)) as pool:
+        await fetch(pool)
+        kept = pool.kept(asyncio.get_running_loop().time())
+        pool.brief.join(waits)
+        pool.on_use = lambda: told.append(pool.in_use())
+        pool.keep(kept)
+        pool.forget(kept)
+
+        assert told == [(waits.upstream,)] == [(kept,)]
+        assert not pool.in_use()
+        assert not pool.num_idle
+        kept.abort()
+
+
 async def answering_together(there, reader, writer):
     """Nobody has an answer before everybody has asked."""
     while True:
