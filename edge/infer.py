@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from wire.trace.tracer import Tracer
 
 OK: Final = 200
+PRIORITY: Final = b'"priority"'  # looked for in a body's bytes; a word too many sends one request too many
 _UNTOLD: Final = nullcontext()
 
 
@@ -200,6 +201,7 @@ class Inference:
         """To where it is answered soonest, which is decided `now`, in loop time."""
         head = visit.exchange.head
         decision = self.choose(head, visit.admission, visit.ask, visit.body, now)
+        self._refuse_shut(visit, decision, now)
         visit.phases.mark("route")
         journey = self._journey(visit, decision, now, use)
         if visit.told is not None:
@@ -212,6 +214,17 @@ class Inference:
             self.receipts.travelled(journey)
             if decision.start is not None:
                 decision.start.leave()
+
+    def _refuse_shut(self, visit: Visit, decision: Decision, now: float) -> None:
+        """Raises Refusal 429 where every region that could serve has as many of the tenant's requests as it takes.
+
+        Not to one with a `priority`: the node may turn a less urgent one away for it.
+        """
+        who = visit.ask.model, visit.admission.grant.tenant
+        wait_s = self.relay.holdoffs.shut_s(decision.choices[0].region, *who, now)
+        if wait_s is not None and PRIORITY not in visit.body:
+            text = f"{visit.ask.model} has as many of your requests as it takes; try again in {wait_s:.0f} s."
+            raise Refusal(429, "overloaded", text, "rate_limit_error", retry_after_s=wait_s)
 
     def _journey(self, visit: Visit, decision: Decision, now: float, use: Use | None) -> Journey:
         ask, head = visit.ask, visit.exchange.head

@@ -91,7 +91,7 @@ class EdgeLane:
     def _begin(self, passing: Passing) -> Passing | None:
         """Send it on a connection that is there, or will be at once; where it is not usual, nothing is done."""
         inference, pool, num_bytes = self.inference, passing.reach.pool, len(passing.body)
-        if not inference.room.fits(num_bytes) or passing.reach.down:
+        if not inference.room.fits(num_bytes) or passing.reach.down or passing.is_shut():
             return None
         upstream = pool.kept(passing.entered)
         if upstream is None and not pool.frees_soon(passing.entered):

@@ -41,8 +41,10 @@ class Passing(Carry):
     dropped = usual.dropping(OWN)
     __slots__ = (
         "_ending",
+        "_holdoffs",
         "_said",
         "_told",
+        "_who",
         "ask",
         "body",
         "deadline",
@@ -78,11 +80,17 @@ class Passing(Carry):
         self.entered = now
         self.deadline = now + self.patience.total_s
         self.is_sent = False
+        self._holdoffs = inference.relay.holdoffs
+        self._who = self.reach.name, ask.model, lane.admission.grant.tenant
         self.passed_on: bytes | None = None  # the last events that were sent, once some were
         self._ending = Ending()
         self._said = self._told = b""  # of a stream: its head, and receipts that came before its end
         self.read_at = read
         self.chosen_at = time.perf_counter()
+
+    def is_shut(self) -> bool:
+        """Whether its region has as many of the tenant's requests as it takes."""
+        return self._holdoffs.shut_s(*self._who, self.entered) is not None
 
     # brief.Waiter -------------------------------------------------------------------------------------------
 
@@ -93,6 +101,7 @@ class Passing(Carry):
         head = self.lane.constant_head(self.reach) + _SENT % (self.number, ask, most_ms, len(body), body)
         upstream.lend(self, head, self.entered)
         self.reach.saw(Outcome.SENT)
+        self._holdoffs.sent(*self._who)
         asyncio.get_running_loop().call_soon(self._meanwhile)
 
     def _meanwhile(self) -> None:
@@ -108,6 +117,7 @@ class Passing(Carry):
     def cancel(self) -> None:
         """The client is gone; while it waits, nobody else has heard of it."""
         if self.is_sent:
+            self._holdoffs.came_back(*self._who)
             super().cancel()
         else:
             self.pool.brief.leave(self)
@@ -121,6 +131,11 @@ class Passing(Carry):
             self.hand_over()
 
     # Carry --------------------------------------------------------------------------------------------------
+
+    def over(self) -> None:
+        """See Carry; one that was handed over comes back to the relay."""
+        self._holdoffs.came_back(*self._who)
+        super().over()
 
     async def go_on(self, exchange: Exchange) -> None:
         """The relay does."""

@@ -49,7 +49,7 @@ class Relay:
     ) -> None:
         self.reaches = reaches
         self._figures = figures
-        self._holdoffs = holdoffs
+        self.holdoffs = holdoffs
         self._detours = Detours(reaches)
         self._headers: Headers = (
             ("authorization", f"Bearer {hop_token}"),
@@ -119,9 +119,12 @@ class Relay:
         """Ask one region; None once the client has its answer, else why it has not."""
         reach, patience = self.reaches[journey.via or region], journey.patience
         headers = journey.request_headers(region, self._headers, left_s)
+        who = region, journey.ask.model, journey.admission.grant.tenant
         if sent is None:
             reach.saw(Outcome.SENT)
+            self.holdoffs.sent(*who)
             journey.phases.mark("send")
+        back: Setback | None = None
         try:
             answer = await reach.pool.request(
                 "POST",
@@ -138,6 +141,9 @@ class Relay:
             back = await pass_back(journey, region, answer)
         except DialError as error:
             back = setback.of_error(region, error, is_late=journey.is_late())
+        finally:
+            if back is None or back.status != TOO_MANY:
+                self.holdoffs.came_back(*who)
         failed = (
             back is not None and back.failed and not (back.answered and journey.via)
         )  # it says: the other one
@@ -156,7 +162,7 @@ class Relay:
         self._figures.set_back(back)
         if back.wait_s is not None and back.answered:
             who = journey.admission.grant.tenant if back.status == TOO_MANY else ANYONE
-            self._holdoffs.note(back.region, journey.ask.model, back.wait_s, journey.now(), who)
+            self.holdoffs.note(back.region, journey.ask.model, back.wait_s, journey.now(), who)
 
     def _gave_up(self, journey: Journey) -> None:
         self._figures.gave_up(journey.request_id, journey.ask.model, journey.setbacks)

@@ -1,4 +1,4 @@
-"""Where requests enter one external engine: its address, how many are inside, and when it was last heard."""
+"""Where requests enter one external engine: its address, who is inside or waits to be, and when it was last heard."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from wire.counted import counted
+from inference.workers.calls import worker_lost
+from inference.workers.entrance import Entrance
+from inference.workers.turnstile import Turnstile
 from wire.dial import DialError, Pool
-from wire.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +37,7 @@ class Door:
         now: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         self.made, self.model, self.served, self.folder = made, model, served, folder
+        self.entrance = Entrance(now, Turnstile(made.max_requests, is_shy=False, is_strict=True))
         self.num_open = 0
         self.heard_at = now()
         self._pool, self._now = pool, now
@@ -52,12 +54,7 @@ class Door:
 
     @contextmanager
     def inside(self) -> Iterator[None]:
-        """A request is on it. Raises Refusal (429) when as many are as it may have."""
-        if self.num_open >= self.made.max_requests:
-            message = (
-                f"The engine of {self.model} has {counted(self.num_open, 'request')}, as many as it may have."
-            )
-            raise Refusal(429, "overloaded", message, "rate_limit_error", retry_after_s=1)
+        """A request is on it, once it was its turn at the `entrance`."""
         if not self.num_open:
             self.heard_at = self._now()  # a silence begins with the first question
         self.num_open += 1
@@ -107,9 +104,11 @@ class Door:
             return None
 
     def cut(self) -> None:
-        """Break every connection: what waits on one fails now."""
+        """Break every connection: what waits on one, or for its turn, fails now."""
+        self.entrance.fail_all(worker_lost())
         self._pool.abort()
 
     async def close(self) -> None:
         """No more requests."""
+        self.entrance.fail_all(worker_lost())
         await self._pool.close()

@@ -68,9 +68,10 @@ class OutsideEngine:
 
     @property
     def stats(self) -> Message:
-        """See `Engine`: how many are inside, and how many may be."""
-        num_open = self._door.num_open if self._door else 0
-        return {"op": "stats", "running": num_open, "waiting": 0}
+        """See `Engine`: how many are inside, and how many wait to be."""
+        door = self._door
+        running, waiting = (door.num_open, door.entrance.num_waiting) if door else (0, 0)
+        return {"op": "stats", "running": running, "waiting": waiting}
 
     @property
     def stalled_s(self) -> float:

@@ -75,10 +75,13 @@ class PassedReply(Reply):
         with self._stay.inside(OutsideModel) as model:
             door = model.door
             self._check(door)
-            await check_context(self._path, self._body, model, self._child)
-            self._visit.phases.mark("tokenize")
-            with door.inside(), self._stay.passed_on(self._used):
-                await self._pass_on(outlet, door)
+            async with door.entrance.inside(self._visit.tenant, self._visit.weight, 0, 1) as has_waited:
+                if has_waited:
+                    self._visit.phases.mark("queue")
+                await check_context(self._path, self._body, model, self._child)
+                self._visit.phases.mark("tokenize")
+                with door.inside(), self._stay.passed_on(self._used):
+                    await self._pass_on(outlet, door)
 
     def _check(self, door: Door) -> None:
         """Refuse what this engine's operator says that it does not do. Raises Refusal."""

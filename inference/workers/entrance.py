@@ -19,11 +19,11 @@ SPARE = 4
 
 
 class Entrance:
-    """Open to everybody until `open` says how many its engine can hold."""
+    """Open to everybody until `open` says how many its engine can hold, unless its `turnstile` knows."""
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic, turnstile: Turnstile | None = None) -> None:
         self._now = now
-        self._turnstile = Turnstile()
+        self._turnstile = turnstile or Turnstile()
         self._comers: dict[Guest, asyncio.Future[None]] = {}
 
     @property

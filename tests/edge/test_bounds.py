@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edge.admission.room import Room
 from edge.relay.budget import LEAST_PER_S, SHARE, WINDOW_S, Budget, Budgets
-from edge.relay.holdoff import MAX_WAIT_S, Holdoffs
+from edge.relay.holdoff import MAX_WAIT_S, SHUT_S, Holdoffs
 from edge.relay.patience import Patience, Patiences
 from edge.relay.sse import Ending
 from regions.ask import Ask
@@ -112,6 +112,41 @@ def test_holdoff_what_was_said_to_one_tenant_holds_for_no_other():
     holdoffs.note("fra", "m", 2.0, 0.0)  # of the region itself: two wait now, and the order is as it came
     assert order(holdoffs, two, 1.0, tenant="hog") == ["iad", "fra"]
     assert order(holdoffs, choices("fra", "iad"), 1.0) == ["iad", "fra"]
+
+
+def test_holdoff_who_was_told_429_sends_as_many_as_come_back_and_then_tries_again():
+    holdoffs, hog = Holdoffs(), ("iad", "m", "hog")
+    holdoffs.came_back(*hog)  # nobody was told anything
+    holdoffs.note("iad", "m", 7.0, 0.0, "hog")
+
+    assert holdoffs.shut_s(*hog, 0.5) == pytest.approx(6.5)
+    assert holdoffs.shut_s("iad", "m", "ada", 0.5) is None
+    assert holdoffs.shut_s("iad", "other", "hog", 0.5) is None
+    holdoffs.came_back(*hog)
+    assert holdoffs.shut_s(*hog, 0.5) is None
+    holdoffs.sent(*hog)
+    assert holdoffs.shut_s(*hog, 0.5) is not None
+    assert holdoffs.shut_s(*hog, SHUT_S) is None, "somebody has to see whether there is more room"
+    holdoffs.came_back(*hog)
+    holdoffs.note("iad", "m", 7.0, SHUT_S, "hog")
+    assert holdoffs.shut_s(*hog, SHUT_S) is not None, "what came back while anybody was sent is no place"
+
+
+def test_holdoff_what_is_said_to_everybody_shuts_nobody_out():
+    holdoffs = Holdoffs()
+    holdoffs.note("iad", "m", 7.0, 0.0)
+
+    assert holdoffs.shut_s("iad", "m", "hog", 0.0) is None
+
+
+def test_holdoff_a_region_that_takes_more_comes_before_one_that_does_not():
+    holdoffs, two = Holdoffs(), choices("iad", "fra")
+    for region in ("iad", "fra"):
+        holdoffs.note(region, "m", 7.0, 0.0, "hog")
+
+    assert order(holdoffs, two, 0.5, tenant="hog") == ["iad", "fra"]
+    holdoffs.came_back("fra", "m", "hog")
+    assert order(holdoffs, two, 0.5, tenant="hog") == ["fra", "iad"]
 
 
 def test_holdoff_nothing_is_remembered_once_nobody_is_left_alone():

@@ -8,6 +8,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
+from inference.api.vectors import MAX_BATCH_ROWS
 from inference.workers.entrance import Entrance
 from inference.workers.turnstile import Turnstile
 from tests.inference.fake_engine import FakeEngine, RunningNode, Script, running_node
@@ -38,13 +39,17 @@ class Crowd:
         return [order["tenant"] for order in self.engine.orders]
 
     def ask(self, tenant: str, times: int = 1, **more: Any) -> list[asyncio.Task[httpx.Response]]:
-        headers = AUTH | {"x-nearfield-tenant": tenant}
+        return self._ask("chat/completions", CHAT | more, tenant, times)
+
+    def embed(self, tenant: str, rows: int, times: int = 1) -> list[asyncio.Task[httpx.Response]]:
+        return self._ask("embeddings", {"model": "acme/m", "input": ["hi"] * rows}, tenant, times)
+
+    def _ask(
+        self, path: str, body: dict[str, Any], tenant: str, times: int
+    ) -> list[asyncio.Task[httpx.Response]]:
+        url, headers = f"{self._node.url}/v1/{path}", AUTH | {"x-nearfield-tenant": tenant}
         new = [
-            asyncio.create_task(
-                self._http.post(
-                    f"{self._node.url}/v1/chat/completions", json=CHAT | more, headers=headers, timeout=60
-                )
-            )
+            asyncio.create_task(self._http.post(url, json=body, headers=headers, timeout=60))
             for _ in range(times)
         ]
         self.tasks += new
@@ -61,9 +66,9 @@ class Crowd:
 
 
 @asynccontextmanager
-async def crowd(tmp_path: Any, gap_s: float = NEVER_S) -> AsyncIterator[Crowd]:
+async def crowd(tmp_path: Any, gap_s: float = NEVER_S, **facts: Any) -> AsyncIterator[Crowd]:
     async with running_node(tmp_path, Script(gap_s=gap_s)) as node:
-        await load(node)
+        await load(node, **facts)
         async with httpx.AsyncClient(limits=httpx.Limits(max_connections=None)) as http:
             made = Crowd(node, http)
             try:
@@ -110,6 +115,30 @@ async def test_each_sequence_holds_a_place(tmp_path: Any) -> None:
         room.ask("hog", n=PLACES - 1)
         await until(lambda: len(room.engine.orders) == PLACES - 1)
         room.ask("hog", 2)
+        await room.waiting(1)
+
+
+async def test_rows_to_embed_wait_for_their_tenants_turn_too(tmp_path: Any) -> None:
+    async with crowd(tmp_path, kind="embed", pooling="mean", kv_bytes_per_token=0) as room:
+        inside = room.embed("hog", 1, PLACES)
+        await until(lambda: len(room.engine.orders) == PLACES)
+        room.embed("hog", 1)
+        await room.waiting(1)
+        room.embed("ada", 1)
+        await until(lambda: len(room.engine.orders) == PLACES + 1)
+        inside[0].cancel()
+        await until(lambda: room.engine.cancelled)
+        await room.waiting(1)
+        inside[1].cancel()
+        await until(lambda: len(room.engine.orders) == PLACES + 2)
+        await room.waiting(0)
+
+
+async def test_each_batch_of_rows_holds_a_place(tmp_path: Any) -> None:
+    async with crowd(tmp_path, kind="embed", pooling="mean", kv_bytes_per_token=0) as room:
+        room.embed("hog", MAX_BATCH_ROWS * (PLACES - 1))
+        await until(lambda: len(room.engine.orders) == PLACES - 1)
+        room.embed("hog", 1, 2)
         await room.waiting(1)
 
 

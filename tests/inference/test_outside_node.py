@@ -366,15 +366,55 @@ async def test_a_client_that_leaves_is_gone_for_the_engine_too(peer: Outside) ->
     assert 'nearfield_node_clients_gone_total{stream="yes"} 1' in page
 
 
-async def test_more_requests_than_it_may_have(tmp_path: Path) -> None:
+async def test_more_requests_than_it_may_have_wait_for_their_tenants_turn(tmp_path: Path) -> None:
     log = tmp_path / "log"
     async with outside(tmp_path, peer=entry(log, max_requests=1)) as running:
         await running.load()
-        body = {"model": "acme/m", "messages": HI, "user": "slow", "stream": True}
-        async with running.http.stream("POST", f"{running.node.url}/v1/chat/completions", json=body):
-            second = await running.chat()
 
-        assert (second.status_code, second.json()["error"]["code"]) == (429, "overloaded")
+        async def ask(tenant: str) -> httpx.Response:
+            body = {"model": "acme/m", "messages": [{"role": "user", "content": tenant}]}
+            headers = {"x-nearfield-tenant": tenant}
+            return await running.http.post(
+                f"{running.node.url}/v1/chat/completions", json=body, headers=headers
+            )
+
+        def waiting(num: int) -> Callable[[], bool]:
+            return lambda: running.node.node.host.status_workers()[0]["waiting"] == num
+
+        body = {"model": "acme/m", "messages": HI, "user": "slow", "stream": True}
+        told = {"x-nearfield-tenant": "hog"}
+        async with running.http.stream(
+            "POST", f"{running.node.url}/v1/chat/completions", json=body, headers=told
+        ) as slow:
+            events = slow.aiter_bytes()
+            await anext(events)
+            asked = [asyncio.create_task(ask("hog")) for _ in range(2)]
+            await running.until(waiting(2))
+            asked.append(asyncio.create_task(ask("ada")))
+            await running.until(waiting(3))
+            assert len(running.noted("body")) == 1
+        answers = await asyncio.gather(*asked)
+
+        assert [answer.status_code for answer in answers] == [200] * 3
+        assert all("node.queue" in parse_server_timing(answer.headers["server-timing"]) for answer in answers)
+        said = [each["messages"][0]["content"] for each in running.noted("body")]
+        assert said == ["hi", "ada", "hog", "hog"]
+
+
+async def test_who_waits_before_an_engine_that_is_lost_has_one_error(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    async with outside(tmp_path, peer=entry(log, max_requests=1)) as running:
+        await running.load()
+        asked = [asyncio.create_task(running.chat("mute", stream=True)) for _ in range(3)]
+        await running.until(lambda: running.node.node.host.status_workers()[0]["waiting"] == 2)
+        await running.until(lambda: running.noted("body"))
+        (worker,) = running.node.node.host.workers
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGKILL)
+        answers = await asyncio.gather(*asked)
+
+        for answer in answers:
+            assert '"worker_lost"' in answer.text or '"not_resident"' in answer.text
 
 
 async def test_what_it_gets_of_the_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from inference.engine.crowd import FAR
-from inference.workers.turnstile import LEAST_BESIDE, LINGER_S, Turnstile
+from inference.workers.turnstile import CROWD_S, LEAST_BESIDE, LINGER_S, WAITING_BESIDE, Turnstile
 from tests.evidence import count
 
 TENANTS = st.sampled_from(["ada", "bob", "cem"])
@@ -22,26 +22,29 @@ class Room(RuleBasedStateMachine):
         super().__init__()
         self.now, self.guests = 0.0, []
 
-    @rule(places=st.integers(0, 6), shy=st.booleans())
+    @rule(places=st.integers(1, 6), shy=st.booleans(), strict=st.booleans(), most=st.sampled_from([5, 30]))
     @precondition(lambda self: not self.guests and not hasattr(self, "one"))
-    def begin(self, places, shy):
-        self.one = Turnstile(places, is_shy=shy, max_waiting=5)
+    def begin(self, places, shy, strict, most):
+        self.one, self.most = Turnstile(places, is_shy=shy, is_strict=strict, max_waiting=most), most
 
     @precondition(lambda self: hasattr(self, "one"))
     @rule(
         tenant=TENANTS, weight=st.integers(1, 3), priority=st.integers(0, 2), size=st.integers(1, 3),
-        after=st.sampled_from([0.0, 0.1, 2 * LINGER_S]),
+        times=st.integers(1, 8), after=st.sampled_from([0.0, 0.1, 2 * LINGER_S]),
     )  # fmt: skip
-    def come(self, tenant, weight, priority, size, after):
+    def come(self, tenant, weight, priority, size, times, after):
         self.now += after
-        guest, unlucky, admitted = self.one.come(
-            tenant, self.now, weight=weight, priority=priority, size=size
-        )
-        self.guests.append(guest)
-        assert all(each.is_inside and each in self.guests for each in admitted)
-        if unlucky is not None:
-            assert not unlucky.is_inside
-            self.guests.remove(unlucky)
+        if self.one.is_strict:
+            size = 1
+        for _ in range(times):
+            guest, unlucky, admitted = self.one.come(
+                tenant, self.now, weight=weight, priority=priority, size=size
+            )
+            self.guests.append(guest)
+            assert all(each.is_inside and each in self.guests for each in admitted)
+            if unlucky is not None:
+                assert not unlucky.is_inside
+                self.guests.remove(unlucky)
 
     @precondition(lambda self: self.guests)
     @rule(data=st.data(), after=st.sampled_from([0.0, 0.1, 2 * LINGER_S]))
@@ -61,7 +64,8 @@ class Room(RuleBasedStateMachine):
         self.one.check()
         inside = [guest for guest in self.guests if guest.is_inside]
         assert self.one.num_inside == sum(guest.size for guest in inside)
-        assert self.one.num_waiting == len(self.guests) - len(inside) <= 5
+        assert self.one.num_waiting == len(self.guests) - len(inside) <= self.most
+        assert not self.one.is_strict or len(inside) <= self.one.places
         assert set(self.one.waiting) == set(self.guests) - set(inside)
 
     def teardown(self):
@@ -146,6 +150,76 @@ def test_a_crowd_beside_others_has_as_many_as_the_fullest_and_a_few_at_least() -
     node.come("ada", 6)
     node.tick(0.0)
     assert node.held()["hog"] <= 7
+
+
+def until_turned_away(node, tenant, **more):
+    """How many came before."""
+    num = 0
+    while node.come(tenant, **more)[1] is None:
+        num += 1
+    return num
+
+
+@pytest.mark.parametrize("weight", [1, 2])
+def test_of_a_crowd_beside_others_few_wait_and_the_rest_come_back_later(weight: int) -> None:
+    node, most = Node(64), LEAST_BESIDE * weight
+    node.come("ada")
+    num = until_turned_away(node, "hog", weight=weight)
+
+    assert node.one.num_waiting == WAITING_BESIDE * most
+    assert num - node.one.num_waiting <= most + 1, "it is a crowd from its next one on"
+    urgent, unlucky = node.come("hog", weight=weight, priority=-1)
+    assert unlucky is None
+    assert urgent.is_inside, "who is less urgent does not count against it"
+
+
+def test_who_is_alone_may_fill_the_queue() -> None:
+    node = Node(4, max_waiting=100)
+    _, unlucky = node.come("hog", 104)
+
+    assert unlucky is None
+    assert node.one.num_waiting == 100
+    node.come("ada")
+    _, unlucky = node.come("hog")
+    assert unlucky is not None, "and who waited already still does"
+    assert node.one.num_waiting == 100
+
+
+def test_a_crowd_that_was_turned_away_stays_one_though_few_of_it_are_here() -> None:
+    node = Node(64)
+    node.come("ada")
+    until_turned_away(node, "hog")
+    many = 3 * LEAST_BESIDE
+    node.come("ada", many - 1)
+    assert sum(party.num_requests for party in node.one.here if party.name == "hog") < FAR * many
+
+    assert node.held()["hog"] <= many, "though it has not FAR times as many here"
+    node.tick(CROWD_S)
+    node.come("ada", 2)
+    assert node.one.num_waiting == 0, "it has come back with no more since"
+
+
+def test_an_engine_that_can_hold_no_more_holds_no_more_and_takes_turns() -> None:
+    node = Node(4, is_strict=True)
+    node.come("hog", 20)
+    ada, _ = node.come("ada")
+    assert (node.one.num_inside, ada.is_inside) == (4, False)
+
+    node.tick()
+    assert ada.is_inside, "the first place is hers"
+    assert node.one.num_inside == 4
+
+
+def test_one_place_goes_from_tenant_to_tenant() -> None:
+    node = Node(1, is_strict=True)
+    node.come("hog", 10)
+    node.come("ada", 2)
+    turns = []
+    while node.inside:
+        turns.append(node.inside[0].party.name)
+        node.tick()
+
+    assert turns == ["hog", "ada", "hog", "ada", *["hog"] * 8]
 
 
 def test_an_engine_that_shares_no_cores_holds_no_crowd_back() -> None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
+from edge.relay import holdoff
 from edge.relay.patience import Patience
 from regions.map import ASK, KeyGrant
 from tests.edge.faults import scripts
@@ -137,8 +138,8 @@ async def strike(how, region, hops, names):
         await region.start()
 
 
-def question(*, stream):
-    return json.dumps(QUESTION | {"stream": stream}).encode()
+def question(*, stream, **more):
+    return json.dumps(QUESTION | {"stream": stream} | more).encode()
 
 
 async def ask(edge, *, stream, at=""):
@@ -251,6 +252,45 @@ async def test_who_asks_too_much_of_a_region_sends_no_other_tenant_away_from_it(
         assert headers["x-nearfield-region"] == near.name
 
     assert len(near.requests) == 1 + 4, "the one is told once, and asks elsewhere until its time is up"
+
+
+async def test_who_has_as_many_in_a_region_as_it_takes_sends_more_as_they_come_back(world, monkeypatch):
+    monkeypatch.setattr(holdoff, "SHUT_S", holdoff.MAX_WAIT_S)  # however slow the machine is
+    edge, inside = await world(names=("iad",)), []
+    region = edge.regions["iad"]
+    assert (await edge.ask(body=question(stream=False)))[0] == 200  # by then there is a short way
+
+    async def full_of_two(exchange, region):
+        if len(inside) == 2:
+            return await scripts.refusing(429, "overloaded", ("retry-after", "60"))(exchange, region)
+        inside.append(left := asyncio.Event())
+        await left.wait()
+        return await scripts.well(exchange, region)
+
+    async def enter():
+        asked, before = asyncio.create_task(edge.ask(body=question(stream=False))), len(inside)
+        while len(inside) == before:  # noqa: ASYNC110 - no event tells it
+            await asyncio.sleep(0.001)
+        return asked
+
+    async def num_asked(**more):
+        before = len(region.requests)
+        status, headers, body = await edge.ask(body=question(stream=False, **more))
+        assert (status, json.loads(body)["error"]["code"]) == (429, "overloaded")
+        assert 1 <= int(headers["retry-after"]) <= 60
+        return len(region.requests) - before
+
+    region.script = full_of_two
+    tasks = [await enter(), await enter()]
+    assert [await num_asked() for _ in range(3)] == [1, 0, 0], "told once, the edge says it itself"
+    assert await num_asked(priority=-1) == 1, "the node may turn a less urgent one away for it"
+    inside.pop().set()
+    assert (await tasks.pop())[0] == 200
+    tasks.append(await enter())
+    assert await num_asked() == 0, "the place of the one that came back is taken"
+    for left in inside:
+        left.set()
+    assert [(await each)[0] for each in tasks] == [200, 200]
 
 
 async def test_if_all_refuse_the_client_hears_the_least_wait(world, hops, names):
