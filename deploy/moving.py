@@ -34,6 +34,7 @@ class Moving:
         self._bars: Progress | None = None
         self._upload: TaskID | None = None
         self._regions: dict[str, TaskID] = {}
+        self._said = ""
 
     def __enter__(self) -> Self:
         """Begin to draw."""
@@ -64,12 +65,16 @@ class Moving:
     def changed(self, now: Mapping[str, Standing]) -> None:
         """What each region says just now."""
         if self._bars is None:
-            self._console.print(
-                "  " + "   ".join(f"{region} {words(where)}" for region, where in now.items())
-            )
+            self._say("  " + "   ".join(f"{region} {words(where)}" for region, where in now.items()))
             return
         for region, where in now.items():
             self._show(self._bars, region, where)
+
+    def _say(self, line: str) -> None:
+        """A line that says what the one before it did not."""
+        if line != self._said:
+            self._console.print(line, markup=False)
+        self._said = line
 
     def _show(self, bars: "Progress", region: str, where: Standing) -> None:
         if region not in self._regions:
@@ -92,6 +97,8 @@ def words(where: Standing) -> str:
         return "waiting"
     if where.live:
         return "live"
+    if where.error is not None:
+        return f"{where.state} ({way_of(where)})"
     percent = "" if where.percent is None else f" {where.percent:.0f}%"
     eta = "" if where.eta_s is None else f", {show.millis(1e3 * where.eta_s)} to go"
     return f"{where.state}{percent} ({way_of(where)}{eta})"

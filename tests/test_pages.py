@@ -18,6 +18,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 HANDWRITTEN = [
     page for page in PAGES if page.name not in {"cli.md", "http-api.md", "config.md", "evidence.md"}
 ]
+ROOMS = ("edge", "inference", "regions", "storage", "wire")
 LINK = re.compile(r"\[[^\]\n]*\]\(([^)\s]+)\)")
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"(?:^(?: {4,}\S.*)?\n)+", re.MULTILINE)
@@ -119,3 +120,15 @@ def test_every_command_and_option_is_there(page):
         said = {word.partition("=")[0] for word in words if word.startswith("-") and len(word) > 1}
 
         assert said <= options | {"--help"}, f"nearfield {' '.join(words)}"
+
+
+def test_every_header_of_ours_is_on_its_page():
+    """Of headers, or of what it is a part of; those between our own hops are named as such."""
+    sources = [path.read_text() for room in ROOMS for path in (ROOT / room).rglob("*.py")]
+    sent = {name for source in sources for name in re.findall(r"\"x-nearfield-([a-z-]+[a-z])\"", source)}
+    page = (ROOT / "docs/reference/headers.md").read_text()
+    elsewhere = "".join(each.read_text() for each in PAGES)  # those of webhooks, of handing bytes over
+    unsaid = {name for name in sent if not re.search(rf"`(x-nearfield)?-{name}\b", page)}
+
+    assert len(sent) > 20
+    assert {name for name in unsaid if f"x-nearfield-{name}" not in elsewhere} == set()

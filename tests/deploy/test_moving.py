@@ -68,7 +68,7 @@ def test_what_keeps_a_region_is_said_while_it_waits():
     full = {"code": "InsufficientStorage", "message": "The store's disk is full.", "next": "free some"}
     waits = replace(NOW["fra"], error=full)
 
-    assert words(waits) == "verified 25% (The store's disk is full.)"
+    assert words(waits) == "verified (The store's disk is full.)"
     assert way_of(waits) == "The store's disk is full."
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 from pathlib import Path
 
+import openai
 import pytest
 
 from tests.e2e.platform import CHAT, TINYCHAT, RunningPlatform, descendants, questions, wait_for
@@ -70,6 +71,22 @@ async def test_a_platform_is_watched_in_a_browser(fragile: RunningPlatform, page
     assert question["question"] not in await page.text("#content")
     await shot("requests")
 
+    await page.click('.side a[href="#keys"]')
+    await page.type("#key-tenant", "newcomer")
+    await page.type("#key-tokens_per_min", "1000")
+    await page.press("Enter", 13)
+    made = await page.until("document.getElementById('made-key').value")
+    await asyncio.to_thread(wait_for, lambda: _opens(fragile, made), 30, "the new key lets in")
+    table = "document.querySelector('[aria-label=Keys]')"
+    row = f"[...{table}.querySelectorAll('tbody tr')].find((e) => e.innerText.includes('newcomer'))"
+    assert "1,000" in await page.run(f"{row}.innerText")
+    assert made not in await page.run(f"{table}.innerText")
+    await page.run(f"{row}.querySelector('[aria-label^=Revoke]').click()")
+    await page.click("dialog [value=yes]")
+    await page.until(f"{row} === undefined")
+    await asyncio.to_thread(wait_for, lambda: not _opens(fragile, made), 30, "the key is refused")
+    await shot("keys")
+
     await page.click('.side a[href="#overview"]')
     pids = fragile.role_pids("region-fra", "node-fra-0")
     os.kill(fragile.process.pid, signal.SIGSTOP)  # so that nothing is started again while we look
@@ -84,3 +101,12 @@ async def test_a_platform_is_watched_in_a_browser(fragile: RunningPlatform, page
     await page.until("document.querySelectorAll('.map .region.up').length === 2")
     await asyncio.to_thread(fragile.nearfield, "rm", SECOND, "--yes")
     wait_for(lambda: fragile.row("fra", SECOND) is None, 60, "the second model gone")
+
+
+def _opens(platform: RunningPlatform, key: str) -> bool:
+    """Whether the API lets a key in."""
+    try:
+        platform.openai(api_key=key).models.list()
+    except openai.AuthenticationError:
+        return False
+    return True

@@ -1,11 +1,13 @@
 """What a running platform shows of itself: the figures of every role, and the log lines of refused requests."""
 
 import json
+import re
 
 import httpx2
 import openai
 import pytest
 
+from deploy import secrets
 from deploy.config.document import figures
 from deploy.config.read import load
 from deploy.figures import COMMON, registries
@@ -21,7 +23,7 @@ def pages(platform: RunningPlatform) -> dict[str, str]:
 
 
 def test_every_role_shows_what_the_reference_lists(platform: RunningPlatform):
-    """No figure more and none less, of ten processes, each under its own name."""
+    """No figure more and none less, of ten processes, each under its own name; and buckets for the slowest start."""
     listed = {role: {name: kind for name, kind, *_ in each.listed()} for role, each in registries().items()}
     found = pages(platform)
 
@@ -30,6 +32,8 @@ def test_every_role_shows_what_the_reference_lists(platform: RunningPlatform):
         section, name = key.split(".")
         types = dict(line.split(" ")[2:4] for line in page.splitlines() if line.startswith("# TYPE "))
         assert types == listed[ROLES[section]] | listed[COMMON], key
+        bounds = {float(each) for each in re.findall(r'le="([0-9.]+)"', page)}
+        assert not bounds or max(bounds) >= 600, key
         assert f'nearfield_role_info{{role="{ROLES[section]}",name="{name}"}} 1' in page.splitlines()
 
 
@@ -81,3 +85,19 @@ def test_a_request_without_a_key_is_found_too(platform: RunningPlatform):
     assert "invalid_api_key" in told
     assert "not-a-key-of-ours" not in told
     assert questions()[0]["question"] not in told
+
+
+def test_no_log_holds_a_key_or_what_was_asked(platform: RunningPlatform):
+    """Of all roles, after whatever the tests before this one asked; what nobody logged is not there to leak."""
+    c, question = platform.credentials, questions()[0]
+    platform.nearfield("chat", CHAT, question["question"])
+    root = secrets.root_key(load(platform.state / "nearfield.toml").secrets)
+    held = (c.api_key, c.admin_key, c.s3_secret_key, root.hex(), secrets.hop_token(root))
+    logs = {path.name: path.read_text(errors="replace") for path in (platform.state / "logs").iterdir()}
+
+    assert len(logs) >= 10
+    assert any(CHAT in text for text in logs.values())
+    for name, text in logs.items():
+        assert [word for word in (*held, question["question"], question["answer"]) if word in text] == [], (
+            name
+        )

@@ -105,7 +105,7 @@ td .swatch { display: inline-block; margin-right: 7px; vertical-align: -1px; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 16px; margin: 10px 0; font-size: .92rem; }
 dt { font-weight: 600; } dd { margin: 0; color: var(--soft); }
 .method { padding-left: 1.1rem; margin: 8px 0; font-size: .92rem; color: var(--soft); max-width: 78ch; }
-.method li { margin: 5px 0; }
+.method li { margin: 5px 0; overflow-wrap: anywhere; }
 footer { color: var(--soft); font-size: .85rem; padding: 8px 4px; overflow-wrap: anywhere; }
 code { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono", monospace; font-size: .92em; }
 .method code { white-space: nowrap; }
@@ -129,7 +129,7 @@ code { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "Liberation Mono",
   :root { --page: #fff; --card: #fff; }
   details:not([open]) { display: none; } .plot { break-inside: avoid; }
   section > p, .legend { break-after: avoid; }
-  body { font-size: 11px; }
+  html { font-size: 12px; } body { font-size: 11px; }
   main { max-width: none; padding: 0; }
   section, .rung { border-color: #ccc; break-inside: avoid; }
   .bar, .track, .swatch, .rung, .badges li { -webkit-print-color-adjust: exact; print-color-adjust: exact; }
