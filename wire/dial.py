@@ -23,6 +23,7 @@ __all__ = ["Answer", "DialError", "Phase", "Pool", "split_address"]
 IDLE_S = 25.0  # our servers close after 30 s of idleness: never race them
 FRESH_S = 1.0  # a streamed body cannot be sent twice, so it only rides a connection idle for less
 MAX_IDLE = 1024  # in practice as many as were busy at once in the last IDLE_S: the others are let go
+SPARE_S = 2.0  # for a connection that nobody waits for
 RECENT_S = 0.25  # a connection that was free so short a time ago carries short answers
 NUM_LOOKED_AT = 8  # of those in use: what a thousand of them do is not worth a walk
 STALE_S = 2.0  # a close that crossed our request shows within a round trip; later it is a dead upstream
@@ -202,6 +203,20 @@ class Pool:
         """Whether at least half of those in use, of some of them, were free a moment before `now` (loop time)."""
         some = tuple(islice(self._busy, NUM_LOOKED_AT))
         return 2 * sum(now - each.idle_since < RECENT_S for each in some) >= len(some) > 0
+
+    def prepare(self, num: int) -> None:
+        """Make connections until so many are idle or on their way. One that fails is missed by nobody."""
+        for _ in range(num - len(self._idle) - len(self._making)):
+            making = asyncio.get_running_loop().create_task(self._spare())
+            self._making.add(making)
+            making.add_done_callback(self._making.discard)
+
+    async def _spare(self) -> None:
+        try:
+            upstream = await self._connect(SPARE_S)
+        except DialError:
+            return
+        self.keep(upstream)
 
     def forget(self, upstream: Upstream) -> None:
         """(Answer) a connection that was closed."""

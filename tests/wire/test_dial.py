@@ -117,6 +117,25 @@ async def test_they_hear_of_a_connection_that_goes_from_one_request_to_the_next(
         kept.abort()
 
 
+async def test_connections_are_prepared_once():
+    async with upstream(sends(OK, requests=5)) as pool:
+        for _ in range(2):
+            pool.prepare(3)
+        await until(lambda: pool.num_idle == 3)
+        assert len(pool.connections) == 3
+        pool.prepare(2)
+        assert await fetch(pool) == (200, b"ok")
+        assert len(pool.connections) == 3
+
+
+async def test_nobody_hears_of_a_preparation_that_fails():
+    pool = Pool("127.0.0.1", 9)
+    pool.prepare(2)
+    await asyncio.gather(*pool._making)
+    assert (pool.num_idle, pool.in_use()) == (0, ())
+    await pool.close()
+
+
 async def answering_together(there, reader, writer):
     """Nobody has an answer before everybody has asked."""
     while True:

@@ -149,8 +149,9 @@ def test_what_was_acknowledged_and_streams_stay_for_a_while():
 class Way:
     """A reach, as `look_at` sees one."""
 
-    def __init__(self, *, lost=False, down=False):
+    def __init__(self, *, lost=False, down=False, doubted=0, rtt_ms=1.0):
         self.lost, self.down, self.acts = lost, down, []
+        self.num_doubted, self.rtt_ms = doubted, rtt_ms
 
     waits = False
 
@@ -163,6 +164,9 @@ class Way:
 
     def let_go(self):
         self.acts.append("let go")
+
+    def prepare(self, num):
+        self.acts.append(num)
 
 
 @pytest.mark.parametrize(
@@ -187,6 +191,43 @@ def test_a_gateway_gives_up_the_last_one_too():
     ways = Way(lost=True), Way(lost=True)
     look_at(ways, 1.0, keeps_last=False)
     assert [each.acts for each in ways] == [["lose", "let go"], ["lose", "let go"]]
+
+
+@pytest.mark.parametrize(
+    ("ways", "acts"),
+    [
+        ((Way(doubted=9), Way(rtt_ms=80.0), Way(rtt_ms=9.0)), [[], [], [9]]),
+        ((Way(doubted=9), Way(rtt_ms=80.0), Way(rtt_ms=9.0, down=True)), [[], [9], ["let go"]]),
+        ((Way(doubted=9), Way(doubted=3), Way(rtt_ms=9.0)), [[], [], [9, 3]]),
+        ((Way(doubted=9), Way(rtt_ms=None)), [[], []]),
+        ((Way(doubted=9), Way(doubted=3)), [[], []]),
+    ],
+    ids=["nearest", "not one that is down", "nor doubted itself", "nor one that never answered", "none"],
+)
+def test_while_a_way_is_doubted_connections_are_made_elsewhere(ways, acts):
+    look_at(ways, 1.0)
+    assert [each.acts for each in ways] == acts
+
+
+@pytest.mark.usefixtures("scripted")
+@pytest.mark.parametrize(
+    ("num_lines", "num_beats", "num"),
+    [(2, 1, 0), (1, 4, 0), (2, 3, 4), (20, 4, 30), (20, 5, 24), (20, 6, 20)],
+    ids=["too soon", "one alone", "two", "many", "nearly sure", "lost"],
+)
+def test_a_way_is_doubted_before_it_is_lost_by_two(num_lines, num_beats, num):
+    """As many more are expected as come, at this pace, until it is lost."""
+    lines = [Line(mute(0.0)) for _ in range(num_lines)]
+    listener = Listener(Lines(*lines), Lines())
+    for beat in range(num_beats + 1):
+        for line in lines:
+            line.sock.seen = mute(beat * BEAT_S)
+        lost = listener.lost(100 + beat * BEAT_S + 1e-6 * beat, 1.0)
+    assert listener.num_doubted == num
+    assert lost is (num_beats >= 6)
+    lines[0].sock.seen = Look(unacked=False, repeated=False, sent_s=0.01, heard_s=0.01)
+    listener.lost(100 + (num_beats + 1) * BEAT_S, 1.0)
+    assert not listener.num_doubted
 
 
 @contextmanager

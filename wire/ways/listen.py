@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Line: TypeAlias = Attempt | Upstream
 
 MAX_LOOKS: Final = 64
+DOUBT: Final = 1 / 3  # of the time after which a way is lost: what is made from then on is ready by its end
 STREAM_S: Final = (
     1.5  # the kernel asks each second (`wire/keepalive.py`), and a round trip is less than the rest
 )
@@ -36,17 +37,23 @@ class Listener:
         self._silence = Silence()
         self.waits = False
         """Whether anything waited for a first byte at the last look."""
+        self.num_doubted = 0
+        """How many requests will be cut at this pace if the way is lost, as it may be; 0 while it seems well."""
 
     def lost(self, now: float, rtt_ms: float | None) -> bool:
         """Whether the way is lost: by what waits for a first byte, and if that says so by all connections."""
         used = (*self._pool.in_use(), *self._probes.in_use())
         waiting = [each for each in used if each.waits]
-        self.waits = bool(waiting)
+        self.waits, self.num_doubted = bool(waiting), 0
         if not waiting:
             self._silence.forget()
             return False
         limit = limit_s(rtt_ms)
-        if not self._silence.lost(now, _looks(waiting), limit):
+        is_lost = self._silence.lost(now, _looks(waiting), limit)
+        quiet_s = self._silence.quiet_s
+        if quiet_s >= DOUBT * limit:
+            self.num_doubted = round(len(waiting) * max(1.0, limit / quiet_s))
+        if not is_lost:
             return False
         return self._silence.lost(now, _looks((*waiting, *self._pool.idle(), *used)), limit)
 

@@ -35,6 +35,8 @@ class Silence:
     def __init__(self) -> None:
         self._since: dict[Hashable, float] = {}  # from then at the latest something is unacknowledged
         self._from = self._at = 0.0
+        self.quiet_s = 0.0
+        """For how long nothing was acknowledged to any of WITNESSES connections, at the last look."""
 
     def lost(self, now: float, looks: Mapping[Name, Look], limit_s: float) -> bool:
         """Whether the way is lost, by all `looks` at its connections at `now`; the caller looks again and again."""
@@ -47,7 +49,8 @@ class Silence:
             if each.unacked:
                 self._since[name] = min(before.get(name, now), now - each.sent_s)
         waited = {name: now - max(since, heard) for name, since in self._since.items()}
-        if sum(each >= limit_s for each in waited.values()) >= WITNESSES:
+        self.quiet_s = max(0.0, sorted([0.0] * WITNESSES + [*waited.values()])[-WITNESSES])
+        if self.quiet_s >= limit_s:
             return True
         repeated = [waited[name] for name, each in looks.items() if name in waited and each.repeated]
         return any(each >= ALONE * limit_s for each in repeated)
@@ -55,3 +58,4 @@ class Silence:
     def forget(self) -> None:
         """Nothing is waited for: what comes next is looked at afresh."""
         self._since.clear()
+        self.quiet_s = 0.0

@@ -48,3 +48,16 @@ def look_at(ways: Collection[Way], now: float, *, keeps_last: bool = True) -> No
     for each in ways:
         if each.down:
             each.let_go()
+        elif keeps_last and each.num_doubted:
+            _prepare(ways, each)
+
+
+def _prepare(ways: Collection[Way], doubted: Way) -> None:
+    """Connections to the nearest other region, in the time that it takes to be sure.
+
+    A loss sends there what has waited for it, all at once; each would have a handshake to wait for, of two round trips
+    and some ms of processor time, after it had waited for the loss to be certain. In vain it costs those handshakes.
+    """
+    well = [each for each in ways if not (each.down or each.num_doubted) and each.rtt_ms is not None]
+    if well:
+        min(well, key=lambda each: each.rtt_ms or 0.0).prepare(doubted.num_doubted)

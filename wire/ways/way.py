@@ -27,6 +27,7 @@ PROBE_AGAIN_S: Final = 0.25  # after a failed one: two in a row are seen within 
 PROBE_S: Final = 1.0  # three times the longest round trip on Earth, and a busy gateway's slowest step
 DOWN_PROBES: Final = 2  # failed in a row: the region gets no more requests while another can take them
 SILENT_PROBES: Final = 5  # timed out in a row; fewer would cut the streams of a region short of processors
+MAX_PREPARED: Final = 64  # connections made on a suspicion: a tenth of a second of a processor at either end
 LOST_S: Final = 2.0  # the region's kernel acknowledges nothing for so long: the way to it is gone
 
 log = logging.getLogger("nearfield.ways")
@@ -77,6 +78,15 @@ class Way:
     def waits(self) -> bool:
         """Whether anything waited for a first byte when `is_lost` was last asked."""
         return self._listener.waits
+
+    @property
+    def num_doubted(self) -> int:
+        """How many requests would have to go elsewhere if the way were lost, as it may be; 0 while it seems well."""
+        return 0 if self.down else self._listener.num_doubted
+
+    def prepare(self, num: int) -> None:
+        """So many requests may come at once."""
+        self.pool.prepare(min(num, MAX_PREPARED))
 
     def when_used(self, tell: Callable[[], None]) -> None:
         """Call `tell` when something begins to wait."""
