@@ -20,6 +20,7 @@ from regions.objects.ledger import EPOCH, KEYS, POLICY, RULES, Ledger
 from regions.objects.numbered import SETTLE_S, Numbered
 from regions.objects.pointer import PointerError
 from regions.objects.register import Found
+from regions.objects.together import Together
 from regions.push.ingest import Ingest
 from regions.push.seal import Sealer
 from regions.rollout.bake import Bake
@@ -81,6 +82,7 @@ class Region:
         self._plan = plan
         self._own = own
         self._home = home
+        self._told = Together(home)
         self.deployments = Deployments(plan.name)
         self._registers = Found(own, Numbered(own, settle_s=plan.settle_s))
         ledger = self._ledger = Ledger(own, self._registers)
@@ -189,7 +191,7 @@ class Region:
         """Follows the home region until cancelled; then nothing of it is under way any more."""
         try:
             async with asyncio.TaskGroup() as group:
-                feeds = (AnyFeed(self._home, SYSTEM_BUCKET), AnyFeed(self._home, SYSTEM_BUCKET))
+                feeds = (AnyFeed(self._told, SYSTEM_BUCKET), AnyFeed(self._told, SYSTEM_BUCKET))
                 group.create_task(self.controller.run(*feeds))
                 group.create_task(self._follow_policy())
                 group.create_task(self._sweep())
@@ -212,7 +214,7 @@ class Region:
         try:
             async with asyncio.TaskGroup() as group:
                 for prefix in watched:
-                    feed = AnyFeed(self._home, SYSTEM_BUCKET)
+                    feed = AnyFeed(self._told, SYSTEM_BUCKET)
                     group.create_task(follow(feed, prefix, lambda _key: self.look_at_keys()))
         finally:
             await self._policy_loops.close()

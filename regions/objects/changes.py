@@ -16,7 +16,7 @@ from storage.client.sdk import StoreError, Unreachable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from regions.objects.store import Store
+    from regions.objects.together import Told
 
 log = logging.getLogger("nearfield.regions")
 
@@ -51,7 +51,7 @@ class Feed(Protocol):
 class StoreFeed:
     """Our store's feed (`GET /?nearfield-changes`): a long poll over its outbox."""
 
-    def __init__(self, store: Store, bucket: str, wait_s: float = WAIT_S) -> None:
+    def __init__(self, store: Told, bucket: str, wait_s: float = WAIT_S) -> None:
         self._store = store
         self._bucket = bucket
         self._wait_s = wait_s
@@ -85,7 +85,7 @@ class StoreFeed:
 class ListFeed:
     """Any other S3: the prefix is listed each period and compared with the last listing."""
 
-    def __init__(self, store: Store, bucket: str, period_s: float = LIST_PERIOD_S) -> None:
+    def __init__(self, store: Told, bucket: str, period_s: float = LIST_PERIOD_S) -> None:
         self._store = store
         self._bucket = bucket
         self._period_s = period_s
@@ -116,7 +116,7 @@ class ListFeed:
 class AnyFeed:
     """Our store's feed where there is one, else listings; found out at the first answer of the store."""
 
-    def __init__(self, store: Store, bucket: str) -> None:
+    def __init__(self, store: Told, bucket: str) -> None:
         self._store = store
         self._bucket = bucket
         self._found: Feed | None = None
@@ -155,5 +155,5 @@ async def follow(feed: Feed, prefix: str, changed: Callable[[str], None]) -> Non
             changed(key)
 
 
-async def _keys(store: Store, bucket: str, prefix: str) -> tuple[str, ...]:
+async def _keys(store: Told, bucket: str, prefix: str) -> tuple[str, ...]:
     return tuple([each.key async for each in store.list(bucket, prefix)])

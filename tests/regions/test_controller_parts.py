@@ -14,6 +14,7 @@ from regions.nodes.client import Node, NodeError, NodeView, WorkerView
 from regions.objects.changes import START, AnyFeed, ListFeed, StoreFeed, follow
 from regions.objects.ledger import Ledger, model_below, model_of
 from regions.objects.pointer import Judged, LocalRecord, Pointer, PointerError, first_pointer
+from regions.objects.together import Together
 from regions.push.check import check_folder
 from regions.push.commit import Complete, Refused
 from regions.push.fit import misfit, misplaced, needed_bytes
@@ -28,6 +29,64 @@ from weights_cache.revision import LeftOut, Revision, RevisionError, Spec
 from wire.serve import Server
 
 # ---- changes
+
+
+class Waiting:
+    """A store whose feed answers when the test says so."""
+
+    list = None
+
+    def __init__(self):
+        self.asked, self.answer = [], None
+
+    async def changes(self, bucket, since, *, wait_s, limit):
+        self.asked.append((bucket, since, wait_s, limit))
+        self.answer = asyncio.get_running_loop().create_future()
+        return await self.answer
+
+
+async def settled():
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_what_several_ask_at_once_is_asked_once():
+    store = Waiting()
+    together = Together(store)
+    asks = [asyncio.create_task(together.changes("b", since)) for since in (7, 7, 7, 8)]
+    await settled()
+    assert [since for _, since, _, _ in store.asked] == [7, 8]
+    asks.pop().cancel()
+    asks[0].cancel()
+    await settled()
+    assert store.answer.cancelled(), "nobody waits for 8 any more"
+
+    for each in asks:
+        each.cancel()
+    again = asyncio.create_task(together.changes("b", 7))
+    await asyncio.gather(*asks, return_exceptions=True)
+    assert (len(store.asked), again.done()) == (3, False), "it began while the others were ending"
+    again.cancel()
+    await asyncio.gather(again, return_exceptions=True)
+    assert (together._asked, +together._num_waiting) == ({}, {})
+
+
+@pytest.mark.parametrize("fault", [None, StoreError("Gone", "away", 503)])
+async def test_an_answer_or_a_fault_is_for_all_who_wait_and_for_nobody_later(fault):
+    store = Waiting()
+    together = Together(store)
+    asks = [asyncio.create_task(together.changes("b", 7)) for _ in range(2)]
+    await settled()
+    if fault is None:
+        store.answer.set_result("page")
+    else:
+        store.answer.set_exception(fault)
+    assert await asyncio.gather(*asks, return_exceptions=True) == [fault or "page"] * 2
+    later = asyncio.create_task(together.changes("b", 7))
+    await settled()
+    assert len(store.asked) == 2
+    later.cancel()
+    await asyncio.gather(later, return_exceptions=True)
 
 
 def disk_with(*keys):
