@@ -11,22 +11,16 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 
-from deploy import credentials as saved
 from deploy import fleet, listening, pki
+from deploy.bootstrap import bootstrap
 from deploy.client import ApiError, Client, Unreachable
 from deploy.config.document import Config, listeners
 from deploy.config.read import load
 from deploy.credentials import Credentials
-from deploy.faults import ConfigError, NoRoom, PortTaken, RoleFailed
+from deploy.faults import NoRoom, PortTaken, RoleFailed
 from deploy.forks.link import ForkLink
 from deploy.forks.role import RoleProcess
 from deploy.lock import hold
-from deploy.roles import endpoint
-from regions.keys.record import KeyRecord, digest, new_key, write_record
-from regions.map import SYSTEM_BUCKET, Canary, KeyGrant, Rules
-from regions.objects.ledger import KEYS, RULES
-from regions.rules import Ordered, written
-from storage.client.sdk import S3, PreconditionFailed
 from wire.counted import counted
 from wire.dial import split_address
 
@@ -41,7 +35,6 @@ RESTART_PAUSE_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Waits before the first, second, ... restart of one role: quick after one kill, slow for a crash loop."""
 LEAST_FREE_BYTES = 16 * 1024**2
 """What a start writes is less than a MB; a platform that can write no log and no row tells nobody what it lacks."""
-BUCKETS = ("models", "nearfield-system", "nearfield-blobs")
 
 Say = Callable[[str], None]
 
@@ -232,77 +225,3 @@ def _order(config: Config) -> Iterable[tuple[str, str]]:
     if config.wan:
         yield "wan", "links"
     yield from (("edge", name) for name in config.edges)
-
-
-async def bootstrap(config: Config, state: Path) -> Credentials:
-    """Make the buckets and the first API keys, unless they are there; key digests are objects at home."""
-    credentials = _credentials(config, state)
-    async with S3(endpoint(config, config.home, fleet.SYSTEM_GRANTS)) as store:
-        for bucket in BUCKETS:
-            await store.ensure_bucket(bucket)
-        await _put_rules(store, config)
-        await put_key(store, credentials.api_key, "default", ("infer",))
-        await put_key(store, credentials.admin_key, "admin", ("admin",))
-    return credentials
-
-
-async def _put_rules(store: S3, config: Config) -> None:
-    """The first rules: areas as the regions' names have them, and a short bake. What is there already stays."""
-    areas: dict[str, tuple[str, ...]] = {}
-    for region in config.regions:
-        area = fleet.AREAS.get(region[:3])
-        if area is not None and area not in config.regions:
-            areas[area] = (*areas.get(area, ()), region)
-    ordered = Ordered(Rules(areas=areas), canary=Canary(bake_s=fleet.BAKE_S))
-    try:
-        await store.put(SYSTEM_BUCKET, RULES, written(ordered), if_none_match=True)
-    except PreconditionFailed:
-        return
-
-
-async def put_key(store: S3, api_key: str, name: str, scopes: tuple[str, ...]) -> None:
-    """Let `api_key` in: only its digest is stored. A key that is already there stays as it is."""
-    record = KeyRecord(digest(api_key), name, KeyGrant("default", frozenset(scopes)), int(time.time()))
-    try:
-        await store.put(
-            SYSTEM_BUCKET, f"{KEYS}{record.digest}.json", write_record(record), if_none_match=True
-        )
-    except PreconditionFailed:
-        return
-
-
-def _user_grants(config: Config) -> tuple[str, ...]:
-    kept = {key.grants for key in config.access_keys}
-    is_former = fleet.USER_GRANTS not in kept and fleet.FORMER_USER_GRANTS in kept
-    return fleet.FORMER_USER_GRANTS if is_former else fleet.USER_GRANTS
-
-
-def _credentials(config: Config, state: Path) -> Credentials:
-    name, edge = next(iter(config.edges.items()))
-    if edge.admin is None:
-        text = f'edges.{name} has no `admin`, the operators\' listener: add a line, such as admin = "127.0.0.1:8445"'
-        raise ConfigError(f"{text}, to {config.path}.")
-    ca = str((state / "tls" / "ca.pem").resolve())
-    store = endpoint(config, config.home, _user_grants(config))
-    old = saved.load(state) if (state / saved.FILE_NAME).exists() else None
-    credentials = Credentials(
-        base_url=f"https://{_local(edge.listen)}/v1",
-        admin_url=f"https://{_local(edge.admin)}",
-        api_key=old.api_key if old else new_key(),
-        admin_key=old.admin_key if old else new_key(),
-        s3_url=f"https://{_local(edge.s3)}" if edge.s3 else store.url,
-        s3_access_key=store.access_key,
-        s3_secret_key=store.secret,
-        s3_ca=ca if edge.s3 else "",
-        ca=ca,
-        state=str(state.resolve()),
-        simulated_wan=config.wan_profile or "",
-        regions={region: f"https://{_local(pin)}/v1" for region, pin in edge.pins.items()},
-    )
-    credentials.save(state)
-    return credentials
-
-
-def _local(address: str) -> str:
-    """A listener on the loopback address as a URL's host: `localhost` resolves everywhere."""
-    return address.replace("127.0.0.1", "localhost")

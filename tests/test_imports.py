@@ -199,6 +199,7 @@ def loaded_by(module):
     ("module", "absent"),
     [
         ("edge.run", (*HEAVY, *SDKS, "storage", "weights_cache", "inference")),
+        ("deploy.up", (*HEAVY, *SDKS)),
         ("storage.run", HEAVY),
         ("regions.run", HEAVY),
         ("inference.api.app", HEAVY),

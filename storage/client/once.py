@@ -1,7 +1,8 @@
-"""Objects that are written once and never over: signed PUTs without any SDK, for processes that load none."""
+"""Objects that are written once and never over, and buckets: signed PUTs without any SDK, for who loads none."""
 
 import hashlib
 
+from storage.auth.sigv4 import Headers
 from storage.client.endpoint import Endpoint, sign, url_path
 from storage.client.feed import pool_of
 from wire.dial import DialError
@@ -9,6 +10,7 @@ from wire.dial import DialError
 ANSWER_S = 15.0  # for a few megabytes on one store's own disk
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 CREATED, TAKEN = 200, 412
+THERE = (b"BucketAlreadyOwnedByYou", b"BucketAlreadyExists")
 
 
 class Once:
@@ -23,24 +25,31 @@ class Once:
 
         Raises: OSError if the store is away or refuses.
         """
-        status, said = await self._ask("PUT", bucket, key, data)
+        status, said = await self._ask("PUT", bucket, key, data, (("if-none-match", "*"),))
         if status == CREATED:
             return True
         if status != TAKEN:
             raise OSError(f"the store answered {status} to PUT {bucket}/{key}: {said[:300]!r}")
-        status, there = await self._ask("GET", bucket, key, b"")
+        status, there = await self._ask("GET", bucket, key)
         if status != CREATED:
             raise OSError(f"the store answered {status} to GET {bucket}/{key}: {there[:300]!r}")
         return there == data
+
+    async def ensure_bucket(self, bucket: str) -> None:
+        """Make a bucket unless it is there. Raises: OSError if the store is away or refuses."""
+        status, said = await self._ask("PUT", bucket)
+        if status != CREATED and not any(code in said for code in THERE):
+            raise OSError(f"the store answered {status} to PUT {bucket}: {said[:300]!r}")
 
     async def close(self) -> None:
         """Close the connections."""
         await self._pool.close()
 
-    async def _ask(self, method: str, bucket: str, key: str, data: bytes) -> tuple[int, bytes]:
-        path, fresh = url_path(bucket, key), (("if-none-match", "*"),) if method == "PUT" else ()
-        payload = hashlib.sha256(data).hexdigest()
-        headers = sign(self._endpoint, method, path, headers=fresh, payload=payload)
+    async def _ask(
+        self, method: str, bucket: str, key: str = "", data: bytes = b"", more: Headers = ()
+    ) -> tuple[int, bytes]:
+        path, payload = url_path(bucket, key), hashlib.sha256(data).hexdigest()
+        headers = sign(self._endpoint, method, path, headers=more, payload=payload)
         try:
             answer = await self._pool.request(method, path, headers, data, head_s=ANSWER_S)
             async with answer:

@@ -377,6 +377,12 @@ class _Sessions(threading.local):
 _sessions = _Sessions()
 
 
+def read_ahead() -> None:
+    """Load the SDK and read its description of S3, for clients of this thread and of what is forked from it."""
+    _load_async_sdk()
+    _sessions.asynchronous.warm_up_loader_caches("s3")
+
+
 def _load_async_sdk() -> None:
     """Half a second of imports, which no event loop waits for."""
     import aiobotocore.config  # noqa: PLC0415 - said on top

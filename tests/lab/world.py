@@ -9,7 +9,8 @@ import shutil
 import sys
 import time
 
-from deploy import fleet, pki, secrets, up
+from deploy import fleet, pki, secrets
+from deploy.bootstrap import bootstrap
 from deploy.config.read import load
 from deploy.roles import endpoint
 from regions.push.manifest import Manifest, ManifestFile
@@ -117,7 +118,7 @@ class Lab:
             self.store[place] = self.role("r", "store", place)
         for process in self.store.values():
             _ready(process)
-        self.credentials = self.inside[HOME].do(up.bootstrap(load(self.config), self.folder))
+        self.credentials = self.inside[HOME].do(bootstrap(load(self.config), self.folder))
         for place in PLACES:
             self.start_node(place)
             self.region[place] = self.role("r", "region", place)

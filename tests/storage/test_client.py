@@ -190,6 +190,11 @@ async def test_what_is_written_once_is_never_written_over(store):
         other = await once.put_once("models", "a b/c.jsonl", b"2\n")
         with pytest.raises(OSError, match="NoSuchBucket"):
             await once.put_once("nowhere", "c", b"1")
+        for _ in range(2):
+            await once.ensure_bucket("anywhere")
+        assert await once.put_once("anywhere", "c", b"1")
+        with pytest.raises(OSError, match="InvalidBucketName"):
+            await once.ensure_bucket("No Bucket")
     finally:
         await once.close()
     async with S3(store.endpoint()) as s3:
