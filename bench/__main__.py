@@ -25,6 +25,7 @@ BENCHES: Mapping[str, str] = MappingProxyType(
         "handoff": "cold landing beside the store: its files mapped, against the same bytes over HTTP",
         "device": "weights to a GPU, from host memory and from the store, against the links alone",
         "dns": "the name server's answers in a second of one core, against other Python servers and NSD",
+        "idle": "a platform that nobody asks anything: processor time and wake-ups a second, and what its start takes",
         "report": "the report's client against guidellm, in turn, on one endpoint: whether their figures agree",
         "spread": "how soon edges behind simulated links follow a change that the home region signed",
         "storage": "the store against a bare sendfile loop, hashing, the disk, rclone serve s3 and OpenStack Swift",

@@ -45,15 +45,14 @@ def measure(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[li
     """Rows and notes."""
     with tempfile.TemporaryDirectory(prefix="nearfield-bench-") as scratch:
         state = Path(scratch) / "state"
-        authority = pki.ensure(state / "tls", dt.datetime.now(dt.UTC))
-        fleet.write(FleetPlan(state, REGIONS, usual_ports=(0, 0, 0)), authority)
-        with _up(state):
-            _until(lambda: _nearfield(state, "status") == 0, "the platform is up")
-            _until(lambda: _nearfield(state, "push", str(TINYCHAT), MODEL, "--yes") == 0, "the model is live")
+        prepare(state)
+        with up(state):
+            until(lambda: nearfield(state, "status") == 0, "the platform is up")
+            until(lambda: nearfield(state, "push", str(TINYCHAT), MODEL, "--yes") == 0, "the model is live")
         seconds = []
         for number in range(options.runs):
             started = time.perf_counter()
-            with _up(state):
+            with up(state):
                 answer = _first_answer(state)
                 seconds.append(time.perf_counter() - started)
             say(f"start {number + 1}: {seconds[-1]:.2f} s; {answer!r}")
@@ -63,20 +62,26 @@ def measure(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[li
     return [row, slowest], [f"{options.runs} starts; the weights are in no host's memory when it starts"]
 
 
+def prepare(state: Path) -> None:
+    """What `up` is to start, on ports of its own."""
+    authority = pki.ensure(state / "tls", dt.datetime.now(dt.UTC))
+    fleet.write(FleetPlan(state, REGIONS, usual_ports=(0, 0, 0)), authority)
+
+
 @contextmanager
-def _up(state: Path) -> Iterator[None]:
+def up(state: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The command, until the block ends; then it stops everything by itself."""
     log = (state.parent / "up.log").open("a")
     process = subprocess.Popen(_words(state, "up"), stdout=log, stderr=log, cwd=ROOT)
     try:
-        yield
+        yield process
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(DEADLINE_S)
         log.close()
 
 
-def _nearfield(state: Path, *words: str) -> int:
+def nearfield(state: Path, *words: str) -> int:
     """The exit status of a command."""
     done = subprocess.run(
         _words(state, *words), cwd=ROOT, capture_output=True, timeout=DEADLINE_S, check=False
@@ -107,7 +112,8 @@ def _first_answer(state: Path) -> str:
     raise SystemExit(f"no answer in {DEADLINE_S:.0f} s")
 
 
-def _until(holds: Callable[[], bool], what: str) -> None:
+def until(holds: Callable[[], bool], what: str) -> None:
+    """Ask again and again. Raises SystemExit: it never does."""
     until = time.monotonic() + DEADLINE_S
     while not holds():
         if time.monotonic() > until:
