@@ -6,10 +6,10 @@ import { carried, nearest } from './edges.js';
 import { heard, standing } from './store.js';
 import { bytes, ms, perSecond, plural, rate } from './words.js';
 
-const WIDTH = 760, HEIGHT = 430, X = WIDTH / 2, Y = HEIGHT / 2, NARROW = 400, LABEL = 40; // half of what stands below a region
+const WIDTH = 760, HEIGHT = 430, X = WIDTH / 2, Y = HEIGHT / 2, NARROW = 400, LABEL = 32; // half of what stands below a region
 const RINGS = [1, 10, 100];
 const isNarrow = matchMedia('(max-width: 760px)');
-const stretch = () => (isNarrow.matches ? 0.96 : 1.62); // wider than high, as most screens are; what stands beside the middle is legible
+const stretch = () => (isNarrow.matches ? 0.9 : 1.62); // wider than high, as most screens are
 const room = () => (isNarrow.matches ? NARROW / 2 - LABEL : WIDTH / 2 - 66);
 const radius = (rtt) => 82 + 34 * Math.log10(1 + Math.max(rtt, 0.05) * 4);
 const NODE = 9;
@@ -45,8 +45,8 @@ export class PlatformMap {
   }
 
   edge() {
-    this.edgeName = s('text', { y: -35, 'text-anchor': 'middle', class: 'name' });
-    this.edgeFacts = s('text', { y: -20, 'text-anchor': 'middle', class: 'facts' });
+    this.edgeName = s('text', { y: -20, 'text-anchor': 'middle', class: 'name' });
+    this.edgeFacts = s('text', { y: 29, 'text-anchor': 'middle', class: 'facts' });
     return s('g', { transform: `translate(${X} ${Y})`, class: 'edge' },
       s('rect', { x: -12, y: -12, width: 24, height: 24, rx: 7 }), s('circle', { r: 3.5 }), this.edgeName, this.edgeFacts);
   }

@@ -30,6 +30,14 @@ CUT = """(() => {
     document.documentElement.scrollWidth > width ? ['the page itself'] : []);
 })()"""
 """What a phone's screen cuts off at the right; a table may be moved, but not what one request came to."""
+OVER = """(() => {
+  const words = [...document.querySelectorAll('.map g:not(.rings) > text')].filter((e) => e.textContent);
+  const boxes = words.map((e) => [e.textContent, e.getBoundingClientRect()]);
+  return boxes.flatMap(([one, a], at) => boxes.slice(at + 1).filter(([, b]) =>
+    Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 &&
+    Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 4).map(([other]) => `${one} / ${other}`));
+})()"""
+"""Words of the map that lie over each other."""
 PHONES = (360, 414)
 XSS = "<img src=x onerror=window.hurt=1>"
 
@@ -128,6 +136,7 @@ async def test_a_visit(world, page):
             await page.run(f"location.hash = '#{name}'")
             await page.until(opened(name))
             assert await page.run(CUT) == [], f"{name} at {width} px"
+            assert await page.run(OVER) == []
     await page.ask("Emulation.clearDeviceMetricsOverride")
 
     await page.click('.side a[href="#overview"]')
