@@ -116,8 +116,8 @@ def _cause_in_words(error: BaseException) -> str:
 def _mended(code: str, error: BaseException) -> str:
     """The next step where it hangs on the platform that the command was about."""
     state = remedy.state_of_command()
-    if state is None:
-        return ""
+    if state is None:  # a role of a fleet, whose file may lie anywhere
+        return "name the fleet's file: --config FILE" if code == "no_platform" else ""
     if code == "unreachable":
         return remedy.of_silence(state)
     if code == "invalid_s3_key":

@@ -14,6 +14,8 @@ from deploy.faults import ConfigError
 from deploy.fleet import PROFILES, FleetPlan
 from deploy.up import Platform, Running
 
+HELP = "nearfield up --help"
+
 
 def run(asked: FleetPlan, *, as_json: bool) -> None:
     """Serve until Ctrl-C or SIGTERM, then stop every process.
@@ -28,9 +30,11 @@ def run(asked: FleetPlan, *, as_json: bool) -> None:
 def plan(state: Path, regions: tuple[str, ...], profile: str, idle_timeout_s: float) -> FleetPlan:
     """Check what was asked for. Raises ConfigError: an unknown profile, or regions that cannot be."""
     if profile not in PROFILES:
-        raise ConfigError(f"no profile {profile!r}. There are: {', '.join(PROFILES)}.")
+        raise ConfigError(f"no profile {profile!r}. There are: {', '.join(PROFILES)}.", HELP)
     if len(set(regions)) != len(regions) or not all(r.isalnum() and r.islower() for r in regions):
-        raise ConfigError(f"regions {','.join(regions)!r}: distinct names of lower-case letters and digits")
+        raise ConfigError(
+            f"regions {','.join(regions)!r}: distinct names of lower-case letters and digits", HELP
+        )
     return FleetPlan(state.absolute(), regions, profile, idle_timeout_s)
 
 

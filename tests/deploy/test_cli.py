@@ -273,6 +273,7 @@ def test_an_unknown_profile_is_a_usage_error(tmp_path):
 
     assert result.exit_code == Exit.USAGE
     assert "us-eu-jp" in result.output
+    assert result.stderr.splitlines()[-1] == "next: nearfield up --help"
 
 
 @pytest.mark.parametrize("name", CAUSES)
@@ -332,6 +333,8 @@ def test_a_command_that_needs_the_file_says_that_there_is_none(tmp_path, command
     """Not that its settings should be looked at, which are not there."""
     told = runner.invoke(app, [*command.split(), "--state", str(tmp_path)])
 
+    role = runner.invoke(app, ["run", "store", "--config", str(tmp_path / "none.toml")])
+    assert role.stderr.splitlines()[-1] == "next: name the fleet's file: --config FILE"
     assert told.exit_code == Exit.NOT_READY
     assert told.stderr.startswith("no_platform: ")
     assert told.stderr.splitlines()[-1] == f"next: nearfield up --state {tmp_path}"
