@@ -29,6 +29,7 @@ class LastLayer:
         self.index = model.config.num_hidden_layers - 1
         self._rows: torch.Tensor | None = None
         self._num_tokens = 0
+        self._cut: tuple[torch.Tensor, torch.Tensor] | None = None
         for module in _last_of(model, self.index + 1).modules():
             if isinstance(module, nn.Linear | Int8Linear):
                 setattr(module, "forward", self._only_kept(module))  # noqa: B010 - mypy takes a method for fixed
@@ -43,7 +44,7 @@ class LastLayer:
         try:
             yield
         finally:
-            self._rows = None
+            self._rows = self._cut = None
 
     def attended(self, rows: torch.Tensor, num_tokens: int) -> None:
         """From here on products of [1, num_tokens, ..] are made for `rows` alone, the others being zero."""
@@ -57,10 +58,16 @@ class LastLayer:
                 return _whole(module, input)
             out = input.new_zeros(*input.shape[:2], module.out_features)
             if len(rows):
-                out[:, rows] = _whole(module, input[:, rows])
+                out[:, rows] = _whole(module, self._cut_of(input, rows))
             return out
 
         return forward
+
+    def _cut_of(self, given: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        """These rows of it, one tensor for all layers that are given the same: they know each other by that."""
+        if self._cut is None or self._cut[0] is not given:
+            self._cut = given, given[:, rows]
+        return self._cut[1]
 
 
 def _whole(module: Any, rows: torch.Tensor) -> torch.Tensor:

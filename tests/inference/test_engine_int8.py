@@ -8,14 +8,16 @@ from torch.nn.functional import cosine_similarity
 from inference.engine.classes import ConfigRefused
 from inference.engine.events import Segment
 from inference.engine.int8 import (
-    MIDDLE,
+    BLOCK,
     OUT_OF_REACH,
     Int8Linear,
+    Int8Product,
     Levels,
     check_processor,
     check_quantisable,
+    mixed,
+    mixing,
     quantise,
-    two_levels,
 )
 from inference.engine.model import step_model
 from inference.engine.slots import SlotPlan
@@ -27,15 +29,19 @@ needs_vnni = pytest.mark.skipif(
 )
 IN, OUT = 256, 320
 NARROW = 192
-"""Fewer than `IN`: such a layer puts its input into two levels."""
+"""Fewer than `IN`: such a layer rotates its input."""
 FAMILIES = ("llama", "qwen2", "mistral", "gemma2", "phi3", "stablelm", "gpt_neox", "opt", "cohere2", "olmo2")
+
+
+def alone(linear):
+    return Int8Linear(Int8Product([linear], Levels()))
 
 
 def layers(*, bias=False, dtype=torch.float32, out=OUT):
     torch.manual_seed(5)
     linear = nn.Linear(IN, out, bias=bias, dtype=dtype).eval()
     with torch.inference_mode():
-        return linear, Int8Linear(linear)
+        return linear, alone(linear)
 
 
 @needs_vnni
@@ -82,8 +88,9 @@ def test_sums_of_the_largest_levels_are_exact(num_rows):
     linear.weight[:, 1::2] *= -1
     given = torch.full((num_rows, IN), 127.0)
     given[:, 1::2] *= -1
-    assert torch.equal(Int8Linear(linear)(given), torch.full((num_rows, OUT), IN * 127.0 * 127.0))
-    assert torch.equal(Int8Linear(linear)(given.abs()), torch.zeros(num_rows, OUT))
+    quantised = alone(linear)
+    assert torch.equal(quantised(given), torch.full((num_rows, OUT), IN * 127.0 * 127.0))
+    assert torch.equal(quantised(given.abs()), torch.zeros(num_rows, OUT))
 
 
 @needs_vnni
@@ -92,7 +99,7 @@ def test_outliers_of_the_weights_keep_to_their_rows():
     linear, _ = layers()
     linear.weight[17] *= 1e4
     given = torch.randn(4, IN)
-    expected, found = linear(given), Int8Linear(linear)(given)
+    expected, found = linear(given), alone(linear)(given)
     others = [number for number in range(OUT) if number != 17]
     assert cosine_similarity(found[:, others], expected[:, others], dim=-1).min() > 0.999
 
@@ -139,33 +146,83 @@ def test_the_first_layers_stay_and_the_next_ones_attention(count, num_whole):
 
 @needs_vnni
 @torch.inference_mode()
-def test_an_input_in_two_levels_loses_hardly_anything():
-    """One large number in a row of small ones: what one scale of 8 bits rounds away, the second level keeps."""
-    rows = torch.randn(3, IN) * 0.01
-    rows[:, 7] = 100.0
-    coarse, fine, scales = two_levels(rows)
-    again = (coarse.float() + fine.float() / MIDDLE) * scales
+def test_rotated_rows_of_few_large_numbers_lose_little():
+    """A large number among small ones: what one scale would round away is kept where their block shares it."""
+    linear, quantised = layers(out=NARROW)
+    given = torch.randn(6, IN) * 0.03
+    given[:, 7::BLOCK] = 4.0
+    rounded = (given / (4 / 127)).round() * (4 / 127)
+    lost, kept = ((linear(given) - each).norm() for each in (linear(rounded), quantised(given)))
+    assert kept < lost
 
-    assert (again - rows).abs().max() <= 100 / 127 / 254 / 2 * 1.01
-    assert not coarse[:, :7].any(), "eight bits alone would have nothing of these"
-    assert fine.abs().max() <= 127
+
+@pytest.mark.parametrize(("num", "block"), [(4096, 64), (11008, 64), (96, 32), (20, 4), (33, 1)])
+def test_rotating_the_weight_as_well_changes_no_product(num, block):
+    mix = mixing(num)
+    rows, weight = torch.randn(3, num), torch.randn(5, num)
+    assert len(mix) == block
+    assert set(mix.abs().flatten().tolist()) == {1.0}
+    torch.testing.assert_close(
+        mixed(rows, mix) @ mixed(weight, mix / block).T, rows @ weight.T, rtol=1e-4, atol=1e-3
+    )
+
+
+@needs_vnni
+@torch.inference_mode()
+def test_layers_of_one_product_are_what_each_would_be_alone():
+    """Whoever asks first, and asked for an input that the others are not given."""
+    torch.manual_seed(7)
+    linears = [nn.Linear(IN, size, bias=size != IN).eval() for size in (IN, 64, 3 * IN)]
+    product = Int8Product(linears, Levels())
+    together = [Int8Linear(product, number) for number in range(3)]
+    inputs = [torch.randn(1, count, IN) for count in (1, 5, 5)]
+    for order in ((0, 1, 2), (2, 0, 1), (1, 1, 0)):
+        for given in inputs:
+            for number in order:
+                found = together[number](given)
+                assert found.shape == (1, given.shape[1], linears[number].out_features)
+                assert cosine_similarity(found, linears[number](given), dim=-1).min() > 0.999
+                assert torch.equal(found, together[number](given.clone()))
 
 
 @needs_vnni
 @torch.inference_mode()
 def test_layers_share_what_they_are_given_and_nothing_else():
-    linear, alone = layers()
+    linear, lone = layers()
     levels = Levels()
-    first, second = Int8Linear(linear, levels), Int8Linear(linear, levels)
+    first, second = (Int8Linear(Int8Product([linear], levels)) for _ in range(2))
     for given in (torch.randn(3, IN), torch.randn(3, IN)):
-        assert torch.equal(first(given), alone(given))
-        assert torch.equal(second(given), alone(given))
+        assert torch.equal(first(given), lone(given))
+        assert torch.equal(second(given), lone(given))
+
+
+@needs_vnni
+def test_siblings_are_computed_together():
+    model = made("llama")
+    quantise(model)
+    attention, mlp = model.model.layers[0].self_attn, model.model.layers[0].mlp
+    assert attention.q_proj._product is attention.k_proj._product is attention.v_proj._product
+    assert mlp.gate_proj._product is mlp.up_proj._product
+    assert (
+        len({id(each._product) for each in (attention.q_proj, attention.o_proj, mlp.up_proj, mlp.down_proj)})
+        == 4
+    )
+
+
+@needs_vnni
+def test_nothing_of_an_input_is_kept_once_all_have_theirs():
+    model = made("llama")
+    quantise(model)
+    step_model(model, SlotPlan(2, 64, 0)).forward((Segment("a", 0, 0, tuple(range(3, 30)), samples=True),))
+    products = {each._product for each in model.modules() if isinstance(each, Int8Linear)}
+    assert products
+    assert all(each._input is None and not each._parts for each in products)
 
 
 @needs_vnni
 def test_packed_weights_count_as_weights_for_the_threads():
     with torch.inference_mode():
-        quantised = Int8Linear(nn.Linear(8, 8, bias=False))
+        quantised = alone(nn.Linear(8, 8, bias=False))
     quantised.num_bytes = CACHED_BYTES + 1
     seen = []
 
