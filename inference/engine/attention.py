@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
 from inference.engine.layout import CPU, StepLayout
 from inference.engine.pages import PAGE_TOKENS
+from inference.engine.scores import Scores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -204,42 +204,6 @@ class SlotAttention:
         if is_last:
             self._last.attended(layout.sampled, len(tokens))
         return out[None], None
-
-
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """How one layer turns products of queries and keys into weights."""
-
-    scale: float
-    softcap: float | None
-    sinks: torch.Tensor | None
-
-    @property
-    def adds_masks(self) -> bool:
-        """Whether a mask may also be what is added to the scores."""
-        return self.softcap is None and self.sinks is None
-
-    def attend(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None
-    ) -> torch.Tensor:
-        """[rows, heads, queries, size] against [rows, heads, positions, size]; `mask` true: may look."""
-        if self.adds_masks:
-            return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=self.scale)
-        scores = torch.matmul(query, key.transpose(2, 3)) * self.scale
-        if self.softcap is not None:
-            scores = torch.tanh(scores / self.softcap) * self.softcap
-        if mask is not None:
-            scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-        return torch.matmul(self._weights(scores).to(value.dtype), value)
-
-    def _weights(self, scores: torch.Tensor) -> torch.Tensor:
-        if self.sinks is None:
-            return torch.softmax(scores, dim=-1, dtype=torch.float32)
-        rows, heads, queries, _ = scores.shape
-        per_head = self.sinks.numel() // heads  # packed queries: several heads' queries lie behind each other
-        sinks = self.sinks.reshape(heads, per_head, 1).expand(heads, per_head, queries // per_head)
-        column = sinks.reshape(1, heads, queries, 1).expand(rows, -1, -1, -1).to(scores.dtype)
-        return torch.softmax(torch.cat([scores, column], dim=-1), dim=-1, dtype=torch.float32)[..., :-1]
 
 
 @dataclass(frozen=True, slots=True)

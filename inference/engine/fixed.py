@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AttentionInterface
 
-from inference.engine.attention import NAMES, Scores, SlotCache
+from inference.engine.attention import NAMES, SlotCache
 from inference.engine.device import device_of
 from inference.engine.layout import CPU
 from inference.engine.pages import PAGE_TOKENS
 from inference.engine.sample import choose_all
+from inference.engine.scores import Scores
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -128,6 +128,14 @@ def test_a_crowd_in_chunks_is_generate(family):
     assert found == agreed_of(family, found, prompts())
 
 
+@pytest.mark.parametrize("family", ["llama", "mistral", "gemma3_text", "gpt2", "qwen3"])
+def test_rows_that_attend_by_products_of_our_own_are_generate(family, monkeypatch):
+    """As many rows together do; of unlike lengths, and past sliding windows."""
+    monkeypatch.setattr("inference.engine.scores.MATMUL_ROWS", 2)
+    found = answers(SlotModel(made(family), SlotPlan(6, 128, 0)), orders_of(prompts()), num_slots=6)
+    assert found == agreed_of(family, found, prompts())
+
+
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gpt_oss"])
 def test_chunks_that_attend_in_pieces_compute_the_same(family, monkeypatch):
     """Behind a first chunk, past a sliding window, with a softcap and with sinks; the last piece is a short one."""
