@@ -26,6 +26,7 @@ from wire.counted import counted
 if TYPE_CHECKING:
     from inference.engine.embed_turns import Place
     from inference.engine.orders import Bounds
+    from inference.engine.packing import Packing
     from inference.link import EngineLink, Message
 
 STATS_S = 1.0
@@ -47,8 +48,13 @@ class EmbedLoop:
         *,
         one_by_one: bool = False,
         meter: Meter | None = None,
+        packing: Packing | None = None,
     ) -> None:
-        """`one_by_one`: a row a pass, so that no vector's bits depend on whom it is padded beside."""
+        """`one_by_one`: a row a pass, so that no vector's bits depend on whom it is padded beside.
+
+        `packing`: of what to do a little after each pass.
+        """
+        self._packing = packing
         self._link = link
         self._meter = meter or Meter()
         self._encoder = encoder
@@ -115,6 +121,8 @@ class EmbedLoop:
         done = self._batcher.commit(list(computed), list(computed.values()))
         if done:
             self._link.send([_vectors_message(order, data) | self._cost(order.id) for order, data in done])
+        if self._packing and self._packing.is_wanted:
+            self._packing.go_on(time.perf_counter())
 
     def _encoded(self, places: list[Place], faults: dict[str, tuple[str, str]]) -> dict[Place, bytes]:
         """The vectors of the rows that could be computed; the orders of the others are to fail by their first fault."""

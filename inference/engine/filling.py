@@ -23,6 +23,7 @@ from transformers.utils.generic import ContextManagers
 from transformers.utils.loading_report import LoadStateDictInfo
 
 from inference.engine.classes import init_arguments
+from inference.engine.lean import lean_linears
 from wire.counted import counted
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _empty(
     config = copy.deepcopy(config)
     config.dtype = dtype
     contexts = kind.get_init_context(dtype, False, False, None)  # not quantised, no DeepSpeed, no hub kernels
-    with ContextManagers(contexts), initialization.no_init_weights():
+    with ContextManagers(contexts), initialization.no_init_weights(), lean_linears():
         model: PreTrainedModel = kind(config, **init_arguments(model_class))
         patch_output_recorders(model)
     return model

@@ -64,7 +64,7 @@ class GenerateLoop:
     ) -> None:
         """`gather`: until when the first step waits for those who come with the first request.
 
-        `packing`: what to do while nobody asks.
+        `packing`: what to do while nobody asks, and a little of it between two tokens.
         """
         self._link = link
         self._gather = gather
@@ -102,8 +102,8 @@ class GenerateLoop:
             self._admit_compiled()
             if not self._scheduler.is_idle and not self._gathering_s:
                 self._step()
-            elif self._packing and self._packing.is_wanted:
-                self._packing.go_on()
+            elif self._packing_s == 0:
+                self._pack()
             self._tell_stats()
 
     @property
@@ -115,14 +115,24 @@ class GenerateLoop:
             return self._gathering_s
         if self._grammars.num_pending:
             return PENDING_S
-        if self._packing and self._packing.is_wanted:
-            return 0.0
+        if (packing_s := self._packing_s) is not None:
+            return packing_s
         self._scheduler.check()
         return STATS_S if self._stats() != self._told else None
 
     @property
     def _gathering_s(self) -> float:
         return self._gather.patience_s(time.perf_counter()) if self._gather else 0.0
+
+    @property
+    def _packing_s(self) -> float | None:
+        """Seconds until an idle engine packs; None if it need not."""
+        wanted = self._packing if self._packing and self._packing.is_wanted else None
+        return wanted.patience_s(time.perf_counter()) if wanted else None
+
+    def _pack(self) -> None:
+        if self._packing:
+            self._packing.go_on(time.perf_counter())
 
     def _hear(self, message: Message) -> None:
         try:
@@ -195,6 +205,14 @@ class GenerateLoop:
         tokens = {order_id: sampled.token for order_id, sampled in chosen.items()}
         events = [*failed, *self._scheduler.commit(step, tokens, ended_ns / 1e9, took_ns / 1e9)]
         self._tell(events, chosen, waited_ms)
+        self._between_passes()
+
+    def _between_passes(self) -> None:
+        """The tokens have left: who waits for the next ones waits a little longer for a copy, but nobody for these."""
+        if self._packing and self._packing.is_wanted:
+            self._packing.answered(time.perf_counter())
+            if not self._scheduler.is_idle:
+                self._pack()
 
     @property
     def _waited_ms(self) -> float:

@@ -22,7 +22,8 @@ layers of a 244 M Llama (356 MB; two cores, best of 16 in turns), in pages of 4 
     two threads    19.6  16.0     25.3  20.8
 
 A copy takes memory as the weights do, and two milliseconds for each MB: it is made when nobody waits, or a little at a
-time, and never before the first pass is done: a cold start does not pay for it, and all bytes are there by then.
+time between two tokens, and never before the first pass is done: a cold start does not pay for it, and all bytes are
+there by then. Who asks again right after an answer does not find the engine at it: it waits for a moment of quiet.
 """
 
 from __future__ import annotations
@@ -42,7 +43,13 @@ LEAST_ROWS = 2
 LEAST_WEIGHTS = 50_000
 """Smaller products take less time than the way to the library, 10 us."""
 PASS_BYTES = 4 * 1024 * 1024
-"""Packed in one pass of a busy engine: a few milliseconds of it."""
+"""Packed between two passes of a busy engine: a few milliseconds."""
+QUIET_S = 0.25
+"""Nobody was answered for so long: one who asks answer by answer is not here. A layer's copy takes 10 to 30 ms, and
+the next request waited for the rest of it (13 to 20 ms at the middle, measured): it comes after a few ms, or some 100
+where the cores are busy."""
+MOST_QUIET_S = 1.0
+"""Callers who never leave a moment of quiet gain by the copies too, so now and then one is made all the same."""
 
 
 class PackedLinear(FewRowsLinear):
@@ -74,6 +81,8 @@ class Packing:
     def __init__(self, model: nn.Module, layers: Sequence[Any]) -> None:
         self._waiting = list(layers)
         self._has_passed = False
+        self._answered_s = 0.0
+        self._packed_s: float | None = None
         for layer in layers:
             layer.__class__ = PackedLinear
             layer.packed = None
@@ -81,24 +90,32 @@ class Packing:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether there is something to be done while nobody waits."""
+        """Whether there is something to be done, now or in a moment of quiet."""
         return self._has_passed and bool(self._waiting)
 
-    def go_on(self) -> None:
+    def answered(self, now: float) -> None:
+        """Somebody got a token at `now`, in seconds of any one clock."""
+        self._answered_s = now
+        self._packed_s = now if self._packed_s is None else self._packed_s
+
+    def patience_s(self, now: float) -> float:
+        """Seconds until an engine that has nothing else to do is to go on; 0 from then on."""
+        packed_s = now if self._packed_s is None else self._packed_s
+        return max(0.0, min(self._answered_s + QUIET_S, packed_s + MOST_QUIET_S) - now)
+
+    def go_on(self, now: float) -> None:
         """Make some copies: `PASS_BYTES` of them, one at least."""
+        self._packed_s = now
         done_bytes = 0
         while self._waiting and done_bytes < PASS_BYTES:
             layer = self._waiting.pop()
             layer.pack()
             done_bytes += layer.weight.nbytes
-        if not self._waiting:
-            self._hook.remove()
 
     def _passed(self, *_: Any) -> None:
-        """A pass is done, so every byte of the weights is there; the next ones gain by what is packed now."""
-        if self._has_passed:
-            self.go_on()
+        """A whole pass is done, so every byte of the weights is there; the next ones gain by what is packed now."""
         self._has_passed = True
+        self._hook.remove()
 
 
 def pack_products(model: nn.Module, budget_bytes: int) -> Packing | None:

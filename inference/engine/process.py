@@ -204,7 +204,7 @@ def _loop(
             else Encoder(attached.model, facts.pooling or "mean", normalize=facts.normalize)
         )
         bounds = Bounds(config.vocab_size, min(most, facts.context_tokens))
-        return EmbedLoop(link, encoder, bounds, one_by_one=spec.deterministic, meter=meter)
+        return EmbedLoop(link, encoder, bounds, one_by_one=spec.deterministic, meter=meter, packing=packing)
     eos_ids = frozenset(facts.eos_token_ids)
     if device_room is not None and shares_a_pass(config) and not spec.deterministic:
         room = device_room.plan(most)

@@ -190,9 +190,11 @@ class Lengths:
         return torch.tensor([[float("nan") if row[0] == 9 else float(len(row))] for row in rows])
 
 
-def serve(*messages, encoder=None, one_by_one=False):
+def serve(*messages, encoder=None, one_by_one=False, packing=None):
     node, ours = link_pair()
-    loop = EmbedLoop(EngineLink(ours), encoder or Lengths(), Bounds(50, 20), one_by_one=one_by_one)
+    loop = EmbedLoop(
+        EngineLink(ours), encoder or Lengths(), Bounds(50, 20), one_by_one=one_by_one, packing=packing
+    )
     for message in (*messages, {"op": "stop"}):
         node.sendall(frame_bytes(message))
 
@@ -208,6 +210,28 @@ def serve(*messages, encoder=None, one_by_one=False):
     running.join()
     node.close()
     return heard
+
+
+class Chores:
+    """Something to do after each of the first two passes."""
+
+    def __init__(self):
+        self.num_done = 0
+
+    @property
+    def is_wanted(self):
+        return self.num_done < 2
+
+    def go_on(self, _now):
+        self.num_done += 1
+
+
+def test_a_little_is_packed_after_each_pass():
+    chores = Chores()
+    orders = ({"op": "embed", "id": str(n), "batch": [[n + 1]]} for n in range(3))
+    heard = serve(*orders, one_by_one=True, packing=chores)
+    assert len([m for m in heard if m["op"] == "vectors"]) == 3
+    assert chores.num_done == 2
 
 
 def test_a_bad_row_fails_its_own_order():

@@ -122,30 +122,58 @@ def test_the_first_step_waits_for_those_who_come_together(landed, sizes):
 
 
 class Chores:
-    """What an engine packs while nobody asks, in three parts; there is nothing to do before the first step."""
+    """What an engine packs, in some parts; there is nothing to do before the first step, and none without quiet."""
 
-    def __init__(self, model):
+    def __init__(self, model, parts):
         self._model = model
+        self._parts = parts
         self.steps_before = []
+        self.num_told = []
 
     @property
     def is_wanted(self):
-        return bool(self._model.passes) and len(self.steps_before) < 3
+        return bool(self._model.passes) and len(self.steps_before) < self._parts
 
-    def go_on(self):
+    def answered(self, now):
+        self.num_told.append(len(self._model.passes))
+
+    def patience_s(self, now):
+        return 0.0 if self.num_told[-1] == 4 else 60.0
+
+    def go_on(self, now):
         self.steps_before.append(len(self._model.passes))
 
 
-def test_it_packs_while_nobody_asks():
+@pytest.mark.parametrize("parts", [2, 6])
+def test_it_packs_between_tokens_and_then_while_nobody_asks(parts):
+    """A part between two tokens, when the first of them has left; none after the last, until there was quiet."""
     model = Counting()
-    chores = Chores(model)
+    chores = Chores(model, parts)
 
     def stop_later(node):
         threading.Timer(0.5, node.sendall, [frame_bytes({"op": "stop"})]).start()
 
     heard, _ = serve(model, add("1", 3), stop=False, opened=stop_later, packing=chores)
     assert tokens(heard, "1") == [4, 5, 6, 7]
-    assert chores.steps_before == [4, 4, 4]
+    assert chores.steps_before == [1, 2, 3, 4, 4, 4][:parts]
+
+
+def test_a_token_leaves_before_anything_is_packed(monkeypatch):
+    order, send = [], EngineLink.send
+
+    def noting(link, messages):
+        order.extend(message["op"] for message in messages)
+        send(link, messages)
+
+    class Noted(Chores):
+        def go_on(self, now):
+            super().go_on(now)
+            order.append("packed")
+
+    monkeypatch.setattr(EngineLink, "send", noting)
+    model = Counting()
+    serve(model, add("1", 3, max_tokens=2), packing=Noted(model, 1))
+    assert [each for each in order if each != "stats"] == ["ready", "tokens", "packed", "tokens", "done"]
 
 
 def test_a_row_that_cannot_be_computed_fails_alone():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from inference.engine.packing import PASS_BYTES, PackedLinear, pack_products, span_of
+from inference.engine.packing import MOST_QUIET_S, PASS_BYTES, QUIET_S, PackedLinear, pack_products, span_of
 from weights_cache import pages
 
 IN, OUT = 600, 1000
@@ -23,7 +23,7 @@ def packed(model):
     packing = pack_products(model, AMPLE)
     model(torch.zeros(1, model[0].in_features))
     while packing.is_wanted:
-        packing.go_on()
+        packing.go_on(0.0)
     return model
 
 
@@ -109,19 +109,40 @@ def test_nothing_is_packed_before_the_first_pass():
     assert packing.is_wanted
 
 
-def test_a_busy_engine_packs_a_little_in_each_pass():
-    size = PASS_BYTES // 4 // OUT // 2 + 1  # two layers of these in a pass
+def test_a_little_is_packed_at_a_time():
+    size = PASS_BYTES // 4 // OUT // 2 + 1  # two layers of these at once
     model = layers(5, size=OUT, given=size)
     for each in list(model)[1:]:
         each.forward = lambda given: given  # a pass of one product
     packing = pack_products(model, AMPLE)
     counts = []
-    for _ in range(5):
+    for _ in range(4):
         model(torch.zeros(1, size))
         counts.append(num_packed(model))
+        packing.go_on(0.0)
 
-    assert counts == [0, 2, 4, 5, 5]
+    assert counts == [0, 2, 4, 5]
     assert not packing.is_wanted
+
+
+def test_it_waits_for_a_moment_of_quiet():
+    """The very first copy too: the second request is the one that comes right after a start."""
+    packing = pack_products(layers(2), AMPLE)
+    packing.answered(10.0)
+    assert packing.patience_s(10.0) == pytest.approx(QUIET_S)
+    assert packing.patience_s(10.0 + 2 * QUIET_S) == 0
+    packing.go_on(10.0 + 2 * QUIET_S)
+    assert packing.patience_s(10.0 + 2 * QUIET_S) == 0
+
+
+def test_it_does_not_wait_for_ever():
+    """Beside somebody who asks answer by answer and leaves no moment of quiet."""
+    packing = pack_products(layers(2), AMPLE)
+    packing.go_on(10.0)
+    for now in (10.2, 10.4, 10.6, 10.8, 10.95):
+        packing.answered(now)
+        assert packing.patience_s(now) == pytest.approx(min(QUIET_S, 10.0 + MOST_QUIET_S - now))
+    assert packing.patience_s(10.0 + MOST_QUIET_S) == 0
 
 
 @pytest.mark.parametrize(
