@@ -8,7 +8,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from inference.workers import host, pulse
+from inference.workers import life, pulse
 from inference.workers.pulse import LARGEST_STEP_TOKENS, Pulse, patience_s
 from tests.inference.fake_engine import TEXT, RunningNode, Script, running_node
 from tests.inference.test_node_life import status, until
@@ -27,7 +27,7 @@ def fast(monkeypatch: pytest.MonkeyPatch) -> None:
         "UNMEASURED_S": 0.3,
     }.items():
         monkeypatch.setattr(pulse, name, value)
-    monkeypatch.setattr(host, "TEND_S", 0.01)
+    monkeypatch.setattr(life, "TEND_S", 0.01)
 
 
 async def health(node: RunningNode) -> tuple[int, dict[str, Any]]:
