@@ -3,10 +3,10 @@
 import pytest
 
 from deploy import fleet, pointing, watch
+from deploy.bootstrap import _user_grants
 from deploy.faults import NotLive
 from deploy.pointing import earlier
 from deploy.proofs import changes
-from deploy.up import _user_grants
 from regions.objects.pointer import Pointer, new_pointer
 from regions.objects.proof import Proof
 from storage.client.sdk import StoreError
