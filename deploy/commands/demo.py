@@ -18,7 +18,9 @@ from deploy.commands import report as report_command
 from deploy.commands.up import addresses
 from deploy.credentials import Credentials
 from deploy.exits import Exit
+from deploy.faults import NotLive
 from deploy.fleet import FleetPlan
+from deploy.push import PushRefused
 from deploy.up import Platform
 from examples import minilm
 from wire.counted import counted
@@ -26,6 +28,9 @@ from wire.counted import counted
 CHAT_MODEL = "examples/tinychat"
 EMBEDDING_MODEL = "examples/minilm"
 LIVE_DEADLINE_S = 120.0
+QUESTIONS = "questions.json"
+MARK = "demo"
+"""A file in the folder of a demo: it may be wiped."""
 NUM_COLD, NUM_WARM = 2, 20  # a p50 needs twenty
 HTML, JSON = Path("report.html"), Path("report.json")
 SENTENCES = (
@@ -46,13 +51,28 @@ class Question:
 
 
 def run(state: Path, folder: Path) -> int:
-    """Run the demo in `state` (wiped before and after); returns the exit status."""
-    return uvloop.run(_demo(state.absolute(), folder, show.console()))
+    """Run the demo in `state` (wiped before and after, if it is a demo's); returns the exit status."""
+    state = state.absolute()
+    _check(state, folder)
+    shutil.rmtree(state, ignore_errors=True)
+    state.mkdir(mode=0o700, parents=True)
+    (state / MARK).touch()
+    return uvloop.run(_demo(state, folder, show.console()))
+
+
+def _check(state: Path, folder: Path) -> None:
+    """Before anything starts or is wiped. Raises: PushRefused, NotLive."""
+    push.plan(folder, CHAT_MODEL, ())
+    if not (folder.parent / QUESTIONS).is_file():
+        cause = f"there are no questions with known answers for {folder}: no {folder.parent / QUESTIONS}"
+        raise PushRefused("no_questions", cause, "nearfield up, then nearfield push")
+    if state.exists() and any(state.iterdir()) and not (state / MARK).exists():
+        cause = f"{state} is no demo's folder, and a demo wipes its own"
+        raise NotLive("not_a_demo", cause, "nearfield demo --state NEW_FOLDER")
 
 
 async def _demo(state: Path, folder: Path, console: Console) -> int:
     started = time.perf_counter()
-    shutil.rmtree(state, ignore_errors=True)
     platform = Platform(FleetPlan(state), lambda text: console.print(f"[dim]{text}[/]"))
     try:
         running = await platform.start()
@@ -92,7 +112,7 @@ def _push(console: Console, credentials: Credentials, folder: Path) -> None:
 
 def questions(folder: Path) -> Sequence[Question]:
     """The example's verified questions, kept beside the model."""
-    listed = json.loads((folder.parent / "questions.json").read_text())
+    listed = json.loads((folder.parent / QUESTIONS).read_text())
     return [Question(entry["question"], entry["answer"]) for entry in listed]
 
 

@@ -105,6 +105,19 @@ def test_every_command_explains_itself(command):
     assert len(result.output.split()) > 10
 
 
+def test_a_demo_looks_before_it_wipes_or_starts_anything(tmp_path, dead):
+    model = ROOT / "examples" / "tinychat" / "model"
+    told = runner.invoke(app, ["demo", "--state", str(tmp_path / "new"), "--model", str(tmp_path / "none")])
+    kept = runner.invoke(app, ["demo", "--state", str(dead), "--model", str(model)])
+
+    assert "is not a folder" in " ".join(told.output.split())
+    assert not (tmp_path / "new").exists()
+    assert "no demo's folder" in " ".join(kept.output.split())
+    assert (dead / "tls").is_dir()
+    assert told.exit_code
+    assert kept.exit_code
+
+
 GROUPS = {
     "report": ("run", "diff"),
     "keys": ("ls", "make", "rotate", "revoke"),
