@@ -9,6 +9,7 @@ import os
 import subprocess
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from bench.packages import environment
@@ -36,11 +37,15 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Milliseconds of each request that succeeded: to its first token and its end; `told` is the edge's word."""
+    """Milliseconds of each request that succeeded: to its first token and its end; `told` is the edge's word.
+
+    `pause_s`: between an answer's end and the next request, in the middle.
+    """
 
     first_ms: tuple[float, ...]
     whole_ms: tuple[float, ...]
     told: Told = NOTHING
+    pause_s: float = 0.0
 
     def and_then(self, more: "Figures") -> "Figures":
         """Both runs as one."""
@@ -99,7 +104,10 @@ def figures(report: dict[str, Any], num: int) -> Figures:
     if len(done) < UNCOUNTED + num or requests["errored"]:
         raise Missing(f"of {UNCOUNTED + num} requests {len(done)} succeeded for guidellm")
     done = done[UNCOUNTED:]
+    starts_s = [float(each["request_start_time"]) for each in done]
+    ends_s = [start_s + float(each["request_latency"]) for start_s, each in zip(starts_s, done, strict=True)]
     return Figures(
         tuple(float(each["time_to_first_token_ms"]) for each in done),
         tuple(1000 * float(each["request_latency"]) for each in done),
+        pause_s=max(0.0, median(b - a for a, b in zip(ends_s, starts_s[1:], strict=False))),
     )

@@ -9,6 +9,9 @@ A connection of its own is guidellm's doing: it leaves a stream at `[DONE]`, unr
 first request of a connection goes through an edge the long way; ours on a kept connection, the report's own way, is
 measured in the same rounds and shows what that costs.
 
+guidellm takes a while between an answer and its next request, in which others fill the caches and cores rest: the
+server's own work is slower after it. Ours pauses for as long as guidellm did in its run before.
+
 The edge's own receipt of each request splits what lies between the clients: what the server took longer, and what each
 client adds on its own side of the wire. They agree where what lies between them, round by round, may be what they add.
 Beside it both ask an endpoint that takes a known time: what they add where nothing computes beside them.
@@ -91,10 +94,10 @@ async def _run(options: argparse.Namespace, program: Path, scratch: Path, say: s
         load = _load(running, folder, options)
         turns = _Turns(program, scratch, until_s, say)
         opened, per_s = await _opened(running, options.requests)
-        rounds = await turns.of(load, options.runs, "round", running)
         tls = scratch / "platform" / "tls"
         with _metronome(tls / "server.pem", tls / "server.key") as port:
             own = await turns.of(replace(load, url=f"https://localhost:{port}"), OWN_ROUNDS, "metronome")
+        rounds = await turns.of(load, options.runs, "round", running)
     return Measured(rounds, own, opened, per_s)
 
 
@@ -103,7 +106,7 @@ class _Turns:
 
     def __init__(self, program: Path, scratch: Path, until_s: float, say: stage.Say) -> None:
         self._program, self._scratch, self._until_s, self._say = program, scratch, until_s, say
-        self._longest_s = 0.0
+        self._longest_s = self._pause_s = 0.0
 
     async def of(self, load: Load, num: int, name: str, running: Running | None = None) -> list[Round]:
         """At most `num` rounds on one endpoint; `running`: the platform that it is of, which tells of each request."""
@@ -122,14 +125,15 @@ class _Turns:
         before, kept = await self._half(load, running, load.num // 2)
         left_s = self._until_s - time.monotonic()
         theirs = await asyncio.to_thread(guide.run, self._program, load, self._scratch, left_s)
+        self._pause_s = theirs.pause_s
         theirs = await _with_told(running, theirs)
         after, kept_after = await self._half(load, running, load.num - load.num // 2)
         return Round(before.and_then(after), theirs, kept.and_then(kept_after))
 
     async def _half(self, load: Load, running: Running | None, num: int) -> tuple[Figures, Figures]:
         """Ours on connections of their own, and on a kept one."""
-        own = await _with_told(running, await _ours(load, num, is_kept=False))
-        return own, await _with_told(running, await _ours(load, num, is_kept=True))
+        own = await _with_told(running, await _ours(load, num, self._pause_s, is_kept=False))
+        return own, await _with_told(running, await _ours(load, num, self._pause_s, is_kept=True))
 
 
 async def _with_told(running: Running | None, seen: Figures) -> Figures:
@@ -145,16 +149,21 @@ def _load(running: Running, folder: Path, options: argparse.Namespace) -> Load:
     return Load(url, c.api_key, Path(c.ca), MODEL, folder, PROMPT, MAX_TOKENS, options.requests)
 
 
-async def _ours(load: Load, num: int, *, is_kept: bool) -> Figures:
-    """The report's own client, one request after another."""
+async def _ours(load: Load, num: int, pause_s: float, *, is_kept: bool) -> Figures:
+    """The report's own client, one request after another, `pause_s` between them."""
     question = Question(MODEL, "generate", load.prompt, load.max_tokens)
     tls = client_context(load.ca)
     asked: list[Sample] = []
     while len(asked) < UNCOUNTED + num:
         async with Probe(stage.REGION, load.url, tls, load.key, question) as probe:
             together = UNCOUNTED + num if is_kept else 1
-            asked += [await probe.ask(Start.WARM) for _ in range(together)]
+            asked += [await _asked(probe, pause_s) for _ in range(together)]
     return _figures(asked[UNCOUNTED:])
+
+
+async def _asked(probe: Probe, pause_s: float) -> Sample:
+    await asyncio.sleep(pause_s)
+    return await probe.ask(Start.WARM)
 
 
 async def _opened(running: Running, num: int) -> tuple[Figures, float]:
@@ -211,9 +220,14 @@ def judged(found: Measured, num_runs: int, num_requests: int) -> tuple[list[Row]
         f"the report's warm arm beside it, at random times, {found.opened_per_s:.1f} a second: {opened}",
         _kept(found.rounds),
         *_alone(found.own),
+        f"between two requests guidellm took {_pause_ms(found.rounds):.0f} ms, and ours waited as long",
     ]
     rows = [_row(part, found.rounds, num_runs, notes) for part in PARTS]
     return rows, notes
+
+
+def _pause_ms(rounds: Rounds) -> float:
+    return 1000 * median(each.theirs.pause_s for each in rounds)
 
 
 def _kept(rounds: Rounds) -> str:

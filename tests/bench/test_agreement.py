@@ -123,6 +123,7 @@ def test_guidellms_first_requests_do_not_count():
 
     assert found.first_ms == (2.0, 1.0, 0.0)
     assert found.whole_ms == (200.0, 100.0, 0.0)
+    assert found.pause_s == pytest.approx(0.85)  # 98.2 and 99.1 s are ends, 99 and 100 the next beginnings
 
 
 @pytest.mark.parametrize("told", [_guide(UNCOUNTED + 2), _guide(UNCOUNTED + 3, errored=1)])
