@@ -131,7 +131,7 @@ async def test_a_preview_that_is_removed_takes_its_bytes_with_it():
         await fra.until(lambda: len(fra.blobs()) == 3, "abroad")
         await fra.until(lambda: (second, "region") in fra.node.unloads, "unloaded")
 
-        assert home.system(f"revisions/{second}.json") is None
+        await home.until(lambda: home.system(f"revisions/{second}.json") is None, "its record goes last")
         assert home.live() == fra.live() is not None
 
 
