@@ -30,7 +30,11 @@ class Listener:
 def on(port: int) -> Listener | None:
     """Whoever listens there; None if nobody does, or it is not for us to see (another user's process)."""
     sockets = {f"socket:[{inode}]" for inode in _inodes(port)}
-    return next((_listener(pid) for pid in _processes() if sockets & _open_of(pid)), None)
+    if not sockets:  # or there is no /proc at all
+        return None
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended just now
+        return next((_listener(pid) for pid in _processes() if sockets & _open_of(pid)), None)
+    return None
 
 
 def _inodes(port: int) -> Iterator[str]:

@@ -99,6 +99,21 @@ def test_a_platform_on_a_port_of_ours_is_known_by_its_folder():
     assert listening.Listener(7, ("nginx", "-c", "/etc/nginx.conf")).state is None
 
 
+def test_where_nobody_can_be_seen_or_who_listened_has_ended_nobody_is_named(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert listening.on(port).pid == os.getpid()
+
+        def ended(pid):
+            raise FileNotFoundError(pid)
+
+        monkeypatch.setattr(listening, "_listener", ended)
+        assert listening.on(port) is None
+        monkeypatch.setattr(listening, "_inodes", lambda _: iter(()))  # no /proc
+        monkeypatch.setattr(listening, "_processes", lambda: pytest.fail("there is nothing to look for"))
+        assert listening.on(port) is None
+
+
 def test_a_full_disk_is_told_before_anything_starts(tmp_path, monkeypatch):
     """A role on a full disk can write no log that says why it ended."""
     monkeypatch.setattr(up, "LEAST_FREE_BYTES", 1 << 62)
