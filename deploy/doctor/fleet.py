@@ -106,16 +106,22 @@ def _resolves(host: str) -> bool:
 def stores(config: Config, _state: Path) -> Iterator[Finding]:
     """What the store of each region can do, asked of it; and how far its clock is from ours."""
     for region, entry in config.regions.items():
-        name, fix = f"store {region}", f"{entry.store} must be up, and its credentials must hold."
+        name = f"store {region}"
         try:
             found = asyncio.run(_probed(endpoint(config, region, SYSTEM_GRANTS)))
         except (StoreError, SecretsError) as error:
-            yield Finding(name, well=False, seen=str(error), fix=fix)
+            yield Finding(name, well=False, seen=str(error), fix=_fix_of(error, entry.store))
             continue
         faults = "; ".join(found.faults())
         fix = f"No model can be served from {entry.store}: name another endpoint as `store`."
         yield Finding(name, not faults, faults or "; ".join((FIT, *found.remarks())), fix)
         yield from _skew(region, entry.store)
+
+
+def _fix_of(error: Exception, url: str) -> str:
+    if isinstance(error, StoreError) and error.code == "InsufficientStorage":
+        return f"Free some of the disk under {url}: delete objects or models (`nearfield rm`), which it still does."
+    return f"{url} must be up, and its credentials must hold."
 
 
 async def _probed(store: Endpoint) -> Capabilities:

@@ -17,6 +17,7 @@ from pathlib import Path
 from string import hexdigits
 
 from storage.disk.blocks import BlockWriter
+from storage.disk.spare import FILES_LEAVE_BYTES, demand_room
 from storage.disk.writeback import Writeback
 from storage.fault import NO_ROOM, StoreBroken
 
@@ -182,6 +183,7 @@ class Blobs:
 
     def create(self, size: int | None) -> BlobWriter:
         """A new blob of `size` bytes, if known. Raises: OSError."""
+        demand_room(self.root, size or 0, FILES_LEAVE_BYTES)
         return BlobWriter(self, self.new_id(), size)
 
     def open_slab(self, blob: str) -> int:

@@ -9,6 +9,7 @@ import threading
 from dataclasses import dataclass, field
 
 from storage.disk.blobs import Blobs, BlobWriter, SlabWriter
+from storage.disk.spare import FILES_LEAVE_BYTES, demand_room
 from storage.index.database import Index
 from storage.index.reads import read_parts
 from storage.index.rows import UploadRow
@@ -58,6 +59,7 @@ class Slabs:
 
     def writer(self, upload: UploadRow, number: int, size: int) -> BlobWriter | SlabWriter:
         """Where part `number` of `size` bytes goes; it was announced. Raises: OSError."""
+        demand_room(self._blobs.root, size, FILES_LEAVE_BYTES)
         with self._lock:
             places = self._places(upload)
             offset = places.offset_of(number, size)

@@ -18,6 +18,7 @@ from storage.checksum import (
 )
 from storage.disk.blobs import BlobMissing
 from storage.disk.sound import Unsound, is_sound
+from storage.disk.spare import ROWS_LEAVE_BYTES, demand_room
 from storage.fault import S3Error
 from storage.http.conditions import ReadAsk, http_date, iso_date, parse_date_ms
 from storage.http.document import Node, write
@@ -173,7 +174,10 @@ async def put_body(
     headers = kept_headers(request)
     acl = acl_asked(store, request)
     conditions = write_conditions(request)
-    inline = MemorySink(INLINE + store.blobs.new_id()) if plan.size <= MAX_INLINE_BYTES else None
+    inline = None
+    if plan.size <= MAX_INLINE_BYTES:
+        demand_room(store.blobs.root, plan.size, ROWS_LEAVE_BYTES)
+        inline = MemorySink(INLINE + store.blobs.new_id())
     known_bytes = plan.size if plan.least is None else None
     ingest = Ingest(plan, request, lambda: inline or store.blobs.create(known_bytes), store.beside)
     received = await receive(source, ingest, store.pool, in_memory=inline is not None)

@@ -12,6 +12,7 @@ from deploy import fleet, pki
 from deploy.config.read import load
 from deploy.doctor import fleet as of_fleet
 from deploy.doctor import machine
+from storage.client.answers import StoreError, Unreachable
 
 
 @pytest.fixture
@@ -39,6 +40,24 @@ def test_a_name_that_does_not_resolve_is_named(config, tmp_path):
 
     assert well.well
     assert (lost.well, "no-such-host.invalid" in lost.seen) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("error", "step"),
+    [
+        (StoreError("InsufficientStorage", "The store's disk is full.", 507), "nearfield rm"),
+        (Unreachable("Unreachable", "refused"), "must be up"),
+    ],
+)
+def test_a_store_that_takes_nothing_is_helped_by_what_it_said(config, tmp_path, monkeypatch, error, step):
+    async def probed(_):
+        raise error
+
+    monkeypatch.setattr(of_fleet, "_probed", probed)
+    (found,) = of_fleet.stores(config, tmp_path)
+
+    assert not found.well
+    assert step in found.fix
 
 
 @pytest.mark.parametrize(("off_s", "well"), [(0, True), (3600, False), (-3600, False)])
