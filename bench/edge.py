@@ -200,12 +200,15 @@ def _client(found: edge_paced.Paced, straight: Proxy, name: str) -> list[Row]:
 def _sse(bench: Bench) -> list[Row]:
     with ExitStack() as stack:
         pair = bench.pair(stack, "sse", bench.region, tls=False)
+        bare = stack.enter_context(edge_stage.pump(bench.scratch / "pump-sse", bench.region))
         num = round(bench.options.seconds / SSE_GAP_S)
-        mine, other = (uvloop.run(edge_load.streams(each, NUM_SSE, num, SSE_GAP_S)) for each in pair)
+        took = [uvloop.run(edge_load.streams(each, NUM_SSE, num, SSE_GAP_S)) for each in (*pair, bare)]
+        mine, other, floor = took
     what = f"processor time a chunk, {NUM_SSE} streams"
     return [
         compare(f"{what}, against the budget", mine.cpu_us, CHUNK_US, "us", better="lower", target=1.0),
         compare(f"{what}, against nginx", mine.cpu_us, other.cpu_us, "us", better="lower"),
+        compare(f"{what}, against the floor: {bare.name}", mine.cpu_us, floor.cpu_us, "us", better="lower"),
     ]
 
 

@@ -23,6 +23,7 @@ class Prompt:
                 num_taken = os.write(self._fd, data)
             except OSError:  # full or broken: the transport finds out, and says so
                 num_taken = 0
+            if num_taken == len(data):
+                return
             data = data[num_taken:]
-        if data:
-            self._transport.write(data)
+        self._transport.write(data)

@@ -18,6 +18,8 @@ _TELLING: Final = re.compile(
     rb"\n(content-length|content-type|transfer-encoding|connection|server-timing|date|upgrade):"
     rb"[\t ]*([^\r]*?)[\t ]*\r"
 )
+_LF: Final = 10
+_LAST_OF_CHUNK: Final = b"\n\n\r\n"  # the end of an event, and of the chunk that it came in
 _TIMING: Final = re.compile(rb"\n(?i:server-timing):[\t ]*([^\r]*)\r")
 
 
@@ -64,8 +66,13 @@ def dropping(names: frozenset[str]) -> re.Pattern[bytes]:
 def whole_events(data: bytes, start: int) -> tuple[int, bytes]:
     """Where whole chunks of whole events from `start` on end, and their data, if `data` or its last chunk ends them.
 
-    Else -1. The chunks are plain, and not empty.
+    Else -1. The chunks are plain, and not empty. One chunk by itself, as nearly all come, needs no reading: what its
+    size has to be for it is known.
     """
+    if not start:
+        first = data.find(_LF) + 1
+        if data.endswith(_LAST_OF_CHUNK, first) and data.startswith(b"%x\r\n" % (len(data) - first - 2)):
+            return len(data), data[first:-2]
     pieces: list[bytes] = []
     end = take_whole_chunks(data, pieces, start)
     block = pieces[0] if len(pieces) == 1 else b"".join(pieces)

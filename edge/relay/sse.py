@@ -14,6 +14,7 @@ CONTENT_TYPE: Final = "text/event-stream"
 _DONE: Final = re.compile(rb"(?:^|\n)data: ?\[DONE\]\r?\n\r?\n")
 _NEWS: Final = re.compile(rb"\n\n[^:]|\r")  # more than comments, or lines that end otherwise
 _ID: Final = re.compile(rb"id: ?([0-9]{1,15})\r?\n")
+_LF, _CR, _JSON = 10, 13, b"data: {"
 # How the answers of each route end: OpenAI's chats and completions, Anthropic's messages, OpenAI's responses, errors.
 _OVER: Final = re.compile(
     rb'"finish_reason": ?"|"choices": ?\[\]'
@@ -73,6 +74,17 @@ class Ending:
     def is_good(self) -> bool:
         """Whether the last events said that the answer is over, well or not; comments alone say nothing."""
         return self._done or _OVER.search(self._last) is not None
+
+    def passes(self, block: bytes) -> bool:
+        """Whether `block` (whole events) is one line of JSON, and news: then it was passed on, and is all of that.
+
+        It has no name, no id and no receipt, and is not `[DONE]`: `pass_on` would give it back after six looks at it.
+        """
+        is_line = block.find(_LF) == len(block) - 2 and block.startswith(_JSON) and block.find(_CR) < 0
+        if not is_line or self._done:
+            return False
+        self._last = block
+        return True
 
     def pass_on(self, block: bytes) -> bytes:
         """What the client is to hear of `block` (whole events)."""

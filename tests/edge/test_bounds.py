@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.admission.room import Room
+from edge.receipts import RECEIPT, told_in
 from edge.relay.budget import LEAST_PER_S, SHARE, WINDOW_S, Budget, Budgets
 from edge.relay.holdoff import MAX_WAIT_S, SHUT_S, Holdoffs
 from edge.relay.patience import Patience, Patiences
@@ -254,6 +255,39 @@ def test_an_event_with_a_number_is_passed_on_once():
 
     assert b"".join(map(ending.pass_on, events)) == events[0] + events[1] + events[4]
     assert ending.pass_on(events[4] + b"id: 3\ndata: {}\n\n") == b"id: 3\ndata: {}\n\n"
+
+
+@pytest.mark.parametrize(
+    ("block", "passes"),
+    [
+        (CHUNK, True),
+        (b'data: {"choices": [{"finish_reason": "stop"}]}\n\n', True),
+        (b'data: {"x": "id: 1 [DONE] : nearfield"}\n\n', True),
+        (b'data: {"error": {"code": "worker_lost"}}\n\n', True),
+        (CHUNK + CHUNK, False),
+        (b"data: [DONE]\n\n", False),
+        (CHUNK + b"data: [DONE]\n\n", False),
+        (b"id: 1\n" + CHUNK, False),
+        (b"data: {}\nid: 1\n\n", False),
+        (b"data: {}\rid: 1\n\n", False),
+        (b"data: {}\r\n\r\n", False),
+        (b'event: message_stop\ndata: {"type": "message_stop"}\n\n', False),
+        (COMMENT, False),
+        (RECEIPT + b"1}\n\n", False),
+        (b"", False),
+        (b"\n\n", False),
+    ],
+)
+def test_what_passes_at_a_glance_is_what_all_looks_would_have_passed(block, passes):
+    at_a_glance, looked_at = Ending(), Ending()
+
+    assert at_a_glance.passes(block) is passes
+    if passes:
+        assert looked_at.pass_on(block) == block
+        assert at_a_glance.is_good is looked_at.is_good
+        assert told_in(block) == b""
+    looked_at.pass_on(b"data: [DONE]\n\n")
+    assert not looked_at.passes(block)
 
 
 async def metrics(edge):

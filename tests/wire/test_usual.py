@@ -87,6 +87,37 @@ def test_whole_events_end_with_what_is_here_or_before_the_last_chunk(events, las
     assert usual.whole_events(data + last, 2) == (len(data), b"".join(events))
 
 
+ALONE = [
+    chunks(ONE),
+    chunks(b"data: " + b"x" * 300 + b"\n\n"),
+    b"0009\r\n" + ONE + b"\r\n",
+    chunks(b"data: A\n\n" * 9).replace(b"51", b"5_1").replace(b"5A", b"5a"),
+    b"1\r\n\n\r\n",
+    b"-2\r\n",
+    b"a\r\n" + ONE + b"\r\n",
+    b"8\r\n" + ONE + b"\r\n",
+    b"+9\r\n" + ONE + b"\r\n",
+    b"0x9\r\n" + ONE + b"\r\n",
+    b" 9\r\n" + ONE + b"\r\n",
+    b"9\n" + ONE + b"\r\n",
+    b"9\r\n" + ONE + b"\n\n",
+    b"9\r\n" + ONE + b"\r\n\r\n",
+    chunks(ONE, ONE),
+    chunks(b"x" * 16)[:4] + b"data: 3\n\n\n\n\n\n\n\n\n" + b"\r\n",
+]
+
+
+@pytest.mark.parametrize("data", ALONE)
+def test_a_chunk_by_itself_is_read_as_it_is_among_others(data):
+    for end in range(len(data) + 1):
+        assert usual.whole_events(data[:end], 0) == moved(usual.whole_events(b"xx" + data[:end], 2))
+
+
+def moved(found):
+    end, block = found
+    return (end if end < 0 else end - 2), block
+
+
 def test_nothing_but_the_last_chunk_is_an_end_too():
     assert usual.whole_events(b"0\r\n\r\n", 0) == (0, b"")
 
