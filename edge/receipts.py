@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from regions.map import KEY_ID_CHARS, REMOTE_BYTES, START, TOKENS
-from wire.timing import parse_receipt, parse_server_timing
+from wire.timing import Form, parse_receipt, parse_server_timing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
     from edge.relay.journey import Journey
     from edge.relay.passing import Passing
     from wire.refusal import Refusal
+    from wire.timing import Spans
 
 MAX_KEPT: Final = 256  # some 2 KB each: what a person looks through, not a log
 MAX_TOLD_BYTES: Final = 16 << 10  # of the hops' words; a receipt has about one
 MAX_NAME_CHARS: Final = 200  # of a model that is none
 CLIENT_GONE: Final = 499  # as nginx says it: no status was sent
 OK: Final = 200
+FORM: Final = Form("edge", ("read", "route", "first_byte", "stream"))
 RECEIPT: Final = (
     b': nearfield {"hop": '  # begins a line of a stream; an event is JSON, and holds no bare newline
 )
@@ -52,6 +55,10 @@ class Receipt(NamedTuple):
     code: str = ""
 
 
+_Passed = tuple[float, bytes, str, str, "tuple[Admission, str, bool]", "Spans", bytes, bytes]
+"""Of a request that took a lane: what `_whole` makes a receipt of."""
+
+
 class Receipts:
     """The last MAX_KEPT requests, numbered from 1, and how many each region has answered."""
 
@@ -59,7 +66,7 @@ class Receipts:
         self.answered: Counter[str] = Counter()
         self.failed = 0
         self.num = 0
-        self._kept: deque[Receipt] = deque(maxlen=MAX_KEPT)
+        self._kept: deque[Receipt | _Passed] = deque(maxlen=MAX_KEPT)
 
     def note(self, receipt: Receipt) -> None:
         """Keep it."""
@@ -73,31 +80,17 @@ class Receipts:
     def since(self, num: int) -> list[dict[str, Any]]:
         """Those behind the first `num`, as far as they are kept, oldest first."""
         num_new = min(self.num - num, len(self._kept)) if num <= self.num else len(self._kept)
-        return [shown(self._kept[index]) for index in range(len(self._kept) - num_new, len(self._kept))]
+        return [shown(_whole(each)) for each in islice(self._kept, len(self._kept) - num_new, None)]
 
     # who notes ----------------------------------------------------------------------------------------------
 
-    def passed(
-        self, passing: Passing, total_ms: float, phases: Mapping[str, float], head: bytes, told: bytes = b""
-    ) -> None:
+    def passed(self, passing: Passing, spans: Spans, head: bytes, told: bytes = b"") -> None:
         """A request of a lane is answered."""
-        self.note(
-            Receipt(
-                time.time(),
-                passing.number.decode(),
-                passing.ask.model,
-                passing.lane.admission.grant.tenant,
-                passing.lane.admission.digest[:KEY_ID_CHARS],
-                passing.head.path,
-                passing.reach.name,
-                OK,
-                passing.streams,
-                total_ms,
-                phases,
-                head,
-                told[:MAX_TOLD_BYTES],
-            )
-        )
+        region, lane = passing.reach.name, passing.lane
+        self.num += 1
+        self.answered[region] += 1
+        whose = lane.admission, passing.head.path, passing.streams
+        self._kept.append((time.time(), passing.number, passing.ask.model, region, whose, spans, head, told))
 
     def travelled(self, journey: Journey) -> None:
         """A request of the relay is over, unless a refusal is still to be said."""
@@ -138,6 +131,30 @@ class Receipts:
                 code=refusal.code,
             )
         )
+
+
+def _whole(kept: Receipt | _Passed) -> Receipt:
+    """One of a lane is put together here: every request has one, and few are looked at."""
+    if isinstance(kept, Receipt):
+        return kept
+    at, number, model, region, (admission, path, is_streamed), spans, head, told = kept
+    return Receipt(
+        *(
+            at,
+            number.decode(),
+            model,
+            admission.grant.tenant,
+            admission.digest[:KEY_ID_CHARS],
+            path,
+            region,
+            OK,
+        ),
+        is_streamed=is_streamed,
+        total_ms=spans[0],
+        phases=FORM.named(spans),
+        head=head,
+        told=told[:MAX_TOLD_BYTES],
+    )
 
 
 def told_in(block: bytes) -> bytes:

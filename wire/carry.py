@@ -13,6 +13,7 @@ from wire import usual
 from wire.framing import LAST_CHUNK
 from wire.heads import RequestHead, ResponseHead
 from wire.line import Disconnected
+from wire.shape import HOLE, Shape
 
 if TYPE_CHECKING:
     import re
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 MAX_HELD_BYTES: Final = 64 << 10  # of an answer that comes in parts; the handler takes larger ones
 EVENTS: Final = "text/event-stream"
-WHOLE: Final = b"HTTP/1.1 200 OK\r%b\n%bcontent-length: %d\r\nserver-timing: %b\r\n\r\n%b"
+_WHOLE: Final = b"HTTP/1.1 200 OK\r%b\n%bcontent-length: %d\r\nserver-timing: %b\r\n\r\n%b"
 _BEGUN: Final = b"HTTP/1.1 200 OK\r%b\n%btransfer-encoding: chunked\r\n\r\n"
 _EVENTS: Final = EVENTS.encode()
 _BEGUN_HEAD: Final = ResponseHead(200, (("content-type", EVENTS),), None, chunked=True, keep_alive=True)
@@ -82,16 +83,19 @@ class Carry(ABC):
         self.upstream: Upstream
 
     @abstractmethod
-    def whole(self, lines: bytes, told: dict[bytes, bytes], body: bytes) -> bool:
-        """Pass on a whole answer; False: it is the handler's."""
+    def whole(self, shape: Shape, kept: bytes, timing: bytes, data: bytes, start: int) -> bool:
+        """Pass on the whole answer `data`, whose body begins at `start`; False: it is the handler's.
+
+        `kept` are the lines of its head that go on, `timing` is what it says of its time.
+        """
 
     @abstractmethod
     def grounds(self) -> tuple[str | bytes, ...]:
         """What `ours` is made of, but for the answer's head and `number`."""
 
     @abstractmethod
-    def ours(self, lines: bytes, told: dict[bytes, bytes]) -> bytes:
-        """The lines that this hop adds to any answer."""
+    def ours(self, lines: bytes, told: dict[bytes, bytes], number: bytes) -> bytes:
+        """The lines that this hop adds to any answer, that of the request `number`."""
 
     @abstractmethod
     def begin(self, said: bytes, data: bytes, start: int) -> bool:
@@ -156,6 +160,13 @@ class Carry(ABC):
         except Disconnected:
             return
 
+    def say_whole(self, shape: Shape, kept: bytes, timing: bytes, body: bytes) -> None:
+        """A whole answer to the client, with what this hop adds; `timing` is all hops' by now."""
+        grounds = self.grounds()
+        if shape.grounds != grounds:
+            shape.own, shape.grounds = self.ours(shape.lines, shape.told, HOLE).split(HOLE), grounds
+        self.say(_WHOLE % (kept, self.number.join(shape.own), len(body), timing, body))
+
     def end(self, events: bytes, receipt: bytes) -> None:
         """The last events of a stream, our receipt, and the last chunk."""
         self.say(b"%b%x\r\n%b\r\n%b" % (events, len(receipt), receipt, LAST_CHUNK))
@@ -186,20 +197,31 @@ class Carry(ABC):
         """All that came so far: a whole answer, the beginning of a stream, or something to hold."""
         if not self.line.stays_open:  # the handler says that this is the last answer
             return False
+        shape = self.repeat.shape
+        whole = None if shape is None else shape.whole(data)
+        if shape is not None and whole is not None:
+            kept, timing, start = whole
+            return self.whole(shape, kept, timing, data, start)
         known = self.repeat.of(data, self.number, self.grounds())
         if known is not None:
             return self._begin(*known, data)
+        return self._first_so(data)
+
+    def _first_so(self, data: bytes) -> bool:
+        """The same of a head that came in no such form before."""
         found = usual.read(data)
         if found is None:
             return False
         lines, told, start = found
         length, num_here = usual.whole_length(told), len(data) - start
         if length == num_here:
-            return self.whole(lines, told, data[start:])
+            shape = self.repeat.shape = Shape(lines, told, self.dropped)
+            whole = shape.whole(data)
+            return whole is not None and self.whole(shape, whole[0], whole[1], data, start)
         is_stream = told.get(b"content-type", b"").startswith(_EVENTS)
         if not is_stream or length >= 0:
             return not is_stream and length > num_here and self.hold(data)
-        said = _BEGUN % (self.dropped.sub(b"", lines), self.ours(lines, told))
+        said = _BEGUN % (self.dropped.sub(b"", lines), self.ours(lines, told, self.number))
         self.repeat.keep(data[:start], said, self.number, self.grounds())
         return self._begin(said, start, data)
 

@@ -1,12 +1,18 @@
 """The head of a stream's answer that came before, but for its request's id: it is known by its bytes, and so is ours.
 
-The answers on one lane begin alike. What a head that repeats comes to was worked out when it came first: that it is
-usual (`usual.py`), and what is said in its place.
+The answers on one lane begin alike; whole ones, whose values differ, are known by their shape (`shape.py`). What a
+head that repeats comes to was worked out when it came first: that it is usual (`usual.py`), and what is said in its
+place.
 """
 
-from typing import Final
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
 
 from wire.dialect import THEIR_REQUEST_ID
+
+if TYPE_CHECKING:
+    from wire.shape import Shape
 
 _VALUE: Final = THEIR_REQUEST_ID.encode() + b": %b\r\n"  # the end of a line, whoever's name it has
 
@@ -15,11 +21,15 @@ class Repeat:
     """One head, and the head that was said for it, each cut where the id of its request stands.
 
     `grounds` is all else that our head was made of: where it differs, so would the head.
+
+    Attributes:
+        shape: of the whole answer that came last.
     """
 
-    __slots__ = ("_came", "_grounds", "_said")
+    __slots__ = ("_came", "_grounds", "_said", "shape")
 
     def __init__(self) -> None:
+        self.shape: Shape | None = None
         self._came: list[bytes] = []
         self._said: list[bytes] = []
         self._grounds: tuple[str | bytes, ...] | None = None

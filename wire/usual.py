@@ -11,16 +11,15 @@ from wire.heads import HOP_HEADERS, NAME_CHARS
 
 MAX_BYTES: Final = 8192  # of a head; ours have a tenth
 MAX_LINES: Final = 64
-_TEXT: Final = rb"[\t\x20-\x7e\x80-\xff]*"
+TEXT: Final = rb"[\t\x20-\x7e\x80-\xff]*"
 _NAME: Final = rb"[%b_]+" % NAME_CHARS.encode()
-_HEAD: Final = re.compile(rb"HTTP/1\.1 200(?: %b)?\r((?:\n%b:%b\r)+)\n\r\n" % (_TEXT, _NAME, _TEXT))
+_HEAD: Final = re.compile(rb"HTTP/1\.1 200(?: %b)?\r((?:\n%b:%b\r)+)\n\r\n" % (TEXT, _NAME, TEXT))
 _TELLING: Final = re.compile(
     rb"\n(content-length|content-type|transfer-encoding|connection|server-timing|date|upgrade):"
     rb"[\t ]*([^\r]*?)[\t ]*\r"
 )
 _LF: Final = 10
 _LAST_OF_CHUNK: Final = b"\n\n\r\n"  # the end of an event, and of the chunk that it came in
-_TIMING: Final = re.compile(rb"\n(?i:server-timing):[\t ]*([^\r]*)\r")
 
 
 def read(data: bytes) -> tuple[bytes, dict[bytes, bytes], int] | None:
@@ -49,12 +48,6 @@ def _is_framed(told: dict[bytes, bytes]) -> bool:
 def whole_length(told: dict[bytes, bytes]) -> int:
     """The length that frames the body; -1 if chunks do."""
     return int(told.get(b"content-length", b"-1"))
-
-
-def timing(lines: bytes) -> bytes:
-    """The value of `server-timing`."""
-    found = _TIMING.search(lines)
-    return b"" if found is None else found[1]
 
 
 def dropping(names: frozenset[str]) -> re.Pattern[bytes]:

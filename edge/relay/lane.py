@@ -46,7 +46,7 @@ class EdgeLane:
         self.inference = inference
         self._tracer = None if self.familiar.head.get(TRACEPARENT) else inference.tracer
         self.has_own_name = is_anthropic(self.familiar.head.path)
-        self.says = "".join([f"{name}: {value}\r\n" for name, value in inference.says])
+        self.says = "".join([f"{name}: {value}\r\n" for name, value in inference.says]).encode()
         self.repeat = Repeat()
         self._decided: tuple[Ask, Decision] | None = None  # the last one
         self._terms: tuple[tuple[Choice, ...], bytes] = ((), b"")

@@ -12,16 +12,16 @@ import os
 import time
 from typing import TYPE_CHECKING, Final
 
-from edge.receipts import RECEIPT, told_in
+from edge.receipts import FORM, RECEIPT, told_in
 from edge.relay.journey import OWN, members_of
 from edge.relay.sse import Ending, error_code, first_event
 from regions.health import Outcome
 from regions.map import ASK, DEADLINE_MS, REGION, REQUEST_ID, ROUTE
 from wire import usual
-from wire.carry import WHOLE, Carry
+from wire.carry import Carry
 from wire.dialect import THEIR_REQUEST_ID
 from wire.lane import LATE_S
-from wire.timing import Form, Phases
+from wire.timing import Phases
 
 if TYPE_CHECKING:
     from edge.choice.route import Decision
@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from regions.ask import Ask
     from wire.exchange import Exchange
     from wire.lane import LaneLine
+    from wire.shape import Shape
     from wire.upstream import Upstream
 
-FORM: Final = Form("edge", ("read", "route", "first_byte", "stream"))
+_THEIRS: Final = f"{THEIR_REQUEST_ID}: %b\r\n".encode()
+_OURS: Final = f"%b%b%b{REQUEST_ID}: %b\r\n{REGION}: %b\r\n{ROUTE}: %b\r\n".encode()
 _SENT: Final = f"{REQUEST_ID}: %b\r\n{ASK}: %b\r\n{DEADLINE_MS}: %d\r\ncontent-length: %d\r\n\r\n%b".encode()
 
 
@@ -147,32 +149,29 @@ class Passing(Carry):
             self.decision.start.leave()
         self.lane.inference.room.leave(len(self.body), asyncio.get_running_loop().time() - self.entered)
 
-    def whole(self, lines: bytes, told: dict[bytes, bytes], body: bytes) -> bool:
+    def whole(self, shape: Shape, kept: bytes, timing: bytes, data: bytes, start: int) -> bool:
         """JSON from its first brace to its last."""
-        if told.get(b"content-type") != b"application/json" or body[:1] != b"{" or body[-1:] != b"}":
+        body = data[start:]
+        if shape.told.get(b"content-type") != b"application/json" or body[:1] != b"{" or body[-1:] != b"}":
             return False  # whether it is whole is the relay's to say
         spans = self.spans()
-        timing = FORM.header(spans)
-        if b"server-timing" in told:
-            timing = b"%b, %b" % (usual.timing(lines), timing)
-        self.say(WHOLE % (self.dropped.sub(b"", lines), self.ours(lines, told), len(body), timing, body))
+        ours = FORM.header(spans)
+        self.say_whole(shape, kept, b"%b, %b" % (timing, ours) if timing else ours, body)
         self.reach.saw(Outcome.SUCCEEDED)
         self.over()
-        self.lane.inference.receipts.passed(self, spans[0], FORM.named(spans), lines)
+        self.lane.inference.receipts.passed(self, spans, data[:start])
         return True
 
     def grounds(self) -> tuple[str | bytes, ...]:
         """The region, why it was chosen, and the second."""
         return self.reach.name, self.lane.terms(self.decision), self.line.date()
 
-    def ours(self, lines: bytes, told: dict[bytes, bytes]) -> bytes:
+    def ours(self, lines: bytes, told: dict[bytes, bytes], number: bytes) -> bytes:
         """Where it was answered, and why there."""
         del lines
-        lane, number = self.lane, self.number.decode()
-        date = "" if b"date" in told else f"date: {self.line.date()}\r\n"
-        their = f"{THEIR_REQUEST_ID}: {number}\r\n" if lane.has_own_name else ""
-        ours = f"{date}{lane.says}{their}{REQUEST_ID}: {number}\r\n{REGION}: {self.reach.name}\r\n{ROUTE}: "
-        return b"%b%b\r\n" % (ours.encode(), lane.terms(self.decision))
+        lane, date = self.lane, b"" if b"date" in told else b"date: %b\r\n" % self.line.date().encode()
+        their = _THEIRS % number if lane.has_own_name else b""
+        return _OURS % (date, lane.says, their, number, self.reach.name.encode(), lane.terms(self.decision))
 
     def begin(self, said: bytes, data: bytes, start: int) -> bool:
         """With its first event, unless there is none yet, or it may be replayed."""
@@ -235,4 +234,4 @@ class Passing(Carry):
         self.end(said, FORM.receipt(spans, members.encode()))
         self.reach.saw(Outcome.SUCCEEDED)
         told = self._told + told_in(said)
-        self.lane.inference.receipts.passed(self, spans[0], FORM.named(spans), self._said, told)
+        self.lane.inference.receipts.passed(self, spans, self._said, told)

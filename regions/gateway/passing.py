@@ -17,7 +17,7 @@ from regions.gateway.trip import OWN
 from regions.map import DEADLINE_MS, REGION, REMOTE_BYTES, REPLICA, REQUEST_ID, REVISION, START, Tier
 from regions.nodes.pick import replica_id
 from wire import usual
-from wire.carry import WHOLE, Carry
+from wire.carry import Carry
 from wire.exchange import PROCESSING
 from wire.lane import LATE_S
 from wire.timing import Form, Phases, quoted
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from weights_cache.revision import Revision
     from wire.exchange import Exchange
     from wire.lane import LaneLine
+    from wire.shape import Shape
     from wire.upstream import Upstream
 
 OK: Final = 200
@@ -126,13 +127,11 @@ class Passing(Carry):
         self._begun()
         return super().hold(data)
 
-    def whole(self, lines: bytes, told: dict[bytes, bytes], body: bytes) -> bool:
+    def whole(self, shape: Shape, kept: bytes, timing: bytes, data: bytes, start: int) -> bool:
         """Of any kind."""
         self._begun()
-        timing = FORM.header(self.spans())
-        if b"server-timing" in told:
-            timing = b"%b, %b" % (usual.timing(lines), timing)
-        self.say(WHOLE % (self.dropped.sub(b"", lines), self.ours(lines, told), len(body), timing, body))
+        ours = FORM.header(self.spans())
+        self.say_whole(shape, kept, b"%b, %b" % (timing, ours) if timing else ours, data[start:])
         self.over()
         self._count_soon()
         return True
@@ -141,13 +140,13 @@ class Passing(Carry):
         """The node, the revision, and the second."""
         return self.address, self.revision.id, self.line.date()
 
-    def ours(self, lines: bytes, told: dict[bytes, bytes]) -> bytes:
+    def ours(self, lines: bytes, told: dict[bytes, bytes], number: bytes) -> bytes:
         """Where it was answered, and by whom."""
         date = "" if b"date" in told else f"date: {self.line.date()}\r\n"
         start = "" if _START.search(lines) else f"{START}: {self.found}\r\n"
         region, replica = self.lane.inference.deployments.region, replica_id(self.address)
         ours = (
-            f"{date}{REQUEST_ID}: {self.number.decode()}\r\n{REGION}: {region}\r\n"
+            f"{date}{REQUEST_ID}: {number.decode()}\r\n{REGION}: {region}\r\n"
             f"{REVISION}: {self.revision.id}\r\n{start}{REMOTE_BYTES}: 0\r\n{REPLICA}: {replica}\r\n"
         )
         return ours.encode()
