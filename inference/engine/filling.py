@@ -22,6 +22,7 @@ from transformers.monkey_patching import patch_output_recorders
 from transformers.utils.generic import ContextManagers
 from transformers.utils.loading_report import LoadStateDictInfo
 
+from inference.engine.alike import alike_layers
 from inference.engine.classes import init_arguments
 from inference.engine.lean import lean_linears
 from wire.counted import counted
@@ -93,7 +94,12 @@ def _empty(
     config = copy.deepcopy(config)
     config.dtype = dtype
     contexts = kind.get_init_context(dtype, False, False, None)  # not quantised, no DeepSpeed, no hub kernels
-    with ContextManagers(contexts), initialization.no_init_weights(), lean_linears():
+    with (
+        ContextManagers(contexts),
+        initialization.no_init_weights(),
+        lean_linears(),
+        alike_layers(model_class, config),
+    ):
         model: PreTrainedModel = kind(config, **init_arguments(model_class))
         patch_output_recorders(model)
     return model
