@@ -25,6 +25,7 @@ from transformers.utils.loading_report import LoadStateDictInfo
 from inference.engine.alike import alike_layers
 from inference.engine.classes import init_arguments
 from inference.engine.lean import lean_linears
+from inference.engine.walk import modules_of, names_of
 from wire.counted import counted
 
 if TYPE_CHECKING:
@@ -126,14 +127,15 @@ def _keep_their_names(model: PreTrainedModel, weights: dict[str, torch.Tensor]) 
 
 def _place(model: PreTrainedModel, views: Tensors) -> None:
     """Set each weight of the model, marked so that it is not initialised again."""
-    modules = dict(model.named_modules(remove_duplicate=False))
-    buffers = {name for name, _ in model.named_buffers(remove_duplicate=False)}
+    modules = names_of(model)
     for name, view in views.items():
         path, _, part = name.rpartition(".")
-        own = view if name in buffers else Parameter(view, requires_grad=view.is_floating_point())
+        module = modules[path]
+        is_buffer = part in module._buffers  # noqa: SLF001 - where torch keeps them
+        own = view if is_buffer else Parameter(view, requires_grad=view.is_floating_point())
         setattr(own, _FILLED, True)
-        _put(modules[path], part, own)
-    for module in modules.values():
+        _put(module, part, own)
+    for module in reversed(modules_of(model)):  # what is in a module before it
         if _is_done(module):
             module.__dict__[_FILLED] = True
 
@@ -148,10 +150,17 @@ def _put(module: nn.Module, part: str, own: torch.Tensor) -> None:
 
 
 def _is_done(module: nn.Module) -> bool:
-    """Whether transformers would look for something to initialise in it and find nothing: 30 us a module."""
-    own = module._parameters.values()  # noqa: SLF001 - all of them in one look
-    is_leaf = own and not module._modules and not module._buffers  # noqa: SLF001
-    return bool(is_leaf) and all(getattr(each, _FILLED, False) for each in own if each is not None)
+    """Whether transformers would look for something to initialise in it and find nothing: 30 us a module.
+
+    Every weight in it is filled, that is, and there is no buffer and no tensor kept otherwise.
+    """
+    own = module.__dict__
+    return (
+        not own["_buffers"]
+        and all(getattr(each, _FILLED, False) for each in own["_parameters"].values() if each is not None)
+        and all(_FILLED in each.__dict__ for each in own["_modules"].values() if each is not None)
+        and (bool(own["_parameters"]) or not any(isinstance(each, torch.Tensor) for each in own.values()))
+    )
 
 
 def _finished(model: Any, absent: set[str], dtype: torch.dtype) -> dict[str, Any]:
@@ -172,7 +181,7 @@ def _finished(model: Any, absent: set[str], dtype: torch.dtype) -> dict[str, Any
 
 def _rest(model: Any) -> None:
     """`model.eval()` in a third of its time, where no module has a rule of its own for it."""
-    modules = list(model.modules())
+    modules = modules_of(model)
     if any(type(each).train not in _USUAL_TRAIN for each in modules):
         model.eval()
     for each in modules:
@@ -209,11 +218,17 @@ def _check_filled(model: PreTrainedModel, report: dict[str, Any]) -> None:
         raise AttachError(
             "bad_weights", f"what does not fit: {counted(len(wrong), 'tensor')}, among them {wrong[:3]}"
         )
-    unfilled = [name for name, tensor in _tensors(model) if tensor.is_meta]
-    if unfilled:
+    if any(tensor.is_meta for module in modules_of(model) for tensor in _own(module)):
+        unfilled = [name for name, tensor in _tensors(model) if tensor.is_meta]
         raise AttachError(
             "bad_weights", f"not filled: {counted(len(unfilled), 'tensor')}, among them {unfilled[:5]}"
         )
+
+
+def _own(module: nn.Module) -> list[torch.Tensor]:
+    """The parameters and buffers of a module itself."""
+    held = (*module._parameters.values(), *module._buffers.values())  # noqa: SLF001 - where torch keeps them
+    return [tensor for tensor in held if tensor is not None]
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:

@@ -34,6 +34,7 @@ import torch
 from torch import nn
 
 from inference.engine.products import HAS_ONEDNN, FewRowsLinear, onednn_product
+from inference.engine.walk import modules_of
 from weights_cache.pages import collapse_own
 
 if TYPE_CHECKING:
@@ -84,8 +85,8 @@ class Packing:
         self._answered_s = 0.0
         self._packed_s: float | None = None
         for layer in layers:
-            layer.__class__ = PackedLinear
-            layer.packed = None
+            object.__setattr__(layer, "__class__", PackedLinear)  # a module's own looks for tensors first
+            layer.__dict__["packed"] = None
         self._hook = model.register_forward_hook(self._passed)
 
     @property
@@ -124,7 +125,7 @@ def pack_products(model: nn.Module, budget_bytes: int) -> Packing | None:
     To be called after `fit_few_rows`, whose way they go until then. Some layers alone are not packed: what they gain
     is little, and a budget that small is of a host with better use for it.
     """
-    plain = (each for each in model.modules() if isinstance(each, nn.Linear))
+    plain = (each for each in modules_of(model) if isinstance(each, nn.Linear))
     layers = [each for each in plain if type(each) in {nn.Linear, FewRowsLinear} and _gains(each.weight)]
     fits = sum(each.weight.nbytes for each in layers) <= budget_bytes
     return Packing(model, layers) if layers and fits and HAS_ONEDNN else None

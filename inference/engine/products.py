@@ -32,6 +32,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from inference.engine.walk import modules_of
+
 HAS_ONEDNN: bool = torch._C._has_mkldnn  # noqa: SLF001 - `torch.backends.mkldnn.is_available` has no types
 MOST_ROWS = 32
 """More are arithmetic, which MKL is good at."""
@@ -58,9 +60,9 @@ def onednn_product(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor 
 
 def fit_few_rows(model: nn.Module) -> None:
     """Have oneDNN multiply few rows in the plain float32 layers of `model`. Their weights stay where they are."""
-    for module in model.modules() if HAS_ONEDNN else ():
+    for module in modules_of(model) if HAS_ONEDNN else ():
         if type(module) is nn.Linear and _gains(module.weight):
-            module.__class__ = FewRowsLinear
+            object.__setattr__(module, "__class__", FewRowsLinear)  # a module's own looks for tensors first
 
 
 def _gains(weight: torch.Tensor) -> bool:

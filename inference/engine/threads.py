@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from inference.engine.int8 import Int8Linear
+from inference.engine.walk import modules_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,8 +89,9 @@ def fit_each_pass(model: nn.Module, most: int, *, measured: bool = True) -> None
 
     Without `measured` it depends on nothing but the pass' size.
     """
-    packed_bytes = sum(each.num_bytes for each in model.modules() if isinstance(each, Int8Linear))
-    weights = list(model.parameters())
+    modules = modules_of(model)
+    packed_bytes = sum(each.num_bytes for each in modules if isinstance(each, Int8Linear))
+    weights = {weight for each in modules for weight in each._parameters.values() if weight is not None}  # noqa: SLF001
     num_weights = sum(weight.numel() for weight in weights) + packed_bytes
     num_bytes = sum(weight.nbytes for weight in weights) + packed_bytes
     is_large = measured and most > 1 and num_bytes > CACHED_BYTES

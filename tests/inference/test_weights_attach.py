@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from inference.engine.classes import class_of, config_of
-from inference.engine.filling import AttachError, filled
+from inference.engine.filling import AttachError, _empty, _place, filled
 from inference.engine.model import SLOT_FAMILIES
 from inference.engine.weights import attach
 from tests.inference.tiny import (
@@ -84,6 +84,19 @@ def test_tensors_put_in_their_places_make_the_model_that_from_pretrained_makes(f
     assert all(torch.equal(part, held[name]) for name, part in buffers.items())
     assert not any(part.training for part in found.modules())
     assert torch.equal(logits(found), logits(wanted))
+
+
+def test_only_what_holds_nothing_to_initialise_is_passed_over():
+    given = made("llama")
+    config = config_of(given.config.to_dict())
+    model = _empty(class_of(config, "generate"), config, torch.float32)
+    model.model.layers[0].mlp.kept = torch.ones(1)
+    _place(model, stored_tensors(given))
+    done = {name for name, part in model.named_modules() if "_is_hf_initialized" in vars(part)}
+    assert {"model.layers.1", "model.layers.0.self_attn", "model.layers.0.mlp.up_proj"} <= done
+    assert (
+        not {"", "model", "model.layers", "model.layers.0", "model.layers.0.mlp", "model.rotary_emb"} & done
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
