@@ -41,6 +41,7 @@ import torch
 from torch import nn
 
 from inference.engine.classes import ConfigRefused
+from inference.engine.int8_trial import is_product, reads_weights
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -119,7 +120,7 @@ class Int8Product:
     def take(self, number: int, given: torch.Tensor) -> torch.Tensor:
         """[.., out] of one layer next to [.., in]."""
         if self._input is not given or number not in self._parts:
-            whole = self._computed(given).to(given.dtype).view(*given.shape[:-1], -1)
+            whole = self._computed(given).to(given.dtype).view(*given.shape[:-1], sum(self.sizes))
             self._input, self._parts = given, dict(enumerate(torch.split(whole, self.sizes, -1)))
         own = self._parts.pop(number)
         if not self._parts:
@@ -219,6 +220,9 @@ def check_quantisable(model: PreTrainedModel) -> None:
     if linear < LEAST_SHARE * total:
         share = f"{linear / max(1, total):.0%} of the weights of {type(model).__name__} lie in linear layers"
         raise ConfigRefused("cannot_quantize", f"only {share}: int8 would hardly make it faster", LEAVE_OUT)
+    if reads_weights(model, _linears(model)):
+        message = f"{type(model).__name__} reads the weights of its linear layers itself"
+        raise ConfigRefused("cannot_quantize", message, LEAVE_OUT)
 
 
 def check_processor(device: str) -> None:
@@ -279,12 +283,17 @@ def _smaller(layer: nn.Module) -> list[nn.Linear]:
     return [each for each in linears if each.weight.numel() * len(linears) < total]
 
 
-def _linears(model: PreTrainedModel) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
+def _linears(model: PreTrainedModel) -> list[tuple[nn.Module, str, nn.Linear]]:
+    """Where layers are that may be replaced, by parent and name there."""
     head = _head(model)
-    for parent in model.modules():
-        for name, child in parent.named_children():
-            if isinstance(child, nn.Linear) and child is not head:
-                yield parent, name, child
+    found = [
+        (parent, name, child)
+        for parent in model.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, nn.Linear) and child is not head
+    ]
+    products = {kind for kind in {type(child) for _, _, child in found} if is_product(kind)}
+    return [each for each in found if type(each[2]) in products]
 
 
 def _head(model: PreTrainedModel) -> nn.Module | None:

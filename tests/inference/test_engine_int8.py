@@ -19,7 +19,7 @@ from inference.engine.int8 import (
     mixing,
     quantise,
 )
-from inference.engine.model import step_model
+from inference.engine.model import LoneModel, step_model
 from inference.engine.slots import SlotPlan
 from inference.engine.threads import CACHED_BYTES, fit_each_pass
 from tests.inference.tiny import made
@@ -57,6 +57,16 @@ def test_it_is_close_to_the_layer(dtype, bias, num_rows, out):
 
     assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
     assert cosine_similarity(found.float(), expected.float(), dim=-1).min() > 0.999
+
+
+@needs_vnni
+@pytest.mark.parametrize("out", [OUT, NARROW])
+@torch.inference_mode()
+def test_no_rows_give_no_rows(out):
+    """As `nn.Linear` does: an expert that no token goes to is given none."""
+    linear, quantised = layers(out=out)
+    given = torch.randn(1, 0, IN)
+    assert quantised(given).shape == linear(given).shape
 
 
 @needs_vnni
@@ -249,6 +259,35 @@ def test_models_that_gain_nothing_are_refused(family):
         check_quantisable(made(family))
     assert refused.value.code == "cannot_quantize"
     assert "quantize" in refused.value.next_step
+
+
+ROUTED = {"num_local_experts": 2, "intermediate_size_mlp": 64, "head_dim": 8, "interleave_moe_layer_step": 4}
+
+
+@pytest.mark.parametrize("family", ["mamba", "rwkv"])
+def test_a_model_that_reads_its_layers_weights_itself_is_refused(family):
+    model = made(family)
+    layers = [each for each in model.modules() if isinstance(each, nn.Linear)]
+    with pytest.raises(ConfigRefused, match="reads the weights"):
+        check_quantisable(model)
+    with pytest.raises(ConfigRefused, match="reads the weights"), torch.device("meta"):
+        check_quantisable(type(model)(model.config))
+    assert [each for each in model.modules() if isinstance(each, nn.Linear)] == layers, "all are back"
+
+
+@needs_vnni
+def test_a_layer_that_gives_something_else_than_a_product_stays():
+    """Llama 4's router is an `nn.Linear` by inheritance and gives two tensors; Falcon's layers are products."""
+    step = (Segment("a", 0, 0, tuple(range(3, 30)), samples=True),)
+    exact = LoneModel(made("llama4_text", num_hidden_layers=4, **ROUTED)).forward(step)[1]
+    model = made("llama4_text", num_hidden_layers=4, **ROUTED)
+    check_quantisable(model)
+    quantise(model)
+    found = LoneModel(model).forward(step)[1]
+    falcon = made("falcon")
+
+    assert cosine_similarity(found, exact).item() > 0.98
+    assert quantise(falcon) > 0
 
 
 @pytest.mark.parametrize("family", FAMILIES)
