@@ -8,6 +8,7 @@ taken by a client in this process from the moment the bytes of a token were here
 import argparse
 import itertools
 import os
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
@@ -188,8 +189,11 @@ def _peer(model: str, options: argparse.Namespace) -> list[Row]:
 
 
 def _crowd_s(engine: Engine, streams: int, prompt: int, new: int, seed: int = 0) -> float:
+    return _answers_s(engine, [_prompt(seed + streams + row, prompt) for row in range(streams)], new)
+
+
+def _answers_s(engine: Engine, prompts: Sequence[list[int]], new: int) -> float:
     started = time.perf_counter()
-    prompts = [_prompt(seed + streams + row, prompt) for row in range(streams)]
     moments = engine.finish(*[engine.start(prompt, new) for prompt in prompts])
     return _latest(moments) - started
 
@@ -259,7 +263,13 @@ def _recorded(_: str, options: argparse.Namespace) -> list[Row]:
 
 
 def _crowd_rate(engine: Engine, streams: int, new: int, seed: int = 0) -> float:
-    return streams * new / _crowd_s(engine, streams, VLLM_PROMPT, new, seed)
+    return streams * new / _answers_s(engine, _crowd_prompts(streams, seed), new)
+
+
+def _crowd_prompts(streams: int, seed: int) -> list[list[int]]:
+    """Prompts that nobody has asked in another round: of a series as `_prompt`'s some come again."""
+    draws = random.Random(f"{streams} {seed}")
+    return [[draws.randrange(2, 502) for _ in range(VLLM_PROMPT)] for _ in range(streams)]
 
 
 def _in_turns(engine: Engine, theirs: Vllm, num_runs: int) -> list[tuple[float, float]]:
@@ -268,9 +278,8 @@ def _in_turns(engine: Engine, theirs: Vllm, num_runs: int) -> list[tuple[float, 
     theirs.crowd_s([_prompt(900 + row, VLLM_PROMPT) for row in range(16)], 4)  # first touch
     for turn in range(num_runs):
         for streams, new in VLLM_CPU:
-            prompts = [_prompt(300 * (turn + 1) + streams + row, VLLM_PROMPT) for row in range(streams)]
-            peer = streams * new / theirs.crowd_s(prompts, new)
-            rounds[streams, new].append((_crowd_rate(engine, streams, new, 300 * (turn + 1)), peer))
+            peer = streams * new / theirs.crowd_s(_crowd_prompts(streams, turn), new)
+            rounds[streams, new].append((_crowd_rate(engine, streams, new, turn), peer))
     return [middle(found) for found in rounds.values()]
 
 

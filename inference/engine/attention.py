@@ -66,6 +66,7 @@ class SlotCache:
         self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._pages: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self.layout: Placing | None = None
+        self._placed: tuple[Placing, tuple[int, int], torch.Tensor] | None = None
 
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_: Any, **__: Any
@@ -132,10 +133,24 @@ class SlotCache:
     def _store(self, stored: torch.Tensor, new: torch.Tensor) -> None:
         layout = self.placing()
         if num_singles := len(layout.single_slots):
-            stored[layout.single_slots, :, layout.single_positions] = new[:, :num_singles].transpose(0, 1)
+            rows = new[:, :num_singles].transpose(0, 1)
+            stored.view(-1, stored.shape[3]).index_put_((self._places(layout, stored),), rows)
         for chunk in layout.chunks:
             end = chunk.token + chunk.count
             stored[chunk.slot, :, chunk.start : chunk.start + chunk.count] = new[:, chunk.token : end]
+
+    def _places(self, layout: Placing, stored: torch.Tensor) -> torch.Tensor:
+        """[singles, KV heads], where in [slots x KV heads x max_len, size] single tokens go; once for all layers.
+
+        Slots and positions as they are, with all heads between them, take twice as long to store by: 59 and 24 us for
+        16 rows, cold.
+        """
+        shape = stored.shape[1], stored.shape[2]
+        if self._placed is None or self._placed[:2] != (layout, shape):
+            heads = torch.arange(shape[0], device=stored.device)
+            firsts = (layout.single_slots[:, None] * shape[0] + heads) * shape[1]
+            self._placed = layout, shape, firsts + layout.single_positions[:, None]
+        return self._placed[2]
 
     def placing(self) -> Placing:
         """Where the tokens of the pass that is being computed go.
@@ -241,7 +256,7 @@ class LayerStep:
         seen = slice(first, max(run.lengths))
         query = self.tokens[own].reshape(len(run.lengths), self.keys.shape[1], -1, self.tokens.shape[2])
         dtype = query.dtype if self.scores.adds_masks else None
-        mask = self.layout.run_mask(run, first, self.window, dtype)
+        mask = self.layout.run_mask(run, first, self.window, self.keys.shape[1], dtype)
         found = self.scores.attend(query, self.keys[rows, :, seen], self.values[rows, :, seen], mask)
         self.out[own] = found.reshape(len(run.lengths), *self.out.shape[1:])
 

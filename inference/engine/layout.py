@@ -80,15 +80,15 @@ class StepLayout:
         self._masks: dict[tuple[Run | Chunk, int, torch.dtype | None], torch.Tensor | None] = {}
 
     def run_mask(
-        self, run: Run, first: int, window: int, dtype: torch.dtype | None = None
+        self, run: Run, first: int, window: int, copies: int, dtype: torch.dtype | None = None
     ) -> torch.Tensor | None:
-        """[rows, 1, 1, positions from `first`], true where a row may look; None when all look everywhere.
+        """[rows, copies, 1, positions from `first`], true where a row may look; None when all look everywhere.
 
         For a `dtype`, what is added to the scores instead, as in `chunk_mask`.
         """
         key = run, window, dtype
         if key not in self._masks:
-            mask = _run_mask(run, first, window, self._device)
+            mask = _run_mask(run, first, window, copies, self._device)
             self._masks[key] = mask if mask is None or dtype is None else _added(mask, dtype)
         return self._masks[key]
 
@@ -122,10 +122,10 @@ def _runs(singles: list[Segment]) -> list[Run]:
     return [Run(slots[cut.start], cut.start, tuple(lengths[cut.start : cut.stop])) for cut in cuts]
 
 
-def _run_mask(run: Run, first: int, window: int, device: torch.device) -> torch.Tensor | None:
+def _run_mask(run: Run, first: int, window: int, copies: int, device: torch.device) -> torch.Tensor | None:
     longest = max(run.lengths)
     if min(run.lengths) == longest:
         return None
     lengths = torch.tensor(run.lengths, device=device)[:, None]
     seen = torch.arange(first, longest, device=device)[None, :]
-    return ((seen < lengths) & (seen >= lengths - window))[:, None, None, :]
+    return ((seen < lengths) & (seen >= lengths - window))[:, None, None, :].repeat(1, copies, 1, 1)

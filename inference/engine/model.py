@@ -21,6 +21,7 @@ from inference.engine.last_layer import LastLayer
 from inference.engine.layout import StepLayout
 from inference.engine.pages import PAGE_TOKENS
 from inference.engine.sample import choose_all
+from inference.engine.short_layer import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,6 +71,7 @@ class SlotModel:
         self._last = LastLayer(model)
         self._attention = SlotAttention(self._last)
         model.set_attn_implementation(self._attention.name)
+        shorten(model, self._attention)
 
     def forward(self, step: Step) -> tuple[list[str], torch.Tensor]:
         """See `StepModel`."""
