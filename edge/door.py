@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from typing import TYPE_CHECKING, Any, Final
 
 from edge import anthropic, models
@@ -58,7 +57,7 @@ class Door:
 
     async def serve(self, exchange: Exchange) -> None:
         """Answer one request; a refusal carries the request id like every answer. Raises Refusal inside an answer."""
-        request_id = f"req_{os.urandom(16).hex()}"
+        request_id = self._inference.numbers.next().decode()
         try:
             admission = self._admissions.admit(exchange.head, self.feed.snapshot.policy)
             now = asyncio.get_running_loop().time()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from edge.choice.route import Asker, unknown_model
+from edge.numbers import Numbers
 from edge.refusals import refuse
 from edge.relay import resume
 from edge.relay.journey import Journey
@@ -83,6 +84,7 @@ class Inference:
         self.patiences, self.budgets, self.room = bounds.patiences, bounds.budgets, bounds.room
         self._quotas, self._figures, self.receipts = bounds.quotas, bounds.figures, bounds.receipts
         self._pinned = pinned
+        self.numbers = Numbers()
         self.says = says
         self.tracer = tracer
 

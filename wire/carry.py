@@ -202,7 +202,7 @@ class Carry(ABC):
         if shape is not None and whole is not None:
             kept, timing, start = whole
             return self.whole(shape, kept, timing, data, start)
-        known = self.repeat.of(data, self.number, self.grounds())
+        known = self.repeat.of(data, self.number, self.grounds()) if self.repeat.is_kept else None
         if known is not None:
             return self._begin(*known, data)
         return self._first_so(data)

@@ -172,11 +172,11 @@ class Pool:
         if self._closed or (len(self._idle) >= self._max_idle and not self._waiting):
             upstream.abort()
             return
-        upstream.idle_since = now = asyncio.get_running_loop().time()
+        upstream.idle_since = now = upstream.now()
         if (self.brief or self._waiting) and self._give(upstream):
             return
         self._idle.append(upstream)
-        while now - self._idle[0].idle_since > IDLE_S or not self._idle[0].usable:
+        while now - self._idle[0].idle_since > IDLE_S or self._idle[0].closed:
             self._idle.popleft().abort()  # here, where no request waits for it
 
     def kept(self, now: float, idle_s: float = IDLE_S) -> Upstream | None:

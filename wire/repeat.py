@@ -26,18 +26,20 @@ class Repeat:
         shape: of the whole answer that came last.
     """
 
-    __slots__ = ("_came", "_grounds", "_said", "shape")
+    __slots__ = ("_came", "_grounds", "_said", "is_kept", "shape")
 
     def __init__(self) -> None:
         self.shape: Shape | None = None
         self._came: list[bytes] = []
         self._said: list[bytes] = []
         self._grounds: tuple[str | bytes, ...] | None = None
+        self.is_kept = False  # where none of a lane's answers streams, none is asked for
 
     def keep(self, came: bytes, said: bytes, number: bytes, grounds: tuple[str | bytes, ...]) -> None:
         """`said` was made for the head `came`. An id that is also a part of something else is not looked for."""
         if all(head.count(number) == head.count(_VALUE % number) for head in (came, said)):
             self._came, self._said, self._grounds = came.split(number), said.split(number), grounds
+            self.is_kept = True
 
     def of(self, data: bytes, number: bytes, grounds: tuple[str | bytes, ...]) -> tuple[bytes, int] | None:
         """If `data` begins with the same head for the request `number`: ours, and where its body begins."""

@@ -26,6 +26,7 @@ class Upstream(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self.now = self._loop.time
         self._transport: asyncio.Transport
         self._reader = ResponseReader()
         self._alarm = Alarm(self._timed_out)
@@ -242,7 +243,6 @@ class Upstream(asyncio.Protocol):
 
         It is usable, as a pool gives it.
         """
-        self._reader.start("POST")
         self._head, self._ended, self._received, self._phase = None, False, 0, "send"
         self._sent = True
         self._taker, self.lent_at = taker, now
@@ -253,10 +253,13 @@ class Upstream(asyncio.Protocol):
         """Read on from here; `whole`: the taker had all of the answer, so that another request may follow."""
         self._taker = None
         self._ended = whole
+        if not whole:
+            self._reader.start("POST")
 
     def go_on_chunked(self, head: ResponseHead) -> None:
         """The taker had the head and whole chunks: what comes is the rest of that body."""
         self._taker, self._head = None, head
+        self._reader.start("POST")
         self._reader.go_on_chunked()
 
     # inside -------------------------------------------------------------------------------------------------

@@ -43,6 +43,9 @@ class EdgeLane:
 
     def __init__(self, judged: Judged, inference: Inference) -> None:
         self.familiar, self.admission, self._policy = judged
+        self.loop = (
+            asyncio.get_running_loop()
+        )  # to ask for it costs a call of the kernel, `getpid`, each time
         self.inference = inference
         self._tracer = None if self.familiar.head.get(TRACEPARENT) else inference.tracer
         self.has_own_name = is_anthropic(self.familiar.head.path)
@@ -50,6 +53,7 @@ class EdgeLane:
         self.repeat = Repeat()
         self._decided: tuple[Ask, Decision] | None = None  # the last one
         self._terms: tuple[tuple[Choice, ...], bytes] = ((), b"")
+        self._wakes = False  # whether they may have a near region woken
         self._heads: dict[str, bytes] = {}  # by region: what every request to it begins with
 
     def take(self, data: bytes, line: LaneLine) -> Passing | None:
@@ -61,7 +65,7 @@ class EdgeLane:
         body = found[1]
         if len(body) > MAX_BODY_BYTES or (self._tracer is not None and not self._tracer.skips()):
             return None
-        head, now = self.familiar.head, asyncio.get_running_loop().time()
+        head, now = self.familiar.head, self.loop.time()
         try:
             ask = read_ask(head.path, body, inference.feed.rules.aliases)
             read = time.perf_counter()
@@ -119,8 +123,13 @@ class EdgeLane:
             self._heads[reach.name] = head
         return head
 
+    def has_said(self, decision: Decision) -> bool:
+        """Whether its words are here, and nobody is to be woken by it: nothing is left to do beside the request."""
+        return self._terms[0] is decision.choices and not self._wakes
+
     def terms(self, decision: Decision) -> bytes:
         """The decision in words; most decisions are the one before."""
         if self._terms[0] != decision.choices:
             self._terms = decision.choices, decision.terms().encode()
+            self._wakes = len(decision.choices) > 1 and decision.prewarm() is not None
         return self._terms[1]

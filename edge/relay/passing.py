@@ -7,8 +7,6 @@ which goes on from there.
 
 from __future__ import annotations
 
-import asyncio
-import os
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -72,7 +70,7 @@ class Passing(Carry):
     ) -> None:
         inference, head = lane.inference, lane.familiar.head
         self.reach = inference.relay.reaches[decision.choices[0].region]
-        super().__init__(head, line, lane.repeat, b"req_%b" % os.urandom(16).hex().encode(), started, now)
+        super().__init__(head, line, lane.repeat, inference.numbers.next(), started, now)
         self.pool = self.reach.pool
         self.lane = lane
         self.ask = ask
@@ -104,7 +102,8 @@ class Passing(Carry):
         upstream.lend(self, head, self.entered)
         self.reach.saw(Outcome.SENT)
         self._holdoffs.sent(*self._who)
-        asyncio.get_running_loop().call_soon(self._meanwhile)
+        if not self.lane.has_said(self.decision):
+            self.lane.loop.call_soon(self._meanwhile)
 
     def _meanwhile(self) -> None:
         self.lane.inference.wake_near(self.decision, self.ask.model, self.entered)
@@ -147,7 +146,7 @@ class Passing(Carry):
         """Its room is free, and a start has one more to its credit."""
         if self.decision.start is not None:
             self.decision.start.leave()
-        self.lane.inference.room.leave(len(self.body), asyncio.get_running_loop().time() - self.entered)
+        self.lane.inference.room.leave(len(self.body), self.lane.loop.time() - self.entered)
 
     def whole(self, shape: Shape, kept: bytes, timing: bytes, data: bytes, start: int) -> bool:
         """JSON from its first brace to its last."""
@@ -224,7 +223,7 @@ class Passing(Carry):
 
     def _pass(self, said: bytes) -> None:
         self.say(said)
-        self.heard = asyncio.get_running_loop().time()
+        self.heard = self.lane.loop.time()
         if self.line.is_behind:
             self.hand_over()
 
