@@ -129,7 +129,9 @@ class EdgeLane:
 
     def terms(self, decision: Decision) -> bytes:
         """The decision in words; most decisions are the one before."""
-        if self._terms[0] != decision.choices:
-            self._terms = decision.choices, decision.terms().encode()
+        choices, words = self._terms
+        if choices is not decision.choices:
+            is_alike = choices == decision.choices
+            self._terms = decision.choices, words if is_alike else decision.terms().encode()
             self._wakes = len(decision.choices) > 1 and decision.prewarm() is not None
         return self._terms[1]

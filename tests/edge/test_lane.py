@@ -8,6 +8,8 @@ from operator import getitem
 import pytest
 
 from edge import hosts
+from edge.choice.route import Decision
+from edge.orders import Orders
 from edge.relay import lane, passing
 from regions.map import Tier
 from tests.edge.test_replay import DONE, ERROR, EVENT, events, two
@@ -461,3 +463,23 @@ async def read_answer(reader):
     head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
     length = int(head.split("content-length: ")[1].split("\r\n")[0])
     return int(head.split(" ")[1]), await reader.readexactly(length)
+
+
+async def test_each_request_of_a_lane_asks_for_the_near_region_to_be_woken(world, passages, monkeypatch):
+    """Which of them is an order is said by the pause between orders: who is told of one alone never wakes it again."""
+    asked, told = [], []
+    edge, near, _ = await on_lane(world, answers)
+    monkeypatch.setattr(Decision, "prewarm", lambda decision: near.name)
+    monkeypatch.setattr(Orders, "prewarm", lambda _, region, *rest: asked.append(region))
+    terms = Decision.terms
+    monkeypatch.setattr(Decision, "terms", lambda decision: told.append(1) or terms(decision))
+    near.say({MODEL: served(running=1)})
+    await edge.until(lambda s: s["regions"][near.name]["body"]["models"][MODEL]["running"] == 1)
+    await edge.ask(PATH, STREAM_BODY)
+    asked.clear(), passages.clear(), told.clear()
+    for _ in range(3):
+        await edge.ask(PATH, STREAM_BODY)
+
+    assert len(passages) == 3
+    assert asked == [near.name] * 3
+    assert len(told) <= 1  # but for a row that came between them
