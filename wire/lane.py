@@ -29,18 +29,40 @@ class Familiar:
     The last group of `varying` is the body's length.
     """
 
-    __slots__ = ("_after", "_before", "_last", "_match", "_num_after", "_num_before", "head")
+    __slots__ = (
+        "_after",
+        "_before",
+        "_last",
+        "_match",
+        "_num",
+        "_num_after",
+        "_num_before",
+        "_said",
+        "head",
+    )
 
     def __init__(self, head: RequestHead, before: bytes, varying: re.Pattern[bytes], after: bytes) -> None:
         self.head = head
         self._before, self._num_before = before, len(before)
         self._match, self._last = varying.match, varying.groups
         self._after, self._num_after = after, len(after)
+        self._said, self._num = before, 0  # the last one's whole head, and how long head and body were
 
     @property
     def around_length(self) -> tuple[bytes, bytes] | None:
         """What stands before and after the body's length, where nothing else varies."""
         return (self._before, self._after) if self._match == LENGTH.match else None
+
+    def body(self, data: bytes) -> bytes | None:
+        """The body of a message that is `whole`; as many bytes behind the same head again are one."""
+        if len(data) == self._num and data.startswith(self._said):
+            return data[len(self._said) :]
+        found = self.whole(data)
+        if found is None:
+            return None
+        body = found[1]
+        self._said, self._num = data[: len(data) - len(body)], len(data)
+        return body
 
     def whole(self, data: bytes) -> tuple[re.Match[bytes], bytes] | None:
         """What varies and the body, if `data` is this head again with the whole body and nothing after it."""

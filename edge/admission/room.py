@@ -41,6 +41,10 @@ class Room:
             wait_s = self._turnover.wait_s()
             text = "This edge holds as many requests as it can; try again as Retry-After says."
             raise Refusal(503, "overloaded", text, "server_error", retry_after_s=wait_s)
+        self.hold(num_bytes)
+
+    def hold(self, num_bytes: int) -> None:
+        """The same of one that `fits`."""
         self.num_requests += 1
         self.num_bytes += num_bytes
 

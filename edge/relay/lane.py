@@ -59,10 +59,9 @@ class EdgeLane:
     def take(self, data: bytes, line: LaneLine) -> Passing | None:
         """Begin on a request of the same head. Whatever would be refused, or waits, is `Inference`'s."""
         started, inference = time.perf_counter(), self.inference
-        found = self.familiar.whole(data)
-        if found is None or inference.feed.snapshot.policy is not self._policy or self._has_ended():
+        body = self.familiar.body(data)
+        if body is None or inference.feed.snapshot.policy is not self._policy or self._has_ended():
             return None
-        body = found[1]
         if len(body) > MAX_BODY_BYTES or (self._tracer is not None and not self._tracer.skips()):
             return None
         head, now = self.familiar.head, self.loop.time()
@@ -105,7 +104,7 @@ class EdgeLane:
                 upstream.take_back(whole=True)
                 pool.keep(upstream)
             return None
-        inference.room.enter(num_bytes)
+        inference.room.hold(num_bytes)
         if passing.decision.start is not None:
             passing.decision.start.enter()
         inference.budgets.of(passing.ask.model, passing.heard)

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 _THEIRS: Final = f"{THEIR_REQUEST_ID}: %b\r\n".encode()
 _OURS: Final = f"%b%b%b{REQUEST_ID}: %b\r\n{REGION}: %b\r\n{ROUTE}: %b\r\n".encode()
-_SENT: Final = f"{REQUEST_ID}: %b\r\n{ASK}: %b\r\n{DEADLINE_MS}: %d\r\ncontent-length: %d\r\n\r\n%b".encode()
+_SENT: Final = (
+    f"{REQUEST_ID}: %b\r\n{ASK}: %b %d %d %d\r\n{DEADLINE_MS}: %d\r\ncontent-length: %d\r\n\r\n%b".encode()
+)
 
 
 class Passing(Carry):
@@ -83,8 +85,6 @@ class Passing(Carry):
         self._holdoffs = inference.relay.holdoffs
         self._who = self.reach.name, ask.model, lane.admission.grant.tenant
         self.passed_on: bytes | None = None  # the last events that were sent, once some were
-        self._ending = Ending()
-        self._said = self._told = b""  # of a stream: its head, and receipts that came before its end
         self.read_at = read
         self.chosen_at = time.perf_counter()
 
@@ -97,9 +97,10 @@ class Passing(Carry):
     def go(self, upstream: Upstream) -> None:
         """The request's bytes, in one write; what nobody waits for in the loop's next turn: uvloop writes between."""
         self.upstream, self.is_sent = upstream, True
-        ask, body, most_ms = self.ask.header().encode(), self.body, self.patience.total_s * 1000
-        head = self.lane.constant_head(self.reach) + _SENT % (self.number, ask, most_ms, len(body), body)
-        upstream.lend(self, head, self.entered)
+        ask, body = self.ask, self.body
+        asked = ask.model.encode(), ask.stream, ask.prompt_tokens, ask.least_tokens  # as Ask.header writes it
+        ours = _SENT % (self.number, *asked, self.patience.total_s * 1000, len(body), body)
+        upstream.lend(self, self.lane.constant_head(self.reach) + ours, self.entered)
         self.reach.saw(Outcome.SENT)
         self._holdoffs.sent(*self._who)
         if not self.lane.has_said(self.decision):
@@ -174,6 +175,7 @@ class Passing(Carry):
 
     def begin(self, said: bytes, data: bytes, start: int) -> bool:
         """With its first event, unless there is none yet, or it may be replayed."""
+        self._ending, self._told = Ending(), b""
         end, block = usual.whole_events(data, start)
         event = first_event(block)
         if (
