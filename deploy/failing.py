@@ -27,6 +27,7 @@ CAUSES: Mapping[str, Cause] = MappingProxyType(
         "deploy.client.Unreachable": Cause("unreachable", Exit.NOT_READY, "nearfield doctor"),
         "deploy.client.ApiError": Cause("", Exit.FAILED, "nearfield doctor"),
         "deploy.faults.StateInUse": Cause("state_in_use", Exit.NOT_READY, "nearfield stop"),
+        "deploy.faults.StateUnusable": Cause("state_unusable", Exit.NOT_READY, "nearfield up --state DIR"),
         "deploy.faults.RoleFailed": Cause("role_failed", Exit.FAILED, "nearfield logs"),
         "deploy.faults.PortTaken": Cause("port_taken", Exit.NOT_READY, "nearfield doctor"),
         "deploy.faults.NoRoom": Cause("disk_full", Exit.NOT_READY, "nearfield doctor"),

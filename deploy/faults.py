@@ -9,6 +9,10 @@ class StateInUse(Exception):
     """Another `up` holds the state folder."""
 
 
+class StateUnusable(Exception):
+    """Nothing can be written where the state folder is to be."""
+
+
 class ConfigError(Exception):
     """The configuration cannot be used; the message names the key and the cause."""
 

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import IO
 
-from deploy.faults import StateInUse
+from deploy.faults import StateInUse, StateUnusable
 
 
 def hold(state: Path) -> IO[str]:
@@ -14,9 +14,13 @@ def hold(state: Path) -> IO[str]:
 
     Raises:
         StateInUse: another process has it.
+        StateUnusable: it can't be made, or is not for us to write to.
     """
-    state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    file = (state / "up.lock").open("a+")
+    try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = (state / "up.lock").open("a+")
+    except OSError as error:
+        raise StateUnusable(f"{state} can't hold a platform: {error.strerror}") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -67,6 +67,7 @@ class Platform:
 
         Raises:
             StateInUse: another `up` runs on this folder.
+            StateUnusable: nothing can be written there.
             NoRoom: its disk is full.
             PortTaken: somebody else listens where a role should.
             RoleFailed: a role's process did not come up.

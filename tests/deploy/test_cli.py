@@ -353,6 +353,15 @@ def test_a_command_that_needs_the_file_says_that_there_is_none(tmp_path, command
     assert told.stderr.splitlines()[-1] == f"next: nearfield up --state {tmp_path}"
 
 
+def test_a_platform_that_can_be_written_nowhere_is_told_to_take_another_folder(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    told = [runner.invoke(app, ["up", "--state", str(tmp_path / each)]) for each in ("file", "file/below")]
+
+    assert [each.exit_code for each in told] == [Exit.NOT_READY] * 2
+    assert all(each.stderr.startswith("state_unusable: ") for each in told)
+    assert told[0].stderr.splitlines()[-1] == "next: nearfield up --state DIR"
+
+
 def test_a_file_of_keys_that_others_can_read_is_told_how_to_close(dead):
     file = dead / "credentials.toml"
     file.chmod(0o644)
