@@ -169,7 +169,8 @@ class Pool:
     def keep(self, upstream: Upstream) -> None:
         """A connection whose answer is over, for another request."""
         self._busy.discard(upstream)
-        if self._closed or (len(self._idle) >= self._max_idle and not self._waiting):
+        is_over = upstream.closed  # since it was given to somebody who gives it back unused
+        if is_over or self._closed or (len(self._idle) >= self._max_idle and not self._waiting):
             upstream.abort()
             return
         upstream.idle_since = now = upstream.now()

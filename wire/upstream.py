@@ -129,8 +129,10 @@ class Upstream(asyncio.Protocol):
 
     def begin(self, method: str, first: bytes, *, whole: bool) -> None:
         """Start a request and queue its first bytes, all of it if `whole`. Raises DialError."""
-        if self._failure is not None:
-            raise self._failure
+        if (
+            self.closed or self._failure is not None
+        ):  # after it was given: nobody would say so of this request
+            raise self._failure or DialError("send", 0, "the connection is over")
         self._reader.start(method)
         self._head, self._ended, self._received, self._phase = None, False, 0, "send"
         self._sent = whole

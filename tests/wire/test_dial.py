@@ -228,6 +228,48 @@ async def test_a_freed_connection_that_turns_out_closed_is_no_failure(monkeypatc
         assert await second == (200, b"ok")
 
 
+async def test_a_connection_that_is_over_is_given_to_nobody(monkeypatch):
+    """One that was given to a request may end before that one, which has gone meanwhile, gives it back."""
+    async with upstream(partial(taking, 0.0)) as pool:
+        assert await fetch(pool) == (200, b"ok")
+        over = pool.kept(asyncio.get_running_loop().time())
+        gate = held_back(pool, monkeypatch)
+        waits = asyncio.ensure_future(fetch(pool))
+        await asyncio.sleep(0)
+        in_brief = InBrief()
+        pool.brief.join(in_brief)
+        over.abort()
+        pool.keep(over)
+        await in_brief.told.wait()
+        gate.set()
+
+        assert in_brief.got is None
+        assert await asyncio.wait_for(waits, 20) == (200, b"ok")
+
+
+async def test_a_connection_that_ends_before_it_is_used_is_an_error_at_once():
+    async with upstream(partial(taking, 0.0)) as pool:
+        assert await fetch(pool) == (200, b"ok")
+        over = pool.kept(asyncio.get_running_loop().time())
+        over.abort()
+        with pytest.raises(DialError, match="over"):
+            over.begin("GET", b"GET / HTTP/1.1\r\n\r\n", whole=True)
+
+
+class InBrief:
+    """A request that waits a moment for a connection."""
+
+    def __init__(self):
+        self.got, self.told = None, asyncio.Event()
+
+    def go(self, upstream):
+        self.got = upstream
+        self.told.set()
+
+    def give_up(self):
+        self.told.set()
+
+
 async def test_a_pool_that_closes_makes_no_connection_more(monkeypatch):
     async with upstream(partial(taking, 0.0)) as pool:
         held_back(pool, monkeypatch)
