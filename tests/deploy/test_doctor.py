@@ -85,6 +85,16 @@ def test_a_clock_is_compared_with_the_stores(off_s, well):
     assert list(of_fleet._skew("iad", "http://127.0.0.1:9")) == []
 
 
+@pytest.mark.parametrize(("part_s", "took_s"), [(0.0, 0.0), (0.99, 0.0), (0.99, 0.4), (0.5, 0.9)])
+def test_a_clock_like_ours_is_none_that_is_behind(monkeypatch, part_s, took_s):
+    """A Date says whole seconds, of a time before it was read."""
+    monkeypatch.setattr(of_fleet, "_date", lambda _: 1000.0)
+    monkeypatch.setattr(of_fleet.time, "time", lambda: 1000.0 + part_s + took_s)
+    (found,) = of_fleet._skew("iad", "http://store")
+
+    assert found.seen == "agrees with ours"
+
+
 def test_a_node_that_names_a_gpu_needs_it(config, tmp_path, monkeypatch):
     node = replace(config.nodes["iad-0"], device="cuda:1")
     wanting = replace(config, nodes={"iad-0": node})
