@@ -11,11 +11,11 @@ class Numbers:
     """One process's; drawn when the first is asked for, so what is forked before that shares none."""
 
     def __init__(self) -> None:
-        self._drawn: list[bytes] = []
+        self._drawn, self._at = b"", 0
 
     def next(self) -> bytes:
         """Another one."""
-        if not self._drawn:
-            drawn = os.urandom(NUM_DRAWN * _CHARS // 2).hex().encode()
-            self._drawn = [b"req_%b" % drawn[at : at + _CHARS] for at in range(0, len(drawn), _CHARS)]
-        return self._drawn.pop()
+        if self._at == len(self._drawn):
+            self._drawn, self._at = os.urandom(NUM_DRAWN * _CHARS // 2).hex().encode(), 0
+        at, self._at = self._at, self._at + _CHARS
+        return b"req_" + self._drawn[at : self._at]

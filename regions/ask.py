@@ -93,8 +93,12 @@ def said(value: str) -> Ask:
     return Ask(model, stream == "1", int(about), int(least))
 
 
-def read_ask(path: str, body: bytes, aliases: Mapping[str, str] = NO_ALIASES) -> Ask:
+def read_ask(
+    path: str, body: bytes, aliases: Mapping[str, str] = NO_ALIASES, *, for_quota: bool = True
+) -> Ask:
     """The request in `body` to `path`, a key of ASKED; a model's alias stands for its name.
+
+    Unless it is `for_quota`, nobody looks for what the answer may have.
 
     Raises Refusal 400, or 404 for a name that no model can have.
     """
@@ -108,7 +112,9 @@ def read_ask(path: str, body: bytes, aliases: Mapping[str, str] = NO_ALIASES) ->
     except BadNameError as error:
         raise Refusal(404, "model_not_found", f"No such model: {error}.", param="model") from error
     _, field, _, writes = ASKED[path]
-    stream, answer = (get("stream") is True, _answer_tokens(document)) if writes else (False, 0)
+    stream, answer = (writes and get("stream") is True), 0
+    if for_quota and writes:
+        answer = _answer_tokens(document)
     prompt = messages = get(field)
     if field != "messages":
         messages = get("messages", prompt if field == "input" and _has_messages(prompt) else None)

@@ -29,34 +29,34 @@ class Waiter(Protocol):
 
 
 class Brief:
-    """First come, first served. A timer runs only while somebody waits."""
+    """First come, first served: those in `waiting`. A timer runs only while somebody waits."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Waiter] = deque()
+        self.waiting: deque[Waiter] = deque()
         self._num_given = 0  # since the last look
         self._looks = False
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self.waiting)
 
     def join(self, waiter: Waiter) -> None:
         """Wait."""
-        self._waiting.append(waiter)
+        self.waiting.append(waiter)
         if not self._looks:
             self._looks, self._num_given = True, 0
             self._look_later()
 
     def leave(self, waiter: Waiter) -> None:
         """Its client is gone, or it is somebody else's now."""
-        if waiter in self._waiting:
-            self._waiting.remove(waiter)
+        if waiter in self.waiting:
+            self.waiting.remove(waiter)
 
     def give(self, upstream: "Upstream") -> bool:
         """To the one that has waited the longest, if any does."""
-        if not self._waiting:
+        if not self.waiting:
             return False
         self._num_given += 1
-        self._waiting.popleft().go(upstream)
+        self.waiting.popleft().go(upstream)
         return True
 
     def _look_later(self) -> None:
@@ -67,9 +67,9 @@ class Brief:
     def _look(self) -> None:
         """Send on those for whom too few are freed; always one, so that a pool that is too small grows."""
         num_given, self._num_given = self._num_given, 0
-        num_over = max(1, len(self._waiting) - LOOKS * num_given)
-        for _ in range(min(num_over, len(self._waiting))):
-            self._waiting.popleft().give_up()
-        self._looks = bool(self._waiting)
+        num_over = max(1, len(self.waiting) - LOOKS * num_given)
+        for _ in range(min(num_over, len(self.waiting))):
+            self.waiting.popleft().give_up()
+        self._looks = bool(self.waiting)
         if self._looks:
             self._look_later()

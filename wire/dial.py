@@ -174,7 +174,7 @@ class Pool:
             upstream.abort()
             return
         upstream.idle_since = now = upstream.now()
-        if (self.brief or self._waiting) and self._give(upstream):
+        if (self.brief.waiting or self._waiting) and self._give(upstream):
             return
         self._idle.append(upstream)
         while now - self._idle[0].idle_since > IDLE_S or self._idle[0].closed:

@@ -39,41 +39,41 @@ class Hold:
 
 
 class Holdoffs:
-    """Who is left alone until when, on the clock that `now` is read from."""
+    """Who is left alone until when, on the clock that `now` is read from: `holds`, mostly nobody."""
 
     def __init__(self, max_remembered: int = MAX_REMEMBERED) -> None:
         self._max_remembered = max_remembered
-        self._holds: OrderedDict[tuple[str, str, str], Hold] = OrderedDict()
+        self.holds: OrderedDict[tuple[str, str, str], Hold] = OrderedDict()
         self._last = float("-inf")  # by then nobody is left alone any more
 
     def __len__(self) -> int:
-        return len(self._holds)
+        return len(self.holds)
 
     def note(self, region: str, model: str, wait_s: float, now: float, tenant: str = ANYONE) -> None:
         """`region` wants no request of `tenant` for `model` before `wait_s` have passed."""
-        hold = self._holds.setdefault((region, model, tenant), Hold())
+        hold = self.holds.setdefault((region, model, tenant), Hold())
         if now >= hold.shut_until:
             hold.num_back = 0
         hold.until = now + min(wait_s, MAX_WAIT_S)
         hold.shut_until = min(hold.until, now + SHUT_S) if tenant else now
-        self._holds.move_to_end((region, model, tenant))
+        self.holds.move_to_end((region, model, tenant))
         self._last = max(self._last, hold.until)
-        if len(self._holds) > self._max_remembered:
-            self._holds.popitem(last=False)
+        if len(self.holds) > self._max_remembered:
+            self.holds.popitem(last=False)
 
     def sent(self, region: str, model: str, tenant: str) -> None:
         """A request goes there."""
-        if self._holds and (hold := self._holds.get((region, model, tenant))) is not None:
+        if self.holds and (hold := self.holds.get((region, model, tenant))) is not None:
             hold.num_back = max(0, hold.num_back - 1)
 
     def came_back(self, region: str, model: str, tenant: str) -> None:
         """A request is over that the region had taken: it takes another."""
-        if self._holds and (hold := self._holds.get((region, model, tenant))) is not None:
+        if self.holds and (hold := self.holds.get((region, model, tenant))) is not None:
             hold.num_back += 1
 
     def shut_s(self, region: str, model: str, tenant: str, now: float) -> float | None:
         """Seconds until `region`, which comes first of those that could serve, is to be asked again; None: now."""
-        if not self._any(now) or (hold := self._holds.get((region, model, tenant))) is None:
+        if not self._any(now) or (hold := self.holds.get((region, model, tenant))) is None:
             return None
         return hold.until - now if hold.is_shut(now) else None
 
@@ -94,12 +94,12 @@ class Holdoffs:
 
     def _any(self, now: float) -> bool:
         """Whether anybody is left alone; all are forgotten once nobody is."""
-        if self._holds and now >= self._last:
-            self._holds.clear()
-        return bool(self._holds)
+        if self.holds and now >= self._last:
+            self.holds.clear()
+        return bool(self.holds)
 
     def _waits(self, region: str, model: str, tenant: str, now: float) -> int:
         """How far behind it comes: 0 not at all, 1 it is left alone, 2 it is shut."""
-        holds = [self._holds.get((region, model, who)) for who in {tenant, ANYONE}]
+        holds = [self.holds.get((region, model, who)) for who in {tenant, ANYONE}]
         found = [1 + each.is_shut(now) for each in holds if each is not None and now < each.until]
         return max(found, default=0)

@@ -66,7 +66,7 @@ class EdgeLane:
             return None
         head, now = self.familiar.head, self.loop.time()
         try:
-            ask = read_ask(head.path, body, inference.feed.rules.aliases)
+            ask = read_ask(head.path, body, inference.feed.rules.aliases, for_quota=False)
             read = time.perf_counter()
             decision = self._decide(ask, body, now)
         except Refusal:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from edge.receipts import FORM, RECEIPT, told_in
 from edge.relay.journey import OWN, members_of
 from edge.relay.sse import Ending, error_code, first_event
-from regions.health import Outcome
+from regions.health import PROVEN, Outcome
 from regions.map import ASK, DEADLINE_MS, REGION, REQUEST_ID, ROUTE
 from wire import usual
 from wire.carry import Carry
@@ -90,7 +90,8 @@ class Passing(Carry):
 
     def is_shut(self) -> bool:
         """Whether its region has as many of the tenant's requests as it takes."""
-        return self._holdoffs.shut_s(*self._who, self.entered) is not None
+        holdoffs = self._holdoffs
+        return bool(holdoffs.holds) and holdoffs.shut_s(*self._who, self.entered) is not None
 
     # brief.Waiter -------------------------------------------------------------------------------------------
 
@@ -101,8 +102,10 @@ class Passing(Carry):
         asked = ask.model.encode(), ask.stream, ask.prompt_tokens, ask.least_tokens  # as Ask.header writes it
         ours = _SENT % (self.number, *asked, self.patience.total_s * 1000, len(body), body)
         upstream.lend(self, self.lane.constant_head(self.reach) + ours, self.entered)
-        self.reach.saw(Outcome.SENT)
-        self._holdoffs.sent(*self._who)
+        if self.reach.health is not PROVEN:
+            self.reach.saw(Outcome.SENT)
+        if self._holdoffs.holds:
+            self._holdoffs.sent(*self._who)
         if not self.lane.has_said(self.decision):
             self.lane.loop.call_soon(self._meanwhile)
 
@@ -136,7 +139,8 @@ class Passing(Carry):
 
     def over(self) -> None:
         """See Carry; one that was handed over comes back to the relay."""
-        self._holdoffs.came_back(*self._who)
+        if self._holdoffs.holds:
+            self._holdoffs.came_back(*self._who)
         super().over()
 
     async def go_on(self, exchange: Exchange) -> None:
@@ -157,7 +161,8 @@ class Passing(Carry):
         spans = self.spans()
         ours = FORM.header(spans)
         self.say_whole(shape, kept, b"%b, %b" % (timing, ours) if timing else ours, body)
-        self.reach.saw(Outcome.SUCCEEDED)
+        if self.reach.health is not PROVEN:
+            self.reach.saw(Outcome.SUCCEEDED)
         self.over()
         self.lane.inference.receipts.passed(self, spans, data[:start])
         return True
