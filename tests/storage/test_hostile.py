@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import shutil
 import socket
 import time
 from dataclasses import replace
@@ -117,6 +118,7 @@ def impatient(monkeypatch):
         raw.send("PUT", "/models")
     yield store
     store.stop()
+    shutil.rmtree(store.settings.root)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import shutil
 import signal
 import sqlite3
 import time
@@ -293,6 +294,7 @@ def test_any_history_ends_with_one_file_for_each_body(history):
     with Raw(running.endpoint()) as raw:
         assert {key: raw.get("models", key).body for key in wanted} == wanted
     running.stop()
+    shutil.rmtree(folder)
 
 
 def test_a_kill_on_the_way_leaves_both_copies_or_one(tmp_path):
