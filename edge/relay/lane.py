@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from regions.ask import Ask
     from regions.chosen import Choice
     from regions.map import PolicyRow
+    from regions.rows import Snapshot
     from wire.lane import Familiar, LaneLine
 
 
@@ -51,7 +52,12 @@ class EdgeLane:
         self.has_own_name = is_anthropic(self.familiar.head.path)
         self.says = "".join([f"{name}: {value}\r\n" for name, value in inference.says]).encode()
         self.repeat = Repeat()
+        self._ends_s = self.admission.grant.expires_s  # the key's own time; 0: it has no end
         self._decided: tuple[Ask, Decision] | None = None  # the last one
+        self._decided_in: tuple[float, Snapshot] = (
+            0.0,
+            inference.feed.snapshot,
+        )  # the loop's turn, and on what
         self._terms: tuple[tuple[Choice, ...], bytes] = ((), b"")
         self._wakes = False  # whether they may have a near region woken
         self._heads: dict[str, bytes] = {}  # by region: what every request to it begins with
@@ -60,7 +66,9 @@ class EdgeLane:
         """Begin on a request of the same head. Whatever would be refused, or waits, is `Inference`'s."""
         started, inference = time.perf_counter(), self.inference
         body = self.familiar.body(data)
-        if body is None or inference.feed.snapshot.policy is not self._policy or self._has_ended():
+        if body is None or inference.feed.snapshot.policy is not self._policy:
+            return None
+        if self._ends_s and time.time() >= self._ends_s:
             return None
         if len(body) > MAX_BODY_BYTES or (self._tracer is not None and not self._tracer.skips()):
             return None
@@ -78,18 +86,15 @@ class EdgeLane:
         inference = self.inference
         if self._decided is not None:
             asked, decision = self._decided
-            is_alike = ask.model == asked.model and ask.prompt_tokens == asked.prompt_tokens
-            if is_alike and inference.chooser.stands(decision, now):
-                return decision
+            if ask.model == asked.model and ask.prompt_tokens == asked.prompt_tokens:
+                turn = now, inference.feed.snapshot
+                if turn == self._decided_in or inference.chooser.stands(decision, now):
+                    self._decided_in = turn
+                    return decision
         inference.refuse_unnamed(self.admission, ask)
         decision = inference.choose(self.familiar.head, self.admission, ask, body, now)
         self._decided = ask, decision
         return decision
-
-    def _has_ended(self) -> bool:
-        """Whether the key's own time is up."""
-        end_s = self.admission.grant.expires_s
-        return bool(end_s) and time.time() >= end_s
 
     def _begin(self, passing: Passing) -> Passing | None:
         """Send it on a connection that is there, or will be at once; where it is not usual, nothing is done."""
