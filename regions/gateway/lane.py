@@ -53,6 +53,9 @@ class GatewayLane:
     def __init__(self, familiar: Familiar, inference: Inference) -> None:
         self.familiar = familiar
         self.inference = inference
+        self.loop = (
+            asyncio.get_running_loop()
+        )  # to ask for it costs a call of the kernel, `getpid`, each time
         self.repeat = Repeat()
         self._heads: dict[str, bytes] = {}  # by node: what every request to it begins with
 
@@ -71,7 +74,7 @@ class GatewayLane:
             deployment, revision = self.inference.find(ask, self.familiar.head.path)
         except Refusal:
             return None
-        now = asyncio.get_running_loop().time()
+        now = self.loop.time()
         passing = Passing(self, line, ask, body, deployment, revision, number, started, now, now + left_s)
         return passing if self._begin(passing, left_s) else None
 

@@ -7,7 +7,6 @@ from there.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import re
 import time
@@ -188,13 +187,13 @@ class Passing(Carry):
             self._count_soon()
             return
         self.say(events)
-        self.spoke, self.heard = True, asyncio.get_running_loop().time()
+        self.spoke, self.heard = True, self.lane.loop.time()
         if self.line.is_behind:
             self.hand_over()
 
     def _count_soon(self) -> None:
         """In the loop's next turn: uvloop writes what was said between this one and that."""
-        asyncio.get_running_loop().call_soon(self._count)
+        self.lane.loop.call_soon(self._count)
 
     def _count(self, error: str = "") -> None:
         status = OK if not error or self.streams else 0
