@@ -16,9 +16,9 @@ which small products hardly gain by, 95 and 106 for 143 and 198.
 
 Embeddings, norms, attention, the head that gives the logits and the first layers stay as they are stored.
 
-The product is FBGEMM's, by the operator that rounds its input to the levels of one given scale: here levels of 1, with
-the rows scaled before. Its weights lie in blocks and are read once at any number of rows, and torch has it for every
-x86 processor. Measured with other products of the same integers (torch 2.13, one thread of an AMD EPYC with AVX-512,
+The product is FBGEMM's, by the operator that rounds its input to the levels of one given scale: that of a row that is
+alone, or 1 for rows scaled before. Its weights lie in blocks and are read once at any number of rows, and torch has it
+for every x86 processor. Measured with other products of the same integers (torch 2.13, one thread of an EPYC, AVX-512,
 weights not in the caches, others at work, least of 6 in turns; microseconds at 1, 2 and 16 rows; the bits are the
 same; MKL and packed of float32 last):
 
@@ -42,20 +42,18 @@ from torch import nn
 
 from inference.engine.classes import ConfigRefused
 from inference.engine.int8_trial import is_product, reads_weights
+from inference.engine.levels import Levels, mixed, mixing, scaled, scales_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from transformers import PreTrainedModel
 
-LARGEST = 127
 ZERO = 128
 """What stands for nothing in the product's input, which has no sign: the instructions multiply such by signed ones."""
 OLD_FASHIONED = "torch.quantize_per_tensor"
 """How torch's warning begins that tensors of a quantised type are to go one day. This one only carries a weight to its
 packing, which takes no other; the torch that we pin has it."""
-OUT_OF_REACH = 1e30
-"""A row with a value beyond is broken; its product is NaN, so that whoever looks at its logits sees it."""
 LEAST_SHARE = 0.5
 """Of a model's weights, embeddings and head aside, that lie in linear layers: with fewer it is hardly faster."""
 KEPT_ONE_OF = 16
@@ -71,32 +69,10 @@ Since they are rotated 0.9992 (of four prompts 0.99922 to 0.99933; 0.99907 to 0.
 a row for groups of 128 weights, with the input in 16 bits, none kept: 0.9987, and eight products for one."""
 FEW_LAYERS = 6
 """With fewer, none stays: each would be a large part of all, and what they round off has little way to grow."""
-BLOCK = 64
-"""Numbers that are rotated together, where so many divide the input. Least cosine as above, of blocks of 16, 64 and
-256: 0.99907, 0.99915 and 0.99919, before square ones were rotated."""
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """What transformers' classes call layers of one parent that are given the same input. Where one of them is given
 another, it is still right, and slower."""
 LEAVE_OUT = "leave `quantize` out of model.toml and push again"
-
-
-class Levels:
-    """The last input by its scales, for whoever is given the same one next: attention and a gate beside it, say.
-
-    Nobody changes a linear layer's input in its place: training would not survive it.
-    """
-
-    def __init__(self) -> None:
-        self._input: torch.Tensor | None = None
-        self._made: tuple[torch.Tensor, torch.Tensor] | None = None
-
-    def of(self, given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """[rows, in] of -127 to 127, not rounded yet, and [rows, 1] scales."""
-        if self._made is None or self._input is not given:
-            rows = given.reshape(-1, given.shape[-1]).float()
-            scales = _scales(rows)
-            self._input, self._made = given, (rows.div(scales), scales)
-        return self._made
 
 
 class Int8Product:
@@ -112,7 +88,8 @@ class Int8Product:
         with torch.inference_mode():
             weight = torch.cat([linear.weight.float() for linear in linears])
             self._mix = mixing(self.in_features) if self.in_features >= len(weight) else None
-            self._packed = _packed(weight if self._mix is None else mixed(weight, self._mix / len(self._mix)))
+            weight = weight if self._mix is None else mixed(weight, self._mix / len(self._mix))
+            self._packed, self._worth = _packed(weight)
             self._bias = _biases(linears)
         self._input: torch.Tensor | None = None
         self._parts: dict[int, torch.Tensor] = {}
@@ -120,23 +97,28 @@ class Int8Product:
     def take(self, number: int, given: torch.Tensor) -> torch.Tensor:
         """[.., out] of one layer next to [.., in]."""
         if self._input is not given or number not in self._parts:
-            whole = self._computed(given).to(given.dtype).view(*given.shape[:-1], sum(self.sizes))
-            self._input, self._parts = given, dict(enumerate(torch.split(whole, self.sizes, -1)))
+            parts = torch.split(self.whole(given).to(given.dtype), self.sizes, -1)
+            self._input, self._parts = given, dict(enumerate(parts))
         own = self._parts.pop(number)
         if not self._parts:
             self._input = None
         return own
 
-    def _computed(self, given: torch.Tensor) -> torch.Tensor:
-        rows, scales = self._levels.of(given) if self._mix is None else self._mixed_levels(given, self._mix)
+    def whole(self, given: torch.Tensor, rest: torch.Tensor | None = None) -> torch.Tensor:
+        """[.., out of all layers] in float32 next to [.., in], added to `rest`, if there is one."""
         product: Any = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
-        out: torch.Tensor = product(rows, 1.0, ZERO, self._packed).mul_(scales)
-        return out if self._bias is None else out.add_(self._bias)
-
-    def _mixed_levels(self, given: torch.Tensor, mix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = mixed(given.reshape(-1, self.in_features).float(), mix)
-        scales = _scales(rows)
-        return rows.div_(scales), scales
+        rows, scales = (
+            self._levels.of(given) if self._mix is None else scaled(mixed(given.float(), self._mix))
+        )
+        if isinstance(scales, float):
+            out: torch.Tensor = product(rows, scales, ZERO, self._packed)
+        else:
+            out = product(rows, 1.0, ZERO, self._packed).mul_(scales)
+        added = [each for each in (self._bias, rest) if each is not None]
+        if not added:
+            return out.mul_(self._worth)
+        out = torch.addcmul(added[0], out, self._worth)
+        return out.add_(added[1]) if added[1:] else out
 
 
 class Int8Linear(nn.Module):
@@ -156,15 +138,29 @@ class Int8Linear(nn.Module):
         return self._product.take(self._number, input)
 
 
-def _packed(weight: torch.Tensor) -> Any:
-    """[out, in] as the product takes it, with a scale for each row."""
-    scales = _scales(weight)
+def product_of(*layers: nn.Module) -> Int8Product | None:
+    """The product whose layers these are, all of them and in its order; None if there is none.
+
+    A layer with a `forward` of its own, which may leave out rows, is none of them.
+    """
+    product = getattr(layers[0], "_product", None)
+    numbers = [getattr(each, "_number", None) for each in layers if "forward" not in vars(each)]
+    is_one = all(getattr(each, "_product", None) is product for each in layers)
+    if not isinstance(product, Int8Product) or not is_one or numbers != [*range(len(product.sizes))]:
+        return None
+    return product
+
+
+def _packed(weight: torch.Tensor) -> tuple[Any, torch.Tensor]:
+    """[out, in] as the product takes it, each row over its scale, and [out] scales."""
+    scales = scales_of(weight)
     whole = (weight / scales).round_().to(torch.int8)
     zeros = torch.zeros(len(weight), dtype=torch.long)
     make: Any = torch._make_per_channel_quantized_tensor  # noqa: SLF001 - the public one rounds by scales of its own
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", OLD_FASHIONED, UserWarning)
-        return torch.ops.quantized.linear_prepack(make(whole, scales.flatten(), zeros, 0), None)
+        packed = torch.ops.quantized.linear_prepack(make(whole, torch.ones(len(weight)), zeros, 0), None)
+    return packed, scales.flatten()
 
 
 def _biases(linears: Sequence[nn.Linear]) -> torch.Tensor | None:
@@ -174,35 +170,6 @@ def _biases(linears: Sequence[nn.Linear]) -> torch.Tensor | None:
     return torch.cat(
         [torch.zeros(each.out_features) if each.bias is None else each.bias.float() for each in linears]
     )
-
-
-def mixing(num: int) -> torch.Tensor:
-    """Hadamard's matrix of ones and minus ones, [block, block]: its square is the block times the identity.
-
-    The block is the largest power of two up to `BLOCK` that divides `num`.
-    """
-    mix = torch.ones(1, 1)
-    while len(mix) < BLOCK and num % (2 * len(mix)) == 0:
-        mix = torch.cat([torch.cat([mix, mix], 1), torch.cat([mix, -mix], 1)])
-    return mix
-
-
-def mixed(rows: torch.Tensor, mix: torch.Tensor) -> torch.Tensor:
-    """[rows, in], each block of numbers next to each other times `mix`.
-
-    The bits of a row are the same whatever lies beside it (measured with MKL, `test_engine_int8`).
-    """
-    return (rows.reshape(-1, len(mix)) @ mix).view(rows.shape)
-
-
-def _scales(rows: torch.Tensor) -> torch.Tensor:
-    """[rows, 1], what one level is worth: next to nothing in a row of zeros, NaN in a row that is no numbers.
-
-    torch's norms and `aminmax` along rows take eight times as long as `abs` and `amax`: 190 us for 16 x 4096.
-    """
-    largest = rows.abs().amax(1, keepdim=True)
-    scales = (largest / LARGEST).clamp_min_(torch.finfo(torch.float32).tiny)
-    return scales.masked_fill_(largest >= OUT_OF_REACH, torch.nan)
 
 
 def check_quantisable(model: PreTrainedModel) -> None:

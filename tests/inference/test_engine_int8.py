@@ -8,17 +8,14 @@ from torch.nn.functional import cosine_similarity
 from inference.engine.classes import ConfigRefused
 from inference.engine.events import Segment
 from inference.engine.int8 import (
-    BLOCK,
-    OUT_OF_REACH,
     Int8Linear,
     Int8Product,
-    Levels,
     check_processor,
     check_quantisable,
-    mixed,
-    mixing,
+    product_of,
     quantise,
 )
+from inference.engine.levels import BLOCK, OUT_OF_REACH, Levels, mixed, mixing
 from inference.engine.model import LoneModel, step_model
 from inference.engine.slots import SlotPlan
 from inference.engine.threads import CACHED_BYTES, fit_each_pass
@@ -193,6 +190,50 @@ def test_layers_of_one_product_are_what_each_would_be_alone():
                 assert found.shape == (1, given.shape[1], linears[number].out_features)
                 assert cosine_similarity(found, linears[number](given), dim=-1).min() > 0.999
                 assert torch.equal(found, together[number](given.clone()))
+
+
+@needs_vnni
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("num_rows", [0, 1, 4])
+@pytest.mark.parametrize("out", [OUT, NARROW])
+@torch.inference_mode()
+def test_a_sum_made_along_the_way_is_the_sum(bias, num_rows, out):
+    _, quantised = layers(bias=bias, out=out)
+    given, rest = torch.randn(1, num_rows, IN), torch.randn(1, num_rows, out)
+    before = rest.clone()
+    found = product_of(quantised).whole(given, rest)
+    torch.testing.assert_close(found, quantised(given) + rest, rtol=1e-6, atol=1e-5)
+    assert torch.equal(rest, before)
+
+
+@needs_vnni
+@torch.inference_mode()
+def test_one_row_of_any_size_has_the_bits_it_has_among_others():
+    """One alone is divided by the product itself, and has its scale as a number."""
+    _, quantised = layers()
+    given = torch.randn(64, IN) * torch.logspace(-44, 29, 64)[:, None]
+    together = quantised(given)
+    assert together.isfinite().all()
+    assert torch.equal(together, torch.cat([quantised(row[None]) for row in given]))
+
+
+@needs_vnni
+@torch.inference_mode()
+def test_a_product_is_asked_for_by_all_its_layers_in_their_order():
+    linears = [nn.Linear(IN, size) for size in (IN, 64, 32)]
+    product = Int8Product(linears, Levels())
+    first, second, third = (Int8Linear(product, number) for number in range(3))
+    assert product_of(first, second, third) is product
+    for others in (
+        (first, third, second),
+        (first, second),
+        (first,),
+        (first, second, alone(linears[2])),
+        linears,
+    ):
+        assert product_of(*others) is None
+    third.forward = third.forward
+    assert product_of(first, second, third) is None, "it may leave out rows"
 
 
 @needs_vnni
