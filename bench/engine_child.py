@@ -24,7 +24,7 @@ from inference.engine.generation import GenerateLoop
 from inference.engine.int8 import quantise
 from inference.engine.model import step_model
 from inference.engine.orders import Bounds
-from inference.engine.packing import pack_products
+from inference.engine.packing import Growth, pack_products
 from inference.engine.process import paged
 from inference.engine.products import fit_few_rows
 from inference.engine.scheduler import Scheduler
@@ -99,14 +99,16 @@ def _model(order: dict[str, Any], attention: str) -> Any:
 
 
 def _serve(order: dict[str, Any], fd: int) -> None:
+    growth = Growth()  # all of it: what a model frees that is read from a file is taken again
     model = _model(order, "sdpa")
     model.eval()
     if order.get("quantize"):
         quantise(model)
+    pieces = growth.pieces() if order.get("quantize") else ()
     fit_few_rows(model)
     fit_each_pass(model, order["threads"], measured=not order.get("deterministic", False))
     packed_bytes = 0 if order.get("deterministic") else order.get("packed_bytes", PACKED_BYTES)
-    packing = pack_products(model, packed_bytes)
+    packing = pack_products(model, packed_bytes, pieces)
     room = SlotPlan(order["slots"], order["max_len"], 0, order["pages"])
     GenerateLoop(
         EngineLink(socket.socket(fileno=fd)),

@@ -11,6 +11,8 @@ import errno
 import mmap
 import os
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 HUGE_BYTES = 2 << 20  # of a huge page where pages have 4 KiB; elsewhere nothing is collapsed
 POPULATE_READ, POPULATE_WRITE, COLLAPSE = 22, 23, 25  # advice that Python's mmap module does not name
@@ -76,6 +78,32 @@ def collapse_own(address: int, num_bytes: int) -> int:
     low, end = address + -address % HUGE_BYTES, address + num_bytes
     high = end - end % HUGE_BYTES
     return _advise_at(low, high - low, COLLAPSE) if low < high else 0
+
+
+def own_spans() -> list[tuple[int, int]]:
+    """Where what this process has written lies, heap and unnamed mappings: the first address and the one behind.
+
+    Nothing where the kernel does not tell.
+    """
+    try:
+        lines = [line.split() for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()]
+    except OSError:
+        return []
+    spans = [words[0].split("-") for words in lines if words[1] == "rw-p" and words[5:] in ([], ["[heap]"])]
+    return [(int(low, 16), int(high, 16)) for low, high in spans]
+
+
+def beyond(spans: Sequence[tuple[int, int]], before: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The parts of `spans` that lie in none of `before`; both in order, and none over another."""
+    left = []
+    for low, high in spans:
+        at = low
+        for known, end in before:
+            if known < high and end > at:
+                left += [(at, known)] if known > at else []
+                at = end
+        left += [(at, high)] if at < high else []
+    return left
 
 
 def collapse(region: mmap.mmap, start: int, end: int, file_bytes: int) -> float | None:

@@ -34,7 +34,7 @@ from inference.engine.generation import GenerateLoop
 from inference.engine.int8 import check_processor, quantise
 from inference.engine.model import shares_a_pass, step_model
 from inference.engine.orders import Bounds
-from inference.engine.packing import pack_products
+from inference.engine.packing import Growth, pack_products
 from inference.engine.paged_model import PagedModel
 from inference.engine.products import fit_few_rows
 from inference.engine.scheduler import Scheduler
@@ -127,12 +127,13 @@ def _serve(spec: EngineSpec, landing_fds: Sequence[int], link: EngineLink) -> No
         room.check()
     take = attach if device is None else partial(attach_on, device)
     attached = take(revision, landed, model_class, config, dtype=spec.dtype, gated=may_gate)
+    growth, packing = Growth(), None
     quantised_bytes = quantise(attached.model) if spec.quantize else 0
-    packing = None
     if device is None:
         fit_few_rows(attached.model)
         fit_each_pass(attached.model, spec.num_threads, measured=not spec.deterministic)
-        packing = pack_products(attached.model, spec.packed_bytes)
+        pieces = growth.pieces() if spec.quantize else ()
+        packing = pack_products(attached.model, spec.packed_bytes, pieces)
     attach_ms = (time.perf_counter() - started) * 1000 - landed.waited_ms
     gather = Gather(landed.share) if attached.gates is not None and device is None else None
     meter = Meter(_own_log(spec))

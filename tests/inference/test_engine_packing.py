@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import nn
 
-from inference.engine.packing import MOST_QUIET_S, PASS_BYTES, QUIET_S, PackedLinear, pack_products, span_of
+from inference.engine.packing import (
+    MOST_QUIET_S,
+    PASS_BYTES,
+    QUIET_S,
+    Growth,
+    PackedLinear,
+    pack_products,
+    span_of,
+)
 from weights_cache import pages
 
 IN, OUT = 600, 1000
@@ -158,3 +166,25 @@ def test_it_does_not_wait_for_ever():
 def test_others_are_left_alone(kept, budget):
     assert pack_products(kept, budget) is None
     assert {type(each) for each in kept} == {nn.Linear}
+
+
+@pytest.mark.skipif(not pages.own_spans(), reason="this kernel does not tell where memory lies")
+def test_memory_taken_since_is_gone_about_as_copies_are():
+    """Each piece is asked for once, a pass' worth at a time, and what it holds stays."""
+    growth = Growth()
+    taken = torch.arange(3 * PASS_BYTES // 4, dtype=torch.float32).repeat(2)
+    pieces, model = growth.pieces(), layers()
+    assert sum(each._num_bytes for each in pieces) > taken.nbytes - 2 * PASS_BYTES
+    packing = pack_products(model, AMPLE, pieces)
+    assert not packing.is_wanted, "nobody has an answer yet"
+    model(torch.zeros(1, IN))
+    for _ in range(len(pieces) + 1):
+        packing.go_on(0.0)
+    assert not packing.is_wanted
+    assert num_packed(model) == 1
+    assert torch.equal(taken, torch.arange(3 * PASS_BYTES // 4, dtype=torch.float32).repeat(2))
+
+
+def test_pieces_alone_are_something_to_do():
+    assert pack_products(layers(), 0) is None
+    assert pack_products(layers(), 0, Growth().pieces() or [None]) is not None

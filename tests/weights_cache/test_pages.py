@@ -1,5 +1,6 @@
 """Huge pages are only ever a gain: the same bytes, with a kernel that makes them, one that does not, and a slow one."""
 
+import ctypes
 import errno
 import mmap
 import os
@@ -146,3 +147,26 @@ def test_small_landings_take_small_pages(monkeypatch):
     assert asked == []
     assert os.fstat(buffer.fd).st_blocks * 512 == MIB
     buffer.close()
+
+
+@pytest.mark.parametrize(
+    ("spans", "before", "left"),
+    [
+        ([], [(0, 9)], []),
+        ([(2, 8)], [], [(2, 8)]),
+        ([(2, 8)], [(2, 8)], []),
+        ([(2, 8)], [(0, 4)], [(4, 8)]),
+        ([(2, 8)], [(4, 6)], [(2, 4), (6, 8)]),
+        ([(2, 8)], [(0, 2), (8, 9)], [(2, 8)]),
+        ([(2, 8), (10, 20)], [(0, 3), (7, 12), (15, 16)], [(3, 7), (12, 15), (16, 20)]),
+    ],
+)
+def test_what_lies_beyond_is_all_that_was_not_there(spans, before, left):
+    assert pages.beyond(spans, before) == left
+
+
+@pytest.mark.skipif(not pages.own_spans(), reason="this kernel does not tell")
+def test_own_memory_is_where_it_was_written():
+    region = mmap.mmap(-1, 4 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(region))
+    assert any(low <= address and address + len(region) <= high for low, high in pages.own_spans())
