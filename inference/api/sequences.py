@@ -6,7 +6,7 @@ A sequence is one of `n` choices of one prompt; sequences are numbered prompt by
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from inference.api.answer import Usage
 from inference.api.choice import Delta, TokenScore, make_choice
@@ -104,9 +104,18 @@ def check_sampling(sampling: Sampling, limits: ModelLimits) -> None:
     check_ids([token for token, _ in sampling.logit_bias], limits, "logit_bias")
 
 
-def orders(
-    job: Job, limits: ModelLimits, defaults: Defaults, tenant: str = "", weight: int = 1
-) -> list[Message]:
+class Whose(NamedTuple):
+    """Whose request it is, its weight, and whether it had to wait for its tenant's turn."""
+
+    tenant: str = ""
+    weight: int = 1
+    has_waited: bool = False
+
+
+NOBODYS = Whose()
+
+
+def orders(job: Job, limits: ModelLimits, defaults: Defaults, whose: Whose = NOBODYS) -> list[Message]:
     """The engine's `add` messages, without ids: for each prompt its `n` choices.
 
     With a seed, choice k has the seed + k: all differ, and the first is what `n = 1` gives.
@@ -117,8 +126,7 @@ def orders(
         "ignore_eos": sampling.ignore_eos,
         "logprobs": job.delivery.logprobs,
         "priority": job.delivery.priority,
-        "tenant": tenant,
-        "weight": weight,
+        **whose._asdict(),
         "grammar": job.grammar,
     }
     made = []

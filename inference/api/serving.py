@@ -12,7 +12,7 @@ from inference.api.answer import Finished, Heading, Shape
 from inference.api.reply import STREAM_HEADERS, Outlet, Reply
 from inference.api.resume import FIELD, Numbering, can_resume
 from inference.api.sampling import engine_fields
-from inference.api.sequences import Generation, Job, check_ids, check_sampling, orders
+from inference.api.sequences import Generation, Job, Whose, check_ids, check_sampling, orders
 from inference.api.stay import Stay
 from inference.api.visit import now_unix
 from inference.workers.resident import ResidentModel
@@ -125,6 +125,7 @@ class GenerationReply(ModelReply):
             async with self._turn(
                 model, self._num_prompts * delivery.num_choices, delivery.priority
             ) as has_waited:
+                self._visit.has_waited = has_waited
                 if has_waited:
                     self._visit.phases.mark("queue")
                 await self._generate(outlet, model)
@@ -140,7 +141,8 @@ class GenerationReply(ModelReply):
         shape = self._shape(model, job)
         if job.grammar is not None:
             await model.calls.teach(model.text.vocabulary.lesson)
-        wanted = orders(job, model.limits, model.text.defaults, self._visit.tenant, self._visit.weight)
+        whose = Whose(self._visit.tenant, self._visit.weight, self._visit.has_waited)
+        wanted = orders(job, model.limits, model.text.defaults, whose)
         max_tokens = int(wanted[0]["max_tokens"])
         if len(job.resumed) >= max_tokens:
             wanted = []

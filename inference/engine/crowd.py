@@ -5,6 +5,11 @@ the order of admission. Who has `FAR` times as many requests as the fullest of t
 crowd: of its streams only the oldest are in each step, as many as that one has. The rest, and its prompts, are
 surplus: as much of it as makes the step `CROWD_FACTOR` times as long, in turns. Where a fuller step costs nothing, as
 on a device, everybody is in each.
+
+A tenant whose requests had to wait outside (`inference.workers.turnstile`) is given fewer places than that, and wants
+more. If it has twice as many as the others, its streams are in every second step only, all of them together: on a CPU
+the first rows more cost a step more than those after them do, so this costs the others less than half as many in each
+step would, and it still has as many tokens as they have.
 """
 
 from __future__ import annotations
@@ -20,12 +25,16 @@ if TYPE_CHECKING:
 
     from inference.engine.pace import Pace
     from inference.engine.rows import Row
-    from inference.engine.tenants import Tenants
+    from inference.engine.tenants import Tenant, Tenants
 
 FAR = 4
 """Below that it is one of the tenants that are busy just now, and nobody is to wait for a turn."""
 CROWD_FACTOR = 1.25
 """Of a step's time: surplus rows beside the others, and as much again for a chunk of surplus prompts."""
+TURNS = 2
+"""Of so many steps one has the streams of who waits outside."""
+FREE_FACTOR = 1.1
+"""Nobody rests for a step that would be longer by no more than this."""
 
 
 class Asker(Protocol):
@@ -61,9 +70,29 @@ def surplus(rows: Sequence[Row], tenants: Tenants) -> set[Row]:
     for tenant in many:
         own = [row for row in rows if row.account is tenant]
         streams = sorted((row for row in own if row.state is State.DECODE), key=RANK)
-        usual = streams[: max(1, int(level * tenant.weight))]
+        most = level * tenant.weight * (TURNS if tenant.has_waited else 1)
+        usual = streams[: max(1, int(most))]
         found.update(row for row in own if row not in usual)
     return found
+
+
+def awake(
+    decoding: Sequence[Row], prompts: Sequence[Row], tenants: Tenants, pace: Pace, turn: int
+) -> list[Row]:
+    """Of the rows that have a token to compute those that step number `turn` may; all, if no others are in it."""
+    here = {row.account for row in decoding if row.account.has_waited} if turn % TURNS else set()
+    resting = {each for each in here if _has_many(each, tenants)}
+    others = [row for row in decoding if row.account not in resting]
+    if not resting or (not others and all(row.account in resting for row in prompts)):
+        return list(decoding)
+    fitting = pace.rows_within(max(1, len(others)), FREE_FACTOR)
+    return list(decoding) if fitting is None or fitting >= len(decoding) else others
+
+
+def _has_many(tenant: Tenant, tenants: Tenants) -> bool:
+    """Whether in one of `TURNS` steps it still has as much as the fullest of those up to the mean."""
+    _, level = crowds(list(tenants.here))
+    return tenant.num_requests >= TURNS * level * tenant.weight
 
 
 def in_step(rows: Sequence[Row], extra: set[Row], pace: Pace, turn: int) -> list[Row]:

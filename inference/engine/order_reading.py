@@ -88,6 +88,7 @@ def _generate(fields: Fields, bounds: Bounds) -> Generate:
         priority=fields.whole("priority", 0, 0, MAX_PRIORITY),
         tenant=fields.text("tenant", MAX_TENANT_CHARS),
         weight=fields.whole("weight", 1, 1, MAX_WEIGHT),
+        has_waited=fields.flag("has_waited"),
         grammar=fields.optional_text("grammar", MAX_GRAMMAR_CHARS),
         resumed=() if fields.absent("resumed") else fields.tokens("resumed", bounds),
     )

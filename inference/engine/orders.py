@@ -59,6 +59,8 @@ class Generate:
     """Whose prompt it is: only the same tenant's prompts begin behind what it left. Empty: nobody in particular."""
     weight: int = 1
     """The tenant's: its share of a busy engine beside the others' (`inference.engine.tenants`)."""
+    has_waited: bool = False
+    """Whether it had to wait for its tenant's turn: that wants more than it is given (`inference.engine.crowd`)."""
     grammar: str | None = None
     """What the answer must follow, in llguidance's terms."""
     resumed: tuple[int, ...] = ()

@@ -19,7 +19,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from inference.engine.crowd import CROWD_FACTOR, crowds, in_step, surplus
+from inference.engine.crowd import CROWD_FACTOR, awake, crowds, in_step, surplus
 from inference.engine.drain import Drain
 from inference.engine.events import Emitted, Ended, Event, Failed, Preempted, Segment, Step
 from inference.engine.pace import MAX_PREFILL_TOKENS, MIN_PREFILL_TOKENS, Pace
@@ -146,15 +146,17 @@ class Scheduler:
         decoding = [row for row in self._seats.rows if row.state is State.DECODE]
         prompts = [row for row in self._seats.rows if row.state is State.PREFILL]
         prompts += itertools.islice(self._tenants.in_turn(), self._num_ready)
-        if self._tenants.is_shared and (extra := surplus([*decoding, *prompts], self._tenants)):
-            return self._plan_crowded(decoding, prompts, extra, now)
+        if self._tenants.is_shared:
+            self._turn += 1
+            decoding = awake(decoding, prompts, self._tenants, self.pace, self._turn)
+            if extra := surplus([*decoding, *prompts], self._tenants):
+                return self._plan_crowded(decoding, prompts, extra, now)
         patience_s = min((row.token_s(now) for row in decoding), default=0.0) if prompts else 0.0
         budget = self.pace.prefill_tokens(len(decoding), len(prompts), patience_s)
         return (*_by_slot(decoding), *self._chunks(prompts, budget, now))
 
     def _plan_crowded(self, decoding: list[Row], prompts: list[Row], extra: set[Row], now: float) -> Step:
         """As if the surplus rows were not here, with as much of them as lengthens the step by a bounded part."""
-        self._turn += 1
         chosen = in_step(decoding, extra, self.pace, self._turn)
         num_usual = sum(row not in extra for row in decoding)
         self._spare = min(MAX_PREFILL_TOKENS, self._spare + self.pace.beside(num_usual, CROWD_FACTOR))

@@ -33,12 +33,14 @@ RANK = attrgetter("rank")
 class Tenant:
     """One tenant's requests: who waits, by rank, and how many have a slot."""
 
-    __slots__ = ("counter", "name", "num_running", "waiting", "weight")
+    __slots__ = ("counter", "has_waited", "name", "num_running", "waiting", "weight")
 
     def __init__(self, name: str, counter: float) -> None:
         self.name = name
         self.counter = counter
         self.weight = 1
+        self.has_waited = False
+        """Whether the latest of its requests had to wait before it was let in."""
         self.num_running = 0
         self.waiting: list[Row] = []
 
@@ -87,6 +89,7 @@ class Tenants:
         if tenant is None:
             tenant = self._here[row.order.tenant] = self._arrived(row.order.tenant)
         tenant.weight = row.order.weight
+        tenant.has_waited = row.order.has_waited
         row.account = tenant
         self._wait(tenant, row)
 

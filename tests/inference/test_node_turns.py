@@ -165,6 +165,8 @@ async def test_a_wait_is_in_the_receipt_and_in_the_figures(tmp_path: Any) -> Non
             line for line in page.splitlines() if line.startswith("nearfield_request_queue_time_seconds_sum")
         )
         assert float(total.split()[-1]) >= PLACES * 0.02, "which the engine, that saw no queue, cannot know"
+        told = [order["has_waited"] for order in room.engine.orders]
+        assert told == [False] * PLACES + [True] * PLACES, "so it is told"
 
 
 def queue_ms(answer: httpx.Response) -> float:

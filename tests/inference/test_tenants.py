@@ -279,6 +279,45 @@ class TestCrowd:
             engine.step()
         assert engine.steps[-1] == {"hog": 63, "a": 1}
 
+    @staticmethod
+    def steps_of_four(others, row_s=0.0003, **more):
+        """The late steps of four streams of one tenant beside `others` of another's."""
+        engine = Engine(64, cost=lambda rows, prompt: 0.001 + row_s * rows + 0.00001 * prompt)
+        engine.add("hog", 4, most=1_000, **more)
+        engine.add("a", others, most=1_000)
+        for _ in range(100):
+            engine.step()
+        return engine.steps[-40:]
+
+    @pytest.mark.parametrize("others", [1, 2])
+    def test_the_streams_of_who_waits_outside_are_in_every_second_step(self, others):
+        steps = self.steps_of_four(others, has_waited=True)
+        assert [step["a"] for step in steps] == [others] * 40, "in every step"
+        assert sorted(step["hog"] for step in steps) == [0] * 20 + [4] * 20
+        assert all(one["hog"] != other["hog"] for one, other in pairwise(steps))
+
+    @pytest.mark.parametrize(
+        ("others", "row_s", "has_waited"),
+        [(1, 0.0003, False), (3, 0.0003, True), (1, 1e-7, True), (0, 0.0003, True)],
+    )
+    def test_they_are_in_each_if_it_wants_no_more_or_would_have_less_or_costs_nothing(
+        self, others, row_s, has_waited
+    ):
+        steps = self.steps_of_four(others, row_s, has_waited=has_waited)
+        assert {(step["hog"], step["a"]) for step in steps} == {(4, others)}
+
+    def test_one_of_two_prompts_beside_those_who_wait_outside_has_a_step_of_its_own(self):
+        engine = Engine(64, cost=lambda rows, prompt: 0.001 + 0.0003 * rows + 0.00001 * prompt)
+        engine.add("hog", 4, most=1_000, has_waited=True)
+        engine.add("a", 1, most=100)
+        while not engine.ended:
+            engine.step()
+        for _ in range(2):
+            engine.add("a", 1, most=1)
+            engine.step()
+        assert sorted(step["hog"] for step in engine.steps[-2:]) == [0, 4]
+        assert [step["a"] for step in engine.steps[-2:]] == [1, 1]
+
     def test_what_is_beyond_what_the_others_have_is_surplus(self):
         tenants, rows = Tenants(), []
         for name, number in (("a", 1), ("b", 3), ("c", 7)):
