@@ -100,5 +100,8 @@ def test_a_short_run_has_its_rows():
     parser = argparse.ArgumentParser()
     edge.add_options(parser)
     rows, notes = edge.measure(parser.parse_args(["--seconds", "0.1", "--only", "sse"]), lambda _line: None)
-    assert [row.unit for row in rows] == ["us", "us"], notes
+    assert [row.unit for row in rows] == 3 * ["us"], notes
+    assert [word in row.what for row, word in zip(rows, ("budget", "nginx", "floor"), strict=True)] == 3 * [
+        True
+    ]
     assert all(row.ours > 0 for row in rows)
