@@ -30,6 +30,7 @@ OF_QUIET = 1 / 1.5  # the issue's: the others' p99 stays within 1.5 times
 NUM_TOKENS = 32
 STREAMS = 4  # the quota: as many as the three others have at once, and a few more
 SETTLE_S = 1.0
+SEED = 100
 
 Say = Callable[[str], None]
 Asks = dict[str, list[Asked]]
@@ -54,12 +55,10 @@ async def _run(options: argparse.Namespace, scratch: Path, say: Say) -> tuple[li
         await asyncio.to_thread(stage.push_until_live, running.credentials, folder, MODEL, say)
         free = {name: await asyncio.to_thread(_key, running, name, 0) for name in (*OTHERS, HOG)}
         bounded = await asyncio.to_thread(_key, running, HOG, STREAMS)
-        await _loads(
-            running, free, 1.0, options.rate, seed=0
-        )  # warm: first requests meet no kept connections
-        quiet = await _measured(running, {name: free[name] for name in OTHERS}, options, 1, say)
-        beside = await _measured(running, free, options, 2, say)
-        within = await _measured(running, free | {HOG: bounded}, options, 3, say)
+        await _loads(running, free, 1.0, options.rate, "warm")  # first requests meet no kept connections
+        quiet = await _measured(running, {name: free[name] for name in OTHERS}, options, "quiet", say)
+        beside = await _measured(running, free, options, "beside", say)
+        within = await _measured(running, free | {HOG: bounded}, options, "within", say)
     rows = [*_rows("beside one at 50x", beside, quiet), *_rows("beside it with a quota", within, quiet)]
     return rows, _notes(options, {"alone": quiet, "beside": beside, "with a quota": within})
 
@@ -71,10 +70,10 @@ def _key(running: Running, tenant: str, streams: int) -> str:
 
 
 async def _measured(
-    running: Running, keys: dict[str, str], options: argparse.Namespace, seed: int, say: Say
+    running: Running, keys: dict[str, str], options: argparse.Namespace, prompts: str, say: Say
 ) -> Asks:
     await asyncio.sleep(SETTLE_S)
-    asks = await _loads(running, keys, options.seconds, options.rate, seed=seed)
+    asks = await _loads(running, keys, options.seconds, options.rate, prompts)
     for name, each in asks.items():
         counts = dict(Counter(one.status for one in each))
         say(
@@ -83,14 +82,14 @@ async def _measured(
     return asks
 
 
-async def _loads(running: Running, keys: dict[str, str], seconds: float, rate: float, *, seed: int) -> Asks:
-    """Everyone's clients at once, each tenant's in a process of its own."""
+async def _loads(running: Running, keys: dict[str, str], seconds: float, rate: float, prompts: str) -> Asks:
+    """Everyone's clients at once, each tenant's in a process of its own, at the same moments in each phase."""
     address = urlsplit(running.credentials.base_url)
     loads = {}
     for number, (name, key) in enumerate(keys.items()):
         per_s = rate * TIMES if name == HOG else rate
         where = (address.hostname or "", address.port or 443, str(running.credentials.ca), key, MODEL)
-        loads[name] = Load(*where, per_s, seconds, NUM_TOKENS, 100 * seed + number)
+        loads[name] = Load(*where, per_s, seconds, NUM_TOKENS, SEED + number, prompts)
     found = await asyncio.gather(*map(_child, loads.values()))
     return dict(zip(loads, found, strict=True))
 

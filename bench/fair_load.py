@@ -25,7 +25,10 @@ TAIL_BYTES = 8192  # the receipts of three hops, and the end of the events
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Streams of `tokens` from `model`, `per_s` of them a second on average for `seconds`, by one key."""
+    """Streams of `tokens` from `model`, `per_s` of them a second on average for `seconds`, by one key.
+
+    The moments follow from `seed` alone; `prompts` makes them other prompts at the same moments.
+    """
 
     host: str
     port: int
@@ -36,6 +39,7 @@ class Load:
     seconds: float
     tokens: int
     seed: int
+    prompts: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +58,13 @@ class Asked:
 
 async def clients(load: Load) -> list[Asked]:
     """Every request of `load`, when all have ended."""
-    draws = random.Random(load.seed)
+    draws, numbers = random.Random(load.seed), random.Random(f"{load.prompts}, {load.seed}")
     pool = Pool(load.host, load.port, tls=client_context(Path(load.ca)), max_idle=1024)
     loop, tasks = asyncio.get_running_loop(), list[asyncio.Task[Asked]]()
     began = due = loop.time()
     while (due := due + draws.expovariate(load.per_s)) < began + load.seconds:
         await asyncio.sleep(max(0.0, due - loop.time()))
-        tasks.append(loop.create_task(_stream(pool, load, draws.getrandbits(64))))
+        tasks.append(loop.create_task(_stream(pool, load, numbers.getrandbits(64))))
     asked = await asyncio.gather(*tasks)
     await pool.close()
     return asked
