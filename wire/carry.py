@@ -197,11 +197,10 @@ class Carry(ABC):
         """All that came so far: a whole answer, the beginning of a stream, or something to hold."""
         if not self.line.stays_open:  # the handler says that this is the last answer
             return False
-        shape = self.repeat.shape
-        whole = None if shape is None else shape.whole(data)
-        if shape is not None and whole is not None:
-            kept, timing, start = whole
-            return self.whole(shape, kept, timing, data, start)
+        for shape in self.repeat.shapes:
+            if (whole := shape.whole(data)) is not None:
+                kept, timing, start = whole
+                return self.whole(shape, kept, timing, data, start)
         known = self.repeat.of(data, self.number, self.grounds()) if self.repeat.is_kept else None
         if known is not None:
             return self._begin(*known, data)
@@ -215,7 +214,8 @@ class Carry(ABC):
         lines, told, start = found
         length, num_here = usual.whole_length(told), len(data) - start
         if length == num_here:
-            shape = self.repeat.shape = Shape(lines, told, self.dropped)
+            shape = Shape(lines, told, self.dropped)
+            self.repeat.learn(shape)
             whole = shape.whole(data)
             return whole is not None and self.whole(shape, whole[0], whole[1], data, start)
         is_stream = told.get(b"content-type", b"").startswith(_EVENTS)

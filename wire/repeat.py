@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 _VALUE: Final = THEIR_REQUEST_ID.encode() + b": %b\r\n"  # the end of a line, whoever's name it has
 
+NUM_SHAPES: Final = (
+    4  # of answers that come in turns, from several regions say: to learn one takes five strict looks
+)
+
 
 class Repeat:
     """One head, and the head that was said for it, each cut where the id of its request stands.
@@ -23,17 +27,21 @@ class Repeat:
     `grounds` is all else that our head was made of: where it differs, so would the head.
 
     Attributes:
-        shape: of the whole answer that came last.
+        shapes: of whole answers, at most `NUM_SHAPES`, the newest first.
     """
 
-    __slots__ = ("_came", "_grounds", "_said", "is_kept", "shape")
+    __slots__ = ("_came", "_grounds", "_said", "is_kept", "shapes")
 
     def __init__(self) -> None:
-        self.shape: Shape | None = None
+        self.shapes: tuple[Shape, ...] = ()
         self._came: list[bytes] = []
         self._said: list[bytes] = []
         self._grounds: tuple[str | bytes, ...] | None = None
         self.is_kept = False  # where none of a lane's answers streams, none is asked for
+
+    def learn(self, shape: Shape) -> None:
+        """In the place of the one that was learnt first, if there are so many."""
+        self.shapes = (shape, *self.shapes[: NUM_SHAPES - 1])
 
     def keep(self, came: bytes, said: bytes, number: bytes, grounds: tuple[str | bytes, ...]) -> None:
         """`said` was made for the head `came`. An id that is also a part of something else is not looked for."""

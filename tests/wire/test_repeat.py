@@ -2,7 +2,9 @@
 
 import pytest
 
-from wire.repeat import Repeat
+from wire import usual
+from wire.repeat import NUM_SHAPES, Repeat
+from wire.shape import Shape
 
 FIRST, SECOND = b"req_" + b"0" * 32, b"req_" + b"1" * 32
 GROUNDS = ("iad", b"terms", "Thu, 26 Nov 2026 16:00:00 GMT")
@@ -70,3 +72,13 @@ def test_a_head_without_the_id_is_the_same_for_all():
     repeat = Repeat()
     repeat.keep(came(b"none"), said(FIRST), FIRST, GROUNDS)
     assert repeat.of(came(b"none"), SECOND, GROUNDS) == (said(SECOND), len(came(b"none")))
+
+
+def test_shapes_that_come_in_turns_stay_and_the_oldest_goes():
+    repeat, dropped = Repeat(), usual.dropping(frozenset({"content-length"}))
+    heads = [b"HTTP/1.1 200 OK\r\nx-%d: a\r\ncontent-length: 0\r\n\r\n" % n for n in range(NUM_SHAPES + 1)]
+    for head in heads:
+        lines, told, _ = usual.read(head)
+        repeat.learn(Shape(lines, told, dropped))
+    known = [sum(shape.whole(head) is not None for shape in repeat.shapes) for head in heads]
+    assert known == [0] + [1] * NUM_SHAPES
