@@ -38,6 +38,7 @@ MAX_LEFT_OUT: Final = 32  # files named as left out in a row; the bucket's statu
 REQUEST_ID: Final = "x-request-id"
 TENANT: Final = "x-nearfield-tenant"
 WEIGHT: Final = "x-nearfield-weight"  # its key's; absent: 1
+WAITED: Final = "x-nearfield-waited"  # "1" where it had to wait for a place of its key's; else absent
 TOKENS: Final = "x-nearfield-tokens"  # of a whole answer: the prompt's and its own, as the node counted them
 KEY: Final = "x-nearfield-key"  # its public id: the first KEY_ID_CHARS digits of its digest
 KEY_ID_CHARS: Final = 12

@@ -118,13 +118,13 @@ class Account:
         text = f"{may}; try again in {span(wait_s)}."
         raise OverQuota("requests", text, wait_s, headers)
 
-    async def place(self, now: float) -> None:
-        """A place among those that run, at once or after a short wait. Raises OverQuota."""
+    async def place(self, now: float) -> bool:
+        """A place among those that run, at once or after a short wait: whether it had to. Raises OverQuota."""
         if self._took_place():
-            return
+            return False
         await in_task()  # a time-out needs one, and making it takes a turn of the loop
         if self._took_place():
-            return
+            return False
         if len(self._queue) >= min(MAX_QUEUED, self.quota.streams):
             raise self._crowded(now)
         turn, has_place = asyncio.get_running_loop().create_future(), False
@@ -139,6 +139,7 @@ class Account:
         finally:
             if not has_place:
                 self._turn_down(turn)
+        return True
 
     def leave(self, stay_s: float) -> None:
         """One that ran is over; who waits longest has its place."""

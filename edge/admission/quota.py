@@ -28,10 +28,23 @@ ERRORS: Final = 400
 
 
 class Use:
-    """One request's use of its key's quota; what it hears of the answer says what is paid in the end."""
+    """One request's use of its key's quota; what it hears of the answer says what is paid in the end.
 
-    def __init__(self, account: Account, ask: Ask, reserved: int, headers: Headers, now: float) -> None:
+    With `has_waited` it had to wait for a place: its key wants more than it may have.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        ask: Ask,
+        reserved: int,
+        headers: Headers,
+        now: float,
+        *,
+        has_waited: bool = False,
+    ) -> None:
         self.headers = headers
+        self.has_waited = has_waited
         self._account = account
         self._prompt_tokens = ask.prompt_tokens
         self._reserved = reserved
@@ -78,14 +91,14 @@ class Quotas:
         """Begin on a request; `end` of what comes back is the caller's to call. Raises OverQuota."""
         account = self._account(digest, quota)
         account.count(now)
-        await account.place(now)
+        has_waited = await account.place(now)
         now = asyncio.get_running_loop().time()
         try:
             reserved = account.reserve(ask.prompt_tokens + ask.answer_tokens, now)
         except OverQuota:
             account.leave(0.0)
             raise
-        return Use(account, ask, reserved, account.headers(now), now)
+        return Use(account, ask, reserved, account.headers(now), now, has_waited=has_waited)
 
     def _account(self, digest: str, quota: Quota) -> Account:
         """The key's. Where the policy has another quota for it, who is here stays."""

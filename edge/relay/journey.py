@@ -19,6 +19,7 @@ from regions.map import (
     ROUTE,
     TENANT,
     WAIT_S,
+    WAITED,
     WEIGHT,
 )
 from wire.dialect import id_headers
@@ -120,6 +121,7 @@ class Journey:
         return (
             *ours,
             *said_of(self.exchange.head, self.admission, trace),
+            *(((WAITED, "1"),) if self.use is not None and self.use.has_waited else ()),
             (ATTEMPT, str(len(self.setbacks))),
             (REQUEST_ID, self.request_id),
             (ASK, self.ask.header()),

@@ -32,7 +32,7 @@ from inference.api.token_requests import read_count, read_detokenize, read_token
 from inference.api.visit import Visit
 from inference.outside.passing import PassedReply
 from inference.workers.control import MAX_CONTROL_BYTES, LoadReply, read_inspect, read_load, read_unload
-from regions.map import ATTEMPT, KEY, TENANT
+from regions.map import ATTEMPT, KEY, TENANT, WAITED
 from weights_cache.known import KnownRevisions
 from wire.dialect import error_body
 from wire.metrics import CONTENT_TYPE
@@ -224,6 +224,7 @@ def _visit(request: Request, tracer: Tracer | None) -> Visit:
     visit = Visit.of(told("x-request-id"), told("x-nearfield-start"), told(TENANT), told(KEY), told(ATTEMPT))
     visit.phases = Phases("node", started=request.scope[BEGAN])
     visit.weigh(told("x-nearfield-weight"))
+    visit.has_waited = told(WAITED) == "1"
     if (parent := told(TRACEPARENT)) is not None:
         visit.follow(tracer, read_context(parent, told(TRACESTATE) or ""))
     request.state.request_id = visit.request_id

@@ -125,7 +125,7 @@ class GenerationReply(ModelReply):
             async with self._turn(
                 model, self._num_prompts * delivery.num_choices, delivery.priority
             ) as has_waited:
-                self._visit.has_waited = has_waited
+                self._visit.has_waited |= has_waited
                 if has_waited:
                     self._visit.phases.mark("queue")
                 await self._generate(outlet, model)

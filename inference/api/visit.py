@@ -38,7 +38,7 @@ class Visit:
         tenant: Whose request it is, as the edge says; only their own prompts are kept for them.
         weight: Its share of a busy engine, as the edge says.
         key: The public id of the key that it came with, and `attempt` which of the edge's tries it is, from 0.
-        has_waited: Whether it had to wait for its tenant's turn at the engine.
+        has_waited: Whether it had to wait for a place of its key's at the edge, or for its tenant's turn at the engine.
         start: The start state this request found.
         report: The load that it waited for or was the first to use; None when the worker was warm.
     """

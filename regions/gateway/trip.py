@@ -25,6 +25,7 @@ from regions.map import (
     START,
     TENANT,
     WAIT_S,
+    WAITED,
     WEIGHT,
     Tier,
 )
@@ -192,7 +193,7 @@ def said_of(head: RequestHead) -> Headers:
     return (
         ("accept", head.get("accept") or "*/*"),
         (TENANT, head.get(TENANT) or "default"),
-        *[(name, said) for name in (KEY, ATTEMPT) if (said := head.get(name)) is not None],
+        *[(name, said) for name in (KEY, ATTEMPT, WAITED) if (said := head.get(name)) is not None],
         *(((WEIGHT, weight),) if weight is not None else ()),
     )
 

@@ -89,6 +89,7 @@ async def test_the_region_gets_a_new_head_and_the_exact_bytes(world):
         ("x-nearfield-tenant", "evil"),
         ("x-nearfield-key", "evil"),
         ("x-nearfield-attempt", "7"),
+        ("x-nearfield-waited", "1"),
         ("x-nearfield-region", "iad"),
         ("x-forwarded-for", "1.2.3.4"),
         ("x-request-id", "mine"),

@@ -160,8 +160,9 @@ class TestAtOnce:
         await entered(quotas, quota, key="other")
         for use in first:
             end(use)
-        await asyncio.gather(*tasks)
+        waited = await asyncio.gather(*tasks)
         assert order == [0, 1]
+        assert [use.has_waited for use in (*first, *waited)] == [False, False, True, True]
         assert quotas._accounts["k"].num_running == 2
 
     async def test_retry_after_is_measured(self):
@@ -341,3 +342,5 @@ async def test_streams_at_once_wait_their_turn_and_a_client_that_goes_away_frees
     gate.set()
     await whole(answer)
     await whole(other)
+    waited = [head.get("x-nearfield-waited") for head, _ in region.requests]
+    assert waited == [None, None, "1"], "the region is told whose key wants more than it may have"

@@ -38,16 +38,18 @@ class Crowd:
         """Whose orders the engine has."""
         return [order["tenant"] for order in self.engine.orders]
 
-    def ask(self, tenant: str, times: int = 1, **more: Any) -> list[asyncio.Task[httpx.Response]]:
-        return self._ask("chat/completions", CHAT | more, tenant, times)
+    def ask(
+        self, tenant: str, times: int = 1, *, says: dict[str, str] | None = None, **more: Any
+    ) -> list[asyncio.Task[httpx.Response]]:
+        return self._ask("chat/completions", CHAT | more, tenant, times, says or {})
 
     def embed(self, tenant: str, rows: int, times: int = 1) -> list[asyncio.Task[httpx.Response]]:
-        return self._ask("embeddings", {"model": "acme/m", "input": ["hi"] * rows}, tenant, times)
+        return self._ask("embeddings", {"model": "acme/m", "input": ["hi"] * rows}, tenant, times, {})
 
     def _ask(
-        self, path: str, body: dict[str, Any], tenant: str, times: int
+        self, path: str, body: dict[str, Any], tenant: str, times: int, says: dict[str, str]
     ) -> list[asyncio.Task[httpx.Response]]:
-        url, headers = f"{self._node.url}/v1/{path}", AUTH | {"x-nearfield-tenant": tenant}
+        url, headers = f"{self._node.url}/v1/{path}", AUTH | {"x-nearfield-tenant": tenant} | says
         new = [
             asyncio.create_task(self._http.post(url, json=body, headers=headers, timeout=60))
             for _ in range(times)
@@ -167,6 +169,14 @@ async def test_a_wait_is_in_the_receipt_and_in_the_figures(tmp_path: Any) -> Non
         assert float(total.split()[-1]) >= PLACES * 0.02, "which the engine, that saw no queue, cannot know"
         told = [order["has_waited"] for order in room.engine.orders]
         assert told == [False] * PLACES + [True] * PLACES, "so it is told"
+
+
+async def test_the_engine_hears_of_a_wait_at_the_edge_too(tmp_path: Any) -> None:
+    async with crowd(tmp_path, gap_s=0.0) as room:
+        for said in ("1", "0", "yes"):
+            await asyncio.gather(*room.ask("hog", says={"x-nearfield-waited": said}))
+
+        assert [order["has_waited"] for order in room.engine.orders] == [True, False, False]
 
 
 def queue_ms(answer: httpx.Response) -> float:

@@ -19,6 +19,7 @@ from regions.map import (
     RESUME,
     REVISION,
     TENANT,
+    WAITED,
     RolloutState,
 )
 from regions.nodes.pick import replica_id
@@ -100,6 +101,7 @@ async def test_both_ways_say_the_same(passages):
     """Line by line, to the node and to the edge, but for what is one request's own."""
     own = (
         ("x-nearfield-weight", "3"),
+        (WAITED, "1"),
         (KEY, "0123456789ab"),
         (ATTEMPT, "1"),
         ("x-nearfield-wait", "9"),
@@ -116,6 +118,7 @@ async def test_both_ways_say_the_same(passages):
             differ = {name for name, value in ordinary.headers if lanes.get(name) != value}
             assert differ <= {REQUEST_ID, DEADLINE_MS}
             assert (lanes.get(REQUEST_ID), lanes.get(ATTEMPT), again) == ("req_2", "1", body)
+            assert lanes.get(WAITED) == "1"
             assert {name for name, _ in long.headers} == {name for name, _ in short.headers}
             differ = {name for name, value in long.headers if short.get(name) != value}
             assert differ <= {REQUEST_ID, "server-timing", "date"}

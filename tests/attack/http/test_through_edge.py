@@ -109,7 +109,11 @@ async def test_mutated_requests_arrive_as_meant_or_not_at_all(rig):
 def ask(rng: random.Random) -> bytes:
     """A request to a model, by length or in chunks, with headers that a region would believe of the edge."""
     spoofed = rng.sample(
-        ("X-Nearfield-Tenant: evil", "X-Forwarded-For: 1.2.3.4", "X-Tenant-Id: evil", "Cookie: a=b"), 2
+        (
+            *("X-Nearfield-Tenant: evil", "X-Nearfield-Waited: 1", "X-Forwarded-For: 1.2.3.4"),
+            *("X-Tenant-Id: evil", "Cookie: a=b"),
+        ),
+        2,
     )
     lines = ["POST /v1/chat/completions HTTP/1.1", "Host: h", f"Authorization: Bearer {USER}", *spoofed]
     if rng.random() < 0.5:
