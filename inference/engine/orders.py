@@ -60,7 +60,8 @@ class Generate:
     weight: int = 1
     """The tenant's: its share of a busy engine beside the others' (`inference.engine.tenants`)."""
     has_waited: bool = False
-    """Whether it had to wait for its tenant's turn, or for a place of its key's at the edge: that wants more than it is given (`inference.engine.crowd`)."""
+    """Whether it had to wait for its tenant's turn, or for a place of its key's at the edge: that wants more than it is
+    given (`inference.engine.crowd`)."""
     grammar: str | None = None
     """What the answer must follow, in llguidance's terms."""
     resumed: tuple[int, ...] = ()
