@@ -85,6 +85,7 @@ def _credentials(config: Config, state: Path) -> Credentials:
         ca=ca,
         state=str(state.resolve()),
         simulated_wan=config.wan_profile or "",
+        home=config.home,
         regions={region: f"https://{_local(pin)}/v1" for region, pin in edge.pins.items()},
     )
     credentials.save(state)

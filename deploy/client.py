@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from deploy import patience
 from deploy.credentials import Credentials
 
-CONNECT_AND_READ_S = 150.0
+CONNECT_S = 10.0
+"""An edge that runs greets at once, whatever it has to do: one that takes connections and greets nobody is stopped."""
+READ_S = 150.0
 """Longer than the platform's own deadline for a held request, so that its clear error arrives first."""
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
@@ -41,12 +44,20 @@ class Reply:
 
 
 class Client:
-    """Asks one platform, over TLS, with one of its keys."""
+    """Asks one platform, over TLS, with one of its keys.
+
+    Whoever keeps it waiting for seconds is named on standard error: `waits_for`, or whose address was asked.
+    """
 
     def __init__(
-        self, credentials: Credentials, *, admin: bool = False, patience_s: float = CONNECT_AND_READ_S
+        self,
+        credentials: Credentials,
+        *,
+        admin: bool = False,
+        patience_s: float = READ_S,
+        waits_for: str = "",
     ) -> None:
-        self._credentials, self._patience_s = credentials, patience_s
+        self._credentials, self._patience_s, self._waits_for = credentials, patience_s, waits_for
         self._key_name = "admin_key" if admin else "api_key"
         self._key = credentials.admin_key if admin else credentials.api_key
         self._url = credentials.admin_url if admin else credentials.base_url
@@ -91,14 +102,20 @@ class Client:
         self, method: str, path: str, body: Mapping[str, object] | None, region: str | None
     ) -> tuple[http.client.HTTPSConnection, http.client.HTTPResponse]:
         address = urlsplit(self._credentials.regions[region] if region else self._url)
+        connect_s = min(CONNECT_S, self._patience_s)
         connection = http.client.HTTPSConnection(
-            address.hostname or "", address.port, context=self._context, timeout=self._patience_s
+            address.hostname or "", address.port, context=self._context, timeout=connect_s
         )
         payload = None if body is None else json.dumps(body).encode()
         headers = {"authorization": f"Bearer {self._key}", "content-type": "application/json"}
+        who = self._waits_for or f"{region or 'the platform'} at {address.netloc}"
         try:
-            connection.request(method, path, payload, headers)
-            return connection, connection.getresponse()
+            with patience.told(who, connect_s):
+                connection.connect()
+            connection.sock.settimeout(self._patience_s)
+            with patience.told(who, self._patience_s):
+                connection.request(method, path, payload, headers)
+                return connection, connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise Unreachable(f"{address.netloc} does not answer ({error})") from error

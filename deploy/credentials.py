@@ -20,7 +20,8 @@ class Credentials:
     """Everything a client needs.
 
     `api_key` asks for tokens at `base_url`, `admin_key` steers the platform at `admin_url`. `s3_ca` is empty where the
-    bucket's certificate is checked against the public authorities.
+    bucket's certificate is checked against the public authorities. `home` is the bucket's region, if
+    that was told.
     """
 
     base_url: str
@@ -34,7 +35,18 @@ class Credentials:
     state: str
     s3_ca: str = ""
     simulated_wan: str = ""
+    home: str = ""
     regions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def home_store(self) -> str:
+        """In words, whom commands about the bucket wait for."""
+        return f"the home store in region {self.home}" if self.home else "the bucket's home store"
+
+    @property
+    def home_region(self) -> str:
+        """In words, whom commands about keys wait for."""
+        return f"the home region {self.home}" if self.home else "the home region"
 
     def save(self, folder: Path) -> Path:
         """Write the file, readable by its owner alone."""

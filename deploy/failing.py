@@ -26,6 +26,7 @@ CAUSES: Mapping[str, Cause] = MappingProxyType(
         "deploy.credentials.NoPlatform": Cause("no_platform", Exit.NOT_READY, "nearfield up"),
         "deploy.client.Unreachable": Cause("unreachable", Exit.NOT_READY, "nearfield doctor"),
         "deploy.client.ApiError": Cause("", Exit.FAILED, "nearfield doctor"),
+        "deploy.faults.Silent": Cause("no_answer", Exit.TIMEOUT, "nearfield doctor"),
         "deploy.faults.StateInUse": Cause("state_in_use", Exit.NOT_READY, "nearfield stop"),
         "deploy.faults.StateUnusable": Cause("state_unusable", Exit.NOT_READY, "nearfield up --state DIR"),
         "deploy.faults.RoleFailed": Cause("role_failed", Exit.FAILED, "nearfield logs"),

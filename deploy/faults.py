@@ -47,3 +47,7 @@ class NotLive(Exception):
     def __init__(self, code: str, message: str, next_step: str) -> None:
         super().__init__(message)
         self.code, self.next_step = code, next_step
+
+
+class Silent(Exception):
+    """Who was asked did not answer in time; it may still do what it was asked for."""

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from deploy import push
+from deploy import patience, push
 from deploy.credentials import Credentials
-from deploy.faults import NotLive
+from deploy.faults import NotLive, Silent
 from regions.objects.ledger import Ledger
 from regions.objects.pointer import KEPT_PREVIOUS, Pointer
 from regions.objects.proof import Proof
@@ -22,6 +22,7 @@ PROOFS_S = (
     5.0  # a region passes its proof on before it says that it is live; its home may be slow for a moment
 )
 LOOK_S = 0.1
+LOOK_AWAY_S = 2.0  # beside another wait, which has its own end and says what it waits for
 
 Proofs = Mapping[str, Proof]
 
@@ -35,9 +36,11 @@ class Moved:
     seconds: float
 
 
-def read(credentials: Credentials, *models: str) -> list[Pointer | None]:
-    """Where these are now, each None if there is none. Raises StoreError, PointerError."""
-    return asyncio.run(_read(credentials, models))
+def read(
+    credentials: Credentials, *models: str, give_up_s: float = patience.GIVE_UP_S
+) -> list[Pointer | None]:
+    """Where these are now, each None if there is none. Raises StoreError, PointerError, Silent."""
+    return patience.ask(_read(credentials, models), credentials.home_store, give_up_s)
 
 
 def check_named(credentials: Credentials, model: str, revision: str) -> None:
@@ -46,8 +49,8 @@ def check_named(credentials: Credentials, model: str, revision: str) -> None:
     Raises: PointerError.
     """
     try:
-        (now,) = read(credentials, model)
-    except StoreError:
+        (now,) = read(credentials, model, give_up_s=LOOK_AWAY_S)
+    except (StoreError, Silent):
         return
     if now is None:
         raise NotLive("removed", f"{model} was removed meanwhile", "nearfield ls")
@@ -67,7 +70,8 @@ def proofs(credentials: Credentials, *revisions: str, of: Iterable[str] = ()) ->
 
     Nothing where this key may not read it. Raises StoreError, PointerError.
     """
-    return asyncio.run(_proofs(credentials, revisions, frozenset(of)))
+    work = _proofs(credentials, revisions, frozenset(of))
+    return patience.ask(work, credentials.home_store)
 
 
 async def _proofs(credentials: Credentials, revisions: tuple[str, ...], of: frozenset[str]) -> list[Proofs]:
@@ -76,7 +80,10 @@ async def _proofs(credentials: Credentials, revisions: tuple[str, ...], of: froz
         ledger = Ledger(s3)
         try:
             while True:
-                found = [_by_region(await ledger.proofs(each)) for each in revisions]
+                found = []
+                for each in revisions:
+                    found.append(_by_region(await ledger.proofs(each)))
+                    patience.heard()
                 if not found or of <= found[0].keys() or time.monotonic() > end:
                     return found
                 await asyncio.sleep(LOOK_S)
@@ -92,7 +99,7 @@ def _by_region(found: Iterable[Proof]) -> Proofs:
 
 def move(credentials: Credentials, model: str, turn: Callable[[Pointer | None, int], Pointer]) -> Moved:
     """Moves a pointer to what `turn` makes of it and the time now. Raises StoreError, PointerError, NotLive."""
-    return asyncio.run(_move(credentials, model, turn))
+    return patience.ask(_move(credentials, model, turn), credentials.home_store)
 
 
 async def _move(

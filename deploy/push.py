@@ -1,6 +1,5 @@
 """A folder becomes objects: checked with the platform's own rules, uploaded, made known by its manifest."""
 
-import asyncio
 import json
 import secrets
 import shlex
@@ -10,6 +9,7 @@ from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from deploy import patience
 from deploy.credentials import Credentials
 from regions.map import base_of
 from regions.objects.ledger import pointer_key
@@ -17,7 +17,8 @@ from regions.objects.register import Found
 from regions.push.check import check_folder
 from regions.push.commit import Refused
 from regions.push.manifest import MAX_MANIFEST_BYTES, read_manifest
-from storage.client.sdk import S3, Endpoint, Entry, NotFound, StoreError, Uploaded, upload_folder
+from storage.client.sdk import S3, Endpoint, Entry, NotFound, Stall, StoreError, Uploaded, upload_folder
+from storage.client.stall import STALL_S
 from weights_cache.revision import Spec
 
 BUCKET = "models"
@@ -107,9 +108,13 @@ def upload(
     """
     store = endpoint(credentials)
     paths = [(path, push.folder / path) for path in push.to_send]
-    uploaded = upload_folder(store, BUCKET, push.model + "/", paths, lambda _path, num: on_bytes(num))
+    with patience.told(credentials.home_store, STALL_S) as silence:
+        stall = Stall(STALL_S, silence.heard)
+        prefix = push.model + "/"
+        uploaded = upload_folder(store, BUCKET, prefix, paths, lambda _path, num: on_bytes(num), stall)
     there = tuple(Uploaded(path, push.files[path], etag) for path, etag in push.unchanged.items())
-    return asyncio.run(_finish(store, push, (*uploaded, *there), regions))
+    finish = _finish(store, push, (*uploaded, *there), regions)
+    return patience.ask(finish, credentials.home_store)
 
 
 async def stored(credentials: Credentials, model: str) -> dict[str, Entry]:
@@ -147,7 +152,7 @@ async def read_push_id(store: S3, model: str) -> str | None:
 
 def remove(credentials: Credentials, model: str) -> int:
     """Delete the pointer first, so that no region serves it again, then every object of the prefix."""
-    return asyncio.run(_remove(endpoint(credentials), model))
+    return patience.ask(_remove(endpoint(credentials), model), credentials.home_store)
 
 
 async def _remove(store: Endpoint, model: str) -> int:
@@ -156,6 +161,7 @@ async def _remove(store: Endpoint, model: str) -> int:
         keys = [entry.key async for entry in s3.list(BUCKET, model + "/")]
         for key in keys:
             await s3.delete(BUCKET, key)
+            patience.heard()
     return len(keys)
 
 
@@ -191,7 +197,10 @@ async def _finish(
 ) -> str:
     """What the model's own folder has is shared inside the store; then the manifest makes it one push."""
     async with S3(store) as s3:
-        shared = [await _share(s3, push, path, etag) for path, etag in push.shared.items()]
+        shared = []
+        for path, etag in push.shared.items():
+            shared.append(await _share(s3, push, path, etag))
+            patience.heard()
         return await _write_manifest(s3, push, (*uploaded, *shared), regions)
 
 
@@ -239,3 +248,4 @@ async def _drop_leftovers(s3: S3, push: PushPlan, keys: set[str]) -> None:
     keep = {f"{push.model}/{name}" for name in (*push.files, MANIFEST)}
     for key in keys - keep:
         await s3.delete(BUCKET, key)
+        patience.heard()

@@ -3,16 +3,19 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from deploy import push
 from deploy.client import Client
 from deploy.credentials import Credentials
-from deploy.faults import NotLive
+from deploy.faults import NotLive, Silent
+from deploy.patience import SAY_AFTER_S, Silence
 from deploy.standing import Standing, standings, why
 from storage.client.sdk import S3, StoreError
 
 POLL_S = 0.25
+ONE_LOOK_S = SAY_AFTER_S
 LOOK_S = 2.0  # between looks at what the pointer names: one object is read from the home region for each
 
 
@@ -24,10 +27,9 @@ async def committed(credentials: Credentials, model: str, deadline_s: float, pus
     """
     end = time.monotonic() + deadline_s
     async with S3(push.endpoint(credentials)) as store:
+        silence = Silence(credentials.home_store, deadline_s)
         while time.monotonic() < end:
-            status = await _said(store, model)
-            if status is not None and push_id:
-                await _check_push(store, model, push_id)
+            status = await _said(store, model, push_id, silence)
             if status is not None and status["state"] == "refused":
                 raise NotLive(status["code"], status["message"], status["next"])
             if status is not None and status.get("revision"):
@@ -44,14 +46,24 @@ async def _check_push(store: S3, model: str, push_id: str) -> None:
         raise NotLive("overtaken", f"{model}: {cause}", f"nearfield revisions {model}")
 
 
-async def _said(store: S3, model: str) -> Mapping[str, Any] | None:
-    """The status object; none yet too while the store is being started again."""
+async def _said(store: S3, model: str, push_id: str, silence: Silence) -> Mapping[str, Any] | None:
+    """The status object; none yet too while the store is being started again, or is silent. Raises NotLive."""
     try:
-        return await push.read_status(store, model)
+        async with asyncio.timeout(ONE_LOOK_S):
+            status = await push.read_status(store, model)
+            if status is not None and push_id:
+                await _check_push(store, model, push_id)
     except StoreError as error:
         if 400 <= error.status < 500:
             raise
-        return None
+    except TimeoutError:
+        pass
+    else:
+        silence.heard()
+        return status
+    with suppress(Silent):  # the end of the whole wait, which has words of its own
+        silence.look()
+    return None
 
 
 def until_live(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 JSON: Final = (("content-type", "application/json"),)
 MAX_ORDER_BYTES: Final = 16 << 10  # a key's grant; others are two short strings
 MAX_ANSWER_BYTES: Final = 4 << 20  # a list of 6,000 keys
+KEYS_S: Final = 15.0  # a few small objects of the home store, which has 10 s for them
 ORDER_S: Final = 150.0  # a cool-down waits for the wake that is under way, and for the slot to be free
 PREWARM_S: Final = 5.0  # the region answers at once
 PREWARM_GAP_S: Final = 5.0  # between two orders for one model in one region: a wake takes about that
@@ -85,7 +86,7 @@ class Orders:
         if reach is None:
             known = ", ".join(self._reaches)
             raise Refusal(404, "not_found", f"There is no region {region}; there are {known}.")
-        await self._send(exchange, reach, path, await exchange.read_body(MAX_ORDER_BYTES), headers)
+        await self._send(exchange, reach, path, await exchange.read_body(MAX_ORDER_BYTES), headers, ORDER_S)
 
     async def about_keys(
         self, exchange: Exchange, path: str, values: Mapping[str, str], headers: Headers
@@ -97,13 +98,14 @@ class Orders:
             raise Refusal(400, "bad_request", "Send one small JSON object.") from error
         if not isinstance(order, dict):
             raise Refusal(400, "bad_request", "Send one small JSON object.")
-        await self._send(
-            exchange, self._reaches[self._home], path, json.dumps({**order, **values}).encode(), headers
-        )
+        body = json.dumps({**order, **values}).encode()
+        await self._send(exchange, self._reaches[self._home], path, body, headers, KEYS_S)
 
-    async def _send(self, exchange: Exchange, reach: Reach, path: str, body: bytes, headers: Headers) -> None:
+    async def _send(
+        self, exchange: Exchange, reach: Reach, path: str, body: bytes, headers: Headers, head_s: float
+    ) -> None:
         try:
-            answer = await reach.pool.request("POST", path, self._headers, body, head_s=ORDER_S)
+            answer = await reach.pool.request("POST", path, self._headers, body, head_s=head_s)
             text = await answer.read(MAX_ANSWER_BYTES)
         except DialError as error:
             message = f"Region {reach.name} did not take the order ({error}); try again."

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from deploy import secrets, show
-from deploy.commands.usage import ask_nodes, read_usage
+from deploy import patience, secrets, show
+from deploy.commands.usage import NODES, ask_nodes, read_usage
 from deploy.config.document import Config
 from deploy.config.read import load
 from deploy.credentials import NoPlatform
-from deploy.faults import NotLive
+from deploy.faults import NotLive, Silent
 from deploy.logs.files import Tail, merged, tails
 from deploy.logs.line import Line, Wanted, of_record, shown
 from regions.usage.read import Found
@@ -21,6 +21,7 @@ from storage.client.sdk import StoreError
 
 POLL_S = 0.5
 REQUESTS_EVERY_S = 1.0
+ASIDE_S = 10.0  # what roles said is there without the requests
 """Nodes are asked for their records less often than files are looked at."""
 STYLES = {"error": "red", "critical": "red", "warning": "yellow", "request": "cyan"}
 
@@ -77,8 +78,10 @@ class Requests:
         if self._config is None:
             return []
         try:
-            found, silent = asyncio.run(read_usage(self._config, datetime.now(UTC).date().isoformat()))
-        except (StoreError, secrets.SecretsError) as error:
+            found, silent = patience.ask(
+                read_usage(self._config, datetime.now(UTC).date().isoformat()), NODES, ASIDE_S
+            )
+        except (StoreError, secrets.SecretsError, Silent) as error:
             show.problems().print(f"requests are left out: {error}", markup=False)
             return []
         for name in silent:

@@ -1,10 +1,9 @@
 """`nearfield policy`: the rules that all edges follow, shown; or a file of rules checked and put in force."""
 
-import asyncio
 import sys
 from pathlib import Path
 
-from deploy import fleet, show
+from deploy import fleet, patience, show
 from deploy.config.document import Config
 from deploy.config.read import load
 from deploy.faults import ConfigError
@@ -24,7 +23,7 @@ def run(state: Path, file: Path | None) -> None:
     """
     config = load(state / "nearfield.toml")
     if file is None:
-        sys.stdout.write(asyncio.run(_read(config)).decode() + "\n")
+        sys.stdout.write(patience.ask(_read(config), _home_store(config)).decode() + "\n")
         return
     try:
         ordered = read_rules(file.read_bytes(), tuple(config.regions))
@@ -32,7 +31,7 @@ def run(state: Path, file: Path | None) -> None:
         raise ConfigError(f"cannot read {file}: {error.strerror}", "nearfield policy --help") from error
     except RulesError as error:
         raise ConfigError(f"{file} is not taken: {error}. Nothing was changed.") from error
-    asyncio.run(_put(config, ordered))
+    patience.ask(_put(config, ordered), _home_store(config))
     edges = ", ".join(ordered.canary_edges)
     said = (
         f"on trial at {edges} for {ordered.trial_s:g} s, then everywhere"
@@ -40,6 +39,10 @@ def run(state: Path, file: Path | None) -> None:
         else "for every edge at once"
     )
     show.console().print(f"taken: {said}; `nearfield status` shows how they stand")
+
+
+def _home_store(config: Config) -> str:
+    return f"the home store in region {config.home}"
 
 
 async def _read(config: Config) -> bytes:

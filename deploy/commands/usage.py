@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy import secrets, show
+from deploy import patience, secrets, show
 from deploy.config.document import Config
 from deploy.config.entries import NodeEntry
 from deploy.config.read import load
@@ -26,6 +26,8 @@ MAX_NODE_BYTES = 64 * 1024 * 1024
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 COLUMNS = (*BY, "requests", "failed", "prompt", "cached", "completion", "device s", "wasted s")
 US_PER_S = 1e6
+ASK_S = 5.0  # of a node, which has its records in memory
+NODES = "a node"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,8 @@ class Wanted:
 
 def run(config_path: Path, wanted: Wanted, *, reconcile: bool, as_json: bool) -> Exit:
     """Print it. GATE_FAILED: the two sides differ, or one could not be asked. Raises StoreError, ConfigError."""
-    found, silent = asyncio.run(read_usage(load(config_path), "" if reconcile else wanted.since))
+    work = read_usage(load(config_path), "" if reconcile else wanted.since)
+    found, silent = patience.ask(work, NODES)
     rows = {
         by: each for by, each in sums(filter(wanted.has, found.records)).items() if by[-1] >= wanted.since
     }
@@ -69,9 +72,10 @@ async def read_usage(config: Config, since: str) -> tuple[Found, list[str]]:
         if said is not None:
             found.take_node(said)
     for region in config.regions:
+        patience.turn_to(f"the store in region {region}")
         try:
             async with S3(endpoint(config, region, SYSTEM_GRANTS)) as store:
-                await read_store(store, found, since)
+                await read_store(store, found, since, patience.heard)
         except* (StoreError, RecordError) as errors:
             raise _unread(region, errors.exceptions[0]) from errors
     return found, [name for name, said in zip(config.nodes, asked, strict=True) if said is None]
@@ -94,7 +98,7 @@ async def _ask(node: NodeEntry, token: str) -> Mapping[str, Any] | None:
     """What a node has that no store has; None: it does not answer."""
     pool = Pool(*split_address(node.listen))
     try:
-        answer = await pool.request("GET", "/usage", (("authorization", f"Bearer {token}"),))
+        answer = await pool.request("GET", "/usage", (("authorization", f"Bearer {token}"),), head_s=ASK_S)
         async with answer:
             value = json.loads(await answer.read(MAX_NODE_BYTES))
     except (DialError, ValueError):

@@ -3,7 +3,6 @@
 Nothing is said where no platform was ever made in that folder.
 """
 
-import asyncio
 import email.utils
 import http.client
 import shutil
@@ -13,13 +12,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from deploy import credentials, fleet
+from deploy import credentials, fleet, patience
 from deploy.client import ApiError, Client, Unreachable
 from deploy.config.document import Config, listeners
 from deploy.config.read import load
 from deploy.doctor.finding import Finding
 from deploy.doctor.machine import gpus
-from deploy.faults import ConfigError
+from deploy.faults import ConfigError, Silent
 from deploy.fleet import SYSTEM_GRANTS
 from deploy.lock import holder
 from deploy.remedy import with_state
@@ -38,6 +37,7 @@ MAX_SKEW_S = 5.0
 TICK_S = 1.0
 """Of a Date, which leaves out what is less: without half of it most clocks looked a second behind."""
 MAX_SILENCE_S = 5.0
+PROBE_S = 15.0
 
 
 def config_of(state: Path) -> Config | None:
@@ -110,8 +110,10 @@ def stores(config: Config, _state: Path) -> Iterator[Finding]:
     for region, entry in config.regions.items():
         name = f"store {region}"
         try:
-            found = asyncio.run(_probed(endpoint(config, region, SYSTEM_GRANTS)))
-        except (StoreError, SecretsError) as error:
+            found = patience.ask(
+                _probed(endpoint(config, region, SYSTEM_GRANTS)), f"the store in region {region}", PROBE_S
+            )
+        except (StoreError, SecretsError, Silent) as error:
             yield Finding(name, well=False, seen=str(error), fix=_fix_of(error, entry.store))
             continue
         faults = "; ".join(found.faults())

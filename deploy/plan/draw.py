@@ -98,7 +98,7 @@ def _notes(plan: Plan, is_priced: bool) -> Iterator[str]:
     if any(not region.is_measured for region in plan.regions):
         yield "~ rests on usual figures: the region has not measured its own yet"
     if any(region.held_bytes is None for region in plan.regions):
-        yield "? cannot be seen from here: that takes nearfield.toml and the fleet's key"
+        yield "? cannot be seen from here: that takes nearfield.toml, the fleet's key and a store that answers"
     yield f"workers stop after {plan.idle_timeout_s:g} s unused; the next request waits for a cold start"
     if plan.push.spec.prewarm:
         yield f"kept awake in these hours (UTC): {', '.join(plan.push.spec.prewarm)}"

@@ -1,33 +1,38 @@
 """What is there already: in the bucket by ETag, in each region's store by its blobs. Reads, and moves nothing."""
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from deploy import push
+from deploy import patience, push
 from deploy.config.document import Config
 from deploy.config.read import load
 from deploy.credentials import Credentials
+from deploy.faults import Silent
 from deploy.fleet import SYSTEM_GRANTS
 from deploy.plan.local import held, is_same
 from deploy.plan.memory import Device
 from deploy.roles import endpoint
 from deploy.secrets import SecretsError
 from regions.map import BLOBS_BUCKET, base_of, is_preview
-from storage.client.sdk import S3, Entry, NotFound, StoreError
+from storage.client.sdk import S3, Endpoint, Entry, NotFound, StoreError
 
 Blobs = Mapping[str, int]
+LOOK_S = 10.0
 
 
 def without_unchanged(planned: push.PushPlan, credentials: Credentials) -> push.PushPlan:
     """The plan with those files marked that the bucket has already, here or as the model's. Raises StoreError."""
-    unchanged = _same(planned, asyncio.run(push.stored(credentials, planned.model)))
+    unchanged = _same(planned, _stored(credentials, planned.model))
     if not is_preview(planned.model):
         return replace(planned, unchanged=unchanged)
-    models = _same(planned, asyncio.run(push.stored(credentials, base_of(planned.model))))
+    models = _same(planned, _stored(credentials, base_of(planned.model)))
     shared = {path: etag for path, etag in models.items() if path not in unchanged}
     return replace(planned, unchanged=unchanged, shared=shared)
+
+
+def _stored(credentials: Credentials, model: str) -> dict[str, Entry]:
+    return patience.ask(push.stored(credentials, model), credentials.home_store)
 
 
 def _same(planned: push.PushPlan, found: Mapping[str, Entry]) -> dict[str, str]:
@@ -56,7 +61,7 @@ def held_bytes(
     """Of the push's bytes, how many each region's store has; None: it cannot be seen from here."""
     if config is None:
         return dict.fromkeys(regions)
-    blobs = asyncio.run(_all_blobs(config, regions))
+    blobs = {region: _blobs(config, region) for region in regions}
     files = {path: (planned.folder / path, num) for path, num in planned.files.items()}
     known: dict[str, str] = {}
     return {region: _sum(planned, files, blobs[region], known) for region in regions}
@@ -68,16 +73,17 @@ def _sum(
     return None if blobs is None else sum(planned.files[path] for path in held(files, blobs, known))
 
 
-async def _all_blobs(config: Config, regions: tuple[str, ...]) -> dict[str, Blobs | None]:
-    found = await asyncio.gather(*(_blobs(config, region) for region in regions))
-    return dict(zip(regions, found, strict=True))
-
-
-async def _blobs(config: Config, region: str) -> Blobs | None:
+def _blobs(config: Config, region: str) -> Blobs | None:
+    """A plan does without what a store does not say, so that of another region keeps no push."""
     try:
-        async with S3(endpoint(config, region, SYSTEM_GRANTS)) as store:
-            return {entry.key: entry.size async for entry in store.list(BLOBS_BUCKET)}
+        store = endpoint(config, region, SYSTEM_GRANTS)
+        return patience.ask(_listed(store), f"the store in region {region}", LOOK_S)
     except NotFound:
         return {}
-    except (StoreError, SecretsError):
+    except (StoreError, SecretsError, Silent):
         return None
+
+
+async def _listed(endpoint: Endpoint) -> Blobs:
+    async with S3(endpoint) as store:
+        return {entry.key: entry.size async for entry in store.list(BLOBS_BUCKET)}

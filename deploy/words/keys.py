@@ -21,6 +21,7 @@ app = typer.Typer(
     help="API keys: make, list, rotate and revoke them.",
     rich_markup_mode=None,
 )
+KEYS_S = 30.0  # the edge gives the home region half of it
 KeyArgument = Annotated[str, typer.Argument(help="The key's id, as `nearfield keys ls` lists it.")]
 
 
@@ -104,4 +105,5 @@ def _client(state: "Path") -> "Client":
     from deploy import credentials  # noqa: PLC0415 - each command loads only what it needs
     from deploy.client import Client  # noqa: PLC0415
 
-    return Client(credentials.load(state), admin=True)
+    known = credentials.load(state)
+    return Client(known, admin=True, patience_s=KEYS_S, waits_for=known.home_region)

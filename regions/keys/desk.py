@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_ORDER_BYTES: Final = 16 << 10
+STORE_S: Final = 10.0  # a store that is stopped takes connections and answers nobody
 RETRY_S: Final = 1.0  # after the store did not answer
 JSON: Final = (("content-type", "application/json"),)
 NO_QUOTA: Final = {"requests_per_min": 0, "tokens_per_min": 0, "streams": 0, "weight": 1}
@@ -83,9 +85,11 @@ async def _stored(work: Awaitable[T]) -> T:
     """Awaits what the store is asked for; its failures are the caller's to try again."""
     await in_task()  # the SDK keeps context variables, and so wants one context from begin to end
     try:
-        return await work
-    except StoreError as error:
-        text = f"The home region's store does not answer ({error.code}); try again."
+        async with asyncio.timeout(STORE_S):
+            return await work
+    except (StoreError, TimeoutError) as error:
+        cause = error.code if isinstance(error, StoreError) else f"nothing for {STORE_S:.0f} s"
+        text = f"The home region's store does not answer ({cause}); look whether it was done, then try again."
         raise Refusal(503, "store_unavailable", text, "server_error", retry_after_s=RETRY_S) from error
 
 

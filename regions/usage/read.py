@@ -12,7 +12,7 @@ from regions.usage.reconcile import EngineLog, Logs, Running
 from regions.usage.record import Record, RecordError, read_records, records_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from storage.client.sdk import S3
 
@@ -78,8 +78,10 @@ def _figures(value: Any) -> tuple[int, int, int]:
     return computed, sampled, us
 
 
-async def read_store(store: S3, found: Found, since: str = "") -> None:
-    """Every object of a region's store; with `since`, only records, of days from then on.
+async def read_store(
+    store: S3, found: Found, since: str = "", heard: Callable[[], None] = lambda: None
+) -> None:
+    """Every object of a region's store; with `since`, only records, of days from then on. `heard` is called for each.
 
     Raises ExceptionGroup of StoreError and RecordError.
     """
@@ -88,6 +90,7 @@ async def read_store(store: S3, found: Found, since: str = "") -> None:
     async def take(key: str) -> None:
         async with turn:
             found.take_object(key, (await store.get(SYSTEM_BUCKET, key)).data)
+            heard()
 
     async with asyncio.TaskGroup() as group:
         async for key in _keys(store, since):

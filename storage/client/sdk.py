@@ -37,6 +37,7 @@ from storage.client.pieces import (
     put_parts,
     regrouped,
 )
+from storage.client.stall import Stall
 
 __all__ = [
     "S3",
@@ -47,6 +48,7 @@ __all__ = [
     "Got",
     "NotFound",
     "PreconditionFailed",
+    "Stall",
     "StoreError",
     "Unfinished",
     "Unreachable",
@@ -315,14 +317,24 @@ def upload_folder(
     prefix: str,
     files: Sequence[tuple[str, Path]],
     on_progress: Callable[[str, int], None] | None = None,
+    stall: Stall | None = None,
 ) -> tuple[Uploaded, ...]:
     """Upload (path under `prefix`, local file) pairs with boto3's transfers, CRC32 checked by the store.
 
-    `on_progress(path, bytes just sent)` is called from several threads. Raises: StoreError, OSError.
+    `on_progress(path, bytes just sent)` is called from several threads. Raises: StoreError, OSError; Unreachable too
+    where nothing has moved for as long as `stall` allows.
     """
     from boto3.s3.transfer import TransferConfig, create_transfer_manager  # noqa: PLC0415 - said on top
 
+    stall = stall or Stall()
     client = _new_client(endpoint, NUM_FILES_AT_ONCE * NUM_PARTS_AT_ONCE, UPLOAD_ATTEMPTS)
+    stall.watch(client)
+
+    def told(path: str, num_bytes: int) -> None:
+        stall.sent(num_bytes)
+        if on_progress is not None:
+            on_progress(path, num_bytes)
+
     config = TransferConfig(
         multipart_threshold=PART_BYTES,
         multipart_chunksize=PART_BYTES,
@@ -337,7 +349,7 @@ def upload_folder(
                     bucket,
                     prefix + path,
                     {"ChecksumAlgorithm": "CRC32"},
-                    [Progress(path, on_progress)] if on_progress else None,
+                    [Progress(path, told)],
                 )
                 for path, file in files
             ]

@@ -4,7 +4,7 @@ import pytest
 
 from deploy import fleet, pointing, watch
 from deploy.bootstrap import _user_grants
-from deploy.faults import NotLive
+from deploy.faults import NotLive, Silent
 from deploy.pointing import earlier
 from deploy.proofs import changes
 from regions.objects.pointer import Pointer, new_pointer
@@ -129,7 +129,7 @@ def test_a_fleet_of_before_proofs_goes_on_with_its_users_key(grants):
     ("now", "code"), [(None, "removed"), (AT_E, "overtaken"), (Pointer("acme/m", IDS[0]), None)]
 )
 def test_a_wait_is_over_where_the_pointer_names_something_else(monkeypatch, now, code):
-    monkeypatch.setattr(pointing, "read", lambda _credentials, _model: [now])
+    monkeypatch.setattr(pointing, "read", lambda _credentials, _model, give_up_s: [now])
     if code is None:
         pointing.check_named(None, "acme/m", IDS[0])
         return
@@ -139,9 +139,10 @@ def test_a_wait_is_over_where_the_pointer_names_something_else(monkeypatch, now,
     assert told.value.code == code
 
 
-def test_a_store_that_does_not_answer_ends_no_wait(monkeypatch):
-    def read(_credentials, _model):
-        raise StoreError("no answer", 503)
+@pytest.mark.parametrize("error", [StoreError("no answer", 503), Silent("nothing was heard")])
+def test_a_store_that_does_not_answer_ends_no_wait(monkeypatch, error):
+    def read(_credentials, _model, give_up_s):
+        raise error
 
     monkeypatch.setattr(pointing, "read", read)
     pointing.check_named(None, "acme/m", IDS[0])

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from regions.keys import desk
 from regions.keys.book import KeyBook
 from regions.keys.record import KeyRecord, digest, new_key, read_record, write_record
 from regions.map import KeyGrant, Quota
@@ -160,3 +161,11 @@ def test_keys_are_long_and_never_alike():
 def test_what_a_key_names(patterns, model, named):
     """A model, an organisation's models, or all."""
     assert KeyGrant("t", frozenset(), patterns).names(model) is named
+
+
+async def test_a_store_that_says_nothing_is_given_up(monkeypatch):
+    """Stopped, it takes connections: an operator must not wait for the minutes of an SDK's tries."""
+    monkeypatch.setattr(desk, "STORE_S", 0.01)
+    with pytest.raises(Refusal) as refused:
+        await desk._stored(asyncio.Event().wait())
+    assert (refused.value.status, refused.value.code) == (503, "store_unavailable")
