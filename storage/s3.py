@@ -9,6 +9,7 @@ from types import MappingProxyType
 from storage.auth import sigv2
 from storage.auth.sigv4 import Verified
 from storage.authority import authorise
+from storage.disk.spare import demand_room_for
 from storage.fault import NO_ROOM, S3Error, StoreBroken
 from storage.figures import UNREAD, StoreFigures
 from storage.homes.door import Homes
@@ -167,6 +168,7 @@ class S3Service:
                 raise S3Error("AccessDenied", "Without a grant on this bucket, ask at its home region.")
             return await homes.answer(exchange, request, bucket)
         request = authorise(store, request)
+        demand_room_for(request.operation, store.blobs.root)
         return await HANDLERS[request.operation](store, exchange, request)
 
     def _refuse_far_form(self, head: RequestHead) -> None:

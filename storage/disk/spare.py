@@ -15,6 +15,15 @@ ROWS_LEAVE_BYTES = (
     8 * 1024 * 1024
 )  # small objects go on for longer: they are what keys and rules are changed by
 
+ADDING = ("Complete", "Copy", "Create", "Put", "Upload")
+"""So begin the names of operations that write and take nothing away; deletes and aborts write to the index as well."""
+
+
+def demand_room_for(operation: str, root: Path) -> None:
+    """Rows take room as objects do: uploads begun and tags put in a loop took the last of it. Raises OSError ENOSPC."""
+    if operation.startswith(ADDING):
+        demand_room(root, 0, ROWS_LEAVE_BYTES)
+
 
 def demand_room(root: Path, num_bytes: int, leave_bytes: int) -> None:
     """Raises OSError ENOSPC: with `num_bytes` more the disk of `root` would have less than `leave_bytes` free."""

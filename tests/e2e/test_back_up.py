@@ -1,5 +1,6 @@
 """The page on backing up, command by command: copied while it serves, restored into an empty folder, asked there."""
 
+import datetime as dt
 import json
 import shutil
 
@@ -7,6 +8,7 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from deploy import fleet, pki
 from tests.e2e import pages
 from tests.e2e import platform as running
 from tests.e2e.pages import ROOT, Shell, steps
@@ -20,7 +22,8 @@ def test_what_was_copied_by_s3_serves_in_a_folder_that_held_nothing(tmp_path):
     copy, restore = steps(PAGE)
     entry = next(m[2] for m in pages.BLOCK.finditer(PAGE.read_text()) if m[1] == "toml")
     state = tmp_path / "platform" / "state"
-    state.parent.mkdir()
+    state.mkdir(parents=True)
+    _lay_out(state)
     shell = Shell(tmp_path, state, state.parent / "state.log")
     try:
         shell.run(". .venv/bin/activate")  # as its reader's shell is
@@ -46,6 +49,12 @@ def test_what_was_copied_by_s3_serves_in_a_folder_that_held_nothing(tmp_path):
         assert asked.choices[0].message.content.strip() == question["answer"]
         kept = {each["id"] for each in json.loads(after.nearfield("keys", "ls", "--json").stdout)}
         assert made["id"] in kept
+
+
+def _lay_out(state):
+    """None of the usual ports: what is restored has those of its TOML, which another platform may have taken by then."""
+    authority = pki.ensure(state / "tls", dt.datetime.now(dt.UTC))
+    fleet.write(fleet.FleetPlan(state, ("iad",), usual_ports=()), authority)
 
 
 def _run(shell, step):
