@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from deploy.client import ApiError, Client
+from deploy.client import ApiError, Client, Unreachable
 from wire.timing import parse_receipt
 
 Message = Mapping[str, str]
@@ -32,14 +32,18 @@ def ask(
     *,
     max_tokens: int = 256,
     region: str | None = None,
+    on_token: Callable[[], None] = lambda: None,
     on_text: Callable[[str], None] = lambda _: None,
     on_wait: Callable[[Mapping[str, Any]], None] = lambda _: None,
 ) -> Told:
     """Ask greedily and stream; `on_wait` hears of phase, percent and ETA while a cold model wakes.
 
+    `on_token` is called once, at the event that opens the answer: it leaves with the first token, whether that shows
+    any text or is one of thinking, an empty one or half a character.
+
     Raises:
         ApiError: the platform refused, or the stream ended in an error event.
-        Unreachable: nobody answered.
+        Unreachable: nobody answered, or the answer broke off.
     """
     body = {
         "model": model,
@@ -50,7 +54,7 @@ def ask(
         "stream_options": {"include_usage": True},
     }
     headers, lines = client.stream("/v1/chat/completions", body, region=region)
-    text, usage, receipts = [], None, []
+    text, usage, receipts, is_open = [], None, [], False
     for kind, value in _events(lines):
         if kind == "note":
             if "hop" in value:
@@ -58,6 +62,9 @@ def ask(
             else:
                 on_wait(value)
         elif kind == "chunk":
+            if not is_open:
+                is_open = True
+                on_token()
             usage = value.get("usage") or usage
             for piece in _pieces(value):
                 text.append(piece)
@@ -66,13 +73,18 @@ def ask(
 
 
 def _events(lines: Iterator[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    is_whole = False
     for line in lines:
         if line.startswith(":"):
             receipt = parse_receipt(line)
             if receipt is not None:
                 yield "note", receipt
-        elif line.startswith("data: ") and line != "data: [DONE]":
+        elif line == "data: [DONE]":
+            is_whole = True
+        elif line.startswith("data: "):
             yield "chunk", _chunk(line[6:])
+    if not is_whole:
+        raise Unreachable("the answer broke off before its end; what came is not all of it")
 
 
 def _chunk(data: str) -> Mapping[str, Any]:

@@ -125,6 +125,8 @@ def _lines(connection: http.client.HTTPSConnection, response: http.client.HTTPRe
     try:
         while line := response.readline():
             yield line.decode().rstrip("\r\n")
+    except (OSError, http.client.HTTPException) as error:
+        raise Unreachable(f"the answer broke off ({error})") from error
     finally:
         connection.close()
 

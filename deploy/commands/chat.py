@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from deploy import chat, show
@@ -46,6 +46,22 @@ def run(
         messages.append({"role": "assistant", "content": told.text})
 
 
+class Firsts:
+    """When the first token and the first text came, in ms from now on; token 0 and text 0 while they have not."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock, self._started = clock, clock()
+        self.token_ms = self.text_ms = 0.0
+
+    def token(self) -> None:
+        """The answer opens."""
+        self.token_ms = 1000 * (self._clock() - self._started)
+
+    def text(self, _piece: str) -> None:
+        """Some of it shows."""
+        self.text_ms = self.text_ms or 1000 * (self._clock() - self._started)
+
+
 def _turn(
     client: Client,
     model: str,
@@ -55,10 +71,10 @@ def _turn(
     *,
     quiet: bool,
 ) -> chat.Told:
-    console, started, first, said = show.problems(), time.perf_counter(), [0.0], [""]
+    console, firsts, said = show.problems(), Firsts(), [""]
 
     def text(piece: str) -> None:
-        first[0] = first[0] or time.perf_counter()
+        firsts.text(piece)
         if not quiet:
             sys.stdout.write(piece)
             sys.stdout.flush()
@@ -72,12 +88,18 @@ def _turn(
         said[0] = line
 
     told = chat.ask(
-        client, model, messages, max_tokens=max_tokens, region=region, on_text=text, on_wait=waiting
+        client,
+        model,
+        messages,
+        max_tokens=max_tokens,
+        region=region,
+        on_token=firsts.token,
+        on_text=text,
+        on_wait=waiting,
     )
     if not quiet:
         sys.stdout.write("\n")
-        first_ms = 1000 * ((first[0] or time.perf_counter()) - started)
-        console.print(f"[dim]{where_time_went(told, first_ms)}[/]")
+        console.print(f"[dim]{where_time_went(told, firsts)}[/]")
     return told
 
 
@@ -89,8 +111,17 @@ BEFORE_FIRST = {
 """The phases of each hop that end before the first token; `report` has them all, with their parts."""
 
 
-def where_time_went(told: chat.Told, first_token_ms: float) -> str:
-    """One line: region, start state, the first token's time and what it was spent on, bytes from afar."""
+SEEN_LATER_MS = 1.0
+"""The first token's event and that of its text leave together: between them lies what a terminal takes, or tokens."""
+
+
+def where_time_went(told: chat.Told, firsts: Firsts) -> str:
+    """One line: region, start state, the first token's time and what it was spent on, bytes from afar.
+
+    The first text's time stands beside it where tokens that show none (of thinking, white space, half a character) came
+    before it: they are decoding, and no network.
+    """
+    first_token_ms, first_text_ms = firsts.token_ms, firsts.text_ms
     spent: dict[str, float] = {}
     for hop, names in BEFORE_FIRST.items():
         phases = told.receipt(hop).get("phases") or {}
@@ -99,6 +130,8 @@ def where_time_went(told: chat.Told, first_token_ms: float) -> str:
     spent["network"] = max(0.0, first_token_ms - sum(spent.values()))
     parts = ", ".join(f"{name} {show.millis(ms)}" for name, ms in spent.items() if ms >= 0.1)
     headers, node = told.headers, told.receipt("node")
+    if first_text_ms - first_token_ms >= SEEN_LATER_MS:
+        parts += f" · first text {show.millis(first_text_ms)}, after tokens that show none"
     return (
         f"{headers.get('x-nearfield-region')} · {headers.get('x-nearfield-start')} start · "
         f"first token {show.millis(first_token_ms)}: {parts} · "

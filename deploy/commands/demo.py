@@ -119,21 +119,20 @@ def questions(folder: Path) -> Sequence[Question]:
 def _ask(console: Console, credentials: Credentials, folder: Path) -> bool:
     client, right = Client(credentials), True
     for question in questions(folder)[:3]:
-        started = time.perf_counter()
-        first: list[float] = []
+        firsts = chat_command.Firsts()
         told = chat.ask(
             client,
             CHAT_MODEL,
             [{"role": "user", "content": question.prompt}],
-            on_text=lambda _, first=first: first or first.append(time.perf_counter()),  # type: ignore[misc]
+            on_token=firsts.token,
+            on_text=firsts.text,
         )
         ok = told.text.strip() == question.answer
         right &= ok
         console.print(
             f"[bold]{question.prompt}[/]\n  {told.text.strip()} {'[green]✓[/]' if ok else '[red]✗[/]'}"
         )
-        first_ms = 1000 * ((first or [time.perf_counter()])[0] - started)
-        console.print(f"  [dim]{chat_command.where_time_went(told, first_ms)}[/]")
+        console.print(f"  [dim]{chat_command.where_time_went(told, firsts)}[/]")
     return right
 
 

@@ -4,7 +4,8 @@ import pytest
 
 from deploy import watch
 from deploy.chat import ask
-from deploy.client import ApiError
+from deploy.client import ApiError, Unreachable
+from deploy.commands.chat import Firsts, where_time_went
 
 
 class Scripted:
@@ -139,3 +140,29 @@ def test_an_error_event_is_an_error():
 
     with pytest.raises(ApiError, match="went away"):
         ask(client, "a/m", [])
+
+
+def test_what_tokens_without_text_take_is_no_network():
+    """A model that thinks first, or begins with white space: the first token is here with the opening event."""
+    client = Scripted(
+        'data: {"choices":[{"delta":{"role":"assistant","content":""}}]}',
+        'data: {"choices":[{"delta":{"reasoning_content":"hm"}}]}',
+        'data: {"choices":[{"delta":{"content":"4"}}]}',
+        "data: [DONE]",
+        ': nearfield {"hop":"node","total_ms":150.0,"phases":{"prefill":10.0,"decode":140.0}}',
+    )
+    later, at_once = (Firsts(iter(times).__next__) for times in ([0.0, 0.015, 0.152], [0.0, 0.015, 0.0152]))
+
+    told = ask(client, "a/m", [], on_token=later.token, on_text=later.text)
+    at_once.token()
+    at_once.text("4")
+    line = where_time_went(told, later)
+
+    assert "first token 15 ms: prefill 10 ms, network 5.0 ms · first text 152 ms, after tokens that" in line
+    assert "first text" not in where_time_went(told, at_once)
+
+
+def test_an_answer_without_its_end_is_never_taken_for_a_whole_one():
+    """An edge that is killed ends the connection, which looks like an end."""
+    with pytest.raises(Unreachable, match="broke off before its end"):
+        ask(Scripted('data: {"choices":[{"delta":{"content":"half an ans"}}]}'), "a/m", [])

@@ -52,7 +52,7 @@ def test_what_was_copied_by_s3_serves_in_a_folder_that_held_nothing(tmp_path):
 
 
 def _lay_out(state):
-    """None of the usual ports: what is restored has those of its TOML, which another platform may have taken by then."""
+    """None of the usual ports: what is restored has its TOML's, which another platform may have taken."""
     authority = pki.ensure(state / "tls", dt.datetime.now(dt.UTC))
     fleet.write(fleet.FleetPlan(state, ("iad",), usual_ports=()), authority)
 
