@@ -71,6 +71,14 @@ def millis(ms: float | None) -> str:
     return f"{ms:.0f} ms" if ms < 1000 else f"{ms / 1000:.2f} s"
 
 
+def span(low_ms: float, high_ms: float) -> str:
+    """Between which durations, for people, both in the unit of the longer one."""
+    if high_ms < 1000:
+        return f"{low_ms:.0f}\u2013{high_ms:.0f} ms"
+    low, high = (f"{each / 1000:.{1 if each < 100_000 else 0}f}" for each in (low_ms, high_ms))
+    return f"{low}\u2013{high} s"
+
+
 def age(seconds: float | None) -> str:
     """How long something has been so, for people: 45 s, 12 min, 5 h, 3 d."""
     if seconds is None:

@@ -17,9 +17,9 @@ from deploy.client import Client
 from deploy.credentials import Credentials
 from deploy.exits import Exit
 from deploy.moving import Moving
-from deploy.plan import memory, scores, there
+from deploy.plan import memory, predict, scores, there
 from deploy.plan.draw import draw
-from deploy.plan.plan import Known, Plan, make
+from deploy.plan.plan import Known, Plan, RegionPlan, make
 from deploy.prices.book import PriceBook
 from deploy.prices.reading import load, usual
 from deploy.push import PushRefused
@@ -101,6 +101,7 @@ def planned(credentials: Credentials, order: Order, status: Mapping[str, Any]) -
             devices=there.devices(config),
             prices=_prices(order, every),
             past=scores.load(order.state),
+            rtts_ms={region: seen.get("rtt_ms") for region, seen in status["regions"].items()},
             idle_timeout_s=config.idle_timeout_s if config else 300.0,
         ),
     )
@@ -205,19 +206,21 @@ class Landing:
             order.wait_s,
             still_named=still_named,
         )
-        scored = self._scored(revision)
+        scored = self._scored(revision, client.get("/nearfield/status").body["regions"])
         scores.keep(order.state, scored)
         return {"revision": revision, "live": sorted(live), "scores": [_value(each) for each in scored]}
 
-    def _scored(self, revision: str) -> list[scores.Prediction]:
+    def _scored(self, revision: str, now: Mapping[str, Any]) -> list[scores.Prediction]:
         """Where the revision was live before, nothing was foretold that could come true."""
         return [
             scores.Prediction(
                 at=time.time(),
                 model=self._plan.push.model,
                 region=each.region,
-                start_s=each.start_s,
+                start_s=self._start_s(each, now),
                 predicted_s=each.live_s,
+                low_s=each.low_s,
+                high_s=each.high_s,
                 took_s=self._took[each.region],
                 uploaded_bytes=self._plan.push.upload_bytes,
                 upload_s=self._upload_s,
@@ -225,6 +228,13 @@ class Landing:
             for each in self._plan.regions
             if each.region in self._took and self._held_before(each.region) != revision
         ]
+
+    def _start_s(self, region: RegionPlan, now: Mapping[str, Any]) -> float:
+        """What bytes and start come to by what was measured meanwhile: usual figures leave a wrong rest to learn."""
+        seen = predict.measured(now.get(region.region, {}).get("body"))
+        if not seen.is_complete:
+            return region.start_s
+        return predict.brought_s(region.far_bytes, self._plan.needs.weight_bytes, seen)
 
     def _held_before(self, region: str) -> str | None:
         body = self._before["regions"].get(region, {}).get("body") or {}
@@ -238,6 +248,8 @@ def _value(each: scores.Prediction) -> dict[str, Any]:
         "region": each.region,
         "predicted_s": each.predicted_s,
         "took_s": each.took_s,
+        "low_s": each.low_s,
+        "high_s": each.high_s,
         "error": each.error,
     }
 
@@ -257,10 +269,12 @@ def _say_end(
     for line in change:
         console.print(f"  {line}", markup=False)
     for each in result["scores"]:
-        foretold, took = show.millis(1e3 * each["predicted_s"]), show.millis(1e3 * each["took_s"])
-        console.print(
-            f"  {each['region']} live after {took}, foretold {foretold}: off by {each['error']:.0%}"
+        took, foretold = (
+            show.millis(1e3 * each["took_s"]),
+            show.span(1e3 * each["low_s"], 1e3 * each["high_s"]),
         )
+        off = "" if each["low_s"] <= each["took_s"] <= each["high_s"] else f": off by {each['error']:.0%}"
+        console.print(f"  {each['region']} live after {took}, foretold {foretold}{off}")
     console.print(f"  try: nearfield chat {order.model} 'Hello'")
     if is_preview(order.model):
         console.print(f"  serve it as {base_of(order.model)}: nearfield promote {order.model}")

@@ -60,7 +60,7 @@ def _row(region: RegionPlan, is_priced: bool) -> tuple[str, ...]:
         _fit(region),
         mark + show.millis(1e3 * region.cold_s["region"]),
         mark + show.millis(1e3 * region.cold_s["host"]),
-        mark + show.millis(1e3 * region.live_s),
+        mark + show.span(1e3 * region.low_s, 1e3 * region.high_s),
         _past(region),
     )
     return (*cells, *_money(region)) if is_priced else cells
@@ -78,7 +78,8 @@ def _fit(region: RegionPlan) -> str:
 
 def _past(region: RegionPlan) -> str:
     starts = f"starts ±{region.eta_error:.0%}" if region.eta_error else ""
-    pushes = f"live ±{region.past.error:.0%} of {region.past.num}" if region.past else ""
+    past = region.past
+    pushes = f"live: {past.num_within} of {past.num} within" if past else ""
     return ", ".join(filter(None, (pushes, starts))) or "none yet"
 
 

@@ -1,13 +1,16 @@
 """The plan of a push as one frozen value: what will move, where it fits, how long it takes, what it costs. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from deploy.plan import predict, scores
+from deploy.plan import forecast, predict, scores
 from deploy.plan.memory import Device, Fit, Needs, fits
 from deploy.prices.book import PriceBook, Prices
 from deploy.push import PushPlan
+
+USUAL_RTT_MS = 100.0
+"""Between two regions of which no edge has heard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,18 +27,22 @@ class Costs:
 class RegionPlan:
     """One region. `held_bytes`: what its store has already, None where that cannot be seen from here.
 
-    `cold_s`: a first request's wait by where the bytes are then. `live_s`: from the end of the upload; of it `start_s`
-    is bytes and start, the rest as past pushes took it. `eta_error`: how far off this region's estimates of starts have
+    `cold_s`: a first request's wait by where the bytes are then. `live_s`: from the end of the upload, and most
+    likely between `low_s` and `high_s`; of it `start_s` is bytes and start, the rest as past pushes took it. Of
+    `copy_bytes`, `far_bytes` come from the home region. `eta_error`: how far off this region's estimates of starts have
     been; `past`: how far off plans of pushes from here have been.
     """
 
     region: str
     held_bytes: int | None
     copy_bytes: int
+    far_bytes: int
     fits: tuple[Fit, ...]
     cold_s: Mapping[str, float]
     start_s: float
     live_s: float
+    low_s: float
+    high_s: float
     is_measured: bool
     eta_error: float
     past: scores.Score | None
@@ -89,6 +96,14 @@ class Known:
     prices: PriceBook | None = None
     past: tuple[scores.Prediction, ...] = ()
     idle_timeout_s: float = 300.0
+    rtts_ms: Mapping[str, float | None] = field(default_factory=dict)
+
+    def home_rtt_s(self, region: str) -> float:
+        """From a region to the home region, at most: by way of the edge, which measures both."""
+        if region == self.home:
+            return 0.0
+        ways = (self.rtts_ms.get(region), self.rtts_ms.get(self.home))
+        return sum(USUAL_RTT_MS / 2 if way is None else way for way in ways) / 1e3
 
 
 def make(push: PushPlan, needs: Needs, regions: Iterable[str], known: Known) -> Plan:
@@ -110,15 +125,20 @@ def _region(push: PushPlan, needs: Needs, region: str, known: Known) -> RegionPl
     far_bytes = 0 if region == known.home else lacks
     start_s = predict.brought_s(far_bytes, needs.weight_bytes, seen)
     past = scores.score(known.past, region)
+    mine = [each for each in known.past if each.region == region]
+    span = forecast.learned(start_s, mine) if mine else forecast.usual(start_s, known.home_rtt_s(region))
     here = fits(needs, (each for each in known.devices if each.region == region))
     return RegionPlan(
         region=region,
         held_bytes=held_bytes,
         copy_bytes=lacks,
+        far_bytes=far_bytes,
         fits=here,
         cold_s=predict.cold_s(needs.weight_bytes, seen),
         start_s=start_s,
-        live_s=start_s + (past.extra_s if past else 0.0),
+        live_s=span.middle_s,
+        low_s=span.low_s,
+        high_s=span.high_s,
         is_measured=seen.is_complete and bool(region == known.home or seen.origin_bytes_per_s),
         eta_error=seen.eta_error,
         past=past,

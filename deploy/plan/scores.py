@@ -19,7 +19,8 @@ LEAST_UPLOAD_BYTES = 1024 * 1024
 class Prediction:
     """One push in one region: seconds until live after the upload, foretold and seen; and what its upload gave.
 
-    `start_s` is that part of the foretold which bytes and start make up; the rest was learned from pushes before.
+    `start_s` is what bytes and start make up, by the figures that the region had measured when the push was over; the
+    rest was commit, probe and canary. `predicted_s` was foretold, between `low_s` and `high_s` (0: no span was).
     """
 
     at: float  # Unix time
@@ -30,25 +31,32 @@ class Prediction:
     took_s: float
     uploaded_bytes: int
     upload_s: float
+    low_s: float = 0.0
+    high_s: float = 0.0
+
+    @property
+    def is_within(self) -> bool:
+        """Whether it came as foretold."""
+        return self.low_s <= self.took_s <= self.high_s
 
     @property
     def error(self) -> float:
-        """How far off, as a share of what it took, as a gateway scores its own estimates."""
-        return abs(self.predicted_s - self.took_s) / max(self.took_s, LEAST_S)
+        """How far beyond the span, as a share of what it took; where no span was foretold, how far off."""
+        low_s, high_s = (self.low_s, self.high_s) if self.high_s else (self.predicted_s, self.predicted_s)
+        return max(0.0, low_s - self.took_s, self.took_s - high_s) / max(self.took_s, LEAST_S)
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How good predictions were: `error` is the mean share off; `bias` is above 0 where things took longer.
+    """How good predictions were: `num_within` came as foretold, `error` is the mean share off.
 
-    `extra_s` is what pushes took beside their bytes and their start (commit, probe, canary), the median: the next plan
-    has it in.
+    `bias` is above 0 where things took longer than the middle of the span.
     """
 
     num: int
+    num_within: int
     error: float
     bias: float
-    extra_s: float
 
 
 def score(past: Iterable[Prediction], region: str) -> Score | None:
@@ -57,13 +65,11 @@ def score(past: Iterable[Prediction], region: str) -> Score | None:
     if not mine:
         return None
     bias = fmean((each.took_s - each.predicted_s) / max(each.took_s, LEAST_S) for each in mine)
-    extra_s = max(0.0, median(each.took_s - each.start_s for each in mine))
-    return Score(len(mine), fmean(each.error for each in mine), bias, extra_s)
+    return Score(len(mine), sum(each.is_within for each in mine), fmean(each.error for each in mine), bias)
 
 
 def upload_bytes_per_s(past: Iterable[Prediction]) -> float | None:
     """What uploads from here went at, the median; None before the first of any size."""
-    told = [each for each in past if each.uploaded_bytes >= LEAST_UPLOAD_BYTES and each.upload_s > 0]
     told = [each for each in past if each.uploaded_bytes >= LEAST_UPLOAD_BYTES and each.upload_s > 0]
     rates = [each.uploaded_bytes / each.upload_s for each in told]
     return median(rates) if rates else None
@@ -81,7 +87,8 @@ def load(state: Path) -> tuple[Prediction, ...]:
 def _read(line: str) -> Prediction | None:
     try:
         value = json.loads(line)
-        found = Prediction(**{spec.name: value[spec.name] for spec in fields(Prediction)})
+        known = {spec.name: value[spec.name] for spec in fields(Prediction) if spec.name in value}
+        found = Prediction(**known)
         is_sound = (
             min(found.start_s, found.predicted_s, found.took_s, found.upload_s, found.uploaded_bytes) >= 0
         )

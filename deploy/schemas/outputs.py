@@ -148,9 +148,12 @@ PLAN_REGION = table(
         "cold_s": table({"origin": NUMBER, "region": NUMBER, "host": NUMBER}),
         "start_s": NUMBER,
         "live_s": NUMBER,
+        "low_s": NUMBER,
+        "high_s": NUMBER,
+        "far_bytes": COUNT,
         "is_measured": FLAG,
         "eta_error": NUMBER,
-        "past": or_null(table({"num": COUNT, "error": NUMBER, "bias": NUMBER, "extra_s": NUMBER})),
+        "past": or_null(table({"num": COUNT, "num_within": COUNT, "error": NUMBER, "bias": NUMBER})),
         "costs": or_null(
             table({"currency": TEXT, "running_hour": or_null(NUMBER), "idle_hour": NUMBER, "once": NUMBER})
         ),
@@ -170,7 +173,16 @@ PLAN = table(
         "regions": several(PLAN_REGION),
     }
 )
-SCORE = table({"region": TEXT, "predicted_s": NUMBER, "took_s": NUMBER, "error": NUMBER})
+SCORE = table(
+    {
+        "region": TEXT,
+        "predicted_s": NUMBER,
+        "low_s": NUMBER,
+        "high_s": NUMBER,
+        "took_s": NUMBER,
+        "error": NUMBER,
+    }
+)
 PROOF = table(
     {
         "schema": one_of("nearfield.proof/1"),

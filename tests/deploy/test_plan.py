@@ -5,12 +5,13 @@ import json
 import os
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from blake3 import blake3
 
-from deploy.plan import memory, predict, scores
+from deploy.plan import forecast, memory, predict, scores
 from deploy.plan.local import blake3_of, held, is_same
 from deploy.plan.plan import Known, make
 from deploy.prices.book import PricesError
@@ -176,7 +177,9 @@ def test_a_region_is_told_what_comes_and_how_long_it_takes(tmp_path):
     iad, fra, nrt = plan.regions
 
     assert (iad.copy_bytes, fra.copy_bytes) == (1000, 1_000_001_000)
-    assert (iad.live_s, fra.live_s) == pytest.approx((1.5, 11.5), rel=1e-4)
+    assert (iad.start_s, fra.start_s) == pytest.approx((1.5, 11.5), rel=1e-4)
+    assert (iad.far_bytes, fra.far_bytes) == (0, 1_000_001_000)
+    assert fra.low_s < fra.start_s < fra.live_s < fra.high_s
     assert (iad.is_measured, fra.is_measured, nrt.is_measured) == (True, True, False)
     assert nrt.held_bytes is None
     assert nrt.fits == ()
@@ -222,13 +225,50 @@ def test_past_predictions_are_scored_and_learned_from(tmp_path):
     past = (_past(), _past(predicted=2.0, took=2.5), _past("fra", took=1.0))
     found = scores.score(past, "iad")
 
-    assert (found.num, found.extra_s) == (2, pytest.approx(1.25))
+    assert (found.num, found.num_within) == (2, 0), "they were foretold without a span"
+    within, beyond = (replace(_past(took=took), low_s=1.0, high_s=2.0) for took in (1.5, 4.0))
+    assert (within.error, beyond.error) == (0.0, 0.5)
+    assert scores.score([within, beyond], "iad").num_within == 1
     assert found.error == pytest.approx((0.5 + 0.2) / 2)
     assert found.bias == pytest.approx((0.5 + 0.2) / 2)
     assert scores.score(past, "nrt") is None
     plan = make(_push(tmp_path), memory.Needs(1_000_000_000, 0), ("iad",), _known(past=past))
     assert plan.regions[0].live_s == pytest.approx(1.5 + 1.25)
     assert plan.upload_s == pytest.approx(plan.push.upload_bytes / (10 * MIB))
+
+
+def test_before_the_first_push_the_span_is_wide_and_a_far_region_is_trips_away(tmp_path):
+    """Seconds of one first push of 7 MB under simulated 90 and 150 ms: 0.58 at home, then 2.2 and 2.8."""
+    bodies = dict.fromkeys(("iad", "fra", "nrt"))
+    known = _known(bodies=bodies, held_bytes={}, rtts_ms={"iad": 0.4, "fra": 90.0, "nrt": 150.0})
+    small = replace(_push(tmp_path), files={"model.safetensors": 7_000_000})
+    plan = make(small, memory.Needs(7_000_000, 0), ("iad", "fra", "nrt"), known)
+
+    for region, took_s in zip(plan.regions, (0.58, 2.2, 2.8), strict=True):
+        assert region.low_s < took_s < region.high_s < 10 * region.low_s
+
+
+def test_the_span_of_a_region_that_was_pushed_to_is_as_wide_as_its_pushes_were_apart():
+    """One tells little; eight that agree are near the truth; of many only the newest count."""
+    start, extra = 1.0, 1.0
+    one = forecast.learned(start, [_past(took=2.0)])
+    eight = forecast.learned(start, [_past(took=9.0), *(_past(took=2.0) for _ in range(8))])
+    apart = forecast.learned(start, [_past(took=took) for took in (1.8, 2.0, 4.0)])
+
+    assert (one.low_s, one.middle_s, one.high_s) == pytest.approx((1.0, start + extra, 4.0))
+    assert (eight.low_s, eight.high_s) == pytest.approx((2 / 1.125, 2 * 1.125))
+    assert apart.high_s > 4.0
+    assert apart.low_s < 1.8
+
+
+def test_a_prediction_of_before_spans_is_still_read(tmp_path):
+    scores.keep(tmp_path, [_past()])
+    path = tmp_path / scores.FILE_NAME
+    value = json.loads(path.read_text())
+    del value["low_s"], value["high_s"]
+    path.write_text(json.dumps(value) + "\n")
+
+    assert scores.load(tmp_path) == (_past(),)
 
 
 def test_the_rate_of_uploads_is_not_that_of_round_trips():
