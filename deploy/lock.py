@@ -49,13 +49,19 @@ def holder(state: Path) -> int | None:
     return None
 
 
+def demand_free(state: Path) -> None:
+    """Raises StateInUse: a platform runs there."""
+    pid = holder(state)
+    if pid is not None:
+        raise StateInUse(f"{state} is in use by process {pid}; stop it first: nearfield stop --state {state}")
+
+
 def wipe(state: Path) -> None:
     """Forget everything in a state folder that `up` made; refuses a folder that is something else.
 
     Raises:
         StateInUse: a platform runs there.
     """
-    if holder(state) is not None:
-        raise StateInUse(f"{state} is in use; stop the platform first: nearfield stop --state {state}")
+    demand_free(state)
     if (state / "nearfield.toml").exists() or (state / "up.lock").exists():
         shutil.rmtree(state)

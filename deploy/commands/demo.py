@@ -18,8 +18,9 @@ from deploy.commands import report as report_command
 from deploy.commands.up import addresses
 from deploy.credentials import Credentials
 from deploy.exits import Exit
-from deploy.faults import NotLive
+from deploy.faults import NotLive, StateInUse
 from deploy.fleet import FleetPlan
+from deploy.lock import demand_free
 from deploy.push import PushRefused
 from deploy.up import Platform
 from examples import minilm
@@ -61,7 +62,7 @@ def run(state: Path, folder: Path) -> int:
 
 
 def _check(state: Path, folder: Path) -> None:
-    """Before anything starts or is wiped. Raises: PushRefused, NotLive."""
+    """Before anything starts or is wiped. Raises: PushRefused, NotLive, StateInUse."""
     push.plan(folder, CHAT_MODEL, ())
     if not (folder.parent / QUESTIONS).is_file():
         cause = f"there are no questions with known answers for {folder}: no {folder.parent / QUESTIONS}"
@@ -69,11 +70,13 @@ def _check(state: Path, folder: Path) -> None:
     if state.exists() and any(state.iterdir()) and not (state / MARK).exists():
         cause = f"{state} is no demo's folder, and a demo wipes its own"
         raise NotLive("not_a_demo", cause, "nearfield demo --state NEW_FOLDER")
+    demand_free(state)
 
 
 async def _demo(state: Path, folder: Path, console: Console) -> int:
     started = time.perf_counter()
     platform = Platform(FleetPlan(state), lambda text: console.print(f"[dim]{text}[/]"))
+    is_ours = True
     try:
         running = await platform.start()
         addresses(console, running.credentials)
@@ -85,9 +88,13 @@ async def _demo(state: Path, folder: Path, console: Console) -> int:
         right &= await asyncio.to_thread(_embed, console, running.credentials)
         _title(console, "cold against warm")
         await _report(console, running.credentials)
+    except StateInUse:
+        is_ours = False  # another demo began at the same moment
+        raise
     finally:
         await platform.stop()
-        shutil.rmtree(state, ignore_errors=True)
+        if is_ours:
+            shutil.rmtree(state, ignore_errors=True)
     _farewell(console, time.perf_counter() - started, len(platform.roles))
     return Exit.OK if right else Exit.FAILED
 

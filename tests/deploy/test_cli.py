@@ -20,6 +20,7 @@ from deploy.cli import app
 from deploy.credentials import Credentials
 from deploy.exits import Exit
 from deploy.failing import CAUSES, cause_of, told
+from deploy.lock import hold
 from deploy.schemas.outputs import OUTPUTS
 from deploy.words.quick import Quick
 from tests.deploy.conforms import breaches
@@ -116,6 +117,19 @@ def test_a_demo_looks_before_it_wipes_or_starts_anything(tmp_path, dead):
     assert (dead / "tls").is_dir()
     assert told.exit_code
     assert kept.exit_code
+
+
+def test_a_demo_leaves_one_that_runs_in_the_same_folder_alone(tmp_path):
+    """It was wiped under its processes, which then knew no key any more."""
+    state = tmp_path / "demo"
+    with hold(state) as running:
+        (state / "demo").touch()
+        told = runner.invoke(app, ["demo", "--state", str(state)])
+        assert (state / "demo").exists()
+        assert not running.closed
+
+    assert told.exit_code == Exit.NOT_READY
+    assert "is in use by process" in " ".join(told.output.split())
 
 
 GROUPS = {
