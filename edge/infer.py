@@ -149,7 +149,7 @@ class Inference:
             await refuse(exchange, refusal, number, self._figures, self.says, exchange.head.path)
         finally:
             self.receipts.travelled(journey)
-            passing.leave()
+            passing.leave(asyncio.get_running_loop().time())
 
     # also for a lane ----------------------------------------------------------------------------------------
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 from wire import usual
 from wire.framing import LAST_CHUNK
 from wire.heads import RequestHead, ResponseHead
-from wire.line import Disconnected
 from wire.shape import HOLE, Shape
 
 if TYPE_CHECKING:
@@ -106,8 +105,8 @@ class Carry(ABC):
         """Pass on events; False: the handler goes on."""
 
     @abstractmethod
-    def leave(self) -> None:
-        """Give back what it holds."""
+    def leave(self, now: float) -> None:
+        """Give back what it holds, `now` in loop time."""
 
     @abstractmethod
     async def go_on(self, exchange: Exchange) -> None:
@@ -139,7 +138,7 @@ class Carry(ABC):
         self.upstream.take_back(whole=False)
         self.upstream.abort()
         self.pool.forget(self.upstream)
-        self.leave()
+        self.leave(self.upstream.now())
 
     @abstractmethod
     def check(self, now: float) -> None:
@@ -153,31 +152,25 @@ class Carry(ABC):
             self.held = data
         return self.held is data
 
-    def say(self, data: bytes) -> None:
-        """Bytes to the client. One that is gone has been said to us, or is at once, by `cancel`."""
-        try:
-            self.line.say(data)
-        except Disconnected:
-            return
-
     def say_whole(self, shape: Shape, kept: bytes, timing: bytes, body: bytes) -> None:
         """A whole answer to the client, with what this hop adds; `timing` is all hops' by now."""
         grounds = self.grounds()
         if shape.grounds != grounds:
             shape.own, shape.grounds = self.ours(shape.lines, shape.told, HOLE).split(HOLE), grounds
-        self.say(_WHOLE % (kept, self.number.join(shape.own), len(body), timing, body))
+        self.line.say(_WHOLE % (kept, self.number.join(shape.own), len(body), timing, body))
 
     def end(self, events: bytes, receipt: bytes) -> None:
         """The last events of a stream, our receipt, and the last chunk."""
-        self.say(b"%b%x\r\n%b\r\n%b" % (events, len(receipt), receipt, LAST_CHUNK))
+        self.line.say(b"%b%x\r\n%b\r\n%b" % (events, len(receipt), receipt, LAST_CHUNK))
         self.over()
 
     def over(self) -> None:
         """The answer is whole: its connection may serve another request, and the client's too."""
+        now = self.upstream.now()
         self.upstream.take_back(whole=True)
-        self.pool.keep(self.upstream)
-        self.leave()
-        self.line.passed()
+        self.pool.keep(self.upstream, now)
+        self.leave(now)
+        self.line.passed(now)
 
     def spans(self) -> Spans:
         """In milliseconds, up to now: all; until it was read, it was chosen, its answer began; and since."""

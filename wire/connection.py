@@ -49,6 +49,7 @@ class Connection(Writing):
         super().__init__(roster.limits, carries_descriptors=roster.only_uid is not None)
         self._roster = roster
         self._gate = RequestGate(roster.limits)
+        self._held = self._gate.held  # looked at for each message: a call costs as much as five looks
         self._address = ""
         self._exchange: Exchange | None = None
         self._flow: Flow | None = None
@@ -83,26 +84,18 @@ class Connection(Writing):
             self._roster.met(self._transport, self._address)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of a head, of a body, or of a request that must wait."""
-        if self._on_lane(data):
+        """Bytes of a head, of a body, or of a request that must wait; most often of one that a lane takes."""
+        if self._passage is not None:  # they come behind one
+            self._gate.hold(data)
+            self._watch_input()
             return
-        if self._linger_bytes_left is not None:
-            self._linger_bytes_left -= len(data)
-            if self._linger_bytes_left < 0:
-                self.cut()
-            if not self._skipping:
+        is_free = self._exchange is None and not self._held.data and self._linger_bytes_left is None
+        if is_free and not self._roster.draining and not self._transport.is_closing():
+            lane = self._lane
+            self._passage = (None if lane is None else lane.take(data, self)) or self._on_others_lane(data)
+            if self._passage is not None:
                 return
-        heard_at = time.perf_counter()
-        is_first = not self._gate.num_waiting_bytes
-        try:
-            events = self._gate.receive(data)
-        except Refusal as refusal:
-            self._gate_refused(refusal)
-            return
-        if is_first and events and isinstance(events[0], Message):
-            self._raw_head = data[: len(data) - len(events[0].body)]
-        self._dispatch(events, heard_at)
-        self._raw_head = b""
+        self._read(data)
 
     def eof_received(self) -> bool:
         """A client that stops sending before it has its answer is gone: it will not read it either."""
@@ -146,10 +139,12 @@ class Connection(Writing):
 
     # lane.LaneLine ------------------------------------------------------------------------------------------
 
-    def passed(self) -> None:
+    def passed(self, now: float) -> None:
         """The passage's answer is whole."""
         self._passage = None
-        if self._roster.draining:
+        if self._reading and not self._held.data and not self._roster.draining:
+            self._deadline = now + self._limits.idle_s  # nearly always
+        elif self._roster.draining:
             self._end_kept()
         else:
             self._await_next()
@@ -228,18 +223,25 @@ class Connection(Writing):
 
     # inside -------------------------------------------------------------------------------------------------
 
-    def _on_lane(self, data: bytes) -> bool:
-        """Whether these bytes are a lane's: a request that it takes, or what comes behind one that it has."""
-        if self._passage is not None:
-            self._gate.hold(data)
-            self._watch_input()
-            return True
-        if self._exchange is not None or self._gate.num_waiting_bytes or self._transport.is_closing():
-            return False
-        if self._linger_bytes_left is None and not self._roster.draining:
-            lane = self._lane
-            self._passage = (None if lane is None else lane.take(data, self)) or self._on_others_lane(data)
-        return self._passage is not None
+    def _read(self, data: bytes) -> None:
+        """What no lane takes."""
+        if self._linger_bytes_left is not None:
+            self._linger_bytes_left -= len(data)
+            if self._linger_bytes_left < 0:
+                self.cut()
+            if not self._skipping:
+                return
+        heard_at = time.perf_counter()
+        is_first = not self._held.data
+        try:
+            events = self._gate.receive(data)
+        except Refusal as refusal:
+            self._gate_refused(refusal)
+            return
+        if is_first and events and isinstance(events[0], Message):
+            self._raw_head = data[: len(data) - len(events[0].body)]
+        self._dispatch(events, heard_at)
+        self._raw_head = b""
 
     def _on_others_lane(self, data: bytes) -> Passage | None:
         """Its passage, if the head came before on another connection of the listener, and its Host is served still."""
@@ -279,7 +281,7 @@ class Connection(Writing):
 
     def _watch_input(self) -> None:
         """More is to come: start the clock of a head, and stop reading what the handler does not take."""
-        num_waiting = self._gate.num_waiting_bytes
+        num_waiting = len(self._held.data)
         if self._exchange is None and self._passage is None:
             if not self._in_head and num_waiting:
                 self._in_head = True
@@ -348,7 +350,7 @@ class Connection(Writing):
 
     def _end_kept(self) -> None:
         """No further request is taken."""
-        if self._gate.num_waiting_bytes:
+        if self._held.data:
             self._linger()
         else:
             self._close()
@@ -358,7 +360,7 @@ class Connection(Writing):
         self._deadline = self._loop.time() + self._limits.idle_s
         if not self._reading:
             self._read_on()
-        if self._gate.num_waiting_bytes:
+        if self._held.data:
             self._loop.call_soon(
                 self._next_request
             )  # not from here: a thousand of them would be a deep stack
@@ -424,7 +426,7 @@ class Connection(Writing):
         """Its time for a head, for the next request or for lingering is over."""
         if self._linger_bytes_left is not None:
             self.cut()
-        elif self._gate.num_waiting_bytes:
+        elif self._held.data:
             self._refuse(Refusal(408, "bad_request", SLOW_HEAD))
         else:
             self._close()

@@ -22,6 +22,7 @@ __all__ = ["Answer", "DialError", "Phase", "Pool", "split_address"]
 
 IDLE_S = 25.0  # our servers close after 30 s of idleness: never race them
 FRESH_S = 1.0  # a streamed body cannot be sent twice, so it only rides a connection idle for less
+TIDY_S = 1.0  # between two looks for them
 MAX_IDLE = 1024  # in practice as many as were busy at once in the last IDLE_S: the others are let go
 SPARE_S = 2.0  # for a connection that nobody waits for
 RECENT_S = 0.25  # a connection that was free so short a time ago carries short answers
@@ -67,6 +68,7 @@ class Pool:
         self._making: set[asyncio.Task[None]] = set()
         self._busy: set[Upstream] = set()
         self._closed = False
+        self._tidied_at = 0.0  # loop time
         self.on_use: Callable[[], None] | None = None  # called once, at the next use, and forgotten
         self.host_header = (f"[{host}]" if ":" in host else host) + f":{port}"
 
@@ -161,24 +163,30 @@ class Pool:
     def take_back(self, upstream: Upstream) -> None:
         """(Answer) a completely read answer: keep its connection if another request may follow."""
         if upstream.reusable:
-            self.keep(upstream)
+            self.keep(upstream, upstream.now())
         else:
             self._busy.discard(upstream)
             upstream.abort()
 
-    def keep(self, upstream: Upstream) -> None:
-        """A connection whose answer is over, for another request."""
+    def keep(self, upstream: Upstream, now: float) -> None:
+        """A connection whose answer is over `now` (loop time), for another request."""
         self._busy.discard(upstream)
         is_over = upstream.closed  # since it was given to somebody who gives it back unused
         if is_over or self._closed or (len(self._idle) >= self._max_idle and not self._waiting):
             upstream.abort()
             return
-        upstream.idle_since = now = upstream.now()
+        upstream.idle_since = now
         if (self.brief.waiting or self._waiting) and self._give(upstream):
             return
         self._idle.append(upstream)
+        if now >= self._tidied_at + TIDY_S:
+            self._tidy(now)
+
+    def _tidy(self, now: float) -> None:
+        """Let go of those that nobody used for long, here, where no request waits for it."""
+        self._tidied_at = now
         while now - self._idle[0].idle_since > IDLE_S or self._idle[0].closed:
-            self._idle.popleft().abort()  # here, where no request waits for it
+            self._idle.popleft().abort()
 
     def kept(self, now: float, idle_s: float = IDLE_S) -> Upstream | None:
         """The connection used last, if alive and idle for less than `idle_s` at `now`; the dead ones are let go.
@@ -217,7 +225,7 @@ class Pool:
             upstream = await self._connect(SPARE_S)
         except DialError:
             return
-        self.keep(upstream)
+        self.keep(upstream, upstream.now())
 
     def forget(self, upstream: Upstream) -> None:
         """(Answer) a connection that was closed."""
@@ -239,7 +247,8 @@ class Pool:
         except asyncio.CancelledError:
             making.cancel()
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self.keep(waiter.result())  # it was given one in the same turn
+                given = waiter.result()  # it was given one in the same turn
+                self.keep(given, given.now())
             raise
         finally:
             if waiter in self._waiting:
@@ -249,7 +258,7 @@ class Pool:
         """A connection for this one; for another one, or to be kept, if it does not wait any more."""
         upstream = await self._connect(connect_s)
         if waiter.done():
-            self.keep(upstream)
+            self.keep(upstream, upstream.now())
         else:
             waiter.set_result(upstream)
 

@@ -91,21 +91,24 @@ class RequestGate:
 
     After `Message` or `End` the bytes of a following (pipelined) request stay here; `next_message()` starts on them.
     After a Refusal the gate is spent and the connection must be closed.
+
+    Attributes:
+        held: bytes that belong to no event yet.
     """
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self.limits = limits
-        self._head = HeadBuffer(limits.head_bytes)
+        self.held = HeadBuffer(limits.head_bytes)
         self._framing: Framing | None = None
 
     @property
     def num_waiting_bytes(self) -> int:
         """Bytes received that belong to no event yet: a partial head, or what follows the current message."""
-        return len(self._head.data)
+        return len(self.held.data)
 
     def hold(self, data: bytes) -> None:
         """Bytes that must wait for the next message."""
-        self._head.data += data
+        self.held.data += data
 
     @property
     def num_body_bytes_left(self) -> int:
@@ -125,14 +128,14 @@ class RequestGate:
         if framing is None:
             return self._begin(data)
         if framing.done:
-            self._head.data += data
+            self.held.data += data
             return []
         return self._take_body(framing, data, [])
 
     def next_message(self) -> Events:
         """Start on the next message with the bytes already here; returns its first events. Raises Refusal."""
         self._framing = None
-        return self.receive(b"") if self._head.data else []
+        return self.receive(b"") if self.held.data else []
 
     def _begin(self, data: bytes) -> Events:
         taken = self._take_head(data)
@@ -150,7 +153,7 @@ class RequestGate:
 
     def _take_body(self, framing: Framing, data: bytes, events: Events) -> Events:
         try:
-            pieces, self._head.data = ([], data) if framing.done else framing.feed(data)
+            pieces, self.held.data = ([], data) if framing.done else framing.feed(data)
         except FramingError as error:
             raise Refusal(400, "bad_request", f"The body is not well-formed: {error}.") from None
         events += [Body(piece) for piece in few(pieces)]
@@ -160,7 +163,7 @@ class RequestGate:
 
     def _take_head(self, data: bytes) -> tuple[str, bytes] | None:
         try:
-            return self._head.take(data)
+            return self.held.take(data)
         except OverflowError:
             message = f"The request line and headers exceed {self.limits.head_bytes} bytes; send fewer."
             raise Refusal(431, "head_too_large", message) from None

@@ -123,10 +123,10 @@ class LaneLine(Protocol):
         """Now, as HTTP writes it."""
 
     def say(self, data: bytes) -> None:
-        """Bytes for the peer, at once where that can be."""
+        """Bytes for the peer, at once where that can be. One that is gone is told nothing: `cancel` says it is."""
 
-    def passed(self) -> None:
-        """The answer is whole: take the next request."""
+    def passed(self, now: float) -> None:
+        """The answer is whole, `now` in loop time: take the next request."""
 
     def go_on(self, passage: Handed, handler: Callable[[Any], Awaitable[None]]) -> None:
         """The passage is an exchange from here on, for `handler`."""

@@ -98,10 +98,9 @@ class Writing(asyncio.Protocol):
         return self._drain is not None
 
     def say(self, data: bytes) -> None:
-        """Bytes for the peer, at once where that can be."""
-        if self._say_now is None or self._lost or self._transport.is_closing():
-            raise Disconnected("the client is gone")
-        self._say_now(data)
+        """Bytes for the peer, at once where that can be; for one that is gone, nothing."""
+        if self._say_now is not None and not self._lost and not self._transport.is_closing():
+            self._say_now(data)
 
     # inside -------------------------------------------------------------------------------------------------
 

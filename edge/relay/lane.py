@@ -107,7 +107,7 @@ class EdgeLane:
         if inference.buckets.take(self.admission.digest, passing.heard) is not None:
             if upstream is not None:
                 upstream.take_back(whole=True)
-                pool.keep(upstream)
+                pool.keep(upstream, passing.entered)
             return None
         inference.room.hold(num_bytes)
         if passing.decision.start is not None:

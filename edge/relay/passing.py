@@ -126,7 +126,7 @@ class Passing(Carry):
             super().cancel()
         else:
             self.pool.brief.leave(self)
-            self.leave()
+            self.leave(self.lane.loop.time())
 
     def check(self, now: float) -> None:
         """Silence is the relay's, and so is the deadline."""
@@ -147,11 +147,11 @@ class Passing(Carry):
         """The relay does."""
         await self.lane.inference.go_on(exchange, self)
 
-    def leave(self) -> None:
+    def leave(self, now: float) -> None:
         """Its room is free, and a start has one more to its credit."""
         if self.decision.start is not None:
             self.decision.start.leave()
-        self.lane.inference.room.leave(len(self.body), self.lane.loop.time() - self.entered)
+        self.lane.inference.room.leave(len(self.body), now - self.entered)
 
     def whole(self, shape: Shape, kept: bytes, timing: bytes, data: bytes, start: int) -> bool:
         """JSON from its first brace to its last."""
@@ -229,7 +229,7 @@ class Passing(Carry):
         return self._pass(said)
 
     def _pass(self, said: bytes) -> None:
-        self.say(said)
+        self.line.say(said)
         self.heard = self.lane.loop.time()
         if self.line.is_behind:
             self.hand_over()

@@ -93,7 +93,7 @@ class Passing(Carry):
 
     def pulse(self, comment: bytes) -> None:
         """A sign of life, as an exchange would give it."""
-        self.say(b"%x\r\n%b\r\n" % (len(comment), comment) if self.streams else PROCESSING)
+        self.line.say(b"%x\r\n%b\r\n" % (len(comment), comment) if self.streams else PROCESSING)
 
     # lane.Passage -------------------------------------------------------------------------------------------
 
@@ -111,11 +111,12 @@ class Passing(Carry):
 
     async def go_on(self, exchange: Exchange) -> None:
         """The ordinary way does; it takes a lease of its own before anybody else can run."""
-        self.leave()
+        self.leave(self.lane.loop.time())
         await self.lane.inference.go_on(exchange, self)
 
-    def leave(self) -> None:
+    def leave(self, now: float) -> None:
         """Its lease, and its place in the figures of what is under way."""
+        del now
         inference = self.lane.inference
         inference.pulse.leave(self)
         inference.relay.leave((self.address, self.revision.id))
@@ -186,7 +187,7 @@ class Passing(Carry):
             self.end(events, FORM.receipt(self.spans(), f', "region": {where}, "remote_bytes": 0'.encode()))
             self._count_soon()
             return
-        self.say(events)
+        self.line.say(events)
         self.spoke, self.heard = True, self.lane.loop.time()
         if self.line.is_behind:
             self.hand_over()

@@ -11,7 +11,7 @@ import pytest
 
 from tests.wire.certs import make_certificate
 from tests.wire.test_serve import serving, until
-from wire import secure
+from wire import dial, secure
 from wire.dial import IDLE_S, DialError, Pool, split_address
 from wire.tls import client_context, server_context
 from wire.writing import RESET_ON_CLOSE
@@ -108,7 +108,7 @@ async def test_they_hear_of_a_connection_that_goes_from_one_request_to_the_next(
         kept = pool.kept(asyncio.get_running_loop().time())
         pool.brief.join(waits)
         pool.on_use = lambda: told.append(pool.in_use())
-        pool.keep(kept)
+        pool.keep(kept, kept.now())
         pool.forget(kept)
 
         assert told == [(waits.upstream,)] == [(kept,)]
@@ -155,7 +155,8 @@ async def test_as_many_connections_are_kept_as_were_busy_at_once():
         assert (pool.num_idle, pool.num_busy) == (num, 0)
 
 
-async def test_connections_that_nobody_needed_for_a_while_are_let_go():
+async def test_connections_that_nobody_needed_for_a_while_are_let_go(monkeypatch):
+    monkeypatch.setattr(dial, "TIDY_S", 0.0)
     num = 20
     async with upstream(partial(answering_together, asyncio.Barrier(num))) as pool:
         for _ in range(2):
@@ -163,7 +164,8 @@ async def test_connections_that_nobody_needed_for_a_while_are_let_go():
         oldest = pool.idle()[: num // 2]
         for kept in oldest:
             kept.idle_since -= IDLE_S + 1
-        pool.keep(pool.kept(asyncio.get_running_loop().time()))
+        now = asyncio.get_running_loop().time()
+        pool.keep(pool.kept(now), now)
 
         assert pool.num_idle == num - len(oldest)
         assert all(each.closed for each in oldest)
@@ -239,7 +241,7 @@ async def test_a_connection_that_is_over_is_given_to_nobody(monkeypatch):
         in_brief = InBrief()
         pool.brief.join(in_brief)
         over.abort()
-        pool.keep(over)
+        pool.keep(over, over.now())
         await in_brief.told.wait()
         gate.set()
 
