@@ -44,9 +44,10 @@ class EdgeFigures:
         )
         refusals = counter("nearfield_edge_refusals_total", "Requests refused here.", "code", "status")
         self.refusals = Refusals(log, refusals)
-        room.on_left = metrics.histogram(
+        stays = metrics.histogram(
             "nearfield_edge_request_seconds", "Of inference, from admission to the answer's end."
-        ).observe
+        )
+        room.on_left, stays.on_look = stays.observe_all, room.settle
         metrics.total(
             "nearfield_edge_shed_requests_total", "Refused for want of room.", lambda: one(room.num_refused)
         )

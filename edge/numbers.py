@@ -11,11 +11,14 @@ class Numbers:
     """One process's; drawn when the first is asked for, so what is forked before that shares none."""
 
     def __init__(self) -> None:
-        self._drawn, self._at = b"", 0
+        self._drawn: list[bytes] = []
 
     def next(self) -> bytes:
         """Another one."""
-        if self._at == len(self._drawn):
-            self._drawn, self._at = os.urandom(NUM_DRAWN * _CHARS // 2).hex().encode(), 0
-        at, self._at = self._at, self._at + _CHARS
-        return b"req_" + self._drawn[at : self._at]
+        if not self._drawn:
+            self._draw()
+        return self._drawn.pop()
+
+    def _draw(self) -> None:
+        drawn = os.urandom(NUM_DRAWN * _CHARS // 2).hex().encode()
+        self._drawn = [b"req_" + drawn[at : at + _CHARS] for at in range(0, len(drawn), _CHARS)]

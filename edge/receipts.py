@@ -7,7 +7,7 @@ they came. A request costs one value here; what the hops said is read only when 
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import defaultdict, deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edge.admission.admit import Admission
     from edge.relay.journey import Journey
     from edge.relay.passing import Passing
+    from edge.relay.standing import Course
     from wire.refusal import Refusal
     from wire.timing import Spans
 
@@ -55,7 +56,7 @@ class Receipt(NamedTuple):
     code: str = ""
 
 
-_Passed = tuple[float, bytes, str, str, "tuple[Admission, str, bool]", "Spans", bytes, bytes]
+_Passed = tuple[float, bytes, str, "Course", bool, "Spans", bytes, bytes]
 """Of a request that took a lane: what `_whole` makes a receipt of."""
 
 
@@ -63,7 +64,7 @@ class Receipts:
     """The last MAX_KEPT requests, numbered from 1, and how many each region has answered."""
 
     def __init__(self) -> None:
-        self.answered: Counter[str] = Counter()
+        self.answered: dict[str, int] = defaultdict(int)
         self.failed = 0
         self.num = 0
         self._kept: deque[Receipt | _Passed] = deque(maxlen=MAX_KEPT)
@@ -86,11 +87,11 @@ class Receipts:
 
     def passed(self, passing: Passing, spans: Spans, head: bytes, told: bytes = b"") -> None:
         """A request of a lane is answered."""
-        region, lane = passing.reach.name, passing.lane
+        course = passing.standing.course
         self.num += 1
-        self.answered[region] += 1
-        whose = lane.admission, passing.head.path, passing.streams
-        self._kept.append((time.time(), passing.number, passing.ask.model, region, whose, spans, head, told))
+        self.answered[course.reach.name] += 1
+        is_streamed, model = passing.streams, passing.standing.model
+        self._kept.append((time.time(), passing.number, model, course, is_streamed, spans, head, told))
 
     def travelled(self, journey: Journey) -> None:
         """A request of the relay is over, unless a refusal is still to be said."""
@@ -137,7 +138,8 @@ def _whole(kept: Receipt | _Passed) -> Receipt:
     """One of a lane is put together here: every request has one, and few are looked at."""
     if isinstance(kept, Receipt):
         return kept
-    at, number, model, region, (admission, path, is_streamed), spans, head, told = kept
+    at, number, model, course, is_streamed, spans, head, told = kept
+    admission = course.admission
     return Receipt(
         *(
             at,
@@ -145,8 +147,8 @@ def _whole(kept: Receipt | _Passed) -> Receipt:
             model,
             admission.grant.tenant,
             admission.digest[:KEY_ID_CHARS],
-            path,
-            region,
+            course.path,
+            course.reach.name,
             OK,
         ),
         is_streamed=is_streamed,

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from wire import usual
 from wire.framing import LAST_CHUNK
 from wire.heads import RequestHead, ResponseHead
-from wire.shape import HOLE, Shape
+from wire.shape import HOLE, Grounds, Shape
 
 if TYPE_CHECKING:
     import re
 
     from wire.dial import Pool
     from wire.exchange import Exchange
-    from wire.lane import LaneLine
+    from wire.lane import Familiar, LaneLine
     from wire.repeat import Repeat
     from wire.timing import Spans
     from wire.upstream import Upstream
@@ -32,6 +32,18 @@ _EVENTS: Final = EVENTS.encode()
 _BEGUN_HEAD: Final = ResponseHead(200, (("content-type", EVENTS),), None, chunked=True, keep_alive=True)
 
 
+class Kept(Protocol):
+    """Its lane, as it has to do with it."""
+
+    @property
+    def familiar(self) -> Familiar:
+        """The request's head."""
+
+    @property
+    def repeat(self) -> Repeat:
+        """The answers before on this lane."""
+
+
 class Carry(ABC):
     """See the file's docstring. It is `lane.Taker` and `lane.Passage`.
 
@@ -39,7 +51,6 @@ class Carry(ABC):
         chosen_at: perf_counter seconds when it was known where it goes.
         dropped: lines of the answer's head that end here.
         first_at: perf_counter seconds when its answer began, 0 until then.
-        head: the client's, but for what varies.
         heard: loop time of what came last.
         held: of an answer that cannot be passed on yet.
         number: the request's id.
@@ -51,26 +62,21 @@ class Carry(ABC):
     __slots__ = (
         "chosen_at",
         "first_at",
-        "head",
         "heard",
         "held",
         "line",
         "number",
         "pool",
         "read_at",
-        "repeat",
         "started",
         "streams",
         "upstream",
     )
     dropped: re.Pattern[bytes]
+    lane: Kept
 
-    def __init__(
-        self, head: RequestHead, line: LaneLine, repeat: Repeat, number: bytes, started: float, now: float
-    ) -> None:
-        self.head = head
+    def __init__(self, line: LaneLine, number: bytes, started: float, now: float) -> None:
         self.line = line
-        self.repeat = repeat  # the answer before on this lane
         self.number = number
         self.started = started  # perf_counter seconds
         self.heard = now
@@ -81,6 +87,11 @@ class Carry(ABC):
         self.pool: Pool
         self.upstream: Upstream
 
+    @property
+    def head(self) -> RequestHead:
+        """The client's, but for what varies."""
+        return self.lane.familiar.head
+
     @abstractmethod
     def whole(self, shape: Shape, kept: bytes, timing: bytes, data: bytes, start: int) -> bool:
         """Pass on the whole answer `data`, whose body begins at `start`; False: it is the handler's.
@@ -89,7 +100,7 @@ class Carry(ABC):
         """
 
     @abstractmethod
-    def grounds(self) -> tuple[str | bytes, ...]:
+    def grounds(self) -> Grounds:
         """What `ours` is made of, but for the answer's head and `number`."""
 
     @abstractmethod
@@ -156,7 +167,8 @@ class Carry(ABC):
         """A whole answer to the client, with what this hop adds; `timing` is all hops' by now."""
         grounds = self.grounds()
         if shape.grounds != grounds:
-            shape.own, shape.grounds = self.ours(shape.lines, shape.told, HOLE).split(HOLE), grounds
+            shape.own = self.ours(shape.lines, shape.told, HOLE).split(HOLE)
+        shape.grounds = grounds  # equal ones too: those of the next request are the same objects
         self.line.say(_WHOLE % (kept, self.number.join(shape.own), len(body), timing, body))
 
     def end(self, events: bytes, receipt: bytes) -> None:
@@ -190,11 +202,12 @@ class Carry(ABC):
         """All that came so far: a whole answer, the beginning of a stream, or something to hold."""
         if not self.line.stays_open:  # the handler says that this is the last answer
             return False
-        for shape in self.repeat.shapes:
+        repeat = self.lane.repeat
+        for shape in repeat.shapes:
             if (whole := shape.whole(data)) is not None:
                 kept, timing, start = whole
                 return self.whole(shape, kept, timing, data, start)
-        known = self.repeat.of(data, self.number, self.grounds()) if self.repeat.is_kept else None
+        known = repeat.of(data, self.number, self.grounds()) if repeat.is_kept else None
         if known is not None:
             return self._begin(*known, data)
         return self._first_so(data)
@@ -208,14 +221,14 @@ class Carry(ABC):
         length, num_here = usual.whole_length(told), len(data) - start
         if length == num_here:
             shape = Shape(lines, told, self.dropped)
-            self.repeat.learn(shape)
+            self.lane.repeat.learn(shape)
             whole = shape.whole(data)
             return whole is not None and self.whole(shape, whole[0], whole[1], data, start)
         is_stream = told.get(b"content-type", b"").startswith(_EVENTS)
         if not is_stream or length >= 0:
             return not is_stream and length > num_here and self.hold(data)
         said = _BEGUN % (self.dropped.sub(b"", lines), self.ours(lines, told, self.number))
-        self.repeat.keep(data[:start], said, self.number, self.grounds())
+        self.lane.repeat.keep(data[:start], said, self.number, self.grounds())
         return self._begin(said, start, data)
 
     def _begin(self, said: bytes, start: int, data: bytes) -> bool:

@@ -80,11 +80,16 @@ class Series:
 
 
 class Histogram:
-    """How often values fell under each bound."""
+    """How often values fell under each bound.
+
+    Attributes:
+        on_look: called before it is read, where somebody observes later than it happens.
+    """
 
     def __init__(self, name: str, labels: Labels, bounds: Sequence[float]) -> None:
         self._name, self.labels, self._bounds = name, labels, tuple(bounds)
         self._series: dict[Labels, Series] = {}
+        self.on_look: Callable[[], None] | None = None
 
     def observe(self, value: float, *labels: str) -> None:
         """Count one value under these label values."""
@@ -92,8 +97,18 @@ class Histogram:
         series.counts[bisect_left(self._bounds, value)] += 1
         series.total += value
 
+    def observe_all(self, values: Sequence[float], *labels: str) -> None:
+        """Count each of them under these label values."""
+        series = self._series.get(labels) or self._series_of(labels)
+        counts, bounds = series.counts, self._bounds
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        series.total += sum(values)
+
     def lines(self) -> list[str]:
         """The buckets of each series, counted up, then its sum and count."""
+        if self.on_look is not None:
+            self.on_look()
         return [line for key, series in self._series.items() for line in self._lines(key, series)]
 
     def _series_of(self, labels: Labels) -> "Series":

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from wire.dialect import THEIR_REQUEST_ID
 
 if TYPE_CHECKING:
-    from wire.shape import Shape
+    from wire.shape import Grounds, Shape
 
 _VALUE: Final = THEIR_REQUEST_ID.encode() + b": %b\r\n"  # the end of a line, whoever's name it has
 
@@ -36,20 +36,20 @@ class Repeat:
         self.shapes: tuple[Shape, ...] = ()
         self._came: list[bytes] = []
         self._said: list[bytes] = []
-        self._grounds: tuple[str | bytes, ...] | None = None
+        self._grounds: Grounds | None = None
         self.is_kept = False  # where none of a lane's answers streams, none is asked for
 
     def learn(self, shape: Shape) -> None:
         """In the place of the one that was learnt first, if there are so many."""
         self.shapes = (shape, *self.shapes[: NUM_SHAPES - 1])
 
-    def keep(self, came: bytes, said: bytes, number: bytes, grounds: tuple[str | bytes, ...]) -> None:
+    def keep(self, came: bytes, said: bytes, number: bytes, grounds: Grounds) -> None:
         """`said` was made for the head `came`. An id that is also a part of something else is not looked for."""
         if all(head.count(number) == head.count(_VALUE % number) for head in (came, said)):
             self._came, self._said, self._grounds = came.split(number), said.split(number), grounds
             self.is_kept = True
 
-    def of(self, data: bytes, number: bytes, grounds: tuple[str | bytes, ...]) -> tuple[bytes, int] | None:
+    def of(self, data: bytes, number: bytes, grounds: Grounds) -> tuple[bytes, int] | None:
         """If `data` begins with the same head for the request `number`: ours, and where its body begins."""
         if grounds != self._grounds:
             return None

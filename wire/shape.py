@@ -18,6 +18,9 @@ _LENGTH, _TIMING = b"content-length", b"server-timing"
 _SAME: Final = frozenset({b"content-type", b"connection"})  # they mean what they meant only by the same value
 _VALUES: Final = {_LENGTH: b"[\t ]*([0-9]{1,15})[\t ]*", _TIMING: b"[\t ]*([\x20-\x7e]*)"}
 
+Grounds = tuple[object, ...]
+"""What a hop's own lines are made of: compared for each answer, so parts that stay the same object are the cheapest."""
+
 
 class Shape:
     r"""See the file's docstring.
@@ -34,7 +37,7 @@ class Shape:
     def __init__(self, lines: bytes, told: dict[bytes, bytes], dropped: re.Pattern[bytes]) -> None:
         """Of a usual head with a length; lines that match `dropped` end at this hop, and the length is one."""
         self.lines, self.told = lines, told
-        self.grounds: tuple[str | bytes, ...] | None = None
+        self.grounds: Grounds | None = None
         self.own: list[bytes] = []
         patterns, kept, names = [_FIRST], [], []
         for is_dropped, run in groupby(_each(lines), lambda line: dropped.fullmatch(line) is not None):

@@ -1,5 +1,7 @@
 """How fast what is held leaves, measured: what a full house tells whoever comes. Pure."""
 
+from collections.abc import Iterable
+
 WEIGHT = 0.1  # of the newest stay in the mean: about the last ten count
 MIN_WAIT_S = 1.0
 MAX_WAIT_S = 60.0  # nobody is sent away for longer: places are free long before
@@ -16,8 +18,14 @@ class Turnover:
 
     def left(self, stay_s: float) -> None:
         """One more has left after `stay_s`."""
+        self.all_left((stay_s,))
+
+    def all_left(self, stays_s: Iterable[float]) -> None:
+        """So many more have left, in this order."""
         mean_s = self._stay_s
-        self._stay_s = stay_s if mean_s is None else mean_s + WEIGHT * (stay_s - mean_s)
+        for stay_s in stays_s:
+            mean_s = stay_s if mean_s is None else mean_s + WEIGHT * (stay_s - mean_s)
+        self._stay_s = mean_s
 
     def wait_s(self, share: float = SHARE) -> float:
         """Seconds after which another try is worth while: when such a share of the places has been left."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 MAX_REQUESTS: Final = 8192  # one process does about 10,000 requests a second; so many at once are streams
 MAX_BYTES: Final = 256 << 20
+AT_ONCE: Final = 64  # who left are counted together, so many at most
 
 
 class Room:
@@ -28,7 +29,8 @@ class Room:
         self.num_requests = 0
         self.num_bytes = 0
         self.num_refused = 0
-        self.on_left: Callable[[float], None] | None = None  # hears how long each one stayed
+        self._stays_s: list[float] = []  # of who left since they were counted
+        self.on_left: Callable[[list[float]], None] | None = None  # hears how long each one stayed
 
     def fits(self, num_bytes: int) -> bool:
         """Whether `enter` would let it in."""
@@ -38,6 +40,7 @@ class Room:
         """A request with a body of `num_bytes`. Raises Refusal 503 where there is no room for it."""
         if not self.fits(num_bytes):
             self.num_refused += 1
+            self.settle()
             wait_s = self._turnover.wait_s()
             text = "This edge holds as many requests as it can; try again as Retry-After says."
             raise Refusal(503, "overloaded", text, "server_error", retry_after_s=wait_s)
@@ -52,9 +55,16 @@ class Room:
         """It was answered, or its client is gone, `stay_s` after it came."""
         self.num_requests -= 1
         self.num_bytes -= num_bytes
-        self._turnover.left(stay_s)
+        self._stays_s.append(stay_s)
+        if len(self._stays_s) >= AT_ONCE:
+            self.settle()
+
+    def settle(self) -> None:
+        """Count who has left since the last time: each by itself would cost a request more than all its room does."""
+        stays_s, self._stays_s = self._stays_s, []
+        self._turnover.all_left(stays_s)
         if self.on_left is not None:
-            self.on_left(stay_s)
+            self.on_left(stays_s)
 
     def take(self, num_bytes: int) -> bool:
         """Room for so many bytes of an answer; False, and nothing is taken, where there is none."""

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from edge.relay.passing import Passing
+from edge.relay.standing import Course, Standing
 from regions.ask import MAX_BODY_BYTES, read_ask
 from wire.dialect import is_anthropic
 from wire.refusal import Refusal
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
     from edge.admission.admit import Admission
     from edge.choice.route import Decision
     from edge.infer import Inference
-    from edge.reach.region import Reach
     from regions.ask import Ask
     from regions.chosen import Choice
     from regions.map import PolicyRow
-    from regions.rows import Snapshot
     from wire.lane import Familiar, LaneLine
+
+MAX_COURSES: Final = (
+    256  # of one lane, some hundreds of bytes each: regions times models that a client asks for
+)
 
 
 class Judged(NamedTuple):
@@ -47,20 +50,15 @@ class EdgeLane:
         self.loop = (
             asyncio.get_running_loop()
         )  # to ask for it costs a call of the kernel, `getpid`, each time
-        self.inference = inference
+        self.inference, self.holdoffs = inference, inference.relay.holdoffs
         self._tracer = None if self.familiar.head.get(TRACEPARENT) else inference.tracer
         self.has_own_name = is_anthropic(self.familiar.head.path)
         self.says = "".join([f"{name}: {value}\r\n" for name, value in inference.says]).encode()
         self.repeat = Repeat()
         self._ends_s = self.admission.grant.expires_s  # the key's own time; 0: it has no end
-        self._decided: tuple[Ask, Decision] | None = None  # the last one
-        self._decided_in: tuple[float, Snapshot] = (
-            0.0,
-            inference.feed.snapshot,
-        )  # the loop's turn, and on what
+        self._standing: Standing | None = None  # the last decision
         self._terms: tuple[tuple[Choice, ...], bytes] = ((), b"")
-        self._wakes = False  # whether they may have a near region woken
-        self._heads: dict[str, bytes] = {}  # by region: what every request to it begins with
+        self._courses: dict[tuple[str, str], Course] = {}  # by region and model
 
     def take(self, data: bytes, line: LaneLine) -> Passing | None:
         """Begin on a request of the same head. Whatever would be refused, or waits, is `Inference`'s."""
@@ -76,31 +74,39 @@ class EdgeLane:
         try:
             ask = read_ask(head.path, body, inference.feed.rules.aliases, for_quota=False)
             read = time.perf_counter()
-            decision = self._decide(ask, body, now)
+            standing = self._decide(ask, body, now)
         except Refusal:
             return None
-        return self._begin(Passing(self, line, ask, body, decision, started, read, now))
+        return self._begin(Passing(self, line, ask, body, standing, started, read, now))
 
-    def _decide(self, ask: Ask, body: bytes, now: float) -> Decision:
+    def _decide(self, ask: Ask, body: bytes, now: float) -> Standing:
         """As `Inference` does; what it said of a request like this one, while that stands. Raises Refusal."""
+        known = self._standing
+        if known is not None and ask.model == known.model and ask.prompt_tokens == known.num_tokens:
+            on = self.inference.feed.snapshot
+            if now == known.looked_at and on is known.on:
+                return known
+            if self.inference.chooser.stands(known.decision, now):
+                known.looked_at, known.on = now, on
+                return known
+        return self._decide_anew(ask, body, now)
+
+    def _decide_anew(self, ask: Ask, body: bytes, now: float) -> Standing:
         inference = self.inference
-        if self._decided is not None:
-            asked, decision = self._decided
-            if ask.model == asked.model and ask.prompt_tokens == asked.prompt_tokens:
-                turn = now, inference.feed.snapshot
-                if turn == self._decided_in or inference.chooser.stands(decision, now):
-                    self._decided_in = turn
-                    return decision
         inference.refuse_unnamed(self.admission, ask)
         decision = inference.choose(self.familiar.head, self.admission, ask, body, now)
-        self._decided = ask, decision
-        return decision
+        course = self._course(ask, decision.choices[0].region)
+        budget = inference.budgets.of(ask.model, now, is_new=False)
+        made = self._standing = Standing(ask, decision, course, budget, now, inference.feed.snapshot)
+        return made
 
     def _begin(self, passing: Passing) -> Passing | None:
         """Send it on a connection that is there, or will be at once; where it is not usual, nothing is done."""
-        inference, pool, num_bytes = self.inference, passing.reach.pool, len(passing.body)
-        if not inference.room.fits(num_bytes) or passing.reach.down or passing.is_shut():
+        inference, standing, num_bytes = self.inference, passing.standing, len(passing.body)
+        reach = standing.course.reach
+        if not inference.room.fits(num_bytes) or reach.down or passing.is_shut():
             return None
+        pool = reach.pool
         upstream = pool.kept(passing.entered)
         if upstream is None and not pool.frees_soon(passing.entered):
             return None
@@ -110,26 +116,24 @@ class EdgeLane:
                 pool.keep(upstream, passing.entered)
             return None
         inference.room.hold(num_bytes)
-        if passing.decision.start is not None:
-            passing.decision.start.enter()
-        inference.budgets.of(passing.ask.model, passing.heard)
+        if standing.decision.start is not None:
+            standing.decision.start.enter()
+        standing.budget.num_requests += 1
         if upstream is None:
             pool.brief.join(passing)
         else:
             passing.go(upstream)
         return passing
 
-    def constant_head(self, reach: Reach) -> bytes:
-        """What every request to it begins with."""
-        head = self._heads.get(reach.name)
-        if head is None:
-            head = self.inference.relay.constant_head(self.familiar.head, self.admission, reach)
-            self._heads[reach.name] = head
-        return head
-
-    def has_said(self, decision: Decision) -> bool:
-        """Whether its words are here, and nobody is to be woken by it: nothing is left to do beside the request."""
-        return self._terms[0] is decision.choices and not self._wakes
+    def _course(self, ask: Ask, region: str) -> Course:
+        course = self._courses.get((region, ask.model))
+        if course is None:
+            if len(self._courses) >= MAX_COURSES:
+                self._courses.clear()
+            course = self._courses[region, ask.model] = Course(
+                self, self.inference.relay.reaches[region], ask
+            )
+        return course
 
     def terms(self, decision: Decision) -> bytes:
         """The decision in words; most decisions are the one before."""
@@ -137,5 +141,4 @@ class EdgeLane:
         if choices is not decision.choices:
             is_alike = choices == decision.choices
             self._terms = decision.choices, words if is_alike else decision.terms().encode()
-            self._wakes = len(decision.choices) > 1 and decision.prewarm() is not None
         return self._terms[1]

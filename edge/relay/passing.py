@@ -14,7 +14,7 @@ from edge.receipts import FORM, RECEIPT, told_in
 from edge.relay.journey import OWN, members_of
 from edge.relay.sse import Ending, error_code, first_event
 from regions.health import PROVEN, Outcome
-from regions.map import ASK, DEADLINE_MS, REGION, REQUEST_ID, ROUTE
+from regions.map import REGION, REQUEST_ID, ROUTE
 from wire import usual
 from wire.carry import Carry
 from wire.dialect import THEIR_REQUEST_ID
@@ -24,39 +24,34 @@ from wire.timing import Phases
 if TYPE_CHECKING:
     from edge.choice.route import Decision
     from edge.relay.lane import EdgeLane
+    from edge.relay.patience import Patience
+    from edge.relay.standing import Standing
     from regions.ask import Ask
     from wire.exchange import Exchange
     from wire.lane import LaneLine
-    from wire.shape import Shape
+    from wire.shape import Grounds, Shape
     from wire.upstream import Upstream
 
 _THEIRS: Final = f"{THEIR_REQUEST_ID}: %b\r\n".encode()
 _OURS: Final = f"%b%b%b{REQUEST_ID}: %b\r\n{REGION}: %b\r\n{ROUTE}: %b\r\n".encode()
-_SENT: Final = (
-    f"{REQUEST_ID}: %b\r\n{ASK}: %b %d %d %d\r\n{DEADLINE_MS}: %d\r\ncontent-length: %d\r\n\r\n%b".encode()
-)
 
 
 class Passing(Carry):
     """`heard`, `entered` and `deadline` are loop time; the other times are of perf_counter."""
 
     dropped = usual.dropping(OWN)
+    lane: EdgeLane
     __slots__ = (
         "_ending",
-        "_holdoffs",
         "_said",
         "_told",
-        "_who",
         "ask",
         "body",
-        "deadline",
-        "decision",
         "entered",
         "is_sent",
         "lane",
         "passed_on",
-        "patience",
-        "reach",
+        "standing",
     )
 
     def __init__(
@@ -65,53 +60,63 @@ class Passing(Carry):
         line: LaneLine,
         ask: Ask,
         body: bytes,
-        decision: Decision,
+        standing: Standing,
         started: float,
         read: float,
         now: float,
     ) -> None:
-        inference, head = lane.inference, lane.familiar.head
-        self.reach = inference.relay.reaches[decision.choices[0].region]
-        super().__init__(head, line, lane.repeat, inference.numbers.next(), started, now)
-        self.pool = self.reach.pool
+        Carry.__init__(self, line, lane.inference.numbers.next(), started, now)
         self.lane = lane
         self.ask = ask
         self.body = body
-        self.decision = decision
-        self.patience = inference.patiences.of(ask, head.path)
+        self.standing = standing
         self.entered = now
-        self.deadline = now + self.patience.total_s
         self.is_sent = False
-        self._holdoffs = inference.relay.holdoffs
-        self._who = self.reach.name, ask.model, lane.admission.grant.tenant
         self.passed_on: bytes | None = None  # the last events that were sent, once some were
         self.read_at = read
         self.chosen_at = time.perf_counter()
 
+    @property
+    def deadline(self) -> float:
+        """Of all of it."""
+        return self.entered + self.patience.total_s
+
+    @property
+    def patience(self) -> Patience:
+        """How long it may take."""
+        return self.standing.course.patience
+
+    @property
+    def decision(self) -> Decision:
+        """Why it went where it went."""
+        return self.standing.decision
+
     def is_shut(self) -> bool:
         """Whether its region has as many of the tenant's requests as it takes."""
-        holdoffs = self._holdoffs
-        return bool(holdoffs.holds) and holdoffs.shut_s(*self._who, self.entered) is not None
+        holdoffs = self.lane.holdoffs
+        return bool(holdoffs.holds) and holdoffs.shut_s(*self.standing.course.who, self.entered) is not None
 
     # brief.Waiter -------------------------------------------------------------------------------------------
 
     def go(self, upstream: Upstream) -> None:
         """The request's bytes, in one write; what nobody waits for in the loop's next turn: uvloop writes between."""
-        self.upstream, self.is_sent = upstream, True
-        ask, body = self.ask, self.body
-        asked = ask.model.encode(), ask.stream, ask.prompt_tokens, ask.least_tokens  # as Ask.header writes it
-        ours = _SENT % (self.number, *asked, self.patience.total_s * 1000, len(body), body)
-        upstream.lend(self, self.lane.constant_head(self.reach) + ours, self.entered)
-        if self.reach.health is not PROVEN:
-            self.reach.saw(Outcome.SENT)
-        if self._holdoffs.holds:
-            self._holdoffs.sent(*self._who)
-        if not self.lane.has_said(self.decision):
+        standing, ask, body = self.standing, self.ask, self.body
+        course, reach, holdoffs = standing.course, standing.course.reach, self.lane.holdoffs
+        self.upstream, self.pool, self.is_sent = upstream, reach.pool, True
+        said = self.number, ask.stream, ask.prompt_tokens, ask.least_tokens, len(body), body
+        upstream.lend(self, course.request % said, self.entered)
+        if reach.health is not PROVEN:
+            reach.saw(Outcome.SENT)
+        if holdoffs.holds:
+            holdoffs.sent(*course.who)
+        if not standing.has_said:
             self.lane.loop.call_soon(self._meanwhile)
 
     def _meanwhile(self) -> None:
-        self.lane.inference.wake_near(self.decision, self.ask.model, self.entered)
-        self.lane.terms(self.decision)
+        decision = self.decision
+        self.lane.inference.wake_near(decision, self.ask.model, self.entered)
+        self.lane.terms(decision)
+        self.standing.has_said = len(decision.choices) == 1 or decision.prewarm() is None
 
     def give_up(self) -> None:
         """The relay has a connection made for it."""
@@ -122,10 +127,10 @@ class Passing(Carry):
     def cancel(self) -> None:
         """The client is gone; while it waits, nobody else has heard of it."""
         if self.is_sent:
-            self._holdoffs.came_back(*self._who)
+            self.lane.holdoffs.came_back(*self.standing.course.who)
             super().cancel()
         else:
-            self.pool.brief.leave(self)
+            self.standing.course.reach.pool.brief.leave(self)
             self.leave(self.lane.loop.time())
 
     def check(self, now: float) -> None:
@@ -139,9 +144,9 @@ class Passing(Carry):
 
     def over(self) -> None:
         """See Carry; one that was handed over comes back to the relay."""
-        if self._holdoffs.holds:
-            self._holdoffs.came_back(*self._who)
-        super().over()
+        if self.lane.holdoffs.holds:
+            self.lane.holdoffs.came_back(*self.standing.course.who)
+        Carry.over(self)
 
     async def go_on(self, exchange: Exchange) -> None:
         """The relay does."""
@@ -149,8 +154,8 @@ class Passing(Carry):
 
     def leave(self, now: float) -> None:
         """Its room is free, and a start has one more to its credit."""
-        if self.decision.start is not None:
-            self.decision.start.leave()
+        if self.standing.decision.start is not None:
+            self.standing.decision.start.leave()
         self.lane.inference.room.leave(len(self.body), now - self.entered)
 
     def whole(self, shape: Shape, kept: bytes, timing: bytes, data: bytes, start: int) -> bool:
@@ -158,25 +163,26 @@ class Passing(Carry):
         body = data[start:]
         if shape.told.get(b"content-type") != b"application/json" or body[:1] != b"{" or body[-1:] != b"}":
             return False  # whether it is whole is the relay's to say
-        spans = self.spans()
+        spans, reach = self.spans(), self.standing.course.reach
         ours = FORM.header(spans)
         self.say_whole(shape, kept, b"%b, %b" % (timing, ours) if timing else ours, body)
-        if self.reach.health is not PROVEN:
-            self.reach.saw(Outcome.SUCCEEDED)
+        if reach.health is not PROVEN:
+            reach.saw(Outcome.SUCCEEDED)
         self.over()
         self.lane.inference.receipts.passed(self, spans, data[:start])
         return True
 
-    def grounds(self) -> tuple[str | bytes, ...]:
-        """The region, why it was chosen, and the second."""
-        return self.reach.name, self.lane.terms(self.decision), self.line.date()
+    def grounds(self) -> Grounds:
+        """What was chosen, and the second."""
+        return self.standing.decision.choices, self.line.date()
 
     def ours(self, lines: bytes, told: dict[bytes, bytes], number: bytes) -> bytes:
         """Where it was answered, and why there."""
         del lines
         lane, date = self.lane, b"" if b"date" in told else b"date: %b\r\n" % self.line.date().encode()
         their = _THEIRS % number if lane.has_own_name else b""
-        return _OURS % (date, lane.says, their, number, self.reach.name.encode(), lane.terms(self.decision))
+        region = self.standing.course.reach.name.encode()
+        return _OURS % (date, lane.says, their, number, region, lane.terms(self.decision))
 
     def begin(self, said: bytes, data: bytes, start: int) -> bool:
         """With its first event, unless there is none yet, or it may be replayed."""
@@ -236,8 +242,9 @@ class Passing(Carry):
 
     def _end(self, said: bytes) -> None:
         spans = self.spans()
-        members = members_of(self.reach.name, self.number.decode(), ())
+        reach = self.standing.course.reach
+        members = members_of(reach.name, self.number.decode(), ())
         self.end(said, FORM.receipt(spans, members.encode()))
-        self.reach.saw(Outcome.SUCCEEDED)
+        reach.saw(Outcome.SUCCEEDED)
         told = self._told + told_in(said)
         self.lane.inference.receipts.passed(self, spans, self._said, told)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from weights_cache.revision import Revision
     from wire.exchange import Exchange
     from wire.lane import LaneLine
-    from wire.shape import Shape
+    from wire.shape import Grounds, Shape
     from wire.upstream import Upstream
 
 OK: Final = 200
@@ -44,6 +44,7 @@ class Passing(Carry):
 
     found = Tier.RESIDENT
     dropped = usual.dropping(OWN - {START})  # what the node says of its start is passed on
+    lane: GatewayLane
     __slots__ = (
         "address",
         "ask",
@@ -69,7 +70,7 @@ class Passing(Carry):
         now: float,
         deadline: float,
     ) -> None:
-        super().__init__(lane.familiar.head, line, lane.repeat, number, started, now)
+        Carry.__init__(self, line, number, started, now)
         self.lane = lane
         self.ask = ask
         self.body = body
@@ -136,7 +137,7 @@ class Passing(Carry):
         self._count_soon()
         return True
 
-    def grounds(self) -> tuple[str | bytes, ...]:
+    def grounds(self) -> Grounds:
         """The node, the revision, and the second."""
         return self.address, self.revision.id, self.line.date()
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.admission.room import Room
+from edge.admission.room import AT_ONCE, Room
+from edge.figures import EdgeFigures
 from edge.receipts import RECEIPT, told_in
 from edge.relay.budget import LEAST_PER_S, SHARE, WINDOW_S, Budget, Budgets
 from edge.relay.holdoff import MAX_WAIT_S, SHUT_S, Holdoffs
@@ -17,6 +18,7 @@ from edge.relay.sse import Ending
 from regions.ask import Ask
 from tests.edge.faults import scripts
 from tests.edge.world import ADMIN, MODEL, hangs
+from wire.metrics import Metrics
 from wire.refusal import Refusal
 from wire.turnover import MAX_WAIT_S as MAX_TURNOVER_S
 from wire.turnover import MIN_WAIT_S, Turnover
@@ -185,6 +187,25 @@ def test_room_is_bounded_in_number_and_in_bytes_and_given_back():
     room.leave(40, 50.0)
 
     assert (room.num_requests, room.num_bytes, room.num_refused) == (0, 0, 2)
+
+
+def test_room_counts_who_left_by_the_time_that_anybody_looks():
+    """They are counted together; a page, or a refusal's wait, knows all of them."""
+    metrics, room = Metrics(), Room(1, 100)
+    EdgeFigures(metrics, room)
+    for _ in range(AT_ONCE + 3):
+        room.enter(1)
+        room.leave(1, 40.0)
+    line = f"nearfield_edge_request_seconds_count {AT_ONCE + 3}\n"
+    assert line in metrics.page().decode()
+
+    for _ in range(AT_ONCE - 1):
+        room.enter(1)
+        room.leave(1, 80.0)
+    room.enter(1)
+    with pytest.raises(Refusal) as refusal:
+        room.enter(1)
+    assert refusal.value.retry_after_s == pytest.approx(8.0, abs=0.1)
 
 
 def test_room_says_the_time_in_which_places_were_left_of_late():

@@ -54,6 +54,18 @@ def test_a_histogram_counts_up():
     assert all(SAMPLE.fullmatch(line) for line in lines)
 
 
+def test_a_histogram_may_be_told_later_than_it_happens():
+    """Who observes together what came by is asked before anybody looks."""
+    metrics, waiting = Metrics(), [0.1, 0.5, 7.0]
+    seconds = metrics.histogram("nf_s", "Seconds.", bounds=(0.5,))
+    seconds.on_look = lambda: (seconds.observe_all(waiting), waiting.clear())
+    pages = [metrics.page().decode().splitlines()[2:] for _ in range(2)]
+
+    assert (
+        pages == [['nf_s_bucket{le="0.5"} 2', 'nf_s_bucket{le="+Inf"} 3', "nf_s_sum 7.6", "nf_s_count 3"]] * 2
+    )
+
+
 def test_series_are_bounded():
     """Labels without end end in one series; those that were there keep theirs."""
     metrics = Metrics()
