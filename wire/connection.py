@@ -112,7 +112,6 @@ class Connection(Writing):
 
     # line.Line ---------------------------------------------------------------------------------------------
 
-    @property
     def stays_open(self) -> bool:
         """False once the server drains."""
         return not self._roster.draining

@@ -75,7 +75,7 @@ class Pool:
     @property
     def num_idle(self) -> int:
         """Connections that wait for a request."""
-        return sum(upstream.usable for upstream in self._idle)
+        return sum(upstream.is_usable() for upstream in self._idle)
 
     @property
     def num_busy(self) -> int:
@@ -196,7 +196,7 @@ class Pool:
         while self._idle:
             upstream = self._idle.pop()
             idles_s = now - upstream.idle_since
-            if idles_s > IDLE_S or not upstream.usable:
+            if idles_s > IDLE_S or not upstream.is_usable():
                 upstream.abort()
             elif idles_s <= idle_s:
                 self._busy.add(upstream)

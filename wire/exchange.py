@@ -187,7 +187,7 @@ class Exchange(Incoming):
         if self.status:
             raise RuntimeError("the answer was started already")
         self._mute = self.head.method == "HEAD" or status in _BODYLESS
-        self.keep_alive = self.keep_alive and self._line.stays_open and self._body_will_be_read()
+        self.keep_alive = self.keep_alive and self._line.stays_open() and self._body_will_be_read()
         framing = self._framing(status, length)
         given = dict(headers)
         if not _OURS.isdisjoint(given):

@@ -115,7 +115,6 @@ class LaneLine(Protocol):
     def is_behind(self) -> bool:
         """The peer reads slower than it is written to."""
 
-    @property
     def stays_open(self) -> bool:
         """False if the connection closes after this answer whatever the client wants."""
 

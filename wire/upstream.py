@@ -107,8 +107,7 @@ class Upstream(asyncio.Protocol):
 
     # for the pool -------------------------------------------------------------------------------------------
 
-    @property
-    def usable(self) -> bool:
+    def is_usable(self) -> bool:
         """True if another request may be sent on it."""
         return not self.closed and self._failure is None and not self._transport.is_closing()
 
@@ -225,7 +224,7 @@ class Upstream(asyncio.Protocol):
     def reusable(self) -> bool:
         """Request and answer are over, and the answer was framed so that another may follow."""
         head = self._head
-        over = self._sent and self.complete and self.usable
+        over = self._sent and self.complete and self.is_usable()
         return over and head is not None and head.keep_alive and self._reader.reusable
 
     def abort(self) -> None:
@@ -295,7 +294,7 @@ class Upstream(asyncio.Protocol):
             data = b"".join(self._pieces)
             self._pieces.clear()
         self._num_held_bytes -= len(data)
-        if not self._reading and self._num_held_bytes <= READ_BUFFER_BYTES // 2 and self.usable:
+        if not self._reading and self._num_held_bytes <= READ_BUFFER_BYTES // 2 and self.is_usable():
             self._reading = True
             self._transport.resume_reading()
         return data

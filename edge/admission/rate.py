@@ -28,7 +28,9 @@ class Buckets:
     def take(self, key: str, now: float) -> float | None:
         """Take a token of `key` at `now` (monotonic seconds): None if there was one, else seconds until there is."""
         level = self._levels.get(key) or self._full(key, now)
-        tokens = min(self._burst, level[0] + (now - level[1]) * self._rate_per_s)
+        tokens = level[0] + (now - level[1]) * self._rate_per_s
+        if tokens > self._burst:  # noqa: PLR1730 - each request comes here, and `min` is a call
+            tokens = self._burst
         level[1] = now
         if tokens < 1.0:
             level[0] = tokens

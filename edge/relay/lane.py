@@ -55,6 +55,7 @@ class EdgeLane:
         self.has_own_name = is_anthropic(self.familiar.head.path)
         self.says = "".join([f"{name}: {value}\r\n" for name, value in inference.says]).encode()
         self.repeat = Repeat()
+        self._digest = self.admission.digest
         self._ends_s = self.admission.grant.expires_s  # the key's own time; 0: it has no end
         self._standing: Standing | None = None  # the last decision
         self._terms: tuple[tuple[Choice, ...], bytes] = ((), b"")
@@ -104,20 +105,21 @@ class EdgeLane:
         """Send it on a connection that is there, or will be at once; where it is not usual, nothing is done."""
         inference, standing, num_bytes = self.inference, passing.standing, len(passing.body)
         reach = standing.course.reach
-        if not inference.room.fits(num_bytes) or reach.down or passing.is_shut():
+        is_shut = self.holdoffs.holds and passing.is_shut()
+        if is_shut or reach.down_since is not None or not inference.room.fits(num_bytes):
             return None
         pool = reach.pool
         upstream = pool.kept(passing.entered)
         if upstream is None and not pool.frees_soon(passing.entered):
             return None
-        if inference.buckets.take(self.admission.digest, passing.heard) is not None:
+        if inference.buckets.take(self._digest, passing.entered) is not None:
             if upstream is not None:
                 upstream.take_back(whole=True)
                 pool.keep(upstream, passing.entered)
             return None
         inference.room.hold(num_bytes)
-        if standing.decision.start is not None:
-            standing.decision.start.enter()
+        if standing.start is not None:
+            standing.start.enter()
         standing.budget.num_requests += 1
         if upstream is None:
             pool.brief.join(passing)

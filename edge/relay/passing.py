@@ -93,8 +93,7 @@ class Passing(Carry):
 
     def is_shut(self) -> bool:
         """Whether its region has as many of the tenant's requests as it takes."""
-        holdoffs = self.lane.holdoffs
-        return bool(holdoffs.holds) and holdoffs.shut_s(*self.standing.course.who, self.entered) is not None
+        return self.lane.holdoffs.shut_s(*self.standing.course.who, self.entered) is not None
 
     # brief.Waiter -------------------------------------------------------------------------------------------
 
@@ -103,7 +102,7 @@ class Passing(Carry):
         standing, ask, body = self.standing, self.ask, self.body
         course, reach, holdoffs = standing.course, standing.course.reach, self.lane.holdoffs
         self.upstream, self.pool, self.is_sent = upstream, reach.pool, True
-        said = self.number, ask.stream, ask.prompt_tokens, ask.least_tokens, len(body), body
+        said = self.number, ask.stream, standing.num_tokens, ask.least_tokens, len(body), body
         upstream.lend(self, course.request % said, self.entered)
         if reach.health is not PROVEN:
             reach.saw(Outcome.SENT)
@@ -154,8 +153,8 @@ class Passing(Carry):
 
     def leave(self, now: float) -> None:
         """Its room is free, and a start has one more to its credit."""
-        if self.standing.decision.start is not None:
-            self.standing.decision.start.leave()
+        if self.standing.start is not None:
+            self.standing.start.leave()
         self.lane.inference.room.leave(len(self.body), now - self.entered)
 
     def whole(self, shape: Shape, kept: bytes, timing: bytes, data: bytes, start: int) -> bool:
@@ -174,7 +173,7 @@ class Passing(Carry):
 
     def grounds(self) -> Grounds:
         """What was chosen, and the second."""
-        return self.standing.decision.choices, self.line.date()
+        return self.standing.choices, self.line.date()
 
     def ours(self, lines: bytes, told: dict[bytes, bytes], number: bytes) -> bytes:
         """Where it was answered, and why there."""

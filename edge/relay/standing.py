@@ -43,7 +43,7 @@ class Course:
 
 
 class Standing:
-    """One decision, while it stands.
+    """One decision, while it stands, with those of its parts that every request asks for: a tuple's names cost more.
 
     Attributes:
         budget: of the model, in which each request is counted.
@@ -51,12 +51,24 @@ class Standing:
         looked_at: the loop's turn in which it was looked at last, `on` these rows; loop time.
     """
 
-    __slots__ = ("budget", "course", "decision", "has_said", "looked_at", "model", "num_tokens", "on")
+    __slots__ = (
+        "budget",
+        "choices",
+        "course",
+        "decision",
+        "has_said",
+        "looked_at",
+        "model",
+        "num_tokens",
+        "on",
+        "start",
+    )
 
     def __init__(
         self, ask: Ask, decision: Decision, course: Course, budget: Budget, now: float, on: Snapshot
     ) -> None:
         self.model, self.num_tokens = ask.model, ask.prompt_tokens
         self.decision, self.course, self.budget = decision, course, budget
+        self.choices, self.start = decision.choices, decision.start
         self.has_said = False
         self.looked_at, self.on = now, on
