@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from deploy.secrets import read_private, write_private
+from deploy.secrets import SecretsError, read_private, write_private
 
 FILE_NAME = "credentials.toml"
 
@@ -79,11 +79,17 @@ def load(folder: Path) -> Credentials:
 
     Raises:
         NoPlatform: there are none.
-        SecretsError: others can read the file.
+        SecretsError: others can read the file, or it is damaged.
     """
     path = folder / FILE_NAME
     if not path.exists():
         raise NoPlatform(
             f"no platform in {folder}. Start one with `nearfield up`, or name its folder: --state DIR."
         )
-    return Credentials(**tomllib.loads(read_private(path).decode()))
+    try:
+        return Credentials(**tomllib.loads(read_private(path).decode()))
+    except (ValueError, TypeError) as error:
+        cause = f"{path} is not what `nearfield up` or your operator wrote: {error}"
+        raise SecretsError(
+            f"{cause}. Take it away: a start writes it anew, or your operator gives it again."
+        ) from error

@@ -56,14 +56,15 @@ class Silence:
             return min(SAY_AFTER_S, self._give_up_s) - silent_s
         if not self._is_said:
             self._is_said = True
-            self._say(notice(self._who, self._give_up_s - silent_s))
+            self._say(notice(self._who, silent_s, self._give_up_s - silent_s))
         return self._give_up_s - silent_s
 
 
-def notice(who: str, left_s: float) -> str:
-    """What a person reads who waits."""
+def notice(who: str, silent_s: float, left_s: float) -> str:
+    """What a person reads who waits; on a busy machine it may be this process that is late, so nobody is accused."""
     until = time.strftime("%H:%M:%S", time.localtime(time.time() + left_s))
-    return f"{who} does not answer; trying until {until} (`nearfield doctor` looks every role over)"
+    hint = "`nearfield doctor` looks every role over"
+    return f"nothing heard from {who} for {silent_s:.0f} s; trying until {until} ({hint})"
 
 
 def _say(line: str) -> None:

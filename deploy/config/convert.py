@@ -1,6 +1,7 @@
 """From what TOML has to what an entry's field is: by the field's own type, with the key named in every error."""
 
 import difflib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -78,7 +79,8 @@ def _as_int(value: object, _base: Path) -> int:
 
 
 def _as_float(value: object, _base: Path) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not (is_number and 0 <= value <= sys.float_info.max):  # and is no NaN, which keeps no bound
         raise TypeError("must be a number, 0 or more")
     return float(value)
 

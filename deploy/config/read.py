@@ -40,7 +40,7 @@ def load(path: Path) -> Config:
         raise ConfigError(f"{path} is {len(raw)} bytes; at most {MAX_CONFIG_BYTES} are read.")
     try:
         tree = tomllib.loads(raw.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # an integer of too many digits is a plain ValueError
         raise ConfigError(f"{path} is not TOML: {error}") from error
     return parse(tree, path)
 

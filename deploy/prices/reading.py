@@ -34,7 +34,7 @@ def load(path: Path, regions: Iterable[str] | None = None) -> PriceBook:
         tree = tomllib.loads(raw.decode())
     except OSError as error:
         raise PricesError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PricesError(f"{path} is not TOML: {error}") from error
     return read(tree, regions)
 

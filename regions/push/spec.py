@@ -65,7 +65,7 @@ def _table(data: bytes) -> dict[str, Any]:
         )
     try:
         return tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # an integer of too many digits is a plain ValueError
         raise SpecError(f"model.toml is not TOML: {error}", "correct it and push again") from error
 
 

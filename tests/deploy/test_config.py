@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy import fleet, pki, secrets
+from deploy import credentials, fleet, pki, secrets
 from deploy.config.document import pick
 from deploy.config.read import load, parse
 from deploy.doctor.examine import examine
@@ -113,9 +113,26 @@ def test_a_missing_or_broken_file_says_so(tmp_path):
     with pytest.raises(NoConfig, match="no platform was made"):
         load(tmp_path / "none.toml")
     broken = tmp_path / "broken.toml"
-    broken.write_text("platform = [")
-    with pytest.raises(ConfigError, match="not TOML"):
-        load(broken)
+    for text in ("platform = [", f"a = {'9' * 5000}", f"a = {'[' * 9000}{']' * 9000}"):
+        broken.write_text(text)
+        with pytest.raises(ConfigError, match="not TOML"):
+            load(broken)
+
+
+def test_credentials_that_are_damaged_are_told_with_the_way_to_new_ones(tmp_path):
+    file = tmp_path / "credentials.toml"
+    for text in ("base_url = [", "surprise = 1"):
+        secrets.write_private(file, text.encode())
+        with pytest.raises(secrets.SecretsError, match="Take it away: a start writes it anew"):
+            credentials.load(tmp_path)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-0.1", "9" * 400])
+def test_seconds_are_a_finite_number(written, value):
+    """NaN is not below 0, and bounds nothing."""
+    text = written.read_text().replace("idle_timeout_s = 300.0", f"idle_timeout_s = {value}")
+    with pytest.raises(ConfigError, match=r"platform\.idle_timeout_s = .* must be a number, 0 or more"):
+        parse(tomllib.loads(text), written)
 
 
 def test_a_far_store_knows_the_home_of_what_users_push(written):

@@ -41,6 +41,12 @@ def test_8_bit_weights_are_asked_for_and_nothing_else_is_known():
     assert "only our own" in refusal('quantize = "int8"\nengine = "vllm"').message
 
 
+@pytest.mark.parametrize("text", [f"a = {'9' * 5000}", f"a = {'[' * 9000}{']' * 9000}", "a = "])
+def test_what_no_parser_takes_is_refused_as_no_toml(text):
+    """Python reads no integer of so many digits: that is no TOMLDecodeError, and ended a push in a traceback."""
+    assert "is not TOML" in refusal(text).message
+
+
 def test_an_empty_file_is_all_defaults():
     assert read_spec(b"# nothing\n", REGIONS) == Spec()
 
