@@ -79,8 +79,9 @@ def _as_int(value: object, _base: Path) -> int:
 
 
 def _as_float(value: object, _base: Path) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not (is_number and 0 <= value <= sys.float_info.max):  # and is no NaN, which keeps no bound
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError("must be a number, 0 or more")
+    if not 0 <= value <= sys.float_info.max:  # nor NaN, which keeps no bound
         raise TypeError("must be a number, 0 or more")
     return float(value)
 
