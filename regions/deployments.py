@@ -64,6 +64,7 @@ class Deployment:
     num_done: int = 0  # of those
     num_failed: int = 0
     scheduled: bool = False  # it is in the hours in which it wants to be awake
+    closed: str = ""  # the revision that drains and takes no new request any more
     leases: dict[str, int] = field(default_factory=dict)  # revision id -> requests that it is answering
 
     def is_at(self, revision: str) -> bool:

@@ -149,6 +149,9 @@ class Inference:
             raise Refusal(404, "model_not_found", text, param="model")
         if deployment.live is None:
             raise _not_live(deployment)
+        if deployment.live.id == deployment.closed:
+            text = f"{ask.model} was taken out of this region; GET /v1/models lists what is served."
+            raise Refusal(404, "model_not_found", text, param="model")
         facts = deployment.live.facts
         refuse_misfit(ask, path, facts.kind, facts.context_tokens)
         return deployment, deployment.live

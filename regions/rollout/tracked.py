@@ -108,6 +108,8 @@ class Tracked:
         self.trouble = None
         if event in {Event.PROBED, Event.AGAIN}:
             self.proofs.pop(revision, None)
+            if self.deployment.closed == revision:
+                self.deployment.closed = ""
 
     def forget(self, revision: str) -> None:
         """Drops a retired revision."""

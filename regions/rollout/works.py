@@ -37,6 +37,7 @@ log = logging.getLogger("nearfield.regions")
 PAUSE_S = 0.2  # before the second try; doubles
 MAX_PAUSE_S = 10.0  # a store or node that comes back is noticed within this
 DRAIN_S = 120.0  # longer than almost any answer; a stream that lasts longer is cut with an error event
+LAST_CALL_S = 3.0  # edges have heard by then that it drains: who still comes would keep it here for ever
 DRAIN_LOOK_S = 0.1  # between two looks at the leases
 MAX_PROBES = 3  # a model that takes its node's process down at its first token is not tried for ever
 PUSH_AGAIN = "push the model again"
@@ -221,8 +222,11 @@ class Works:
 
     async def unload(self, tracked: Tracked, revision: str) -> None:
         """Waits for the last requests, then gives a revision's memory back, unless a preview or its model needs it."""
-        waited_s = 0.0
-        while tracked.deployment.leases.get(revision) and waited_s < DRAIN_S:
+        deployment, waited_s = tracked.deployment, 0.0
+        while deployment.leases.get(revision) and waited_s < DRAIN_S:
+            if waited_s >= LAST_CALL_S and deployment.closed != revision:
+                deployment.closed = revision
+                self._deployments.touch()
             await asyncio.sleep(DRAIN_LOOK_S)
             waited_s += DRAIN_LOOK_S
         if self._deployments.is_used_beside(tracked.model, revision):

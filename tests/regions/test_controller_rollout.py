@@ -6,6 +6,7 @@ import pytest
 
 from regions.deployments import DEFAULT_IDLE_TIMEOUT_S
 from regions.map import KeyGrant, PolicyRow, RolloutState, Tier
+from regions.rollout import works
 from regions.rows import encode
 from tests.regions.folders import sharded, whole
 from tests.regions.made_region import HOME_KEY, MODEL, Made, put_key
@@ -86,6 +87,24 @@ async def test_a_draining_revision_waits_for_its_requests():
         assert not made.node.unloads
         deployment.release(leased)
         await made.until(lambda: made.node.unloads, "unloaded")
+
+
+async def test_who_still_comes_does_not_keep_a_model_that_was_taken_out(monkeypatch):
+    """Under load there was never a moment without a request: it served on until the drain's end cut some of them."""
+    monkeypatch.setattr(works, "LAST_CALL_S", 0.0)
+    made = Made()
+    async with made.running():
+        with_manifest(made.disk, V1)
+        first = await made.until_live()
+        deployment, leased = made.find(), made.find().live
+        deployment.lease(leased)
+        pointer = made.disk.buckets["nearfield-system"][f"models/{MODEL}.json"].data
+        made.disk.delete("nearfield-system", f"models/{MODEL}.json")
+        await made.until(lambda: deployment.closed == first, "closed")
+        assert made.find().live is leased, "the request that is under way is answered"
+        made.disk.put("nearfield-system", f"models/{MODEL}.json", pointer)
+        await made.until(lambda: not deployment.closed, "open again: it is wanted after all")
+        deployment.release(leased)
 
 
 @pytest.mark.parametrize("step", ["load", "probe"])

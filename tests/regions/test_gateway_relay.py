@@ -186,6 +186,16 @@ def test_a_model_is_asked_only_where_its_kind_answers(kind, answers):
         refuse_misfit(asked, path, kind, 64)
 
 
+async def test_gateway_a_revision_that_was_taken_out_takes_no_new_request():
+    async with region() as r:
+        made = revision("a/old")
+        r.deploy(made).closed = made.id
+        gone = await r.answer(body=b'{"model":"a/old"}')
+
+    assert (gone[0].status, code(gone[1])) == (404, "model_not_found")
+    assert b"was taken out of this region" in gone[1]
+
+
 async def test_gateway_a_model_on_its_way_is_503_and_a_refused_one_says_why():
     async with region() as r:
         r.deploy(revision("a/new"), live=None, state=RolloutState.WARMING)
