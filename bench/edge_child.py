@@ -17,7 +17,7 @@ from typing import Any
 import uvloop
 
 from deploy.crew import Crew
-from deploy.life import GC_THRESHOLD
+from deploy.life import GC_THRESHOLDS
 from edge.crew.place import bind
 from edge.listeners import MAIN
 from edge.run import EdgeSettings, run
@@ -128,7 +128,7 @@ async def _stream(exchange: Exchange, num_events: int, gap_s: float) -> None:
 
 def _settle() -> None:
     gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 20, 50)
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def _ready(port: int) -> None:

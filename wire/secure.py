@@ -82,16 +82,19 @@ class Secured(asyncio.Transport, asyncio.Protocol, Generic[Above]):
         self._closing = False
         self._is_over = False  # the peer sends no more
         self._fault: Exception | None = None
-        self._shaken: asyncio.Future[Above] = asyncio.get_running_loop().create_future()
+        self._shaken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def handshake(self) -> Above:
         """What is above, once the peer is known. Raises OSError (ssl.SSLError is one); all but success ends it."""
         try:
-            return await self._shaken
+            await self._shaken
         except BaseException:
             if not self._closing:
                 self.abort()
             raise
+        if self._above is None:
+            raise self._fault or ConnectionResetError("the connection ended behind the handshake of TLS")
+        return self._above
 
     # asyncio.Protocol: of the transport below ---------------------------------------------------------------
 
@@ -127,10 +130,11 @@ class Secured(asyncio.Transport, asyncio.Protocol, Generic[Above]):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It is over for both sides."""
+        """It is over for both sides, which let go of each other: OpenSSL's 25 KiB would wait for the collector."""
         self._closing = True
-        if self._above is not None:
-            self._above.connection_lost(self._fault or exc)
+        above, self._above = self._above, None
+        if above is not None:
+            above.connection_lost(self._fault or exc)
         else:
             self._fail(exc or ConnectionResetError("the connection ended during the handshake of TLS"))
 
@@ -249,7 +253,7 @@ class Secured(asyncio.Transport, asyncio.Protocol, Generic[Above]):
             above = self._above = self._make()
             above.connection_made(self)
             if not self._shaken.done():
-                self._shaken.set_result(above)
+                self._shaken.set_result(None)
 
     def _fail(self, error: Exception) -> None:
         if not self._shaken.done():

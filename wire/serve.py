@@ -15,9 +15,8 @@ from wire.welcome import Welcome, bound
 __all__ = ["DEFAULT_LIMITS", "Disconnected", "Exchange", "Handler", "Limits", "Met", "Server"]
 
 SWEEP_S = 0.5  # how late a deadline may be enforced, at most
-PIECE_S = (
-    0.001  # of a sweep: to end a connection costs what an answer does, and five hundred may be due at once
-)
+PIECE_S = 0.00025  # of a sweep: to end a connection costs what an answer does, and many may be due at once
+OTHERS_TURNS = 3  # of the loop between two pieces: a request takes several, and is to meet one piece in them
 LAST_CALL_S = 0.3  # a round trip around the Earth: a request may be on its way when a drain begins
 
 
@@ -136,5 +135,6 @@ class Server:
         for connection in tuple(self._roster.members):
             connection.check(now)
             if time.perf_counter() - began > PIECE_S:
-                await asyncio.sleep(0)
+                for _ in range(1 + OTHERS_TURNS):
+                    await asyncio.sleep(0)
                 began = time.perf_counter()

@@ -1,13 +1,15 @@
-"""Handshakes in turns: of any number of strangers who have spoken one begins in a turn of the loop."""
+"""Handshakes in turns: of any number of strangers who have spoken one begins in a turn of the loop, and then none."""
 
 import asyncio
 import contextlib
 import socket
+from itertools import groupby, pairwise
 
 import pytest
 
 from tests.wire.test_serve import hello, serving, until
-from wire.handshakes import AT_ONCE, Handshakes
+from wire import serve
+from wire.handshakes import AT_ONCE, OTHERS_TURNS, Handshakes
 from wire.limits import Limits
 from wire.roster import Roster
 from wire.secure import Secured
@@ -43,6 +45,7 @@ async def test_one_begins_in_a_turn_and_only_who_has_spoken(pairs, monkeypatch):
     assert sorted(int(host) for _, host in begun) == list(range(1, len(pairs), 2))
     turns = [turn for turn, _ in begun]
     assert max(turns.count(each) for each in turns) == AT_ONCE
+    assert {later - turn for turn, later in pairwise(turns)} == {1 + OTHERS_TURNS}
     await handshakes.give_up()
     assert not roster.arriving
     assert all(ours.fileno() == -1 for ours, _ in pairs[::2]), "who said nothing is dropped"
@@ -76,6 +79,9 @@ async def test_each_step_of_a_handshake_has_a_turn_of_its_own(tls, monkeypatch):
             writer.transport.abort()
     assert len(steps) >= 2 * num
     assert max(steps.count(each) for each in steps) == AT_ONCE
+    assert min(later - turn for turn, later in pairwise(steps)) > OTHERS_TURNS, (
+        "a request is through between two"
+    )
 
 
 async def test_the_silent_go_in_the_order_of_their_deadlines(pairs):
@@ -108,11 +114,13 @@ async def test_a_sweep_of_many_lets_others_in_between(monkeypatch):
     async with serving(hello, limits=Limits(idle_s=0.2, head_s=0.2)) as server:
         socks = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(30)]
         await until(lambda: server.num_connections == len(socks))
-        seen = set()
+        seen = []
         with contextlib.ExitStack() as stack:
             for sock in socks:
                 stack.callback(sock.close)
             while server.num_connections:
-                seen.add(server.num_connections)
+                seen.append(server.num_connections)
                 await asyncio.sleep(0)
-        assert len(seen) > 5
+        turns = [len(list(each)) for _, each in groupby(seen)][1:]
+        assert len(turns) > 5
+        assert min(turns) > serve.OTHERS_TURNS, "and a request is through between two pieces"

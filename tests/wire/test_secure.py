@@ -1,13 +1,16 @@
 """TLS of our own driving: whatever the network makes of the records, what was said arrives, in order, or it ends."""
 
 import asyncio
+import gc
 import ssl
+import weakref
 from itertools import pairwise
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.wire.test_serve import hello, serving, until
 from wire.secure import SLICE_BYTES, Secured, promptly
 
 
@@ -220,3 +223,40 @@ async def test_one_word_is_on_the_wire_at_once(tls):
     writer.close()
     taken[0].abort()
     server.close()
+
+
+async def test_who_is_lost_behind_its_handshake_is_told_so(tls):
+    for fault in (None, ssl.SSLError("a certificate is refused")):
+        server, _ = sides(tls)
+        server.secured._fault = fault
+        server.secured.connection_lost(None)
+        assert server.above.told == [fault]
+        with pytest.raises(OSError, match="refused" if fault else "behind the handshake"):
+            await server.secured.handshake()
+        server.secured.pause_writing()
+        server.secured.data_received(b"late")
+        assert server.above.heard == []
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"GET / HTTP/1.1\r\nHost: h\r\n", b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"]
+)
+async def test_nothing_of_a_connection_that_is_over_waits_for_the_collector(tls, said):
+    """It is a rare guest, and what OpenSSL has of three thousand was 80 MB until it came."""
+    async with serving(hello, tls=tls[0]) as server:
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", server.port, ssl=tls[1], server_hostname="localhost"
+        )
+        writer.write(said)
+        await until(lambda: server.num_connections == 1)
+        if said.endswith(b"\r\n\r\n"):
+            await reader.readuntil(b"\r\n\r\n")
+        [connection] = server._roster.members
+        left = [weakref.ref(connection), weakref.ref(connection._transport)]
+        del connection
+        gc.disable()
+        try:
+            writer.transport.abort()
+            await until(lambda: not any(each() for each in left))
+        finally:
+            gc.enable()
