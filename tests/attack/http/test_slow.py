@@ -143,10 +143,21 @@ def p99_ms(took: list[float]) -> float:
     return statistics.quantiles(took, n=100)[98] * 1000
 
 
-async def child(*args: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", *args, cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+@contextlib.asynccontextmanager
+async def child(*args: str):
+    """A process of a module; it ends with its input, or is killed where this fails: nobody else ends it then."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", *args, cwd=ROOT, stdin=pipe, stdout=pipe
     )
+    try:
+        yield process
+        process.stdin.close()
+    except BaseException:
+        process.kill()
+        raise
+    finally:
+        await process.wait()
 
 
 @pytest.mark.skipif(not IS_WHOLE, reason="2,000 slow clients for a minute: make evidence")
@@ -154,27 +165,24 @@ async def child(*args: str) -> asyncio.subprocess.Process:
 async def test_two_thousand_slow_clients_are_not_felt(tmp_path):
     """Of the others' p99 it says too how late the loops of the edge and of their own process were: with both and a
     crowd on two cores the one that was late need not be the edge."""
-    edge = await child("tests.attack.http.standing", str(tmp_path))
-    port, ca = json.loads(await edge.stdout.readline())["port"], tmp_path / "ca.pem"
+    async with child("tests.attack.http.standing", str(tmp_path)) as edge, Lateness.watched() as own:
+        port, ca = json.loads(await edge.stdout.readline())["port"], tmp_path / "ca.pem"
 
-    async def late_p99_ms() -> float:
-        edge.stdin.write(b"\n")
-        return json.loads(await edge.stdout.readline())["late_p99_ms"]
+        async def late_p99_ms() -> float:
+            edge.stdin.write(b"\n")
+            return json.loads(await edge.stdout.readline())["late_p99_ms"]
 
-    async with Lateness.watched() as own:
         quiet = p99_ms(await normal_clients(port, ca, QUIET_S))
         before_kib = rss_kib(edge.pid)
         late_quiet = own.take_p99_ms(), await late_p99_ms()
-        crowd = await child("tests.attack.http.crowd", str(port), str(ca), str(CROWD_S + 2), str(NUM_SLOW))
-        assert await crowd.stdout.readline() == b"here\n"
-        own.take_p99_ms(), await late_p99_ms()
-        beside = p99_ms(await normal_clients(port, ca, CROWD_S))
-        late_beside = own.take_p99_ms(), await late_p99_ms()
-    each_kib = (rss_kib(edge.pid) - before_kib) / NUM_SLOW
-    said = json.loads(await crowd.stdout.readline())
-    for process in (crowd, edge):
-        process.stdin.close()
-        await process.wait()
+        order = "tests.attack.http.crowd", str(port), str(ca), str(CROWD_S + 2), str(NUM_SLOW)
+        async with child(*order) as crowd:
+            assert await crowd.stdout.readline() == b"here\n"
+            own.take_p99_ms(), await late_p99_ms()
+            beside = p99_ms(await normal_clients(port, ca, CROWD_S))
+            late_beside = own.take_p99_ms(), await late_p99_ms()
+            each_kib = (rss_kib(edge.pid) - before_kib) / NUM_SLOW
+            said = json.loads(await crowd.stdout.readline())
     sys.stderr.write(f"\nnormal p99 {quiet:.2f} ms, beside {said['open']} slow ones {beside:.2f} ms; ")
     for when, (own_ms, edge_ms) in (("quiet", late_quiet), ("beside", late_beside)):
         sys.stderr.write(
