@@ -29,6 +29,9 @@ PEER_S = 120.0
 DECODERS = 8
 PLAIN_GAPS = 30  # of each stream, before the long prompt comes
 VLLM_PROMPT = 128
+REST_S = 2.0
+"""Before each crowd beside vLLM, ours or its own: for a second after its last step its worker polls for the next order,
+on one core of two (`SpinCondition` in its `shm_broadcast`), and who is measured in that second has the other one."""
 ENDLESS = 1 << 20  # the engine cuts it to the room there is
 PARTS = ("batch", "prefix", "gap", "peer", "fixed", "int8", "recorded", "schema")
 VLLM_CPU = {(1, 16): 5.8, (8, 32): 25.2, (16, 32): 31.2}
@@ -273,12 +276,14 @@ def _crowd_prompts(streams: int, seed: int) -> list[list[int]]:
 
 
 def _in_turns(engine: Engine, theirs: Vllm, num_runs: int) -> list[tuple[float, float]]:
-    """Of each crowd the round with the middle quotient; prompts are new to both in every round."""
+    """Of each crowd the round with the middle quotient; prompts are new to both in every round, and both had a rest."""
     rounds: dict[tuple[int, int], list[tuple[float, float]]] = {run: [] for run in VLLM_CPU}
     theirs.crowd_s([_prompt(900 + row, VLLM_PROMPT) for row in range(16)], 4)  # first touch
     for turn in range(num_runs):
         for streams, new in VLLM_CPU:
+            time.sleep(REST_S)
             peer = streams * new / theirs.crowd_s(_crowd_prompts(streams, turn), new)
+            time.sleep(REST_S)
             rounds[streams, new].append((_crowd_rate(engine, streams, new, turn), peer))
     return [middle(found) for found in rounds.values()]
 
