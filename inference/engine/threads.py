@@ -39,7 +39,10 @@ is slower, and what chunks cost is learned best where all have the same threads 
 REMEMBERED = 3
 """Passes whose median stands for the rest: one that waited for bytes or was cut short says nothing."""
 FIRST_PATIENCE, MOST_PATIENCE = 32, 1024
-"""Passes until the slower number of threads is tried again: doubled each time it is the slower one again."""
+"""Passes until the other number of threads is tried again: doubled each time it is the slower one again."""
+SOONER = 8
+"""Who is on one thread tries all of them so many times as often: with idle cores each pass there lasts half as long
+again, for as long as nobody looks."""
 
 
 def wanted(num_weights: int, num_bytes: int, num_tokens: int, most: int) -> int:
@@ -49,39 +52,44 @@ def wanted(num_weights: int, num_bytes: int, num_tokens: int, most: int) -> int:
 
 
 class Choice:
-    """One thread or all, for passes of like size: the faster one of late, the other tried now and then."""
+    """One thread or all, for passes of like size: the faster one of late, the other tried now and then.
 
-    __slots__ = ("_best", "_patience", "_since", "_times")
+    All have the first passes, and then one thread has one. A single quick pass is enough for the other to be taken:
+    what others do on the cores makes passes slow, and none quick. How long the chosen one takes is a median.
+    """
+
+    __slots__ = ("_best", "_left", "_most", "_patience", "_times")
 
     def __init__(self, most: int) -> None:
-        self._times: dict[int, deque[float]] = {count: deque(maxlen=REMEMBERED) for count in (most, 1)}
-        self._best = most
+        self._best = self._most = most
+        self._times: deque[float] = deque(maxlen=REMEMBERED)
         self._patience = FIRST_PATIENCE
-        self._since = 0
+        self._left = REMEMBERED
 
     def threads(self) -> int:
         """How many the next pass is to have."""
-        for count, times in self._times.items():
-            if len(times) < REMEMBERED:
-                return count
-        return self._other if self._since >= self._patience else self._best
+        return self._best if self._left > 0 else self._other
 
     def note(self, count: int, seconds: float) -> None:
         """A pass on so many threads took `seconds`."""
-        self._times[count].append(seconds)
-        self._since += 1
-        if self._since > self._patience:
-            self._judge()
+        if count == self._best:
+            self._times.append(seconds)
+            self._left -= 1
+        else:
+            self._judge(seconds)
 
     @property
     def _other(self) -> int:
-        return next((count for count in self._times if count != self._best), self._best)
+        return self._most if self._best == 1 else 1
 
-    def _judge(self) -> None:
-        """The other one was tried once more: does it stay the other?"""
-        fastest = min(self._times, key=lambda count: median_low(self._times[count]))
-        self._patience = min(2 * self._patience, MOST_PATIENCE) if fastest == self._best else FIRST_PATIENCE
-        self._best, self._since = fastest, 0
+    def _judge(self, seconds: float) -> None:
+        """The other one was tried: does it stay the other?"""
+        if self._times and seconds < median_low(self._times):
+            self._best, self._patience = self._other, FIRST_PATIENCE
+            self._times = deque([seconds], maxlen=REMEMBERED)
+        else:
+            self._patience = min(2 * self._patience, MOST_PATIENCE)
+        self._left = self._patience // (SOONER if self._best == 1 else 1)
 
 
 def fit_each_pass(model: nn.Module, most: int, *, measured: bool = True) -> None:

@@ -86,6 +86,18 @@ def test_one_odd_pass_changes_nothing():
     assert told(choice, 300, {1: 2.0, 2: 1.0}).count(1) < 10
 
 
+def test_all_threads_come_back_soon_after_a_neighbour_left():
+    choice = Choice(2)
+    told(choice, 50, {1: 3.0, 2: 5.0})
+    assert choice.threads() == 1
+    idle = told(choice, 2 * FIRST_PATIENCE, {1: 2.0, 2: 1.0})
+    assert idle[FIRST_PATIENCE:].count(2) > FIRST_PATIENCE - 2
+
+
+def test_a_choice_begins_with_one_pass_of_the_slower_kind():
+    assert told(Choice(2), FIRST_PATIENCE, {1: 2.0, 2: 1.0}).count(1) == 1
+
+
 class Large(Seen):
     """More weights than stay in the caches; a pass on one thread is the faster one."""
 
