@@ -80,7 +80,8 @@ class Carry(ABC):
         self.number = number
         self.started = started  # perf_counter seconds
         self.heard = now
-        self.read_at = self.chosen_at = started
+        self.read_at: float
+        self.chosen_at: float
         self.first_at = 0.0
         self.streams = False
         self.held = b""

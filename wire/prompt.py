@@ -10,20 +10,21 @@ MOST_BYTES: Final = 64 * 1024  # more are a transfer: what the kernel does not t
 class Prompt:
     """A plain transport's way out. It is used while that is not closing: until then the descriptor is its own."""
 
-    __slots__ = ("_fd", "_transport")
+    __slots__ = ("_fd", "_num_waiting", "_transport")
 
     def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
+        self._transport, self._num_waiting = transport, transport.get_write_buffer_size
         self._fd = transport.get_extra_info("socket").fileno()
 
     def write(self, data: bytes) -> None:
         """Now, if nothing waits to be written; what is left goes with the loop's turn."""
-        if len(data) <= MOST_BYTES and not self._transport.get_write_buffer_size():
+        num = len(data)
+        if num <= MOST_BYTES and not self._num_waiting():
             try:
                 num_taken = os.write(self._fd, data)
             except OSError:  # full or broken: the transport finds out, and says so
                 num_taken = 0
-            if num_taken == len(data):
+            if num_taken == num:
                 return
             data = data[num_taken:]
         self._transport.write(data)

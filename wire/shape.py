@@ -26,17 +26,19 @@ class Shape:
     r"""See the file's docstring.
 
     Attributes:
+        kind: the media type.
         lines: those of the first, each `\nNAME: VALUE\r`.
         told: what they tell, as `usual.read` says.
         grounds: what `own` was made of.
         own: the lines that a hop adds to such an answer, cut where the request's id stands.
     """
 
-    __slots__ = ("_kept", "_length", "_match", "_timing", "grounds", "lines", "own", "told")
+    __slots__ = ("_kept", "_length", "_match", "_timing", "grounds", "kind", "lines", "own", "told")
 
     def __init__(self, lines: bytes, told: dict[bytes, bytes], dropped: re.Pattern[bytes]) -> None:
         """Of a usual head with a length; lines that match `dropped` end at this hop, and the length is one."""
         self.lines, self.told = lines, told
+        self.kind = told.get(b"content-type", b"")
         self.grounds: Grounds | None = None
         self.own: list[bytes] = []
         patterns, kept, names = [_FIRST], [], []

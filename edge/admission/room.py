@@ -32,24 +32,28 @@ class Room:
         self._stays_s: list[float] = []  # of who left since they were counted
         self.on_left: Callable[[list[float]], None] | None = None  # hears how long each one stayed
 
-    def fits(self, num_bytes: int) -> bool:
-        """Whether `enter` would let it in."""
-        return self.num_requests < self._max_requests and self.num_bytes + num_bytes <= self._max_bytes
-
     def enter(self, num_bytes: int) -> None:
         """A request with a body of `num_bytes`. Raises Refusal 503 where there is no room for it."""
-        if not self.fits(num_bytes):
+        if not self.holds(num_bytes):
             self.num_refused += 1
             self.settle()
             wait_s = self._turnover.wait_s()
             text = "This edge holds as many requests as it can; try again as Retry-After says."
             raise Refusal(503, "overloaded", text, "server_error", retry_after_s=wait_s)
-        self.hold(num_bytes)
 
-    def hold(self, num_bytes: int) -> None:
-        """The same of one that `fits`."""
+    def holds(self, num_bytes: int) -> bool:
+        """The same, False in place of a refusal: then nothing is taken."""
+        num_all = self.num_bytes + num_bytes
+        if self.num_requests >= self._max_requests or num_all > self._max_bytes:
+            return False
         self.num_requests += 1
-        self.num_bytes += num_bytes
+        self.num_bytes = num_all
+        return True
+
+    def undo(self, num_bytes: int) -> None:
+        """One that came in, and goes another way: it never stayed."""
+        self.num_requests -= 1
+        self.num_bytes -= num_bytes
 
     def leave(self, num_bytes: int, stay_s: float) -> None:
         """It was answered, or its client is gone, `stay_s` after it came."""

@@ -106,18 +106,20 @@ class EdgeLane:
         inference, standing, num_bytes = self.inference, passing.standing, len(passing.body)
         reach = standing.course.reach
         is_shut = self.holdoffs.holds and passing.is_shut()
-        if is_shut or reach.down_since is not None or not inference.room.fits(num_bytes):
+        if is_shut or reach.down_since is not None:
             return None
-        pool = reach.pool
+        pool, room = reach.pool, inference.room
         upstream = pool.kept(passing.entered)
         if upstream is None and not pool.frees_soon(passing.entered):
             return None
-        if inference.buckets.take(self._digest, passing.entered) is not None:
+        is_in = room.holds(num_bytes)
+        if not is_in or inference.buckets.take(self._digest, passing.entered) is not None:
+            if is_in:
+                room.undo(num_bytes)
             if upstream is not None:
                 upstream.take_back(whole=True)
                 pool.keep(upstream, passing.entered)
             return None
-        inference.room.hold(num_bytes)
         if standing.start is not None:
             standing.start.enter()
         standing.budget.num_requests += 1

@@ -160,7 +160,7 @@ class Passing(Carry):
     def whole(self, shape: Shape, kept: bytes, timing: bytes, data: bytes, start: int) -> bool:
         """JSON from its first brace to its last."""
         body = data[start:]
-        if shape.told.get(b"content-type") != b"application/json" or body[:1] != b"{" or body[-1:] != b"}":
+        if shape.kind != b"application/json" or body[:1] != b"{" or body[-1:] != b"}":
             return False  # whether it is whole is the relay's to say
         spans, reach = self.spans(), self.standing.course.reach
         ours = FORM.header(spans)

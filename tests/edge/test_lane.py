@@ -245,6 +245,18 @@ async def test_a_client_that_leaves_while_it_waits_is_sent_nowhere(world, passag
     assert (room.num_requests, room.num_bytes) == (0, 0)
 
 
+async def test_a_key_that_asks_too_often_is_told_so_and_leaves_nothing_held(world, passages):
+    edge, _, _ = await on_lane(world, answers, rate_per_s=1e-3, burst=4.0)  # two are asked before
+    status = [(await edge.ask(PATH, BODY))[0] for _ in range(2)]
+    [room], pool = {each.lane.inference.room for each in passages}, passages[0].pool
+    num_busy = pool.num_busy  # the feed of rows is one
+
+    assert (status, len(passages)) == ([200, 200], 2)
+    assert (await edge.ask(PATH, BODY))[0] == 429
+    assert len(passages) == 2
+    assert (room.num_requests, room.num_bytes, pool.num_busy) == (0, 0, num_busy)
+
+
 async def test_both_ways_say_the_same(world, passages):
     """Name by name, what the door sends upstream and says to the client is what the lane does."""
     edge, near, _ = await on_lane(world, answers)
