@@ -15,6 +15,11 @@ LOOKED_AT = 8
 USUAL_EXTRA_S = 0.5
 USUAL_TRIPS = 16
 """Round trips to the home region in one push; at simulated 90 and 150 ms one of five files took 14 to 18 of them."""
+USUAL_COMMIT_BYTES_PER_S = 100e6
+"""Of the verified read at home; 407 MB came to 35 MB/s on two cores that had four others' work to do."""
+SMALL_BYTES = 16 * 1024 * 1024
+ALIKE_FACTOR = 8
+"""A push of many times the bytes is of another kind: what the small ones took beside a start says little of it."""
 USUAL_FACTOR = 3.0
 """Each way, while nothing is known: a host's start is 0.06 to 2 s, by model and machine."""
 LEAST_S = 0.001
@@ -29,9 +34,21 @@ class Span:
     high_s: float
 
 
-def usual(start_s: float, home_rtt_s: float) -> Span:
-    """Before the first push to a region from here; `home_rtt_s` is 0 for the home region itself."""
-    middle_s = start_s + USUAL_EXTRA_S + USUAL_TRIPS * home_rtt_s
+def alike(past: Iterable[Prediction], region: str, num_bytes: int) -> list[Prediction]:
+    """The pushes to a region that sent about as much."""
+    wanted = max(num_bytes, SMALL_BYTES)
+    return [
+        each
+        for each in past
+        if each.region == region
+        and 1 / ALIKE_FACTOR <= max(each.uploaded_bytes, SMALL_BYTES) / wanted <= ALIKE_FACTOR
+    ]
+
+
+def usual(start_s: float, home_rtt_s: float, num_bytes: int = 0) -> Span:
+    """Before the first push of its kind from here, of `num_bytes`; `home_rtt_s` is 0 for the home region itself."""
+    commit_s = num_bytes / USUAL_COMMIT_BYTES_PER_S
+    middle_s = start_s + USUAL_EXTRA_S + commit_s + USUAL_TRIPS * home_rtt_s
     return Span(middle_s / USUAL_FACTOR, middle_s, middle_s * USUAL_FACTOR)
 
 

@@ -125,8 +125,9 @@ def _region(push: PushPlan, needs: Needs, region: str, known: Known) -> RegionPl
     far_bytes = 0 if region == known.home else lacks
     start_s = predict.brought_s(far_bytes, needs.weight_bytes, seen)
     past = scores.score(known.past, region)
-    mine = [each for each in known.past if each.region == region]
-    span = forecast.learned(start_s, mine) if mine else forecast.usual(start_s, known.home_rtt_s(region))
+    mine = forecast.alike(known.past, region, push.upload_bytes)
+    first = forecast.usual(start_s, known.home_rtt_s(region), push.upload_bytes)
+    span = forecast.learned(start_s, mine) if mine else first
     here = fits(needs, (each for each in known.devices if each.region == region))
     return RegionPlan(
         region=region,

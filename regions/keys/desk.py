@@ -88,9 +88,15 @@ async def _stored(work: Awaitable[T]) -> T:
         async with asyncio.timeout(STORE_S):
             return await work
     except (StoreError, TimeoutError) as error:
-        cause = error.code if isinstance(error, StoreError) else f"nothing for {STORE_S:.0f} s"
-        text = f"The home region's store does not answer ({cause}); look whether it was done, then try again."
+        text = f"The home region's store {_fault(error)}; look whether it was done, then try again."
         raise Refusal(503, "store_unavailable", text, "server_error", retry_after_s=RETRY_S) from error
+
+
+def _fault(error: StoreError | TimeoutError) -> str:
+    """In words: a store that is full or refuses does answer."""
+    if isinstance(error, StoreError):
+        return f"did not do it ({error})" if error.status else f"does not answer ({error.message})"
+    return f"has not answered for {STORE_S:.0f} s"
 
 
 async def _order(exchange: Exchange, table: Table, defaults: Mapping[str, Any]) -> dict[str, Any]:

@@ -232,7 +232,8 @@ def test_past_predictions_are_scored_and_learned_from(tmp_path):
     assert found.error == pytest.approx((0.5 + 0.2) / 2)
     assert found.bias == pytest.approx((0.5 + 0.2) / 2)
     assert scores.score(past, "nrt") is None
-    plan = make(_push(tmp_path), memory.Needs(1_000_000_000, 0), ("iad",), _known(past=past))
+    small = replace(_push(tmp_path), files={"model.safetensors": 10 * MIB})
+    plan = make(small, memory.Needs(1_000_000_000, 0), ("iad",), _known(past=past, held_bytes={}))
     assert plan.regions[0].live_s == pytest.approx(1.5 + 1.25)
     assert plan.upload_s == pytest.approx(plan.push.upload_bytes / (10 * MIB))
 
@@ -259,6 +260,17 @@ def test_the_span_of_a_region_that_was_pushed_to_is_as_wide_as_its_pushes_were_a
     assert (eight.low_s, eight.high_s) == pytest.approx((2 / 1.125, 2 * 1.125))
     assert apart.high_s > 4.0
     assert apart.low_s < 1.8
+
+
+def test_small_pushes_say_nothing_of_a_large_one(tmp_path):
+    """A push of 407 MB after five of 7 MB was foretold as theirs: 0.9 to 2.7 s, and took 15."""
+    past = tuple(_past(took=1.5, num_bytes=7 * MIB) for _ in range(5))
+    large = make(_push(tmp_path), memory.Needs(1_000_000_000, 0), ("iad",), _known(past=past))
+
+    assert not forecast.alike(past, "iad", 400 * MIB)
+    assert forecast.alike(past, "iad", 0) == list(past), "what is sent again is as small"
+    assert large.regions[0].low_s > 2.0
+    assert large.regions[0].high_s > 20.0
 
 
 def test_a_prediction_of_before_spans_is_still_read(tmp_path):

@@ -10,6 +10,7 @@ from regions.keys import desk
 from regions.keys.book import KeyBook
 from regions.keys.record import KeyRecord, digest, new_key, read_record, write_record
 from regions.map import KeyGrant, Quota
+from storage.client.sdk import StoreError
 from tests.regions.fake_store import Disk, FakeStore
 from weights_cache.strict import StrictError
 from wire.refusal import Refusal
@@ -169,3 +170,11 @@ async def test_a_store_that_says_nothing_is_given_up(monkeypatch):
     with pytest.raises(Refusal) as refused:
         await desk._stored(asyncio.Event().wait())
     assert (refused.value.status, refused.value.code) == (503, "store_unavailable")
+
+
+async def test_a_store_that_is_full_is_not_said_to_be_silent():
+    async def full():
+        raise StoreError("InsufficientStorage", "The store's disk is full.", 507)
+
+    with pytest.raises(Refusal, match=r"did not do it \(InsufficientStorage: The store's disk is full\.\)"):
+        await desk._stored(full())
