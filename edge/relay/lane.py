@@ -29,9 +29,7 @@ if TYPE_CHECKING:
     from regions.map import PolicyRow
     from wire.lane import Familiar, LaneLine
 
-MAX_COURSES: Final = (
-    256  # of one lane, some hundreds of bytes each: regions times models that a client asks for
-)
+MAX_COURSES: Final = 256  # of one lane, about 1 KB each: regions times models that are asked for
 
 
 class Judged(NamedTuple):
