@@ -71,13 +71,16 @@ def _advise_at(address: int, length: int, advice: int) -> int:
 
 
 def collapse_own(address: int, num_bytes: int) -> int:
-    """Have memory of this process alone in huge pages, what it holds kept: those that lie in the span whole.
+    """Have memory of this process alone in huge pages, what it holds kept: all those that the span touches.
 
-    0, or the errno of a kernel that makes none, or not all of them.
+    What else lies in the first and the last one goes with it: of tensors of 4 MiB side by side on a heap, each of
+    which holds one huge page whole, half would stay in small ones. 0, or the errno of a kernel that makes none, or not
+    all of them.
     """
-    low, end = address + -address % HUGE_BYTES, address + num_bytes
-    high = end - end % HUGE_BYTES
-    return _advise_at(low, high - low, COLLAPSE) if low < high else 0
+    if not num_bytes:
+        return 0
+    low, end = address - address % HUGE_BYTES, address + num_bytes
+    return _advise_at(low, end + -end % HUGE_BYTES - low, COLLAPSE)
 
 
 def own_spans() -> list[tuple[int, int]]:

@@ -1,5 +1,6 @@
 """Packed products: the same numbers, on any number of threads, and never before the first pass."""
 
+import ctypes
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,16 @@ def test_copies_lie_in_huge_pages():
     address, num_bytes = span_of(model[0].packed)
     assert num_bytes >= model[0].weight.nbytes
     assert huge_kib(address) > 0
+
+
+@pytest.mark.skipif(not makes_huge_pages(), reason="a kernel that makes no huge pages when asked")
+def test_what_lies_across_two_huge_pages_is_in_both():
+    """As tensors on a heap do: of one of their size none would lie in it whole."""
+    region = pages.reserve(2 * pages.HUGE_BYTES)
+    pages.advise(region, 0, len(region), pages.POPULATE_WRITE)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(region))
+    assert pages.collapse_own(address + pages.HUGE_BYTES // 2, pages.HUGE_BYTES) == 0
+    assert huge_kib(address) >= len(region) // 1024
 
 
 def test_nothing_is_packed_before_the_first_pass():
