@@ -33,7 +33,7 @@ from inference.engine.classes import (
 )
 from inference.engine.int8 import check_quantisable
 from inference.engine.pooling import Pooling, PoolingRefused, has_pooling, pooling_of
-from inference.engine.weights import COMPUTED, DTYPES, NAMED
+from inference.engine.views import COMPUTED, DTYPES, NAMED
 from weights_cache.coverage import DTYPE_BYTES
 from wire.counted import counted
 

@@ -6,6 +6,8 @@ are link frames; descriptors come with a frame's first bytes (SCM_RIGHTS).
     {"op":"fork","seq":n,"spec":{..}} + landing, ready, event, link, mapped files ->
     {"op":"forked","seq":n,"pid":p,"ms":t} {"op":"inspect","seq":n,"request":{..}} + answer
     -> {"op":"inspecting",..}, the answer on its own fd or        -> {"op":"refused","seq":n,"message":".."}
+    {"op":"mold","seq":n,"key":k,"spec":{..}} ->                     {"op":"molding",..}, later molded or not_molded
+    {"op":"drop","seq":n,"key":k} -> {"op":"dropped",..}              (`inference.molds`)
     {"op":"bye"} and the end of the stream
     first of all {"op":"hello","pid":p,"import_ms":t}; whenever a child ends {"op":"exited","pid":p,"status":s}
 
@@ -27,17 +29,20 @@ import signal
 import socket
 import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from inference.children import Children
 from inference.devices import CPU
 from inference.link import Message, frame_bytes, receive_frame
+from inference.molds import MoldShelf, Trial, be_trial
 from inference.spares import SparePool
 from inference.spec import EngineSpec, SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from inference.engine.mold import Mold
 
 INSPECT_DEADLINE_S = 20.0
 """A throw-away child that takes longer is killed; a 1,000-layer config takes under 2 s."""
@@ -45,6 +50,8 @@ INSPECT_MEMORY_BYTES = 4 << 30
 """Address space an inspection may take beyond what the shell has mapped itself."""
 WARM_DEADLINE_S = 60.0
 """A spare that takes longer to bring its device up hangs in the driver; a context takes 0.3 to 3 s."""
+TRIAL_NICE = 10
+"""Nobody waits for a mold."""
 FORK_WAIT_S = 5.0
 """Until a forked child says that it runs; a host that is slower than this is out of memory."""
 NUM_ENGINE_FDS = 4
@@ -65,35 +72,6 @@ def die_with_parent(parent_pid: int) -> None:
         sys.exit(1)
 
 
-@dataclass(slots=True)
-class Children:
-    """The processes we forked and when those that have a deadline must be gone."""
-
-    deadlines: dict[int, float | None] = field(default_factory=dict)
-
-    def next_deadline_s(self, now: float) -> float | None:
-        """Seconds to the earliest deadline, at least 0; None if there is none."""
-        ends = [end for end in self.deadlines.values() if end is not None]
-        return max(0.0, min(ends) - now) if ends else None
-
-    def kill_late(self, now: float) -> None:
-        """End those whose time is up."""
-        for pid, end in self.deadlines.items():
-            if end is not None and now >= end:
-                os.kill(pid, signal.SIGKILL)
-
-    def reap(self) -> list[tuple[int, int]]:
-        """The (pid, exit status; minus the signal's number) of the children that ended."""
-        ended = []
-        while self.deadlines:
-            pid, status = os.waitpid(-1, os.WNOHANG)
-            if not pid:
-                break
-            self.deadlines.pop(pid, None)
-            ended.append((pid, os.waitstatus_to_exitcode(status)))
-        return ended
-
-
 class Shell:
     """One connection's loop. Everything happens in this one thread."""
 
@@ -101,6 +79,7 @@ class Shell:
         self._connection = connection
         self._spares = spares or SparePool(CPU, 0)
         self._children = Children()
+        self._molds = MoldShelf()
         self._is_dismissed = False
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
@@ -159,13 +138,20 @@ class Shell:
             return {"op": "refused", "message": f"the shell has {threads} threads and may not fork"}
         match message.get("op"), len(fds):
             case "fork", count if count >= NUM_ENGINE_FDS:
-                return self._fork_engine(message.get("spec"), fds)
+                return self._fork_engine(message.get("spec"), fds, self._molds.find(message.get("mold")))
             case "inspect", 1:
                 return self._fork_inspection(message.get("request"), fds)
+            case "mold", 0:
+                return self._fork_trial(message.get("key"), message.get("spec"))
+            case "drop", 0:
+                self._molds.drop(message.get("key"))
+                return {"op": "dropped"}
             case op, count:
                 return {"op": "refused", "message": f"unknown operation {op!r} with {count} descriptors"}
 
-    def _fork_engine(self, value: object, fds: list[int]) -> Message:
+    def _fork_engine(self, value: object, fds: list[int], mold: Mold | None) -> Message:
+        if mold is not None and isinstance(value, dict):
+            value = {"revision": mold.spec.revision, "config": mold.spec.config, **value}
         try:
             spec = EngineSpec.from_value(value)
         except SpecError as fault:
@@ -175,7 +161,16 @@ class Shell:
         started = time.perf_counter()
         if spec.device == self._spares.device and (pid := self._spares.hand_over(value, fds)) is not None:
             return {"op": "forked", "pid": pid, "ms": _ms_since(started), "spare": True}
-        return self._fork("nf-engine", lambda: _be_engine(spec, fds), None)
+        return self._fork("nf-engine", lambda: _be_engine(spec, fds, mold), None)
+
+    def _fork_trial(self, key: object, value: object) -> Message:
+        try:
+            trial = Trial(str(key), EngineSpec.from_value(value))
+        except SpecError as fault:
+            return {"op": "refused", "message": str(fault)}
+        forked = self._fork("nf-mold", lambda: _be_trial(trial.spec), INSPECT_DEADLINE_S)
+        self._molds.tried(forked["pid"], trial)
+        return {**forked, "op": "molding"}
 
     def _fork_inspection(self, request: object, fds: list[int]) -> Message:
         if not isinstance(request, dict):
@@ -184,7 +179,9 @@ class Shell:
         return {**forked, "op": "inspecting"}
 
     def _tell_end(self, pid: int, status: int) -> None:
-        if (fault := self._spares.gone(pid, time.monotonic())) is None:
+        if (told := self._molds.ended(pid, status)) is not None:
+            self._send(told)
+        elif (fault := self._spares.gone(pid, time.monotonic())) is None:
             self._send({"op": "exited", "pid": pid, "status": status})
         else:
             self._send({"op": "spare_ended", "pid": pid, "fault": fault or f"its exit status is {status}"})
@@ -260,12 +257,12 @@ def _be_child(
         os._exit(status)
 
 
-def _be_engine(spec: EngineSpec, fds: list[int]) -> None:
+def _be_engine(spec: EngineSpec, fds: list[int], mold: Mold | None = None) -> None:
     from inference.engine.process import run  # noqa: PLC0415 - imported already, by the zygote
 
     ctypes.CDLL(None).prctl(PR_SET_NAME, b"nf-engine")  # a spare was called otherwise
     landing, ready, event, link, *mapped = fds
-    run(spec, (landing, ready, event, *mapped), link)
+    run(spec, (landing, ready, event, *mapped), link, mold)
 
 
 def warm_up(device: str) -> str:
@@ -275,11 +272,22 @@ def warm_up(device: str) -> str:
     return bring_up(device)
 
 
+def _be_trial(spec: EngineSpec) -> None:
+    os.nice(TRIAL_NICE)
+    _take_little(int(spec.revision["facts"]["weight_bytes"]))
+    be_trial(spec, num_threads)
+
+
 def _be_inspection(request: Message, answer_fd: int) -> None:
     from inference.inspect import inspect  # noqa: PLC0415 - imported already, by the zygote
 
-    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (mapped + INSPECT_MEMORY_BYTES,) * 2)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(INSPECT_DEADLINE_S),) * 2)
+    _take_little()
     with os.fdopen(answer_fd, "wb") as answer:
         answer.write(json.dumps(inspect(request)).encode())
+
+
+def _take_little(more_bytes: int = 0) -> None:
+    """Bound what this process may take: addresses beyond what it has (`more_bytes` are free), and processor time."""
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + more_bytes + INSPECT_MEMORY_BYTES,) * 2)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(INSPECT_DEADLINE_S),) * 2)

@@ -15,7 +15,7 @@ import os
 import resource
 from contextlib import suppress
 
-from weights_cache.pages import MAP_NORESERVE, POPULATE_READ
+from weights_cache.pages import LIBC, MAP_NORESERVE, POPULATE_READ
 
 _MLOCK_ONFAULT = 1
 
@@ -75,8 +75,7 @@ def read_in(region: mmap.mmap, page: int, length: int) -> None:
 
 def _call(name: str, region: mmap.mmap, start: int, length: int, flag: int) -> None:
     """One of libc's calls on a span of memory. Raises OSError."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    call = getattr(libc, name, None)
+    call = getattr(LIBC, name, None)
     if call is None:
         raise OSError(f"this host has no {name}")
     first = ctypes.c_char.from_buffer(region, start)

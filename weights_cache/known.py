@@ -1,6 +1,7 @@
 """Revisions that this process has read before: a table that was checked once is not checked again.
 
-Reading one strictly takes 15 ms for 300 tensors, and a gateway sends the same one with each start.
+Reading one strictly takes 15 ms for 300 tensors, and a gateway starts the same one again and again. It says which by
+its id alone, once it has sent it whole: writing, sending and digesting that takes 5 ms more.
 """
 
 from collections import OrderedDict
@@ -31,6 +32,13 @@ class KnownRevisions:
         if found.id not in self._known:
             self._keep(found)
         return found
+
+    def find(self, revision_id: str) -> Revision | None:
+        """The revision of that id, if it was read and is not forgotten."""
+        known = self._known.get(revision_id)
+        if known is not None:
+            self._known.move_to_end(revision_id)
+        return known
 
     def _keep(self, revision: Revision) -> None:
         self._known[revision.id] = revision

@@ -19,6 +19,10 @@ POPULATE_READ, POPULATE_WRITE, COLLAPSE = 22, 23, 25  # advice that Python's mma
 MAP_NORESERVE = 0x4000  # private pages of weights are never written in practice: reserve no swap for them
 UNKNOWN = frozenset({errno.EINVAL, errno.ENOSYS})  # what a kernel says to advice that it does not take
 _MAP_FIXED = 0x10
+LIBC = ctypes.CDLL(
+    None, use_errno=True
+)  # to ask for it anew takes as long as mapping a gigabyte in huge pages
+LIBC.mmap.restype = ctypes.c_void_p
 _RIGHTS = mmap.PROT_READ | mmap.PROT_WRITE
 
 
@@ -35,10 +39,8 @@ def lay(region: mmap.mmap, start: int, fd: int, offset: int, length: int, flags:
 
     The region keeps the addresses: when it goes, whatever lies there is unmapped with it.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mmap.restype = ctypes.c_void_p
     address = ctypes.addressof(ctypes.c_char.from_buffer(region, start))
-    found = libc.mmap(
+    found = LIBC.mmap(
         ctypes.c_void_p(address),
         ctypes.c_size_t(length),
         ctypes.c_int(_RIGHTS),
@@ -65,8 +67,7 @@ def advise(region: mmap.mmap, start: int, length: int, advice: int) -> int:
 
 
 def _advise_at(address: int, length: int, advice: int) -> int:
-    libc = ctypes.CDLL(None, use_errno=True)
-    refused = libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(length), advice)
+    refused = LIBC.madvise(ctypes.c_void_p(address), ctypes.c_size_t(length), advice)
     return ctypes.get_errno() if refused else 0
 
 

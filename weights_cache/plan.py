@@ -220,15 +220,6 @@ def fits_a_mapping(tensors: Sequence[TensorEntry], file: int, data_at: int) -> b
     return data_at % widest == 0
 
 
-def copied_tensors(tensors: Sequence[TensorEntry], places: Layout) -> tuple[int, ...]:
-    """Indices of the tensors that cannot be viewed where they land: off their dtype's alignment."""
-    return tuple(
-        index
-        for index, tensor in enumerate(tensors)
-        if tensor.length and places.place(tensor) % DTYPE_BYTES[tensor.dtype]
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Held:
     """One revision in the host tier, as the eviction choice sees it; `model` is whose revision it is."""

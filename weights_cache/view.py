@@ -16,7 +16,8 @@ from bisect import bisect_right
 from collections.abc import Sequence
 
 from weights_cache import pages
-from weights_cache.plan import Layout, MappedFile, copied_tensors, layout
+from weights_cache.addresses import Addresses
+from weights_cache.plan import Layout, MappedFile
 from weights_cache.revision import Revision
 
 WAITING, LANDED, FAILED = 0, 1, 2  # one byte an extent, written by the node after the extent was verified
@@ -37,23 +38,24 @@ class LandingView:
 
     def __init__(
         self,
-        revision: Revision,
+        addresses: Addresses,
         fd: int,
         ready_fd: int,
         event_fd: int,
-        mapped: Sequence[MappedFile] = (),
         mapped_fds: Sequence[int] = (),
     ) -> None:
-        self.layout: Layout = layout(revision.files, revision.tensors, mapped)
-        self.copied: tuple[int, ...] = copied_tensors(revision.tensors, self.layout)
+        """Lays the landing at `addresses`, which are its own from now on. Raises OSError."""
+        addresses.fill(fd, mapped_fds)
+        revision = addresses.revision
+        self.layout: Layout = addresses.layout
         self._layers = [extent.layer for extent in revision.extents]
         self._spans = [(self.layout.place(extent), extent.length) for extent in revision.extents]
         self._touched = bytearray(len(self._spans))
         self._event_fd = event_fd
-        self._map = _mapped(fd, self.layout, revision, tuple(zip(mapped, mapped_fds, strict=True)))
+        self._map = addresses.region
         self._ready = mmap.mmap(ready_fd, max(1, len(self._layers)), mmap.MAP_SHARED, mmap.PROT_READ)
         self._num_landed = 0
-        self.buffer = memoryview(self._map)[: self.layout.total_bytes]
+        self.buffer = addresses.buffer
 
     def wait_extent(self, number: int, timeout_s: float | None = None) -> bool:
         """Wait until extent `number` is verified, and map it; False when `timeout_s` passed. Raises LandingError."""
@@ -128,21 +130,6 @@ class LandingView:
                 return  # another waiter took it; the state byte is looked at in any case
 
 
-def _mapped(
-    fd: int, places: Layout, revision: Revision, files: Sequence[tuple[MappedFile, int]]
-) -> mmap.mmap:
-    """One run of addresses over the landing's memory and, after it, the files that are mapped."""
-    region, flags = pages.reserve(places.total_bytes), mmap.MAP_PRIVATE | pages.MAP_NORESERVE
-    if places.fresh_bytes:
-        pages.lay(region, 0, fd, 0, places.fresh_bytes, flags)
-    for each, file_fd in files:
-        lead = each.data_at % mmap.PAGESIZE
-        length = revision.files[each.file].size - places.data_starts[each.file]
-        start = places.file_starts[each.file] - lead
-        pages.lay(region, start, file_fd, each.data_at - lead, lead + length, flags)
-    return region
-
-
 def _make_present(region: mmap.mmap, place: int, length: int) -> None:
     """Map the pages of a span in one call: half the price of a fault each (53 against 107 ms a GiB measured).
 
@@ -161,4 +148,4 @@ def open_landing(
     mapped_fds: Sequence[int] = (),
 ) -> LandingView:
     """Map the landing behind these descriptors. They may be closed afterwards, all but `event_fd`."""
-    return LandingView(revision, fd, ready_fd, event_fd, mapped, mapped_fds)
+    return LandingView(Addresses(revision, mapped), fd, ready_fd, event_fd, mapped_fds)

@@ -11,8 +11,6 @@ lengths it knows.
 from __future__ import annotations
 
 import itertools
-import math
-import mmap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,6 +20,7 @@ from transformers import AttentionInterface
 from inference.engine.layout import CPU, StepLayout
 from inference.engine.pages import PAGE_TOKENS
 from inference.engine.scores import Scores
+from inference.engine.slot_memory import Form, SlotMemory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -60,9 +59,11 @@ class SlotCache:
     it ends.
     """
 
-    def __init__(self, room: SlotPlan) -> None:
-        self._room = room
-        self._memory: list[mmap.mmap] = []
+    def __init__(self, room: SlotPlan, num_layers: int = 1) -> None:
+        self._room, self._num_layers = room, num_layers
+        self._memory: list[SlotMemory] = []
+        self._used: dict[int, None] = {}
+        """The layers that have something in here, in the order of their first use."""
         self._layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._pages: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self.layout: Placing | None = None
@@ -72,12 +73,8 @@ class SlotCache:
         self, keys: torch.Tensor, values: torch.Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Store a step's keys and values ([1, KV heads, num_tokens, head size]); gives the whole layer."""
-        if layer_idx not in self._layers:
-            self._layers[layer_idx] = self._rooms(
-                keys, values, self._room.num_slots, self._room.max_len, self._memory
-            )
-            if self._room.num_pages:
-                self._pages[layer_idx] = self._rooms(keys, values, self._room.num_pages, PAGE_TOKENS, [])
+        if layer_idx not in self._used:
+            self._use(layer_idx, keys, values)
         stored_keys, stored_values = self._layers[layer_idx]
         self._store(stored_keys, keys[0])
         self._store(stored_values, values[0])
@@ -100,15 +97,12 @@ class SlotCache:
         if scrub:
             self._scrub(slot)
         for memory in self._memory if self._room.lends else ():
-            start, end = (len(memory) // self._room.num_slots * edge for edge in (slot, slot + 1))
-            first = start + -start % mmap.PAGESIZE
-            if (length := end - end % mmap.PAGESIZE - first) > 0:
-                memory.madvise(mmap.MADV_REMOVE, first, length)  # shared memory is freed by nothing less
+            memory.give_back(slot)
 
     def _scrub(self, slot: int) -> None:
         """Overwrite a slot: a poisoned row's NaN would reach a neighbour through a zero weight (0 x NaN)."""
         with torch.inference_mode():  # as the pass that made them
-            for keys, values in self._layers.values():
+            for keys, values in (self._layers[number] for number in self._used):
                 keys[slot].zero_()
                 values[slot].zero_()
 
@@ -120,15 +114,30 @@ class SlotCache:
         """Of each layer, keys then values: a slot's part as [KV heads, count, page tokens, size], and all pages."""
         end = start + count * PAGE_TOKENS
         with torch.inference_mode():  # as the pass that made them
-            for number, rooms in self._layers.items():
-                for room, pages in zip(rooms, self._pages[number], strict=True):
+            for number in self._used:
+                for room, pages in zip(self._layers[number], self._pages[number], strict=True):
                     yield room[slot, :, start:end].view(-1, count, PAGE_TOKENS, room.shape[3]), pages
 
-    @staticmethod
-    def _rooms(
-        keys: torch.Tensor, values: torch.Tensor, count: int, length: int, memory: list[mmap.mmap]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        return _room(keys, count, length, memory), _room(values, count, length, memory)
+    def _use(self, layer_idx: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Have room for a layer with such keys and values, and at the first one for those that will be like it."""
+        self._used[layer_idx] = None
+        if keys.device != CPU:
+            slots, pages = (self._room.num_slots, self._room.max_len), (self._room.num_pages, PAGE_TOKENS)
+            self._layers[layer_idx] = _on_device(keys, *slots), _on_device(values, *slots)
+            self._pages[layer_idx] = _on_device(keys, *pages), _on_device(values, *pages)
+        elif not self._is_ready(layer_idx, keys, values):
+            alike = [n for n in range(self._num_layers) if n not in self._used] if not self._layers else []
+            numbers = [layer_idx, *alike]
+            memory = SlotMemory(self._room, Form.of(keys), Form.of(values), len(numbers))
+            self._memory.append(memory)
+            for place, number in enumerate(numbers):
+                made = memory.layer(place)
+                self._layers[number], self._pages[number] = made.slots, made.pages
+
+    def _is_ready(self, layer_idx: int, keys: torch.Tensor, values: torch.Tensor) -> bool:
+        """Whether what was made ahead for this layer is what it needs."""
+        made = self._layers.get(layer_idx)
+        return made is not None and [*map(Form.of, made)] == [Form.of(keys), Form.of(values)]
 
     def _store(self, stored: torch.Tensor, new: torch.Tensor) -> None:
         layout = self.placing()
@@ -173,15 +182,9 @@ def _together(pages: tuple[int, ...]) -> slice | list[int]:
     return span if pages == (*range(span.start, span.stop),) else list(pages)
 
 
-def _room(like: torch.Tensor, count: int, length: int, memories: list[mmap.mmap]) -> torch.Tensor:
-    """Room for `count` rows like this; host memory of it is added to `memories`."""
-    _, num_heads, _, head_size = like.shape
-    shape = (count, num_heads, length, head_size)
-    if like.device != CPU:
-        return torch.zeros(shape, dtype=like.dtype, device=like.device)
-    memory = mmap.mmap(-1, math.prod(shape) * like.element_size())  # zeroed by the system, as it is touched
-    memories.append(memory)
-    return torch.frombuffer(memory, dtype=like.dtype).view(shape)
+def _on_device(like: torch.Tensor, count: int, length: int) -> torch.Tensor:
+    shape = (count, like.shape[1], length, like.shape[3])
+    return torch.zeros(shape, dtype=like.dtype, device=like.device)
 
 
 class SlotAttention:

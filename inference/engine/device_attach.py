@@ -17,18 +17,10 @@ import torch
 
 from inference.engine.copier import Copier, Target
 from inference.engine.filling import filled
+from inference.engine.gates import units
 from inference.engine.ring import Part, Ring, parts_of
-from inference.engine.weights import (
-    COMPUTED,
-    DTYPES,
-    NAMED,
-    Attached,
-    Landed,
-    attach,
-    stored_dtype,
-    ties_stored_twice,
-    units,
-)
+from inference.engine.views import COMPUTED, DTYPES, NAMED, stored_dtype
+from inference.engine.weights import Attached, attach, ties_stored_twice
 from weights_cache.pages import MAP_NORESERVE
 
 if TYPE_CHECKING:
@@ -38,6 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
     from inference.engine.device import Device
+    from inference.engine.gates import Landed
     from weights_cache.revision import Revision, TensorEntry
 
 PLACE_BYTES = 256

@@ -12,7 +12,7 @@ from inference.engine.blocks import plan_blocks
 from inference.engine.device import DeviceError
 from inference.engine.device_sample import DRAWN_TOGETHER
 from inference.engine.pages import PAGE_TOKENS
-from inference.engine.weights import COMPUTED, NAMED, stored_dtype
+from inference.engine.views import COMPUTED, NAMED, stored_dtype
 
 if TYPE_CHECKING:
     from inference.engine.device import Device

@@ -62,16 +62,20 @@ def filled(
     Raises:
         AttachError: a weight is missing or has another shape.
     """
-    found = _placed(model_class, config, views, dtype) if straight else None
-    model, report = found or _converted(model_class, config, views, dtype)
-    _check_filled(model, report)
+    model = placed(model_class, config, views, dtype) if straight else None
+    if model is None:
+        model, report = _converted(model_class, config, views, dtype)
+        _check_filled(model, report)
     return model
 
 
-def _placed(
+def placed(
     model_class: type[PreTrainedModel], config: PreTrainedConfig, views: Tensors, dtype: torch.dtype
-) -> tuple[PreTrainedModel, dict[str, Any]] | None:
-    """The model with each tensor where its name says; None where a rule of transformers asks for more."""
+) -> PreTrainedModel | None:
+    """The model with each tensor where its name says; None where a rule of transformers asks for more.
+
+    It looks at no byte of them, starts no thread and takes no memory for weights. Raises AttachError, as `filled`.
+    """
     model = _empty(model_class, config, dtype)
     plain: Any = model
     weights = model.state_dict(keep_vars=True)
@@ -84,7 +88,8 @@ def _placed(
     ):
         return None
     _place(model, views)
-    return model, _finished(plain, absent, dtype)
+    _check_filled(model, _finished(plain, absent, dtype))
+    return model
 
 
 def _empty(

@@ -141,7 +141,7 @@ class FixedModel:
         self._model = model
         self._max_len = room.max_len
         self._device = device_of(model)
-        self._cache = SlotCache(room)
+        self._cache = SlotCache(room, model.config.num_hidden_layers)
         self._attention = FixedAttention()
         self._width: int | None = None
         model.set_attn_implementation(self._attention.name)

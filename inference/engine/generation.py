@@ -26,6 +26,7 @@ from inference.usage.meter import Meter, cost_fields
 
 if TYPE_CHECKING:
     from inference.engine.events import Step
+    from inference.engine.gates import Waits
     from inference.engine.gather import Gather
     from inference.engine.grammar import Follower
     from inference.engine.model import StepModel
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from inference.engine.sample import Sampled
     from inference.engine.scheduler import Scheduler
     from inference.engine.slots import SlotPlan
-    from inference.engine.weights import Waits
     from inference.link import EngineLink, Message
 
 STATS_S = 1.0

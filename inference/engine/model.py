@@ -67,7 +67,7 @@ class SlotModel:
     def __init__(self, model: PreTrainedModel, room: SlotPlan) -> None:
         self._model = model
         self._device = device_of(model)
-        self._cache = SlotCache(room)
+        self._cache = SlotCache(room, model.config.num_hidden_layers)
         self._last = LastLayer(model)
         self._attention = SlotAttention(self._last)
         model.set_attn_implementation(self._attention.name)

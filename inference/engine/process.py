@@ -21,7 +21,6 @@ import torch
 
 from inference.engine.ahead import map_ahead
 from inference.engine.blocks import BlockPool
-from inference.engine.classes import class_of, config_of
 from inference.engine.device import open_device
 from inference.engine.device_attach import attach_on
 from inference.engine.device_pace import DevicePace
@@ -32,26 +31,21 @@ from inference.engine.freed import keep_freed
 from inference.engine.gather import Gather
 from inference.engine.generation import GenerateLoop
 from inference.engine.int8 import check_processor, quantise
-from inference.engine.model import shares_a_pass, step_model
+from inference.engine.model import shares_a_pass
+from inference.engine.mold import Mold, Steps, fit, most_tokens
 from inference.engine.orders import Bounds
-from inference.engine.packing import Growth, pack_products
+from inference.engine.packing import Growth
 from inference.engine.paged_model import PagedModel
-from inference.engine.products import fit_few_rows
 from inference.engine.scheduler import Scheduler
-from inference.engine.slots import plan_room, plan_slots
-from inference.engine.threads import fit_each_pass
 from inference.engine.weights import Attached, attach
 from inference.link import EngineLink, LinkError
 from inference.usage.meter import Meter
 from inference.usage.own_log import OwnLog
-from weights_cache.revision import Revision
-from weights_cache.view import LandingView, open_landing
+from weights_cache.view import LandingView
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
-
-    from transformers import PreTrainedConfig
 
     from inference.engine.device import Device
     from inference.engine.model import StepModel
@@ -66,8 +60,11 @@ PROGRESS_S = 0.25
 """Between two `progress` messages: the node passes them on at most four times a second."""
 
 
-def run(spec: EngineSpec, landing_fds: Sequence[int], link_fd: int) -> NoReturn:
-    """Be an engine until the node says stop or goes away. Owns the descriptors. Never returns."""
+def run(spec: EngineSpec, landing_fds: Sequence[int], link_fd: int, mold: Mold | None = None) -> NoReturn:
+    """Be an engine until the node says stop or goes away. Owns the descriptors. Never returns.
+
+    `mold`: of the same revision, if the shell has one.
+    """
     link = EngineLink(socket.socket(fileno=link_fd))
     status = 1
     try:
@@ -75,7 +72,7 @@ def run(spec: EngineSpec, landing_fds: Sequence[int], link_fd: int) -> NoReturn:
             torch.set_num_threads(spec.num_threads)
             keep_freed()
             gc.disable()  # what a start makes stays: looking through it again and again took a third of an attach
-            _serve(spec, landing_fds, link)
+            _serve(spec, landing_fds, link, mold)
         status = 0
     finally:
         os._exit(status)
@@ -104,40 +101,38 @@ class FatalReport:
         return False
 
 
-def _serve(spec: EngineSpec, landing_fds: Sequence[int], link: EngineLink) -> None:
+def _serve(
+    spec: EngineSpec, landing_fds: Sequence[int], link: EngineLink, inherited: Mold | None = None
+) -> None:
     started = time.perf_counter()
-    revision = Revision.of_checked(spec.revision)
+    mold = inherited if inherited is not None and inherited.fits(spec) else Mold(spec)
+    revision, config = mold.revision, mold.config
     fd, ready_fd, event_fd, *mapped_fds = landing_fds
-    view = open_landing(revision, fd, ready_fd, event_fd, spec.mapped_files, mapped_fds)
+    view = LandingView(mold.addresses, fd, ready_fd, event_fd, mapped_fds)
     landed = ToldLanding(view, link, len(revision.extents))
     opening = time.perf_counter()
     device = open_device(spec.device)
     context_ms = (time.perf_counter() - opening) * 1000
     if device is None:
         map_ahead(view)
-    config = config_of(spec.config)
     if spec.quantize:
         check_processor(spec.device)
     may_gate = (
         spec.gated and not spec.quantize and revision.facts.kind == "generate" and shares_a_pass(config)
     )
-    model_class = class_of(config, revision.facts.kind)
     room = DeviceRoom(device, revision, spec) if device is not None else None
     if room is not None:
         room.check()
-    take = attach if device is None else partial(attach_on, device)
-    attached = take(revision, landed, model_class, config, dtype=spec.dtype, gated=may_gate)
-    growth, packing = Growth(), None
+    take = partial(attach, made=mold.made) if device is None else partial(attach_on, device)
+    attached = take(revision, landed, mold.model_class, config, dtype=spec.dtype, gated=may_gate)
+    growth, packing = Growth(), mold.packing
     quantised_bytes = quantise(attached.model) if spec.quantize else 0
-    if device is None:
-        fit_few_rows(attached.model)
-        fit_each_pass(attached.model, spec.num_threads, measured=not spec.deterministic)
-        pieces = growth.pieces() if spec.quantize else ()
-        packing = pack_products(attached.model, spec.packed_bytes, pieces)
+    if device is None and mold.made is None:
+        packing = fit(attached.model, spec, growth.pieces() if spec.quantize else ())
     attach_ms = (time.perf_counter() - started) * 1000 - landed.waited_ms
     gather = Gather(landed.share) if attached.gates is not None and device is None else None
     meter = Meter(_own_log(spec))
-    loop = _loop(spec, revision, attached, config, link, room, gather, meter, packing)
+    loop = _loop(spec, mold, attached, link, room, gather, meter, packing)
     gc.freeze()
     gc.enable()
     warm_ms = (time.perf_counter() - started) * 1000 - landed.waited_ms - attach_ms
@@ -152,6 +147,8 @@ def _serve(spec: EngineSpec, landing_fds: Sequence[int], link: EngineLink) -> No
             "h2d_bytes": attached.copier.planned_bytes if attached.copier else 0,
             "gated": attached.gates is not None,
             "shares_cores": device is None,
+            "molded": mold is inherited,
+            "castable": device is None and not spec.quantize and not attached.copied_bytes,
         }
     )
 
@@ -187,17 +184,16 @@ def on_device(phases: dict[str, float], context_ms: float, attached: Attached) -
 
 def _loop(
     spec: EngineSpec,
-    revision: Revision,
+    mold: Mold,
     attached: Attached,
-    config: PreTrainedConfig,
     link: EngineLink,
     device_room: DeviceRoom | None,
     gather: Gather | None,
     meter: Meter,
     packing: Packing | None,
 ) -> GenerateLoop | EmbedLoop:
-    facts = revision.facts
-    most = facts.max_len if not spec.max_len else min(spec.max_len, facts.max_len)
+    config, facts = mold.config, mold.revision.facts
+    most = most_tokens(spec, facts)
     if facts.kind != "generate":
         encoder = (
             Scorer(attached.model)
@@ -211,16 +207,10 @@ def _loop(
         room = device_room.plan(most)
         scheduler, model = paged(device_room.device, attached, room, eos_ids)
     else:
-        plan = plan_room if shares_a_pass(config) else plan_slots
-        room = plan(
-            max_slots=spec.max_slots,
-            max_len=most,
-            kv_bytes_per_token=facts.kv_bytes_per_token,
-            budget_bytes=spec.kv_budget_bytes,
-        )
+        steps = mold.steps or Steps.of(attached.model, spec, mold.revision)
+        room, model = steps.room, steps.model
         pool = BlockPool(room.num_slots, room.num_blocks) if room.num_blocks else None
         scheduler = Scheduler(room.num_slots, eos_ids, num_pages=room.num_pages, pool=pool)
-        model = step_model(attached.model, room, deterministic=spec.deterministic)
     bounds = Bounds(facts.vocab_size, room.max_len)
     return GenerateLoop(link, scheduler, model, attached.gates, bounds, room, gather, meter, packing)
 

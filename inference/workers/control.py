@@ -10,6 +10,7 @@ from inference.api.reply import Reply
 from inference.workers.host import Tenure
 from weights_cache.coverage import DTYPE_BYTES
 from weights_cache.revision import MAX_DIMS, MAX_FILES, MAX_TENSORS, RevisionError
+from wire.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 MAX_CONTROL_BYTES = 64 * 1024 * 1024
 """A revision of 65,536 tensors is about 46 MB of JSON (weights_cache.revision)."""
+UNKNOWN_REVISION = "unknown_revision"
 MAX_IDLE_S = 366 * 86_400.0
 """A year: whoever wants longer sets min_replicas."""
 
@@ -87,19 +89,35 @@ def read_fields(
 def read_load(
     body: dict[str, Any], idle_timeout_s: float, revisions: KnownRevisions
 ) -> tuple[Revision, Tenure]:
-    """A body of `/load`; `idle_timeout_s` is the node's own, for a body that names none. Raises Refusal (400)."""
+    """A body of `/load`; `idle_timeout_s` is the node's own, for a body that names none.
+
+    Raises:
+        Refusal: 400, or 409 `unknown_revision` for the id of one that was not sent yet, or is forgotten.
+    """
     value = body.pop("revision", None)
     found = read_fields(body, _LOAD)
-    try:
-        revision = revisions.read(value)
-    except RevisionError as cause:
-        raise bad("revision", f"Not a revision: {cause}") from cause
+    revision = _known(value, revisions) if isinstance(value, str) else _read(value, revisions)
     tenure = Tenure(
         idle_timeout_s=found.get("idle_timeout_s", idle_timeout_s),
         min_replicas=found.get("min_replicas", 0),
         reason=found.get("reason", "request"),
     )
     return revision, tenure
+
+
+def _read(value: object, revisions: KnownRevisions) -> Revision:
+    try:
+        return revisions.read(value)
+    except RevisionError as cause:
+        raise bad("revision", f"Not a revision: {cause}") from cause
+
+
+def _known(revision_id: str, revisions: KnownRevisions) -> Revision:
+    revision = revisions.find(revision_id)
+    if revision is None:
+        text = "This node does not know a revision of that id; send the revision itself."
+        raise Refusal(409, UNKNOWN_REVISION, text, param="revision")
+    return revision
 
 
 def read_unload(body: dict[str, Any]) -> tuple[str, bool]:

@@ -60,14 +60,18 @@ class EngineProcess:
         landing: Landing,
         on_other: Callable[[Message], None],
         usage: EngineUsage,
+        key: str = "",
     ) -> EngineProcess:
-        """Fork an engine that maps `landing`. Raises what the shell raises, and holds nothing then."""
+        """Fork an engine that maps `landing`, of the mold `key` if there is one.
+
+        Raises what the shell raises, and holds nothing then.
+        """
         node_end, engine_end = link_pair()
         with engine_end:
             try:
                 own = (landing.fd, landing.ready_fd, landing.event_fd, engine_end.fileno())
                 fds = (*own, *landing.mapped_fds)
-                pid, fork_ms = await shell.fork(spec, fds)
+                pid, fork_ms = await shell.fork(spec, fds, key)
             except BaseException:
                 node_end.close()
                 await usage.gone()

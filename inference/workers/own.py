@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from inference.api.template import json_file
@@ -12,6 +13,9 @@ from inference.workers.room import Means, own_room
 from inference.workers.shell_link import ShellError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from inference.link import Message
     from inference.usage.node_usage import NodeUsage
     from inference.workers.engines import Load
     from inference.workers.loading import Room
@@ -39,9 +43,12 @@ class OwnMaker:
     async def start(self, load: Load) -> EngineProcess:
         """See `Maker`."""
         usage = self._usage.engine()
-        spec = self._spec(load) | {"usage_log": str(usage.path)}
+        spec, key = self._spec(load), load.revision.id
+
+        hear = _MoldedOnceReady(load.hear, partial(self._shell.mold_soon, spec, key))
+        own = spec | {"usage_log": str(usage.path)}
         try:
-            engine = await EngineProcess.fork(self._shell, spec, load.landing, load.hear, usage)
+            engine = await EngineProcess.fork(self._shell, own, load.landing, hear, usage, key)
         except (ShellError, OSError) as cause:
             message = f"no engine could be forked: {cause}"
             raise LoadFailure("fork_failed", message, "it is tried again") from cause
@@ -63,3 +70,15 @@ class OwnMaker:
             "device": self._device,
             "mapped": [(each.file, each.data_at) for each in load.landing.mapped],
         }
+
+
+class _MoldedOnceReady:
+    """Hears an engine for its worker, and has the next of its kind made ahead. Holds nothing of the load."""
+
+    def __init__(self, hear: Callable[[Message], None], mold_soon: Callable[[], None]) -> None:
+        self._hear, self._mold_soon = hear, mold_soon
+
+    def __call__(self, message: Message) -> None:
+        self._hear(message)
+        if message.get("op") == "ready" and message.get("castable"):
+            self._mold_soon()

@@ -155,8 +155,14 @@ class Shell(Protocol):
     def pid(self) -> int | None:
         """Its process; None while there is none."""
 
-    async def fork(self, spec: Mapping[str, Any], fds: Sequence[int]) -> tuple[int, float]:
-        """Fork an engine with (landing, ready, event, link); returns its pid and the milliseconds it took."""
+    async def fork(self, spec: Mapping[str, Any], fds: Sequence[int], key: str = "") -> tuple[int, float]:
+        """Fork an engine with (landing, ready, event, link); returns its pid and the milliseconds it took.
+
+        `key`: the name of the mold to use if there is one.
+        """
+
+    def mold_soon(self, spec: Mapping[str, Any], key: str) -> None:
+        """Once nobody waits for it, have engines of this spec's revision made ahead as far as that goes. Once a key."""
 
     async def inspect(self, request: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
         """What transformers says about a model, from a throw-away child."""

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from inference.devices import CPU
@@ -31,6 +32,8 @@ CLOSE_DEADLINE_S = 5.0
 """A shell ends at once when its connection does; one that does not is killed."""
 MAX_ANSWER_BYTES = 1 << 20
 """Facts about a model are a few hundred bytes; a refusal names a few tensors."""
+MOST_MOLDS = 16
+"""Of one shell: a model of 40 layers takes some 4 MiB, and whoever was forked of one last keeps it longest."""
 LOST = -9
 """The status given for a child whose shell died: the kernel killed it with the shell."""
 
@@ -50,6 +53,7 @@ class ShellLink:
         self._answers: dict[int, asyncio.Future[Message]] = {}
         self._exits: dict[int, asyncio.Future[int]] = {}
         self._hello: asyncio.Future[Message] = loop.create_future()
+        self._molds: OrderedDict[str, None] = OrderedDict()
         self._reader = loop.create_task(self._read())
         self._pidfd = -1
         self.gone: asyncio.Future[None] = loop.create_future()
@@ -95,16 +99,34 @@ class ShellLink:
             if not self.pid:
                 await self.close()
 
-    async def fork(self, spec: Mapping[str, Any], fds: Sequence[int]) -> tuple[int, float]:
+    async def fork(self, spec: Mapping[str, Any], fds: Sequence[int], key: str = "") -> tuple[int, float]:
         """Fork an engine with (landing, ready, event, link); its pid and the milliseconds until it ran.
 
-        The caller keeps its own descriptors and closes them.
+        The caller keeps its own descriptors and closes them. `key`: the mold to use, if it is there (`mold`).
 
         Raises:
             ShellError: refused, or the shell is gone.
         """
-        answer = await self._ask({"op": "fork", "spec": spec}, fds)
+        answer = await self._ask(self._order(spec, key), fds)
         return answer["pid"], answer["ms"]
+
+    def _order(self, spec: Mapping[str, Any], key: str) -> Message:
+        """A shell that has the mold has the long parts of its spec."""
+        if key not in self._molds:
+            return {"op": "fork", "spec": spec}
+        self._molds.move_to_end(key)
+        rest = {name: value for name, value in spec.items() if name not in {"revision", "config"}}
+        return {"op": "fork", "spec": rest, "mold": key}
+
+    async def mold(self, spec: Mapping[str, Any], key: str) -> None:
+        """Have the shell make engines of this spec's revision ahead, as far as it can (`inference.engine.mold`).
+
+        For more than `MOST_MOLDS` the one that was used longest ago goes. Raises ShellError.
+        """
+        while len(self._molds) >= MOST_MOLDS:
+            oldest, _ = self._molds.popitem(last=False)
+            await self._ask({"op": "drop", "key": oldest}, ())  # after every fork that counts on it
+        await self._ask({"op": "mold", "spec": spec, "key": key}, ())
 
     async def inspect(self, request: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
         """What transformers says about a model (`inference.inspect`), from a throw-away child.
@@ -211,6 +233,10 @@ class ShellLink:
                 log.info("process %d stands ready with its device up", message["pid"])
             case "spare_ended":
                 log.warning("a spare process ended before it had a model: %s", message["fault"])
+            case "molded":
+                self._molds[message["key"]] = None
+            case "not_molded":
+                log.debug("no mold of %s: its trial ended with %s", message["key"], message["status"])
             case "exited":
                 if message["pid"] in self._exits:
                     self._exits[message["pid"]].set_result(message["status"])

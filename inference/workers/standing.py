@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from inference.workers.shell_link import ShellError, ShellLink
@@ -11,6 +12,9 @@ from inference.workers.shell_link import ShellError, ShellLink
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+MOLD_AFTER_S = 1.0
+"""After an engine is ready: whoever woke it has a first token by then, and is not to wait for the next one's start."""
+MOST_TRIED = 1_024
 RESTART_S = (0.2, 1.0, 5.0)
 """Before starting again a shell that did not start: at once, then slower; a host out of memory needs time."""
 
@@ -25,6 +29,9 @@ class StandingShell:
         self._shell: ShellLink | None = None
         self._up = asyncio.Event()
         self._exits: dict[int, asyncio.Future[int]] = {}
+        self._molding: set[asyncio.Task[None]] = set()
+        self._tried: OrderedDict[str, None] = OrderedDict()
+        """Molds that were asked for: what a shell could not make, or died of, is not asked for again."""
         self._task = asyncio.create_task(self._stand())
 
     @property
@@ -37,13 +44,24 @@ class StandingShell:
         """See `Shell`."""
         return None if self._shell is None else self._shell.pid
 
-    async def fork(self, spec: Mapping[str, Any], fds: Sequence[int]) -> tuple[int, float]:
+    async def fork(self, spec: Mapping[str, Any], fds: Sequence[int], key: str = "") -> tuple[int, float]:
         """See `Shell`. Waits for the shell; raises ShellError when it refuses or dies over it."""
         shell = await self._living()
-        pid, fork_ms = await shell.fork(spec, fds)
+        pid, fork_ms = await shell.fork(spec, fds, key)
         self._exits[pid] = exited = shell.exited(pid)
         exited.add_done_callback(lambda _: self._exits.pop(pid, None))
         return pid, fork_ms
+
+    def mold_soon(self, spec: Mapping[str, Any], key: str) -> None:
+        """See `Shell`."""
+        if key in self._tried or self._shell is None:
+            return
+        self._tried[key] = None
+        if len(self._tried) > MOST_TRIED:
+            self._tried.popitem(last=False)
+        task = asyncio.create_task(_mold_later(self._shell, spec, key))
+        self._molding.add(task)
+        task.add_done_callback(self._molding.discard)
 
     async def inspect(self, request: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
         """See `Shell`. Raises ShellError."""
@@ -60,8 +78,10 @@ class StandingShell:
 
     async def close(self) -> None:
         """End the shell, and every engine of it."""
-        self._task.cancel()
-        await asyncio.wait({self._task})
+        ending = {self._task, *self._molding}
+        for task in ending:
+            task.cancel()
+        await asyncio.wait(ending)
         if self._shell is not None:
             await self._shell.close()
 
@@ -89,3 +109,11 @@ class StandingShell:
             log.warning("the shell died with its engines; starting another")
             shell, self._shell = self._shell, None
             await shell.close()
+
+
+async def _mold_later(shell: ShellLink, spec: Mapping[str, Any], key: str) -> None:
+    await asyncio.sleep(MOLD_AFTER_S)
+    try:
+        await shell.mold(spec, key)
+    except ShellError as cause:
+        log.warning("engines of %s are made whole at each start: %s", key, cause)

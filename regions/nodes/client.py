@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Literal
 
 from regions.map import REVISION, TENANT
@@ -38,6 +39,8 @@ INSPECT_S = 60.0  # a forked child builds the architecture on the meta device
 PROBE_S = 60.0  # one token of a model that is already resident, on a busy CPU
 UNLOAD_S = 30.0
 TENANT_COLD, TENANT_WARM = "nearfield", "nearfield-warm"  # who probes
+MAX_TOLD = 1_024  # revisions
+UNKNOWN_REVISION = "unknown_revision"  # a node's word for an id that it has no revision of
 BETWEEN_LINES_S = 120.0  # a load that says nothing for so long has hung
 JSON_HEADERS = (("content-type", "application/json"),)
 
@@ -48,6 +51,8 @@ class Node:
     def __init__(self, address: str, hop_token: str) -> None:
         self.address = address
         self._pool = Pool(*split_address(address))
+        self._told: OrderedDict[str, None] = OrderedDict()
+        """Revisions that were sent whole; the node may have forgotten one, or be another process by now."""
         self._headers: Headers = (("host", address), ("authorization", f"Bearer {hop_token}"), *JSON_HEADERS)
 
     async def close(self) -> None:
@@ -89,19 +94,31 @@ class Node:
         min_replicas: int,
     ) -> AsyncIterator[LoadLine]:
         """Makes a revision resident; yields progress, last a line with phase `ready`."""
-        question = {
-            "revision": revision.as_value(),
-            "reason": reason,
-            "idle_timeout_s": idle_timeout_s,
-            "min_replicas": min_replicas,
-        }
-        answer = await self._request("POST", "/load", question, head_s=BETWEEN_LINES_S)
+        terms = {"reason": reason, "idle_timeout_s": idle_timeout_s, "min_replicas": min_replicas}
+        answer = await self._loading(revision, terms)
         ready = False
         async for line in self._lines(answer):
             ready = ready or line.phase == "ready"
             yield line
         if not ready:
             raise NodeError(unreachable(self.address, "it closed the load before it was ready"), passing=True)
+
+    async def _loading(self, revision: Revision, terms: Mapping[str, object]) -> Answer:
+        """The answer to a load, by the revision's id alone where the node was told what that is."""
+        if revision.id in self._told:
+            self._told.move_to_end(revision.id)
+            try:
+                question = {"revision": revision.id, **terms}
+                return await self._request("POST", "/load", question, head_s=BETWEEN_LINES_S)
+            except NodeError as error:
+                if error.fault.code != UNKNOWN_REVISION:
+                    raise
+        question = {"revision": revision.as_value(), **terms}
+        answer = await self._request("POST", "/load", question, head_s=BETWEEN_LINES_S)
+        self._told[revision.id] = None
+        while len(self._told) > MAX_TOLD:
+            self._told.popitem(last=False)
+        return answer
 
     async def unload(self, revision: str, to: Literal["host", "region"]) -> int:
         """Stops the worker of a revision; returns the bytes freed once its slot is free."""

@@ -265,7 +265,10 @@ class FakeShell:
     asked: list[Any] = field(default_factory=list)
     fork_fault: Exception | None = None
 
-    async def fork(self, spec: Mapping[str, Any], fds: Sequence[int]) -> tuple[int, float]:
+    def mold_soon(self, spec: Mapping[str, Any], key: str) -> None:
+        raise AssertionError(f"no engine of {key} said that it could be made ahead: {spec}")
+
+    async def fork(self, spec: Mapping[str, Any], fds: Sequence[int], key: str = "") -> tuple[int, float]:
         if self.fork_fault:
             raise self.fork_fault
         link = await NodeLink.open(socket.socket(fileno=os.dup(fds[3])))

@@ -24,7 +24,7 @@ ORDER = {"op": "add", "id": "a", "tokens": PROMPT, "max_tokens": 8, "temperature
 def heard(device, landing, config, monkeypatch, orders=(ORDER, {"op": "stop"}), **spec):
     """All that an engine on `device` says to `orders`."""
     monkeypatch.setattr(process, "open_device", lambda name: device)
-    monkeypatch.setattr(process, "fit_each_pass", lambda *_: pytest.fail("that is for passes on the CPU"))
+    monkeypatch.setattr(process, "fit", lambda *_: pytest.fail("that is for passes on the CPU"))
     node, ours = link_pair()
     value = {"revision": landing.revision.as_value(), "config": config, "device": "cuda:0", "max_slots": 2}
     link = EngineLink(ours)

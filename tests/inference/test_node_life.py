@@ -433,7 +433,7 @@ class OneShell:
         self.exits: dict[int, asyncio.Future[int]] = {7: loop.create_future()}
         self.closed = False
 
-    async def fork(self, spec: Any, fds: Any) -> tuple[int, float]:
+    async def fork(self, spec: Any, fds: Any, key: str = "") -> tuple[int, float]:
         return 7, 1.0
 
     def exited(self, pid: int) -> asyncio.Future[int]:

@@ -171,6 +171,7 @@ class Lent:
     def __init__(self, shell: ShellLink) -> None:
         self.gone, self.pid = shell.gone, shell.pid
         self.fork, self.inspect, self.exited = shell.fork, shell.inspect, shell.exited
+        self.mold, self._molds = shell.mold, shell._molds
 
     async def close(self) -> None:
         pass
@@ -277,10 +278,25 @@ async def test_real_models_answer_as_transformers_does(tmp_path: Path, living_sh
         await check_kept_prefixes(node, model)
         await check_structure(node)
         await check_refusals(node)
+        await check_mold(node, revision, model)
         await check_loss_and_return(node, revision, model)
         await check_freeze(node, revision, model)
         await check_tools(node, folder)
         await check_usage(node)
+
+
+async def check_mold(node: RealNode, revision: Revision, model: Any) -> None:
+    """Once an engine has been up for a while the next one is forked with its model made, and answers as it did."""
+    async with asyncio.timeout(60):
+        while revision.id not in (await node.shell._living())._molds:  # noqa: ASYNC110 - its shell says it to nobody
+            await asyncio.sleep(0.02)
+    await node.node.host.unload(revision.id, to_region=False)
+    line = await node.load(revision)
+    answer = await node.post("completions", model="acme/m", prompt=PROMPT, max_tokens=8, temperature=0)
+
+    assert line["start"] == "host"
+    assert node.node.host.find(revision.id, "acme/m").ready["molded"]
+    assert answer.json()["choices"][0]["text"] == greedy(model, PROMPT, 8)
 
 
 async def check_usage(node: RealNode) -> None:

@@ -21,7 +21,7 @@ def watched(node: RunningNode, seen: Counter[str]) -> None:
     """Have every fork looked at: within the budget, and no other process of the same revision is alive."""
     fork = node.shell.fork
 
-    async def looked_at(spec: Any, fds: Any) -> tuple[int, float]:
+    async def looked_at(spec: Any, fds: Any, key: str = "") -> tuple[int, float]:
         model = spec["revision"]["model"]
         alive = [
             each
@@ -31,7 +31,7 @@ def watched(node: RunningNode, seen: Counter[str]) -> None:
         assert alive == [], f"{model} is loaded twice"
         assert node.node.host.used_bytes <= BUDGET
         seen[model] += 1
-        return await fork(spec, fds)
+        return await fork(spec, fds, key)
 
     node.shell.fork = looked_at  # type: ignore[method-assign]
 

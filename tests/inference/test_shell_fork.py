@@ -33,10 +33,10 @@ class Engine:
         self.task = asyncio.create_task(self.hear())
 
     @classmethod
-    async def fork(cls, shell, landing, config, **spec):
+    async def fork(cls, shell, landing, config, *, key="", **spec):
         node_end, engine_end = link_pair()
         spec = {"revision": landing.revision.as_value(), "config": config, "max_slots": 4} | spec
-        pid, ms = await shell.fork(spec, (*landing.fds, engine_end.fileno()))
+        pid, ms = await shell.fork(spec, (*landing.fds, engine_end.fileno()), key)
         engine_end.close()
         return cls(pid, ms, await NodeLink.open(node_end))
 

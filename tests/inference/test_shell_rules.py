@@ -8,8 +8,9 @@ import time
 
 import pytest
 
+from inference.children import Children
 from inference.link import EngineLink
-from inference.shell import Children, Shell
+from inference.shell import Shell
 from inference.spec import EngineSpec, SpecError
 
 

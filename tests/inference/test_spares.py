@@ -30,7 +30,7 @@ def bring_up(device):
     os._exit(9) if way == "crash" else None
     return "no such device" if way == "broken" else ""
 
-def be_engine(spec, fds):
+def be_engine(spec, fds, mold=None):
     link = socket.socket(fileno=fds[3])
     link.sendall(json.dumps([os.getpid(), mine().exists(), spec.config]).encode() + b"\\n")
     link.recv(1)

@@ -73,6 +73,8 @@ class StandIn:
 
     async def _load(self, exchange):
         order = json.loads(await exchange.read_body(1 << 20))
+        if isinstance(order["revision"], str):
+            raise Refusal(409, "unknown_revision", "Send it whole.")
         revision = Revision.from_value(order["revision"])
         self.loads.append({"model": revision.model, "reason": order["reason"], "at": time.monotonic()})
         await exchange.start(200, (("content-type", "application/x-ndjson"),))

@@ -112,7 +112,8 @@ class FakeNode:
         await exchange.finish()
 
     async def usual_load(self, exchange):
-        rev = Revision.from_value(self.loads[-1]["revision"]).id
+        rev = self.loads[-1]["revision"]
+        rev = rev if isinstance(rev, str) else Revision.from_value(rev).id
         await exchange.start(200, (("content-type", "application/x-ndjson"),))
         await self.line(exchange, phase="fetch", percent=10, eta_s=1.2)
         await self.go.wait()

@@ -359,7 +359,8 @@ class Answers:
     async def serve(self, exchange):
         body = await exchange.read_body(1 << 20)
         self.seen.append((exchange.head.path, exchange.head.get("authorization"), body))
-        status, data = self.answers[exchange.head.path.rpartition("/")[2]]
+        answer = self.answers[exchange.head.path.rpartition("/")[2]]
+        status, data = answer.pop(0) if isinstance(answer, list) else answer
         await exchange.respond(status, (("content-type", "application/json"),), data)
 
 
@@ -420,6 +421,35 @@ async def test_a_load_is_followed_to_its_end():
     asked_for = json.loads(fake.seen[0][2])
     assert asked_for["revision"] == revision_of().as_value()
     assert (asked_for["reason"], asked_for["idle_timeout_s"]) == ("probe", 3.0)
+
+
+async def test_a_revision_is_sent_once_and_then_named():
+    """A node that has forgotten it, or is another process by now, is sent it again."""
+    ready = (200, b'{"phase":"ready","start":"host","bytes":{},"phases":{},"total_ms":5}\n')
+    unknown = (409, b'{"error":{"code":"unknown_revision","message":"Send it whole."}}')
+    answers = [ready, ready, unknown, ready]
+
+    async def thrice(node):
+        return [await load(node) for _ in range(3)]
+
+    found, fake = await asked({"load": answers}, thrice)
+    whole, name = revision_of().as_value(), revision_of().id
+
+    assert [lines[-1].phase for lines in found] == ["ready"] * 3
+    assert [json.loads(body)["revision"] for _, _, body in fake.seen] == [whole, name, name, whole]
+
+
+async def test_another_refusal_of_a_named_revision_is_told():
+    ready = (200, b'{"phase":"ready","start":"host","bytes":{},"phases":{},"total_ms":5}\n')
+    answers = [ready, (503, b'{"error":{"code":"draining","message":"It stops."}}')]
+
+    async def twice(node):
+        await load(node)
+        await load(node)
+
+    with pytest.raises(NodeError, match="It stops"):
+        await asked({"load": answers}, twice)
+    assert not answers
 
 
 @pytest.mark.parametrize(

@@ -144,9 +144,13 @@ def tensors_of(landing, revision):
     for tensor in revision.tensors:
         start = view.layout.place(tensor)
         found[tensor.name] = bytes(view.buffer[start : start + tensor.length])
-    copied = view.copied
+    unaligned = tuple(
+        number
+        for number, each in enumerate(revision.tensors)
+        if each.length and view.layout.place(each) % DTYPE_BYTES[each.dtype]
+    )
     view.close()
-    return found, copied
+    return found, unaligned
 
 
 def wanted(files, revision):

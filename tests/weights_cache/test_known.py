@@ -95,3 +95,16 @@ def test_what_a_process_of_ours_checked_is_the_same_there():
         assert again.to_json() == first.to_json()
         assert again.weight_files == first.weight_files
         assert replace(again) == first
+
+
+def test_one_that_was_read_is_found_by_its_id_until_it_is_forgotten():
+    """And finding it counts as use."""
+    known, (first, second, third) = (
+        KnownRevisions(10),
+        [revision(model=name) for name in ("a/a", "a/b", "a/c")],
+    )
+    for each in (first, second):
+        known.read(value_of(each))
+    assert known.find(first.id).id == first.id
+    known.read(value_of(third))
+    assert [known.find(each.id) is not None for each in (first, second, third)] == [True, False, True]

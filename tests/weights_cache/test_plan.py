@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.evidence import count
-from weights_cache.plan import Held, copied_tensors, evictions, execution_order, extents, layout
+from weights_cache.plan import Held, evictions, execution_order, extents, layout
 from weights_cache.revision import MAX_EXTENT_BYTES, FileEntry, TensorEntry
 
 FORWARD = {
@@ -184,20 +184,6 @@ def test_files_without_tensors_take_no_room():
 
     assert places.file_starts == (-1, 0)
     assert places.total_bytes == 64
-
-
-def test_unaligned_tensors_are_said():
-    """A float behind an odd number of bytes cannot be a view; the layout says which."""
-    tensors = (
-        TensorEntry("odd", "U8", (3,), 0, 96, 3),
-        TensorEntry("w", "F32", (1,), 0, 99, 4),
-        TensorEntry("half", "F16", (1,), 0, 103, 2),
-        TensorEntry("bytes", "I8", (1,), 0, 105, 1),
-        TensorEntry("none", "F32", (0,), 0, 106, 0),
-    )
-    files = (FileEntry("m.safetensors", 106, "0" * 64, "e"),)
-
-    assert copied_tensors(tensors, layout(files, tensors)) == (1, 2)
 
 
 def test_eviction_takes_the_least_recent():
