@@ -25,6 +25,7 @@ OF_FLEET: tuple[Callable[[Config, Path], Iterator[Finding]], ...] = (
     fleet.devices,
     fleet.stores,
     fleet.engines,
+    fleet.nodes,
 )
 
 

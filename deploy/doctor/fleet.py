@@ -9,6 +9,7 @@ import shutil
 import socket
 import time
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -71,6 +72,27 @@ def ports(config: Config, state: Path) -> Iterator[Finding]:
         seen = "all listen" if not wrong else f"nobody listens: {', '.join(wrong)}"
         fix = "See why: nearfield logs"
     yield Finding("ports", not wrong, f"{len(addresses)} of this fleet: {seen}", fix)
+
+
+def nodes(config: Config, state: Path) -> Iterator[Finding]:
+    """Whether each node of a platform that runs here can fork workers: one that is stopped still listens."""
+    here = {name: node.listen for name, node in config.nodes.items() if _is_here(node.listen)}
+    if holder(state) is None or not here:
+        return
+    wrong = [name for name, address in here.items() if not _is_able(address)]
+    seen = counted(len(here), "node") + (f"; not able to start workers: {', '.join(wrong)}" if wrong else "")
+    yield Finding("nodes", not wrong, seen, "See why: nearfield logs")
+
+
+def _is_able(address: str) -> bool:
+    connection = http.client.HTTPConnection(*split_address(address), timeout=ASK_S)
+    try:
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def _is_here(address: str) -> bool:

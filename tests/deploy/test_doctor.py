@@ -12,6 +12,7 @@ from deploy import fleet, pki
 from deploy.config.read import load
 from deploy.doctor import fleet as of_fleet
 from deploy.doctor import machine
+from deploy.lock import hold
 from storage.client.answers import StoreError, Unreachable
 
 
@@ -134,3 +135,16 @@ def test_a_disk_that_cannot_be_written_is_a_finding(tmp_path, monkeypatch):
 
     assert not found["disk speed"].well
     assert "No space left" in found["disk speed"].seen
+
+
+def test_a_node_that_is_stopped_still_listens_and_is_named(config, tmp_path, monkeypatch):
+    """The kernel takes its connections; the ports look well."""
+    monkeypatch.setattr(of_fleet, "ASK_S", 0.2)
+    with hold(tmp_path), socket.create_server(("127.0.0.1", 0)) as stopped:
+        address = f"127.0.0.1:{stopped.getsockname()[1]}"
+        (name, entry), *_ = config.nodes.items()
+        one = replace(config, nodes={name: replace(entry, listen=address)})
+        (found,) = of_fleet.nodes(one, tmp_path)
+    assert not found.well
+    assert f"not able to start workers: {name}" in found.seen
+    assert not list(of_fleet.nodes(config, tmp_path)), "of a platform that does not run, nothing is asked"
