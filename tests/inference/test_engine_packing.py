@@ -1,6 +1,7 @@
 """Packed products: the same numbers, on any number of threads, and never before the first pass."""
 
 import ctypes
+import mmap
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,20 @@ def test_what_lies_across_two_huge_pages_is_in_both():
     address = ctypes.addressof(ctypes.c_char.from_buffer(region))
     assert pages.collapse_own(address + pages.HUGE_BYTES // 2, pages.HUGE_BYTES) == 0
     assert huge_kib(address) >= len(region) // 1024
+
+
+@pytest.mark.skipif(not makes_huge_pages(), reason="a kernel that makes no huge pages when asked")
+def test_a_neighbour_that_cannot_be_collapsed_keeps_none_from_it(tmp_path):
+    """A file's page before the span and one behind it: where the kernel finds one it goes no further."""
+    (tmp_path / "file").write_bytes(bytes(8192))
+    region = pages.reserve(4 * pages.HUGE_BYTES)
+    pages.advise(region, 0, len(region), pages.POPULATE_WRITE)
+    address, half = ctypes.addressof(ctypes.c_char.from_buffer(region)), pages.HUGE_BYTES // 2
+    with (tmp_path / "file").open("rb") as file:
+        for at in (half - 4096, 3 * pages.HUGE_BYTES + half):
+            pages.lay(region, at, file.fileno(), 0, 4096, mmap.MAP_PRIVATE)
+    pages.collapse_own(address + half, 3 * pages.HUGE_BYTES)
+    assert huge_kib(address + pages.HUGE_BYTES) >= 2 * pages.HUGE_BYTES // 1024
 
 
 def test_nothing_is_packed_before_the_first_pass():

@@ -260,3 +260,28 @@ def test_what_no_model_needs_is_as_if_it_were_not_installed(tmp_path):
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{finding.PACKAGE_ROOT}"}
     done = subprocess.run([sys.executable, "-c", PREPARED], env=environment, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
+
+
+@pytest.mark.parametrize(
+    ("own", "given"),
+    [
+        ({}, {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}),
+        (
+            {"GLIBC_TUNABLES": "glibc.malloc.check=3"},
+            {"GLIBC_TUNABLES": "glibc.malloc.check=3:glibc.malloc.hugetlb=1"},
+        ),
+        ({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0"}, {}),
+    ],
+)
+def test_its_heap_is_in_huge_pages_unless_somebody_said_otherwise(own, given):
+    assert finding.huge_heap(own) == given
+
+
+async def test_a_zygote_is_told_so_when_it_begins(tmp_path, monkeypatch):
+    monkeypatch.delenv(finding.TUNABLES, raising=False)
+    pid = launch(socket_path(tmp_path), os.getpid())
+    try:
+        assert b"GLIBC_TUNABLES=glibc.malloc.hugetlb=1" in environment_of(pid)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: has_ended(pid))
