@@ -54,6 +54,7 @@ class ShellLink:
         self._exits: dict[int, asyncio.Future[int]] = {}
         self._hello: asyncio.Future[Message] = loop.create_future()
         self._molds: OrderedDict[str, None] = OrderedDict()
+        self._trials: dict[str, asyncio.Future[bool]] = {}
         self._reader = loop.create_task(self._read())
         self._pidfd = -1
         self.gone: asyncio.Future[None] = loop.create_future()
@@ -118,15 +119,33 @@ class ShellLink:
         rest = {name: value for name, value in spec.items() if name not in {"revision", "config"}}
         return {"op": "fork", "spec": rest, "mold": key}
 
-    async def mold(self, spec: Mapping[str, Any], key: str) -> None:
-        """Have the shell make engines of this spec's revision ahead, as far as it can (`inference.engine.mold`).
+    def has_mold(self, key: str) -> bool:
+        """Whether engines of that key are forked half made."""
+        return key in self._molds
 
-        For more than `MOST_MOLDS` the one that was used longest ago goes. Raises ShellError.
+    async def mold(self, spec: Mapping[str, Any], key: str) -> bool:
+        """Have the shell make engines of this spec's revision ahead (`inference.engine.mold`); whether it could.
+
+        For more than `MOST_MOLDS` the one that was used longest ago goes.
+
+        Raises:
+            ShellError: refused, or the shell is gone.
         """
         while len(self._molds) >= MOST_MOLDS:
             oldest, _ = self._molds.popitem(last=False)
             await self._ask({"op": "drop", "key": oldest}, ())  # after every fork that counts on it
-        await self._ask({"op": "mold", "spec": spec, "key": key}, ())
+        ended = self._trials[key] = asyncio.get_running_loop().create_future()
+        try:
+            await self._ask({"op": "mold", "spec": spec, "key": key}, ())
+            return bool(await ended)
+        finally:
+            self._trials.pop(key, None)
+
+    def _tried(self, key: str, *, is_there: bool) -> None:
+        if is_there:
+            self._molds[key] = None
+        if (ended := self._trials.get(key)) is not None and not ended.done():
+            ended.set_result(is_there)
 
     async def inspect(self, request: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
         """What transformers says about a model (`inference.inspect`), from a throw-away child.
@@ -233,10 +252,8 @@ class ShellLink:
                 log.info("process %d stands ready with its device up", message["pid"])
             case "spare_ended":
                 log.warning("a spare process ended before it had a model: %s", message["fault"])
-            case "molded":
-                self._molds[message["key"]] = None
-            case "not_molded":
-                log.debug("no mold of %s: its trial ended with %s", message["key"], message["status"])
+            case "molded" | "not_molded" as op:
+                self._tried(message["key"], is_there=op == "molded")
             case "exited":
                 if message["pid"] in self._exits:
                     self._exits[message["pid"]].set_result(message["status"])
@@ -254,7 +271,8 @@ class ShellLink:
     def _lose(self) -> None:
         """The shell is gone: whoever waits for it is told."""
         fault = ShellError("the shell is gone")
-        for waiting in (*self._answers.values(), self._hello):
+        futures: list[asyncio.Future[Any]] = [*self._answers.values(), *self._trials.values(), self._hello]
+        for waiting in futures:
             if not waiting.done():
                 waiting.set_exception(fault)
                 waiting.exception()  # somebody may wait for it or not

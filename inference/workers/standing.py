@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 MOLD_AFTER_S = 1.0
 """After an engine is ready: whoever woke it has a first token by then, and is not to wait for the next one's start."""
-MOST_TRIED = 1_024
+MOST_ASKED = 1_024
 RESTART_S = (0.2, 1.0, 5.0)
 """Before starting again a shell that did not start: at once, then slower; a host out of memory needs time."""
 
@@ -30,8 +30,8 @@ class StandingShell:
         self._up = asyncio.Event()
         self._exits: dict[int, asyncio.Future[int]] = {}
         self._molding: set[asyncio.Task[None]] = set()
-        self._tried: OrderedDict[str, None] = OrderedDict()
-        """Molds that were asked for: what a shell could not make, or died of, is not asked for again."""
+        self._asked: OrderedDict[str, None] = OrderedDict()
+        """Molds that a shell is at, could not make, or has died of: none is asked for again."""
         self._task = asyncio.create_task(self._stand())
 
     @property
@@ -54,14 +54,23 @@ class StandingShell:
 
     def mold_soon(self, spec: Mapping[str, Any], key: str) -> None:
         """See `Shell`."""
-        if key in self._tried or self._shell is None:
+        if key in self._asked or self._shell is None or self._shell.has_mold(key):
             return
-        self._tried[key] = None
-        if len(self._tried) > MOST_TRIED:
-            self._tried.popitem(last=False)
-        task = asyncio.create_task(_mold_later(self._shell, spec, key))
+        self._asked[key] = None
+        if len(self._asked) > MOST_ASKED:
+            self._asked.popitem(last=False)
+        task = asyncio.create_task(self._mold_later(self._shell, spec, key))
         self._molding.add(task)
         task.add_done_callback(self._molding.discard)
+
+    async def _mold_later(self, shell: ShellLink, spec: Mapping[str, Any], key: str) -> None:
+        await asyncio.sleep(MOLD_AFTER_S)
+        try:
+            # It may come again where it was not its fault, or once it has made room for others.
+            if shell.gone.done() or await shell.mold(spec, key):
+                self._asked.pop(key, None)
+        except ShellError as cause:
+            log.warning("engines of %s are made whole at each start: %s", key, cause)
 
     async def inspect(self, request: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
         """See `Shell`. Raises ShellError."""
@@ -109,11 +118,3 @@ class StandingShell:
             log.warning("the shell died with its engines; starting another")
             shell, self._shell = self._shell, None
             await shell.close()
-
-
-async def _mold_later(shell: ShellLink, spec: Mapping[str, Any], key: str) -> None:
-    await asyncio.sleep(MOLD_AFTER_S)
-    try:
-        await shell.mold(spec, key)
-    except ShellError as cause:
-        log.warning("engines of %s are made whole at each start: %s", key, cause)

@@ -2,7 +2,10 @@
 
 import asyncio
 import gc
+import os
+import signal
 import weakref
+from contextlib import asynccontextmanager
 
 import pytest
 import torch
@@ -113,23 +116,10 @@ async def test_a_mold_that_is_dropped_is_gone():
 
 
 async def molded(shell, model, landing, key, **changes):
-    """Ask for it, and wait until the shell has said how that ended; whether it is there."""
+    """Ask for it; whether it is there."""
     value = {"revision": landing.revision.as_value(), "config": model.config.to_dict(), "max_slots": 4}
-    ended = asyncio.get_running_loop().create_future()
-    hear = shell._hear
-
-    def heard(message):
-        hear(message)
-        if message["op"] in {"molded", "not_molded"} and message["key"] == key:
-            ended.set_result(message["op"] == "molded")
-
-    shell._hear = heard
-    try:
-        await shell.mold(value | changes, key)
-        async with asyncio.timeout(60):
-            return await ended
-    finally:
-        del shell._hear
+    async with asyncio.timeout(60):
+        return await shell.mold(value | changes, key)
 
 
 async def forked(shell, landing, model, key, **spec):
@@ -224,48 +214,94 @@ async def test_a_mold_without_a_sound_spec_is_refused(shell):
 
 
 class AskedShell:
-    """A shell that is asked for molds."""
+    """A shell that is asked for molds: can make the good ones, and refuses the bad."""
 
     pid = 1
 
     def __init__(self):
         self.gone = asyncio.get_running_loop().create_future()
-        self.asked = []
+        self.asked, self.molds = [], set()
+
+    def has_mold(self, key):
+        return key in self.molds
 
     async def mold(self, spec, key):
-        self.asked.append((spec, key))
-        if key == "bad":
+        self.asked.append(key)
+        if key == "refused":
             raise ShellError("no")
+        self.molds |= {key} - {"not plain"}
+        return key in self.molds
 
     async def close(self):
         pass
 
 
-async def test_a_mold_is_asked_for_once_and_a_refusal_ends_nothing(monkeypatch, caplog):
-    monkeypatch.setattr(standing, "MOLD_AFTER_S", 0.0)
-    one = AskedShell()
+@asynccontextmanager
+async def standing_shells(monkeypatch, wait_s=0.0):
+    """A node's shell that is replaced when it dies, and all that there were."""
+    monkeypatch.setattr(standing, "MOLD_AFTER_S", wait_s)
+    shells = []
 
     async def start():
-        return one
+        shells.append(AskedShell())
+        return shells[-1]
 
     shell = standing.StandingShell(start)
     await shell._living()
-    for key in ("bad", "good", "bad", "good"):
+    yield shell, shells
+    await shell.close()
+
+
+async def ask_for(shell, *keys):
+    for key in keys:
         shell.mold_soon(config_values("llama"), key)
         await asyncio.gather(*shell._molding)
-    await shell.close()
-    assert [key for _, key in one.asked] == ["bad", "good"]
+
+
+async def test_what_cannot_be_made_is_asked_for_once_and_a_refusal_ends_nothing(monkeypatch, caplog):
+    async with standing_shells(monkeypatch) as (shell, [one]):
+        await ask_for(shell, *(["refused", "good", "not plain"] * 2))
+    assert one.asked == ["refused", "good", "not plain"]
     assert "made whole at each start: no" in caplog.text
 
 
-async def test_a_node_that_stops_waits_for_no_mold():
-    one = AskedShell()
+async def test_a_mold_that_made_room_or_whose_shell_died_comes_again(monkeypatch):
+    async with standing_shells(monkeypatch) as (shell, shells):
+        await ask_for(shell, "good", "not plain")
+        shells[0].molds.clear()
+        await ask_for(shell, "good")
+        shells[0].gone.set_result(None)
+        async with asyncio.timeout(30):
+            while len(shells) < 2 or not shell.is_up:  # noqa: ASYNC110 - a task of its own starts it
+                await asyncio.sleep(0)
+        await ask_for(shell, "good", "not plain")
+    assert [each.asked for each in shells] == [["good", "not plain", "good"], ["good"]]
 
-    async def start():
-        return one
 
-    shell = standing.StandingShell(start)
-    await shell._living()
-    shell.mold_soon({}, "later")
-    await shell.close()
+async def test_a_shell_that_died_before_it_was_asked_counts_against_no_mold(monkeypatch):
+    async with standing_shells(monkeypatch, 0.01) as (shell, shells):
+        shell.mold_soon({}, "good")
+        shells[0].gone.set_result(None)
+        await asyncio.gather(*shell._molding)
+        async with asyncio.timeout(30):
+            while len(shells) < 2 or not shell.is_up:  # noqa: ASYNC110 - a task of its own starts it
+                await asyncio.sleep(0)
+        await ask_for(shell, "good")
+    assert [each.asked for each in shells] == [[], ["good"]]
+
+
+async def test_a_node_that_stops_waits_for_no_mold(monkeypatch):
+    async with standing_shells(monkeypatch, 60.0) as (shell, [one]):
+        shell.mold_soon({}, "later")
     assert not one.asked
+
+
+async def test_who_waits_for_a_mold_hears_that_the_shell_died(living_shell):
+    shell = await living_shell()
+    model = made("llama")
+    _, landing, _ = landed_model(model)
+    monitor = asyncio.create_task(molded(shell, model, landing, "late"))
+    await asyncio.sleep(0)
+    os.kill(shell.pid, signal.SIGKILL)
+    with pytest.raises(ShellError, match="gone"):
+        await monitor

@@ -171,7 +171,7 @@ class Lent:
     def __init__(self, shell: ShellLink) -> None:
         self.gone, self.pid = shell.gone, shell.pid
         self.fork, self.inspect, self.exited = shell.fork, shell.inspect, shell.exited
-        self.mold, self._molds = shell.mold, shell._molds
+        self.mold, self.has_mold = shell.mold, shell.has_mold
 
     async def close(self) -> None:
         pass
@@ -288,7 +288,7 @@ async def test_real_models_answer_as_transformers_does(tmp_path: Path, living_sh
 async def check_mold(node: RealNode, revision: Revision, model: Any) -> None:
     """Once an engine has been up for a while the next one is forked with its model made, and answers as it did."""
     async with asyncio.timeout(60):
-        while revision.id not in (await node.shell._living())._molds:  # noqa: ASYNC110 - its shell says it to nobody
+        while not (await node.shell._living()).has_mold(revision.id):  # noqa: ASYNC110 - its shell says it to nobody
             await asyncio.sleep(0.02)
     await node.node.host.unload(revision.id, to_region=False)
     line = await node.load(revision)
