@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MIB = 1 << 20
 POLL_S = 0.05
+EVICT_S = 10.0  # a landing that is whole is over in microseconds
 
 Tensors = dict[str, "torch.Tensor"]
 
@@ -100,6 +101,8 @@ class Ours:
         if self._tier is None or self._revision is None:
             raise RuntimeError("prepare comes first")
         landing = self._tier.land(self._revision)
+        if landing.source == "host":
+            raise RuntimeError("the weights of the load before were still here: this one would load nothing")
         view = self._view = open_landing(
             self._revision,
             landing.fd,
@@ -121,11 +124,18 @@ class Ours:
         if self._view is not None:
             self._view.close()
         if self._pooled and self._tier is not None and self._revision is not None:
-            self._tier.evict(
-                self._revision.id
-            )  # its memory and what it knows of the store stay, as on a node
+            self._evict(self._tier, self._revision.id)  # what it knows of the store stays, as on a node
         else:
             self.close()
+
+    @staticmethod
+    def _evict(tier: HostTier, revision_id: str) -> None:
+        """Its memory goes back to the pool; the last byte is there a moment before the landing is over."""
+        until = time.monotonic() + EVICT_S
+        while not tier.evict(revision_id):
+            if time.monotonic() > until:
+                raise RuntimeError("the weights could not be let go of")
+            time.sleep(POLL_S)
 
     def close(self) -> None:
         """The tier and its memory."""
