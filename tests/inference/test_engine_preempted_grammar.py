@@ -18,16 +18,23 @@ from tests.inference.fake_engine import END, VOCABULARY
 from tests.inference.test_engine_grammar import holds, made
 
 WIDTH = VOCABULARY.num_ids
-NUM_SLOTS = 2
+NUM_SLOTS, ALL = 2, 100_000
 
 
 class Remembered:
-    """Random logits that follow from a row's own tokens and nothing else; a slot knows what was computed in it."""
+    """Random logits that follow from a row's own tokens and nothing else; a slot knows what was computed in it.
+
+    It computes as many steps as it was given.
+    """
 
     def __init__(self):
         self.slots = {}
+        self.steps, self.is_out = threading.Semaphore(0), threading.Event()
 
     def forward(self, step):
+        if not self.steps.acquire(blocking=False):
+            self.is_out.set()
+            assert self.steps.acquire(timeout=100)
         for part in step:
             assert part.start == len(self.slots.get(part.slot, ())) or part.start == 0
             self.slots[part.slot] = (*self.slots.get(part.slot, ())[: part.start], *part.tokens)
@@ -54,7 +61,8 @@ class Served:
         self.node, ours = link_pair()
         self.scheduler = Scheduler(num_slots, frozenset({END}))
         bounds, room = Bounds(WIDTH, 600), SlotPlan(num_slots, 600, 0)
-        loop = GenerateLoop(EngineLink(ours), self.scheduler, Remembered(), None, bounds, room)
+        self.model = Remembered()
+        loop = GenerateLoop(EngineLink(ours), self.scheduler, self.model, None, bounds, room)
         self.running = threading.Thread(target=loop.serve, args=({"op": "ready"},))
         self.running.start()
         self.node.settimeout(100)
@@ -99,6 +107,7 @@ def test_answers_under_a_grammar_survive_the_loss_of_their_slot():
         f"urgent {number}": {"seed": number, "max_tokens": 2, "ignore_eos": True} for number in range(8)
     }
     alone = Served(1)
+    alone.model.steps.release(ALL)
     for key, fields in patient.items():
         alone.ask({key: fields}, 0)
         alone.read(lambda: len(alone.ends) == len(alone.tokens))
@@ -106,9 +115,14 @@ def test_answers_under_a_grammar_survive_the_loss_of_their_slot():
 
     crowd = Served(NUM_SLOTS)
     crowd.ask(patient, 9)
-    for number, (key, fields) in enumerate(urgent.items(), 1):
-        crowd.read(lambda wanted=number: sum(map(len, crowd.tokens.values())) >= 4 * wanted)
+    for key, fields in urgent.items():
+        assert crowd.model.is_out.wait(
+            100
+        )  # both slots are patients', and in the midst of it from the second on
+        crowd.model.is_out.clear()
         crowd.ask({key: fields}, 0)
+        crowd.model.steps.release(4)
+    crowd.model.steps.release(ALL)
     crowd.read(lambda: len(crowd.ends) == len(crowd.tokens))
     crowd.stop()
 
