@@ -27,9 +27,9 @@ class Remembered:
     It computes as many steps as it was given.
     """
 
-    def __init__(self):
+    def __init__(self, steps):
         self.slots = {}
-        self.steps, self.is_out = threading.Semaphore(0), threading.Event()
+        self.steps, self.is_out = threading.Semaphore(steps), threading.Event()
 
     def forward(self, step):
         if not self.steps.acquire(blocking=False):
@@ -57,11 +57,11 @@ class Remembered:
 class Served:
     """A loop on a thread; `ask` sends orders, `read` reads until a condition holds."""
 
-    def __init__(self, num_slots):
+    def __init__(self, num_slots, steps=ALL):
         self.node, ours = link_pair()
         self.scheduler = Scheduler(num_slots, frozenset({END}))
         bounds, room = Bounds(WIDTH, 600), SlotPlan(num_slots, 600, 0)
-        self.model = Remembered()
+        self.model = Remembered(steps)
         loop = GenerateLoop(EngineLink(ours), self.scheduler, self.model, None, bounds, room)
         self.running = threading.Thread(target=loop.serve, args=({"op": "ready"},))
         self.running.start()
@@ -107,13 +107,12 @@ def test_answers_under_a_grammar_survive_the_loss_of_their_slot():
         f"urgent {number}": {"seed": number, "max_tokens": 2, "ignore_eos": True} for number in range(8)
     }
     alone = Served(1)
-    alone.model.steps.release(ALL)
     for key, fields in patient.items():
         alone.ask({key: fields}, 0)
         alone.read(lambda: len(alone.ends) == len(alone.tokens))
     alone.stop()
 
-    crowd = Served(NUM_SLOTS)
+    crowd = Served(NUM_SLOTS, steps=0)
     crowd.ask(patient, 9)
     for key, fields in urgent.items():
         assert crowd.model.is_out.wait(
