@@ -84,11 +84,11 @@ def push_until_live(credentials: Credentials, folder: Path, model: str, say: Say
     planned = push.plan(folder, model, (REGION,))
     push.upload(planned, credentials, None, lambda _: None)
     say(f"pushed {planned.num_bytes / 1e9:.2f} GB as {model}")
-    revision = asyncio.run(watch.committed(credentials, model, LIVE_S))
+    move = asyncio.run(watch.committed(credentials, model, LIVE_S))
     client = Client(credentials, admin=True)
-    watch.until_live(client, model, revision, None, lambda _: None, LIVE_S)
-    say(f"live: revision {revision[:16]}")
-    return revision
+    watch.until_live(client, model, move, None, lambda _: None, LIVE_S)
+    say(f"live: revision {move.revision[:16]}")
+    return move.revision
 
 
 def cool(credentials: Credentials, model: str, tier: str) -> None:

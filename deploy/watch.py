@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from deploy import push
@@ -19,8 +20,19 @@ ONE_LOOK_S = SAY_AFTER_S
 LOOK_S = 2.0  # between looks at what the pointer names: one object is read from the home region for each
 
 
-async def committed(credentials: Credentials, model: str, deadline_s: float, push_id: str = "") -> str:
-    """Wait for the platform's word on the files just pushed, as `push_id`; returns the revision's id.
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A move of the pointer that is waited for: to which revision, and the `pushed_s` that it gave the pointer.
+
+    `pushed_s` is 0 where the home region's version does not say it: then rows from before the move count too.
+    """
+
+    revision: str
+    pushed_s: int = 0
+
+
+async def committed(credentials: Credentials, model: str, deadline_s: float, push_id: str = "") -> Move:
+    """Wait for the platform's word on the files just pushed, as `push_id`; returns the move that they caused.
 
     Raises:
         NotLive: refused, with the platform's reason; another push came over it; or no word within `deadline_s`.
@@ -33,7 +45,7 @@ async def committed(credentials: Credentials, model: str, deadline_s: float, pus
             if status is not None and status["state"] == "refused":
                 raise NotLive(status["code"], status["message"], status["next"])
             if status is not None and status.get("revision"):
-                return str(status["revision"])
+                return Move(status["revision"], status.get("pushed_s", 0))
             await asyncio.sleep(POLL_S)
     raise NotLive("timeout", f"no word on {model} after {deadline_s:.0f} s", "nearfield doctor")
 
@@ -69,16 +81,15 @@ async def _said(store: S3, model: str, push_id: str, silence: Silence) -> Mappin
 def until_live(
     client: Client,
     model: str,
-    revision: str,
+    move: Move,
     regions: tuple[str, ...] | None,
     on_change: Callable[[Mapping[str, Standing]], None],
     deadline_s: float,
-    since_s: int = 0,
     still_named: Callable[[], None] = lambda: None,
 ) -> dict[str, Standing]:
-    """Poll until `revision` of `model` is live in `regions` (in all of them if None).
+    """Poll until what `move` named for `model` is live in `regions` (in all of them if None).
 
-    What a region says counts once it has heard of the move at `since_s`: before, it spoke of another revision.
+    What a region says counts once it has heard of the move: before, it spoke of another revision.
     `still_named` is asked now and then and raises where the wait is over, since the model is to serve another one.
 
     Raises:
@@ -92,8 +103,8 @@ def until_live(
         if wanted != seen:
             on_change(wanted)
             seen = wanted
-        heard = {region: s for region, s in wanted.items() if s.pushed_s >= since_s}
-        if wanted == heard and heard and all(s.live and s.revision == revision for s in heard.values()):
+        heard = {region: s for region, s in wanted.items() if s.pushed_s >= move.pushed_s}
+        if wanted == heard and heard and all(s.live and s.revision == move.revision for s in heard.values()):
             return heard
         _raise_failed(heard)
         if time.monotonic() > look_at:

@@ -112,9 +112,9 @@ def _push(console: Console, credentials: Credentials, folder: Path) -> None:
         )
     client = Client(credentials, admin=True)
     for model in (CHAT_MODEL, EMBEDDING_MODEL):
-        revision = asyncio.run(watch.committed(credentials, model, LIVE_DEADLINE_S))
-        where = watch.until_live(client, model, revision, None, lambda _: None, LIVE_DEADLINE_S)
-        console.print(f"[green]live[/] in {', '.join(where)}: {model} (revision {revision[:16]})")
+        move = asyncio.run(watch.committed(credentials, model, LIVE_DEADLINE_S))
+        where = watch.until_live(client, model, move, None, lambda _: None, LIVE_DEADLINE_S)
+        console.print(f"[green]live[/] in {', '.join(where)}: {model} (revision {move.revision[:16]})")
 
 
 def questions(folder: Path) -> Sequence[Question]:

@@ -185,7 +185,8 @@ class Landing:
         self, credentials: Credentials, client: Client, order: Order, moving: Moving, push_id: str
     ) -> dict[str, Any]:
         """Until every region serves the revision. Raises NotLive."""
-        revision = asyncio.run(watch.committed(credentials, order.model, order.wait_s, push_id))
+        move = asyncio.run(watch.committed(credentials, order.model, order.wait_s, push_id))
+        revision = move.revision
         moving.committed(revision)
 
         def changed(now: Mapping[str, Standing]) -> None:
@@ -200,7 +201,7 @@ class Landing:
         live = watch.until_live(
             client,
             order.model,
-            revision,
+            move,
             order.regions,
             changed,
             order.wait_s,

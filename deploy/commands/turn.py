@@ -109,11 +109,10 @@ def _waited(credentials: Credentials, client: Client, pointer: Pointer, wait_s: 
     live = watch.until_live(
         client,
         pointer.model,
-        pointer.revision,
+        watch.Move(pointer.revision, pointer.pushed_s),
         pointer.regions,
         lambda _now: None,
         wait_s,
-        pointer.pushed_s,
         still_named,
     )
     return {"live": sorted(live), "live_s": time.monotonic() - began}

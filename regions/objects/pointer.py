@@ -43,8 +43,10 @@ class Pointer:
     """Which revision a model is at, and how it is served. Moved only by conditional writes.
 
     `previous` are earlier revisions, newest first. `regions` None: all. `serial` counts the moves, so that a
-    push of the same bytes is a move too. `fingerprint` is of the listing that was committed, at `pushed_s` (seconds
-    since 1970). `at_once`: what it names has been proven already, as a preview or earlier; no canary goes first.
+    push of the same bytes is a move too. `fingerprint` is of the listing that was committed. `pushed_s` is when it
+    moved last, in seconds since 1970, and later than the move before even within one second, so that whoever waits for
+    a move knows its rows from those before it. `at_once`: what it names has been proven already, as a preview or
+    earlier; no canary goes first.
     """
 
     model: str
@@ -105,7 +107,7 @@ class Pointer:
             revision=revision,
             previous=previous[:MAX_PREVIOUS],
             serial=self.serial + 1,
-            pushed_s=pushed_s,
+            pushed_s=max(pushed_s, self.pushed_s + 1),
             at_once=False,
         )
 
@@ -189,12 +191,16 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What the pusher reads beside the files: `state` waiting, refused, committed, live or failed."""
+    """What the pusher reads beside the files: `state` waiting, refused, committed, live or failed.
+
+    `pushed_s` is the pointer's, of the move that made it `revision`; 0 while there was none.
+    """
 
     state: Literal["waiting", "refused", "committed", "live", "failed"]
     revision: str | None = None
     fault: ModelFault | None = None
     left_out: tuple[LeftOut, ...] = ()
+    pushed_s: int = 0
 
     def to_json(self) -> bytes:
         """Canonical JSON with its schema."""
@@ -203,6 +209,7 @@ class Status:
             "schema": "nearfield.status/1",
             "state": self.state,
             "revision": self.revision,
+            "pushed_s": self.pushed_s,
             "code": fault.code or None,
             "message": fault.message or None,
             "next": fault.next or None,

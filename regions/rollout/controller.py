@@ -120,8 +120,7 @@ class Controller:
             if found is None and model not in self._tracked:
                 continue  # removed: a hint without a value is left of it
             tracked = self._follow(model)
-            tracked.pointer = found[0] if found else tracked.pointer
-            await self._hold_needed(tracked)
+            await self._hold_needed(tracked, found[0] if found else tracked.pointer)
         return await self._holdings.sweep(now_s)
 
     def _changed(self, key: str) -> None:
@@ -141,7 +140,7 @@ class Controller:
         if fault is None and model not in self._tracked:
             return
         tracked = self._follow(model)
-        tracked.refusal = fault
+        tracked.refuse(fault)
         tracked.deployment.refused_left_out = tuple(left_out)
         self._show(tracked)
 
@@ -165,12 +164,16 @@ class Controller:
         return again_s
 
     async def _look(self, tracked: Tracked) -> bool:
-        """Takes in the pointer as the home region has it now. Whether it said."""
+        """Takes in the pointer as the home region has it now, and the canary's word with it. Whether it said.
+
+        Nothing is awaited between the two: a row says nothing of a move that only half of is known.
+        """
         try:
             pointer = await self._pointer(tracked)
+            first, verdict = await self._canary(tracked, pointer)
             tracked.take(pointer, self._region, self._idle_timeout_s)
-            tracked.hear(*await self._canary(tracked))
-            await self._hold_needed(tracked)
+            tracked.hear(first, verdict)
+            await self._hold_needed(tracked, pointer)
         except (StoreError, PointerError, RevisionError) as error:
             log.warning("the pointer of %s is not known: %s", tracked.model, error)
             return False
@@ -197,11 +200,12 @@ class Controller:
             raise StoreError("empty_home", "the home store holds no policy: it is not believed to be whole")
         return None
 
-    async def _canary(self, tracked: Tracked) -> tuple[str | None, Verdict | None]:
-        """Who goes first with what the pointer names, and its word on it. Raises StoreError, PointerError."""
-        pointer = tracked.pointer
+    async def _canary(self, tracked: Tracked, pointer: Pointer | None) -> tuple[str | None, Verdict | None]:
+        """Who goes first with what `pointer` names, and its word on it. Raises StoreError, PointerError."""
         first = None if pointer is None else self._first(pointer)
-        if pointer is None or first is None or tracked.desired in {None, tracked.proven}:
+        if pointer is None or first is None or not pointer.names(self._region):
+            return first, None
+        if pointer.revision == tracked.proven:
             return first, None
         verdict = await self._home.verdict(tracked.model)
         return first, verdict if verdict is not None and verdict.is_about(pointer) else None
@@ -249,13 +253,13 @@ class Controller:
         self._show(tracked)
         self._loops.poke(tracked.model)
 
-    async def _hold_needed(self, tracked: Tracked) -> None:
+    async def _hold_needed(self, tracked: Tracked, pointer: Pointer | None) -> None:
         """Holds the blobs of every revision that must stay: at home all, elsewhere what was there.
 
         Raises StoreError, RevisionError.
         """
         known = self._works.known if self._is_home else self._ledger.revision
-        for each in tracked.needed(is_home=self._is_home) - self._holdings.held(tracked.model):
+        for each in tracked.needed(pointer, is_home=self._is_home) - self._holdings.held(tracked.model):
             revision = await known(each)
             if revision is not None:
                 self._holdings.hold(revision, tracked.model)

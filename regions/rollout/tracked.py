@@ -40,6 +40,9 @@ class Tracked:
     proofs: dict[str, Proof] = field(default_factory=dict)  # of revisions that are on their way, or failed
     trouble: ModelFault | None = None  # what the work under way is waiting for
     refusal: ModelFault | None = None  # of the newest push, which never became a revision
+    is_moved_since: bool = (
+        False  # the pointer, after that push: a row that says the move does not say the refusal
+    )
     written: bytes | None = None  # the local record as it is in the store
     retry_s: float = 0.25  # until the next look when a store did not answer; doubles
     canary: str | None = None  # the region that goes first with the desired revision; None: nobody waits
@@ -53,15 +56,18 @@ class Tracked:
         self.desired = pointer.revision if pointer is not None and pointer.names(region) else None
         if pointer is None:
             return
-        self.deployment.pushed_s = pointer.pushed_s
         own = pointer.idle_timeout_s
         self.deployment.idle_timeout_s = idle_timeout_s if own is None else own
         self.deployment.min_replicas = 0 if is_preview(self.model) else pointer.min_replicas or 0
         self.deployment.max_replicas = pointer.max_replicas
         if before is not None and before.serial != pointer.serial:
-            self.told = None
+            self.told, self.is_moved_since = None, True
             if self.is_in(pointer.revision, RolloutState.FAILED):
                 self.apply(pointer.revision, Event.AGAIN)
+
+    def refuse(self, fault: ModelFault | None) -> None:
+        """Takes in why the newest push was refused; None: it was not, or lies there no more."""
+        self.refusal, self.is_moved_since = fault, False
 
     def hear(self, canary: str | None, verdict: Verdict | None) -> None:
         """Takes in who goes first, and what it says of the revision that the pointer names."""
@@ -133,16 +139,16 @@ class Tracked:
         """Whether nothing is left to follow or to tell."""
         return self.desired is None and not self.rollouts and self.refusal is None and self.written is None
 
-    def needed(self, *, is_home: bool) -> frozenset[str]:
-        """The revisions whose blobs must stay in the region's store.
+    def needed(self, pointer: Pointer | None, *, is_home: bool) -> frozenset[str]:
+        """The revisions whose blobs must stay in the region's store, by what `pointer` names.
 
         The home region is every other region's origin, and keeps what a roll back may name; the others keep the last
         one, so that a roll back moves no byte.
         """
         num_kept = KEPT_PREVIOUS if is_home else KEPT_ABROAD
         here = {each.revision for each in self.rollouts.values() if each.state is not RolloutState.RETIRED}
-        if self.pointer is not None and (is_home or self.desired is not None):
-            here |= {self.pointer.revision, *self.pointer.previous[:num_kept]}
+        if pointer is not None and (is_home or self.desired is not None):
+            here |= {pointer.revision, *pointer.previous[:num_kept]}
         return frozenset(here)
 
     def record(self) -> bytes | None:
@@ -161,18 +167,19 @@ class Tracked:
         """What the pusher is told; None when that is the ingest's to say, or nothing."""
         if self.pointer is None or self.refusal is not None:
             return None
-        known = self.revisions.get(self.pointer.revision)
+        named, at = self.pointer.revision, self.pointer.pushed_s
+        known = self.revisions.get(named)
         left_out = known.left_out if known else ()
-        if self.is_in(self.pointer.revision, RolloutState.FAILED):
-            return Status(
-                "failed", self.pointer.revision, self.rollouts[self.pointer.revision].fault, left_out
-            )
-        is_live = self.is_in(self.pointer.revision, RolloutState.LIVE)
-        return Status("live" if is_live else "committed", self.pointer.revision, left_out=left_out)
+        if self.is_in(named, RolloutState.FAILED):
+            return Status("failed", named, self.rollouts[named].fault, left_out, at)
+        is_live = self.is_in(named, RolloutState.LIVE)
+        return Status("live" if is_live else "committed", named, None, left_out, at)
 
     def show(self) -> None:
-        """Writes what is known into the deployment."""
+        """Writes what is known into the deployment: the move that was heard of with what became of it, never before."""
         deployment, serving = self.deployment, self.serving()
+        if self.pointer is not None:
+            deployment.pushed_s = self.pointer.pushed_s
         if serving is not None and (deployment.live is None or deployment.live.id != serving):
             deployment.in_region = True  # whatever comes to serve had all its blobs here a moment ago
         deployment.live = self.revisions[serving] if serving else None
@@ -182,7 +189,8 @@ class Tracked:
         deployment.state = shown.state if shown else self._bare_state()
         desired = self.rollouts.get(self.desired or "")
         waiting = self.trouble if serving is None else None
-        deployment.error = self.refusal or (desired.fault if desired else None) or waiting
+        refusal = None if self.is_moved_since else self.refusal
+        deployment.error = refusal or (desired.fault if desired else None) or waiting
 
     def tell_lag(self, lag: Lag, now_s: float) -> None:
         """Says whether the desired revision is still to come from home."""

@@ -133,7 +133,9 @@ class Works:
 
     async def release(self, tracked: Tracked) -> None:
         """Deletes the blobs and revision objects that the model no longer needs here. Raises StoreError."""
-        for each in self._holdings.held(tracked.model) - tracked.needed(is_home=self._is_home):
+        for each in self._holdings.held(tracked.model) - tracked.needed(
+            tracked.pointer, is_home=self._is_home
+        ):
             await self._holdings.let_go(tracked.model, each)
             if not self._holdings.is_held(each):
                 await self._ledger.drop_revision(each)

@@ -106,11 +106,16 @@ def test_what_a_region_said_before_it_heard_of_a_move_does_not_count():
     old = {"code": "probe_failed", "message": "no token", "next": "look"}
     seen = []
     watch.until_live(
-        Scripted(said(6, old), said(7)), "a/m", "r1", None, lambda now: seen.append(now["iad"].pushed_s), 5, 7
+        Scripted(said(6, old), said(7)),
+        "a/m",
+        watch.Move("r1", 7),
+        None,
+        lambda now: seen.append(now["iad"].pushed_s),
+        5,
     )
     assert seen == [6, 7]
     with pytest.raises(NotLive, match="r1 goes on serving there"):
-        watch.until_live(Scripted(said(7, old)), "a/m", "r2", None, lambda _: None, 5, 7)
+        watch.until_live(Scripted(said(7, old)), "a/m", watch.Move("r2", 7), None, lambda _: None, 5)
 
 
 @pytest.mark.parametrize("grants", [fleet.USER_GRANTS, fleet.FORMER_USER_GRANTS])

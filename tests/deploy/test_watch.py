@@ -39,7 +39,7 @@ def test_it_ends_when_every_named_region_is_live():
     client = Scripted(_status(iad="warming", fra=None), _status(iad="live", fra=None))
     seen = []
 
-    live = watch.until_live(client, "a/m", "r1", ("iad",), seen.append, 5)
+    live = watch.until_live(client, "a/m", watch.Move("r1"), ("iad",), seen.append, 5)
 
     assert set(live) == {"iad"}
     assert [s["iad"].state for s in seen] == ["warming", "live"]
@@ -48,14 +48,18 @@ def test_it_ends_when_every_named_region_is_live():
 def test_a_failed_region_ends_the_wait_with_its_reason():
     """Nobody waits for a timeout when the answer is known."""
     with pytest.raises(watch.NotLive, match="fra: no token") as caught:
-        watch.until_live(Scripted(_status(iad="live", fra="failed")), "a/m", "r1", None, lambda _: None, 5)
+        watch.until_live(
+            Scripted(_status(iad="live", fra="failed")), "a/m", watch.Move("r1"), None, lambda _: None, 5
+        )
     assert caught.value.next_step == "look"
 
 
 def test_a_wait_that_is_too_long_names_who_is_late():
     """And the command that shows more."""
     with pytest.raises(watch.NotLive, match="fra warming"):
-        watch.until_live(Scripted(_status(iad="live", fra="warming")), "a/m", "r1", None, lambda _: None, 0.3)
+        watch.until_live(
+            Scripted(_status(iad="live", fra="warming")), "a/m", watch.Move("r1"), None, lambda _: None, 0.3
+        )
 
 
 def test_a_wait_that_is_too_long_says_what_is_waited_for():
@@ -68,7 +72,7 @@ def test_a_wait_that_is_too_long_says_what_is_waited_for():
         "next": "free some",
     }
     with pytest.raises(watch.NotLive, match=r"fra verified \(The store's disk is full\.\)") as caught:
-        watch.until_live(Scripted(full), "a/m", "r1", None, lambda _: None, 0.3)
+        watch.until_live(Scripted(full), "a/m", watch.Move("r1"), None, lambda _: None, 0.3)
 
     assert (caught.value.code, caught.value.next_step) == ("timeout", "free some")
 
@@ -76,7 +80,7 @@ def test_a_wait_that_is_too_long_says_what_is_waited_for():
 def test_another_revision_does_not_count():
     """The old one still serving is not the new one live."""
     with pytest.raises(watch.NotLive) as caught:
-        watch.until_live(Scripted(_status(iad="live")), "a/m", "r2", None, lambda _: None, 0.3)
+        watch.until_live(Scripted(_status(iad="live")), "a/m", watch.Move("r2"), None, lambda _: None, 0.3)
     assert caught.value.code == "timeout"
 
 
@@ -89,7 +93,13 @@ def test_a_wait_ends_when_the_model_is_to_serve_another_revision(monkeypatch):
     monkeypatch.setattr(watch, "LOOK_S", 0.0)
     with pytest.raises(watch.NotLive, match="moved on"):
         watch.until_live(
-            Scripted(_status(iad="live")), "a/m", "r2", None, lambda _: None, 60, still_named=moved_on
+            Scripted(_status(iad="live")),
+            "a/m",
+            watch.Move("r2"),
+            None,
+            lambda _: None,
+            60,
+            still_named=moved_on,
         )
 
 

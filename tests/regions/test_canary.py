@@ -8,6 +8,7 @@ import pytest
 from regions.map import Canary, ModelFault, RolloutState
 from regions.objects.pointer import Pointer, PointerError
 from regions.rollout.canary import Verdict, canary_of, has_fallen
+from storage.client.sdk import StoreError
 from tests.regions.folders import whole
 from tests.regions.made_region import MODEL, Made, put_rules
 from tests.regions.pretend_node import failure
@@ -124,6 +125,43 @@ async def test_a_revision_that_does_not_even_start_at_the_canary_goes_nowhere():
         with_manifest(home.disk, V2)
         await moved(fra, first, why="the same push again is tried again")
         assert fra.error() is None
+
+
+async def test_no_row_says_a_move_beside_what_became_of_the_one_before():
+    """A roll back right after a push that fell: whoever waits for it would take that push's fault for its own."""
+    async with two() as (home, fra, first):
+        home.node.probe_errors.append(failure("probe_failed"))
+        with_manifest(home.disk, V2)
+        await fra.until(fra.error, "refused everywhere")
+        said, fell = [], Pointer.from_value(home.pointer())
+        fra.own.before = fra.home.before = lambda *_: said.append((fra.find().pushed_s, fra.find().error))
+        back = fell.turned(first, fell.pushed_s + 5)
+        home.disk.put("nearfield-system", f"models/{MODEL}.json", back.to_json())
+        await fra.until(lambda: fra.error() is None, "the roll back is heard")
+        await fra.until(lambda: fra.written() and (back.pushed_s, None) in said, "it is written down")
+
+        assert {(at, error and error.code) for at, error in said} == {
+            (fell.pushed_s, "canary_failed"),
+            (back.pushed_s, None),
+        }
+
+
+async def test_a_push_whose_verdict_cannot_be_read_yet_is_not_started_beyond_the_canary():
+    """The first push had no canary, so who has read half of the second must not go by that."""
+    async with two(bake_s=3600) as (home, fra, first):
+        tries = []
+
+        def fails_twice(op, _bucket, key):
+            if op == "get" and key == f"canary/{MODEL}.json" and len(tries) < 2:
+                tries.append(fra.find().candidate)
+                raise StoreError("SlowDown", "later", 503)
+
+        fra.home.before = fails_twice
+        await pushed_over(home, V2, first)
+        await fra.until(lambda: fra.find().waits_for == "iad", "it has read the verdict at last")
+
+        assert tries == [None, None]
+        assert (fra.live(), len(fra.node.loads)) == (first, 1)
 
 
 async def test_a_push_during_a_bake_replaces_what_bakes():

@@ -241,6 +241,16 @@ def test_a_pointer_keeps_what_a_push_leaves_open_and_takes_what_it_says():
     assert moved.moved(revision, "f3", 1_700_000_010, ("nrt",)).regions == ("nrt",)
 
 
+def test_a_move_is_later_than_the_one_before_it_whatever_the_clock_says():
+    """Two within a second, or by two machines: whoever waits for one tells its rows from those before it."""
+    pushed = first_pointer(revision_of(), "f1", 100)
+    at_once, behind = pushed.turned("b" * 64, 100), pushed.turned("b" * 64, 40)
+
+    assert (pushed.pushed_s, at_once.pushed_s, behind.pushed_s) == (100, 101, 101)
+    assert at_once.moved(revision_of(), "f2", 100).pushed_s == 102
+    assert at_once.turned("c" * 64, 250).pushed_s == 250
+
+
 def test_what_is_written_is_read_back():
     pointer = first_pointer(revision_of(), "f1", 1_700_000_000)
     fault = ModelFault("code", "message", "next")

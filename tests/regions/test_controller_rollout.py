@@ -1,6 +1,7 @@
 """Regions that follow a home: live only after a probe, old until new, removed when told, back after a restart."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -235,6 +236,52 @@ async def test_a_roll_back_is_a_move_of_the_pointer():
         assert [key for op, bucket, key in fra.home.log if bucket == "nearfield-blobs"] == [], "it was kept"
         await turned(home, fra, first)
         assert home.pointer()["previous"] == [second, third]
+
+
+async def test_a_roll_back_after_a_refused_push_is_not_told_that_refusal():
+    home, fra = pair()
+    async with home.running(), fra.running():
+        with_manifest(home.disk, V1)
+        first = await fra.until_live(await home.until_live())
+        with_manifest(home.disk, V2)
+        await home.until(lambda: home.live() not in {None, first}, "the second is live")
+        with_manifest(home.disk, V3 | {"model.safetensors": b"no weights"})
+        await home.until(lambda: home.status()["state"] == "refused" and home.error(), "the third is refused")
+
+        said, second = set(), home.find().pushed_s
+        home.own.before = lambda *_: said.add((home.find().pushed_s, home.error() is None))
+        await turned(home, fra, first)
+
+        assert home.error() is None
+        assert said == {(second, False), (home.pointer()["pushed_s"], True)}
+        assert home.status()["state"] == "refused", "beside the files that lie there"
+
+
+async def test_a_sweep_that_sees_a_push_first_does_not_hide_it_from_the_rollout():
+    """Of a push of what failed before: the second try is caused by the move, which the rollout must still see."""
+    made = Made()
+    async with made.running():
+        with_manifest(made.disk, V1)
+        first = await made.until_live()
+        made.node.probe_errors.append(failure("probe_failed"))
+        with_manifest(made.disk, V2)
+        await made.until(made.error, "the second fell")
+        await made.until(lambda: made.status()["state"] == "failed", "all of it is written")
+        fell = made.pointer()
+    again = made.again()
+    await again.region.recover()
+    again.disk.put(
+        "nearfield-system",
+        f"models/{MODEL}.json",
+        json.dumps(fell | {"serial": fell["serial"] + 1, "pushed_s": fell["pushed_s"] + 1}).encode(),
+    )
+    await again.region.controller.sweep(0.0)
+    await again.region.controller.step(MODEL)
+    try:
+        await again.until(lambda: again.live() not in {None, first}, "it is tried once more")
+        assert again.status()["pushed_s"] == again.find().pushed_s == fell["pushed_s"] + 1
+    finally:
+        await again.region.controller.close()
 
 
 async def test_scale_changes_settings_without_a_rollout():

@@ -111,8 +111,8 @@ async def _platform(fleet: FleetPlan, model: Path, question: Question) -> AsyncI
 def _pushed(credentials: Credentials, folder: Path, model: str) -> None:
     planned = push.plan(folder, model, tuple(credentials.regions))
     push.upload(planned, credentials, None, lambda _: None)
-    revision = asyncio.run(watch.committed(credentials, model, LIVE_S))
-    watch.until_live(Client(credentials, admin=True), model, revision, None, lambda _: None, LIVE_S)
+    move = asyncio.run(watch.committed(credentials, model, LIVE_S))
+    watch.until_live(Client(credentials, admin=True), model, move, None, lambda _: None, LIVE_S)
 
 
 async def _asked(
