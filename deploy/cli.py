@@ -7,7 +7,7 @@ from collections.abc import Callable
 import typer
 from typer._completion_classes import completion_init
 
-from deploy import person
+from deploy import person, streams
 from deploy.exits import Exit
 from deploy.words import host, models, operate, settings
 from deploy.words.keys import app as keys_app
@@ -65,7 +65,8 @@ def main() -> None:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # an interrupted command must not end in a developer's warning
     try:
-        app(prog_name="nearfield")  # whatever it is called: completion asks for _NEARFIELD_COMPLETE
+        with streams.ready():
+            app(prog_name="nearfield")  # whatever it is called: completion asks for _NEARFIELD_COMPLETE
     except SystemExit as end:
         if end.code == Exit.INTERRUPTED:
             person.give_cursor_back()

@@ -32,6 +32,7 @@ CAUSES: Mapping[str, Cause] = MappingProxyType(
         "deploy.faults.RoleFailed": Cause("role_failed", Exit.FAILED, "nearfield logs"),
         "deploy.faults.PortTaken": Cause("port_taken", Exit.NOT_READY, "nearfield doctor"),
         "deploy.faults.NoRoom": Cause("disk_full", Exit.NOT_READY, "nearfield doctor"),
+        "deploy.faults.NotConfirmed": Cause("not_confirmed", Exit.USAGE, "the same command with --yes"),
         "deploy.faults.NoConfig": Cause("no_platform", Exit.NOT_READY, "nearfield up"),
         "deploy.faults.ConfigError": Cause("bad_config", Exit.USAGE, "nearfield config show --origin"),
         "deploy.prices.book.PricesError": Cause("bad_prices", Exit.USAGE, "nearfield push --help"),

@@ -51,3 +51,7 @@ class NotLive(Exception):
 
 class Silent(Exception):
     """Who was asked did not answer in time; it may still do what it was asked for."""
+
+
+class NotConfirmed(Exception):
+    """A question that waits for a person's yes met the end of input: nothing was done."""

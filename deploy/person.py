@@ -5,18 +5,25 @@ import sys
 import typer
 
 from deploy.exits import Exit
+from deploy.faults import NotConfirmed
 
 SHOW_CURSOR = "\x1b[?25h"
 
 
 def agrees(question: str, *, default: bool = False) -> bool:
-    """Whether the answer was yes; raises typer.Exit where it was Ctrl-C, and typer.Abort at the end of input."""
+    """Whether the answer was yes. The question goes to standard error: an answer for programs may be under way.
+
+    Raises:
+        typer.Exit: the answer was Ctrl-C.
+        NotConfirmed: the end of input, as in a script.
+    """
     try:
-        return typer.confirm(question, default=default)
+        return typer.confirm(question, default=default, err=True)
     except typer.Abort as end:
         if isinstance(end.__context__, KeyboardInterrupt):
             raise typer.Exit(Exit.INTERRUPTED) from end
-        raise
+        sys.stderr.write("\n")
+        raise NotConfirmed("nobody was there to say yes, so nothing was done") from end
 
 
 def give_cursor_back() -> None:

@@ -39,10 +39,13 @@ def _files(plan: Plan) -> Iterator[str]:
         yield f"  {show.size(push.files[path]):>9}  {path}  ({said})"
     if len(largest) > SHOWN_FILES:
         yield f"             and {len(largest) - SHOWN_FILES} smaller ones"
-    pace = (
-        "" if plan.upload_s is None else f", about {show.millis(1e3 * plan.upload_s)} as the last pushes went"
-    )
-    yield f"  {show.size(push.upload_bytes)} to send{pace}"
+    yield f"  {show.size(push.upload_bytes)} to send{_pace(plan)}"
+
+
+def _pace(plan: Plan) -> str:
+    if plan.upload_s is None or not plan.push.upload_bytes:
+        return ""
+    return f", about {show.millis(1e3 * plan.upload_s)} as the last pushes went"
 
 
 def _said(plan: Plan, path: str) -> str:

@@ -542,3 +542,13 @@ def test_whatever_ctrl_c_interrupts_the_cursor_comes_back(monkeypatch, capsys, s
         cli.main()
 
     assert capsys.readouterr().out == said
+
+
+def test_a_question_that_nobody_answers_is_said_with_the_way_around_it(dead):
+    """A script that lacks `--yes` read `Aborted!` and no more; the question is no part of a document for programs."""
+    asked = runner.invoke(app, ["rm", "acme/m", "--json", "--state", str(dead)], input="")
+    told = runner.invoke(app, ["rm", "acme/m", "--state", str(dead)], input="")
+
+    assert json.loads(asked.stdout)["error"]["code"] == "not_confirmed"
+    assert asked.exit_code == told.exit_code == Exit.USAGE
+    assert told.stderr.splitlines()[-1] == "next: the same command with --yes"
