@@ -1,11 +1,11 @@
 """The file a user's tools read: endpoint, keys and certificate authority of one platform; mode 0600."""
 
-import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from deploy import toml
 from deploy.secrets import SecretsError, read_private, write_private
 
 FILE_NAME = "credentials.toml"
@@ -52,8 +52,8 @@ class Credentials:
         """Write the file, readable by its owner alone."""
         path = folder / FILE_NAME
         plain = {k: v for k, v in asdict(self).items() if k != "regions"}
-        lines = [f"{k} = {json.dumps(v)}" for k, v in plain.items()]
-        lines += ["", "[regions]", *(f"{k} = {json.dumps(v)}" for k, v in self.regions.items())]
+        lines = [toml.pair(k, v) for k, v in plain.items()]
+        lines += ["", "[regions]", *(toml.pair(k, v) for k, v in self.regions.items())]
         write_private(path, ("\n".join(lines) + "\n").encode())
         return path
 

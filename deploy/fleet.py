@@ -1,6 +1,5 @@
 """The `nearfield.toml` that `up` writes: a whole fleet on one machine, every address in the open."""
 
-import json
 import os
 import random
 import socket
@@ -10,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 
-from deploy import pki, secrets
+from deploy import pki, secrets, toml
 from wire.dial import split_address
 
 LOOPBACK = "127.0.0.1"
@@ -134,20 +133,16 @@ def memory_share(num_nodes: int) -> int:
 
 
 class _Toml:
-    """The few TOML forms that a fleet file needs; strings are quoted as JSON, which TOML reads alike."""
+    """The few TOML forms that a fleet file needs."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
     def table(self, name: str, values: Mapping[str, object]) -> None:
-        self.lines += [
-            "",
-            f"[{name}]",
-            *(f"{k} = {json.dumps(v)}" for k, v in values.items() if v is not None),
-        ]
+        self.lines += ["", f"[{name}]", *(toml.pair(k, v) for k, v in values.items() if v is not None)]
 
     def item(self, name: str, values: Mapping[str, object]) -> None:
-        self.lines += ["", f"[[{name}]]", *(f"{k} = {json.dumps(v)}" for k, v in values.items())]
+        self.lines += ["", f"[[{name}]]", *(toml.pair(k, v) for k, v in values.items())]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import IO
 
+from deploy import pasted
 from deploy.faults import StateInUse, StateUnusable
 
 
@@ -14,8 +15,9 @@ def hold(state: Path) -> IO[str]:
 
     Raises:
         StateInUse: another process has it.
-        StateUnusable: it can't be made, or is not for us to write to.
+        StateUnusable: it can't be made, is not for us to write to, or no file of ours can hold its name.
     """
+    _demand_text(state)
     try:
         state.mkdir(parents=True, exist_ok=True, mode=0o700)
         file = (state / "up.lock").open("a+")
@@ -36,6 +38,13 @@ def hold(state: Path) -> IO[str]:
     return file
 
 
+def _demand_text(state: Path) -> None:
+    try:
+        str(state.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise StateUnusable(f"{state} can't hold a platform: its name is not UTF-8") from error
+
+
 def holder(state: Path) -> int | None:
     """The process that runs the platform in `state`, if one does."""
     path = state / "up.lock"
@@ -53,7 +62,9 @@ def demand_free(state: Path) -> None:
     """Raises StateInUse: a platform runs there."""
     pid = holder(state)
     if pid is not None:
-        raise StateInUse(f"{state} is in use by process {pid}; stop it first: nearfield stop --state {state}")
+        raise StateInUse(
+            f"{state} is in use by process {pid}; stop it first: nearfield stop{pasted.state_option(state)}"
+        )
 
 
 def wipe(state: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from typer._click.globals import get_current_context
 
+from deploy import pasted
 from deploy.credentials import FILE_NAME
 
 NAMED = "COMMANDLINE"  # typer's name of where a value came from; an environment variable holds for what is typed next
@@ -28,7 +29,7 @@ def flag() -> str:
     """` --state DIR` as it was typed, or nothing where it was not."""
     context: Any = get_current_context(silent=True)
     source = None if context is None else context.get_parameter_source("state")
-    return f" --state {state_of_command()}" if source is not None and source.name == NAMED else ""
+    return pasted.state_option(state_of_command()) if source is not None and source.name == NAMED else ""
 
 
 def of_silence(state: Path) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from shlex import quote
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,7 @@ REGION = "us-east-1"  # every SDK wants one; ours answers to it
 
 def aws(c: Credentials) -> str:
     """The aws command: a profile of its own, so that nobody's other profile changes."""
-    trust = f"\naws configure set ca_bundle {c.s3_ca} --profile nearfield" if c.s3_ca else ""
+    trust = f"\naws configure set ca_bundle {quote(c.s3_ca)} --profile nearfield" if c.s3_ca else ""
     return (
         f"aws configure set aws_access_key_id {c.s3_access_key} --profile nearfield\n"
         f"aws configure set aws_secret_access_key {c.s3_secret_key} --profile nearfield\n"
@@ -27,7 +29,7 @@ def aws(c: Credentials) -> str:
 
 def boto3(c: Credentials) -> str:
     """Python."""
-    verify = f', verify="{c.s3_ca}"' if c.s3_ca else ""
+    verify = f", verify={json.dumps(c.s3_ca, ensure_ascii=False)}" if c.s3_ca else ""
     return (
         "import boto3\n"
         f's3 = boto3.client("s3", endpoint_url="{c.s3_url}", region_name="{REGION}"{verify},\n'
@@ -38,7 +40,7 @@ def boto3(c: Credentials) -> str:
 
 def rclone(c: Credentials) -> str:
     """A section of rclone.conf, and how to use it."""
-    trust = f"--ca-cert {c.s3_ca} " if c.s3_ca else ""
+    trust = f"--ca-cert {quote(c.s3_ca)} " if c.s3_ca else ""
     return (
         "# in ~/.config/rclone/rclone.conf\n"
         "[nearfield]\n"
@@ -56,7 +58,7 @@ def rclone(c: Credentials) -> str:
 
 def s5cmd(c: Credentials) -> str:
     """Variables and one command."""
-    trust = f"export SSL_CERT_FILE={c.s3_ca}\n" if c.s3_ca else ""
+    trust = f"export SSL_CERT_FILE={quote(c.s3_ca)}\n" if c.s3_ca else ""
     return (
         f"export AWS_ACCESS_KEY_ID={c.s3_access_key} AWS_SECRET_ACCESS_KEY={c.s3_secret_key} AWS_REGION={REGION}\n"
         f"{trust}s5cmd --endpoint-url {c.s3_url} sync ./my-model/ s3://models/acme/my-model/"

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 
-from deploy import fleet, listening, pki
+from deploy import fleet, listening, pasted, pki
 from deploy.bootstrap import bootstrap
 from deploy.client import ApiError, Client, Unreachable
 from deploy.config.document import Config, listeners
@@ -213,7 +213,7 @@ def _taken(key: str, address: str, path: Path) -> PortTaken:
         )
     if whose.state is not None:
         cause = f"{address} (`{key}`) is taken by the platform in {whose.state}"
-        return PortTaken(cause, f"nearfield stop --state {whose.state}")
+        return PortTaken(cause, f"nearfield stop{pasted.state_option(whose.state)}")
     return PortTaken(
         f"{address} (`{key}`) is taken by {whose}", f"kill {whose.pid}   # or change `{key}` in {path}"
     )

@@ -147,7 +147,7 @@ async def measured(
     console.print(render(report))
     write(report, order.outputs)
     for _, path in order.outputs.named():
-        console.print(f"wrote {path}")
+        console.print(f"wrote {path}", markup=False)
     if is_shelved:
         shelve(console, credentials, report)
     return report

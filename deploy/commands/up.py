@@ -7,8 +7,9 @@ from pathlib import Path
 
 import uvloop
 from rich.console import Console
+from rich.markup import escape
 
-from deploy import show
+from deploy import pasted, show
 from deploy.credentials import Credentials
 from deploy.faults import ConfigError
 from deploy.fleet import PROFILES, FleetPlan
@@ -82,7 +83,7 @@ def _addresses(running: Running) -> dict[str, object]:
 def announce(console: Console, running: Running) -> None:
     """Say where everything is, as commands that work when pasted."""
     c = running.credentials
-    option = "" if Path(c.state).name == ".nearfield" else f" --state {c.state}"
+    option = "" if Path(c.state).name == ".nearfield" else escape(pasted.state_option(c.state))
     addresses(console, c)
     console.print("\nIn another terminal:")
     console.print(
@@ -108,4 +109,5 @@ def addresses(console: Console, c: Credentials) -> None:
     console.print(
         f"  console    {c.admin_url}/console/   (the live page, for operators; keep it off the internet)"
     )
-    console.print(f"  keys       {c.state}/credentials.toml (mode 0600), certificate authority {c.ca}")
+    keys = f"{c.state}/credentials.toml (mode 0600), certificate authority {c.ca}"
+    console.print(f"  keys       {escape(keys)}")

@@ -31,7 +31,7 @@ def env(
 ) -> None:
     """Settings for aws, boto3, curl and the openai client: eval "$(nearfield env)"."""
     from deploy import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
-    from deploy import show  # noqa: PLC0415
+    from deploy import pasted, show  # noqa: PLC0415
 
     with errors(as_json=as_json):
         environment = saved.load(state).environment()
@@ -44,7 +44,7 @@ def env(
         if as_json:
             show.emit_json(environment)
         else:
-            sys.stdout.writelines(f"export {name}='{value}'\n" for name, value in environment.items())
+            sys.stdout.writelines(pasted.exports(environment))
 
 
 def s3(

@@ -433,8 +433,16 @@ def _address(endpoint: Endpoint) -> dict[str, Any]:
         "region_name": endpoint.region,
         "aws_access_key_id": endpoint.access_key,
         "aws_secret_access_key": endpoint.secret,
-        "verify": endpoint.ca,
+        "verify": _trust(endpoint),
     }
+
+
+def _trust(endpoint: Endpoint) -> str | bool | None:
+    """Its authority's file; None: whom the SDK trusts. Plain HTTP asks for none.
+
+    Without this last, an AWS_CA_BUNDLE that names a file which is gone ends every request, of whatever scheme.
+    """
+    return endpoint.ca or (None if endpoint.url.startswith("https://") else False)
 
 
 @contextmanager

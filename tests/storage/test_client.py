@@ -205,3 +205,11 @@ async def test_what_is_written_once_is_never_written_over(store):
 
     assert (first, again, other) == (True, True, False)
     assert kept == b"1\n"
+
+
+async def test_a_bundle_of_authorities_that_is_gone_is_nothing_to_a_plain_store(store, monkeypatch):
+    """`nearfield env` sets the variable in a shell that may outlive the platform whose file it names."""
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/gone/ca.pem")
+    async with S3(store.endpoint()) as s3:
+        with pytest.raises(NotFound):
+            await s3.get("models", "nothing")
