@@ -11,6 +11,7 @@ import typer
 
 from deploy import remedy
 from deploy.exits import Exit
+from deploy.faults import NOT_YOURS
 
 
 class Cause(NamedTuple):
@@ -29,6 +30,7 @@ CAUSES: Mapping[str, Cause] = MappingProxyType(
         "deploy.faults.Silent": Cause("no_answer", Exit.TIMEOUT, "nearfield doctor"),
         "deploy.faults.StateInUse": Cause("state_in_use", Exit.NOT_READY, "nearfield stop"),
         "deploy.faults.StateUnusable": Cause("state_unusable", Exit.NOT_READY, "nearfield up --state DIR"),
+        "deploy.faults.NotYours": Cause("not_yours", Exit.FAILED, NOT_YOURS),
         "deploy.faults.RoleFailed": Cause("role_failed", Exit.FAILED, "nearfield logs"),
         "deploy.faults.PortTaken": Cause("port_taken", Exit.NOT_READY, "nearfield doctor"),
         "deploy.faults.NoRoom": Cause("disk_full", Exit.NOT_READY, "nearfield doctor"),

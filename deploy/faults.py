@@ -1,5 +1,8 @@
 """What keeps a platform from running. The command line names these errors without loading what raises them."""
 
+NOT_YOURS = "the same command as the user who started it, or with a platform of your own: --state DIR"
+"""What helps against another user's files."""
+
 
 class RoleFailed(Exception):
     """A role's process did not come up; the message says why, in the process's own last words."""
@@ -11,6 +14,10 @@ class StateInUse(Exception):
 
 class StateUnusable(Exception):
     """Nothing can be written where the state folder is to be."""
+
+
+class NotYours(Exception):
+    """Another user's platform: its lock cannot be looked at, or its process not be told to stop."""
 
 
 class ConfigError(Exception):

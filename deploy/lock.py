@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO
 
 from deploy import pasted
-from deploy.faults import StateInUse, StateUnusable
+from deploy.faults import NotYours, StateInUse, StateUnusable
 
 
 def hold(state: Path) -> IO[str]:
@@ -46,15 +46,19 @@ def _demand_text(state: Path) -> None:
 
 
 def holder(state: Path) -> int | None:
-    """The process that runs the platform in `state`, if one does."""
-    path = state / "up.lock"
-    if not path.exists():
+    """The process that runs the platform in `state`, if one does. Raises NotYours."""
+    try:
+        file = (state / "up.lock").open()
+    except FileNotFoundError:
         return None
-    with path.open("r+") as file:
+    except PermissionError as error:
+        raise NotYours(f"{state} is another user's: {error.strerror}") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return int(file.read())
+            number = file.read()
+            return int(number) if number else None  # empty: it holds the lock, and is about to write it
     return None
 
 

@@ -7,6 +7,8 @@ import os
 import secrets
 from pathlib import Path
 
+from deploy.faults import NOT_YOURS
+
 ROOT_KEY_BYTES = 32
 PRIVATE_FILE_MODE = 0o600
 
@@ -93,6 +95,8 @@ def read_private(path: Path) -> bytes:
     try:
         mode = path.stat().st_mode & 0o777
         data = path.read_bytes()
+    except PermissionError as error:
+        raise SecretsError(f"{path} is another user's: {error.strerror}", NOT_YOURS) from error
     except OSError as error:
         raise SecretsError(f"cannot read {path}: {error.strerror}", "nearfield up") from error
     if mode & 0o077:

@@ -9,7 +9,7 @@ from pathlib import Path
 from deploy import push, show
 from deploy.client import Client
 from deploy.credentials import Credentials, NoPlatform
-from deploy.faults import NotLive
+from deploy.faults import NotLive, NotYours
 from deploy.lock import holder
 from deploy.standing import models, standings
 from wire.counted import counted
@@ -23,12 +23,16 @@ def platform(state: Path, *, as_json: bool) -> None:
 
     Raises:
         NoPlatform: none runs there.
+        NotYours: another user's does.
         NotLive: it still runs after the deadline.
     """
     pid = holder(state)
     if pid is None:
         raise NoPlatform(f"no platform runs in {state}")
-    os.kill(pid, signal.SIGTERM)
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except PermissionError as error:
+        raise NotYours(f"process {pid}, which runs it, is another user's") from error
     _until(lambda: holder(state) is None, f"process {pid} still runs")
     _say({"stopped": str(state), "pid": pid}, f"stopped (process {pid})", as_json=as_json)
 

@@ -13,7 +13,7 @@ from deploy.config.document import Config
 from deploy.config.entries import MIB, PlatformEntry, RegionEntry
 from deploy.config.sections import acme, dns, engines, tracing
 from deploy.config.shape import SHAPES, Form
-from deploy.faults import ConfigError, NoConfig
+from deploy.faults import NOT_YOURS, ConfigError, NoConfig
 
 MAX_CONFIG_BYTES = 1 * MIB
 """A fleet of 100 regions is about 40 KiB of TOML; more is a mistake."""
@@ -34,6 +34,8 @@ def load(path: Path) -> Config:
         raw = path.read_bytes()
     except FileNotFoundError as error:
         raise NoConfig(f"there is no {path}: no platform was made in that folder") from error
+    except PermissionError as error:
+        raise ConfigError(f"{path} is another user's: {error.strerror}", NOT_YOURS) from error
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     if len(raw) > MAX_CONFIG_BYTES:

@@ -19,7 +19,7 @@ from deploy.config.document import Config, listeners
 from deploy.config.read import load
 from deploy.doctor.finding import Finding
 from deploy.doctor.machine import gpus
-from deploy.faults import ConfigError, Silent
+from deploy.faults import NOT_YOURS, ConfigError, NotYours, Silent
 from deploy.fleet import SYSTEM_GRANTS
 from deploy.lock import holder
 from deploy.remedy import with_state
@@ -52,7 +52,7 @@ def configuration(state: Path) -> Iterator[Finding]:
     try:
         config = config_of(state)
     except ConfigError as error:
-        fix = "See the values and their lines: nearfield config show --origin"
+        fix = error.next_step or "See the values and their lines: nearfield config show --origin"
         yield Finding("configuration", well=False, seen=str(error), fix=fix)
         return
     if config is not None:
@@ -208,7 +208,11 @@ def engines(config: Config, _state: Path) -> Iterator[Finding]:
 
 def platform(state: Path) -> Iterator[Finding]:
     """Whether it runs, and whether the edge hears each region."""
-    pid = holder(state)
+    try:
+        pid = holder(state)
+    except NotYours as error:
+        yield Finding("platform", well=False, seen=str(error), fix=NOT_YOURS)
+        return
     if pid is None:
         yield Finding(
             "platform",
@@ -220,6 +224,9 @@ def platform(state: Path) -> Iterator[Finding]:
     yield Finding("platform", well=True, seen=f"process {pid}")
     try:
         regions = Client(credentials.load(state), admin=True).get("/nearfield/status").body["regions"]
+    except SecretsError as error:
+        yield Finding("edge", well=False, seen=str(error), fix=error.next_step)
+        return
     except (Unreachable, ApiError, credentials.NoPlatform) as error:
         yield Finding("edge", well=False, seen=str(error), fix="See why: nearfield logs --role edge")
         return
