@@ -14,7 +14,8 @@ Layers that are given the same input, as queries, keys and values are made of, l
 product of 1536 x 1024 takes 89 and 180 us at 1 and 16 rows, the three that it is made of 153 and 273; on two threads,
 which small products hardly gain by, 95 and 106 for 143 and 198.
 
-Embeddings, norms, attention, the head that gives the logits and the first layers stay as they are stored.
+Embeddings, norms, attention and the head that gives the logits stay as they are stored. The first layers' products are
+in bfloat16 where the processor multiplies such numbers (`inference.engine.narrow`), and stay as stored elsewhere.
 
 The product is FBGEMM's, by the operator that rounds its input to the levels of one given scale: that of a row that is
 alone, or 1 for rows scaled before. Its weights lie in blocks and are read once at any number of rows, and torch has it
@@ -41,11 +42,13 @@ import torch
 from torch import nn
 
 from inference.engine.classes import ConfigRefused
-from inference.engine.int8_trial import is_product, reads_weights
+from inference.engine.int8_trial import LinearPlace, is_product, reads_weights
+from inference.engine.joined import JoinedLinear, Product, biases, stacked
 from inference.engine.levels import Levels, mixed, mixing, scaled, scales_of
+from inference.engine.narrow import NARROWED, NarrowProduct, is_faster
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from transformers import PreTrainedModel
 
@@ -57,55 +60,49 @@ packing, which takes no other; the torch that we pin has it."""
 LEAST_SHARE = 0.5
 """Of a model's weights, embeddings and head aside, that lie in linear layers: with fewer it is hardly faster."""
 KEPT_ONE_OF = 16
-"""Of so many layers the first stays as stored, and of the next one those products that are smaller than its mean (of
-attention, mostly): what the first ones round off, all the others make larger. Least cosine of 128 positions' logits of
-a random 16-layer Llama, and the share of its products' weights that stays, when wide inputs had two levels:
+"""Of so many layers the first is not put into 8 bits, and of the next two those products that are not which are smaller
+than the layer's mean (of attention, mostly): what the first ones round off, all the others make larger. Least cosine of
+128 positions' logits of a random 16-layer Llama, and the share of its products' weights, as stored, with inputs of one
+scale a row, wide ones of two levels:
 
     all in 8 bits                0.9962   0 %        the first stays, wide inputs in two levels      0.9989   6 %
     the first layer stays        0.9983   6 %        ... and values and output of the second stay    0.9992   7 %
     the first three stay         0.9992  19 %        ... and all of the second one's attention       0.9992   7 %
 
-Since they are rotated 0.9992 (of four prompts 0.99922 to 0.99933; 0.99907 to 0.99933 where square ones are not). Scales
-a row for groups of 128 weights, with the input in 16 bits, none kept: 0.9987, and eight products for one."""
+Since they are rotated 0.9992, and in bfloat16 (`inference.engine.narrow`) 0.9991: of four prompts, the least ones and
+what is missing from 1 on average, in millionths
+
+    first layer, second's attention, as stored      0.99919  0.99929  0.99923  0.99931      549
+    ... in bfloat16                                 0.99911  0.99917  0.99917  0.99925      602
+    ... and the third's attention                   0.99915  0.99925  0.99925  0.99934      549
+    first two layers                                0.99921  0.99934  0.99935  0.99934      512
+
+Scales a row for groups of 128 weights, with the input in 16 bits, none kept: 0.9987, and eight products for one."""
 FEW_LAYERS = 6
-"""With fewer, none stays: each would be a large part of all, and what they round off has little way to grow."""
+"""With fewer, all are: each would be a large part of all, and what they round off has little way to grow."""
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """What transformers' classes call layers of one parent that are given the same input. Where one of them is given
 another, it is still right, and slower."""
 LEAVE_OUT = "leave `quantize` out of model.toml and push again"
 
 
-class Int8Product:
-    """What one input makes with the weights of some linear layers, in 8 bits, all below each other.
+class Int8Product(Product):
+    """Weights in 8 bits."""
 
-    Each layer takes its own part, the first of them computes all.
-    """
+    weight_bytes = 1
 
     def __init__(self, linears: Sequence[nn.Linear], levels: Levels) -> None:
+        super().__init__(linears)
         self._levels = levels
-        self.sizes = [linear.out_features for linear in linears]
-        self.in_features = linears[0].in_features
         with torch.inference_mode():
-            weight = torch.cat([linear.weight.float() for linear in linears])
+            weight = stacked(linears)
             self._mix = mixing(self.in_features) if self.in_features >= len(weight) else None
             weight = weight if self._mix is None else mixed(weight, self._mix / len(self._mix))
             self._packed, self._worth = _packed(weight)
-            self._bias = _biases(linears)
-        self._input: torch.Tensor | None = None
-        self._parts: dict[int, torch.Tensor] = {}
-
-    def take(self, number: int, given: torch.Tensor) -> torch.Tensor:
-        """[.., out] of one layer next to [.., in]."""
-        if self._input is not given or number not in self._parts:
-            parts = torch.split(self.whole(given).to(given.dtype), self.sizes, -1)
-            self._input, self._parts = given, dict(enumerate(parts))
-        own = self._parts.pop(number)
-        if not self._parts:
-            self._input = None
-        return own
+            self._bias = biases(linears)
 
     def whole(self, given: torch.Tensor, rest: torch.Tensor | None = None) -> torch.Tensor:
-        """[.., out of all layers] in float32 next to [.., in], added to `rest`, if there is one."""
+        """See `Product`."""
         product: Any = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
         rows, scales = (
             self._levels.of(given) if self._mix is None else scaled(mixed(given.float(), self._mix))
@@ -121,36 +118,6 @@ class Int8Product:
         return out.add_(added[1]) if added[1:] else out
 
 
-class Int8Linear(nn.Module):
-    """What a linear layer computes, its weight in 8 bits: its part of a product.
-
-    `num_bytes`: of the weight.
-    """
-
-    def __init__(self, product: Int8Product, number: int = 0) -> None:
-        super().__init__()
-        self.in_features, self.out_features = product.in_features, product.sizes[number]
-        self.num_bytes = self.in_features * self.out_features
-        self._product, self._number = product, number
-
-    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's own name for it
-        """See `nn.Linear`."""
-        return self._product.take(self._number, input)
-
-
-def product_of(*layers: nn.Module) -> Int8Product | None:
-    """The product whose layers these are, all of them and in its order; None if there is none.
-
-    A layer with a `forward` of its own, which may leave out rows, is none of them.
-    """
-    product = getattr(layers[0], "_product", None)
-    numbers = [getattr(each, "_number", None) for each in layers if "forward" not in vars(each)]
-    is_one = all(getattr(each, "_product", None) is product for each in layers)
-    if not isinstance(product, Int8Product) or not is_one or numbers != [*range(len(product.sizes))]:
-        return None
-    return product
-
-
 def _packed(weight: torch.Tensor) -> tuple[Any, torch.Tensor]:
     """[out, in] as the product takes it, each row over its scale, and [out] scales."""
     scales = scales_of(weight)
@@ -161,15 +128,6 @@ def _packed(weight: torch.Tensor) -> tuple[Any, torch.Tensor]:
         warnings.filterwarnings("ignore", OLD_FASHIONED, UserWarning)
         packed = torch.ops.quantized.linear_prepack(make(whole, torch.ones(len(weight)), zeros, 0), None)
     return packed, scales.flatten()
-
-
-def _biases(linears: Sequence[nn.Linear]) -> torch.Tensor | None:
-    """One below the other, zeros where a layer has none; None if none has one."""
-    if all(linear.bias is None for linear in linears):
-        return None
-    return torch.cat(
-        [torch.zeros(each.out_features) if each.bias is None else each.bias.float() for each in linears]
-    )
 
 
 def check_quantisable(model: PreTrainedModel) -> None:
@@ -207,24 +165,35 @@ def check_processor(device: str) -> None:
 
 
 def quantise(model: PreTrainedModel) -> int:
-    """Put 8-bit layers in the places of the linear ones, head and first layers excepted; the bytes of these."""
-    num_bytes, levels = 0, Levels()
-    kept = _kept(model)
-    for parent, names in [*_groups(model, kept)]:
-        product = Int8Product([getattr(parent, name) for name in names], levels)
+    """Put narrower layers in the places of the linear ones, the head excepted; the bytes of these.
+
+    The first ones are in bfloat16 where that is faster than as stored, all others in 8 bits.
+    """
+    kept, levels = _kept(model), Levels()
+    places = _linears(model)
+    in_8_bits = [each for each in places if id(each[2]) not in kept]
+    num_bytes = _replace(in_8_bits, lambda linears: Int8Product(linears, levels))
+    first = [each for each in places if id(each[2]) in kept and each[2].weight.dtype in NARROWED]
+    return num_bytes + (_replace(first, NarrowProduct) if is_faster() else 0)
+
+
+def _replace(places: Sequence[LinearPlace], make: Callable[[list[nn.Linear]], Product]) -> int:
+    """Put what `make` makes of them where they are; the bytes of its weights."""
+    num_bytes = 0
+    for parent, names in [*_groups(places)]:
+        product = make([getattr(parent, name) for name in names])
         for number, name in enumerate(names):
-            made = Int8Linear(product, number)
+            made = JoinedLinear(product, number)
             setattr(parent, name, made)
             num_bytes += made.num_bytes
     return num_bytes
 
 
-def _groups(model: PreTrainedModel, kept: set[int]) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
-    """Where linear layers are that do not stay, and their names there: siblings together, others alone."""
+def _groups(places: Sequence[LinearPlace]) -> Iterator[tuple[nn.Module, tuple[str, ...]]]:
+    """Parents of linear layers and their names there: siblings together, others alone."""
     own: dict[nn.Module, dict[str, int]] = {}
-    for parent, name, linear in _linears(model):
-        if id(linear) not in kept:
-            own.setdefault(parent, {})[name] = linear.in_features
+    for parent, name, linear in places:
+        own.setdefault(parent, {})[name] = linear.in_features
     for parent, sizes in own.items():
         joined = [
             names for names in SIBLINGS if names[0] in sizes and len({sizes.get(name) for name in names}) == 1
@@ -234,12 +203,12 @@ def _groups(model: PreTrainedModel, kept: set[int]) -> Iterator[tuple[nn.Module,
 
 
 def _kept(model: PreTrainedModel) -> set[int]:
-    """The modules that stay as stored, see `KEPT_ONE_OF`."""
+    """The modules that are not put into 8 bits, see `KEPT_ONE_OF`."""
     count = model.config.num_hidden_layers
     stacks = (each for each in model.modules() if isinstance(each, nn.ModuleList) and len(each) == count)
     layers = next(stacks, nn.ModuleList())
     num_whole = max(1, round(count / KEPT_ONE_OF)) if count >= FEW_LAYERS else 0
-    small = (each for layer in layers[num_whole : 2 * num_whole] for each in _smaller(layer))
+    small = (each for layer in layers[num_whole : 3 * num_whole] for each in _smaller(layer))
     return {id(each) for each in (*layers[:num_whole].modules(), *small)}
 
 
@@ -250,7 +219,7 @@ def _smaller(layer: nn.Module) -> list[nn.Linear]:
     return [each for each in linears if each.weight.numel() * len(linears) < total]
 
 
-def _linears(model: PreTrainedModel) -> list[tuple[nn.Module, str, nn.Linear]]:
+def _linears(model: PreTrainedModel) -> list[LinearPlace]:
     """Where layers are that may be replaced, by parent and name there."""
     head = _head(model)
     found = [

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
+LinearPlace = tuple[nn.Module, str, nn.Linear]
+"""A layer by its parent and its name there."""
 IN, OUT, NUM_ROWS = 6, 4, 3
 NUM_TOKENS = 2
 
@@ -50,7 +52,7 @@ def is_product(kind: type[nn.Linear]) -> bool:
     return torch.allclose(found, wanted, atol=1e-5)
 
 
-def reads_weights(model: PreTrainedModel, places: Iterable[tuple[nn.Module, str, nn.Linear]]) -> bool:
+def reads_weights(model: PreTrainedModel, places: Iterable[LinearPlace]) -> bool:
     """Whether one pass asks a layer at these `places` for its weight. The model is as before afterwards.
 
     A pass that fails for anything else says nothing: shapes alone (the meta device) do not satisfy every model.

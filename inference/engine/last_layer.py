@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from inference.engine.int8 import Int8Linear
+from inference.engine.joined import JoinedLinear
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,7 +31,7 @@ class LastLayer:
         self._num_tokens = 0
         self._cut: tuple[torch.Tensor, torch.Tensor] | None = None
         for module in _last_of(model, self.index + 1).modules():
-            if isinstance(module, nn.Linear | Int8Linear):
+            if isinstance(module, nn.Linear | JoinedLinear):
                 setattr(module, "forward", self._only_kept(module))  # noqa: B010 - mypy takes a method for fixed
 
     def is_of(self, module: nn.Module) -> bool:
@@ -51,7 +51,7 @@ class LastLayer:
         if len(rows) < num_tokens:
             self._rows, self._num_tokens = rows, num_tokens
 
-    def _only_kept(self, module: nn.Linear | Int8Linear) -> Callable[[torch.Tensor], torch.Tensor]:
+    def _only_kept(self, module: nn.Linear | JoinedLinear) -> Callable[[torch.Tensor], torch.Tensor]:
         def forward(input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's own name for it
             rows = self._rows
             if rows is None or input.ndim != 3 or input.shape[1] != self._num_tokens:

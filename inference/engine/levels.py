@@ -5,13 +5,9 @@ What `inference.engine.int8` multiplies. The levels are not rounded here: the pr
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 LARGEST = 127
-OUT_OF_REACH = 1e30
-"""A row with a value beyond is broken; its product is NaN, so that whoever looks at its logits sees it."""
 LEAST_SCALE = torch.finfo(torch.float32).tiny
 BLOCK = 64
 """Numbers that are rotated together, where so many divide the input. Least cosine of a Llama's logits as in
@@ -73,14 +69,14 @@ def scaled(rows: torch.Tensor) -> Scaled:
 def _scale(row: torch.Tensor) -> float:
     """What `scales_of` finds, of one row: a quotient of two floats that is rounded twice is rounded as by once."""
     largest = row.abs().max().item()
-    return max(largest / LARGEST, LEAST_SCALE) if largest < OUT_OF_REACH else math.nan
+    return max(largest / LARGEST, LEAST_SCALE)  # of NaN, the first of both: Python's `max` keeps it
 
 
 def scales_of(rows: torch.Tensor) -> torch.Tensor:
-    """[.., 1], what one level is worth: next to nothing in a row of zeros, NaN in a row that is no numbers.
+    """[.., 1], what one level is worth: next to nothing in a row of zeros; no number in a row that is broken.
+
+    An infinite or NaN scale makes all that the row gives infinite or NaN, so whoever looks at its logits sees it.
 
     torch's norms and `aminmax` along rows take eight times as long as `abs` and `amax`: 190 us for 16 x 4096.
     """
-    largest = rows.abs().amax(-1, keepdim=True)
-    scales = (largest / LARGEST).clamp_min_(LEAST_SCALE)
-    return scales.masked_fill_(largest >= OUT_OF_REACH, torch.nan)
+    return rows.abs().amax(-1, keepdim=True).div_(LARGEST).clamp_min_(LEAST_SCALE)

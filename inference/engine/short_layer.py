@@ -28,7 +28,7 @@ import torch
 from torch.nn.functional import silu
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from inference.engine.int8 import product_of
+from inference.engine.joined import product_of
 from inference.engine.layout import CPU
 
 if TYPE_CHECKING:

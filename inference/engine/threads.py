@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from inference.engine.int8 import Int8Linear
+from inference.engine.joined import JoinedLinear
 from inference.engine.walk import modules_of
 
 if TYPE_CHECKING:
@@ -98,10 +98,10 @@ def fit_each_pass(model: nn.Module, most: int, *, measured: bool = True) -> None
     Without `measured` it depends on nothing but the pass' size.
     """
     modules = modules_of(model)
-    packed_bytes = sum(each.num_bytes for each in modules if isinstance(each, Int8Linear))
+    joined = [each for each in modules if isinstance(each, JoinedLinear)]
     weights = {weight for each in modules for weight in each._parameters.values() if weight is not None}  # noqa: SLF001
-    num_weights = sum(weight.numel() for weight in weights) + packed_bytes
-    num_bytes = sum(weight.nbytes for weight in weights) + packed_bytes
+    num_weights = sum(weight.numel() for weight in weights) + sum(each.num_weights for each in joined)
+    num_bytes = sum(weight.nbytes for weight in weights) + sum(each.num_bytes for each in joined)
     is_large = measured and most > 1 and num_bytes > CACHED_BYTES
     fitted = _Fitted(most, lambda num_tokens: wanted(num_weights, num_bytes, num_tokens, most), is_large)
     model.register_forward_pre_hook(fitted.begin, with_kwargs=True)

@@ -5,18 +5,14 @@ import torch
 from torch import nn
 from torch.nn.functional import cosine_similarity
 
+from inference.engine import int8
 from inference.engine.classes import ConfigRefused
 from inference.engine.events import Segment
-from inference.engine.int8 import (
-    Int8Linear,
-    Int8Product,
-    check_processor,
-    check_quantisable,
-    product_of,
-    quantise,
-)
-from inference.engine.levels import BLOCK, OUT_OF_REACH, Levels, mixed, mixing
+from inference.engine.int8 import Int8Product, check_processor, check_quantisable, quantise
+from inference.engine.joined import JoinedLinear, product_of
+from inference.engine.levels import BLOCK, Levels, mixed, mixing
 from inference.engine.model import LoneModel, step_model
+from inference.engine.narrow import NarrowProduct
 from inference.engine.slots import SlotPlan
 from inference.engine.threads import CACHED_BYTES, fit_each_pass
 from tests.inference.tiny import made
@@ -30,8 +26,12 @@ NARROW = 192
 FAMILIES = ("llama", "qwen2", "mistral", "gemma2", "phi3", "stablelm", "gpt_neox", "opt", "cohere2", "olmo2")
 
 
+def kind_of(layer):
+    return type(getattr(layer, "_product", layer))
+
+
 def alone(linear):
-    return Int8Linear(Int8Product([linear], Levels()))
+    return JoinedLinear(Int8Product([linear], Levels()))
 
 
 def layers(*, bias=False, dtype=torch.float32, out=OUT):
@@ -75,14 +75,18 @@ def test_a_row_is_bitwise_the_same_whatever_lies_beside_it(out):
     given[3] *= 1e6
     given[5] = torch.nan
     given[7, 4] = torch.inf
-    given[8, 4] = 2 * OUT_OF_REACH
+    given[8, 4] = -torch.inf
     given[9] = 0
+    given[10, 4] = 2e30
     together = quantised(given)
 
     for number in (0, 1, 2, 3, 4, 6, 9, 10, 11):
         assert torch.equal(together[number], quantised(given[number : number + 1])[0])
     assert not together[9].any()
-    assert together[[5, 7, 8]].isnan().all(), "a broken row is seen, and only it"
+    assert not together[[5, 7, 8]].isfinite().any(), "a broken row is seen, and only it"
+    assert together[[0, 1, 2, 3, 4, 6, 9, 10, 11]].isfinite().all()
+    for number in (5, 7, 8):
+        assert not quantised(given[number : number + 1]).isfinite().any()
 
 
 @needs_vnni
@@ -133,22 +137,31 @@ def test_head_and_embeddings_stay():
     num_bytes = quantise(model)
 
     assert (model.lm_head.weight.data_ptr(), model.model.embed_tokens.weight.data_ptr()) == (head, table)
-    assert num_bytes == sum(each.num_bytes for each in model.modules() if isinstance(each, Int8Linear))
+    assert num_bytes == sum(each.num_bytes for each in model.modules() if isinstance(each, JoinedLinear))
     assert num_bytes == 2 * (32 * 32 * 2 + 16 * 32 * 2 + 3 * 32 * 48)
 
 
 @needs_vnni
+@pytest.mark.parametrize("in_16_bits", [False, True])
 @pytest.mark.parametrize(("count", "num_whole"), [(5, 0), (6, 1), (24, 2), (40, 2)])
-def test_the_first_layers_stay_and_the_next_ones_attention(count, num_whole):
+def test_the_first_layers_and_the_next_ones_attention_have_no_8_bits(
+    count, num_whole, in_16_bits, monkeypatch
+):
     """What they round off grows in all the others."""
+    monkeypatch.setattr(int8, "is_faster", lambda: in_16_bits)
     config = made("llama").config
     config.num_hidden_layers = count
     model = type(made("llama"))(config).eval()
     quantise(model)
-    is_stored = [isinstance(each.mlp.down_proj, nn.Linear) for each in model.model.layers]
-    attention = [isinstance(each.self_attn.o_proj, nn.Linear) for each in model.model.layers]
-    assert is_stored == [number < num_whole for number in range(count)]
-    assert attention == [number < 2 * num_whole for number in range(count)]
+    is_in_8_bits = [kind_of(each.mlp.down_proj) is Int8Product for each in model.model.layers]
+    attention = [kind_of(each.self_attn.o_proj) is Int8Product for each in model.model.layers]
+    assert is_in_8_bits == [number >= num_whole for number in range(count)]
+    assert attention == [number >= 3 * num_whole for number in range(count)]
+    kinds = {
+        kind_of(each) for each in model.model.layers.modules() if isinstance(each, nn.Linear | JoinedLinear)
+    }
+    first = {NarrowProduct if in_16_bits else nn.Linear} if num_whole else set()
+    assert kinds == {Int8Product} | first
 
 
 @needs_vnni
@@ -181,7 +194,7 @@ def test_layers_of_one_product_are_what_each_would_be_alone():
     torch.manual_seed(7)
     linears = [nn.Linear(IN, size, bias=size != IN).eval() for size in (IN, 64, 3 * IN)]
     product = Int8Product(linears, Levels())
-    together = [Int8Linear(product, number) for number in range(3)]
+    together = [JoinedLinear(product, number) for number in range(3)]
     inputs = [torch.randn(1, count, IN) for count in (1, 5, 5)]
     for order in ((0, 1, 2), (2, 0, 1), (1, 1, 0)):
         for given in inputs:
@@ -222,7 +235,7 @@ def test_one_row_of_any_size_has_the_bits_it_has_among_others():
 def test_a_product_is_asked_for_by_all_its_layers_in_their_order():
     linears = [nn.Linear(IN, size) for size in (IN, 64, 32)]
     product = Int8Product(linears, Levels())
-    first, second, third = (Int8Linear(product, number) for number in range(3))
+    first, second, third = (JoinedLinear(product, number) for number in range(3))
     assert product_of(first, second, third) is product
     for others in (
         (first, third, second),
@@ -241,7 +254,7 @@ def test_a_product_is_asked_for_by_all_its_layers_in_their_order():
 def test_layers_share_what_they_are_given_and_nothing_else():
     linear, lone = layers()
     levels = Levels()
-    first, second = (Int8Linear(Int8Product([linear], levels)) for _ in range(2))
+    first, second = (JoinedLinear(Int8Product([linear], levels)) for _ in range(2))
     for given in (torch.randn(3, IN), torch.randn(3, IN)):
         assert torch.equal(first(given), lone(given))
         assert torch.equal(second(given), lone(given))
@@ -265,7 +278,7 @@ def test_nothing_of_an_input_is_kept_once_all_have_theirs():
     model = made("llama")
     quantise(model)
     step_model(model, SlotPlan(2, 64, 0)).forward((Segment("a", 0, 0, tuple(range(3, 30)), samples=True),))
-    products = {each._product for each in model.modules() if isinstance(each, Int8Linear)}
+    products = {each._product for each in model.modules() if isinstance(each, JoinedLinear)}
     assert products
     assert all(each._input is None and not each._parts for each in products)
 
