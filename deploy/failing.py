@@ -33,6 +33,7 @@ CAUSES: Mapping[str, Cause] = MappingProxyType(
         "deploy.faults.NotYours": Cause("not_yours", Exit.FAILED, NOT_YOURS),
         "deploy.faults.RoleFailed": Cause("role_failed", Exit.FAILED, "nearfield logs"),
         "deploy.faults.PortTaken": Cause("port_taken", Exit.NOT_READY, "nearfield doctor"),
+        "deploy.faults.NoPorts": Cause("no_ports", Exit.NOT_READY, "nearfield doctor"),
         "deploy.faults.NoRoom": Cause("disk_full", Exit.NOT_READY, "nearfield doctor"),
         "deploy.faults.NotConfirmed": Cause("not_confirmed", Exit.USAGE, "the same command with --yes"),
         "deploy.faults.NoConfig": Cause("no_platform", Exit.NOT_READY, "nearfield up"),

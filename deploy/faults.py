@@ -40,6 +40,14 @@ class PortTaken(Exception):
         self.next_step = next_step
 
 
+class NoPorts(Exception):
+    """This machine's loopback address has no ports for a platform; why, and what to do about it."""
+
+    def __init__(self, message: str, next_step: str) -> None:
+        super().__init__(message)
+        self.next_step = next_step
+
+
 class NoRoom(Exception):
     """The disk under the state folder is full."""
 

@@ -1,15 +1,18 @@
 """The `nearfield.toml` that `up` writes: a whole fleet on one machine, every address in the open."""
 
+import errno
 import os
 import random
 import socket
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 
 from deploy import pki, secrets, toml
+from deploy.faults import NoPorts
 from wire.dial import split_address
 
 LOOPBACK = "127.0.0.1"
@@ -92,23 +95,41 @@ def free_ports(count: int, preferred: Iterable[int] = ()) -> list[int]:
     """`count` loopback ports that were free just now, the preferred ones first where they are free.
 
     The others lie where no connection of this machine gets its port, as far as there are any: they are kept in a file.
+
+    Raises:
+        NoPorts: there are not so many, as where the loopback address is missing, or one process may open too few.
     """
-    sockets: list[socket.socket] = []
-    for port in chain(preferred, random.sample(LASTING, TRIES * count), [0] * count):
-        if len(sockets) == count:
-            break
-        candidate = socket.socket()
-        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            candidate.bind((LOOPBACK, port))
-        except OSError:
-            candidate.close()
-            continue
-        sockets.append(candidate)
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
+    ports: list[int] = []
+    refused: OSError | None = None
+    with ExitStack() as held:
+        for port in chain(preferred, random.sample(LASTING, TRIES * count), [0] * count):
+            if len(ports) == count:
+                return ports
+            try:
+                ports.append(held.enter_context(_bound(port)).getsockname()[1])
+            except OSError as error:
+                refused = error
+    if len(ports) < count:
+        raise _too_few(count, refused)
     return ports
+
+
+def _bound(port: int) -> socket.socket:
+    candidate = socket.socket()
+    try:
+        candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        candidate.bind((LOOPBACK, port))
+    except OSError:
+        candidate.close()
+        raise
+    return candidate
+
+
+def _too_few(count: int, refused: OSError | None) -> NoPorts:
+    why = refused.strerror if refused is not None else "none is left"
+    is_bound = refused is not None and refused.errno == errno.EMFILE
+    fix = "ulimit -n 4096   # then the same command again" if is_bound else "nearfield doctor"
+    return NoPorts(f"a platform needs {count} ports of {LOOPBACK}, and no more can be taken: {why}", fix)
 
 
 def taken(addresses: Iterable[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """The fleet's TOML: what `up` writes is what every role reads; mistakes are named with a way out."""
 
 import datetime as dt
+import errno
 import tomllib
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from deploy.config.document import pick
 from deploy.config.read import load, parse
 from deploy.doctor.examine import examine
 from deploy.doctor.fleet import engines as _engines
-from deploy.faults import ConfigError, NoConfig
+from deploy.faults import ConfigError, NoConfig, NoPorts
 from deploy.roles import _key, _keys_of, _webhook, access_key, endpoint, homes_of, store_socket
 from storage.client.endpoint import SOCKET_NAME
 from storage.notify.webhook import Webhook
@@ -228,6 +229,22 @@ def test_free_ports_skips_a_preferred_port_that_is_taken():
     assert busy not in ports
     assert len(set(ports)) == 3
     assert all(port in fleet.LASTING for port in ports), "no outgoing connection is given one of them later"
+
+
+@pytest.mark.parametrize(
+    ("number", "step"), [(errno.EADDRNOTAVAIL, "nearfield doctor"), (errno.EMFILE, "ulimit -n 4096")]
+)
+def test_a_machine_without_ports_is_told_so(monkeypatch, number, step):
+    """A container may have `::1` alone; the platform ended in `coroutine raised StopIteration`."""
+
+    def refused(_port):
+        raise OSError(number, "in the system's words")
+
+    monkeypatch.setattr(fleet, "_bound", refused)
+    with pytest.raises(NoPorts, match=r"25 ports of 127.0.0.1.*: in the system's words") as found:
+        fleet.free_ports(25)
+
+    assert found.value.next_step.startswith(step)
 
 
 def test_a_store_lets_strangers_in_only_if_it_is_told_to(written):
