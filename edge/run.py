@@ -40,6 +40,7 @@ from edge.s3 import S3Door
 from regions.map import POP
 from regions.rows import Signers
 from wire.dial import MAX_IDLE, split_address
+from wire.dialect import spoken, spoken_in_s3
 from wire.metrics import Metrics
 from wire.process import add_process_figures
 from wire.scrape import Scrape, scraped
@@ -285,8 +286,9 @@ async def _listen(settings: EdgeSettings, edge: _Edge, stack: AsyncExitStack) ->
         if name not in {ADMIN, S3}:
             limits = replace(limits, served_hosts=served(settings.served_hosts, shown, host))
         sock = None if settings.place is None else settings.place.sockets[name]
+        limits, speak = part(limits, settings), spoken_in_s3 if name == S3 else spoken
         server = await Server.start(
-            handler, host, port, tls=tls, limits=part(limits, settings), met=met, sock=sock
+            handler, host, port, tls=tls, limits=limits, met=met, speak=speak, sock=sock
         )
         stack.push_async_callback(server.close)
         servers.append(server)

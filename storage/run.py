@@ -27,6 +27,7 @@ from storage.sharing.sharer import RATE_BYTES_PER_S as SHARE_BYTES_PER_S
 from storage.sharing.sharer import Sharer
 from storage.store import Store
 from wire.descriptors import listen_unix
+from wire.dialect import spoken_in_s3
 from wire.limits import Limits
 from wire.metrics import Metrics
 from wire.process import add_process_figures
@@ -143,7 +144,7 @@ async def _listen(service: S3Service, settings: StoreSettings) -> list[Server]:
     On the socket a connection is the lease on what it was handed. Its name stays when the store ends; nobody
     listens then, and the next start takes it.
     """
-    server = await Server.start(service, settings.host, settings.port, limits=LIMITS)
+    server = await Server.start(service, settings.host, settings.port, limits=LIMITS, speak=spoken_in_s3)
     limits = replace(
         LIMITS, idle_s=settings.lease_s, max_connections=MAX_HOLDERS, max_per_address=MAX_HOLDERS
     )

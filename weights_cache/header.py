@@ -112,7 +112,7 @@ def _entries(data: bytes) -> dict[str, Any]:
     try:
         value = parse(data, MAX_HEADER_BYTES)
     except StrictError as error:
-        raise HeaderError("header_not_json", f"the header is {error}") from error
+        raise HeaderError("header_not_json", f"the header cannot be read: {error}") from error
     if not data.startswith(b"{") or not isinstance(value, dict):
         raise HeaderError("header_not_json", "the header is not a JSON object")
     _check_metadata(value.pop("__metadata__", {}))

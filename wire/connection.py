@@ -325,7 +325,7 @@ class Connection(Writing):
             self.cut()
             return
         try:
-            await exchange.respond(refusal.status, refusal.headers(), refusal.body())
+            await exchange.respond(refusal.status, *self._roster.speak(refusal))
         except Disconnected:
             self.cut()
 
@@ -389,9 +389,9 @@ class Connection(Writing):
         self._linger()
 
     def _say(self, refusal: Refusal) -> None:
-        body = refusal.body()
+        headers, body = self._roster.speak(refusal)
         framing = (("content-length", str(len(body))), ("connection", "close"))
-        self._transport.write(response_head_bytes(refusal.status, refusal.headers() + framing) + body)
+        self._transport.write(response_head_bytes(refusal.status, (*headers, *framing)) + body)
 
     def _linger(self) -> None:
         """Close so that the answer arrives: with unread bytes in our buffer the kernel would send a reset."""

@@ -1,4 +1,4 @@
-"""Errors in the words of the client that asked: OpenAI's shape everywhere, Anthropic's under its own route.
+"""Errors in the words of the client that asked: OpenAI's shape everywhere, Anthropic's under its own route, S3's XML.
 
 The list of models has one path for both: there Anthropic's client is known by the header that it sends each time.
 """
@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any, Final
+from xml.sax.saxutils import escape
 
 if TYPE_CHECKING:
     from wire.heads import RequestHead
+    from wire.http1 import Headers
     from wire.refusal import Refusal
 
 MESSAGES: Final = "/v1/messages"
@@ -26,6 +28,16 @@ ERROR_TYPES: Final = {
     503: "overloaded_error",
 }
 """Anthropic's, by status; any other is `invalid_request_error` below 500, `api_error` from there."""
+S3_CODES: Final = {
+    405: "MethodNotAllowed",
+    408: "RequestTimeout",
+    413: "EntityTooLarge",
+    431: "RequestHeaderSectionTooLarge",
+    500: "InternalError",
+    501: "NotImplemented",
+    503: "SlowDown",
+}
+"""S3's, by status, of what ends a request before its handler knows it; any other is `BadRequest`."""
 STREAM_STATUS: Final = 503
 """Of an error that a stream brings after its 200: the request may be sent again."""
 
@@ -81,3 +93,19 @@ def _anthropic(status: int, error: dict[str, Any]) -> dict[str, Any]:
     kind = ERROR_TYPES.get(status, otherwise)
     said = {"type": kind, "message": error.get("message"), "param": error.get("param")}
     return {"type": "error", "error": said | {"code": error.get("code")}}
+
+
+def spoken(refusal: Refusal) -> tuple[Headers, bytes]:
+    """Headers and body of a refusal in OpenAI's shape."""
+    return refusal.headers(), refusal.body()
+
+
+def spoken_in_s3(refusal: Refusal) -> tuple[Headers, bytes]:
+    """The same for clients of a bucket, who read XML alone."""
+    code = S3_CODES.get(refusal.status, "BadRequest")
+    told = f"<Error><Code>{code}</Code><Message>{escape(refusal.message)}</Message></Error>"
+    others = (header for header in refusal.headers() if header[0] != "content-type")
+    return (
+        ("content-type", "application/xml"),
+        *others,
+    ), f'<?xml version="1.0" encoding="UTF-8"?>\n{told}'.encode()

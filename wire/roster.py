@@ -9,15 +9,20 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from wire.dialect import spoken
 from wire.exchange import Exchange
+from wire.http1 import Headers
 from wire.lanes import Lanes
 from wire.limits import Limits
+from wire.refusal import Refusal
 
 FLOOD_SHARE = 1 / 8  # above a cap those up to this share of it are told so; on more nothing is spent
 FLOOD_FEW = 8
 SITE_BYTES = 8  # of an IPv6 address: whoever has one address has the /64 that it is in
 
 Handler = Callable[[Exchange], Awaitable[None]]
+Speak = Callable[[Refusal], tuple[Headers, bytes]]
+"""Headers and body of what is refused before there is a handler for it, or instead of its answer."""
 Met = Callable[[asyncio.Transport, str], None]
 """Told of each admitted connection and its peer's address, once its handshakes are done."""
 
@@ -46,6 +51,7 @@ class Roster:
     handler: Handler
     limits: Limits
     met: Met | None = None
+    speak: Speak = spoken
     only_uid: int | None = None  # set on a Unix socket: whose processes may connect
     members: set[Member] = field(default_factory=set)
     num_by_site: Counter[str] = field(default_factory=Counter)

@@ -6,10 +6,11 @@ import socket
 import ssl
 import time
 
+from wire.dialect import spoken
 from wire.exchange import Exchange
 from wire.limits import DEFAULT_LIMITS, Limits
 from wire.line import Disconnected
-from wire.roster import Handler, Met, Roster
+from wire.roster import Handler, Met, Roster, Speak
 from wire.welcome import Welcome, bound
 
 __all__ = ["DEFAULT_LIMITS", "Disconnected", "Exchange", "Handler", "Limits", "Met", "Server"]
@@ -39,15 +40,17 @@ class Server:
         tls: ssl.SSLContext | None = None,
         limits: Limits = DEFAULT_LIMITS,
         met: Met | None = None,
+        speak: Speak = spoken,
         sock: socket.socket | None = None,
     ) -> "Server":
         """Listen on a named address, or on `sock`, which is bound to it; `handler` gets each request as an Exchange.
 
         A Refusal the handler raises before `start` becomes its response, any other exception a plain 500 (and
-        is logged); after `start` the connection is cut. Raises OSError if the address cannot be bound.
+        is logged); after `start` the connection is cut. Both, and what is refused before there is a handler, are
+        worded by `speak`. Raises OSError if the address cannot be bound.
         """
         sock = sock or await bound(host, port)
-        return await cls._open(Roster(handler, limits, met), sock, sock.getsockname()[1], tls)
+        return await cls._open(Roster(handler, limits, met, speak), sock, sock.getsockname()[1], tls)
 
     @classmethod
     async def start_unix(

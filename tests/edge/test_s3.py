@@ -227,3 +227,18 @@ async def test_a_client_that_leaves_cancels_the_store(door, store):
     async with await door.request("GET", "/b/k") as answer:
         await answer.next()
     await asyncio.wait_for(cancelled.wait(), 30)
+
+
+@pytest.mark.parametrize(
+    ("listener", "said"), [("s3", b"<Code>BadRequest</Code>"), ("", b'"code": "bad_request"')]
+)
+async def test_what_no_handler_sees_is_said_in_the_listeners_own_words(world, store, listener, said):
+    """S3 clients read XML alone."""
+    edge = await world(names=("iad",), s3_upstream=f"127.0.0.1:{store.port}")
+    reader, writer = await asyncio.open_connection("127.0.0.1", edge.pools[listener].port, ssl=edge.tls)
+    writer.write(b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert said in answer

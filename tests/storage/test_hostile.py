@@ -6,6 +6,7 @@ import shutil
 import socket
 import time
 from dataclasses import replace
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -223,3 +224,26 @@ def test_the_right_of_one_key_is_not_lent_to_another(store):
         answer = raw.put("models", "acme/x", b"x")
 
     assert (answer.status, answer.code) == (403, "SignatureDoesNotMatch")
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "code"),
+    [
+        (b"GARBAGE\r\n\r\n", 501, "NotImplemented"),
+        (b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", 400, "BadRequest"),
+        (b"CONNECT a:1 HTTP/1.1\r\nhost: x\r\n\r\n", 405, "MethodNotAllowed"),
+        (b"GET / HTTP/1.1\r\nhost: x\r\nx: " + b"a" * 100_000, 431, "RequestHeaderSectionTooLarge"),
+    ],
+)
+async def test_what_no_handler_sees_is_refused_in_xml_too(store, sent, status, code):
+    """It was JSON in OpenAI's shape, of which an S3 client makes `Unknown error`."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", store.port)
+    writer.write(sent)
+    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    told = ET.fromstring(body)
+
+    assert int(head.split()[1]) == status
+    assert b"content-type: application/xml" in head
+    assert (told.tag, told.findtext("Code")) == ("Error", code)
+    assert told.findtext("Message")
