@@ -36,6 +36,7 @@ from inference.engine.mold import Mold, Steps, fit, most_tokens
 from inference.engine.orders import Bounds
 from inference.engine.packing import Growth
 from inference.engine.paged_model import PagedModel
+from inference.engine.ring import WHILE_LANDING, Ring
 from inference.engine.scheduler import Scheduler
 from inference.engine.weights import Attached, attach
 from inference.link import EngineLink, LinkError
@@ -123,7 +124,7 @@ def _serve(
     room = DeviceRoom(device, revision, spec) if device is not None else None
     if room is not None:
         room.check()
-    take = partial(attach, made=mold.made) if device is None else partial(attach_on, device)
+    take = partial(attach, made=mold.made) if device is None else partial(attach_on, device, ring=_ring(view))
     attached = take(revision, landed, mold.model_class, config, dtype=spec.dtype, gated=may_gate)
     growth, packing = Growth(), mold.packing
     quantised_bytes = quantise(attached.model) if spec.quantize else 0
@@ -151,6 +152,11 @@ def _serve(
             "castable": device is None and not spec.quantize and not attached.copied_bytes,
         }
     )
+
+
+def _ring(view: LandingView) -> Ring:
+    """Through what the weights go to a device."""
+    return Ring() if view.is_whole else WHILE_LANDING
 
 
 def _own_log(spec: EngineSpec) -> OwnLog | None:

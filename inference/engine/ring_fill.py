@@ -1,8 +1,7 @@
 """Fills the slots of a pinned ring by several threads, as far ahead of the copies as slots are free.
 
 One thread copies memory at a sixth of a PCIe 5 link's rate. So one waits, in order, for extents and for free slots
-(`inference.engine.ring.fills`), and several others copy, half a slot each: all but the copies needs the interpreter's
-lock, which is what bounds the rate (an H200 of 55 GB/s had 23 with pieces of 2 MiB, 31 with 4 and 43 with 8).
+(`inference.engine.ring.fills`), and several others copy, a part of a slot each.
 """
 
 from __future__ import annotations
@@ -26,11 +25,12 @@ if TYPE_CHECKING:
     from inference.engine.device import Mark
     from inference.engine.ring import Part, Ring
 
-MOST_FILLERS = 12
-"""Threads that copy, each 5 to 7 GB/s of huge pages on 16 cores beside an H200."""
+FILLERS_A_SLOT = 2
+MOST_FILLERS = 10
+"""Threads that copy, each 5 GB/s on 16 cores beside an H200."""
 OTHER_THREADS = 2
 """The one that waits and the one that sends want a core each, where there are as many."""
-TURN_BYTES = 8 << 20
+TURN_BYTES = 4 << 20
 """Copied at once by one thread."""
 
 
@@ -71,7 +71,8 @@ class Filler:
         self._filled: list[SimpleQueue[float | Exception]] = [SimpleQueue() for _ in slots]
         self._lock, self._left = threading.Lock(), [0 for _ in slots]
         self._sent: SimpleQueue[bool] = SimpleQueue()
-        self._num_threads = max(1, min(MOST_FILLERS, len(os.sched_getaffinity(0)) - OTHER_THREADS))
+        most = min(MOST_FILLERS, FILLERS_A_SLOT * ring.num_slots)
+        self._num_threads = max(1, min(most, len(os.sched_getaffinity(0)) - OTHER_THREADS))
 
     def start(self, parts: Sequence[Part]) -> None:
         """Begin; the threads end by themselves after the last slot, a fault or `stop`."""

@@ -80,7 +80,7 @@ class LoadReport:
         self.start = landing.source
         self.copied_bytes = int(ready.get("copied_bytes") or 0)
         self.h2d_bytes = int(ready.get("h2d_bytes") or 0)
-        self.h2d_ms = self.phases.get("h2d") or None
+        self.h2d_ms = self.phases.get("h2d") or self.h2d_ms
         self.total_ms = total_ms
         self.note_bytes(landing)
 

@@ -151,7 +151,6 @@ class Worker:
         """The load's report, its bytes as they stand now."""
         if self._landing is not None:
             self.report.note_bytes(self._landing)
-        self.report.note_stats(self.stats)
         return self.report
 
     def leave(self) -> None:
@@ -284,8 +283,10 @@ class Worker:
                 )
             case "fatal":
                 self._fatal = message
+            case "stats":  # the calls keep them; whose request is answered now may have the report already
+                self.report.note_stats(message)
             case _:
-                pass  # stats are kept by the calls, and a pong has said all
+                pass  # a pong has said all
 
     def _why_lost(self) -> LoadFailure:
         error = self._landing.error if self._landing else None

@@ -45,14 +45,23 @@ class Crowd:
 
 
 @pytest.mark.parametrize(
-    ("busy_bytes_per_s", "start", "most", "expected"), [(0, 1, 5, 5), (0, 3, 0, 3), (1e18, 2, 6, 2)]
+    ("busy_bytes_per_s", "before_bytes_per_s", "start", "most", "expected"),
+    [(0, 0, 1, 5, 5), (0, 0, 3, 0, 3), (1e18, 0, 2, 6, 2), (1e18, 1.9e18, 2, 6, 2), (1e18, 2e18, 2, 6, 6)],
 )
-def test_readers_of_a_load(monkeypatch, busy_bytes_per_s, start, most, expected):
+def test_readers_of_a_load(monkeypatch, busy_bytes_per_s, before_bytes_per_s, start, most, expected):
+    """More of them as the load goes, or all at once where the store has given that much before."""
     monkeypatch.setattr(flight_module, "BUSY_BYTES_PER_S", busy_bytes_per_s)
     files = ordered_files(NUM_LAYERS)
     revision = described(files)
     crowd, buffer = Crowd(revision, files), Buffer(1 << 20)
-    flight = Flight(revision, buffer, crowd.take, lambda _: None, lambda _: None)
+    flight = Flight(
+        revision,
+        buffer,
+        crowd.take,
+        lambda _: None,
+        lambda _: None,
+        store_bytes_per_s=before_bytes_per_s,
+    )
     flight.start(start, most)
     assert flight.ended.wait(60)
     assert flight.error is None
