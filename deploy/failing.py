@@ -64,6 +64,7 @@ STATUS_BY_CODE: Mapping[str, Exit] = MappingProxyType(
 )
 BY_HTTP_STATUS: Mapping[int, tuple[Exit, str]] = MappingProxyType(
     {
+        400: (Exit.FAILED, "ask as it says"),
         403: (Exit.FAILED, "nearfield keys ls"),
         404: (Exit.NOT_FOUND, "nearfield ls"),
         429: (Exit.FAILED, "nearfield keys ls"),

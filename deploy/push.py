@@ -16,15 +16,13 @@ from regions.objects.ledger import pointer_key
 from regions.objects.register import Found
 from regions.push.check import check_folder
 from regions.push.commit import Refused
+from regions.push.folder import CONFIG, MANIFEST, SPEC, STATUS
 from regions.push.manifest import MAX_MANIFEST_BYTES, read_manifest
 from storage.client.sdk import S3, Endpoint, Entry, NotFound, Stall, StoreError, Uploaded, upload_folder
 from storage.client.stall import STALL_S
 from weights_cache.revision import Spec
 
 BUCKET = "models"
-CONFIG = "config.json"
-MANIFEST = "manifest.json"
-STATUS = "nearfield-status.json"
 OnBytes = Callable[[int], None]
 MAX_FILES = 4096
 MAX_NAMED = 3  # folders that a refusal names
@@ -92,8 +90,9 @@ def plan(folder: Path, model: str, all_regions: Sequence[str]) -> PushPlan:
     verdict = check_folder(files, read, all_regions)
     if isinstance(verdict, Refused):
         raise _inside(folder, model, files) or PushRefused(verdict.code, verdict.message, verdict.next_step)
-    left_out = {entry.path: entry.reason for entry in verdict.left_out}
-    kept = {path: num for path, num in files.items() if path not in left_out}
+    left_out = {each.path: each.reason for each in verdict.left_out}  # for people: printable, and cut short
+    chosen = {SPEC, *(listed.path for listed in verdict.files)}
+    kept = {path: num for path, num in files.items() if path in chosen}
     weights = frozenset(listed.path for listed, _header in verdict.weights)
     return PushPlan(model, folder, kept, left_out, verdict.spec, weights)
 

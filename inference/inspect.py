@@ -85,7 +85,7 @@ class Refusals:
     ) -> bool:
         if fault is None or not isinstance(fault, Exception | SystemExit):
             return False
-        code, message, next_step = "bad_config", f"{type(fault).__name__}: {fault}", "check config.json"
+        code, message, next_step = "bad_config", _told(fault), "check config.json, or save the model again"
         if isinstance(fault, ConfigRefused):
             code, message, next_step = fault.code, fault.message, fault.next_step
         elif isinstance(fault, PoolingRefused):
@@ -96,6 +96,12 @@ class Refusals:
             )
         self._refusal["refused"] = {"code": code, "message": message[:500], "next": next_step}
         return True
+
+
+def _told(fault: BaseException) -> str:
+    """Whose words they are, in one line: a `KeyError: 'exec'` alone says nothing."""
+    words = " ".join(str(fault).split())
+    return f"transformers makes no model of config.json: {type(fault).__name__}: {words}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,20 +201,23 @@ def _check_tensors(model: PreTrainedModel, pushed: _Pushed, dtype: torch.dtype) 
         name, stored, expected = min(report.mismatched_keys)
         raise ConfigRefused(
             "tensor_shape",
-            f"{counted(len(report.mismatched_keys), 'tensor')} of another shape than config.json says, "
-            f"among them {name}: "
-            f"{tuple(stored)} instead of {tuple(expected)}",
+            f"{counted(len(report.mismatched_keys), 'tensor')} of another shape than config.json says: "
+            f"{name} has {tuple(stored)} instead of {tuple(expected)}",
             "push the config.json that belongs to these weights",
         )
     if report.missing_keys or report.conversion_errors:
         names = sorted(report.missing_keys) or sorted(report.conversion_errors)
         raise ConfigRefused(
             "missing_tensors",
-            f"the weights lack {counted(len(names), 'tensor')} of {type(model).__name__}, among them "
-            f"{', '.join(names[:MAX_NAMED])}",
+            f"the weights lack {counted(len(names), 'tensor')} of {type(model).__name__}: {_some(names)}",
             "push all shards, and the config.json that belongs to them",
         )
     return sorted(report.unexpected_keys)
+
+
+def _some(names: list[str]) -> str:
+    more = ", ..." if len(names) > MAX_NAMED else ""
+    return f"{', '.join(names[:MAX_NAMED])}{more}"
 
 
 def _sizes(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, Any]:

@@ -25,7 +25,7 @@ _ENTRY = {"dtype", "shape", "data_offsets"}
 
 NEXT = {
     "header_truncated": "upload the file again; it ends before its header does",
-    "header_too_large": "split the model into shards (model.save_pretrained does) and push it",
+    "header_too_large": "save the model again as safetensors, in shards (model.save_pretrained does both), and push it",
     "header_not_json": "save the model again with safetensors (model.save_pretrained does) and push it",
     "lfs_pointer": "run `git lfs pull` in the model folder and push again",
     "not_safetensors": "convert the weights to safetensors (model.save_pretrained does) and push them",

@@ -1,12 +1,14 @@
 """The plan of a push: the platform's own rules, applied before a byte moves."""
 
 import json
+import os
 import struct
 from pathlib import Path
 
 import pytest
 
 from deploy import push
+from regions.push.folder import MAX_LEFT_OUT
 
 REGIONS = ("iad", "fra")
 
@@ -46,6 +48,22 @@ def test_what_is_left_out_is_said(tmp_path):
 
     assert set(planned.left_out) == {"pytorch_model.bin", "model.py"}
     assert not set(planned.left_out) & set(planned.files)
+
+
+def test_what_is_left_out_stays_behind_whatever_its_name_and_number(tmp_path):
+    """The list for people is cut short and made printable; files went up that were not in it as they are called."""
+    folder = _model(tmp_path / "m")
+    kept = set(push.plan(folder, "acme/m", REGIONS).files)
+    (folder / "a\nb.txt").write_text("x")
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.txt")).write_text("x")
+    for number in range(MAX_LEFT_OUT + 3):
+        (folder / f"{number}.png").write_text("x")
+    (folder / "model.toml").write_text("idle_timeout_s = 9")
+
+    planned = push.plan(folder, "acme/m", REGIONS)
+
+    assert set(planned.files) == kept | {"model.toml"}
+    assert planned.left_out["..."] == "and 5 more files"
 
 
 @pytest.mark.parametrize("missing", ["config.json", "tokenizer.json", "model.safetensors"])

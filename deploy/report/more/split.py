@@ -24,11 +24,12 @@ from deploy.report.probe import Admin, Probe, Question
 from deploy.report.sample import Sample
 from deploy.up import Platform
 from regions.map import MODELS_BUCKET
+from regions.push.folder import MANIFEST, STATUS
 from storage.client.sdk import S3
 from wire.tls import client_context
 
 LIVE_S = 180.0
-OURS = frozenset({push.MANIFEST, push.STATUS})
+OURS = frozenset({MANIFEST, STATUS})
 """Objects beside a model that its platform wrote."""
 
 
