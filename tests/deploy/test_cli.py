@@ -349,8 +349,11 @@ def test_a_platform_of_this_machine_that_does_not_run_is_to_be_started(dead, com
         ill = runner.invoke(app, [*command.split(), "--state", str(dead)])
 
     assert (stopped.exit_code, ill.exit_code) == (Exit.NOT_READY, Exit.NOT_READY)
-    assert stopped.stderr.startswith("unreachable: ")
-    assert "localhost:9" in stopped.stderr
+    *_notices, cause, _next = (
+        stopped.stderr.splitlines()
+    )  # on a busy machine the SDK's tries outlast the patience
+    assert cause.startswith("unreachable: ")
+    assert "localhost:9" in cause
     assert stopped.stderr.splitlines()[-1] == f"next: nearfield up --state {dead}"
     assert ill.stderr.splitlines()[-1] == f"next: nearfield doctor --state {dead}"
 
