@@ -4,7 +4,7 @@ import os
 from typing import Final
 
 NUM_DRAWN: Final = 64  # at once: a call of the kernel costs as much as the randomness of twenty
-_CHARS: Final = 32  # 128 bits, as hexadecimal
+_BYTES: Final = 16  # said as hexadecimal
 
 
 class Numbers:
@@ -20,5 +20,5 @@ class Numbers:
         return self._drawn.pop()
 
     def _draw(self) -> None:
-        drawn = os.urandom(NUM_DRAWN * _CHARS // 2).hex().encode()
-        self._drawn = [b"req_" + drawn[at : at + _CHARS] for at in range(0, len(drawn), _CHARS)]
+        drawn = os.urandom(NUM_DRAWN * _BYTES).hex(" ", _BYTES)
+        self._drawn = f" {drawn}".replace(" ", " req_").encode().split()  # no step of Python for each

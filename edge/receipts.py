@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from edge.relay.passing import Passing
     from edge.relay.standing import Course
     from wire.refusal import Refusal
-    from wire.timing import Spans
 
 MAX_KEPT: Final = 256  # some 2 KB each: what a person looks through, not a log
 MAX_TOLD_BYTES: Final = 16 << 10  # of the hops' words; a receipt has about one
@@ -56,8 +55,8 @@ class Receipt(NamedTuple):
     code: str = ""
 
 
-_Passed = tuple[float, bytes, str, "Course", bool, "Spans", bytes, bytes]
-"""Of a request that took a lane: what `_whole` makes a receipt of."""
+_Passed = tuple[float, bytes, "Course", bool, bytes, bytes, bytes]
+"""Of a request that took a lane: what `_whole` makes a receipt of. Its times are one value here, as they were said."""
 
 
 class Receipts:
@@ -85,13 +84,12 @@ class Receipts:
 
     # who notes ----------------------------------------------------------------------------------------------
 
-    def passed(self, passing: Passing, spans: Spans, head: bytes, told: bytes = b"") -> None:
-        """A request of a lane is answered."""
+    def passed(self, passing: Passing, timing: bytes, head: bytes, told: bytes = b"") -> None:
+        """A request of a lane is answered; `timing` is what `FORM.header` says of it."""
         course = passing.standing.course
         self.num += 1
-        self.answered[course.reach.name] += 1
-        is_streamed, model = passing.streams, passing.standing.model
-        self._kept.append((time.time(), passing.number, model, course, is_streamed, spans, head, told))
+        self.answered[course.who[0]] += 1
+        self._kept.append((time.time(), passing.number, course, passing.streams, timing, head, told))
 
     def travelled(self, journey: Journey) -> None:
         """A request of the relay is over, unless a refusal is still to be said."""
@@ -138,8 +136,9 @@ def _whole(kept: Receipt | _Passed) -> Receipt:
     """One of a lane is put together here: every request has one, and few are looked at."""
     if isinstance(kept, Receipt):
         return kept
-    at, number, model, course, is_streamed, spans, head, told = kept
-    admission = course.admission
+    at, number, course, is_streamed, timing, head, told = kept
+    admission, (region, model, _) = course.admission, course.who
+    total_ms, phases = FORM.read(timing)
     return Receipt(
         *(
             at,
@@ -148,12 +147,12 @@ def _whole(kept: Receipt | _Passed) -> Receipt:
             admission.grant.tenant,
             admission.digest[:KEY_ID_CHARS],
             course.path,
-            course.reach.name,
+            region,
             OK,
         ),
         is_streamed=is_streamed,
-        total_ms=spans[0],
-        phases=FORM.named(spans),
+        total_ms=total_ms,
+        phases=phases,
         head=head,
         told=told[:MAX_TOLD_BYTES],
     )

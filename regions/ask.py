@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
@@ -58,6 +58,9 @@ ASKED: Final[dict[str, Asked]] = {
     **dict.fromkeys(("/v1/detokenize", "/detokenize"), Asked((), "tokens", is_bounded=False)),
 }
 """The paths of inference requests, beside their names at vLLM, Jina and Cohere."""
+_FIELDS: Final = {
+    path: (asked.prompt, asked.writes) for path, asked in ASKED.items()
+}  # a pair, unpacked at once
 SERVED_AT: Final[dict[Kind, str]] = {
     "generate": "/v1/chat/completions or /v1/completions",
     "embed": "/v1/embeddings and /v1/rerank",
@@ -84,6 +87,10 @@ class Ask(NamedTuple):
         return f"{self.model} {self.stream:d} {self.prompt_tokens} {self.least_tokens}"
 
 
+_made: Final[Callable[[tuple[str, bool, int, int, int]], Ask]] = partial(tuple.__new__, Ask)
+"""An ask of its values, less a frame of Python: each request has one."""
+
+
 def said(value: str) -> Ask:
     """What another hop of ours read. Raises Refusal 400 for anything that `header` does not write."""
     match = _SAID.fullmatch(value)
@@ -103,8 +110,7 @@ def read_ask(
     Raises Refusal 400, or 404 for a name that no model can have.
     """
     document = _strict(body)
-    get = document.get
-    name = get("model")
+    name = document.get("model")
     if (
         type(name) is not str
     ):  # JSON has no other texts, lists or objects than Python's own; this is the cheaper look
@@ -113,16 +119,16 @@ def read_ask(
         model = _model(aliases.get(name, name) if aliases else name)
     except BadNameError as error:
         raise Refusal(404, "model_not_found", f"No such model: {error}.", param="model") from error
-    _, field, _, writes = ASKED[path]
-    stream, answer = (writes and get("stream") is True), 0
+    field, writes = _FIELDS[path]
+    stream, answer = (writes and document.get("stream") is True), 0
     if for_quota and writes:
         answer = _answer_tokens(document)
-    prompt = messages = get(field)
+    prompt = messages = document.get(field)
     if field != "messages":
-        messages = get("messages", prompt if field == "input" and _has_messages(prompt) else None)
+        messages = document.get("messages", prompt if field == "input" and _has_messages(prompt) else None)
     if type(messages) is list:
         about, least = _of_messages(messages)
-        return Ask(model, stream, about, least, answer)
+        return _made((model, stream, about, least, answer))
     about = max(1, _tokens_of(prompt, MAX_PROMPT_DEPTH))
     return Ask(model, stream, about, _least_of(prompt, MAX_PROMPT_DEPTH), answer)
 

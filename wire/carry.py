@@ -128,7 +128,7 @@ class Carry(ABC):
 
     def take(self, data: bytes) -> bool:
         """The answer's bytes, from their first to their last."""
-        passes = self.more(data) if self.streams else self._first(self.held + data)
+        passes = self.more(data) if self.streams else self._first(self.held + data if self.held else data)
         if not passes:
             self.hand_over()
         return passes
@@ -179,16 +179,18 @@ class Carry(ABC):
 
     def over(self) -> None:
         """The answer is whole: its connection may serve another request, and the client's too."""
-        now = self.upstream.now()
-        self.upstream.take_back(whole=True)
-        self.pool.keep(self.upstream, now)
+        upstream = self.upstream
+        clock = upstream.now
+        now = clock()
+        upstream.take_back(whole=True)
+        self.pool.keep(upstream, now)
         self.leave(now)
         self.line.passed(now)
 
     def spans(self) -> Spans:
         """In milliseconds, up to now: all; until it was read, it was chosen, its answer began; and since."""
-        now, started, read, chosen = time.perf_counter(), self.started, self.read_at, self.chosen_at
-        first = self.first_at or now
+        now, started = time.perf_counter(), self.started
+        read, chosen, first = self.read_at, self.chosen_at, self.first_at or now
         return (
             (now - started) * 1e3,
             (read - started) * 1e3,

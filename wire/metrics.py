@@ -4,7 +4,7 @@ Whoever composes a role makes one `Metrics` and hands it to those who count; not
 one thread. Names follow https://prometheus.io/docs/practices/naming/: base units, `_total` for counters.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, islice
 from typing import Final, TypeVar
@@ -100,9 +100,15 @@ class Histogram:
     def observe_all(self, values: Sequence[float], *labels: str) -> None:
         """Count each of them under these label values."""
         series = self._series.get(labels) or self._series_of(labels)
-        counts, bounds = series.counts, self._bounds
-        for value in values:
-            counts[bisect_left(bounds, value)] += 1
+        ascending, num_under = sorted(values), 0
+        for at, bound in enumerate(self._bounds):  # most of many values are under one of the first
+            until = bisect_right(ascending, bound, num_under)
+            series.counts[at] += until - num_under
+            if until == len(ascending):
+                break
+            num_under = until
+        else:
+            series.counts[-1] += len(ascending) - num_under
         series.total += sum(values)
 
     def lines(self) -> list[str]:

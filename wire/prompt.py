@@ -18,8 +18,8 @@ class Prompt:
 
     def write(self, data: bytes) -> None:
         """Now, if nothing waits to be written; what is left goes with the loop's turn."""
-        num = len(data)
-        if num <= MOST_BYTES and not self._num_waiting():
+        num, num_waiting = len(data), self._num_waiting
+        if num <= MOST_BYTES and not num_waiting():
             try:
                 num_taken = os.write(self._fd, data)
             except OSError:  # full or broken: the transport finds out, and says so

@@ -57,7 +57,8 @@ class Shape:
 
     def whole(self, data: bytes) -> tuple[bytes, bytes, int] | None:
         """If `data` is such an answer, and all of it: the lines that go on, its timing, and where its body begins."""
-        found = self._match(data, 0, MAX_BYTES)
+        match = self._match  # Python calls what a name holds sooner than what an attribute does
+        found = match(data, 0, MAX_BYTES)
         if found is None:
             return None
         values, start, kept = found.groups(), found.end(), self._kept

@@ -90,20 +90,21 @@ class Form:
     """How a hop writes the four phases of a request that took its short way, as `Phases` would."""
 
     def __init__(self, hop: str, names: tuple[str, str, str, str]) -> None:
-        self.names = names
+        self.hop, self.names = hop, names
         phases = ", ".join([f'"{name}": %.3f' for name in names])
         parts = [f"{hop};dur=%.3f", *(f"{hop}.{name};dur=%.3f" for name in names)]
         self._timing = ", ".join(parts).encode()
         told = f'"hop": "{hop}", "total_ms": %.3f, "phases": {{{phases}}}%b'
         self._receipt = f"{_PREFIX}{{{told}}}\n\n".encode()
 
-    def named(self, spans: Spans) -> dict[str, float]:
-        """The phases by their names."""
-        return dict(zip(self.names, spans[1:], strict=True))
-
     def header(self, spans: Spans) -> bytes:
         """A `Server-Timing` value."""
         return self._timing % spans
+
+    def read(self, header: bytes) -> tuple[float, dict[str, float]]:
+        """In milliseconds: all, and the phases by their names, as `header` said them."""
+        said = parse_server_timing(header.decode())
+        return said[self.hop], {name: said[f"{self.hop}.{name}"] for name in self.names}
 
     def receipt(self, spans: Spans, more: bytes) -> bytes:
         """A stream's receipt; `more` are its further members, written already."""

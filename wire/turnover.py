@@ -1,6 +1,8 @@
 """How fast what is held leaves, measured: what a full house tells whoever comes. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from functools import lru_cache
+from operator import mul
 
 WEIGHT = 0.1  # of the newest stay in the mean: about the last ten count
 MIN_WAIT_S = 1.0
@@ -20,13 +22,20 @@ class Turnover:
         """One more has left after `stay_s`."""
         self.all_left((stay_s,))
 
-    def all_left(self, stays_s: Iterable[float]) -> None:
-        """So many more have left, in this order."""
-        mean_s = self._stay_s
-        for stay_s in stays_s:
-            mean_s = stay_s if mean_s is None else mean_s + WEIGHT * (stay_s - mean_s)
-        self._stay_s = mean_s
+    def all_left(self, stays_s: Sequence[float]) -> None:
+        """So many more have left, in this order; the mean is what it is after one at a time, summed in one call."""
+        if stays_s:
+            before_s = stays_s[0] if self._stay_s is None else self._stay_s
+            kept, *weights = _weights(len(stays_s))
+            self._stay_s = kept * before_s + sum(map(mul, weights, stays_s))
 
     def wait_s(self, share: float = SHARE) -> float:
         """Seconds after which another try is worth while: when such a share of the places has been left."""
         return min(MAX_WAIT_S, max(MIN_WAIT_S, share * (self._stay_s or 0.0)))
+
+
+@lru_cache(maxsize=128)
+def _weights(num: int) -> tuple[float, ...]:
+    """What is left of the mean before, then what each of `num` stays, the oldest first, has in the one after."""
+    kept = [(1.0 - WEIGHT) ** age for age in range(num + 1)]
+    return (kept[num], *(WEIGHT * share for share in reversed(kept[:num])))

@@ -247,8 +247,10 @@ class Upstream(asyncio.Protocol):
         self._head, self._ended, self._received, self._phase = None, False, 0, "send"
         self._sent = True
         self._taker, self.lent_at = taker, now
-        self._say_now = self._say_now or promptly(self._transport)
-        self._say_now(request)
+        say = self._say_now
+        if say is None:
+            say = self._say_now = promptly(self._transport)
+        say(request)
 
     def take_back(self, *, whole: bool) -> None:
         """Read on from here; `whole`: the taker had all of the answer, so that another request may follow."""

@@ -99,8 +99,9 @@ class Writing(asyncio.Protocol):
 
     def say(self, data: bytes) -> None:
         """Bytes for the peer, at once where that can be; for one that is gone, nothing."""
-        if self._say_now is not None and not self._lost and not self._transport.is_closing():
-            self._say_now(data)
+        say = self._say_now
+        if say is not None and not self._lost and not self._transport.is_closing():
+            say(data)
 
     # inside -------------------------------------------------------------------------------------------------
 

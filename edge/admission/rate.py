@@ -28,10 +28,12 @@ class Buckets:
     def take(self, key: str, now: float) -> float | None:
         """Take a token of `key` at `now` (monotonic seconds): None if there was one, else seconds until there is."""
         level = self._levels.get(key) or self._full(key, now)
-        tokens = level[0] + (now - level[1]) * self._rate_per_s
-        if tokens > self._burst:  # noqa: PLR1730 - each request comes here, and `min` is a call
-            tokens = self._burst
-        level[1] = now
+        tokens, at = level
+        if now != at:  # else nothing has flowed in: uvloop's clock ticks in whole ms
+            tokens += (now - at) * self._rate_per_s
+            if tokens > self._burst:  # noqa: PLR1730 - each request comes here, and `min` is a call
+                tokens = self._burst
+            level[1] = now
         if tokens < 1.0:
             level[0] = tokens
             return (1.0 - tokens) / self._rate_per_s

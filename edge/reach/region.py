@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from regions.health import HEALTHY, PROVEN, Breaker, Outcome, RegionHealth, after
+from wire.dial import MAX_IDLE
 from wire.ways.way import Way
+
+if TYPE_CHECKING:
+    import ssl
 
 DOWN: Final = RegionHealth(breaker=Breaker.OPEN, until=math.inf)
 
@@ -15,8 +19,19 @@ DOWN: Final = RegionHealth(breaker=Breaker.OPEN, until=math.inf)
 class Reach(Way):
     """A way, and `health`: what requests saw of the region; while it is down, that it is gone."""
 
-    health: RegionHealth = HEALTHY
-    _seen: RegionHealth = HEALTHY
+    def __init__(
+        self,
+        name: str,
+        host: str,
+        port: int,
+        tls: ssl.SSLContext | None = None,
+        *,
+        max_idle: int = MAX_IDLE,
+    ) -> None:
+        """See Way."""
+        super().__init__(name, host, port, tls, max_idle=max_idle)
+        self.health: RegionHealth = HEALTHY
+        self._seen: RegionHealth = HEALTHY
 
     def saw(self, outcome: Outcome) -> None:
         """Note what became of a request to the region."""

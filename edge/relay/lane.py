@@ -50,7 +50,8 @@ class EdgeLane:
         )  # to ask for it costs a call of the kernel, `getpid`, each time
         self.inference, self.holdoffs = inference, inference.relay.holdoffs
         self._tracer = None if self.familiar.head.get(TRACEPARENT) else inference.tracer
-        self.has_own_name = is_anthropic(self.familiar.head.path)
+        self._path = self.familiar.head.path
+        self.has_own_name = is_anthropic(self._path)
         self.says = "".join([f"{name}: {value}\r\n" for name, value in inference.says]).encode()
         self.repeat = Repeat()
         self._digest = self.admission.digest
@@ -69,9 +70,9 @@ class EdgeLane:
             return None
         if len(body) > MAX_BODY_BYTES or (self._tracer is not None and not self._tracer.skips()):
             return None
-        head, now = self.familiar.head, self.loop.time()
+        now = self.loop.time()
         try:
-            ask = read_ask(head.path, body, inference.feed.rules.aliases, for_quota=False)
+            ask = read_ask(self._path, body, inference.feed.rules.aliases, for_quota=False)
             read = time.perf_counter()
             standing = self._decide(ask, body, now)
         except Refusal:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from wire.shape import Grounds, Shape
     from wire.upstream import Upstream
 
+_OPENS, _CLOSES = b"{}"
+_timing: Final = FORM.header  # else Python 3.11 would bind the method of what is imported each time
 _THEIRS: Final = f"{THEIR_REQUEST_ID}: %b\r\n".encode()
 _OURS: Final = f"%b%b%b{REQUEST_ID}: %b\r\n{REGION}: %b\r\n{ROUTE}: %b\r\n".encode()
 
@@ -126,7 +128,7 @@ class Passing(Carry):
     def cancel(self) -> None:
         """The client is gone; while it waits, nobody else has heard of it."""
         if self.is_sent:
-            self.lane.holdoffs.came_back(*self.standing.course.who)
+            self._came_back()
             super().cancel()
         else:
             self.standing.course.reach.pool.brief.leave(self)
@@ -141,12 +143,6 @@ class Passing(Carry):
 
     # Carry --------------------------------------------------------------------------------------------------
 
-    def over(self) -> None:
-        """See Carry; one that was handed over comes back to the relay."""
-        if self.lane.holdoffs.holds:
-            self.lane.holdoffs.came_back(*self.standing.course.who)
-        Carry.over(self)
-
     async def go_on(self, exchange: Exchange) -> None:
         """The relay does."""
         await self.lane.inference.go_on(exchange, self)
@@ -160,15 +156,16 @@ class Passing(Carry):
     def whole(self, shape: Shape, kept: bytes, timing: bytes, data: bytes, start: int) -> bool:
         """JSON from its first brace to its last."""
         body = data[start:]
-        if shape.kind != b"application/json" or body[:1] != b"{" or body[-1:] != b"}":
+        if shape.kind != b"application/json" or not body or body[0] != _OPENS or body[-1] != _CLOSES:
             return False  # whether it is whole is the relay's to say
-        spans, reach = self.spans(), self.standing.course.reach
-        ours = FORM.header(spans)
+        reach, ours = self.standing.course.reach, _timing(self.spans())
         self.say_whole(shape, kept, b"%b, %b" % (timing, ours) if timing else ours, body)
         if reach.health is not PROVEN:
             reach.saw(Outcome.SUCCEEDED)
+        if self.lane.holdoffs.holds:
+            self._came_back()
         self.over()
-        self.lane.inference.receipts.passed(self, spans, data[:start])
+        self.lane.inference.receipts.passed(self, ours, data[:start])
         return True
 
     def grounds(self) -> Grounds:
@@ -212,6 +209,10 @@ class Passing(Carry):
 
     # inside -------------------------------------------------------------------------------------------------
 
+    def _came_back(self) -> None:
+        """Its region answers again, or nobody waits for it; of one that was handed over the relay says so."""
+        self.lane.holdoffs.came_back(*self.standing.course.who)
+
     def phases(self) -> Phases:
         """The stopwatch of the relay, as far as it has come."""
         _, *spans = self.spans()
@@ -243,7 +244,8 @@ class Passing(Carry):
         spans = self.spans()
         reach = self.standing.course.reach
         members = members_of(reach.name, self.number.decode(), ())
+        self._came_back()
         self.end(said, FORM.receipt(spans, members.encode()))
         reach.saw(Outcome.SUCCEEDED)
         told = self._told + told_in(said)
-        self.lane.inference.receipts.passed(self, spans, self._said, told)
+        self.lane.inference.receipts.passed(self, _timing(spans), self._said, told)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 from types import SimpleNamespace
 
 import pytest
@@ -217,6 +218,17 @@ def test_room_says_the_time_in_which_places_were_left_of_late():
     for _ in range(100):
         turnover.left(1e6)
     assert turnover.wait_s() == MAX_TURNOVER_S
+
+
+@pytest.mark.parametrize("num", [0, 1, 2, 64, 300])
+def test_room_counts_who_left_together_as_one_after_another(num):
+    stays_s = [random.Random(each).uniform(10.0, 600.0) for each in range(num)]
+    together, each = Turnover(), Turnover()
+    for _ in range(2):  # the second time there is a mean already
+        together.all_left(stays_s)
+        for stay_s in stays_s:
+            each.left(stay_s)
+        assert together.wait_s() == pytest.approx(each.wait_s(), rel=1e-9)
 
 
 def test_patience_a_models_own_goes_before_a_paths_and_before_the_edges():

@@ -66,6 +66,25 @@ def test_a_histogram_may_be_told_later_than_it_happens():
     )
 
 
+@pytest.mark.parametrize("values", [[], [0.5], [7.0], [0.2, 3.0, 0.5, 1.0, 0.1, 1.0, 0.75, 9.0], [0.75] * 64])
+def test_a_histogram_that_is_told_many_counts_each(values):
+    metrics = Metrics()
+    together, each = (
+        metrics.histogram(name, "Seconds.", bounds=(0.5, 1.0, 2.0)) for name in ("nf_a", "nf_b")
+    )
+    for _ in range(2):
+        together.observe_all(values)
+        for value in values:
+            each.observe(value)
+    lines = metrics.page().decode().splitlines()
+    of_a, of_b = (
+        [line[len("nf_a") :] for line in lines if line.startswith(name)] for name in ("nf_a", "nf_b")
+    )
+
+    assert of_a[-1:] == ([f"_count {2 * len(values)}"])
+    assert of_b == (of_a if values else [])  # one that was told of nothing has its zeros already
+
+
 def test_series_are_bounded():
     """Labels without end end in one series; those that were there keep theirs."""
     metrics = Metrics()

@@ -1,0 +1,23 @@
+"""How a hop writes the phases of a request that took its short way, and reads them again."""
+
+import pytest
+
+from wire.timing import Form, parse_server_timing
+
+FORM = Form("edge", ("read", "route", "first_byte", "stream"))
+
+
+@pytest.mark.parametrize(
+    "spans", [(0.0, 0.0, 0.0, 0.0, 0.0), (12.3456, 0.0101, 0.0009, 12.0, 0.3346), (5e9, 1.0, 2.0, 3.0, 4e9)]
+)
+def test_what_is_said_of_a_request_can_be_kept_in_place_of_its_times(spans):
+    said = FORM.header(spans)
+    total_ms, phases = FORM.read(said)
+
+    assert [total_ms, *phases.values()] == pytest.approx(spans, abs=0.0005)
+    assert tuple(phases) == FORM.names
+    assert parse_server_timing(said.decode())["edge"] == total_ms
+
+
+def test_other_hops_that_are_said_beside_it_are_not_its_own():
+    assert FORM.read(b"node;dur=7.000, " + FORM.header((4.0, 1.0, 1.0, 1.0, 1.0)))[0] == 4.0
