@@ -208,13 +208,20 @@ def _strict(body: bytes) -> dict[str, Any]:
         if end != len(text):
             raise _NotStrict("something follows the object")
     except (ValueError, RecursionError, StopIteration) as error:  # the last: it begins with no value
-        cause = str(error) if isinstance(error, _NotStrict) else "it is not JSON in UTF-8"
-        raise Refusal(
-            400, "bad_request", f"The body cannot be read: {cause}. Send one JSON object."
-        ) from error
+        text = f"The body cannot be read: {_unread(error)}. Send one JSON object."
+        raise Refusal(400, "bad_request", text) from error
     if not isinstance(document, dict):
         raise Refusal(400, "bad_request", "The body is not a JSON object.")
     return document
+
+
+def _unread(error: Exception) -> str:
+    if isinstance(error, _NotStrict):
+        return str(error)
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    is_text = isinstance(error, json.JSONDecodeError | UnicodeDecodeError | StopIteration)
+    return "it is not JSON in UTF-8" if is_text else "a number has too many digits"  # `int` refuses no other
 
 
 class _NotStrict(ValueError):

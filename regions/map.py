@@ -64,6 +64,10 @@ ANY: Final = "any"  # the area of all regions
 MODEL_PATTERN: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}"
 PREVIEW_PATTERN: Final = r"[a-z0-9][a-z0-9-]{0,31}"  # as a label of a host name
 DEPLOYED_PATTERN: Final = rf"{MODEL_PATTERN}(?:@{PREVIEW_PATTERN})?"
+MODEL_WORDS: Final = (
+    "a model is named org/name or org/name@preview: org and name of letters, digits, '.', '_' and '-', at most 64 and "
+    "96 of them, a preview of a-z, 0-9 and '-', at most 32; each begins with a letter or digit"
+)
 MAX_DEPLOYED_CHARS: Final = 64 + 1 + 96 + 1 + 32
 _MODEL = re.compile(DEPLOYED_PATTERN)
 _REGION = re.compile(r"[a-z][a-z0-9-]{0,31}")
@@ -71,7 +75,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class BadNameError(ValueError):
-    """A model or region name outside its pattern; the message says the pattern."""
+    """A model or region name outside its pattern; the message says it in words."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -88,7 +92,7 @@ class ModelName:
     def parse(cls, text: str) -> ModelName:
         """The name in `text`; raises BadNameError."""
         if _MODEL.fullmatch(text) is None:
-            raise BadNameError(f"a model is named org/name or org/name@preview, {_MODEL.pattern}")
+            raise BadNameError(MODEL_WORDS)
         org, _, name = text.partition("/")
         return cls(org, name)
 
@@ -114,7 +118,7 @@ def is_preview(model: str) -> bool:
 def region_name(text: str) -> str:
     """`text` if it may name a region; raises BadNameError."""
     if _REGION.fullmatch(text) is None:
-        raise BadNameError(f"a region is named {_REGION.pattern}")
+        raise BadNameError("a region's name has 1 to 32 of a-z, 0-9 and '-', and begins with a letter")
     return text
 
 

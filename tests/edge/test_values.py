@@ -194,18 +194,30 @@ def test_an_ask_is_read_strictly():
     assert (ask.model, ask.stream, ask.prompt_tokens) == ("a/b", True, 1)
     assert not read_ask("/v1/embeddings", b'{"model": "a/b", "stream": true}').stream
     assert not read_ask("/v1/completions", b'{"model": "a/b", "stream": "true"}').stream
-    for body in (
-        b'{"model": "a/b", "x": {"y": 1, "y": 2}}',
-        b'{"model": "a/b", "x": -Infinity}',
-        b'\xef\xbb\xbf{"model": "a/b"}',
-        b'{"model": "a/b"} {}',
-        b'{"model": "a/b", "x": [' + b"{}," * MAX_OBJECTS + b"{}]}",
-        b'{"model": "a/b", "x": ' + b"1" * 5000 + b"}",
-        b"",
-    ):
-        with pytest.raises(Refusal) as refusal:
-            read_ask("/v1/completions", body)
-        assert (refusal.value.status, refusal.value.code) == (400, "bad_request")
+
+
+@pytest.mark.parametrize(
+    ("body", "cause"),
+    [
+        (b'{"model": "a/b", "x": {"y": 1, "y": 2}}', "a key is given twice"),
+        (b'{"model": "a/b", "x": -Infinity}', "-Infinity is not a JSON number"),
+        (b'\xef\xbb\xbf{"model": "a/b"}', "it is not JSON in UTF-8"),
+        (b'{"model": "a/b"} {}', "something follows the object"),
+        (b'{"model": "a/b", "x": [' + b"{}," * MAX_OBJECTS + b"{}]}", "objects (or braces); send fewer"),
+        (b'{"model": "a/b", "x": ' + b"1" * 5000 + b"}", "a number has too many digits"),
+        (b'{"model": "a/b", "x": ' + b"[" * 100_000, "it is nested too deeply"),
+        (b"\xff", "it is not JSON in UTF-8"),
+        (b"", "it is not JSON in UTF-8"),
+        (b'{"model": "nope"}', "a model is named org/name or org/name@preview: org and name of letters"),
+    ],
+)
+def test_what_is_no_ask_is_told_why(body, cause):
+    """In words: of a name that is none it was our pattern, of deep nesting that it is not JSON."""
+    with pytest.raises(Refusal) as refusal:
+        read_ask("/v1/completions", body)
+
+    assert refusal.value.code in {"bad_request", "model_not_found"}
+    assert cause in refusal.value.message
 
 
 @pytest.mark.parametrize(
