@@ -17,7 +17,7 @@ from statistics import median
 
 import uvloop
 
-from bench import edge_gateway, edge_load, edge_paced, edge_scale, edge_stage, edge_traces
+from bench import edge_cpu, edge_gateway, edge_load, edge_paced, edge_scale, edge_stage, edge_traces
 from bench.edge_child import MODEL
 from bench.edge_load import Wrong
 from bench.edge_request import body, request
@@ -122,15 +122,10 @@ def _cpu(bench: Bench) -> list[Row]:
             if not tls:
                 rows += _floor(bench, other)
             for num in CONNECTIONS:
-                took = [
-                    edge_load.blast(each, bench.scratch, num, bench.options.seconds) for each in (mine, other)
-                ]
-                what = f"processor time a small request, {num} connections, {'TLS' if tls else 'plain'}, against nginx"
-                rows.append(
-                    compare(what, took[0].cpu_us, took[1].cpu_us, "us", better="lower", target=OF_NGINX)
-                )
-                what = f"requests a second, {num} connections, {'TLS' if tls else 'plain'}, against nginx"
-                rows.append(compare(what, took[0].per_s, took[1].per_s, "1/s", better="higher"))
+                rounds = edge_cpu.in_turns((mine, other), bench.scratch, num, bench.options.seconds)
+                where = f"{num} connections, {'TLS' if tls else 'plain'}, against nginx"
+                rows.append(edge_cpu.cost(f"processor time a small request, {where}", rounds, OF_NGINX))
+                rows.append(edge_cpu.rate(f"requests a second, {where}", rounds))
     return rows
 
 
@@ -147,12 +142,10 @@ def _floor(bench: Bench, other: Proxy) -> list[Row]:
     with edge_stage.pump(bench.scratch / "pump", bench.origin) as bare:
         rows = []
         for num in CONNECTIONS:
-            took = [
-                edge_load.blast(each, bench.scratch, num, bench.options.seconds).cpu_us
-                for each in (bare, other)
-            ]
-            what = f"the floor: {bare.name}, {num} connections, plain, against nginx"
-            rows.append(compare(what, took[0], took[1], "us", better="lower"))
+            rounds = edge_cpu.in_turns((bare, other), bench.scratch, num, bench.options.seconds)
+            rows.append(
+                edge_cpu.cost(f"the floor: {bare.name}, {num} connections, plain, against nginx", rounds)
+            )
         return rows
 
 

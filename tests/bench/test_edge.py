@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from bench import edge, edge_load, edge_paced, edge_stage
+from bench import edge, edge_cpu, edge_load, edge_paced, edge_stage
 
 
 def event(number, at=1.0):
@@ -40,6 +40,20 @@ def test_the_small_body_is_a_completion_of_its_size():
     """Gateways that read answers must be able to."""
     assert len(edge_stage.small_body()) == edge_stage.SMALL_BYTES
     assert json.loads(edge_stage.small_body())["choices"][0]["message"]["content"]
+
+
+def test_a_spell_of_a_slow_host_in_one_round_is_not_told_of_a_proxy():
+    """Whoever meets it; the round that is told is one round, so that both figures are of the same seconds."""
+    rounds = [
+        (edge_load.Blast(100, 1.0, ours), edge_load.Blast(200, 1.0, theirs))
+        for ours, theirs in ((30.0, 15.0), (45.0, 15.0), (31.0, 15.5), (30.0, 24.0), (33.0, 16.5))
+    ]
+    row = edge_cpu.cost("a request", rounds, 0.5)
+
+    assert (row.ratio, row.holds) == (0.5, True)
+    assert (row.ours, row.peer) in {(30.0, 15.0), (31.0, 15.5), (33.0, 16.5)}
+    assert "(0.33 to 0.80)" in row.what
+    assert edge_cpu.rate("requests a second", rounds).ratio == 0.5
 
 
 BODY = edge_stage.small_body().encode()
