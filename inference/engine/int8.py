@@ -14,8 +14,8 @@ Layers that are given the same input, as queries, keys and values are made of, l
 product of 1536 x 1024 takes 89 and 180 us at 1 and 16 rows, the three that it is made of 153 and 273; on two threads,
 which small products hardly gain by, 95 and 106 for 143 and 198.
 
-Embeddings, norms, attention and the head that gives the logits stay as they are stored. The first layers' products are
-in bfloat16 where the processor multiplies such numbers (`inference.engine.narrow`), and stay as stored elsewhere.
+Embeddings, norms and attention stay as they are stored. The first layers' products and the head that gives the logits
+are in bfloat16 where the processor multiplies such numbers (`inference.engine.narrow`), and stay as stored elsewhere.
 
 The product is FBGEMM's, by the operator that rounds its input to the levels of one given scale: that of a row that is
 alone, or 1 for rows scaled before. Its weights lie in blocks and are read once at any number of rows, and torch has it
@@ -165,15 +165,16 @@ def check_processor(device: str) -> None:
 
 
 def quantise(model: PreTrainedModel) -> int:
-    """Put narrower layers in the places of the linear ones, the head excepted; the bytes of these.
+    """Put narrower layers in the places of the linear ones; the bytes of these.
 
-    The first ones are in bfloat16 where that is faster than as stored, all others in 8 bits.
+    The first ones and the head are in bfloat16 where that is faster than as stored, all others in 8 bits.
     """
     kept, levels = _kept(model), Levels()
-    places = _linears(model)
+    places, head = _linears(model), _heads(model) if is_faster() else []
     in_8_bits = [each for each in places if id(each[2]) not in kept]
+    rest = [*(each for each in places if id(each[2]) in kept), *head]
+    first = [each for each in rest if each[2].weight.dtype in NARROWED]
     num_bytes = _replace(in_8_bits, lambda linears: Int8Product(linears, levels))
-    first = [each for each in places if id(each[2]) in kept and each[2].weight.dtype in NARROWED]
     return num_bytes + (_replace(first, NarrowProduct) if is_faster() else 0)
 
 
@@ -220,13 +221,24 @@ def _smaller(layer: nn.Module) -> list[nn.Linear]:
 
 
 def _linears(model: PreTrainedModel) -> list[LinearPlace]:
-    """Where layers are that may be replaced, by parent and name there."""
+    """Where layers are that may be replaced, the head not among them."""
     head = _head(model)
+    return _products(model, lambda child: child is not head)
+
+
+def _heads(model: PreTrainedModel) -> list[LinearPlace]:
+    """Where the head is; nowhere if it is no linear layer, or something of the model reads its weight itself."""
+    head = _head(model)
+    found = _products(model, lambda child: child is head)
+    return [] if reads_weights(model, [*_linears(model), *found]) else found
+
+
+def _products(model: PreTrainedModel, wanted: Callable[[nn.Module], bool]) -> list[LinearPlace]:
     found = [
         (parent, name, child)
         for parent in model.modules()
         for name, child in parent.named_children()
-        if isinstance(child, nn.Linear) and child is not head
+        if isinstance(child, nn.Linear) and wanted(child)
     ]
     products = {kind for kind in {type(child) for _, _, child in found} if is_product(kind)}
     return [each for each in found if type(each[2]) in products]

@@ -131,14 +131,37 @@ def test_a_family_answers_nearly_as_in_float32(family):
 
 
 @needs_vnni
-def test_head_and_embeddings_stay():
+@pytest.mark.parametrize("in_16_bits", [False, True])
+def test_embeddings_stay_and_the_head_has_16_bits_at_least(in_16_bits, monkeypatch):
+    """Though they are one weight, as here."""
+    monkeypatch.setattr(int8, "is_faster", lambda: in_16_bits)
     model = made("llama")
-    head, table = model.lm_head.weight.data_ptr(), model.model.embed_tokens.weight.data_ptr()
+    table, stored = model.model.embed_tokens.weight, model.model.embed_tokens.weight.clone()
     num_bytes = quantise(model)
 
-    assert (model.lm_head.weight.data_ptr(), model.model.embed_tokens.weight.data_ptr()) == (head, table)
+    assert model.model.embed_tokens.weight is table
+    assert torch.equal(table, stored)
+    assert kind_of(model.lm_head) is (NarrowProduct if in_16_bits else nn.Linear)
     assert num_bytes == sum(each.num_bytes for each in model.modules() if isinstance(each, JoinedLinear))
-    assert num_bytes == 2 * (32 * 32 * 2 + 16 * 32 * 2 + 3 * 32 * 48)
+    in_head = 2 * table.numel() if in_16_bits else 0
+    assert num_bytes == 2 * (32 * 32 * 2 + 16 * 32 * 2 + 3 * 32 * 48) + in_head
+
+
+@needs_vnni
+def test_a_head_whose_weight_is_read_stays(monkeypatch):
+    monkeypatch.setattr(int8, "is_faster", lambda: True)
+    model = made("llama")
+    forward = model.forward
+
+    def reading(**inputs):
+        out = forward(**inputs)
+        out.logits = out.logits / model.lm_head.weight.norm()
+        return out
+
+    model.forward = reading
+    quantise(model)
+    assert kind_of(model.lm_head) is nn.Linear
+    assert kind_of(model.model.layers[0].mlp.up_proj) is Int8Product
 
 
 @needs_vnni
