@@ -86,6 +86,10 @@ class Pool:
         """All that are in use, those that are being made first."""
         return (*self._attempts, *self._busy)
 
+    def busy(self) -> tuple[Upstream, ...]:
+        """Those with a request on them."""
+        return tuple(self._busy)
+
     def idle(self) -> tuple[Upstream, ...]:
         """Those that wait for a request."""
         return tuple(self._idle)
@@ -185,7 +189,7 @@ class Pool:
     def _tidy(self, now: float) -> None:
         """Let go of those that nobody used for long, here, where no request waits for it."""
         self._tidied_at = now
-        while now - self._idle[0].idle_since > IDLE_S or self._idle[0].closed:
+        while self._idle and (now - self._idle[0].idle_since > IDLE_S or self._idle[0].closed):
             self._idle.popleft().abort()
 
     def kept(self, now: float, idle_s: float = IDLE_S) -> Upstream | None:
@@ -215,6 +219,7 @@ class Pool:
 
     def prepare(self, num: int) -> None:
         """Make connections until so many are idle or on their way. One that fails is missed by nobody."""
+        self._tidy(asyncio.get_running_loop().time())
         for _ in range(num - len(self._idle) - len(self._making)):
             making = asyncio.get_running_loop().create_task(self._spare())
             self._making.add(making)

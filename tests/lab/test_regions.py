@@ -27,7 +27,7 @@ pytestmark = pytest.mark.lab
 NUM_REQUESTS = count(2_000, 10_000)
 NUM_CANCELS = count(150, 1_000)
 PER_S = 200.0
-DETECT_S = 0.5  # LEAST_S of wire/ways/silence.py, and four beats
+DETECT_S = 0.5  # LEAST_S of wire/ways/silence.py, and eight beats
 ABORT_S = 0.05  # and half a round trip, until a region hears that a client is gone
 
 

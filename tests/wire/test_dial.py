@@ -128,6 +128,20 @@ async def test_connections_are_prepared_once():
         assert len(pool.connections) == 3
 
 
+async def test_what_was_prepared_long_ago_is_prepared_anew():
+    """A pool that nobody uses lets nothing go by itself: what is there may be closed before it is used."""
+    async with upstream(sends(OK, requests=5)) as pool:
+        pool.prepare(2)
+        await until(lambda: pool.num_idle == 2)
+        old = pool.idle()
+        for each in old:
+            each.idle_since -= IDLE_S + 1.0
+        pool.prepare(2)
+        await until(lambda: pool.num_idle == 2)
+        assert all(each.closed for each in old)
+        assert len(pool.connections) == 4
+
+
 async def test_nobody_hears_of_a_preparation_that_fails():
     pool = Pool("127.0.0.1", 9)
     pool.prepare(2)

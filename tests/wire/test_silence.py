@@ -16,8 +16,8 @@ from wire.tcpinfo import Look, look
 from wire.ways import listen, way
 from wire.ways import watch as watching
 from wire.ways.listen import STREAM_S, Listener
-from wire.ways.silence import LEAST_S, STALL_S, Silence, limit_s
-from wire.ways.watch import BEAT_S, look_at
+from wire.ways.silence import LATE_S, LEAST_S, MANY, SOONER, STALL_S, Silence, limit_s
+from wire.ways.watch import BEAT_S, NUM_SPARE, SPARE_S, look_at
 
 QUIET = Look(unacked=False, repeated=False, sent_s=9.0, heard_s=9.0)
 
@@ -40,16 +40,36 @@ def two(t):
     return {"a": mute(t), "b": mute(t)}
 
 
+def many(t):
+    return {n: mute(t) for n in range(MANY)}
+
+
 @pytest.mark.parametrize(
     ("scene", "soonest", "latest"),
     [
+        (many, SOONER * LEAST_S, SOONER * LEAST_S + 2 * BEAT_S),
+        (lambda t: {n: mute(t) for n in range(MANY - 1)}, LEAST_S, LEAST_S + 2 * BEAT_S),
+        # one by one, as requests come: the eighth has waited for less
+        (
+            lambda t: {n: mute(t - n * 0.01) for n in range(MANY) if t >= n * 0.01},
+            SOONER * LEAST_S + 0.07,
+            SOONER * LEAST_S + 0.07 + 2 * BEAT_S,
+        ),
         (two, LEAST_S, LEAST_S + 2 * BEAT_S),
         (lambda t: {"a": mute(t, repeated=t > 0.25)}, 2 * LEAST_S, 2 * LEAST_S + 2 * BEAT_S),
         # sent again and again: the last time says nothing of the first
         (lambda t: {"a": mute(t % 0.2, repeated=True)}, 2 * LEAST_S, 2 * LEAST_S + 2 * BEAT_S),
         (lambda t: {"idle": QUIET, **two(t)}, LEAST_S, LEAST_S + 2 * BEAT_S),
     ],
-    ids=["two", "one, repeated", "one, repeated often", "two beside an idle one"],
+    ids=[
+        "many",
+        "nearly many",
+        "many, one by one",
+        "two",
+        "one, repeated",
+        "one, repeated often",
+        "two beside an idle one",
+    ],
 )
 def test_what_nobody_acknowledges_is_lost(scene, soonest, latest):
     assert soonest <= lost_after(scene) <= latest
@@ -63,8 +83,18 @@ def test_what_nobody_acknowledges_is_lost(scene, soonest, latest):
         lambda t: {**two(t), "c": Look(unacked=False, repeated=False, sent_s=9.0, heard_s=t % 0.25)},
         lambda t: {"a": mute(t % 0.25, heard_s=t % 0.25), "b": mute(t % 0.25, heard_s=t % 0.25)},
         lambda t: {f"{round(t / 0.2)}": mute(t % 0.2), "b": mute(t % 0.2, heard_s=t % 0.2)},
+        lambda t: {n: mute(t % 0.15, heard_s=t % 0.15) for n in range(3 * MANY)},
+        lambda t: {**many(t), "c": Look(unacked=False, repeated=False, sent_s=9.0, heard_s=t % 0.15)},
     ],
-    ids=["acknowledged", "one segment", "another one hears", "acknowledged late", "others each time"],
+    ids=[
+        "acknowledged",
+        "one segment",
+        "another one hears",
+        "acknowledged late",
+        "others each time",
+        "many, acknowledged late",
+        "many, and another one hears",
+    ],
 )
 def test_what_is_slow_or_hurt_is_not_lost(scene):
     assert lost_after(scene) is None
@@ -79,6 +109,9 @@ def test_a_longer_way_is_waited_for_longer():
 
 def test_a_process_that_stood_still_saw_nothing():
     """Stopped for 10 s, or always late: what the kernel says of that time may have been the machine's own."""
+    assert lost_after(many, beat_s=1.1 * LATE_S) >= LEAST_S, (
+        "late looks: then many count for no more than two"
+    )
     silence = Silence()
     assert not silence.lost(100.0, two(0.0), LEAST_S)
     assert not silence.lost(110.0, {"a": mute(10.0, repeated=True), "b": mute(10.0)}, LEAST_S)
@@ -104,6 +137,8 @@ class Lines:
 
     def idle(self):
         return self._idle
+
+    busy = in_use
 
 
 @pytest.fixture
@@ -149,9 +184,9 @@ def test_what_was_acknowledged_and_streams_stay_for_a_while():
 class Way:
     """A reach, as `look_at` sees one."""
 
-    def __init__(self, *, lost=False, down=False, doubted=0, rtt_ms=1.0):
+    def __init__(self, *, lost=False, down=False, doubted=0, rtt_ms=1.0, asked=False):
         self.lost, self.down, self.acts = lost, down, []
-        self.num_doubted, self.rtt_ms = doubted, rtt_ms
+        self.num_doubted, self.rtt_ms, self.is_asked = doubted, rtt_ms, asked
 
     waits = False
 
@@ -209,13 +244,65 @@ def test_while_a_way_is_doubted_connections_are_made_elsewhere(ways, acts):
     assert [each.acts for each in ways] == acts
 
 
+async def test_while_several_requests_wait_the_nearest_two_have_connections_to_spare(monkeypatch):
+    beats = Beats()
+    monkeypatch.setattr(watching, "asyncio", beats)
+    monkeypatch.setattr(watching, "SPARE_S", 0.0)
+    far, near = Way(rtt_ms=80.0), Way(rtt_ms=1.0)
+    ways = far, near, Way(rtt_ms=9.0, down=True), Way(rtt_ms=None)
+    watch = asyncio.create_task(watching.watch(ways))
+    await beats.over()
+    assert near.acts == [], "one at a time would not wait for long"
+    far.is_asked = True
+    await beats.over()
+    watch.cancel()
+
+    assert SPARE_S > 0
+    assert [NUM_SPARE in each.acts for each in ways] == [True, True, False, False]
+    alone = Way(asked=True), Way(down=True)
+    watch = asyncio.create_task(watching.watch(alone, keeps_last=False))
+    await beats.over()
+    watch.cancel()
+    assert alone[0].acts == [], "a gateway passes little on"
+
+
+@pytest.mark.usefixtures("scripted")
+@pytest.mark.parametrize("num", [0, 1, 2])
+def test_a_way_is_asked_by_requests_and_not_by_probes(num):
+    listener = Listener(
+        Lines(*[Line(QUIET)] * num, Line(QUIET, waits=False)), Lines(Line(QUIET), Line(QUIET))
+    )
+    listener.lost(100.0, 1.0)
+    assert listener.is_asked is (num == 2)
+
+
 @pytest.mark.usefixtures("scripted")
 @pytest.mark.parametrize(
     ("num_lines", "num_beats", "num"),
-    [(2, 1, 0), (1, 4, 0), (2, 3, 4), (20, 4, 30), (20, 5, 24), (20, 6, 20)],
-    ids=["too soon", "one alone", "two", "many", "nearly sure", "lost"],
+    [
+        (2, 3, 0),
+        (1, 9, 0),
+        (2, 6, 4),
+        (2, 9, 3),
+        (2, 12, 2),
+        (20, 2, 0),
+        (20, 4, 40),
+        (20, 6, 27),
+        (20, 8, 20),
+    ],
+    ids=[
+        "too soon",
+        "one alone",
+        "two",
+        "nearly sure",
+        "lost",
+        "many too soon",
+        "many",
+        "many sure",
+        "many lost",
+    ],
 )
-def test_a_way_is_doubted_before_it_is_lost_by_two(num_lines, num_beats, num):
+def test_a_way_is_doubted_before_it_is_lost(num_lines, num_beats, num):
     """As many more are expected as come, at this pace, until it is lost."""
     lines = [Line(mute(0.0)) for _ in range(num_lines)]
     listener = Listener(Lines(*lines), Lines())
@@ -224,7 +311,7 @@ def test_a_way_is_doubted_before_it_is_lost_by_two(num_lines, num_beats, num):
             line.sock.seen = mute(beat * BEAT_S)
         lost = listener.lost(100 + beat * BEAT_S + 1e-6 * beat, 1.0)
     assert listener.num_doubted == num
-    assert lost is (num_beats >= 6)
+    assert lost is (num == num_lines)
     lines[0].sock.seen = Look(unacked=False, repeated=False, sent_s=0.01, heard_s=0.01)
     listener.lost(100 + (num_beats + 1) * BEAT_S, 1.0)
     assert not listener.num_doubted

@@ -37,6 +37,8 @@ class Listener:
         self._silence = Silence()
         self.waits = False
         """Whether anything waited for a first byte at the last look."""
+        self.is_asked = False
+        """Whether more than one request did."""
         self.num_doubted = 0
         """How many requests will be cut at this pace if the way is lost, as it may be; 0 while it seems well."""
 
@@ -45,14 +47,15 @@ class Listener:
         used = (*self._pool.in_use(), *self._probes.in_use())
         waiting = [each for each in used if each.waits]
         self.waits, self.num_doubted = bool(waiting), 0
+        self.is_asked = len(waiting) > 1 and sum(each.waits for each in self._pool.busy()) > 1
         if not waiting:
             self._silence.forget()
             return False
         limit = limit_s(rtt_ms)
         is_lost = self._silence.lost(now, _looks(waiting), limit)
-        quiet_s = self._silence.quiet_s
-        if quiet_s >= DOUBT * limit:
-            self.num_doubted = round(len(waiting) * max(1.0, limit / quiet_s))
+        near = self._silence.near
+        if near >= DOUBT:
+            self.num_doubted = round(len(waiting) * max(1.0, 1.0 / near))
         if not is_lost:
             return False
         return self._silence.lost(now, _looks((*waiting, *self._pool.idle(), *used)), limit)

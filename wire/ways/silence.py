@@ -2,7 +2,8 @@
 
 The way is lost once something that was sent has gone unacknowledged for LEAST_S (REPEAT_S and ROUND_TRIPS, where that
 is more) and nothing at all has come over any connection meanwhile. Two connections must say so; of one alone the kernel
-must have repeated it, and for twice as long, because any one segment may be lost. Pure.
+must have repeated it, and for twice as long, because any one segment may be lost. Where MANY say so it takes SOONER of
+that time, if every look came in time: the machine that both ends may share was not too busy to hear. Pure.
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ REPEAT_S: Final = 0.2  # Linux repeats no sooner, and acknowledges no later
 ROUND_TRIPS: Final = 4.0
 WITNESSES: Final = 2
 ALONE: Final = 2.0  # times as long, where there is only one
+MANY: Final = 8
+SOONER: Final = 2 / 3  # of that time, which is longer than a kernel waits with what it acknowledges late
+LATE_S: Final = (
+    0.1  # between two looks: MANY have proven nothing until they have been seen for long enough since
+)
 STALL_S: Final = 0.2  # between two looks: this process stood still, perhaps the machine, and saw nothing
 
 Name = TypeVar("Name", bound="Hashable")
@@ -34,14 +40,16 @@ class Silence:
 
     def __init__(self) -> None:
         self._since: dict[Hashable, float] = {}  # from then at the latest something is unacknowledged
-        self._from = self._at = 0.0
-        self.quiet_s = 0.0
-        """For how long nothing was acknowledged to any of WITNESSES connections, at the last look."""
+        self._from = self._at = self._late_at = 0.0
+        self.near = 0.0
+        """The share of the time until the way is lost that had passed at the last look, by WITNESSES or by MANY."""
 
     def lost(self, now: float, looks: Mapping[Name, Look], limit_s: float) -> bool:
         """Whether the way is lost, by all `looks` at its connections at `now`; the caller looks again and again."""
         if now - self._at > STALL_S:
             self._from = now
+        if now - self._at > LATE_S:
+            self._late_at = now
         self._at = now
         heard = max([self._from, *(now - each.heard_s for each in looks.values())])
         before, self._since = self._since, {}
@@ -49,8 +57,8 @@ class Silence:
             if each.unacked:
                 self._since[name] = min(before.get(name, now), now - each.sent_s)
         waited = {name: now - max(since, heard) for name, since in self._since.items()}
-        self.quiet_s = max(0.0, sorted([0.0] * WITNESSES + [*waited.values()])[-WITNESSES])
-        if self.quiet_s >= limit_s:
+        self.near = self._nearness(sorted(waited.values(), reverse=True), now) / limit_s
+        if self.near >= 1.0:
             return True
         repeated = [waited[name] for name, each in looks.items() if name in waited and each.repeated]
         return any(each >= ALONE * limit_s for each in repeated)
@@ -58,4 +66,11 @@ class Silence:
     def forget(self) -> None:
         """Nothing is waited for: what comes next is looked at afresh."""
         self._since.clear()
-        self.quiet_s = 0.0
+        self.near = 0.0
+
+    def _nearness(self, waited: list[float], now: float) -> float:
+        """Seconds that WITNESSES have waited, or MANY, which count for more; `waited` begins with the longest."""
+        near = waited[WITNESSES - 1] if len(waited) >= WITNESSES else 0.0
+        if len(waited) >= MANY:
+            near = max(near, min(waited[MANY - 1], now - self._late_at) / SOONER)
+        return max(0.0, near)

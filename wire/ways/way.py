@@ -80,6 +80,11 @@ class Way:
         return self._listener.waits
 
     @property
+    def is_asked(self) -> bool:
+        """Whether more than one request waited when `is_lost` was last asked."""
+        return self._listener.is_asked
+
+    @property
     def num_doubted(self) -> int:
         """How many requests would have to go elsewhere if the way were lost, as it may be; 0 while it seems well."""
         return 0 if self.down else self._listener.num_doubted
