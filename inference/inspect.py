@@ -57,7 +57,6 @@ MAX_LEN_FIELDS = (
     "seq_length",
     "n_ctx",
 )
-DTYPE_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 PROBE_TOKENS = 2
 META_FAULTS = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError, NotImplementedError)
 """What a forward pass without values can raise where a class looks at values (experts, some masks)."""

@@ -118,13 +118,6 @@ class Gates:
         """See `Waits`: bytes land without the engine."""
         return {}
 
-    def open_all(self) -> None:
-        """Wait for every byte and take all gates away."""
-        self._landed.wait_all()
-        for handle in self._closed.values():
-            handle.remove()
-        self._closed.clear()
-
     def _hook(self, numbers: list[int]) -> Any:
         def wait(module: nn.Module, _args: Any) -> None:
             started = time.perf_counter()

@@ -144,10 +144,6 @@ class Ledger:
         """Tells the other regions what the canary says."""
         await self.write(f"{CANARY}{verdict.model}.json", verdict.to_json())
 
-    async def drop_verdict(self, model: str) -> None:
-        """Forgets it with the model."""
-        await self.drop(f"{CANARY}{model}.json")
-
     async def proof(self, revision: str, region: str) -> Proof | None:
         """What is kept of a revision's boot in a region. Raises PointerError."""
         found = await self.read(f"{PROOFS}{revision}/{region}.json", MAX_PROOF_BYTES)

@@ -10,7 +10,7 @@ import logging
 import time
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from regions.keys.record import MAX_RECORD_BYTES, read_record
 from regions.map import MAX_KEYS, MAX_ROW_BYTES, SYSTEM_BUCKET, KeyGrant, PolicyRow
@@ -93,13 +93,6 @@ class Policy:
         self._deployments.touch()
 
 
-class PolicySource(Protocol):
-    """Where a region's policy row comes from; `step` is run when something there has changed."""
-
-    async def step(self, key: str) -> float | None:
-        """Looks, and says after how many seconds to look again; None: when it changes."""
-
-
 class CopiedPolicy:
     """Any region but home: the home's row, byte for byte."""
 
@@ -108,7 +101,7 @@ class CopiedPolicy:
         self._policy = policy
 
     async def step(self, key: str) -> float | None:
-        """See PolicySource."""
+        """Looks, and says after how many seconds to look again; None: when something there changes."""
         del key
         try:
             found = await self._home.registers.read(POLICY, MAX_ROW_BYTES)
@@ -147,7 +140,7 @@ class SignedPolicy:
         ] = {}  # object key -> etag, what it grants
 
     async def step(self, key: str) -> float | None:
-        """See PolicySource."""
+        """Looks, and says after how many seconds to look again; None: when something there changes."""
         del key
         try:
             await self._sign(await self._grants(), await self._rules())

@@ -256,14 +256,6 @@ class TestGates:
         with pytest.raises(LandingError):
             logits(found.model)
 
-    def test_open_all_takes_the_gates_away(self):
-        model = made("llama")
-        _, landing, _ = landed_model(model)
-        found = attached(model, landing, gated=True)
-        found.gates.open_all()
-        assert found.gates.num_closed == 0
-        assert torch.equal(logits(found.model), logits(model))
-
 
 def test_the_real_view_of_a_landing_fits():
     model = made("mistral")

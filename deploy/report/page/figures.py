@@ -203,7 +203,6 @@ def _source_bar(name: str, sample: Sample) -> Bar:
     return Bar(name, parts, said if known else f"{said} remote")
 
 
-OVERLAPPED = 2.0  # times the measured bandwidth: such bytes were not waited for
 FLOOR_HEADS = (
     "region",
     "start state",
