@@ -136,6 +136,13 @@ class Shell:
     def _done(self, message: Message, fds: list[int]) -> Message:
         if (threads := num_threads()) != 1:
             return {"op": "refused", "message": f"the shell has {threads} threads and may not fork"}
+        try:
+            return self._obeyed(message, fds)
+        except OSError as fault:  # if it ended over that, so would every engine of the node
+            return {"op": "refused", "message": f"no process can be forked now: {fault.strerror}"}
+
+    def _obeyed(self, message: Message, fds: list[int]) -> Message:
+        """Raises OSError: there is no process, descriptor or memory left."""
         match message.get("op"), len(fds):
             case "fork", count if count >= NUM_ENGINE_FDS:
                 return self._fork_engine(message.get("spec"), fds, self._molds.find(message.get("mold")))
@@ -211,15 +218,14 @@ class Shell:
     def _fork(self, name: str, work: Callable[[], None], deadline_s: float | None) -> Message:
         started = time.perf_counter()
         shell_pid = os.getpid()
-        told_read, told_write = os.pipe()
-        pid = os.fork()
-        if not pid:
-            inherited = [self._connection, self._wake_read, self._wake_write, *self._spares.sockets.values()]
-            _be_child(shell_pid, name, told_write, work, inherited)
-        os.close(told_write)
-        self._children.deadlines[pid] = None if deadline_s is None else time.monotonic() + deadline_s
-        _poller(told_read).poll(FORK_WAIT_S * 1000)
-        os.close(told_read)
+        told_read, told_write = socket.socketpair()
+        with told_read:
+            with told_write:
+                if not (pid := os.fork()):
+                    ours = (self._connection, self._wake_read, self._wake_write, told_read)
+                    _be_child(shell_pid, name, told_write, work, [*ours, *self._spares.sockets.values()])
+            self._children.deadlines[pid] = None if deadline_s is None else time.monotonic() + deadline_s
+            _poller(told_read).poll(FORK_WAIT_S * 1000)
         return {"op": "forked", "pid": pid, "ms": _ms_since(started)}
 
     def _send(self, message: Message) -> None:
@@ -238,7 +244,7 @@ def _poller(*readable: socket.socket | int) -> Any:
 
 
 def _be_child(
-    shell_pid: int, name: str, told: int, work: Callable[[], None], inherited: list[socket.socket]
+    shell_pid: int, name: str, told: socket.socket, work: Callable[[], None], inherited: list[socket.socket]
 ) -> NoReturn:
     status = 1
     try:
@@ -249,8 +255,8 @@ def _be_child(
         for each in inherited:
             each.close()
         ctypes.CDLL(None).prctl(PR_SET_NAME, name.encode())
-        os.write(told, b"1")
-        os.close(told)
+        told.send(b"1")
+        told.close()
         work()
         status = 0
     finally:

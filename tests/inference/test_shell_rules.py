@@ -1,10 +1,12 @@
 """The shell's own rules, without a fork: who may connect, what it refuses, whom it kills."""
 
+import errno
 import os
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +45,27 @@ def test_what_it_does_not_know_is_refused(monkeypatch, message, num_fds, reason)
         answer = Shell(theirs)._done(message, [0] * num_fds)
     assert answer["op"] == "refused"
     assert reason in answer["message"]
+
+
+def test_a_host_without_processes_is_no_end_of_the_shell(monkeypatch):
+    """A limit of processes (a container's, mostly) ended the shell, and with it every engine of the node."""
+
+    def refused():
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr("inference.shell.num_threads", lambda: 1)
+    monkeypatch.setattr(os, "fork", refused)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        shell = Shell(theirs)
+        before = len([*Path("/proc/self/fd").iterdir()])
+        answer = shell._done({"op": "inspect", "request": {}}, [0])
+
+        assert answer == {
+            "op": "refused",
+            "message": "no process can be forked now: Resource temporarily unavailable",
+        }
+        assert len([*Path("/proc/self/fd").iterdir()]) == before
 
 
 def test_late_children_are_killed_and_every_end_is_heard():
