@@ -30,11 +30,11 @@ class Silence:
         who: str,
         give_up_s: float = GIVE_UP_S,
         *,
-        say: Callable[[str], None] | None = None,
+        tell: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._who, self._give_up_s = who, give_up_s
-        self._say, self._clock = say or _say, clock
+        self._say, self._clock = tell or say, clock
         self._is_said = False
         self._since = clock()
 
@@ -67,7 +67,8 @@ def notice(who: str, silent_s: float, left_s: float) -> str:
     return f"nothing heard from {who} for {silent_s:.0f} s; trying until {until} ({hint})"
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """A line on standard error, at once."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 

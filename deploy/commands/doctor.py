@@ -4,13 +4,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 from deploy import show
-from deploy.doctor.examine import examine
 from deploy.exits import Exit
+from deploy.looking import looking
 
 
 def run(state: Path, *, as_json: bool) -> Exit:
     """Look everything over; NOT_READY if one finding is not well."""
-    findings = examine(state)
+    with looking("what it needs to look with") as told:
+        from deploy.doctor.examine import examine  # noqa: PLC0415 - the stores' SDK: seconds on a busy machine
+
+        findings = examine(state, told.turn_to)
     if as_json:
         show.emit_json([asdict(each) for each in findings])
     else:

@@ -35,7 +35,7 @@ class Watched:
 
     def __init__(self):
         self.now, self.said = 0.0, []
-        self.one = Silence("the store", say=self.said.append, clock=lambda: self.now)
+        self.one = Silence("the store", tell=self.said.append, clock=lambda: self.now)
 
     def at(self, now):
         self.now = now
