@@ -52,7 +52,13 @@ class MoldShelf:
         if status:
             return {"op": "not_molded", "key": trial.key, "status": status}
         started = time.perf_counter()
-        self._molds[trial.key] = _cast(trial.spec)
+        try:
+            self._molds[trial.key] = _cast(trial.spec)
+        except (
+            OSError,
+            MemoryError,
+        ):  # what the child found room for: the shell, and its engines, go on without
+            return {"op": "not_molded", "key": trial.key, "status": status}
         gc.freeze()  # as all that children share: their collector is not to touch it
         return {"op": "molded", "key": trial.key, "ms": round((time.perf_counter() - started) * 1000, 3)}
 

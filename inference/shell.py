@@ -134,9 +134,9 @@ class Shell:
         return True
 
     def _done(self, message: Message, fds: list[int]) -> Message:
-        if (threads := num_threads()) != 1:
-            return {"op": "refused", "message": f"the shell has {threads} threads and may not fork"}
         try:
+            if (threads := num_threads()) != 1:
+                return {"op": "refused", "message": f"the shell has {threads} threads and may not fork"}
             return self._obeyed(message, fds)
         except OSError as fault:  # if it ended over that, so would every engine of the node
             return {"op": "refused", "message": f"no process can be forked now: {fault.strerror}"}
@@ -201,18 +201,25 @@ class Shell:
     def _add_spare(self) -> None:
         """Fork the next one if one is due."""
         now = time.monotonic()
-        if not self._spares.roster.is_due(now) or num_threads() != 1:
+        if not self._spares.roster.is_due(now):
             return
+        try:
+            if num_threads() == 1:
+                self._fork_spare()
+        except OSError:  # no memory, process or descriptor left: later
+            self._spares.roster.note_failure(now)
+
+    def _fork_spare(self) -> None:
+        """Raises OSError."""
         ours, theirs = socket.socketpair()
         with theirs:
             try:
                 forked = self._fork(
                     "nf-spare", lambda: self._spares.be_spare(ours, theirs, _be_engine), WARM_DEADLINE_S
                 )
-            except OSError:  # no memory or no process left: later
+            except OSError:
                 ours.close()
-                self._spares.roster.note_failure(now)
-                return
+                raise
         self._spares.add(forked["pid"], ours)
 
     def _fork(self, name: str, work: Callable[[], None], deadline_s: float | None) -> Message:

@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 
 from storage.client.sdk import Endpoint
@@ -308,7 +309,8 @@ class HostTier:
     def _refill(self) -> None:
         if self._pool.pool_bytes and not self._closing.is_set():
             run = partial(self._pool.refill, self._closing)
-            threading.Thread(target=run, name="prefault", daemon=True).start()
+            with suppress(RuntimeError):  # no thread is left: it only saves the next load time
+                threading.Thread(target=run, name="prefault", daemon=True).start()
 
 
 def _nothing() -> None:

@@ -103,6 +103,7 @@ class Flight:
         """Start the readers, which end by themselves; up to `most_threads` if the link gives more than they take.
 
         All of those at once if it did so before: on 16 cores 18.7 GB/s in place of 16.2 (measured).
+        Raises LandingError: not one could begin, and the load has ended.
         """
         if self._store_bytes_per_s >= num_threads * BUSY_BYTES_PER_S:
             num_threads = max(num_threads, most_threads)
@@ -110,11 +111,20 @@ class Flight:
         self._most_running = most_threads
         self._running, self._usual_bytes_per_s = num_threads, self._store_bytes_per_s / num_threads
         self._runs = Runs(self.revision, num_threads, {*self.given.maps, *self.given.objects})
-        for number in range(num_threads):
-            self._start_reader(str(number))
+        if not sum(self._start_reader(str(number)) for number in range(num_threads)):
+            raise LandingError("no_threads", "this host has no thread left to read weights with")
 
-    def _start_reader(self, name: str) -> None:
-        threading.Thread(target=self._read, name=f"land-{self.revision.id[:8]}-{name}", daemon=True).start()
+    def _start_reader(self, name: str) -> bool:
+        """Start one that is counted already; where the host has no thread left, those that run go on without it."""
+        thread = threading.Thread(target=self._read, name=f"land-{self.revision.id[:8]}-{name}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            log.warning("one reader less for the weights of %s: %s", self.revision.model, error)
+            self._most_running = 0  # and no more are asked for
+            self._leave(None)
+            return False
+        return True
 
     def stop(self) -> None:
         """End the load: the readers stop at their next extent."""
@@ -334,7 +344,7 @@ class Flight:
             self._elapsed_s = max(time.monotonic() - self._begun, 1e-9)
             whole = self._done_bytes == self.total_bytes
         if not whole:
-            self._fail(LandingError("reader_stopped", "a reader of the weights stopped unexpectedly"))
+            self._fail(LandingError("reader_stopped", "no reader of the weights is left: see the log"))
         else:
             self.buffer.populated_bytes = self.buffer.num_bytes
         self.given.close_copied()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from inference import molds
 from inference.children import Children
 from inference.link import EngineLink
 from inference.shell import Shell
@@ -66,6 +67,21 @@ def test_a_host_without_processes_is_no_end_of_the_shell(monkeypatch):
             "message": "no process can be forked now: Resource temporarily unavailable",
         }
         assert len([*Path("/proc/self/fd").iterdir()]) == before
+
+
+@pytest.mark.parametrize("lack", [OSError(errno.ENOMEM, "no addresses"), MemoryError()])
+def test_a_mold_that_only_its_trial_found_room_for_is_none(monkeypatch, lack):
+    """Making it again is the shell's own work, and every engine's end if it ended the shell."""
+
+    def cast(_spec):
+        raise lack
+
+    monkeypatch.setattr(molds, "_cast", cast)
+    shelf = molds.MoldShelf()
+    shelf.tried(7, molds.Trial("key", None))
+
+    assert shelf.ended(7, 0) == {"op": "not_molded", "key": "key", "status": 0}
+    assert shelf.find("key") is None
 
 
 def test_late_children_are_killed_and_every_end_is_heard():

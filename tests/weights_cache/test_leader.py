@@ -154,3 +154,45 @@ def test_a_fault_that_kills_every_reader_ends_the_load(tier_of, deaths):
     assert 0 < 1_000 - store.num_deaths <= NUM_HANDOVERS + 2
     assert set(deaths) == {"this reader dies"}
     assert tier.entries() == ()
+
+
+@pytest.fixture
+def threads_left(monkeypatch):
+    """`threads_left[0]`: how many more readers this host lets begin."""
+    left, start = [0], threading.Thread.start
+
+    def begin(thread):
+        if thread.name.startswith("land-"):
+            left[0] -= 1
+            if left[0] < 0:
+                raise RuntimeError("can't start new thread")
+        elif thread.name == "prefault":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", begin)
+    return left
+
+
+def test_a_host_without_threads_says_so_and_holds_nothing(tier_of, threads_left):
+    """A container's limit is enough for that. The next load, when there are some again, is a whole one."""
+    store = GatedStore()
+    tier = tier_of(store, num_readers=3)
+    with pytest.raises(LandingError, match="this host has no thread left"):
+        tier.land(REVISION)
+    assert tier.entries() == ()
+
+    threads_left[0] = 3
+    assert tier.land(REVISION).wait(60)
+
+
+def test_those_that_could_begin_go_on_without_the_others(tier_of, threads_left, deaths):
+    """The one of three that runs dies too, and finds no successor: an error, where it was a wait for ever."""
+    threads_left[0] = 1
+    assert tier_of(GatedStore(), num_readers=3).land(REVISION).wait(60)
+
+    threads_left[0] = 1
+    landing = tier_of(GatedStore(num_deaths=1), num_readers=3).land(REVISION)
+    with pytest.raises(LandingError, match="no reader of the weights is left"):
+        landing.wait(60)
+    assert deaths == ["this reader dies"]
