@@ -49,11 +49,11 @@ class Shape:
                 names += [name for name, _ in here if name in _VALUES]
             else:
                 patterns.append(b"(%b)" % b"".join(map(_pattern, run)))
-                kept.append(len(names))
                 names.append(b"")
+                kept.append(len(names))  # the number of its group
         self._match = re.compile(b"".join([*patterns, b"\n\r\n"])).match
-        self._kept, self._length = kept, names.index(_LENGTH)
-        self._timing = names.index(_TIMING) if _TIMING in names else -1
+        self._kept, self._length = kept, names.index(_LENGTH) + 1
+        self._timing = names.index(_TIMING) + 1 if _TIMING in names else 0
 
     def whole(self, data: bytes) -> tuple[bytes, bytes, int] | None:
         """If `data` is such an answer, and all of it: the lines that go on, its timing, and where its body begins."""
@@ -61,11 +61,11 @@ class Shape:
         found = match(data, 0, MAX_BYTES)
         if found is None:
             return None
-        values, start, kept = found.groups(), found.end(), self._kept
-        if int(values[self._length]) != len(data) - start:
+        start, kept = found.end(), self._kept
+        if int(found[self._length]) != len(data) - start:
             return None
-        lines = values[kept[0]] if len(kept) == 1 else b"".join([values[at] for at in kept])
-        return lines, values[self._timing] if self._timing >= 0 else b"", start
+        lines = found[kept[0]] if len(kept) == 1 else b"".join(found.group(*kept)) if kept else b""
+        return lines, found[self._timing] if self._timing else b"", start
 
 
 def _each(lines: bytes) -> list[bytes]:
