@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 from regions.map import BLOBS_BUCKET
 from storage.client.sdk import NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import AsyncIterator, Iterable, Iterator
 
     from regions.objects.store import Store
     from weights_cache.revision import Revision
@@ -50,9 +50,15 @@ class Holdings:
         """Whether any model or preview holds that revision."""
         return any(revision in each for each in self._held.values())
 
+    @asynccontextmanager
+    async def asked(self, revision: str) -> AsyncIterator[bool]:
+        """Whether anybody holds or pins that revision; who pins it meanwhile waits in `has` until this is over."""
+        async with self._lock:
+            yield revision in self._pins or self.is_held(revision)
+
     @contextmanager
     def pinned(self, keys: Iterable[str]) -> Iterator[None]:
-        """Keeps blobs while they are being written or relied upon."""
+        """Keeps blobs, and revisions by their ids, while they are being written or relied upon."""
         pins = Counter(set(keys))
         self._pins += pins
         try:

@@ -56,7 +56,7 @@ class Sealer:
         """
         try:
             revision = await self._read(prefix.model, complete, facts)
-            with self._holdings.pinned(blob_keys(revision)):
+            with self._holdings.pinned({revision.id, *blob_keys(revision)}):
                 await self._copy(prefix.model, revision)
                 await self._ledger.keep_revision(revision)
                 await self._move(prefix, listing, revision, complete.regions)

@@ -286,14 +286,13 @@ class Controller:
         return self._tracked[model]
 
     def _show(self, tracked: Tracked) -> None:
-        """Brings the deployments up to date; a model of which nothing is left is taken out."""
+        """Brings the deployments up to date; a model that is gone is taken out, its last blobs may still be here."""
         tracked.show()
         tracked.deployment.waits_for = tracked.waits_for(self._region)
         tracked.tell_lag(self._deployments.lag, time.monotonic())
         if tracked.is_over() and not tracked.running:
             self._tracked.pop(tracked.model, None)
-            self._deployments.models.pop(tracked.model, None)
-        elif tracked.rollouts or tracked.refusal:
+        if tracked.is_shown():
             self._deployments.models[tracked.model] = tracked.deployment
         else:
             self._deployments.models.pop(tracked.model, None)

@@ -139,6 +139,11 @@ class Tracked:
         """Whether nothing is left to follow or to tell."""
         return self.desired is None and not self.rollouts and self.refusal is None and self.written is None
 
+    def is_shown(self) -> bool:
+        """Whether it serves, is to serve, or was refused. What is only being deleted is not on its way to anybody."""
+        is_wanted = self.desired is not None and bool(self.rollouts)
+        return is_wanted or self.serving() is not None or self.refusal is not None
+
     def needed(self, pointer: Pointer | None, *, is_home: bool) -> frozenset[str]:
         """The revisions whose blobs must stay in the region's store, by what `pointer` names.
 

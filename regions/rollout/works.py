@@ -137,10 +137,15 @@ class Works:
             tracked.pointer, is_home=self._is_home
         ):
             await self._holdings.let_go(tracked.model, each)
-            if not self._holdings.is_held(each):
-                await self._ledger.drop_revision(each)
-                if self._is_home:
-                    await self._ledger.drop_proofs(each)
+            async with self._holdings.asked(each) as is_needed:
+                if not is_needed:
+                    await self._drop(each)
+
+    async def _drop(self, revision: str) -> None:
+        """What is kept of a revision beside its blobs. Raises StoreError."""
+        await self._ledger.drop_revision(revision)
+        if self._is_home:
+            await self._ledger.drop_proofs(revision)
 
     async def known(self, revision: str) -> Revision | None:
         """A revision from the region's own copy, else from home. Raises RevisionError, StoreError."""

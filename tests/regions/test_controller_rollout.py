@@ -108,6 +108,40 @@ async def test_who_still_comes_does_not_keep_a_model_that_was_taken_out(monkeypa
         deployment.release(leased)
 
 
+async def test_a_model_that_was_removed_is_at_no_moment_on_its_way():
+    """Until its last blob was deleted, requests were told to ask again shortly (503), for a model that is gone."""
+    home, fra = pair()
+    seen = {made.name: set() for made in (home, fra)}
+    async with home.running(), fra.running():
+        with_manifest(home.disk, V1)
+        await fra.until_live(await home.until_live())
+        for made in (home, fra):
+            made.own.before = lambda *_, made=made: seen[made.name].add(
+                found.live if (found := made.find()) else "gone"
+            )
+        served = {made.name: made.find().live for made in (home, fra)}
+        home.disk.delete("nearfield-system", f"models/{MODEL}.json")
+        for made in (home, fra):
+            await made.until(lambda made=made: not made.blobs(), "its bytes are gone")
+
+    assert seen == {name: {revision, "gone"} for name, revision in served.items()}
+
+
+async def test_a_push_of_what_is_just_being_deleted_keeps_its_revision():
+    """`rm`, then the same bytes again: the second push pins what it is about to write."""
+    made = Made()
+    async with made.running():
+        with_manifest(made.disk, V1)
+        first = await made.until_live()
+        holdings = made.region.controller._holdings
+        with holdings.pinned({first}):
+            made.disk.delete("nearfield-system", f"models/{MODEL}.json")
+            await made.until(lambda: not made.blobs(), "its bytes are gone")
+            async with holdings.asked(first) as is_needed:  # in its turn, after whoever deletes
+                assert is_needed
+            assert made.system(f"revisions/{first}.json") is not None
+
+
 @pytest.mark.parametrize("step", ["load", "probe"])
 async def test_a_failed_candidate_keeps_the_old_one_and_says_why(step):
     made = Made()
