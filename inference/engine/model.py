@@ -71,7 +71,13 @@ class SlotModel:
         self._last = LastLayer(model)
         self._attention = SlotAttention(self._last)
         model.set_attn_implementation(self._attention.name)
-        shorten(model, self._attention)
+        self._short = shorten(model, self._attention)
+
+    @torch.inference_mode()
+    def landed(self) -> None:
+        """All weights are here, before the first pass: what is made of them is made together."""
+        if self._short is not None:
+            self._short.make_gains()
 
     def forward(self, step: Step) -> tuple[list[str], torch.Tensor]:
         """See `StepModel`."""

@@ -31,7 +31,7 @@ from inference.engine.freed import keep_freed
 from inference.engine.gather import Gather
 from inference.engine.generation import GenerateLoop
 from inference.engine.int8 import check_processor, quantise
-from inference.engine.model import shares_a_pass
+from inference.engine.model import SlotModel, shares_a_pass
 from inference.engine.mold import Mold, Steps, fit, most_tokens
 from inference.engine.orders import Bounds
 from inference.engine.packing import Growth
@@ -120,7 +120,7 @@ def _serve(
         check_processor(spec.device)
     may_gate = (
         spec.gated and not spec.quantize and revision.facts.kind == "generate" and shares_a_pass(config)
-    )
+    ) and not (device is None and view.is_whole)  # nothing to wait for
     room = DeviceRoom(device, revision, spec) if device is not None else None
     if room is not None:
         room.check()
@@ -215,6 +215,8 @@ def _loop(
     else:
         steps = mold.steps or Steps.of(attached.model, spec, mold.revision)
         room, model = steps.room, steps.model
+        if attached.gates is None and isinstance(model, SlotModel):
+            model.landed()
         pool = BlockPool(room.num_slots, room.num_blocks) if room.num_blocks else None
         scheduler = Scheduler(room.num_slots, eos_ids, num_pages=room.num_pages, pool=pool)
     bounds = Bounds(facts.vocab_size, room.max_len)
@@ -268,7 +270,12 @@ class ToldLanding:
         return self._view.wait_landed(number)
 
     def wait_all(self) -> bool:
-        """Wait for every extent, telling how many have landed; raises LandingError."""
+        """Wait for every extent, telling how many have landed; raises LandingError.
+
+        Of one that is whole nothing is mapped here: whoever reads it does (`inference.engine.ahead`).
+        """
+        if self._view.is_whole:
+            return True
         started = time.perf_counter()
         while not self._view.wait_all(PROGRESS_S):
             done = self._view.num_landed

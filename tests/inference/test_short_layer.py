@@ -95,6 +95,14 @@ def test_a_norm_is_the_class_norm(size):
         torch.testing.assert_close(Norm(norm).of(rows), norm(rows), rtol=1e-5, atol=1e-7)
 
 
+def test_gains_are_the_same_made_together_or_one_by_one():
+    """Together where every weight is here before the first pass, one by one where a pass overtakes its bytes."""
+    together, one_by_one = (slots_of(made("llama")) for _ in range(2))
+    together.landed()
+    found, wanted = (rows.compute((prompt(0),))[1] for rows in (together, one_by_one))
+    assert torch.equal(found, wanted)
+
+
 @pytest.mark.parametrize("poison", [torch.nan, torch.inf])
 def test_a_broken_row_stays_broken_and_alone(poison):
     rows = torch.randn(1, 3, 48)
