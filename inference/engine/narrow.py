@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from inference.engine.joined import Product, biases, stacked
-from inference.engine.products import HAS_ONEDNN, onednn_product
+from inference.engine.products import HAS_ONEDNN, packed_product
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +46,7 @@ class NarrowProduct(Product):
 
     def whole(self, given: torch.Tensor, rest: torch.Tensor | None = None) -> torch.Tensor:
         """See `Product`."""
-        out = onednn_product(given.bfloat16(), self._packed, None).float()
+        out = packed_product(given.bfloat16(), self._packed, None).float()
         for added in (self._bias, rest):
             if added is not None:
                 out.add_(added)

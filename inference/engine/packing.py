@@ -10,9 +10,8 @@ least of 15; gigaflops of MKL straight, MKL turned (`weight @ x.T`), and packed;
     1024 x 1024    46   28  101     63   68  107     82   88  102     -
     512 x 512      59   33   75     76   69   90     100  96  112     77   -   103
 
-One row waits for memory, whatever the layout, and takes the weight as it is stored: packed it is slower, if anything
-(`inference.engine.products`). The numbers are the same on any
-number of threads (`test_engine_packing`), so `inference.engine.threads` may choose.
+Fewer than four rows are multiplied several times over, which is faster (`SEVERAL` in `inference.engine.products`). The
+numbers are the same on any number of threads (`test_engine_packing`), so `inference.engine.threads` may choose.
 
 Copies are put into huge pages, which are read with fewer look-ups of addresses. Milliseconds of the products of six
 layers of a 244 M Llama (356 MB; two cores, best of 16 in turns), in pages of 4 KiB and of 2 MiB:
@@ -37,14 +36,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from inference.engine.products import HAS_ONEDNN, FewRowsLinear, onednn_product
+from inference.engine.products import HAS_ONEDNN, FewRowsLinear, packed_product
 from inference.engine.walk import modules_of
 from weights_cache.pages import HUGE_BYTES, beyond, collapse_own, own_spans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LEAST_ROWS = 2
 LEAST_WEIGHTS = 50_000
 """Smaller products take less time than the way to the library, 10 us."""
 PASS_BYTES = 4 * 1024 * 1024
@@ -64,9 +62,9 @@ class PackedLinear(FewRowsLinear):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002 - torch's own name for it
         """See `nn.Linear`."""
-        if self.packed is None or input.numel() < LEAST_ROWS * self.in_features:
+        if self.packed is None or not input.numel():
             return super().forward(input)
-        return onednn_product(input, self.packed, self.bias)
+        return packed_product(input, self.packed, self.bias)
 
     def pack(self) -> int:
         """Make the copy; the bytes of the weight."""

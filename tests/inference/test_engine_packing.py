@@ -42,7 +42,7 @@ def num_packed(model):
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 8), (1, 33), (300,)])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (3, 1), (), (0,), (2, 8), (1, 33), (300,)])
 def test_numbers_are_the_same(bias, shape):
     model = layers(bias=bias)
     given = torch.randn(*shape, IN)
@@ -56,15 +56,16 @@ def test_numbers_are_the_same(bias, shape):
     assert torch.allclose(found, straight, rtol=1e-5, atol=1e-5)
 
 
-def test_input_may_lie_in_any_way():
+@pytest.mark.parametrize("num_rows", [1, 3, 12])
+def test_input_may_lie_in_any_way(num_rows):
     model = layers()
-    given = torch.randn(IN, 12).t()[None]
+    given = torch.randn(IN, num_rows).t()[None]
     with torch.inference_mode():
         straight = model(given)
         assert torch.allclose(packed(model)(given), straight, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("num_rows", [2, 16, 33, 300])
+@pytest.mark.parametrize("num_rows", [1, 3, 16, 33, 300])
 @pytest.mark.parametrize("size", [200, 2000])
 def test_the_number_of_threads_changes_no_bit(num_rows, size):
     model, before = packed(layers(size=size)), torch.get_num_threads()
