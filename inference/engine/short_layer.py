@@ -103,8 +103,8 @@ class ShortLayer:
     def _through_gates(self, given: torch.Tensor) -> torch.Tensor:
         """[1, tokens, inner width]."""
         if self._gated is None:
-            gates: torch.Tensor = silu(self._mlp.gate_proj(given), inplace=True)
-            return gates.mul_(self._mlp.up_proj(given))
+            gates: torch.Tensor = silu(self._mlp.gate_proj.forward(given), inplace=True)
+            return gates.mul_(self._mlp.up_proj.forward(given))
         gates, ups = self._gated.whole(given).chunk(2, -1)
         return silu(gates, inplace=True) * ups  # what lies in one piece is rotated as it lies
 
@@ -112,8 +112,8 @@ class ShortLayer:
         """[1, tokens, heads, head size]: queries and keys, and values."""
         own, shape = self._own, (*given.shape[:2], -1, self._head_size)
         if self._asked is None:
-            both = torch.cat((own.q_proj(given), own.k_proj(given)), -1)
-            return both.view(shape), own.v_proj(given).view(shape)
+            both = torch.cat((own.q_proj.forward(given), own.k_proj.forward(given)), -1)
+            return both.view(shape), own.v_proj.forward(given).view(shape)
         heads = self._asked.whole(given).view(shape)
         num_values = own.v_proj.out_features // self._head_size
         return heads[:, :, :-num_values], heads[:, :, -num_values:]
@@ -167,7 +167,7 @@ def _number(value: float) -> torch.Tensor:
 def _adding(layer: Any) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     """What gives the layer's output for the first, added to the second: by the way where it is in 8 bits."""
     product = product_of(layer)
-    return (lambda given, rest: layer(given).add_(rest)) if product is None else product.whole
+    return (lambda given, rest: layer.forward(given).add_(rest)) if product is None else product.whole
 
 
 def shorten(model: PreTrainedModel, attention: SlotAttention) -> ShortModel | None:
