@@ -24,15 +24,13 @@ import ctypes
 import importlib
 import json
 import os
-import resource
 import signal
 import socket
-import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from inference.children import Children
+from inference.children import PR_SET_NAME, Children, be_child, take_little
 from inference.devices import CPU
 from inference.link import Message, frame_bytes, receive_frame
 from inference.molds import MoldShelf, Trial, be_trial
@@ -46,8 +44,6 @@ if TYPE_CHECKING:
 
 INSPECT_DEADLINE_S = 20.0
 """A throw-away child that takes longer is killed; a 1,000-layer config takes under 2 s."""
-INSPECT_MEMORY_BYTES = 4 << 30
-"""Address space an inspection may take beyond what the shell has mapped itself."""
 WARM_DEADLINE_S = 60.0
 """A spare that takes longer to bring its device up hangs in the driver; a context takes 0.3 to 3 s."""
 TRIAL_NICE = 10
@@ -56,20 +52,11 @@ FORK_WAIT_S = 5.0
 """Until a forked child says that it runs; a host that is slower than this is out of memory."""
 NUM_ENGINE_FDS = 4
 """Of an engine without mapped files: landing, ready, event, link."""
-PR_SET_PDEATHSIG = 1
-PR_SET_NAME = 15
 
 
 def num_threads() -> int:
     """Threads of this process."""
     return sum(1 for _ in Path("/proc/self/task").iterdir())
-
-
-def die_with_parent(parent_pid: int) -> None:
-    """Have the kernel kill this process when its parent ends; exit now if it has ended already."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:
-        sys.exit(1)
 
 
 class Shell:
@@ -230,7 +217,7 @@ class Shell:
             with told_write:
                 if not (pid := os.fork()):
                     ours = (self._connection, self._wake_read, self._wake_write, told_read)
-                    _be_child(shell_pid, name, told_write, work, [*ours, *self._spares.sockets.values()])
+                    be_child(shell_pid, name, told_write, work, [*ours, *self._spares.sockets.values()])
             self._children.deadlines[pid] = None if deadline_s is None else time.monotonic() + deadline_s
             _poller(told_read).poll(FORK_WAIT_S * 1000)
         return {"op": "forked", "pid": pid, "ms": _ms_since(started)}
@@ -250,26 +237,6 @@ def _poller(*readable: socket.socket | int) -> Any:
     return poller
 
 
-def _be_child(
-    shell_pid: int, name: str, told: socket.socket, work: Callable[[], None], inherited: list[socket.socket]
-) -> NoReturn:
-    status = 1
-    try:
-        die_with_parent(shell_pid)
-        signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
-        for each in inherited:
-            each.close()
-        ctypes.CDLL(None).prctl(PR_SET_NAME, name.encode())
-        told.send(b"1")
-        told.close()
-        work()
-        status = 0
-    finally:
-        os._exit(status)
-
-
 def _be_engine(spec: EngineSpec, fds: list[int], mold: Mold | None = None) -> None:
     from inference.engine.process import run  # noqa: PLC0415 - imported already, by the zygote
 
@@ -287,20 +254,13 @@ def warm_up(device: str) -> str:
 
 def _be_trial(spec: EngineSpec) -> None:
     os.nice(TRIAL_NICE)
-    _take_little(int(spec.revision["facts"]["weight_bytes"]))
+    take_little(INSPECT_DEADLINE_S, int(spec.revision["facts"]["weight_bytes"]))
     be_trial(spec, num_threads)
 
 
 def _be_inspection(request: Message, answer_fd: int) -> None:
     from inference.inspect import inspect  # noqa: PLC0415 - imported already, by the zygote
 
-    _take_little()
+    take_little(INSPECT_DEADLINE_S)
     with os.fdopen(answer_fd, "wb") as answer:
         answer.write(json.dumps(inspect(request)).encode())
-
-
-def _take_little(more_bytes: int = 0) -> None:
-    """Bound what this process may take: addresses beyond what it has (`more_bytes` are free), and processor time."""
-    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (mapped + more_bytes + INSPECT_MEMORY_BYTES,) * 2)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(INSPECT_DEADLINE_S),) * 2)

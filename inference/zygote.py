@@ -30,10 +30,11 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
+from inference.children import PR_SET_NAME
 from inference.devices import CPU
 from inference.heap import fill_holes
 from inference.link import LinkError, Message, receive_frame
-from inference.shell import PR_SET_NAME, Shell, num_threads, warm_up
+from inference.shell import Shell, num_threads, warm_up
 from inference.spares import SparePool
 
 ENVIRONMENT = {
