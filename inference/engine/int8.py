@@ -43,7 +43,7 @@ from torch import nn
 
 from inference.engine.classes import ConfigRefused
 from inference.engine.int8_trial import LinearPlace, is_product, reads_weights
-from inference.engine.joined import JoinedLinear, Product, biases, stacked
+from inference.engine.joined import SIBLINGS, JoinedLinear, Product, biases, stacked
 from inference.engine.levels import Levels, mixed, mixing, scaled, scales_of
 from inference.engine.narrow import NARROWED, NarrowProduct, is_faster
 
@@ -80,9 +80,6 @@ what is missing from 1 on average, in millionths
 Scales a row for groups of 128 weights, with the input in 16 bits, none kept: 0.9987, and eight products for one."""
 FEW_LAYERS = 6
 """With fewer, all are: each would be a large part of all, and what they round off has little way to grow."""
-SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
-"""What transformers' classes call layers of one parent that are given the same input. Where one of them is given
-another, it is still right, and slower."""
 LEAVE_OUT = "leave `quantize` out of model.toml and push again"
 
 

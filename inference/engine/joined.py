@@ -11,6 +11,10 @@ from torch import nn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""What transformers' classes call layers of one parent that are given the same input. Where one of them is given
+another, it is still right, and slower."""
+
 
 class Product(ABC):
     """The product of one input with several layers' weights.
@@ -65,11 +69,11 @@ def product_of(*layers: nn.Module) -> Product | None:
     A layer with a `forward` of its own, which may leave out rows, is none of them.
     """
     product = getattr(layers[0], "_product", None)
+    if not isinstance(product, Product):
+        return None
     numbers = [getattr(each, "_number", None) for each in layers if "forward" not in vars(each)]
     is_one = all(getattr(each, "_product", None) is product for each in layers)
-    if not isinstance(product, Product) or not is_one or numbers != [*range(len(product.sizes))]:
-        return None
-    return product
+    return product if is_one and numbers == [*range(len(product.sizes))] else None
 
 
 def stacked(linears: Sequence[nn.Linear]) -> torch.Tensor:

@@ -13,8 +13,8 @@ on all of 1,024 rows at once:
     norm of the class        66         80         387  (`rms_norm`, which is the same: 57, 72)
     norm here                29         35         260
 
-In 8 bits queries, keys and values are one product, whose output lies as they are turned and stored, and so are the two
-of the gate; what comes back to the layer's width is scaled and added at once.
+Packed or in 8 bits queries, keys and values are one product, whose output lies as they are turned and stored, and so in
+8 bits are the two of the gate; what comes back to the layer's width is scaled and added at once.
 
 Only models of classes that are known to be of this kind are taken, in float32: narrower types round on their way
 through a norm, and a device has kernels of its own.
@@ -111,6 +111,8 @@ class ShortLayer:
     def _heads(self, given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """[1, tokens, heads, head size]: queries and keys, and values."""
         own, shape = self._own, (*given.shape[:2], -1, self._head_size)
+        if self._asked is None:  # float32 weights are packed later
+            self._asked = product_of(own.q_proj, own.k_proj, own.v_proj)
         if self._asked is None:
             both = torch.cat((own.q_proj.forward(given), own.k_proj.forward(given)), -1)
             return both.view(shape), own.v_proj.forward(given).view(shape)

@@ -8,6 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from inference.engine import packing as engine_packing
+from inference.engine.events import Segment
+from inference.engine.joined import product_of
+from inference.engine.model import SlotModel
 from inference.engine.packing import (
     MOST_QUIET_S,
     PASS_BYTES,
@@ -17,6 +21,8 @@ from inference.engine.packing import (
     pack_products,
     span_of,
 )
+from inference.engine.slots import SlotPlan
+from tests.inference.tiny import made
 from weights_cache import pages
 
 IN, OUT = 600, 1000
@@ -215,3 +221,26 @@ def test_memory_taken_since_is_gone_about_as_copies_are():
 def test_pieces_alone_are_something_to_do():
     assert pack_products(layers(), 0) is None
     assert pack_products(layers(), 0, Growth().pieces() or [None]) is not None
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gemma2"])
+def test_queries_keys_and_values_are_one_copy(family, monkeypatch):
+    """Biases and steps of any size included; in the last layer, which leaves out rows, as well."""
+    monkeypatch.setattr(engine_packing, "LEAST_WEIGHTS", 1)
+    steps = (
+        (Segment("a", 0, 0, tuple(range(3, 30)), True, ()),),
+        (Segment("a", 0, 27, (5,), True, ()),),
+        (Segment("a", 0, 28, (6,), True, ()), Segment("b", 1, 0, (7, 8, 9), True, ())),
+    )
+    model, usual = made(family), SlotModel(made(family), SlotPlan(3, 64, 0))
+    packing = pack_products(model, AMPLE)
+    rows = SlotModel(model, SlotPlan(3, 64, 0))
+    for number, step in enumerate(steps):
+        torch.testing.assert_close(rows.forward(step)[1], usual.forward(step)[1], rtol=1e-4, atol=1e-4)
+        while number == 0 and packing.is_wanted:
+            packing.go_on(0.0)
+    attention = model.base_model.layers[0].self_attn
+    own = (attention.q_proj, attention.k_proj, attention.v_proj)
+    assert product_of(*own) is not None
+    assert all(each.packed is None for each in own)
+    assert attention.o_proj.packed is not None
