@@ -75,7 +75,8 @@ class Carry(ABC):
     dropped: re.Pattern[bytes]
     lane: Kept
 
-    def __init__(self, line: LaneLine, number: bytes, started: float, now: float) -> None:
+    def _set_out(self, line: LaneLine, number: bytes, started: float, now: float) -> None:
+        """(A hop's `__init__`) what all hops have of it: a base's own `__init__` would be looked up each time."""
         self.line = line
         self.number = number
         self.started = started  # perf_counter seconds

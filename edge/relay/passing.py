@@ -67,7 +67,7 @@ class Passing(Carry):
         read: float,
         now: float,
     ) -> None:
-        Carry.__init__(self, line, lane.inference.numbers.next(), started, now)
+        self._set_out(line, lane.inference.numbers.next(), started, now)
         self.lane = lane
         self.ask = ask
         self.body = body

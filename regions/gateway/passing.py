@@ -70,7 +70,7 @@ class Passing(Carry):
         now: float,
         deadline: float,
     ) -> None:
-        Carry.__init__(self, line, number, started, now)
+        self._set_out(line, number, started, now)
         self.lane = lane
         self.ask = ask
         self.body = body
