@@ -18,6 +18,8 @@ from deploy.exits import Exit
 STANDARD = (0, 1, 2)
 PLAIN = {"✓": "+", "✗": "x", "→": ">", "·": "-", "─": "-", "—": "-", "\u2013": "-", "\u00d7": "x", "…": "."}
 """What stands for our signs, place for place, where a terminal lacks them; `?` for any other."""
+DRIVES = {number: "\ufffd" for number in (*range(0x20), *range(0x7F, 0xA0)) if chr(number) not in "\n\t"}
+"""Characters by which a terminal is driven: its title, its colours, what is on the clipboard."""
 
 
 class OutputLost(OSError):
@@ -35,6 +37,11 @@ class Outlet(io.FileIO):
             if error.errno == errno.EPIPE:
                 raise
             raise OutputLost(error.errno, error.strerror) from error
+
+
+def harmless(words: str) -> str:
+    """What somebody else's model says: on a terminal only words, elsewhere all that it said."""
+    return words.translate(DRIVES) if sys.stdout.isatty() else words
 
 
 @contextmanager

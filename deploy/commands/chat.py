@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from deploy import chat, show
+from deploy import chat, show, streams
 from deploy.client import Client
 from deploy.credentials import Credentials
 from deploy.faults import NotLive
@@ -76,7 +76,7 @@ def _turn(
     def text(piece: str) -> None:
         firsts.text(piece)
         if not quiet:
-            sys.stdout.write(piece)
+            sys.stdout.write(streams.harmless(piece))
             sys.stdout.flush()
 
     def waiting(note: Mapping[str, Any]) -> None:

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from deploy import streams
+
 FULL = Path("/dev/full")
+WORDS = "a\x1b]52;c;eA==\x07\n\tb\x9b31m\r é"
 
 SCRIPT = """
 import sys
@@ -68,3 +71,13 @@ def test_signs_that_the_readers_letters_lack_have_plain_ones():
     done = _run(r"print('\u2713 a \u2192 b 0.4\u20132.0 s \u65e5')", stdout=subprocess.PIPE, env=plain)
 
     assert (done.returncode, done.stdout) == (0, "+ a > b 0.4-2.0 s ?\n")
+
+
+@pytest.mark.parametrize(
+    ("is_terminal", "said"), [(True, "a\ufffd]52;c;eA==\ufffd\n\tb\ufffd31m\ufffd é"), (False, WORDS)]
+)
+def test_a_model_drives_nobodys_terminal(monkeypatch, is_terminal, said):
+    """Whoever may push may have one say what sets a title, a colour, or the clipboard."""
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
+
+    assert streams.harmless(WORDS) == said
