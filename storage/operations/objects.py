@@ -419,6 +419,8 @@ def copy_source(store: Store, request: S3Request) -> CopySource:
     """What to copy, with the right to read it checked. Raises: S3Error."""
     raw, _, version = (request.get("x-amz-copy-source") or "").partition("?versionId=")
     raw_bucket, _, raw_key = unquote_to_bytes(raw).removeprefix(b"/").partition(b"/")
+    if not raw_key:
+        raise S3Error("InvalidArgument", "Copy Source must mention the source bucket and key: bucket/key")
     bucket, key = parse_bucket(raw_bucket.decode("utf-8", "replace")), parse_key(raw_key)
     asked = parse_version(unquote_to_bytes(version).decode("utf-8", "replace") or None)
     judged = demand_read(store, request, bucket, key, asked)

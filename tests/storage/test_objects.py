@@ -187,6 +187,8 @@ def test_conditional_copies(s3, raw):
         s3.copy_object(Bucket="models", Key="x", CopySource={"Bucket": "models", "Key": "none"})
     assert code(error) == "NoSuchKey"
     assert raw.send("PUT", "/models/x", "", {"x-amz-copy-source": "/models/%ff"}).code == "InvalidURI"
+    for source in ("models", "/models", "models/", "/"):
+        assert b"bucket and key" in raw.send("PUT", "/models/x", "", {"x-amz-copy-source": source}).body
 
 
 def test_deleting_many(s3, bucket):
