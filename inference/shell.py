@@ -9,6 +9,7 @@ are link frames; descriptors come with a frame's first bytes (SCM_RIGHTS).
     {"op":"mold","seq":n,"key":k,"spec":{..}} ->                     {"op":"molding",..}, later molded or not_molded
     {"op":"drop","seq":n,"key":k} -> {"op":"dropped",..}              (`inference.molds`)
     {"op":"bye"} and the end of the stream
+    "refused" has "later":true where the host lacked what it may have another time
     first of all {"op":"hello","pid":p,"import_ms":t}; whenever a child ends {"op":"exited","pid":p,"status":s}
 
 A fork copies one thread only, so a second one (an OpenMP pool after one matrix product, measured) would
@@ -126,7 +127,8 @@ class Shell:
                 return {"op": "refused", "message": f"the shell has {threads} threads and may not fork"}
             return self._obeyed(message, fds)
         except OSError as fault:  # if it ended over that, so would every engine of the node
-            return {"op": "refused", "message": f"no process can be forked now: {fault.strerror}"}
+            lack = f"no process can be forked now: {fault.strerror}"
+            return {"op": "refused", "message": lack, "later": True}
 
     def _obeyed(self, message: Message, fds: list[int]) -> Message:
         """Raises OSError: there is no process, descriptor or memory left."""

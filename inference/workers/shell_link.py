@@ -42,6 +42,10 @@ class ShellError(Exception):
     """The shell is gone, did not start, or refused."""
 
 
+class ShellBusy(ShellError):
+    """Its host lacks something now that it may have later."""
+
+
 class ShellLink:
     """One running shell. Made by `start`; `close` ends it and every engine it forked."""
 
@@ -219,7 +223,7 @@ class ShellLink:
         finally:
             self._answers.pop(seq, None)
         if found["op"] == "refused":
-            raise ShellError(found["message"])
+            raise (ShellBusy if found.get("later") else ShellError)(found["message"])
         return found
 
     async def _send(self, data: bytes, fds: Sequence[int]) -> None:

@@ -7,7 +7,7 @@ import logging
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
-from inference.workers.shell_link import ShellError, ShellLink
+from inference.workers.shell_link import ShellBusy, ShellError, ShellLink
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -69,6 +69,8 @@ class StandingShell:
             # It may come again where it was not its fault, or once it has made room for others.
             if shell.gone.done() or await shell.mold(spec, key):
                 self._asked.pop(key, None)
+        except ShellBusy:
+            self._asked.pop(key, None)  # at the next start
         except ShellError as cause:
             log.warning("engines of %s are made whole at each start: %s", key, cause)
 

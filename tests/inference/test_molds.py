@@ -15,7 +15,7 @@ from inference.engine.mold import Mold, Steps
 from inference.engine.weights import attach
 from inference.spec import EngineSpec
 from inference.workers import shell_link, standing
-from inference.workers.shell_link import ShellError
+from inference.workers.shell_link import ShellBusy, ShellError
 from tests.inference.test_shell_fork import Engine, expected, threads_of
 from tests.inference.test_weights_attach import FAMILIES
 from tests.inference.tiny import config_values, extent_bytes, landed_model, made
@@ -229,6 +229,8 @@ class AskedShell:
         self.asked.append(key)
         if key == "refused":
             raise ShellError("no")
+        if key == "busy" and self.asked.count(key) == 1:
+            raise ShellBusy("no process")
         self.molds |= {key} - {"not plain"}
         return key in self.molds
 
@@ -260,8 +262,10 @@ async def ask_for(shell, *keys):
 
 async def test_what_cannot_be_made_is_asked_for_once_and_a_refusal_ends_nothing(monkeypatch, caplog):
     async with standing_shells(monkeypatch) as (shell, [one]):
-        await ask_for(shell, *(["refused", "good", "not plain"] * 2))
-    assert one.asked == ["refused", "good", "not plain"]
+        await ask_for(shell, *(["refused", "good", "not plain"] * 2), "busy", "busy", "busy")
+    assert one.asked == ["refused", "good", "not plain", "busy", "busy"], (
+        "what may be done later is asked for again"
+    )
     assert "made whole at each start: no" in caplog.text
 
 

@@ -65,6 +65,7 @@ def test_a_host_without_processes_is_no_end_of_the_shell(monkeypatch):
         assert answer == {
             "op": "refused",
             "message": "no process can be forked now: Resource temporarily unavailable",
+            "later": True,
         }
         assert len([*Path("/proc/self/fd").iterdir()]) == before
 
