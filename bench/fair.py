@@ -2,6 +2,7 @@
 
 Each of the three sends streams at a steady rate: alone, beside the one, and beside the one with a quota, in turns. All
 rounds are one sample: of one round's 72 answers the p99 is the slowest, and a stall of the machine is what it tells.
+The middle one of the rounds is told beside that: a stall while the three were alone would hide what the one does.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from urllib.parse import urlsplit
 
 from bench import stage
 from bench.fair_load import Asked, Load
-from bench.rows import Row, compare, quantile
+from bench.rows import Row, compare, middle, quantile
 from deploy.client import Client
 from deploy.up import Running
 
@@ -123,7 +124,7 @@ def _others(what: str, rounds: Sequence[Round]) -> list[list[Asked]]:
 
 def _rows(what: str, rounds: Sequence[Round]) -> list[Row]:
     others, alone = _others(what, rounds), _others("alone", rounds)
-    rows = []
+    rows = [*_middle(what, rounds)]
     for share, target in ((0.5, None), (0.99, OF_QUIET)):
         first, total = _quantiles(others, share)
         first_alone, total_alone = _quantiles(alone, share)
@@ -134,6 +135,20 @@ def _rows(what: str, rounds: Sequence[Round]) -> list[Row]:
     rows.append(
         compare(f"the others' requests that failed {what}", 1 + refused, 1, "", better="lower", target=1.0)
     )
+    return rows
+
+
+def _middle(what: str, rounds: Sequence[Round]) -> list[Row]:
+    """The same of the middle round by the quotient of its p99s, for first tokens and for whole answers."""
+    pairs = [
+        (_quantiles(_others(what, [each]), 0.99), _quantiles(_others("alone", [each]), 0.99))
+        for each in rounds
+    ]
+    told = f"p99 of the three others {what}, against without it, in the middle round"
+    rows = []
+    for place, name in enumerate(("first token", "whole answer")):
+        ours, alone = middle([(beside[place], quiet[place]) for beside, quiet in pairs])
+        rows.append(compare(f"{name}, {told}", ours, alone, "s", better="lower", target=OF_QUIET))
     return rows
 
 

@@ -21,8 +21,9 @@ def rounds(num, beside_s=0.13):
     return made
 
 
-def row(found):
-    return next(each for each in _rows(BESIDE, found) if each.what.startswith("whole answer, p99"))
+def row(found, *, of_middle=False):
+    rows = [each for each in _rows(BESIDE, found) if each.what.startswith("whole answer, p99")]
+    return next(each for each in rows if each.what.endswith("in the middle round") is of_middle)
 
 
 def test_of_one_round_the_p99_is_its_slowest_and_of_seven_it_is_not():
@@ -43,3 +44,12 @@ def test_what_is_slow_in_each_round_breaks_the_target():
     for each in slow:
         each[BESIDE]["bob"][:2] = asked(0.2, num=2)
     assert not row(slow).holds
+
+
+def test_a_machine_that_stood_still_while_they_were_alone_hides_nothing():
+    found = rounds(7, beside_s=0.16)
+    found[0]["alone"]["ada"] = asked(0.9)
+
+    assert row(found).holds, "by all rounds as one, their p99 alone is that standstill"
+    assert not row(found, of_middle=True).holds
+    assert row(rounds(7), of_middle=True).holds
