@@ -49,7 +49,7 @@ def ready() -> Iterator[None]:
     """Have streams that a command can write to. Raises SystemExit where standard output is lost."""
     _open_closed()
     if (given := sys.__stdout__) is not None and sys.stdout is given:  # not one of a test's
-        sys.stdout = _outlet(given.encoding)
+        sys.stdout = _outlet(given)
     try:
         try:
             yield
@@ -77,11 +77,13 @@ def _open_closed() -> None:
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False, errors="backslashreplace")
 
 
-def _outlet(encoding: str) -> io.TextIOWrapper:
-    """In the letters that whoever reads it has."""
+def _outlet(given: Any) -> io.TextIOWrapper:
+    """In the letters that whoever reads it has, and as soon as Python was told to write (PYTHONUNBUFFERED)."""
     codecs.register_error("plain", _plainly)
-    raw = Outlet(1, "w", closefd=False)
-    return io.TextIOWrapper(io.BufferedWriter(raw), encoding, "plain", line_buffering=raw.isatty())
+    raw: Any = Outlet(1, "w", closefd=False)
+    buffer = raw if given.write_through else io.BufferedWriter(raw)
+    soon = {"line_buffering": given.line_buffering, "write_through": given.write_through}
+    return io.TextIOWrapper(buffer, given.encoding, "plain", **soon)
 
 
 def _plainly(error: UnicodeError) -> tuple[str, int]:

@@ -99,6 +99,7 @@ def _turn(
     )
     if not quiet:
         sys.stdout.write("\n")
+        sys.stdout.flush()
         console.print(f"[dim]{where_time_went(told, firsts)}[/]")
     return told
 

@@ -40,6 +40,14 @@ def test_a_full_disk_is_said_in_a_line(length):
     ]
 
 
+def test_what_python_is_not_to_buffer_is_written_at_once():
+    body = "sys.stdout.write('one '); sys.stderr.write('two '); sys.stdout.write('three')"
+    program = [sys.executable, "-u", "-c", SCRIPT.format(body=body, status=0)]
+    done = subprocess.run(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True)
+
+    assert done.stdout == "one two three"
+
+
 def test_another_files_error_is_not_taken_for_it():
     done = _run("open('/nowhere/at/all')", stdout=subprocess.DEVNULL)
 
