@@ -1,6 +1,7 @@
 """A client that goes away ends its work on the engine at once, streamed or not, and is counted."""
 
 import asyncio
+import logging
 from typing import Any
 
 import httpx2 as httpx
@@ -76,4 +77,4 @@ async def test_half_a_request_never_reaches_the_engine(
         assert answer.status_code == 200
         assert len(node.shell.engines[0].orders) == 2
         assert await count(node, "no") == (part > HEAD_PART), "a head that is not whole is no request yet"
-        assert caplog.records == []
+        assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
