@@ -34,6 +34,7 @@ REST_S = 2.0
 on one core of two (`SpinCondition` in its `shm_broadcast`), and who is measured in that second has the other one."""
 ENDLESS = 1 << 20  # the engine cuts it to the room there is
 PARTS = ("batch", "prefix", "gap", "peer", "fixed", "int8", "recorded", "schema")
+NUM_DECODED = 48  # tokens of each stream, float32 and int8
 VLLM_CPU = {(1, 16): 5.8, (8, 32): 25.2, (16, 32): 31.2}
 """Tokens a second of vLLM's CPU build at (streams, new tokens), the 244 M Llama, prompt about 128, on two such cores:
 measured once and recorded. Where NEARFIELD_VLLM names its Python it is run again beside ours, in turns."""
@@ -244,7 +245,8 @@ def _int8(_: str, options: argparse.Namespace) -> list[Row]:
 
 
 def _decode_rates(engine: Engine, turn: int) -> tuple[float, float]:
-    return _rate(engine, 1, 32, 16, 1 + turn), _rate(engine, 16, 32, 8, 11 + turn)
+    """By so many steps that one of them on one thread, which an engine tries now and then, weighs little."""
+    return _rate(engine, 1, 32, NUM_DECODED, 1 + turn), _rate(engine, 16, 32, NUM_DECODED, 11 + turn)
 
 
 def _recorded(_: str, options: argparse.Namespace) -> list[Row]:
