@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 if TYPE_CHECKING:
     import asyncio
@@ -20,6 +22,18 @@ KEEP_ALIVE_S = 75
 """Longer than any pool of ours keeps an idle connection (30 s), so that we never close one in use."""
 GRACE_S = 10
 """Open answers may finish for so long once the node is to stop."""
+BEGAN = "nearfield.began"
+"""In a request's scope: when its first bytes were here; a node's clock begins then."""
+
+
+class Clocked(HttpToolsProtocol):
+    """uvicorn's own, with a clock: to parse a request, and its task's turn, are the node's time and no way's."""
+
+    def on_message_begin(self) -> None:
+        """Called with the first byte of each request."""
+        super().on_message_begin()
+        scope: Any = self.scope
+        scope[BEGAN] = time.perf_counter()
 
 
 class QuietServer(uvicorn.Server):
@@ -46,7 +60,7 @@ async def serve(
     listener = socket.create_server((host, port), backlog=BACKLOG)
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=Clocked,
         loop="none",
         lifespan="off",
         log_config=None,

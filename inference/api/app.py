@@ -31,6 +31,7 @@ from inference.api.token_replies import CountReply, DetokenizeReply, TokenizeRep
 from inference.api.token_requests import read_count, read_detokenize, read_tokenize
 from inference.api.visit import Visit
 from inference.outside.passing import PassedReply
+from inference.server import BEGAN
 from inference.workers.control import MAX_CONTROL_BYTES, LoadReply, read_inspect, read_load, read_unload
 from regions.map import ATTEMPT, KEY, TENANT, WAITED
 from weights_cache.known import KnownRevisions
@@ -53,8 +54,6 @@ if TYPE_CHECKING:
 
 OPEN_PATH = "/healthz"
 REVISION = "x-nearfield-revision"
-BEGAN = "nearfield.began"
-"""In a request's scope: when its head was here, before any route was looked for; a node's clock begins then."""
 LEFT = 499
 """nginx's status for a request whose client is gone; no client ever sees it."""
 ROUTES: tuple[tuple[tuple[str, ...], Callable[[dict[str, Any]], Any], Callable[..., Reply]], ...] = (
@@ -130,7 +129,7 @@ class HopGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
-        scope[BEGAN] = time.perf_counter()
+        scope.setdefault(BEGAN, time.perf_counter())
         if scope["type"] != "http" or scope["path"] == OPEN_PATH or self._shown(scope):
             await self._app(scope, receive, send)
             return
