@@ -51,7 +51,7 @@ def test_what_it_does_not_know_is_refused(monkeypatch, message, num_fds, reason)
 def held():
     """The descriptors of this process, each with what it is of; not that of the listing, which is closed by then."""
     numbers = [*Path("/proc/self/fd").iterdir()]
-    return {(each.name, os.readlink(each)) for each in numbers if each.is_symlink()}
+    return {(each.name, str(each.readlink())) for each in numbers if each.is_symlink()}
 
 
 def test_a_host_without_processes_is_no_end_of_the_shell(monkeypatch):
