@@ -66,7 +66,7 @@ bench: setup
 # what builds them is no part of the package; a link that leads nowhere fails
 docs: $(DOCS_VENV)/.ready
 	$(DOCS_VENV)/bin/openapi-spec-validator docs/openapi.json
-	$(DOCS_VENV)/bin/mkdocs build --strict --quiet
+	$(DOCS_VENV)/bin/mkdocs build --strict
 	@echo "site/index.html"
 
 $(DOCS_VENV)/.ready: constraints-docs.txt
