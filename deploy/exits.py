@@ -1,4 +1,4 @@
-"""What a command's exit status means; `nearfield --help`, the README and docs/cli.md say it from here."""
+"""What a command's exit status means; `nearfield --help` and docs/cli.md say it from here."""
 
 from enum import IntEnum
 

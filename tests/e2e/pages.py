@@ -1,7 +1,7 @@
 """Pages as programs: the `sh` blocks of a page are run in one shell; a `text` block is what the one before it prints.
 
 What differs from run to run is taken out of both sides first: numbers with their units, ids, which region answered, and
-the progress of a wake, which is told only where one takes long.
+what is told only where something takes long: the progress of a wake, a store that is silent for seconds.
 `…` in a page stands for anything.
 """
 
@@ -21,7 +21,7 @@ FEWER = "--cold 1 --warm 2 --regions iad"
 UNITS = r"(?:ms|s|B|kB|MB|GB|kB/s|MB/s|GB/s|k|M|%|\xd7|h|EUR|USD)"
 MASKS = (
     (r"\x1b\[[0-9;]*m", ""),
-    (r"(?m)^waking: .*?$\n?", ""),
+    (r"(?m)^(?:waking: |nothing heard from ).*?$\n?", ""),
     (r"\S*/(?=(?:credentials\.toml|ca\.pem))", "/"),
     (r"\b[0-9a-f]{12,}\b", "#"),
     (rf"~?(?<!\w)\d[\d.,]*(?:e-?\d+)?(?:\u2013\d[\d.,]*)?(?:\s?{UNITS})?(?!\w)", "#"),
