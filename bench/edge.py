@@ -9,33 +9,27 @@ import datetime as dt
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 import uvloop
 
-from bench import edge_cpu, edge_gateway, edge_load, edge_paced, edge_scale, edge_stage, edge_traces
+from bench import edge_cpu, edge_gateway, edge_half, edge_load, edge_scale, edge_stage, edge_traces
 from bench.edge_child import MODEL
 from bench.edge_load import Wrong
 from bench.edge_request import body, request
 from bench.edge_stage import Proxy
 from bench.llama import cache_folder
-from bench.rows import Row, compare, quantile
+from bench.rows import Row, compare
 from bench.servers import HOST, Missing
 from deploy import pki
 
 PARTS = ("cpu", "scale", "latency", "sse", "streams", "memory", "traces", "gateway")
 OF_NGINX = 0.5  # the issue's: at most twice nginx's processor time, plain and with TLS
-ADDED_P50_MS, ADDED_P99_MS, CHUNK_US, LATE_MS, IDLE_KIB = 0.3, 2.0, 35.0, 50.0, 64.0
+CHUNK_US, LATE_MS, IDLE_KIB = 35.0, 50.0, 64.0
 CONNECTIONS = (1, 32)
-PER_STRAIGHT = (
-    4  # requests to a proxy for one straight to the origin, which shows what the client itself adds
-)
-NUM_PACED = 256  # connections
-NUM_ROUNDS = 5  # of each proxy in turn, of which the middle is told
 NUM_SSE, SSE_GAP_S = 40, 0.01
 NUM_STREAMS, STREAM_GAP_S = 1000, 0.5
 NUM_IDLE = 1000
@@ -50,10 +44,15 @@ class Bench:
 
     options: argparse.Namespace
     scratch: Path
-    origin: str
+    straight: Proxy
     region: str
     authority: pki.LocalAuthority
     say: Say
+
+    @property
+    def origin(self) -> str:
+        """Its address."""
+        return f"{HOST}:{self.straight.port}"
 
     def pair(self, stack: ExitStack, name: str, upstream: str, *, tls: bool) -> tuple[Proxy, Proxy]:
         """Ours and nginx before `upstream`."""
@@ -94,10 +93,10 @@ def measure(options: argparse.Namespace, say: Say) -> tuple[list[Row], list[str]
         authority = pki.ensure(scratch, dt.datetime.now(dt.UTC))
         region = stack.enter_context(edge_stage.region(scratch))
         try:
-            origin = stack.enter_context(edge_stage.origin(scratch / "origin", region))
+            straight = stack.enter_context(edge_stage.origin(scratch / "origin", region))
         except Missing as error:
             return [], [f"nothing is measured: {error}"]
-        bench = Bench(options, scratch, f"{HOST}:{origin}", region, authority, say)
+        bench = Bench(options, scratch, straight, region, authority, say)
         for part in options.only.split(","):
             say(part)
             try:
@@ -150,55 +149,10 @@ def _floor(bench: Bench, other: Proxy) -> list[Row]:
 
 
 def _latency(bench: Bench) -> list[Row]:
-    """Half of what ours takes at most, to ours and to nginx, and a quarter as many straight to the origin meanwhile."""
     with ExitStack() as stack:
         mine, other = bench.pair(stack, "latency", bench.origin, tls=False)
-        most = edge_load.blast(mine, bench.scratch, CONNECTIONS[-1], bench.options.seconds / 2).per_s
-        straight = Proxy("origin", int(bench.origin.rpartition(":")[2]), ())
-        found: dict[Proxy, list[edge_paced.Paced]] = {mine: [], other: []}
-        for _ in range(NUM_ROUNDS):
-            for each, rounds in found.items():
-                turns = (each,) * PER_STRAIGHT + (straight,)
-                rate = most / 2 * len(turns) / PER_STRAIGHT
-                rounds.append(edge_paced.paced(turns, rate, bench.options.seconds, NUM_PACED))
-        what = f"{most / 2:.0f} requests a second, half of what ours takes"
-        rows = []
-        for each, rounds in found.items():
-            rows += _added(rounds, each, straight, what, 1.0 if each is mine else None)
-            rows += _client(rounds, straight, each.name)
-        return rows
-
-
-def _added(
-    rounds: Sequence[edge_paced.Paced], proxy: Proxy, straight: Proxy, what: str, target: float | None
-) -> list[Row]:
-    """Middles of the rounds: one pause of the whole machine, of some 15 ms, is the latest 1 % of three seconds."""
-    rows = []
-    for name, share, budget in (("p50", 0.5, ADDED_P50_MS), ("p99", 0.99, ADDED_P99_MS)):
-        added = sorted(
-            max(LEAST, 1000 * (quantile(each.took_s[proxy], share) - quantile(each.took_s[straight], share)))
-            for each in rounds
-        )
-        told = f"middle of {len(added)} rounds ({added[0]:.2g} to {added[-1]:.2g} ms)"
-        row = f"added by {proxy.name}, {name}, {told}, {what}, against the budget"
-        rows.append(compare(row, median(added), budget, "ms", better="lower", target=target))
-    return rows
-
-
-def _client(rounds: Sequence[edge_paced.Paced], straight: Proxy, name: str) -> list[Row]:
-    """Whether the client was what they waited for."""
-    late, direct = (
-        median(1000 * quantile(times, 0.99) for times in each)
-        for each in ([one.late_s for one in rounds], [one.took_s[straight] for one in rounds])
-    )
-    told = f"the client of {name} itself, p99: sent late, against an answer straight from the origin"
-    busy_s, lasted_s = (
-        sum(each) for each in zip(*((one.busy_s, one.lasted_s) for one in rounds), strict=True)
-    )
-    busy = compare(
-        f"the client of {name} itself: how busy, of its time", busy_s, lasted_s, "s", better="lower"
-    )
-    return [compare(told, late, direct, "ms", better="lower"), busy]
+        stand = edge_half.Stand(mine, other, bench.straight, bench.options.seconds)
+        return edge_half.rows(stand, bench.scratch)
 
 
 def _sse(bench: Bench) -> list[Row]:

@@ -104,12 +104,12 @@ def pinned(command: Sequence[str], on: set[int]) -> list[str]:
 
 
 @contextmanager
-def origin(folder: Path, region: str) -> Iterator[int]:
+def origin(folder: Path, region: str) -> Iterator[Proxy]:
     """The nginx that answers; rows come from `region` behind it. Raises: Missing."""
     port = free_port()
     http = _ORIGIN.format(port=port, body=small_body(), region=region)
-    with _nginx(folder, http, port, cores()[1]):
-        yield port
+    with _nginx(folder, http, port, cores()[1]) as pid:
+        yield Proxy("origin", port, _children(pid))
 
 
 @contextmanager

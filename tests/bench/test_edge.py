@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shutil
 import socket
 import threading
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from bench import edge, edge_cpu, edge_load, edge_paced, edge_stage
+from bench import edge, edge_cpu, edge_half, edge_load, edge_paced, edge_stage
 
 
 def event(number, at=1.0):
@@ -54,6 +55,55 @@ def test_a_spell_of_a_slow_host_in_one_round_is_not_told_of_a_proxy():
     assert (row.ours, row.peer) in {(30.0, 15.0), (31.0, 15.5), (33.0, 16.5)}
     assert "(0.33 to 0.80)" in row.what
     assert edge_cpu.rate("requests a second", rounds).ratio == 0.5
+
+
+def ms(*values):
+    """100 answers each, evenly of `values`, in seconds."""
+    return [value / 1000 for value in values for _ in range(100 // len(values))]
+
+
+def p99(*rounds, target=1.0):
+    return edge_half.added(rounds, "nearfield", "half busy", target)[1]
+
+
+def test_added_is_what_straight_answers_of_the_same_round_did_not_take():
+    """Its middle over rounds: one in which the machine stood still is none of it."""
+    rounds = [
+        edge_half.Round(ms(most), ms(least), 0.5) for most, least in ((1.5, 0.5), (44.0, 0.5), (2.5, 1.4))
+    ]
+    row = p99(*rounds)
+
+    assert (round(row.ours, 6), row.peer, row.holds) == (1.1, 2.0, True)
+    assert "0.50 busy; straight answers took 0.5 ms; middle of 3 rounds (1 to 44 ms)" in row.what
+    assert not p99(*rounds[:2]).holds
+
+
+def test_where_straight_answers_are_late_themselves_nothing_is_held():
+    """However little is added to them, and the row says what the machine is."""
+    late = edge_half.Round(ms(5.1), ms(5.0), 0.5)
+    assert not p99(late).holds
+    assert "straight answers took 5 ms, so the machine is the limit" in p99(late).what
+    assert p99(late, target=None).holds
+
+
+def test_the_rate_of_a_half_busy_process_is_found_by_its_own_processor_time(monkeypatch):
+    """One whose requests cost less where more of them come, from 100 us down to 40."""
+
+    def busy(turns, rate, seconds):
+        return None, rate * (40e-6 + 60e-6 / (1 + rate / 5000))
+
+    monkeypatch.setattr(edge_half, "_slice", busy)
+    for guess in (2000.0, 15000.0):
+        rate = edge_half.half_busy(None, guess)
+        assert 0.49 < busy((), rate, 1.0)[1] < 0.51
+
+
+def test_client_and_origin_are_as_before_once_it_is_measured():
+    """And no proxy is touched, so both have what they had."""
+    before = os.sched_getscheduler(0)
+    with edge_half.ahead([os.getpid()]):
+        assert os.sched_getscheduler(0) in {before, os.SCHED_RR}
+    assert os.sched_getscheduler(0) == before
 
 
 BODY = edge_stage.small_body().encode()
