@@ -175,7 +175,7 @@ def test_only_the_storage_client_imports_the_sdks():
     }
 
     assert users <= {
-        "storage/client/sdk.py",
+        "storage/client/aws.py",
         "bench/fresh.py",
         "bench/loader_peers.py",
     }  # the two of bench are peers that we measure against

@@ -143,7 +143,7 @@ def sdk(name, node):
         modules = [str(each.value) for each in node.args if isinstance(each, ast.Constant)]
     used = {each.partition(".")[0] for each in modules} & {"boto3", "botocore", "aiobotocore", "s3transfer"}
     allowed = {
-        "storage/client/sdk.py",
+        "storage/client/aws.py",
         "bench/fresh.py",
         "bench/loader_peers.py",
     }  # the two of bench are peers that cold starts and loads are raced against

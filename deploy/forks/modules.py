@@ -22,7 +22,7 @@ MODULES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "wan": ("wire.wan",),
     }
 )
-AHEAD: Mapping[str, tuple[str, str]] = MappingProxyType({"region": ("storage.client.sdk", "read_ahead")})
+AHEAD: Mapping[str, tuple[str, str]] = MappingProxyType({"region": ("storage.client.aws", "read_ahead")})
 """(module, function) of what a role would compute for itself, and finds in its memory: 0.1 s for the SDK's S3."""
 ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1"}
 """numpy's pool of threads is made at import, and with a second thread there is no safe fork."""

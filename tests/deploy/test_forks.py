@@ -227,7 +227,7 @@ def _ended(pidfd):
 ALL = """
 import json, os, sys
 from deploy.forks.modules import MODULES, load
-from storage.client.sdk import _sessions
+from storage.client.aws import _sessions
 for role in MODULES:
     load(role)
 heard = sorted(_sessions.__dict__)
