@@ -26,7 +26,7 @@ from inference.engine.model import step_model
 from inference.engine.orders import Bounds
 from inference.engine.packing import Growth, pack_products
 from inference.engine.process import paged
-from inference.engine.products import fit_few_rows
+from inference.engine.products import fit_onednn
 from inference.engine.scheduler import Scheduler
 from inference.engine.slots import SlotPlan
 from inference.engine.threads import fit_each_pass
@@ -105,7 +105,7 @@ def _serve(order: dict[str, Any], fd: int) -> None:
     if order.get("quantize"):
         quantise(model)
     pieces = growth.pieces() if order.get("quantize") else ()
-    fit_few_rows(model)
+    fit_onednn(model)
     fit_each_pass(model, order["threads"], measured=not order.get("deterministic", False))
     packed_bytes = 0 if order.get("deterministic") else order.get("packed_bytes", PACKED_BYTES)
     packing = pack_products(model, packed_bytes, pieces)

@@ -16,7 +16,7 @@ from inference.engine.classes import class_of, config_of
 from inference.engine.filling import placed
 from inference.engine.model import shares_a_pass, step_model
 from inference.engine.packing import pack_products
-from inference.engine.products import fit_few_rows
+from inference.engine.products import fit_onednn
 from inference.engine.slots import plan_room, plan_slots
 from inference.engine.threads import fit_each_pass
 from inference.engine.weights import made_ahead
@@ -107,6 +107,6 @@ class Mold:
 
 def fit(model: PreTrainedModel, spec: EngineSpec, pieces: Sequence[Piece] = ()) -> Packing | None:
     """Have a model's passes do what is fastest on this host's processors; the copies that are to be made of it."""
-    fit_few_rows(model)
+    fit_onednn(model)
     fit_each_pass(model, spec.num_threads, measured=not spec.deterministic)
     return pack_products(model, spec.packed_bytes, pieces)

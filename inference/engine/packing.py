@@ -37,7 +37,7 @@ import torch
 from torch import nn
 
 from inference.engine.joined import SIBLINGS, Product, biases, stacked
-from inference.engine.products import HAS_ONEDNN, FewRowsLinear, packed_product
+from inference.engine.products import HAS_ONEDNN, OneDNNLinear, packed_product
 from inference.engine.walk import modules_of
 from weights_cache.pages import HUGE_BYTES, beyond, collapse_own, own_spans
 
@@ -56,7 +56,7 @@ MOST_QUIET_S = 1.0
 """Callers who never leave a moment of quiet gain by the copies too, so now and then one is made all the same."""
 
 
-class PackedLinear(FewRowsLinear):
+class PackedLinear(OneDNNLinear):
     """A linear layer that has a second copy of its weight, once that is made."""
 
     packed: torch.Tensor | None
@@ -187,11 +187,11 @@ def pack_products(model: nn.Module, budget_bytes: int, pieces: Sequence[Piece] =
 
     `pieces` are put into huge pages after them.
 
-    To be called after `fit_few_rows`, whose way they go until then. Some layers alone are not packed: what they gain
+    To be called after `fit_onednn`, whose way they go until then. Some layers alone are not packed: what they gain
     is little, and a budget that small is of a host with better use for it.
     """
     plain = (each for each in modules_of(model) if isinstance(each, nn.Linear))
-    layers = [each for each in plain if type(each) in {nn.Linear, FewRowsLinear} and _gains(each.weight)]
+    layers = [each for each in plain if type(each) in {nn.Linear, OneDNNLinear} and _gains(each.weight)]
     fits = sum(each.weight.nbytes for each in layers) <= budget_bytes
     layers = layers if fits and HAS_ONEDNN else []
     return Packing(model, layers, pieces) if layers or pieces else None
