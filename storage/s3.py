@@ -32,6 +32,7 @@ from storage.operations import (
     policy,
     post,
     public_access,
+    reads,
     tagging,
     versioning,
 )
@@ -57,8 +58,8 @@ HANDLERS: Mapping[str, Run] = MappingProxyType(
         "ListMultipartUploads": buckets.list_uploads,
         "DeleteObjects": deletion.delete_many,
         "PostObject": post.refuse,
-        "GetObject": objects.get,
-        "HeadObject": objects.head,
+        "GetObject": reads.get,
+        "HeadObject": reads.head,
         "PutObject": objects.put,
         "CopyObject": objects.copy,
         "DeleteObject": deletion.delete,

@@ -26,7 +26,8 @@ from storage.http.reply import Reply
 from storage.http.request import S3Request
 from storage.index.buckets import create_bucket
 from storage.index.rows import Headers
-from storage.operations.objects import object_headers, read_ask, span_of
+from storage.operations.reads import read_ask, span_of
+from storage.operations.shown import object_headers
 from storage.store import Store
 from wire import forward
 from wire.dial import DialError

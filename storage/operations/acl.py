@@ -23,8 +23,8 @@ from storage.index.access import ACL, kept_acl, put_access
 from storage.index.database import Transaction
 from storage.index.reads import demand_bucket, no_such_bucket
 from storage.index.versions import rewrite_acl
+from storage.operations.asked import demand_judged
 from storage.operations.buckets import owner_nodes
-from storage.operations.objects import demand_judged
 from storage.store import Store
 from wire.serve import Exchange
 

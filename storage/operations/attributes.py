@@ -7,7 +7,8 @@ from storage.http.reply import XML, Reply
 from storage.http.request import S3Request
 from storage.index.listing import MAX_PAGE
 from storage.index.rows import ObjectRow
-from storage.operations.objects import checksum_nodes, demand_judged, version_headers, whole_checksum
+from storage.operations.asked import demand_judged
+from storage.operations.shown import checksum_nodes, version_headers, whole_checksum
 from storage.store import Store
 from wire.serve import Exchange
 

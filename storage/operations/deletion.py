@@ -12,7 +12,7 @@ from storage.http.request import S3Request
 from storage.index.database import Transaction
 from storage.index.objects import ANY, Deleted, delete_object, delete_version
 from storage.index.rows import Conditions, parse_etags
-from storage.operations.objects import parse_version, version_asked, write_conditions
+from storage.operations.asked import parse_version, version_asked, write_conditions
 from storage.store import Store
 from wire.serve import Exchange
 

@@ -21,15 +21,9 @@ from storage.index.uploads import (
     create_upload,
     put_part,
 )
+from storage.operations.asked import acl_asked, kept_headers, write_conditions
 from storage.operations.buckets import count_asked, owner_nodes
-from storage.operations.objects import (
-    acl_asked,
-    checksum_headers,
-    checksum_nodes,
-    kept_headers,
-    version_headers,
-    write_conditions,
-)
+from storage.operations.shown import checksum_headers, checksum_nodes, version_headers
 from storage.store import Store
 from wire.serve import Exchange
 

@@ -19,7 +19,9 @@ from storage.index.reads import demand_object, demand_same, demand_upload, read_
 from storage.index.rows import Extent, ObjectRow, PartRow, UploadRow
 from storage.index.uploads import put_part
 from storage.operations.multipart import part_number
-from storage.operations.objects import checksum_nodes, copy_source, slices_of
+from storage.operations.objects import copy_source
+from storage.operations.reads import slices_of
+from storage.operations.shown import checksum_nodes
 from storage.store import Store
 from wire.serve import Exchange
 

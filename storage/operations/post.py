@@ -21,7 +21,9 @@ from storage.index.changes import POSTED
 from storage.index.reads import demand_bucket
 from storage.index.rows import ObjectRow
 from storage.index.tags import MAX_OBJECT_TAGS, TAGGING, line_of, parse_tagging
-from storage.operations.objects import CONTENT_HEADERS, checksum_headers, put_body, version_headers
+from storage.operations.asked import CONTENT_HEADERS
+from storage.operations.objects import put_body
+from storage.operations.shown import checksum_headers, version_headers
 from storage.store import Store
 from wire.http1 import Headers, RequestHead
 from wire.serve import Exchange

@@ -23,7 +23,8 @@ from storage.index.tags import (
     tag_nodes,
     tags_of,
 )
-from storage.operations.objects import demand_judged, version_headers
+from storage.operations.asked import demand_judged
+from storage.operations.shown import version_headers
 from storage.store import Store
 from wire.serve import Exchange
 
