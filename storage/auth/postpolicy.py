@@ -13,17 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from storage.auth import sigv2
+from storage.auth.canonical import ALGORITHM, PayloadKind, signing_key
+from storage.auth.claims import MAX_EXPIRES_S, MAX_SKEW_S, sigv2_is_off
 from storage.auth.key import ANONYMOUS
-from storage.auth.sigv4 import (
-    ALGORITHM,
-    MAX_EXPIRES_S,
-    MAX_SKEW_S,
-    PayloadKind,
-    Verified,
-    Verifier,
-    signing_key,
-    sigv2_is_off,
-)
+from storage.auth.sigv4 import Verified, Verifier
 from storage.checksum import HEADER_PREFIX
 from storage.fault import S3Error
 

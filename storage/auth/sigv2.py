@@ -15,8 +15,10 @@ from datetime import datetime
 from email.utils import parsedate_to_datetime
 from itertools import product
 
+from storage.auth.canonical import Headers, PayloadKind, Signable, parse_query
+from storage.auth.claims import MAX_SKEW_S
 from storage.auth.keyring import KeyRing
-from storage.auth.sigv4 import MAX_SKEW_S, Headers, PayloadKind, Signable, Verified, parse_query
+from storage.auth.sigv4 import Verified
 from storage.fault import S3Error
 
 SCHEME = "AWS "

@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from urllib.parse import quote, urlsplit
 
-from storage.auth.sigv4 import Headers, Signable, Signer, utc_now
+from storage.auth.canonical import Headers, Signable
+from storage.auth.signer import Signer
+from storage.auth.sigv4 import utc_now
 
 SOCKET_NAME = "store.sock"  # in the folder of an embedded store: where processes of its host get descriptors
 

@@ -2,7 +2,7 @@
 
 import hashlib
 
-from storage.auth.sigv4 import Headers
+from storage.auth.canonical import Headers
 from storage.client.endpoint import Endpoint, sign, url_path
 from storage.client.feed import pool_of
 from wire.dial import DialError

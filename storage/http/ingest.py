@@ -11,7 +11,7 @@ from typing import Protocol
 
 from blake3 import blake3
 
-from storage.auth.sigv4 import PayloadKind
+from storage.auth.canonical import PayloadKind
 from storage.checksum import (
     BY_HEADER,
     HEADER_PREFIX,

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from urllib.parse import unquote_to_bytes
 
+from storage.auth.canonical import Signable, parse_query
 from storage.auth.key import BucketName, Identity, ObjectKey, Right, parse_bucket, parse_key
-from storage.auth.sigv4 import Signable, Verified, parse_query
+from storage.auth.sigv4 import Verified
 from storage.fault import S3Error
 from wire.http1 import RequestHead
 

@@ -4,7 +4,8 @@ import zlib
 
 import pytest
 
-from storage.auth.sigv4 import ChunkChain, signing_key
+from storage.auth.canonical import signing_key
+from storage.auth.sigv4 import ChunkChain
 from storage.checksum import crc32c
 from storage.fault import S3Error
 from storage.http.awschunked import AwsChunkedDecoder

@@ -13,7 +13,9 @@ from urllib.parse import quote
 
 import pytest
 
-from storage.auth.sigv4 import ChunkChain, PayloadKind, Signable, read_claim, signing_key
+from storage.auth.canonical import PayloadKind, Signable, signing_key
+from storage.auth.claims import read_claim
+from storage.auth.sigv4 import ChunkChain
 from storage.client.sdk import sign
 from storage.http.ingest import Ingest
 from tests.storage.stores import Raw, StoreThread

@@ -9,7 +9,7 @@ import zlib
 import pytest
 from blake3 import blake3
 
-from storage.auth.sigv4 import PayloadKind
+from storage.auth.canonical import PayloadKind
 from storage.checksum import crc64nvme, encode_digest
 from storage.http.ingest import OWN_ETAG_BYTES
 from storage.sharing.sharer import MIN_BYTES

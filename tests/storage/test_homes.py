@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.auth.sigv4 import PayloadKind
+from storage.auth.canonical import PayloadKind
 from storage.client.sdk import Endpoint, presign, sign
 from storage.homes.plan import CLAIM_BYTES, Plan
 from tests.evidence import count

@@ -10,9 +10,10 @@ import pytest
 from deploy.config.read import load
 from deploy.keys_now import KeysNow
 from deploy.roles import _keys_of
+from storage.auth.canonical import Signable
 from storage.auth.key import AccessKey, Grant
 from storage.auth.keyring import KeyRing, keep_current
-from storage.auth.sigv4 import Signable, Verifier
+from storage.auth.sigv4 import Verifier
 from storage.client.sdk import Endpoint, presign, sign
 from storage.fault import S3Error
 from tests.storage.stores import ADMIN, KEYS, ROOT_KEY, TENANT, Raw, StoreThread

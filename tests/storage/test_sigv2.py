@@ -6,8 +6,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 
+from storage.auth.canonical import Signable
 from storage.auth.sigv2 import adopted, string_to_sign
-from storage.auth.sigv4 import Signable
 from tests.storage.stores import TENANT, Answer, StoreThread, boto, memory_folder
 
 

@@ -9,8 +9,10 @@ from botocore.credentials import Credentials
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from storage.auth.canonical import PayloadKind, Signable, signing_key
+from storage.auth.claims import read_claim
 from storage.auth.key import AccessKey, Grant
-from storage.auth.sigv4 import PayloadKind, Signable, Verifier, read_claim, signing_key
+from storage.auth.sigv4 import Verifier
 from storage.client.sdk import Endpoint, presign, sign
 from storage.fault import S3Error
 from tests.evidence import count
@@ -291,7 +293,7 @@ def test_the_signing_key_of_the_documentation():
             ("x-amz-date", "20130524T000000Z"),
         ),
     )
-    from storage.auth.sigv4 import Claim, canonical_request, sign_canonical
+    from storage.auth.canonical import Claim, canonical_request, sign_canonical
 
     names = ("host", "range", "x-amz-content-sha256", "x-amz-date")
     claim = Claim(

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from storage.auth.sigv4 import _stamped
+from storage.auth.claims import _stamped
 from storage.http import ingest
 from storage.http.ingest import AT_ONCE_BYTES
 from tests.storage.stores import Raw, StoreThread
