@@ -5,9 +5,10 @@ import secrets
 
 from storage.checksum import ALGORITHMS, BY_HEADER, parse_algorithm, parse_type
 from storage.fault import S3Error
+from storage.http.bodyplan import MAX_PUT_BYTES, plan_body
 from storage.http.conditions import iso_date
 from storage.http.document import MAX_DOCUMENT_BYTES, Element, Node, parse, write
-from storage.http.ingest import MAX_PUT_BYTES, Ingest, plan_body, read_document, receive
+from storage.http.ingest import Ingest, read_document, receive
 from storage.http.reply import XML, Reply
 from storage.http.request import S3Request
 from storage.index.reads import demand_bucket, demand_upload, read_parts

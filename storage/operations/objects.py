@@ -6,9 +6,10 @@ from storage.auth.key import parse_bucket, parse_key
 from storage.authority import demand_read
 from storage.disk.spare import ROWS_LEAVE_BYTES, demand_room
 from storage.fault import S3Error
+from storage.http.bodyplan import MAX_PUT_BYTES, BodyPlan, plan_body
 from storage.http.conditions import iso_date, parse_date_ms
 from storage.http.document import Node, write
-from storage.http.ingest import MAX_PUT_BYTES, BodyPlan, Ingest, MemorySink, Source, plan_body, receive
+from storage.http.ingest import Ingest, MemorySink, Source, receive
 from storage.http.reply import XML, Reply
 from storage.http.request import S3Request
 from storage.index.changes import PUT

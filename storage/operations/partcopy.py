@@ -8,9 +8,10 @@ from dataclasses import replace
 
 from storage.checksum import Checksum, Hasher, crc64nvme, encode_digest, parse_algorithm
 from storage.fault import S3Error
+from storage.http.bodyplan import MAX_PUT_BYTES
 from storage.http.conditions import iso_date
 from storage.http.document import Node, write
-from storage.http.ingest import MAX_PUT_BYTES, Sink
+from storage.http.ingest import Sink
 from storage.http.reply import XML, Reply
 from storage.http.request import S3Request
 from storage.index.copies import CopySource

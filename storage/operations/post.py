@@ -12,9 +12,9 @@ from urllib.parse import quote, urlencode, urlsplit
 from storage.auth.postpolicy import ANYTHING, Policy, parse_policy, verify_form
 from storage.authority import authorise
 from storage.fault import S3Error
+from storage.http.bodyplan import MAX_PUT_BYTES, plan_body
 from storage.http.document import write
 from storage.http.form import Event, Field, FileBegins, FormParser, boundary_of
-from storage.http.ingest import MAX_PUT_BYTES, plan_body
 from storage.http.reply import XML, Reply
 from storage.http.request import S3Request, parse_path, read_request
 from storage.index.changes import POSTED

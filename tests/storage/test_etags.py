@@ -11,7 +11,7 @@ from blake3 import blake3
 
 from storage.auth.canonical import PayloadKind
 from storage.checksum import crc64nvme, encode_digest
-from storage.http.ingest import OWN_ETAG_BYTES
+from storage.http.bodyplan import OWN_ETAG_BYTES
 from storage.sharing.sharer import MIN_BYTES
 from tests.storage.stores import Raw, StoreThread
 from tests.storage.test_bodies import blobs, put_chunked, rekeyed

@@ -17,7 +17,7 @@ from bench.alone import crc64_header
 from storage.__main__ import main, prepare
 from storage.client.sdk import Endpoint, url_path
 from storage.disk.blobs import lock_folder
-from storage.http.ingest import OWN_ETAG_BYTES
+from storage.http.bodyplan import OWN_ETAG_BYTES
 from tests.storage.stores import Raw
 from tests.storage.test_crash import StoreProcess
 
