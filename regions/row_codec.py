@@ -9,20 +9,22 @@ Every refusal has a code and leaves the last good row in force: a bad map can ma
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from regions.map import MAX_PARTS, MAX_ROW_BYTES, POLICY_ID, KeyGrant, ModelRow, PolicyRow, RegionRow
-from regions.row_fields import CHANGE, ENVELOPE, POLICY, POLICY_LATER, REGION, REGION_LATER, RowRefused, read
+from regions.map import MAX_PARTS, MAX_ROW_BYTES, POLICY_ID, ModelRow, PolicyRow, RegionRow
+from regions.policy_fields import POLICY, POLICY_LATER
+from regions.region_fields import CHANGE, REGION, REGION_LATER
+from regions.row_bodies import body_with, model_bodies, model_body, policy_body
+from regions.row_fields import ENVELOPE, RowRefused, read
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
-    from regions.map import LeftOutFile, ModelFault, Progress, Rules
 
 PART_BYTES: Final = 64 << 10  # of models in one part of a row: an edge reads it within a few ms
 
@@ -72,8 +74,8 @@ def canonical(document: object) -> bytes:
 def encode(row: RegionRow | PolicyRow, key: Ed25519PrivateKey) -> bytes:
     """The signed line of `row`, whole, without its newline; raises RowRefused when it is too long to be taken."""
     if isinstance(row, PolicyRow):
-        return _sealed("policy", row, _policy_body(row), key)
-    return _sealed("region", row, _region_body(row, _bodies(row.models)), key)
+        return _sealed("policy", row, policy_body(row), key)
+    return _sealed("region", row, body_with(row, model_bodies(row.models)), key)
 
 
 def encode_whole(row: RegionRow, key: Ed25519PrivateKey) -> tuple[bytes, ...]:
@@ -82,9 +84,9 @@ def encode_whole(row: RegionRow, key: Ed25519PrivateKey) -> tuple[bytes, ...]:
     if len(parts) > MAX_PARTS:
         raise RowRefused("oversized", f"the row has {len(parts)} parts, at most {MAX_PARTS} are taken")
     if len(parts) == 1:
-        return (_sealed("region", row, _region_body(row, parts[0]), key),)
+        return (_sealed("region", row, body_with(row, parts[0]), key),)
     return tuple(
-        _sealed("region", row, {**_region_body(row, models), "part": [index, len(parts)]}, key)
+        _sealed("region", row, {**body_with(row, models), "part": [index, len(parts)]}, key)
         for index, models in enumerate(parts)
     )
 
@@ -93,7 +95,7 @@ def encode_change(row: RegionRow, base: RegionRow, changed: set[str], key: Ed255
     """The line that makes `row` of `base`, whose models differ in `changed`; raises RowRefused if it is too long."""
     models = {name: row.models[name] for name in changed if name in row.models}
     body = {
-        **_region_body(row, _bodies(models)),
+        **body_with(row, model_bodies(models)),
         "since": base.seq,
         "gone": sorted(changed - row.models.keys()),
     }
@@ -114,7 +116,7 @@ def _parts(models: Mapping[str, ModelRow]) -> Iterator[dict[str, object]]:
     part: dict[str, object] = {}
     num_bytes = 0
     for name, model in models.items():
-        body = _model_body(model)
+        body = model_body(model)
         size = len(canonical(body)) + len(name)
         if part and num_bytes + size > PART_BYTES:
             yield part
@@ -122,114 +124,6 @@ def _parts(models: Mapping[str, ModelRow]) -> Iterator[dict[str, object]]:
         part[name] = body
         num_bytes += size
     yield part
-
-
-def _bodies(models: Mapping[str, ModelRow]) -> dict[str, object]:
-    return {name: _model_body(model) for name, model in models.items()}
-
-
-def _policy_body(row: PolicyRow) -> dict[str, object]:
-    trial = row.trial
-    return {
-        "keys": {digest: _grant_body(grant) for digest, grant in row.keys.items()},
-        "rules": rules_body(row.rules),
-        "trial": trial
-        and {
-            "serial": trial.serial,
-            "rules": rules_body(trial.rules),
-            "edges": list(trial.edges),
-            "seconds": trial.seconds,
-        },
-        "withdrawn": row.withdrawn,
-        "canary": {"regions": list(row.canary.regions), "bake_s": row.canary.bake_s},
-    }
-
-
-def _grant_body(grant: KeyGrant) -> dict[str, object]:
-    quota = grant.quota
-    return {
-        "tenant": grant.tenant,
-        "scopes": sorted(grant.scopes),
-        "models": list(grant.models),
-        "expires_s": grant.expires_s,
-        "quota": [quota.requests_per_min, quota.tokens_per_min, quota.streams, quota.weight],
-    }
-
-
-def rules_body(rules: Rules) -> dict[str, object]:
-    """Rules as JSON-ready values."""
-    return {
-        "areas": {name: list(regions) for name, regions in rules.areas.items()},
-        "aliases": dict(rules.aliases),
-        "residency": {name: list(places) for name, places in rules.residency.items()},
-        "drained": list(rules.drained),
-    }
-
-
-def region_body(row: RegionRow) -> dict[str, object]:
-    """A region's row as JSON-ready values, for people: nothing is left out."""
-    return _region_body(row, {name: _all_of(model) for name, model in row.models.items()})
-
-
-def _region_body(row: RegionRow, models: dict[str, object]) -> dict[str, object]:
-    return {
-        "models": models,
-        "store_bytes_per_s": row.store_bytes_per_s,
-        "host_bytes_per_s": row.host_bytes_per_s,
-        "origin_bytes_per_s": row.origin_bytes_per_s,
-        "attach_s": row.attach_s,
-        "behind_bytes": row.behind_bytes,
-        "behind_s": row.behind_s,
-        "eta_error": row.eta_error,
-        "draining": row.draining,
-    }
-
-
-def _model_body(model: ModelRow) -> dict[str, object]:
-    body: dict[str, object] = {
-        "revision": model.revision,
-        "state": model.state,
-        "tier": model.tier,
-        "kind": model.kind,
-        "bytes": model.bytes,
-        "max_len": model.max_len,
-    }
-    for name, usual in USUAL.items():
-        value = getattr(model, name)
-        if value != usual:
-            body[name] = _VALUES[name](value) if name in _VALUES else value
-    return body
-
-
-def _all_of(model: ModelRow) -> dict[str, object]:
-    values = ((each.name, getattr(model, each.name)) for each in fields(ModelRow))
-    return {name: _VALUES[name](value) if name in _VALUES else value for name, value in values}
-
-
-def _fault_body(error: ModelFault | None) -> dict[str, str] | None:
-    return None if error is None else {"code": error.code, "message": error.message, "next": error.next}
-
-
-def _progress_body(progress: Progress | None) -> dict[str, object] | None:
-    return (
-        None
-        if progress is None
-        else {"phase": progress.phase, "percent": progress.percent, "eta_s": progress.eta_s}
-    )
-
-
-def _left_out_body(left_out: tuple[LeftOutFile, ...]) -> list[dict[str, str]]:
-    return [{"path": each.path, "reason": each.reason} for each in left_out]
-
-
-# Fields of a model that are left out where they have this value; and those whose value is no plain one.
-USUAL: Final = {each.name: each.default for each in fields(ModelRow) if each.default is not MISSING}
-_VALUES: Final[Mapping[str, Callable[[Any], object]]] = {
-    "error": _fault_body,
-    "left_out": _left_out_body,
-    "progress": _progress_body,
-    "residency": list,
-}
 
 
 # ---- reading

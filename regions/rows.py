@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from regions.map import MAX_MODELS, ModelRow, PolicyRow, RegionRow
 from regions.offer import Offer, offers, offers_after, starts_cold
+from regions.row_bodies import region_body, rules_body
 from regions.row_codec import (
     Change,
     Part,
@@ -24,8 +25,6 @@ from regions.row_codec import (
     encode_change,
     encode_whole,
     public_bytes,
-    region_body,
-    rules_body,
     signing_key,
     verify,
 )

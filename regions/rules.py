@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from regions.map import ANY, MAX_PLACES, Canary, Rules
-from regions.row_fields import RULES, RowRefused, read
+from regions.policy_fields import RULES
+from regions.row_fields import RowRefused, read
 from regions.rows import canonical, rules_body
 from weights_cache.strict import StrictError, fields, number, one_of, parse, several, text
 
