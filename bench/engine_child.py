@@ -1,7 +1,8 @@
 """The engines of `bench engine`, each in a process of its own: `python -m bench.engine_child WHOSE ORDER FD`.
 
 ORDER is JSON: {"model": folder or "tiny", "threads", "slots", "max_len", "pages", "deterministic", "quantize",
-"eos_ids", "packed_bytes"} (the last four may be left out) for `ours`, which then speaks the engine's link over FD;
+"eos_ids", "packed_bytes", "num_speculative_tokens"} (the last five may be left out) for `ours`, which then speaks the
+engine's link over FD;
 {"model", "threads", "runs": [[streams, prompt tokens, new tokens], ..], "limit_s"} for `theirs`, transformers'
 continuous batching, which prints one line of JSON: of each run the seconds, and how much of it was done then; {"model",
 "threads", "tokens"} for `cosine`, which prints how near the logits in 8 bits are to those as stored.
@@ -19,10 +20,11 @@ import torch
 from bench.engine_theirs import crowd_s
 from inference.engine.blocks import plan_blocks
 from inference.engine.device import open_device
+from inference.engine.drafts import MOST_DRAFTS
 from inference.engine.freed import keep_freed
 from inference.engine.generation import GenerateLoop
 from inference.engine.int8 import quantise
-from inference.engine.model import step_model
+from inference.engine.model import drafter_of, step_model
 from inference.engine.orders import Bounds
 from inference.engine.packing import Growth, pack_products
 from inference.engine.process import paged
@@ -110,10 +112,13 @@ def _serve(order: dict[str, Any], fd: int) -> None:
     packed_bytes = 0 if order.get("deterministic") else order.get("packed_bytes", PACKED_BYTES)
     packing = pack_products(model, packed_bytes, pieces)
     room = SlotPlan(order["slots"], order["max_len"], 0, order["pages"])
+    rows = step_model(model, room, deterministic=order.get("deterministic", False))
+    drafter = drafter_of(rows, model, order.get("num_speculative_tokens", MOST_DRAFTS))
+    eos_ids = frozenset(order.get("eos_ids", ()))
     GenerateLoop(
         EngineLink(socket.socket(fileno=fd)),
-        Scheduler(room.num_slots, frozenset(order.get("eos_ids", ())), num_pages=room.num_pages),
-        step_model(model, room, deterministic=order.get("deterministic", False)),
+        Scheduler(room.num_slots, eos_ids, num_pages=room.num_pages, drafter=drafter),
+        rows,
         None,
         Bounds(model.config.vocab_size, room.max_len),
         room,

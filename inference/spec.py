@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inference.devices import CPU, parse_device
+from inference.engine.drafts import MOST_DRAFTS
 from weights_cache.plan import MappedFile
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class EngineSpec:
         device: What it computes on (`inference.devices`).
         quantize: "int8" (`inference.engine.int8`), or nothing.
         deterministic: Every number bitwise the same at any batch size (`inference.engine.fixed`).
+        num_speculative_tokens: Tokens of each row that a step guesses, at most (`inference.engine.drafts`); 0 for none.
         gated: Start before every byte has landed, each layer waiting for its own.
         usage_log: Where it writes down what each order cost: a folder and the log's name there; empty for nowhere.
     """
@@ -52,6 +54,7 @@ class EngineSpec:
     device: str = CPU
     quantize: str | None = None
     deterministic: bool = False
+    num_speculative_tokens: int = MOST_DRAFTS
     gated: bool = True
     usage_log: str = ""
     mapped: Sequence[Sequence[int]] = ()
@@ -89,7 +92,8 @@ class EngineSpec:
         return spec
 
     def _check_numbers(self) -> None:
-        least = {"max_slots": 1, "max_len": 0, "num_threads": 1, "kv_budget_bytes": 1, "packed_bytes": 0}
+        least = {"max_slots": 1, "num_threads": 1, "kv_budget_bytes": 1}
+        least |= dict.fromkeys(("max_len", "packed_bytes", "num_speculative_tokens"), 0)
         for name, low in least.items():
             number = getattr(self, name)
             if isinstance(number, bool) or not isinstance(number, int) or number < low:

@@ -93,6 +93,9 @@ class Spec:
     deterministic: bool | None = None
     """Answers whose every number is the same whatever else runs (`inference.engine.fixed`)."""
 
+    num_speculative_tokens: int | None = None
+    """Tokens of an answer that a step guesses, at most; 0 for none (`inference.engine.drafts`)."""
+
     @classmethod
     def from_value(cls, value: object) -> "Spec":
         """The spec in a parsed JSON object. Raises RevisionError."""
@@ -166,6 +169,7 @@ _LATER = {
     "prewarm": optional(several(text(40, PREWARM), MAX_PREWARM)),
     "quantize": optional(one_of("int8")),
     "deterministic": optional(boolean),
+    "num_speculative_tokens": optional(integer(0, 64)),
     "residency": optional(several(text(32, r"[a-z][a-z0-9-]*"), 64)),
 }
 LEFT_OUT_TABLE = {"path": text(1_024), "reason": text(MAX_REASON_CHARS)}

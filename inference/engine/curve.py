@@ -1,4 +1,4 @@
-"""Seconds by size, measured as it goes: an average for each power of two, joined by lines. Plain Python."""
+"""Seconds by size, measured as it goes: averages for parts of powers of two, joined by lines. Plain Python."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ class Curve:
     cheaper than it was until there: two noisy measures must not say that five hundred cost what fifty do.
     """
 
-    __slots__ = ("_points", "_shared")
+    __slots__ = ("_parts", "_points", "_shared")
 
-    def __init__(self, shared: float = 0.0) -> None:
-        """`shared`: how far a change of one size's cost is taken to be one of all sizes, 0 to 1 (as an exponent)."""
+    def __init__(self, shared: float = 0.0, parts: int = 1) -> None:
+        """`shared`: how far a change of one size's cost is taken to be one of all sizes, 0 to 1 (as an exponent).
+
+        `parts`: of each power of two, with an average of its own.
+        """
         self._points: dict[int, tuple[float, float]] = {}
         self._shared = shared
+        self._parts = parts
 
     @property
     def is_known(self) -> bool:
@@ -51,7 +55,8 @@ class Curve:
 
     def learn(self, size: int, seconds: float, weight: float) -> None:
         """Something of this size took `seconds`, which counts `weight` against all before."""
-        place = size.bit_length()
+        octave = size.bit_length()
+        place = octave * self._parts + ((size * self._parts * 2 >> octave) - self._parts)
         mean_size, mean_s = self._points.get(place, (size, seconds))
         new_s = mean_s + weight * (seconds - mean_s)
         if self._shared and self._points and (expected := self.at(size)) > 0:

@@ -17,6 +17,13 @@ class Segment:
     """The last token's logits give the row's next token."""
     pages: tuple[int, ...] = ()
     """Kept pages to copy to the slot first; their tokens end at `start`."""
+    num_drafts: int = 0
+    """Of the tokens the last ones, which are guesses: the logits before and after each of them are wanted too."""
+
+    @property
+    def drafts(self) -> tuple[int, ...]:
+        """The guesses."""
+        return self.tokens[len(self.tokens) - self.num_drafts :]
 
 
 Step = tuple[Segment, ...]

@@ -20,11 +20,14 @@ from inference.engine.orders import (
     Stop,
     Vocabulary,
 )
-from inference.engine.sample import ROW_FAULTS, Broken, Sampler
-from inference.engine.telling import done_message, failed_message, token_message
+from inference.engine.sample import ROW_FAULTS, Broken, Sampled, Sampler
+from inference.engine.telling import done_message, failed_message, stats_message, token_message
+from inference.engine.verify import chosen
 from inference.usage.meter import Meter, cost_fields
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from inference.engine.events import Step
     from inference.engine.gates import Waits
     from inference.engine.gather import Gather
@@ -32,7 +35,6 @@ if TYPE_CHECKING:
     from inference.engine.model import StepModel
     from inference.engine.orders import Bounds
     from inference.engine.packing import Packing
-    from inference.engine.sample import Sampled
     from inference.engine.scheduler import Scheduler
     from inference.engine.slots import SlotPlan
     from inference.link import EngineLink, Message
@@ -41,6 +43,10 @@ STATS_S = 1.0
 """Between two `stats` messages while there is something to tell."""
 MAX_BAD_STEPS = 3
 """Steps in a row in which every single row failed: then it is the engine that is broken, not the requests."""
+
+
+Said = dict[str, list[Sampled]]
+"""A step's tokens by request: one, and before it those drafts that were right."""
 
 
 class EngineBroken(Exception):
@@ -198,13 +204,14 @@ class GenerateLoop:
         started = started_ns / 1e9
         self._tell(self._scheduler.preempt(started))
         step = self._scheduler.plan(started)
-        chosen, failed = self._compute(step)
+        said, failed = self._compute(step)
         ended_ns, waited_ms = time.perf_counter_ns(), self._waited_ms - waited_before_ms
         took_ns = ended_ns - started_ns - int(waited_ms * 1e6)
-        self._meter.step(((part.id, len(part.tokens), part.id in chosen) for part in step), took_ns)
-        tokens = {order_id: sampled.token for order_id, sampled in chosen.items()}
-        events = [*failed, *self._scheduler.commit(step, tokens, ended_ns / 1e9, took_ns / 1e9)]
-        self._tell(events, chosen, waited_ms)
+        self._meter.step(((part.id, len(part.tokens), len(said.get(part.id, ()))) for part in step), took_ns)
+        tokens = {order_id: sampled[-1].token for order_id, sampled in said.items()}
+        num_right = {order_id: len(sampled) - 1 for order_id, sampled in said.items()}
+        events = self._scheduler.commit(step, tokens, ended_ns / 1e9, took_ns / 1e9, num_right)
+        self._tell([*failed, *events], said, waited_ms)
         self._between_passes()
 
     def _between_passes(self) -> None:
@@ -218,7 +225,7 @@ class GenerateLoop:
     def _waited_ms(self) -> float:
         return self._gates.waited_ms if self._gates else 0.0
 
-    def _compute(self, step: Step) -> tuple[dict[str, Sampled], list[Event]]:
+    def _compute(self, step: Step) -> tuple[Said, list[Event]]:
         """The step's tokens, and the rows that failed. A fault in the whole makes each row go alone."""
         try:
             ids, logits = self._model.forward(step)
@@ -229,11 +236,11 @@ class GenerateLoop:
         except ROW_FAULTS as fault:
             return self._one_by_one(step, fault)
         self._num_bad_steps = 0
-        return self._chosen(ids, logits)
+        return self._chosen(step, ids, logits)
 
-    def _one_by_one(self, step: Step, fault: Exception) -> tuple[dict[str, Sampled], list[Event]]:
+    def _one_by_one(self, step: Step, fault: Exception) -> tuple[Said, list[Event]]:
         """Computing a row again is safe: it writes the same keys and values to the same places."""
-        chosen: dict[str, Sampled] = {}
+        said: Said = {}
         failed: list[Event] = []
         for part in step:
             try:
@@ -241,40 +248,41 @@ class GenerateLoop:
             except ROW_FAULTS as caught:
                 failed += self._fail(part.id, "engine_error", f"{type(caught).__name__}: {caught}")
                 continue
-            found, broken = self._chosen(ids, logits)
-            chosen |= found
+            found, broken = self._chosen((part,), ids, logits)
+            said |= found
             failed += broken
         self._num_bad_steps = self._num_bad_steps + 1 if len(failed) == len(step) else 0
         if self._num_bad_steps >= MAX_BAD_STEPS:
             raise EngineBroken(f"{self._num_bad_steps} steps in a row failed for every request") from fault
-        return chosen, failed
+        return said, failed
 
-    def _chosen(self, ids: list[str], logits: torch.Tensor) -> tuple[dict[str, Sampled], list[Event]]:
-        chosen: dict[str, Sampled] = {}
+    def _chosen(self, step: Step, ids: list[str], logits: torch.Tensor) -> tuple[Said, list[Event]]:
+        said: Said = {}
         failed: list[Event] = []
-        samplers = [self._samplers[order_id] for order_id in ids]
-        for order_id, found in zip(ids, self._model.choose(logits, samplers) if ids else (), strict=True):
-            if isinstance(found, Broken):
-                failed += self._fail(order_id, found.code, found.message)
+        drafts = {part.id: part.drafts for part in step if part.num_drafts}
+        for order_id, found in chosen(ids, logits, drafts, self._samplers, self._model.choose).items():
+            if isinstance(last := found[-1], Broken):
+                failed += self._fail(order_id, last.code, last.message)
             else:
-                chosen[order_id] = found
-        return chosen, failed
+                said[order_id] = [one for one in found if isinstance(one, Sampled)]
+        return said, failed
 
     def _fail(self, order_id: str, code: str, message: str) -> list[Event]:
         return self._scheduler.fail(order_id, code, message[:500])
 
     def _tell(
-        self, events: list[Event], chosen: dict[str, Sampled] | None = None, waited_ms: float = 0.0
+        self, events: list[Event], said: Mapping[str, Sequence[Sampled]] | None = None, waited_ms: float = 0.0
     ) -> None:
         """Say what happened, then do what it asks of the model.
 
         Keeping a prompt's pages, the first ones above all, takes milliseconds of fresh memory: no token waits for it.
         """
         messages = self._newly_copied()
+        tokens = {order_id: iter(sampled) for order_id, sampled in (said or {}).items()}
         for event in events:
             match event:
                 case Emitted():
-                    messages.append(token_message(event, (chosen or {})[event.id], waited_ms))
+                    messages.append(token_message(event, next(tokens[event.id]), waited_ms))
                 case Ended():
                     messages.append(done_message(event) | self._cost(event.id))
                 case Failed():
@@ -317,27 +325,10 @@ class GenerateLoop:
         return cost_fields(self._meter.close(order_id))
 
     def _stats(self) -> Message:
-        pace = self._scheduler.pace
-        return {
-            "op": "stats",
-            "running": self._scheduler.num_running,
-            "waiting": self._scheduler.num_waiting,
-            "step_ms": _ms(pace.decode_s),
-            "prefill_ms_per_token": _ms(pace.prefill_s_per_token),
-            **(self._gates.figures() if self._gates else {}),
-            "pages": self._scheduler.prefixes.pages.num_pages,
-            "pages_kept": self._scheduler.prefixes.pages.num_kept,
-            "prefix_queries": self._scheduler.prefixes.num_asked,
-            "prefix_hits": self._scheduler.prefixes.num_found,
-            "preemptions": self._scheduler.num_preempted,
-        }
+        return stats_message(self._scheduler, self._gates)
 
     def _tell_stats(self) -> None:
         now = time.perf_counter()
         if now >= self._stats_at_s + STATS_S and (stats := self._stats()) != self._told:
             self._link.send([stats])
             self._told, self._stats_at_s = stats, now
-
-
-def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 4)

@@ -30,6 +30,11 @@ class Chunk:
     count: int
     token: int
 
+    def last(self, count: int) -> Chunk:
+        """The last tokens of it."""
+        before = self.count - count
+        return Chunk(self.slot, self.start + before, count, self.token + before)
+
     def pieces(self) -> Iterator[Chunk]:
         """The chunk cut into parts of at most `PIECE_TOKENS`, in their order."""
         for at in range(0, self.count, PIECE_TOKENS):
@@ -50,7 +55,7 @@ class StepLayout:
     """Where each token of a step lies: rows with one token first (by slot), then the chunks.
 
     `ids` and `positions` are [1, num_tokens]; `sampled` holds the indices of the tokens whose logits are
-    wanted, and `sampled_ids` their requests; `sampling_chunks` are the last tokens of chunks, if wanted.
+    wanted, and `sampled_ids` their requests, one for each; `sampling_chunks` are those of chunks.
     """
 
     def __init__(self, step: Step, device: torch.device = CPU) -> None:
@@ -62,18 +67,21 @@ class StepLayout:
         positions = [part.start + i for part in ordered for i in range(len(part.tokens))]
         self.positions = torch.tensor([positions], device=device)
         ends = list(itertools.accumulate(len(part.tokens) for part in ordered))
-        sampled = [end - 1 for part, end in zip(ordered, ends, strict=True) if part.samples]
+        wanted = [part.samples * (1 + part.num_drafts) for part in ordered]
+        sampled = [at for count, end in zip(wanted, ends, strict=True) for at in range(end - count, end)]
         self.sampled = torch.tensor(sampled, dtype=torch.long, device=device)
-        self.sampled_ids = [part.id for part in ordered if part.samples]
+        self.sampled_ids = [
+            part.id for part, count in zip(ordered, wanted, strict=True) for _ in range(count)
+        ]
         self.runs = _runs(singles)
         self.chunks = [
             Chunk(part.slot, part.start, len(part.tokens), end - len(part.tokens))
             for part, end in zip(chunks, ends[len(singles) :], strict=True)
         ]
         self.sampling_chunks = [
-            Chunk(chunk.slot, chunk.start + chunk.count - 1, 1, chunk.token + chunk.count - 1)
-            for part, chunk in zip(chunks, self.chunks, strict=True)
-            if part.samples
+            chunk.last(count)
+            for count, chunk in zip(wanted[len(singles) :], self.chunks, strict=True)
+            if count
         ]
         self.single_slots = torch.tensor([part.slot for part in singles], dtype=torch.long, device=device)
         self.single_positions = self.positions[0, : len(singles)]

@@ -16,6 +16,7 @@ from transformers import DynamicCache
 
 from inference.engine.attention import SlotAttention, SlotCache
 from inference.engine.device import device_of
+from inference.engine.drafts import Drafter
 from inference.engine.fixed import FixedModel
 from inference.engine.last_layer import LastLayer
 from inference.engine.layout import StepLayout
@@ -178,6 +179,16 @@ def step_model(model: PreTrainedModel, room: SlotPlan, *, deterministic: bool = 
     if not shares_a_pass(model.config):
         return LoneModel(model, one_by_one=deterministic)
     return (FixedModel if deterministic else SlotModel)(model, room)
+
+
+def drafter_of(rows: StepModel, model: PreTrainedModel, most: int) -> Drafter | None:
+    """What guesses up to `most` tokens of each row, for a model whose passes take them.
+
+    In float32 a token's logits are the same to the last bits or two whatever is beside it, and so is what is chosen. In
+    bfloat16 they are not, and there an answer alone is to be what `generate` says.
+    """
+    takes = type(rows) is SlotModel and model.dtype is torch.float32
+    return Drafter(most) if takes and most else None
 
 
 def shares_a_pass(config: PreTrainedConfig) -> bool:

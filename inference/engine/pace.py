@@ -45,7 +45,7 @@ class Pace:
         self._is_measured_beside = False
         self._latest = 0
         """Tokens of the last chunk beside streams."""
-        self._rows = Curve()
+        self._rows = Curve(parts=2)
         """Plain steps by their rows."""
         self._beside = Curve(SHARED_CHANGE)
         """What chunks add to a plain step, by their tokens."""
@@ -55,6 +55,10 @@ class Pace:
         if not self._rows.is_known:
             return None
         return self._rows.most_within(factor * self._rows.at(num_rows), num_rows, MAX_ROWS)
+
+    def rows_s(self, num_rows: int) -> float | None:
+        """Seconds of a plain step of so many rows; None if unknown."""
+        return self._rows.at(num_rows) if self._rows.is_known else None
 
     def beside(self, num_decoding: int, factor: float) -> float:
         """The prompt tokens that make a step beside so many rows take `factor` times a plain one, or a part of one.
@@ -90,7 +94,7 @@ class Pace:
         return max(MIN_PREFILL_TOKENS, int(fitting))
 
     def observe(self, num_prefill: int, num_decode: int, seconds: float) -> None:
-        """One step took `seconds` with that many prompt and decode tokens in it.
+        """One step took `seconds` with that many prompt and decode tokens in it, drafts among these.
 
         What a plain step takes is the fixed cost of any step; a prompt token costs what comes on top. Beside running
         rows it costs more than in a large chunk of its own, which therefore counts only until the first of the others.

@@ -31,7 +31,7 @@ from inference.engine.freed import keep_freed
 from inference.engine.gather import Gather
 from inference.engine.generation import GenerateLoop
 from inference.engine.int8 import check_processor, quantise
-from inference.engine.model import SlotModel, shares_a_pass
+from inference.engine.model import SlotModel, drafter_of, shares_a_pass
 from inference.engine.mold import Mold, Steps, fit, most_tokens
 from inference.engine.orders import Bounds
 from inference.engine.packing import Growth
@@ -218,7 +218,8 @@ def _loop(
         if attached.gates is None and isinstance(model, SlotModel):
             model.landed()
         pool = BlockPool(room.num_slots, room.num_blocks) if room.num_blocks else None
-        scheduler = Scheduler(room.num_slots, eos_ids, num_pages=room.num_pages, pool=pool)
+        drafter = drafter_of(model, attached.model, spec.num_speculative_tokens)
+        scheduler = Scheduler(room.num_slots, eos_ids, num_pages=room.num_pages, pool=pool, drafter=drafter)
     bounds = Bounds(facts.vocab_size, room.max_len)
     return GenerateLoop(link, scheduler, model, attached.gates, bounds, room, gather, meter, packing)
 

@@ -9,6 +9,7 @@ from inference.engine.events import Segment
 from inference.engine.pages import PAGE_TOKENS, Chain
 
 if TYPE_CHECKING:
+    from inference.engine.odds import Guesser
     from inference.engine.orders import Generate
     from inference.engine.tenants import Tenant
 
@@ -38,6 +39,7 @@ class Row:
         num_copied: Of those, the ones that came from kept pages.
         num_cached: Of the prompt's tokens, those that were copied before the first token came.
         num_charged: Of the prompt's tokens, those that its tenant has paid for; none is paid for twice.
+        guesser: Guesses what comes next, if anything does (`inference.engine.drafts`).
         turn: The last step that it had a turn in, where not all rows have one in each (`inference.engine.crowd`).
     """
 
@@ -47,6 +49,7 @@ class Row:
         "admitted_s",
         "chain",
         "first_s",
+        "guesser",
         "num_cached",
         "num_charged",
         "num_computed",
@@ -76,6 +79,7 @@ class Row:
         self.turn = 0
         self.admitted_s = 0.0
         self.first_s = 0.0
+        self.guesser: Guesser | None = None
 
     @property
     def num_output(self) -> int:
@@ -118,6 +122,11 @@ class Row:
         """True if `other` is of a higher priority, and this one has not waited long enough to make up for it."""
         return other.order.priority < self.order.priority and other.rank < self.rank
 
+    def drafted(self, drafts: tuple[int, ...]) -> Segment:
+        """Its next token, and guesses of those behind it."""
+        tokens = (self.tokens[self.num_computed], *drafts)
+        return Segment(self.order.id, self.slot, self.num_computed, tokens, True, (), len(drafts))
+
     def segment(self, most: int, pages: tuple[int, ...] = ()) -> Segment:
         """Its next tokens, at most so many, behind `pages`."""
         start = self.num_computed + len(pages) * PAGE_TOKENS
@@ -125,10 +134,10 @@ class Row:
         samples = start + len(pending) == len(self.tokens)
         return Segment(self.order.id, self.slot, start, pending, samples, pages)
 
-    def receive(self, part: Segment) -> None:
-        """A segment was computed."""
+    def receive(self, part: Segment, num_right: int = 0) -> None:
+        """A segment was computed; so many of its drafts were right, and what lies behind them is written over."""
         self.num_copied += len(part.pages) * PAGE_TOKENS
-        self.num_computed = part.start + len(part.tokens)
+        self.num_computed = part.start + len(part.tokens) - part.num_drafts + num_right
 
     @property
     def num_uncharged(self) -> int:

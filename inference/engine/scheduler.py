@@ -1,7 +1,7 @@
 """Which tokens of which requests the next step computes. Plain Python: no torch, no clock, no I/O.
 
 `plan` says what to compute, `commit` takes the sampled tokens and says what happened. In every step each
-running row gives one token, and prompts fill the rest of the budget by rank: by priority, and first come, first
+running row gives a token at least, and prompts fill the rest of the budget by rank: by priority, and first come, first
 served within one (`Row.rank`). `preempt` takes slots from rows of lower priority; they wait and go on later.
 
 Rank orders the requests of one tenant. Between tenants it is the least served one's turn
@@ -11,18 +11,20 @@ a tenant with far more rows than the others does not have all of them in each st
 A request is in one of three states, WAITING (no slot), PREFILL (a slot, tokens not yet computed), DECODE (one
 token to compute), and leaves by `commit`, `cancel` or `fail`, which free its slot at once.
 
-Who has a slot is in `inference.engine.seats`, and where a prompt begins in `inference.engine.prefixes`.
+Who has a slot is in `inference.engine.seats`, what a step has in it in `inference.engine.planning`, and where a prompt
+begins in `inference.engine.prefixes`.
 """
 
 from __future__ import annotations
 
 import itertools
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from inference.engine.crowd import CROWD_FACTOR, awake, crowds, in_step, surplus
 from inference.engine.drain import Drain
-from inference.engine.events import Emitted, Ended, Event, Failed, Preempted, Segment, Step
-from inference.engine.pace import MAX_PREFILL_TOKENS, MIN_PREFILL_TOKENS, Pace
+from inference.engine.events import Emitted, Ended, Event, Failed, Preempted, Step
+from inference.engine.pace import Pace
+from inference.engine.planning import Planner
 from inference.engine.prefixes import Prefixes
 from inference.engine.rows import Row, State
 from inference.engine.seats import Seats
@@ -31,11 +33,12 @@ from inference.engine.tenants import ANSWER_COST, PROMPT_COST, RANK, Tenants
 from wire.counted import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Mapping
 
+    from inference.engine.drafts import Drafter
     from inference.engine.orders import Generate
-    from inference.engine.tenants import Tenant
 
+NONE: Mapping[str, int] = MappingProxyType({})
 MAX_WAITING = 256
 """Requests without a slot. One more is refused, or the last of them by rank of the tenant that has most of them."""
 
@@ -52,6 +55,7 @@ class Scheduler:
         pace: Pace | None = None,
         num_pages: int = 0,
         pool: SlotPool | None = None,
+        drafter: Drafter | None = None,
     ) -> None:
         self.pace = pace or Pace()
         self.prefixes = Prefixes(num_pages)
@@ -62,10 +66,9 @@ class Scheduler:
         self._tenants = Tenants()
         """Who waits is there, by tenant."""
         self._serials = itertools.count()
-        self._turn = 0
-        self._spare = 0.0
-        """Tokens of surplus prompts that steps had time for."""
         self._drain = Drain()
+        self._drafter = drafter
+        self._planner = Planner(self.pace, self._seats, self._tenants, self.prefixes, drafter, self.stop_ids)
         self.num_preempted = 0
 
     @property
@@ -132,7 +135,7 @@ class Scheduler:
         """
         self._drain.pass_time(now, is_busy=self.num_waiting > 0)
         events: list[Event] = []
-        while self.num_waiting > (num_ready := self._num_ready):
+        while self.num_waiting > (num_ready := self._planner.num_ready):
             *ready, row = itertools.islice(self._tenants.in_turn(), num_ready + 1)
             last = self._giving_way_to(row, ready)
             if last is None:
@@ -141,41 +144,22 @@ class Scheduler:
         return events + (self._make_room() if self._seats.grows else [])
 
     def plan(self, now: float) -> Step:
-        """The next step: decode rows by slot first, then prompt chunks in their turn."""
+        """The next step."""
         self._drain.pass_time(now, is_busy=self.num_waiting > 0)
-        decoding = [row for row in self._seats.rows if row.state is State.DECODE]
-        prompts = [row for row in self._seats.rows if row.state is State.PREFILL]
-        prompts += itertools.islice(self._tenants.in_turn(), self._num_ready)
-        if self._tenants.is_shared:
-            self._turn += 1
-            decoding = awake(decoding, prompts, self._tenants, self.pace, self._turn)
-            if extra := surplus([*decoding, *prompts], self._tenants):
-                return self._plan_crowded(decoding, prompts, extra, now)
-        patience_s = min((row.token_s(now) for row in decoding), default=0.0) if prompts else 0.0
-        budget = self.pace.prefill_tokens(len(decoding), len(prompts), patience_s)
-        return (*_by_slot(decoding), *self._chunks(prompts, budget, now))
+        return self._planner.plan(now)
 
-    def _plan_crowded(self, decoding: list[Row], prompts: list[Row], extra: set[Row], now: float) -> Step:
-        """As if the surplus rows were not here, with as much of them as lengthens the step by a bounded part."""
-        chosen = in_step(decoding, extra, self.pace, self._turn)
-        num_usual = sum(row not in extra for row in decoding)
-        self._spare = min(MAX_PREFILL_TOKENS, self._spare + self.pace.beside(num_usual, CROWD_FACTOR))
-        beside = (
-            int(self._spare) if self._spare >= MIN_PREFILL_TOKENS else 0
-        )  # small chunks are dear: saved up
-        if not beside and extra.issuperset(prompts):  # and nobody else waits for that
-            prompts = self._ready_but(crowds(list(self._tenants.here))[0])
-        num_new = sum(row not in extra for row in prompts)
-        budget = self.pace.prefill_tokens(num_usual, num_new) if num_new else beside
-        chunks = tuple(self._chunks(prompts, budget, now, extra, beside))
-        self._spare -= sum(len(part.tokens) for part in chunks if self._rows[part.id] in extra)
-        return (*_by_slot(chosen), *chunks)
+    def commit(
+        self,
+        step: Step,
+        tokens: Mapping[str, int],
+        now: float,
+        took_s: float,
+        num_right: Mapping[str, int] = NONE,
+    ) -> list[Event]:
+        """The step was computed in `took_s`; `tokens` has the last sampled token of each segment that samples.
 
-    def commit(self, step: Step, tokens: Mapping[str, int], now: float, took_s: float) -> list[Event]:
-        """The step was computed in `took_s`; `tokens` has the sampled token of each segment that samples.
-
-        A row that failed meanwhile is simply no longer here; a sampling segment without a token is an
-        error.
+        It comes behind those of its drafts that were right, of which `num_right` has the number. A row that failed
+        meanwhile is simply no longer here; a sampling segment without a token is an error.
 
         Raises:
             KeyError: a row that samples got no token.
@@ -186,11 +170,20 @@ class Scheduler:
             if (row := self._rows.get(part.id)) is not None:
                 if row.state is State.PREFILL:
                     row.account.serve(row.charge(part) * PROMPT_COST)
-                row.receive(part)
-                if part.samples:
+                count = num_right.get(part.id, 0)
+                row.receive(part, count)
+                said = (*part.drafts[:count], tokens[part.id]) if part.samples else ()
+                if said and self._drafter is not None:
+                    self._drafter.hear(row, part.num_drafts, said)
+                for token in said:
                     row.account.serve(ANSWER_COST)
-                    events += self._take(row, tokens[part.id], now)
+                    events += self._take(row, token, now)
         return events
+
+    def draft_figures(self) -> dict[str, int]:
+        """Tokens that were computed as guesses, and of those the ones that were right; nothing where none are made."""
+        made = self._drafter
+        return {"drafts": made.num_drafted, "drafts_right": made.num_right} if made else {}
 
     def check(self) -> None:
         """The invariants, cheap enough to look at whenever the engine is idle.
@@ -208,18 +201,9 @@ class Scheduler:
         """Let the pace learn from a step; one that copied pages says nothing of what its tokens cost."""
         if any(part.pages for part in step):
             return
-        decoding = [row for part in step if (row := self._rows.get(part.id)) and row.state is State.DECODE]
-        self.pace.observe(sum(len(part.tokens) for part in step) - len(decoding), len(decoding), took_s)
-
-    @property
-    def _num_ready(self) -> int:
-        """How many of those who wait have room now."""
-        return self._seats.num_fitting(self._tenants.in_turn())
-
-    def _ready_but(self, those: list[Tenant]) -> list[Row]:
-        """Who has room now of all who wait but the requests of `those`."""
-        rows = [row for row in self._tenants.in_turn() if row.account not in those]
-        return rows[: self._seats.num_fitting(rows)]
+        decoding = (part for part in step if (row := self._rows.get(part.id)) and row.state is State.DECODE)
+        num_decode = sum(len(part.tokens) for part in decoding)
+        self.pace.observe(sum(len(part.tokens) for part in step) - num_decode, num_decode, took_s)
 
     def _giving_way_to(self, row: Row, ready: list[Row]) -> Row | None:
         """Who gives its slot to this one, that waits behind those who are `ready`; None if it goes on waiting.
@@ -234,28 +218,6 @@ class Scheduler:
                 return self._seats.last(greediest.name)
         last = self._seats.last(row.order.tenant) if tenant.num_running else None
         return last if last is not None and last.gives_way_to(row) else None
-
-    def _chunks(
-        self, rows: list[Row], budget: int, now: float, extra: Collection[Row] = (), beside: int = 0
-    ) -> Iterator[Segment]:
-        """The next tokens of prompts, in their turn; of the `extra` ones not more than `beside`."""
-        ahead: set[bytes] = set()
-        for row in self._tenants.ordered(rows):
-            most = min(budget, beside) if (is_extra := row in extra) else budget
-            if budget <= 0:
-                return
-            if most <= 0:
-                continue
-            self._admit(row, now)
-            if (pages := self.prefixes.before(row, ahead)) is not None:
-                yield (chunk := row.segment(most, pages))
-                budget -= len(chunk.tokens)
-                beside -= len(chunk.tokens) * is_extra
-
-    def _admit(self, row: Row, now: float) -> None:
-        """Its slot, if it has none yet."""
-        if row.state is State.WAITING and self._seats.take(row, now):
-            self._tenants.start(row)
 
     def _make_room(self) -> list[Event]:
         """Room for each running row's next token and the one behind it, the most urgent first."""
@@ -322,8 +284,3 @@ class Scheduler:
             self._drain.depart()
         self._seats.give(row)
         return row.slot
-
-
-def _by_slot(rows: list[Row]) -> Iterator[Segment]:
-    """Their next token each, in the order of their slots."""
-    return (row.segment(1) for row in sorted(rows, key=lambda row: row.slot))

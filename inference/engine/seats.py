@@ -60,6 +60,10 @@ class Seats:
             return True
         return self._pool.grow(row.slot, wished) or self._pool.grow(row.slot, needed)
 
+    def has_room_beyond(self, row: Row, num_tokens: int) -> bool:
+        """Whether so many more than its tokens fit where it is."""
+        return self._pool.has_room(row.slot, len(row.tokens) + num_tokens)
+
     def last(self, tenant: str | None = None) -> Row:
         """The least urgent of a tenant's rows, or of all."""
         return max((row for row in self.rows if tenant is None or row.order.tenant == tenant), key=RANK)

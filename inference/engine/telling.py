@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from inference.engine.events import Emitted, Ended, Failed
+    from inference.engine.gates import Waits
     from inference.engine.sample import Sampled
+    from inference.engine.scheduler import Scheduler
     from inference.link import Message
 
 
@@ -44,3 +46,26 @@ def done_message(event: Ended) -> Message:
         "decode_ms": round(event.decode_ms, 3),
         "stop_id": event.stop_id,
     }
+
+
+def stats_message(scheduler: Scheduler, gates: Waits | None) -> Message:
+    """Who runs and waits, what steps take, and what was counted since the start."""
+    pace, prefixes = scheduler.pace, scheduler.prefixes
+    return {
+        "op": "stats",
+        "running": scheduler.num_running,
+        "waiting": scheduler.num_waiting,
+        "step_ms": _ms(pace.decode_s),
+        "prefill_ms_per_token": _ms(pace.prefill_s_per_token),
+        **(gates.figures() if gates else {}),
+        "pages": prefixes.pages.num_pages,
+        "pages_kept": prefixes.pages.num_kept,
+        "prefix_queries": prefixes.num_asked,
+        "prefix_hits": prefixes.num_found,
+        "preemptions": scheduler.num_preempted,
+        **scheduler.draft_figures(),
+    }
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 4)

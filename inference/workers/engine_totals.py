@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 TOTALS: Final = {
     "preemptions": ("num_preemptions_total", "Requests that gave their slot to a more urgent one."),
+    "drafts": ("spec_decode_num_draft_tokens_total", "Tokens that were computed as guesses."),
+    "drafts_right": ("spec_decode_num_accepted_tokens_total", "Of those, the ones that were right."),
     "prefix_queries": ("prefix_cache_queries_total", "Tokens of prompts that were looked up."),
     "prefix_hits": ("prefix_cache_hits_total", "Of those, the ones that were kept."),
 }

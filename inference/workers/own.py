@@ -70,7 +70,8 @@ class OwnMaker:
         return value
 
     def _spec(self, load: Load) -> dict[str, Any]:
-        return {
+        guessed = load.revision.spec.num_speculative_tokens
+        return ({} if guessed is None else {"num_speculative_tokens": guessed}) | {
             "revision": self._value(load.revision),
             "config": json_file(load.files, "config.json"),
             "dtype": load.revision.spec.dtype,

@@ -145,6 +145,11 @@ def _check_promise(spec: Spec) -> None:
             f"model.toml asks the engine {spec.engine!r} for {spec.quantize}, which only our own makes",
             "leave `engine` out, or `quantize`",
         )
+    if spec.num_speculative_tokens is not None and spec.engine not in {None, OWN_ENGINE}:
+        raise SpecError(
+            f"model.toml says num_speculative_tokens, which the engine {spec.engine!r} is not told",
+            "leave it out, and set it in that engine's own command",
+        )
 
 
 def _allowed() -> str:

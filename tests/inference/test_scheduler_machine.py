@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from inference.engine import pages as pages_module
 from inference.engine import seats
 from inference.engine.blocks import BlockPool
+from inference.engine.drafts import Drafter
 from inference.engine.events import Emitted, Ended, Failed, Preempted, Stored
 from inference.engine.orders import Generate
 from inference.engine.pages import PAGE_TOKENS, digest
@@ -35,8 +36,9 @@ class Serving(RuleBasedStateMachine):
         budget=st.integers(1, 40),
         num_pages=st.integers(0, 12),
         num_blocks=st.sampled_from([0, 0, LONGEST_BLOCKS, LONGEST_BLOCKS + 3, 3 * LONGEST_BLOCKS]),
+        most_drafts=st.sampled_from([0, 0, 1, 8]),
     )
-    def make(self, num_slots, budget, num_pages, num_blocks):
+    def make(self, num_slots, budget, num_pages, num_blocks, most_drafts):
         """Slots that hold any row, or ones that share so many blocks: then whoever is least urgent may give way."""
         self.num_slots = num_slots
         self.blocks = BlockPool(num_slots, num_blocks) if num_blocks else None
@@ -47,6 +49,7 @@ class Serving(RuleBasedStateMachine):
             pace=Budget(budget),
             num_pages=num_pages,
             pool=self.blocks,
+            drafter=Drafter(most_drafts) if most_drafts else None,
         )
 
     @rule(
@@ -98,9 +101,16 @@ class Serving(RuleBasedStateMachine):
     def wait(self, seconds):
         self.now += seconds
 
-    @rule(tokens=st.lists(st.sampled_from([5, 7, 9, EOS]), min_size=3, max_size=3), broken=st.integers(0, 8))
-    def step(self, tokens, broken):
-        """One step; its row number `broken`, if there is one, turns out not to be computable."""
+    @rule(
+        tokens=st.lists(st.sampled_from([5, 7, 9, EOS]), min_size=3, max_size=3),
+        broken=st.integers(0, 8),
+        most_right=st.integers(0, 9),
+    )
+    def step(self, tokens, broken, most_right):
+        """One step; its row number `broken`, if there is one, turns out not to be computable.
+
+        Of each row's guesses the first `most_right` are right.
+        """
         self.now += 0.01
         self.hear(self.one.preempt(self.now))
         step = self.one.plan(self.now)
@@ -111,10 +121,11 @@ class Serving(RuleBasedStateMachine):
         if broken < len(step):
             self.hear(self.one.fail(step[broken].id, "poisoned", "why"))
         chosen = {part.id: token for part, token in zip(step, tokens, strict=False) if part.samples}
-        for name, token in chosen.items():
-            if name in self.alive:
-                self.sampled[name].append(token)
-        self.hear(self.one.commit(step, chosen, self.now, 0.01))
+        num_right = {part.id: min(part.num_drafts, most_right) for part in step if part.num_drafts}
+        for part in step:
+            if part.id in chosen and part.id in self.alive:
+                self.sampled[part.id] += [*part.drafts[:most_right], chosen[part.id]]
+        self.hear(self.one.commit(step, chosen, self.now, 0.01, num_right))
 
     def look(self, step):
         """Each slot holds its own request's tokens, as its own tenant computed them, whatever was copied."""
@@ -122,12 +133,17 @@ class Serving(RuleBasedStateMachine):
             order = self.alive[part.id]
             if self.blocks:
                 ahead = part.samples and len(self.sampled[part.id]) + 1 < order.max_tokens
+                ahead = ahead and not part.num_drafts
                 held = len(self.blocks.blocks(part.slot)) * PAGE_TOKENS
                 assert held >= part.start + len(part.tokens) + ahead, "this step, and one begun behind it"
             wanted = [(order.tenant, token) for token in (*order.tokens, *self.sampled[part.id])]
             held = self.memory.slots[part.slot]
-            assert held == wanted[: len(held)]
-            assert part.samples == (held == wanted)
+            known = held[: len(held) - part.num_drafts]
+            assert known == wanted[: len(known)]
+            assert part.samples == (known == wanted)
+            assert held == [*known, *((order.tenant, token) for token in part.drafts)]
+            assert EOS not in part.drafts
+            assert len(self.sampled[part.id]) + part.num_drafts < order.max_tokens
 
     def hear(self, events):
         for event in events:
@@ -165,7 +181,7 @@ class Serving(RuleBasedStateMachine):
         """Whatever happened, everybody who is left ends within the steps that their tokens take, one by one."""
         most = sum(len(order.tokens) + order.max_tokens for order in self.alive.values()) * 2
         while self.alive:
-            self.step([5, 5, 5], broken=99)
+            self.step([5, 5, 5], broken=99, most_right=1)
             most -= 1
             assert most >= 0
 

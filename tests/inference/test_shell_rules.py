@@ -124,6 +124,7 @@ def test_late_children_are_killed_and_every_end_is_heard():
         {"mapped": [7]},
         {"kv_budget_bytes": -1},
         {"max_len": -1},
+        {"num_speculative_tokens": -1},
         {"dtype": "float64"},
         {"deterministic": 1},
         {"quantize": "int4"},

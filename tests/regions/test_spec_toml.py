@@ -32,6 +32,13 @@ def test_deterministic_answers_are_asked_for_and_older_revisions_keep_their_id()
     assert "cannot promise" in refusal('deterministic = true\nengine = "vllm"').message
 
 
+def test_guesses_are_bounded_and_only_our_own_engine_is_told():
+    assert read_spec(b"num_speculative_tokens = 0", REGIONS) == Spec(num_speculative_tokens=0)
+    assert "num_speculative_tokens" not in Spec().as_value()
+    assert "num_speculative_tokens" in refusal("num_speculative_tokens = 65").message
+    assert "is not told" in refusal('num_speculative_tokens = 4\nengine = "vllm"').message
+
+
 def test_8_bit_weights_are_asked_for_and_nothing_else_is_known():
     assert read_spec(b'quantize = "int8"', REGIONS) == Spec(quantize="int8")
     assert "quantize" not in Spec().as_value()
