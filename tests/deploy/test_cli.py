@@ -285,7 +285,7 @@ def test_s3_prints_settings_that_can_be_pasted(dead):
 def test_doctor_says_what_is_wrong_and_what_to_do(tmp_path):
     """On a machine without a platform: everything else is well, and the way to start is told."""
     result = runner.invoke(app, ["doctor", "--state", str(tmp_path), "--json"])
-    findings = {f["name"]: f for f in json.loads(result.output)}
+    findings = {f["name"]: f for f in json.loads(result.stdout)}
 
     assert result.exit_code == Exit.NOT_READY
     assert findings["python"]["well"]

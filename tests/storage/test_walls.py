@@ -66,7 +66,7 @@ def test_starting_a_store_loads_no_sdk_and_no_torch():
 
 
 def test_every_operation_has_a_handler_and_every_handler_an_operation():
-    from storage.http.request import BUCKET_RIGHTS, COPIES, KEY_RIGHTS, LIST_RIGHTS, OPERATIONS
+    from storage.http.surface import BUCKET_RIGHTS, COPIES, KEY_RIGHTS, LIST_RIGHTS, OPERATIONS
     from storage.s3 import HANDLERS
 
     operations = set(OPERATIONS.values()) | set(COPIES.values())
