@@ -15,14 +15,13 @@ DONE = "[DONE]"
 class StreamReading:
     """Feed `receive` the body as it comes. Times are seconds of the caller's clock.
 
-    `first_s`, `last_s`: arrival of the first and the last event that carried text. `num_waits`: progress comments
-    seen before. `error`: the stream's error event, if it ended in one.
+    `first_s`, `last_s`: arrival of the first and the last event that carried text.
+    `error`: the stream's error event, if it ended in one.
     """
 
     first_s: float | None = None
     last_s: float | None = None
     num_events: int = 0
-    num_waits: int = 0
     text: str = ""
     usage: Mapping[str, Any] = field(default_factory=dict)
     receipts: list[Mapping[str, object]] = field(default_factory=list)
@@ -51,8 +50,6 @@ class StreamReading:
         receipt = parse_receipt(line)
         if receipt is not None and "hop" in receipt:
             self.receipts.append(receipt)
-        elif receipt is not None:
-            self.num_waits += 1
 
     def _event(self, event: Any, now_s: float) -> None:
         if not isinstance(event, dict):

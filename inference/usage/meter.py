@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
 MAX_ROWS: Final = 8_192
 """Orders that have computed something and have not ended: the rows of one pass of short texts are 4,096 at most."""
@@ -56,17 +56,6 @@ class Book(Protocol):
 
     def ended(self, order_id: str, account: Account) -> None:
         """Keep an order's last figures."""
-
-
-def shared_out(total: int, weights: Sequence[int]) -> list[int]:
-    """`total` in whole shares by weight, which sum to it; each within 1 of its own."""
-    whole, weight, before, shares = sum(weights), 0, 0, []
-    for each in weights:
-        weight += each
-        upto = total * weight // whole
-        shares.append(upto - before)
-        before = upto
-    return shares
 
 
 class Meter:

@@ -19,7 +19,6 @@ GROUPS = frozenset({EVERYBODY, SIGNED})
 MAX_GRANTS = 100  # S3's limit for one list
 ACL_HEADER = "x-amz-acl"
 GRANT_HEADER = "x-amz-grant-"
-_OWNER = "<the owner>"
 _BUCKET_OWNER = "<the bucket's owner>"
 
 Knows = Callable[[str], bool]

@@ -40,7 +40,6 @@ def test_pieces_do_not_matter(cuts):
 
     assert reading.text == "N\u00e4he ist gut."
     assert reading.num_events == 2
-    assert reading.num_waits == 1
     assert reading.complete
     assert [receipt["hop"] for receipt in reading.receipts] == ["node", "edge"]
     assert reading.first_s is not None

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.usage.meter import Account, Meter, shared_out
+from inference.usage.meter import Account, Meter
 from inference.usage.own_log import OwnLog, parts_of, read_log, wait_gone
 from tests.evidence import count
 
@@ -22,7 +22,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
 @given(st.integers(0, 10**12), st.lists(st.integers(1, 10**6), min_size=1, max_size=100))
 def test_shares_sum_to_the_whole_and_each_is_within_one_of_its_own(total: int, weights: list[int]) -> None:
-    shares = shared_out(total, weights)
+    meter = Meter()
+    meter.step([(str(order), weight, 0) for order, weight in enumerate(weights)], total * 1_000)
+    shares = [meter.close(str(order)).us for order in range(len(weights))]
 
     assert sum(shares) == total
     for share, weight in zip(shares, weights, strict=True):

@@ -2,9 +2,7 @@
 
 import hashlib
 import http.client
-import sqlite3
 from collections.abc import Callable
-from pathlib import Path
 
 from storage.client.sdk import url_path
 from tests.storage.stores import Answer, Raw
@@ -13,7 +11,6 @@ SMALL = b"small"  # goes into the index
 LARGE = bytes(range(256)) * 400  # 100 KiB: a file
 PARTS = (LARGE[1:], LARGE[2:50_000])
 State = dict[str, bytes]
-MULTIPART = hashlib.md5(b"".join(hashlib.md5(part).digest() for part in PARTS)).hexdigest()
 
 
 class Walk:
@@ -102,10 +99,3 @@ class Walk:
         if 7 <= done <= 8:
             assert self._complete(raw).status == 200
             assert raw.get("models", "parts").body == b"".join(PARTS)
-
-
-def named_blobs(root: Path) -> set[str]:
-    db = sqlite3.connect(root / "meta.db")
-    found = {row[0] for row in db.execute("SELECT id FROM blobs")}
-    db.close()
-    return found
