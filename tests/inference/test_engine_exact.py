@@ -16,6 +16,7 @@ from inference.engine.pace import Pace
 from inference.engine.scheduler import Scheduler
 from inference.engine.slots import SlotPlan
 from tests.evidence import IS_WHOLE, count
+from tests.inference.greedy import greedy
 from tests.inference.tiny import VOCABULARY, made
 
 NUM_TOKENS = count(12, 24)
@@ -33,19 +34,6 @@ def prompts():
     return [tuple(draws.randrange(3, VOCABULARY) for _ in range(length)) for length in PROMPT_LENGTHS]
 
 
-def reference(model, prompt, num_tokens):
-    out = model.generate(
-        torch.tensor([prompt]),
-        attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
-        max_new_tokens=num_tokens,
-        min_new_tokens=num_tokens,
-        do_sample=False,
-        eos_token_id=None,
-        pad_token_id=0,
-    )
-    return out[0, len(prompt) :].tolist()
-
-
 @cache
 def pristine(family, seed):
     """A model that no engine has touched."""
@@ -55,7 +43,7 @@ def pristine(family, seed):
 @cache
 def generated(family, prompt, num_tokens, seed=0):
     """What `generate` says, asked once for all tests: it takes longer than ours."""
-    return reference(pristine(family, seed), prompt, num_tokens)
+    return greedy(pristine(family, seed), prompt, num_tokens)
 
 
 @torch.inference_mode()
@@ -276,7 +264,7 @@ def test_a_poisoned_slot_does_not_reach_the_next_row_or_its_neighbour():
 def test_bf16_alone_is_generate_up_to_a_near_tie():
     model = made("llama", dtype=torch.bfloat16)
     prompt = prompts()[2]
-    expected = reference(model, prompt, NUM_TOKENS)
+    expected = greedy(model, prompt, NUM_TOKENS)
     found = answers(SlotModel(model, SlotPlan(2, 128, 0)), [Generate("0", prompt, NUM_TOKENS, GREEDY)])["0"]
     first = next((i for i, (a, b) in enumerate(zip(found, expected, strict=True)) if a != b), None)
     if first is not None:

@@ -12,7 +12,8 @@ from inference.engine.model import SlotModel
 from inference.engine.orders import Generate
 from inference.engine.slots import SlotPlan
 from tests.evidence import IS_WHOLE
-from tests.inference.test_engine_exact import GREEDY, answers, prompts, reference
+from tests.inference.greedy import greedy
+from tests.inference.test_engine_exact import GREEDY, answers, prompts
 from tests.inference.tiny import made
 
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -52,7 +53,7 @@ def test_in_halves_an_answer_is_generates_alone_and_in_a_crowd_up_to_a_tie(famil
     crowd = prompts()[1:]
     orders = [Generate(str(number), prompt, NUM_NEW, GREEDY) for number, prompt in enumerate(crowd)]
     plain = made(family, dtype=HALVES[half])
-    expected = [reference(plain, prompt, NUM_NEW) for prompt in crowd]
+    expected = [greedy(plain, prompt, NUM_NEW) for prompt in crowd]
     rows = SlotModel(made(family, dtype=HALVES[half]), SlotPlan(4, 128, 0))
     alone = {}
     for order in orders:
@@ -69,8 +70,8 @@ def test_in_halves_an_answer_is_generates_alone_and_in_a_crowd_up_to_a_tie(famil
 def test_what_rounding_does_is_small_against_most_leads_so_that_this_judge_can_say_no():
     model = made("llama", dtype=torch.bfloat16)
     prompt = prompts()[5]
-    noise, logits = rounding(model, [*prompt, *reference(model, prompt, NUM_NEW)])
+    noise, logits = rounding(model, [*prompt, *greedy(model, prompt, NUM_NEW)])
     assert noise > 0
     assert float((leads(logits) > 2 * noise).float().mean()) > 0.8
-    other = reference(made("llama", seed=1, dtype=torch.bfloat16), prompt, NUM_NEW)
-    assert not parts_within_rounding(model, prompt, other, reference(model, prompt, NUM_NEW))
+    other = greedy(made("llama", seed=1, dtype=torch.bfloat16), prompt, NUM_NEW)
+    assert not parts_within_rounding(model, prompt, other, greedy(model, prompt, NUM_NEW))

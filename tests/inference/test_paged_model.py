@@ -18,8 +18,9 @@ from inference.engine.sample import Broken, Sampler
 from inference.engine.scheduler import Scheduler
 from inference.engine.slots import SlotPlan
 from tests.evidence import IS_WHOLE
+from tests.inference.greedy import greedy
 from tests.inference.late_device import LateDevice
-from tests.inference.test_engine_exact import SmallChunks, agreed, hear, orders_of, prompts, reference
+from tests.inference.test_engine_exact import SmallChunks, agreed, hear, orders_of, prompts
 from tests.inference.tiny import made
 
 
@@ -76,7 +77,7 @@ def llama():
     model = made("llama")
     head = prompts()[5]
     orders = orders_of([*(head + prompt for prompt in prompts()[:4]), head, prompts()[2]])
-    return model, orders, {one.id: reference(model, list(one.tokens), one.max_tokens) for one in orders}
+    return model, orders, {one.id: greedy(model, list(one.tokens), one.max_tokens) for one in orders}
 
 
 def test_a_row_that_must_give_way_is_computed_again(llama, monkeypatch):

@@ -17,6 +17,7 @@ from inference.engine.int8 import quantise
 from inference.link import NodeLink, link_pair
 from inference.workers.shell_link import LOST, ShellError
 from tests import zygote
+from tests.inference.greedy import greedy
 from tests.inference.tiny import config_values, extent_bytes, landed_model, made
 
 PROMPT = [5, 9, 3, 44, 17]
@@ -99,16 +100,7 @@ def is_running(pid):
 
 
 def expected(model, num_tokens, prompt=PROMPT):
-    out = model.generate(
-        torch.tensor([prompt]),
-        attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
-        max_new_tokens=num_tokens,
-        min_new_tokens=num_tokens,
-        do_sample=False,
-        eos_token_id=None,
-        pad_token_id=0,
-    )
-    return out[0, len(prompt) :].tolist()
+    return greedy(model, prompt, num_tokens)
 
 
 async def test_the_shell_has_one_thread(shell):

@@ -3,6 +3,7 @@
 from collections import Counter
 
 from storage.client.sdk import Endpoint
+from tests.weights_cache.onebyone import OneByOne
 from weights_cache.cache import HostTier
 from weights_cache.folder import CacheFolder
 from weights_cache.plan import layout
@@ -24,7 +25,7 @@ BLOBS = {
 CAP = 2 << 20  # all three, many times: tests that want it tight say so
 
 
-class MemoryReader:
+class MemoryReader(OneByOne):
     """Reads from memory, counts what it gave, and tells `before` of each read."""
 
     def __init__(self, before=lambda path, offset, view: None):
@@ -34,14 +35,6 @@ class MemoryReader:
         self.before(path, offset, view)
         view[:] = BLOBS[path][offset : offset + len(view)]
         self.num_bytes[path] += len(view)
-
-    def read_run(self, path, offset, num_bytes, views):
-        for view in views:
-            self.read_into(path, offset, view)
-            offset += len(view)
-
-    def close(self):
-        pass
 
 
 def tier_on(path, reader, cap=CAP, num_readers=1):

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from storage.client.sdk import Endpoint
+from tests.weights_cache.onebyone import OneByOne
 from weights_cache.cache import HostTier
 from weights_cache.flight import NUM_HANDOVERS
 from weights_cache.view import LandingError, open_landing
@@ -21,7 +22,7 @@ BLOBS = objects_of(REVISION, FILES)
 NUM_EXTENTS = len(REVISION.extents)
 
 
-class GatedStore:
+class GatedStore(OneByOne):
     """Gives the first `allowed` extents at once and the others when told; counts what it gave; some readers die."""
 
     def __init__(self, allowed=NUM_EXTENTS, num_deaths=0):
@@ -45,14 +46,6 @@ class GatedStore:
             view[: len(view) // 2] = b"?" * (len(view) // 2)
             raise RuntimeError("this reader dies")
         view[:] = BLOBS[path][offset : offset + len(view)]
-
-    def read_run(self, path, offset, num_bytes, views):
-        for view in views:
-            self.read_into(path, offset, view)
-            offset += len(view)
-
-    def close(self):
-        pass
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from storage.client.sdk import Endpoint
 from tests.evidence import count
+from tests.weights_cache.onebyone import OneByOne
 from weights_cache.cache import HostTier
 from weights_cache.plan import layout
 from weights_cache.view import LandingError, open_landing
@@ -28,7 +29,7 @@ CAP = SIZES[3] + SIZES[2]
 ANY = st.integers(0, 3)
 
 
-class MemoryReader:
+class MemoryReader(OneByOne):
     """Reads from memory and counts."""
 
     def __init__(self, num_bytes):
@@ -37,14 +38,6 @@ class MemoryReader:
     def read_into(self, path, offset, view):
         view[:] = BLOBS[path][offset : offset + len(view)]
         self.num_bytes[path] += len(view)
-
-    def read_run(self, path, offset, num_bytes, views):
-        for view in views:
-            self.read_into(path, offset, view)
-            offset += len(view)
-
-    def close(self):
-        pass
 
 
 class Tier(RuleBasedStateMachine):

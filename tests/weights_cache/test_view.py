@@ -12,6 +12,7 @@ import pytest
 from blake3 import blake3
 
 from storage.client.sdk import Endpoint
+from tests.weights_cache.onebyone import OneByOne
 from weights_cache.buffers import Buffer
 from weights_cache.cache import HostTier
 from weights_cache.flight import Flight
@@ -22,7 +23,7 @@ from .conftest import Model
 from .samples import described, landed_bytes, tiny_files
 
 
-class Feed:
+class Feed(OneByOne):
     """A reader that delivers an extent only when the test says so."""
 
     def __init__(self, files, revision):
@@ -35,14 +36,6 @@ class Feed:
 
     def allow(self, count=1):
         os.write(self.write_end, b"x" * count)
-
-    def read_run(self, path, offset, num_bytes, views):
-        for view in views:
-            self.read_into(path, offset, view)
-            offset += len(view)
-
-    def close(self):
-        pass
 
 
 @pytest.fixture

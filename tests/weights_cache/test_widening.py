@@ -4,6 +4,7 @@ import threading
 
 import pytest
 
+from tests.weights_cache.onebyone import OneByOne
 from weights_cache import flight as flight_module
 from weights_cache.buffers import Buffer
 from weights_cache.fetch import blob_path
@@ -15,7 +16,7 @@ from .test_runs import ordered_files
 NUM_LAYERS = 24
 
 
-class Crowd:
+class Crowd(OneByOne):
     """Readers that fill at once; those who read at one time are counted, and each waits a moment for company."""
 
     def __init__(self, revision, files):
@@ -27,11 +28,6 @@ class Crowd:
         self.num_taken += 1
         return self
 
-    def read_run(self, path, offset, num_bytes, views):
-        for view in views:
-            self.read_into(path, offset, view)
-            offset += len(view)
-
     def read_into(self, path, offset, view):
         with self.changed:
             self.num_reading += 1
@@ -39,9 +35,6 @@ class Crowd:
             self.changed.wait(0.002)
             self.num_reading -= 1
         view[:] = self.blobs[path][offset : offset + len(view)]
-
-    def close(self):
-        pass
 
 
 @pytest.mark.parametrize(
