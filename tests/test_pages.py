@@ -62,6 +62,16 @@ def test_the_table_of_contents_names_pages_that_there_are():
     assert len(listed) == len(set(listed))
 
 
+FOLDERS = "bench|deploy|edge|examples|inference|regions|storage|tests|weights_cache|wire"
+NAMED_FILE = re.compile(rf"`((?:{FOLDERS})/[\w/.-]+\.(?:py|md|txt|toml|json|conf))\b")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_every_file_that_a_page_names_is_there(page):
+    """By its path from the root; a file that moved takes its mentions along."""
+    assert [name for name in NAMED_FILE.findall(page.read_text()) if not (ROOT / name).exists()] == []
+
+
 def blocks(page, kind):
     """Fenced blocks of a language, and indented ones that look like it."""
     text = page.read_text()
