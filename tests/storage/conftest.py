@@ -3,7 +3,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.storage.stores import Raw, StoreThread, boto, memory_folder
+from tests.storage.people import ALICES_READER, NOBODY, callers
+from tests.storage.stores import ADMIN, ALICE, BOB, READER, TENANT, Raw, StoreThread, boto, memory_folder
 
 
 @pytest.fixture(scope="session")
@@ -61,3 +62,20 @@ def bucket(store: StoreThread, request: pytest.FixtureRequest) -> str:
     with Raw(store.endpoint()) as raw:
         assert raw.send("PUT", f"/{name}").status == 200
     return name
+
+
+@pytest.fixture(scope="module", params=[True], ids=["open"])
+def world(request):
+    """Everybody, at a store that lets strangers in."""
+    patch = pytest.MonkeyPatch()
+    keys = (ADMIN, TENANT, READER, ALICE, BOB, NOBODY, ALICES_READER)
+    patch.setattr("tests.storage.stores.KEYS", keys)
+    store = StoreThread(memory_folder(), anonymous=request.param)
+    found = callers(store)
+    assert found["admin"].send("PUT", "/models").status == 200
+    yield found
+    for caller in found.values():
+        caller.__exit__()
+    store.stop()
+    shutil.rmtree(store.settings.root)
+    patch.undo()
