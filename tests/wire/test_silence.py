@@ -16,8 +16,8 @@ from wire.tcpinfo import Look, look
 from wire.ways import listen, way
 from wire.ways import watch as watching
 from wire.ways.listen import STREAM_S, Listener
-from wire.ways.silence import LATE_S, LEAST_S, MANY, SOONER, STALL_S, Silence, limit_s
-from wire.ways.watch import BEAT_S, NUM_SPARE, SPARE_S, look_at
+from wire.ways.silence import BEAT_S, LATE_S, LEAST_S, MANY, SOONER, STALL_S, Silence, limit_s
+from wire.ways.watch import NUM_SPARE, SPARE_S, look_at
 
 QUIET = Look(unacked=False, repeated=False, sent_s=9.0, heard_s=9.0)
 
@@ -116,6 +116,50 @@ def test_a_process_that_stood_still_saw_nothing():
     assert not silence.lost(100.0, two(0.0), LEAST_S)
     assert not silence.lost(110.0, {"a": mute(10.0, repeated=True), "b": mute(10.0)}, LEAST_S)
     assert lost_after(lambda t: {"a": mute(t, repeated=True), "b": mute(t)}, beat_s=2 * STALL_S) is None
+
+
+def looks_of_a_machine_that_stands_still(stall_s, run_s, *, for_s=20.0, num=2 * MANY, needs_s=0.01):
+    """Each look of an edge on a machine that runs for `run_s` and stands still for `stall_s`, over and over.
+
+    The region is well: what is sent there is acknowledged once the machine that both ends share has run for `needs_s`,
+    and then the next request is sent on the connection. A look is due a beat after the last, and comes when it can.
+    """
+    period = stall_s + run_s
+
+    def when_it_runs(at):
+        return at if at % period < run_s else (at // period + 1) * period
+
+    def after_running(at, for_s):
+        while (left_s := run_s - at % period) < for_s:
+            at, for_s = (at // period + 1) * period + 1e-9, for_s - left_s
+        return at + for_s
+
+    at, sent = 0.0, {n: n * run_s / num for n in range(num)}
+    heard = dict.fromkeys(sent, -1.0)
+    while at < for_s:
+        for each, since in sent.items():
+            if (acked := after_running(since, needs_s)) <= at:
+                heard[each], sent[each] = acked, acked
+        yield at, {n: Look(True, False, at - sent[n], at - heard[n]) for n in sent}
+        at = when_it_runs(at + BEAT_S) + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("stall_s", "run_s"),
+    [(0.19, 0.005), (0.15, 0.003), (0.12, 0.004), (0.09, 0.004), (0.19, 0.002), (0.5, 0.004), (3.0, 0.002)],
+)
+def test_an_edge_whose_machine_stands_still_again_and_again_condemns_nobody(stall_s, run_s):
+    """However short each stall: what was not acknowledged in it could not be."""
+    silence, looks = Silence(), list(looks_of_a_machine_that_stands_still(stall_s, run_s))
+    assert not [at for at, seen in looks if silence.lost(100 + at, seen, LEAST_S)]
+    assert len(looks) * stall_s > 10
+
+
+def test_a_loss_is_found_by_looks_that_come_late_too():
+    """Each counts for a beat, so that it takes longer."""
+    for late_s in (1.1 * LATE_S, 0.9 * STALL_S):
+        took_s = lost_after(two, beat_s=late_s, for_s=9.0)
+        assert LEAST_S < took_s <= (LEAST_S / BEAT_S + 2) * late_s
 
 
 class Line:

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from wire.ways.silence import BEAT_S
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from wire.ways.way import Way
 
-BEAT_S: Final = 0.025
 NUM_SPARE: Final = (
     8  # 20 KiB each at either end, and a handshake each in the 25 s after which a pool lets them go
 )
