@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from wire.prompt import Prompt
+
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Generator
 
     from starlette.types import ASGIApp
@@ -22,12 +24,56 @@ KEEP_ALIVE_S = 75
 """Longer than any pool of ours keeps an idle connection (30 s), so that we never close one in use."""
 GRACE_S = 10
 """Open answers may finish for so long once the node is to stop."""
+HEAD = b"HTTP/1.1 "
+"""What an answer's head begins with."""
 BEGAN = "nearfield.began"
 """In a request's scope: when its first bytes were here; a node's clock begins then."""
 
 
+class AtOnce:
+    """A transport whose answers leave when they are written: a head with what follows it, in one piece.
+
+    uvloop's own way out is behind all that the turn still does, and the books of an answer are kept in its turn.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport, self._prompt, self._head = transport, Prompt(transport), b""
+
+    def __getattr__(self, name: str) -> Any:
+        """All else is the transport's."""
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Now; a head with the next write, or in the loop's next turn."""
+        if data.startswith(HEAD) and not self._head:
+            self._head = data
+            asyncio.get_running_loop().call_soon(self._flush)
+        else:
+            self._say(data)
+
+    def close(self) -> None:
+        """After what was written."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._head:
+            self._say(b"")
+
+    def _say(self, data: bytes) -> None:
+        whole, self._head = self._head + data, b""
+        if self._transport.is_closing():
+            self._transport.write(whole)
+        else:
+            self._prompt.write(whole)
+
+
 class Clocked(HttpToolsProtocol):
     """uvicorn's own, with a clock: to parse a request, and its task's turn, are the node's time and no way's."""
+
+    def connection_made(self, transport: Any) -> None:
+        """What is written to it leaves at once."""
+        super().connection_made(cast("asyncio.Transport", AtOnce(transport)))
 
     def on_message_begin(self) -> None:
         """Called with the first byte of each request."""

@@ -30,6 +30,8 @@ class Answer:
         self._pool = pool
         self._upstream: Upstream | None = upstream
         self._received = upstream.received
+        self.sent_at = upstream.sent_at
+        """When the request's first bytes left, by `time.perf_counter`; of one that a lane sent this says nothing."""
         self.heard_at = upstream.heard_at
         """When bytes of it came last, by `time.perf_counter`: head, or the body that `next` gave."""
 

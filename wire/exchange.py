@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from wire.framing import LAST_CHUNK, chunk_parts
 from wire.http1 import Headers, RequestHead, response_head_bytes
@@ -27,7 +28,8 @@ class Exchange(Incoming):
     """
 
     finished = False
-    _pending_head = b""
+    _held_bytes = b""  # the head, and small pieces of the body: what is said in one turn leaves in one write
+    _flushes = False  # they leave with the loop's next turn
     _left: int | None = None  # answer bytes still owed; None when chunked or up to the close
     _chunked = False
     _mute = False  # HEAD, 204, 304: a body is counted but not sent
@@ -57,7 +59,7 @@ class Exchange(Incoming):
         if first:
             await self.write(first)
         else:
-            asyncio.get_running_loop().call_soon(self._flush_head)
+            self._flush_soon()
 
     async def write(self, data: bytes) -> None:
         """Send body bytes; waits while the peer reads slowly. `data` is not copied. Raises Disconnected."""
@@ -78,7 +80,7 @@ class Exchange(Incoming):
         if self._left is None:
             raise RuntimeError("sendfile needs start(..., length=...)")
         self._owe(count)
-        self._flush_head()
+        self._flush()
         if count and not self._mute:
             await self._line.send_file(fd, offset, count)
 
@@ -96,7 +98,7 @@ class Exchange(Incoming):
         if self._left is None or not self.carries_descriptors:
             raise RuntimeError("descriptors need start(..., length=...) on a Unix socket")
         self._owe(len(data))
-        self._flush_head()
+        self._flush()
         await self._line.send_descriptors(data, fds)
 
     def familiar(self, ending: re.Pattern[bytes] | None = None) -> Familiar | None:
@@ -125,7 +127,7 @@ class Exchange(Incoming):
         if self._chunked and not self._mute:
             self._send_last(data)
         else:
-            self._flush_head()
+            self._flush()
             if data and not self._mute:
                 self._line.send(data)
         self.finished = True
@@ -133,7 +135,7 @@ class Exchange(Incoming):
     async def respond(self, status: int, headers: Headers, body: bytes = b"") -> None:
         """The whole answer, in one write unless it is large: then as the peer takes it. Raises Disconnected."""
         self._open(status, headers, len(body))
-        head = self._take_head()
+        head = self._take_held()
         if self._mute or not body:
             self._line.send(head)
         elif len(body) < JOIN_BYTES:
@@ -194,10 +196,10 @@ class Exchange(Incoming):
             headers = tuple([pair for pair in headers if pair[0] not in _OURS])
         if "date" not in given:
             headers = (*headers, ("date", self._line.date()))
-        self._pending_head = response_head_bytes(status, headers + framing)
+        self._held_bytes = response_head_bytes(status, headers + framing)
         if self.head.expect_continue and self._may_wait and self._ended:
             # An empty body needs no 100, but botocore misreads the next answer of a connection that left one out.
-            self._pending_head = CONTINUE + self._pending_head
+            self._held_bytes = CONTINUE + self._held_bytes
         self._left = length
         self.status = status
 
@@ -213,17 +215,17 @@ class Exchange(Incoming):
         return framing if self.keep_alive else (*framing, ("connection", "close"))
 
     def _send_body(self, data: bytes) -> None:
-        head = self._take_head()
         if not self._chunked:
-            self._line.send(head, data)
+            self._line.send(self._take_held(), data)
         elif len(data) < JOIN_BYTES:
-            self._line.send(b"%b%x\r\n%b\r\n" % (head, len(data), data))
+            self._held_bytes += b"%x\r\n%b\r\n" % (len(data), data)
+            self._flush_soon()
         else:
-            self._line.send(head, *chunk_parts(data))
+            self._line.send(self._take_held(), *chunk_parts(data))
 
     def _send_last(self, data: bytes) -> None:
         """The end of a chunked answer; in one piece if it is small, which over TLS is one record."""
-        head = self._take_head()
+        head = self._take_held()
         if not data:
             self._line.send(head + LAST_CHUNK)
         elif len(data) < JOIN_BYTES:
@@ -239,13 +241,26 @@ class Exchange(Incoming):
             raise ValueError("the answer is longer than its announced length")
         self._left -= num_bytes
 
-    def _take_head(self) -> bytes:
-        head, self._pending_head = self._pending_head, b""
+    def _take_held(self) -> bytes:
+        head, self._held_bytes = self._held_bytes, b""
         return head
 
-    def _flush_head(self) -> None:
-        if self._pending_head and not self.disconnected:
-            self._line.send(self._take_head())
+    def _flush(self) -> None:
+        if self._held_bytes and not self.disconnected:
+            self._line.send(self._take_held())
+
+    def _flush_soon(self) -> None:
+        """With the loop's next turn, unless the answer's end comes before; what is much is not held so long."""
+        if len(self._held_bytes) >= JOIN_BYTES:
+            self._flush()
+        elif not self._flushes:
+            self._flushes = True
+            asyncio.get_running_loop().call_soon(self._in_turn)
+
+    def _in_turn(self) -> None:
+        self._flushes = False
+        with suppress(Disconnected):  # who writes next hears of it
+            self._flush()
 
     def _check_writable(self) -> None:
         if self.disconnected:

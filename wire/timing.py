@@ -43,6 +43,13 @@ class Phases:
         """Credit `ms` milliseconds to `name` that were measured elsewhere; no span is closed."""
         self.items[name] = self.items.get(name, 0.0) + ms
 
+    def mark_sent(self, at: float, connect_s: float) -> None:
+        """Close the span up to the moment a request left, as `send`; a new connection's making in it is `connect`."""
+        if connect_s:
+            self.add("connect", connect_s * 1000)
+            self.add("send", -connect_s * 1000)
+        self.mark("send", at)
+
     @classmethod
     def so_far(cls, hop: str, started: float, items: dict[str, float], last: float) -> "Phases":
         """One whose spans up to `last` were measured elsewhere: the next one begins there."""

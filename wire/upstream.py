@@ -44,8 +44,9 @@ class Upstream(asyncio.Protocol):
         self._drain: asyncio.Future[None] | None = None
         self._reading = True
         self._taker: Taker | None = None
-        self._say_now: Callable[[bytes], None] | None = None  # once it was lent
+        self._say_now: Callable[[bytes], None] | None = None  # once something was sent
         self.lent_at = 0.0  # loop time
+        self.sent_at = 0.0  # perf_counter, just before the first bytes of a request that was begun left
         self.heard_at = 0.0  # perf_counter, when bytes of the answer came last
         self.sock: socket.socket | None = None  # what carries it, where that is TCP
         self.closed = False
@@ -127,7 +128,7 @@ class Upstream(asyncio.Protocol):
         return self._head is not None or self._failure is not None
 
     def begin(self, method: str, first: bytes, *, whole: bool) -> None:
-        """Start a request and queue its first bytes, all of it if `whole`. Raises DialError."""
+        """Start a request and send its first bytes, all of it if `whole`. Raises DialError."""
         if (
             self.closed or self._failure is not None
         ):  # after it was given: nobody would say so of this request
@@ -135,7 +136,11 @@ class Upstream(asyncio.Protocol):
         self._reader.start(method)
         self._head, self._ended, self._received, self._phase = None, False, 0, "send"
         self._sent = whole
-        self._transport.write(first)
+        self.sent_at = time.perf_counter()
+        if self._transport.is_closing():
+            self._transport.write(first)
+        else:
+            self._say(first)
 
     @property
     def is_behind(self) -> bool:
@@ -247,10 +252,7 @@ class Upstream(asyncio.Protocol):
         self._head, self._ended, self._received, self._phase = None, False, 0, "send"
         self._sent = True
         self._taker, self.lent_at = taker, now
-        say = self._say_now
-        if say is None:
-            say = self._say_now = promptly(self._transport)
-        say(request)
+        self._say(request)
 
     def take_back(self, *, whole: bool) -> None:
         """Read on from here; `whole`: the taker had all of the answer, so that another request may follow."""
@@ -266,6 +268,13 @@ class Upstream(asyncio.Protocol):
         self._reader.go_on_chunked()
 
     # inside -------------------------------------------------------------------------------------------------
+
+    def _say(self, request: bytes) -> None:
+        """At once: what the loop's turn still has to do would be the upstream's wait."""
+        say = self._say_now
+        if say is None:
+            say = self._say_now = promptly(self._transport)
+        say(request)
 
     def _tell(self) -> None:
         """The connection failed or is over."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from wire import descriptors, filesend
 from wire.limits import Limits
 from wire.line import Disconnected
+from wire.secure import promptly
 from wire.stall import Stall
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: a close is a reset, and never the end of an answer
@@ -26,7 +27,7 @@ class Writing(asyncio.Protocol):
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._lost = False
-        self._say_now: Callable[[bytes], None] | None = None  # once there is a lane
+        self._say_now: Callable[[bytes], None] | None = None  # once something was sent, or there is a lane
         self._drain: asyncio.Future[None] | None = None
         self._stall: Stall | None = None  # while writes are paused
         self.carries_descriptors = carries_descriptors
@@ -51,11 +52,12 @@ class Writing(asyncio.Protocol):
     # line.Line ---------------------------------------------------------------------------------------------
 
     def send(self, *parts: bytes | memoryview) -> None:
-        """Queue bytes."""
+        """Bytes for the peer. In one piece they leave at once: uvloop's own way is behind all that the turn does."""
         if self._lost or self._transport.is_closing():
             raise Disconnected("the client is gone")
-        if len(parts) == 1:
-            self._transport.write(parts[0])
+        if len(parts) == 1 and isinstance(parts[0], bytes):
+            say = self._say_now = self._say_now or promptly(self._transport)
+            say(parts[0])
         else:
             self._transport.writelines([part for part in parts if part])
 

@@ -29,9 +29,6 @@ _OPEN, _CLOSE, _BLANKS = frozenset(b"{["), frozenset(b"}]"), b" \t\r\n"
 async def pass_back(journey: Journey, region: str, answer: Answer) -> Setback | None:
     """The answer to the client, and its connection back. Raises DialError while nothing of it is committed."""
     journey.phases.mark("first_byte" if journey.passed_on is None else "stream", answer.heard_at)
-    if answer.connect_s:  # on a new connection its making is a phase of its own
-        journey.phases.add("connect", answer.connect_s * 1000)
-        journey.phases.add("first_byte", -answer.connect_s * 1000)
     if journey.use is not None:
         journey.use.heard(answer.head)
     try:

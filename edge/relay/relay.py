@@ -123,7 +123,6 @@ class Relay:
         if sent is None:
             reach.saw(Outcome.SENT)
             self.holdoffs.sent(*who)
-            journey.phases.mark("send")
         back: Setback | None = None
         try:
             answer = await reach.pool.request(
@@ -138,6 +137,8 @@ class Relay:
                 meanwhile=meanwhile,
                 sent=sent,
             )
+            if sent is None:
+                journey.phases.mark_sent(answer.sent_at, answer.connect_s)
             back = await pass_back(journey, region, answer)
         except DialError as error:
             back = setback.of_error(region, error, is_late=journey.is_late())

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from regions.gateway.trip import Trip
     from wire.dial import Answer
     from wire.http1 import Headers, RequestHead
-    from wire.timing import Phases
     from wire.upstream import Upstream
 
 CONNECT_S: Final = 2.0  # within a region; a node that takes longer is not there
@@ -99,7 +98,7 @@ class Relay:
                 await answer.read(MAX_ERROR_BYTES)
                 return "not_resident"
             if "first_byte" not in trip.phases.items:  # else it came on a lane
-                _mark_heard(trip.phases, answer)
+                trip.phases.mark("first_byte", answer.heard_at)
             trip.note_first(answer.head.headers)
             await _pass_back(trip, answer)
         except DialError as error:
@@ -110,10 +109,8 @@ class Relay:
 
     async def _send(self, trip: Trip, address: str, sent: Upstream | None) -> Answer | None:
         headers = trip.request_headers(self._headers)
-        if sent is None:
-            trip.phases.mark("send")
         try:
-            return await self.pools[address].request(
+            answer = await self.pools[address].request(
                 "POST",
                 trip.exchange.head.path,
                 headers,
@@ -127,6 +124,9 @@ class Relay:
             if error.phase == "connect":
                 return None
             raise _lost(error) from error
+        if sent is None:
+            trip.phases.mark_sent(answer.sent_at, answer.connect_s)
+        return answer
 
 
 async def _pass_back(trip: Trip, answer: Answer) -> None:
@@ -168,14 +168,6 @@ async def _pass_stream(trip: Trip, answer: Answer) -> None:
             await exchange.write(whole)
     trip.phases.mark("stream", answer.heard_at)
     await exchange.finish(cut.rest() + trip.receipt())
-
-
-def _mark_heard(phases: Phases, answer: Answer) -> None:
-    """Closes the span up to the arrival of the node's head; a new connection's making is a phase of its own."""
-    phases.mark("first_byte", answer.heard_at)
-    if answer.connect_s:
-        phases.add("connect", answer.connect_s * 1000)
-        phases.add("first_byte", -answer.connect_s * 1000)
 
 
 def _lost(error: DialError) -> Refusal:

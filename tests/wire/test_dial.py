@@ -81,6 +81,28 @@ async def test_connections_are_reused():
         assert (pool.num_idle, pool.num_busy) == (1, 0)
 
 
+async def test_a_request_is_out_before_what_is_done_meanwhile():
+    """Nor is what leaves with it any wait of its upstream's: the moment is known."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        pool, loop, seen = Pool(*listener.getsockname()), asyncio.get_running_loop(), []
+        pool.prepare(1)
+        peer, _ = await loop.sock_accept(listener)
+        await until(lambda: pool.num_idle)
+        before = time.perf_counter()
+
+        def meanwhile():
+            seen.append(peer.recv(1 << 16))
+            peer.send(OK)
+
+        with peer:
+            answer = await pool.request("GET", "/x", meanwhile=meanwhile)
+            assert seen[0].startswith(b"GET /x HTTP/1.1\r\n")
+            assert before < answer.sent_at < answer.heard_at
+            assert await answer.read() == b"ok"
+        await pool.close()
+
+
 async def test_who_wants_to_know_hears_of_the_next_use_once():
     """Of a connection that is begun, made, or kept."""
     told = []

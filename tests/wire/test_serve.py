@@ -80,6 +80,24 @@ async def test_keep_alive_and_nothing_announced():
             assert set(headers) == {"content-type", "content-length", "date"}
 
 
+async def test_what_is_said_in_one_turn_leaves_in_one_write_before_the_handler_goes_on():
+    seen = []
+
+    async def handler(exchange):
+        await exchange.start(200, ())
+        for piece in (b"a", b"b"):
+            await exchange.write(piece)
+        await exchange.finish(b"c")
+        seen.append(sock.recv(1 << 16))
+
+    async with serving(handler) as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as sock:
+            sock.send(GET % b"")
+            await until(lambda: seen)
+
+    assert seen[0].endswith(b"\r\n\r\n1\r\na\r\n1\r\nb\r\n1\r\nc\r\n0\r\n\r\n")
+
+
 async def test_pipelined_requests_are_answered_in_order():
     running = 0
 

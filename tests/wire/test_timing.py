@@ -2,7 +2,7 @@
 
 import pytest
 
-from wire.timing import Form, parse_server_timing
+from wire.timing import Form, Phases, parse_server_timing
 
 FORM = Form("edge", ("read", "route", "first_byte", "stream"))
 
@@ -21,3 +21,14 @@ def test_what_is_said_of_a_request_can_be_kept_in_place_of_its_times(spans):
 
 def test_other_hops_that_are_said_beside_it_are_not_its_own():
     assert FORM.read(b"node;dur=7.000, " + FORM.header((4.0, 1.0, 1.0, 1.0, 1.0)))[0] == 4.0
+
+
+def test_a_connection_that_was_made_for_a_request_is_no_part_of_sending_it():
+    clock = iter([0.0, 0.010, 0.020])
+    phases = Phases("edge", lambda: next(clock))
+    phases.mark("read")
+    phases.mark_sent(0.017, connect_s=0.004)
+    phases.mark("first_byte")
+
+    assert phases.items == pytest.approx({"read": 10.0, "connect": 4.0, "send": 3.0, "first_byte": 3.0})
+    assert list(phases.items) == ["read", "connect", "send", "first_byte"]
