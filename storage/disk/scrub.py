@@ -20,10 +20,11 @@ from storage.client.answers import StoreError
 from storage.disk.blobs import BlobMissing
 from storage.disk.sound import CHUNK_BYTES, is_sound
 from storage.fault import S3Error
+from storage.index.columns import OBJECT_COLUMNS, object_of
 from storage.index.damage import repair
 from storage.index.database import Transaction
 from storage.index.reads import read_inline
-from storage.index.rows import OBJECT_COLUMNS, Extent, ObjectRow, object_of
+from storage.index.rows import Extent, ObjectRow
 from storage.index.versions import find_version
 from storage.store import Store
 

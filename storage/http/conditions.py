@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from email.utils import format_datetime, parsedate_to_datetime
 
 from storage.fault import S3Error
-from storage.index.rows import ObjectRow, parse_etags
+from storage.index.conditions import parse_etags
+from storage.index.rows import ObjectRow
 
 _RANGE = re.compile(r"bytes=[ \t]*([0-9]*)-([0-9]*)[ \t]*")
 MAX_DIGITS = 19  # no object ends beyond; clients ask up to 2**63 or more for "to the end"

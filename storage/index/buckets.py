@@ -4,9 +4,9 @@ from storage.auth.acl import Acl, pack_acl, private, unpack_acl
 from storage.auth.key import FLEET, BucketName
 from storage.fault import S3Error
 from storage.index.access import ACL, put_access
+from storage.index.columns import UPLOAD_COLUMNS, upload_of
 from storage.index.database import Transaction
 from storage.index.reads import demand_bucket
-from storage.index.rows import UPLOAD_COLUMNS, upload_of
 from storage.index.settings import find_setting
 from storage.index.uploads import forget_upload
 

@@ -6,10 +6,11 @@ from storage.auth.acl import Acl
 from storage.auth.key import BucketName, ObjectKey
 from storage.fault import S3Error
 from storage.index.changes import COPIED
+from storage.index.conditions import Conditions
 from storage.index.database import Transaction
 from storage.index.objects import ANY, put_object
 from storage.index.reads import demand_object, demand_same
-from storage.index.rows import Conditions, Headers, ObjectRow
+from storage.index.rows import Headers, ObjectRow
 from storage.index.tags import split_tags
 
 

@@ -8,10 +8,11 @@ from storage.fault import S3Error
 from storage.index import versions
 from storage.index.access import kept_acl
 from storage.index.changes import PUT, REMOVED, VERSION_ONLY, name_version, record_change
+from storage.index.conditions import Conditions
 from storage.index.database import Transaction
 from storage.index.reads import demand_bucket, find_object
 from storage.index.references import count_references
-from storage.index.rows import NULL_VERSION, Conditions, Extent, ObjectRow
+from storage.index.rows import NULL_VERSION, Extent, ObjectRow
 from storage.index.settings import versioning_of
 
 ANY = Conditions()

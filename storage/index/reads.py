@@ -5,18 +5,8 @@ import sqlite3
 from storage.auth.key import BucketName, ObjectKey
 from storage.fault import S3Error
 from storage.index import versions
-from storage.index.rows import (
-    OBJECT_COLUMNS,
-    PART_COLUMNS,
-    UPLOAD_COLUMNS,
-    Extent,
-    ObjectRow,
-    PartRow,
-    UploadRow,
-    object_of,
-    part_of,
-    upload_of,
-)
+from storage.index.columns import OBJECT_COLUMNS, PART_COLUMNS, UPLOAD_COLUMNS, object_of, part_of, upload_of
+from storage.index.rows import Extent, ObjectRow, PartRow, UploadRow
 
 
 def demand_bucket(db: sqlite3.Connection, bucket: str) -> str:

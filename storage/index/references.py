@@ -6,9 +6,10 @@ Whoever takes the last reference away leaves the blob to the transaction's `dead
 from collections import Counter
 from collections.abc import Iterable
 
+from storage.index.columns import pack_extents, unpack_extents
 from storage.index.database import Transaction
 from storage.index.reads import find_object
-from storage.index.rows import INLINE, Extent, ObjectRow, pack_extents, unpack_extents
+from storage.index.rows import INLINE, Extent, ObjectRow
 
 
 def count_references(tx: Transaction, *, added: Iterable[Extent], removed: Iterable[Extent]) -> None:

@@ -3,7 +3,7 @@
 import sqlite3
 
 from storage.fault import StoreBroken
-from storage.index.rows import SCHEMA
+from storage.index.columns import SCHEMA
 
 # 1 (written as 0): one version of each key; 2: versions, parts, settings of buckets; 3: owners and ACLs, names of
 # events, webhooks, twins

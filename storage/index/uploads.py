@@ -10,24 +10,20 @@ from storage.auth.key import BucketName, ObjectKey
 from storage.checksum import ALGORITHMS, Checksum, of_parts
 from storage.fault import S3Error
 from storage.index.changes import COMPLETED
-from storage.index.database import Transaction
-from storage.index.objects import put_object
-from storage.index.reads import demand_bucket, demand_upload, find_object, read_parts
-from storage.index.references import adjust_references, count_references
-from storage.index.rows import (
+from storage.index.columns import (
     PART_COLUMNS,
     UPLOAD_COLUMNS,
-    Conditions,
-    Extent,
-    ObjectRow,
-    PartRow,
-    UploadRow,
-    coalesce,
     pack_checksum,
     pack_extents,
     pack_headers,
     unpack_extents,
 )
+from storage.index.conditions import Conditions
+from storage.index.database import Transaction
+from storage.index.objects import put_object
+from storage.index.reads import demand_bucket, demand_upload, find_object, read_parts
+from storage.index.references import adjust_references, count_references
+from storage.index.rows import Extent, ObjectRow, PartRow, UploadRow, coalesce
 
 MAX_OBJECT_BYTES = 5 * 1024**4  # S3's largest object
 

@@ -9,15 +9,8 @@ from collections.abc import Sequence
 
 from storage.auth.acl import pack_acl
 from storage.auth.key import BucketName, ObjectKey
-from storage.index.rows import (
-    NULL_VERSION,
-    OBJECT_COLUMNS,
-    Extent,
-    ObjectRow,
-    object_columns,
-    object_of,
-    pack_headers,
-)
+from storage.index.columns import OBJECT_COLUMNS, object_columns, object_of, pack_headers
+from storage.index.rows import NULL_VERSION, Extent, ObjectRow
 
 ENABLED = "Enabled"
 

@@ -15,9 +15,10 @@ from functools import partial
 from storage.auth.key import BucketName, ObjectKey
 from storage.fault import S3Error
 from storage.index.changes import EXPIRED
+from storage.index.columns import unpack_headers
 from storage.index.database import Transaction
 from storage.index.objects import delete_object, delete_version
-from storage.index.rows import Headers, unpack_headers
+from storage.index.rows import Headers
 from storage.index.settings import find_setting
 from storage.index.tags import tags_of
 from storage.index.uploads import abort_upload

@@ -6,8 +6,9 @@ from storage.auth.acl import Acl, acl_from_headers, asks_acl, private
 from storage.auth.key import Right
 from storage.fault import S3Error
 from storage.http.request import S3Request
+from storage.index.conditions import Conditions
 from storage.index.reads import demand_object, demand_same, no_such_bucket
-from storage.index.rows import Conditions, Headers, ObjectRow
+from storage.index.rows import Headers, ObjectRow
 from storage.store import Store
 
 MAX_META_BYTES = 2048  # S3's limit on the names and values of x-amz-meta-*

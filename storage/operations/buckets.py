@@ -12,6 +12,7 @@ from storage.http.reply import XML, Reply
 from storage.http.request import S3Request
 from storage.index import listing
 from storage.index.buckets import create_bucket, delete_bucket
+from storage.index.columns import unpack_checksum
 from storage.index.listing import (
     MAX_PAGE,
     ObjectLine,
@@ -23,7 +24,6 @@ from storage.index.listing import (
     scan_uploads,
 )
 from storage.index.reads import demand_bucket
-from storage.index.rows import unpack_checksum
 from storage.store import Store
 from wire.serve import Exchange
 

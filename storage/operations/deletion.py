@@ -9,9 +9,9 @@ from storage.http.document import MAX_DOCUMENT_BYTES, Element, Node, parse, writ
 from storage.http.ingest import read_document
 from storage.http.reply import XML, Reply
 from storage.http.request import S3Request
+from storage.index.conditions import Conditions, parse_etags
 from storage.index.database import Transaction
 from storage.index.objects import ANY, Deleted, delete_object, delete_version
-from storage.index.rows import Conditions, parse_etags
 from storage.operations.asked import parse_version, version_asked, write_conditions
 from storage.store import Store
 from wire.serve import Exchange

@@ -13,10 +13,11 @@ from storage.http.ingest import Ingest, MemorySink, Source, receive
 from storage.http.reply import XML, Reply
 from storage.http.request import S3Request
 from storage.index.changes import PUT
+from storage.index.conditions import Conditions, parse_etags
 from storage.index.copies import CopySource, CopyTarget, copy_object
 from storage.index.objects import put_object
 from storage.index.reads import demand_bucket, find_object
-from storage.index.rows import INLINE, Conditions, ObjectRow, parse_etags
+from storage.index.rows import INLINE, ObjectRow
 from storage.index.tags import TAGGING, parse_header
 from storage.operations.asked import acl_asked, kept_headers, parse_version, write_conditions
 from storage.operations.lifecycle import expiry_headers

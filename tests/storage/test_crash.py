@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from storage.client.sdk import Endpoint
-from storage.index.rows import unpack_extents
+from storage.index.columns import unpack_extents
 from tests.storage.stem import Forked
 from tests.storage.stores import Raw
 from tests.storage.test_index import check_references

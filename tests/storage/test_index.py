@@ -8,10 +8,12 @@ import pytest
 
 from storage.fault import S3Error, StoreBroken
 from storage.index.buckets import create_bucket, delete_bucket
+from storage.index.columns import unpack_extents
+from storage.index.conditions import Conditions
 from storage.index.copies import CopySource, CopyTarget, copy_object
 from storage.index.database import Index
 from storage.index.objects import ANY, delete_object, put_object
-from storage.index.rows import Conditions, Extent, ObjectRow, PartRow, UploadRow, unpack_extents
+from storage.index.rows import Extent, ObjectRow, PartRow, UploadRow
 from storage.index.uploads import Completion, NamedPart, complete_upload, create_upload, put_part
 
 

@@ -3,8 +3,8 @@ import sqlite3
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from storage.index.columns import SCHEMA
 from storage.index.listing import PageAsk, decode_token, encode_token, page_of, scan_objects, successor
-from storage.index.rows import SCHEMA
 from tests.evidence import count
 
 TEXTS = st.text(alphabet="ab/\xe9\U0001f600", max_size=6).map(str.encode)

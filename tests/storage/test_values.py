@@ -23,7 +23,8 @@ from storage.checksum import (
 from storage.fault import S3Error
 from storage.http.conditions import ReadAsk
 from storage.http.document import MAX_DEPTH, MAX_ELEMENTS, escape_text, parse, write
-from storage.index.rows import Conditions, ObjectRow
+from storage.index.conditions import Conditions
+from storage.index.rows import ObjectRow
 
 
 @pytest.mark.parametrize("name", ["abc", "a-b.c9", "9" * 63, "nearfield-system"])

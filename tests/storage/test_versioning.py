@@ -8,11 +8,13 @@ from storage.auth.acl import private
 from storage.fault import S3Error, StoreBroken
 from storage.index.access import read_access
 from storage.index.buckets import create_bucket
+from storage.index.columns import SCHEMA
+from storage.index.conditions import Conditions
 from storage.index.database import Index
 from storage.index.objects import delete_object, delete_version, put_object
 from storage.index.outbox import lines_after
 from storage.index.reads import demand_upload
-from storage.index.rows import SCHEMA, Conditions, Extent, ObjectRow
+from storage.index.rows import Extent, ObjectRow
 from storage.index.settings import put_setting
 from tests.storage.test_index import check_references
 
