@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import hmac
 import json
-import logging
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -20,6 +19,7 @@ from inference.api.body import MAX_BODY_BYTES, read_object
 from inference.api.chat import ChatReply
 from inference.api.completion import CompletionReply
 from inference.api.embedding_reply import EmbeddingReply
+from inference.api.failing import broken, left, no_route, refused, response_of
 from inference.api.messages_reply import MessagesReply
 from inference.api.request import read_chat, read_completion, read_embedding
 from inference.api.rerank import RerankReply, read_rerank
@@ -35,7 +35,6 @@ from inference.server import BEGAN
 from inference.workers.control import MAX_CONTROL_BYTES, LoadReply, read_inspect, read_load, read_unload
 from regions.map import ATTEMPT, KEY, TENANT, WAITED
 from weights_cache.known import KnownRevisions
-from wire.dialect import error_body
 from wire.metrics import CONTENT_TYPE
 from wire.refusal import Refusal
 from wire.timing import Phases
@@ -43,19 +42,16 @@ from wire.trace.context import TRACEPARENT, TRACESTATE
 from wire.trace.context import read as read_context
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from inference.api.reply import Reply
-    from inference.api.serving import Children
-    from inference.workers.host import Host
+    from inference.api.rooms import Rooms
     from wire.trace.tracer import Tracer
 
 OPEN_PATH = "/healthz"
 REVISION = "x-nearfield-revision"
-LEFT = 499
-"""nginx's status for a request whose client is gone; no client ever sees it."""
 ROUTES: tuple[tuple[tuple[str, ...], Callable[[dict[str, Any]], Any], Callable[..., Reply]], ...] = (
     (("/v1/chat/completions",), read_chat, ChatReply),
     (("/v1/completions",), read_completion, CompletionReply),
@@ -69,52 +65,14 @@ ROUTES: tuple[tuple[tuple[str, ...], Callable[[dict[str, Any]], Any], Callable[.
 )
 """Paths, what reads their bodies, and what answers; the gateway's and the edge's list is `regions.ask.ASKED`."""
 
-log = logging.getLogger("nearfield.node")
-
-
-class Rooms(Protocol):
-    """What the routes use; made and owned by `inference.node`."""
-
-    @property
-    def host(self) -> Host:
-        """The workers."""
-
-    @property
-    def children(self) -> Children:
-        """What renders chat templates and tries grammars."""
-
-    @property
-    def idle_timeout_s(self) -> float:
-        """How long a model stays without requests, where nobody says otherwise."""
-
-    @property
-    def is_healthy(self) -> bool:
-        """Whether this node can do its work: its shell lives and it is not stopping."""
-
-    async def inspect(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        """{"facts", "left_out"} of a pushed folder, or {"refused": {"code", "message", "next"}}."""
-
-    @property
-    def tracer(self) -> Tracer | None:
-        """What records requests, if anything does."""
-
-    def status(self) -> dict[str, Any]:
-        """The body of `/status`."""
-
-    def usage_told(self) -> dict[str, Any]:
-        """The body of `/usage`: what was used and is in no store yet."""
-
-    async def metrics_page(self) -> bytes:
-        """What `/metrics` says: the node's figures, then those of external engines."""
-
 
 def make_app(rooms: Rooms, hop_token: str) -> ASGIApp:
     """The ASGI application, guarded."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-    app.add_exception_handler(Refusal, _refused(rooms))
-    app.add_exception_handler(HTTPException, _no_route)
-    app.add_exception_handler(ClientDisconnect, _left(rooms))
-    app.add_exception_handler(Exception, _broken)
+    app.add_exception_handler(Refusal, refused(rooms))
+    app.add_exception_handler(HTTPException, no_route)
+    app.add_exception_handler(ClientDisconnect, left(rooms))
+    app.add_exception_handler(Exception, broken)
     _add_openai_routes(app, rooms)
     _add_control_routes(app, rooms)
     return HopGuard(app, hop_token)
@@ -135,7 +93,7 @@ class HopGuard:
             return
         message = "This port is for Nearfield's own hops; use the edge's address."
         refusal = Refusal(401, "invalid_api_key", message)
-        await _response(refusal, scope["path"])(scope, receive, send)
+        await response_of(refusal, scope["path"])(scope, receive, send)
 
     def _shown(self, scope: Scope) -> bool:
         values = [value for name, value in scope["headers"] if name == b"authorization"]
@@ -230,12 +188,6 @@ def _visit(request: Request, tracer: Tracer | None) -> Visit:
     return visit
 
 
-def _request_id(request: Request) -> str | None:
-    """The id of a request that failed before it had a reply of its own."""
-    known: str | None = getattr(request.state, "request_id", None)
-    return known
-
-
 async def _body(request: Request, visit: Visit) -> dict[str, Any]:
     found = await _object(request, MAX_BODY_BYTES)
     visit.phases.mark("read")
@@ -266,46 +218,3 @@ class JSONBody(Response):
 
     def __init__(self, value: Any, status: int) -> None:
         super().__init__(json.dumps(value).encode(), status)
-
-
-def _response(refusal: Refusal, path: str, request_id: str | None = None) -> Response:
-    named = {"x-request-id": request_id} if request_id else {}
-    return Response(error_body(path, refusal), refusal.status, {**dict(refusal.headers()), **named})
-
-
-def _refused(rooms: Rooms) -> Callable[[Request, Exception], Awaitable[Response]]:
-    async def refused(request: Request, error: Exception) -> Response:
-        if not isinstance(error, Refusal):
-            raise error
-        path, request_id = request.url.path, _request_id(request)
-        if request_id is not None:  # of inference; orders of the region are said by the region
-            rooms.host.figures.refusals.note(error, request_id, path)
-        return _response(error, path, request_id)
-
-    return refused
-
-
-def _left(rooms: Rooms) -> Callable[[Request, Exception], Awaitable[Response]]:
-    async def left(request: Request, error: Exception) -> Response:
-        """The client went away while it sent its body: nobody reads this answer, and nothing has failed."""
-        del request, error
-        rooms.host.figures.client_gone(stream=False)
-        return Response(status_code=LEFT)
-
-    return left
-
-
-async def _no_route(request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 404
-    code = "method_not_allowed" if status == 405 else "not_found"
-    refusal = Refusal(status, code, f"There is no {request.method} {request.url.path} here.")
-    return _response(refusal, request.url.path)
-
-
-async def _broken(request: Request, error: Exception) -> Response:
-    request_id = _request_id(request)
-    log.error("request %s failed", request_id, exc_info=error)
-    refusal = Refusal(
-        500, "internal_error", "The node failed at this request; its log has more.", "server_error"
-    )
-    return _response(refusal, request.url.path, request_id)
