@@ -6,6 +6,8 @@ a shell of its own (`inference.shell`), forked in a millisecond, which the node 
     {"op":"serve","device":d,"spares":n,"environment":{..}} + the node's standard error
     or, to end well, the end of the stream after {"op":"bye"}
 
+Where the host lets no process be forked now, it hears {"op":"refused","message":".."} in place of its shell's hello.
+
 Torch and transformers take seconds of processor time and 400 MiB: a host pays them once, however many nodes it has
 and however often one is started again. (Android starts its apps this way, and gave it the name.) A shell is bound to
 its node by their connection alone, so that shells outlive a zygote that was killed; who needs one next starts another.
@@ -27,13 +29,14 @@ import signal
 import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 from inference.children import PR_SET_NAME
 from inference.devices import CPU
 from inference.heap import fill_holes
-from inference.link import LinkError, Message, receive_frame
+from inference.link import LinkError, Message, frame_bytes, receive_frame
 from inference.shell import Shell, num_threads, warm_up
 from inference.spares import SparePool
 
@@ -175,7 +178,11 @@ class Zygote:
         with connection:
             if num_threads() != 1:
                 raise RuntimeError("the zygote has a second thread and may not fork")
-            pid = os.fork()
+            try:
+                pid = os.fork()
+            except OSError as fault:  # to end over that would cost the next node an import
+                _refuse(connection, f"no shell can be forked now: {fault.strerror}")
+                return
             if not pid:
                 self._be_shell(connection)
             self._shells.add(pid)
@@ -195,6 +202,13 @@ class Zygote:
             sys.stderr.write(f"the shell of a node ended: {fault}\n")
         finally:
             os._exit(status)
+
+
+def _refuse(connection: socket.socket, message: str) -> None:
+    """Tell a node that asks for a shell why it gets none now; it may have gone already."""
+    sys.stderr.write(f"{message}\n")
+    with suppress(OSError):
+        connection.sendall(frame_bytes({"op": "refused", "message": message}))
 
 
 def _serve(connection: socket.socket, import_ms: float) -> bool:

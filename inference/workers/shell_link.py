@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 from collections import OrderedDict
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from inference.devices import CPU
@@ -75,6 +76,7 @@ class ShellLink:
         With `num_spares` it keeps so many processes ready that have brought `device` up already.
 
         Raises:
+            ShellBusy: the host lets no process be forked now.
             ShellError: there is no zygote, it ended, or it is not ready in `deadline_s`.
         """
         try:
@@ -86,6 +88,8 @@ class ShellLink:
             raise ShellError(str(cause)) from cause
         except TimeoutError as cause:
             raise ShellError(f"the shell was not ready in {deadline_s:g} s") from cause
+        except ShellBusy:
+            raise
         except ShellError as cause:
             raise ShellError(f"the zygote ended before it was ready; {log_path(path)} may say why") from cause
         return link
@@ -94,7 +98,8 @@ class ShellLink:
         environment = {name: os.environ[name] for name in DEVICE_VARIABLES if name in os.environ}
         wishes = {"op": "serve", "device": device, "spares": num_spares, "environment": environment}
         try:
-            await self._send(frame_bytes(wishes), (STDERR,))
+            with suppress(OSError):  # it hung up: it may have said why before
+                await self._send(frame_bytes(wishes), (STDERR,))
             hello = await self._hello
             self._pidfd = os.pidfd_open(hello["pid"])
             self.pid, self.import_ms = hello["pid"], hello["import_ms"]
@@ -252,6 +257,8 @@ class ShellLink:
         match message["op"]:
             case "hello":
                 self._hello.set_result(message)
+            case "refused" if not self._hello.done():  # by the zygote: there is no shell
+                self._hello.set_exception(ShellBusy(message["message"]))
             case "spare_ready":
                 log.info("process %d stands ready with its device up", message["pid"])
             case "spare_ended":

@@ -13,12 +13,22 @@ import pytest
 
 from inference.link import LinkError, frame_bytes
 from inference.workers import zygote as finding
-from inference.workers.shell_link import ShellError, ShellLink
+from inference.workers.shell_link import ShellBusy, ShellError, ShellLink
 from inference.workers.zygote import ZygoteError, build_id, has_ended, launch, log_path, socket_path
 from inference.zygote import UNUSED, _wishes, listen
 
 LIGHT = "import sys, inference.zygote as z; z.prepare = lambda: 1.5; z.LINGER_S = {linger}; z.main()"
 """A zygote that imports nothing."""
+FULL_ONCE = """
+import os, sys, inference.zygote as z
+def no(fork=os.fork):
+    os.fork = fork
+    raise BlockingIOError(11, "no process")
+os.fork = no
+z.prepare = lambda: 1.5
+z.main()
+"""
+"""One whose host has no process left when it is asked first."""
 NODE = """
 import asyncio, sys
 from pathlib import Path
@@ -152,6 +162,17 @@ async def test_one_that_does_not_answer_in_time_is_an_error(tmp_path, light):
     with pytest.raises(ShellError, match="was not ready"):
         await ShellLink.start(tmp_path, 0.5)
     os.kill(finding._started[-1], signal.SIGKILL)
+
+
+async def test_a_fork_that_fails_is_refused_and_the_next_node_gets_a_shell(tmp_path, light):
+    """The host has no process left for a moment: an import of seconds is not thrown away over that."""
+    light(FULL_ONCE)
+    with pytest.raises(ShellBusy, match="no shell can be forked now: no process"):
+        await ShellLink.start(tmp_path)
+    pid = finding._started[-1]
+    link = await ShellLink.start(tmp_path)
+    assert parent_of(link.pid) == pid
+    await link.close()
 
 
 async def test_who_says_nonsense_gets_no_shell_and_harms_nobody(tmp_path):
