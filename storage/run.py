@@ -33,10 +33,12 @@ from wire.metrics import Metrics
 from wire.process import add_process_figures
 from wire.scrape import Scrape, scraped
 from wire.serve import Server
+from wire.threads import Threads
 
 log = logging.getLogger("nearfield.storage")
 
 MIN_PART_BYTES = 5 * 1024 * 1024  # S3's smallest part but the last
+SENDING_THREADS = 8  # files go out in the kernel; more than this only share the same processors
 DRAIN_S = 5.0  # uploads under way get this long to finish
 BROKEN_DRAIN_S = 0.5  # and callers of a store whose disk failed this long to hear of it
 AGAIN_S = 10.0
@@ -100,6 +102,7 @@ async def run(settings: StoreSettings, ready: Callable[[int], None], stop: async
     store.webhooks = frozenset(webhook.id for webhook in settings.webhooks)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(Threads(SENDING_THREADS, "send"))
 
     def broken() -> None:
         loop.call_soon_threadsafe(ended.set)

@@ -5,9 +5,8 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Collection
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from storage.auth.sigv4 import Clock, Verifier
 from storage.checksum import native
@@ -21,6 +20,10 @@ from storage.index.access import Accesses
 from storage.index.damage import is_slab_in_use, record_damage
 from storage.index.database import Index, Transaction
 from storage.index.rows import Extent, ObjectRow
+from wire.threads import Threads
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 log = logging.getLogger("nearfield.storage")
 
@@ -56,9 +59,9 @@ class Store:
         self.blobs = Blobs(root, self.index.epoch)
         self.sound = Soundness(self.blobs)
         self.slabs = Slabs(self.index, self.blobs)
-        self.pool = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="store")
+        self.pool = Threads(NUM_THREADS, "store")
         self.leases = Leases(self.blobs, self.pool)
-        self.beside = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="md5")
+        self.beside = Threads(NUM_THREADS, "md5")
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._told: dict[str, asyncio.Event] = {}
