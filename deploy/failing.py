@@ -50,12 +50,14 @@ CAUSES: Mapping[str, Cause] = MappingProxyType(
 """By qualified name, of the class or of one that it inherits from. An empty code: the error carries its own."""
 
 ROOM = "free some of the disk under the store, then the same command again: what went up stays"
+CLOCK = "set the clock that is wrong, here or there (timedatectl set-ntp true), then the same command again"
 BY_STORE_CODE: Mapping[str, Cause] = MappingProxyType(
     {
         "Unreachable": Cause("unreachable", Exit.NOT_READY, "nearfield doctor"),
         "InsufficientStorage": Cause("disk_full", Exit.FAILED, ROOM),
         "SignatureDoesNotMatch": Cause("invalid_s3_key", Exit.FAILED, "nearfield doctor"),
         "InvalidAccessKeyId": Cause("invalid_s3_key", Exit.FAILED, "nearfield doctor"),
+        "RequestTimeTooSkewed": Cause("wrong_clock", Exit.FAILED, CLOCK),
     }
 )
 """What a refusal of the store is to us, by S3's own word for it."""

@@ -30,8 +30,6 @@ class Threads(ThreadPoolExecutor):
             if not self._lacks:
                 log.warning("%d threads do the work of %d: %s", len(self._threads), self._max_workers, error)
             self._lacks = True
-        else:
-            self._lacks = False
 
 
 def _nothing() -> None:

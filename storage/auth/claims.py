@@ -115,10 +115,16 @@ def check_time(claim: Claim, now: datetime) -> None:
     if age_s < -MAX_SKEW_S or (claim.expires_s is None and age_s > MAX_SKEW_S):
         raise S3Error(
             "RequestTimeTooSkewed",
-            "The difference between the request time and the current time is too large.",
+            f"The difference between the request time and the current time is too large: {_off_by(age_s)}.",
             RequestTime=claim.at,
             ServerTime=now.strftime("%Y-%m-%dT%H:%M:%SZ"),
         )
+
+
+def _off_by(age_s: float) -> str:
+    """Of a request that is so old, whose clock is wrong which way: S3's words alone tell nobody what to mend."""
+    minutes = round(abs(age_s) / 60)
+    return f"the signer's clock is {minutes} minutes {'behind' if age_s > 0 else 'ahead of'} the store's"
 
 
 def _stamped(at: str) -> datetime:

@@ -394,6 +394,7 @@ def test_a_file_of_keys_that_others_can_read_is_told_how_to_close(dead):
     ("code", "status", "said"),
     [
         ("InsufficientStorage", Exit.FAILED, ("disk_full", "what went up stays")),
+        ("RequestTimeTooSkewed", Exit.FAILED, ("wrong_clock", "set the clock that is wrong")),
         ("SignatureDoesNotMatch", Exit.FAILED, ("invalid_s3_key", "doctor")),
         ("Unreachable", Exit.NOT_READY, ("unreachable", "doctor")),
         ("Odd", Exit.FAILED, ("store_error", "doctor")),
