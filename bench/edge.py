@@ -23,7 +23,7 @@ from bench.edge_request import body, request
 from bench.edge_stage import Proxy
 from bench.llama import cache_folder
 from bench.rows import Row, compare
-from bench.servers import HOST, Missing
+from bench.servers import Missing
 from deploy import pki
 
 PARTS = ("cpu", "scale", "latency", "sse", "streams", "memory", "traces", "gateway")
@@ -45,14 +45,19 @@ class Bench:
     options: argparse.Namespace
     scratch: Path
     straight: Proxy
-    region: str
+    stub: Proxy  # the region: rows, and streams
     authority: pki.LocalAuthority
     say: Say
 
     @property
     def origin(self) -> str:
-        """Its address."""
-        return f"{HOST}:{self.straight.port}"
+        """The address of what answers small requests."""
+        return self.straight.address
+
+    @property
+    def region(self) -> str:
+        """That of what answers with streams."""
+        return self.stub.address
 
     def pair(self, stack: ExitStack, name: str, upstream: str, *, tls: bool) -> tuple[Proxy, Proxy]:
         """Ours and nginx before `upstream`."""
@@ -91,12 +96,12 @@ def measure(options: argparse.Namespace, say: Say) -> tuple[list[Row], list[str]
     with tempfile.TemporaryDirectory(prefix="nearfield-bench-") as name, ExitStack() as stack:
         scratch = Path(name)
         authority = pki.ensure(scratch, dt.datetime.now(dt.UTC))
-        region = stack.enter_context(edge_stage.region(scratch))
+        stub = stack.enter_context(edge_stage.region(scratch))
         try:
-            straight = stack.enter_context(edge_stage.origin(scratch / "origin", region))
+            straight = stack.enter_context(edge_stage.origin(scratch / "origin", stub.address))
         except Missing as error:
             return [], [f"nothing is measured: {error}"]
-        bench = Bench(options, scratch, straight, region, authority, say)
+        bench = Bench(options, scratch, straight, stub, authority, say)
         for part in options.only.split(","):
             say(part)
             try:
@@ -151,7 +156,7 @@ def _floor(bench: Bench, other: Proxy) -> list[Row]:
 def _latency(bench: Bench) -> list[Row]:
     with ExitStack() as stack:
         mine, other = bench.pair(stack, "latency", bench.origin, tls=False)
-        stand = edge_half.Stand(mine, other, bench.straight, bench.options.seconds)
+        stand = edge_half.Stand(mine, other, bench.straight, bench.stub, bench.options.seconds)
         return edge_half.rows(stand, bench.scratch)
 
 

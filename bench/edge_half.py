@@ -32,21 +32,30 @@ LEAST_MS = 1e-3  # a difference of nothing is this, not a division by zero
 
 @dataclass(frozen=True, slots=True)
 class Stand:
-    """Ours, nginx, and the origin with nothing before it; each slice takes `seconds`."""
+    """Ours, nginx, the origin with nothing before it, and the region that says rows; each slice takes `seconds`."""
 
     mine: Proxy
     other: Proxy
     straight: Proxy
+    region: Proxy
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """Seconds of each answer through a proxy and of each straight one, and how busy the proxy's process was."""
+    """Seconds of each answer through a proxy and of each straight one; how busy the proxy's process was, and how long
+    it stood in line for its core, of the time.
+    """
 
     took_s: Sequence[float]
     straight_s: Sequence[float]
     busy: float
+    in_line: float
+
+    @classmethod
+    def of(cls, one: Paced, proxy: Proxy, straight_s: Sequence[float]) -> "Round":
+        """One slice, whose first proxy is `proxy`."""
+        return cls(one.took_s[proxy], straight_s, one.used_s / one.lasted_s, one.queued_s / one.lasted_s)
 
     def added_ms(self, share: float) -> float:
         """By that quantile of both."""
@@ -56,7 +65,7 @@ class Round:
 def rows(stand: Stand, scratch: Path) -> list[Row]:
     """Of all three ways. Raises: Missing, Wrong."""
     half = edge_load.blast(stand.mine, scratch, MOST_CONNECTIONS, stand.seconds / 2).per_s / 2
-    with ahead(stand.straight.pids):
+    with ahead((*stand.straight.pids, *stand.region.pids)):
         busy = half_busy(stand.mine, half)
         return [
             *_in_turns(stand, busy, f"half busy ({busy:.0f} requests a second)"),
@@ -69,7 +78,7 @@ def rows(stand: Stand, scratch: Path) -> list[Row]:
 def ahead(pids: Sequence[int]) -> Iterator[None]:
     """This thread and those processes go before all others on their cores, where the system lets us.
 
-    Client and origin stand for other machines, which share no core. Proxies are apart from them, and left as they are.
+    Client, origin and region stand for other machines, which share no core. Proxies are apart, and left as they are.
     """
     apart = cores()[0] != cores()[1]
     raised = [pid for pid in (0, *pids) if apart and os.sched_getscheduler(pid) == os.SCHED_OTHER]
@@ -89,7 +98,8 @@ def ahead(pids: Sequence[int]) -> Iterator[None]:
 def half_busy(proxy: Proxy, rate: float) -> float:
     """Requests a second at which its process has half of a core's time, from a first guess. Raises: Wrong."""
     for _ in range(NUM_TRIES):
-        rate *= HALF / _slice((proxy,), rate, TRY_S)[1]
+        tried = _slice((proxy,), rate, TRY_S)
+        rate *= HALF * tried.lasted_s / tried.used_s
     return rate
 
 
@@ -109,8 +119,9 @@ def _row(rounds: Sequence[Round], what: str, share: float, budget_ms: float, tar
     all_ms = sorted(each.added_ms(share) for each in rounds)
     straight_ms = 1000 * median(quantile(each.straight_s, share) for each in rounds)
     limit = LIMIT if straight_ms > budget_ms else ""
+    busy, in_line = median(each.busy for each in rounds), median(each.in_line for each in rounds)
     told = (
-        f"{what}, its process {median(each.busy for each in rounds):.2f} busy; straight answers took "
+        f"{what}, its process {busy:.2f} busy and {in_line:.2f} in line for its core; straight answers took "
         f"{straight_ms:.2g} ms{limit}; middle of {len(rounds)} rounds ({all_ms[0]:.2g} to {all_ms[-1]:.2g} ms)"
     )
     middle_ms = max(LEAST_MS, median(all_ms))
@@ -118,21 +129,17 @@ def _row(rounds: Sequence[Round], what: str, share: float, budget_ms: float, tar
     return replace(row, holds=row.holds and (target is None or not limit))
 
 
-def _slice(turns: Sequence[Proxy], rate: float, seconds: float) -> tuple[Paced, float]:
-    """Requests to all of `turns`, and how busy the first one's process was."""
-    before = turns[0].cpu_s()
-    found = paced(turns, rate, seconds, NUM_CONNECTIONS)
-    return found, (turns[0].cpu_s() - before) / found.lasted_s
+def _slice(turns: Sequence[Proxy], rate: float, seconds: float) -> Paced:
+    return paced(turns, rate, seconds, NUM_CONNECTIONS)
 
 
 def _in_turns(stand: Stand, rate: float, what: str) -> list[Row]:
     """One after the other in each round."""
     found: dict[Proxy, list[Round]] = {stand.other: [], stand.mine: []}
     for _ in range(NUM_ROUNDS):
-        straight_s = _slice((stand.straight,), rate, stand.seconds)[0].took_s[stand.straight]
+        straight_s = _slice((stand.straight,), rate, stand.seconds).took_s[stand.straight]
         for proxy, rounds in found.items():
-            one, busy = _slice((proxy,), rate, stand.seconds)
-            rounds.append(Round(one.took_s[proxy], straight_s, busy))
+            rounds.append(Round.of(_slice((proxy,), rate, stand.seconds), proxy, straight_s))
     return _both(stand, found, what)
 
 
@@ -150,8 +157,8 @@ def _at_once(stand: Stand, rate: float) -> list[Row]:
     for _ in range(NUM_ROUNDS):
         for proxy, rounds in found.items():
             turns = (proxy,) * PER_STRAIGHT + (stand.straight,)
-            one, busy = _slice(turns, rate * len(turns) / PER_STRAIGHT, stand.seconds)
-            rounds.append(Round(one.took_s[proxy], one.took_s[stand.straight], busy))
+            one = _slice(turns, rate * len(turns) / PER_STRAIGHT, stand.seconds)
+            rounds.append(Round.of(one, proxy, one.took_s[stand.straight]))
             clients.append(one)
     what = f"half of the most in batches ({rate:.0f} requests a second) and a quarter as many straight ones at once"
     return [*_both(stand, found, what), *_client(clients, stand.straight)]

@@ -38,6 +38,8 @@ class Paced:
     took_s: dict[Proxy, list[float]]
     late_s: list[float] = field(default_factory=list)
     busy_s: float = 0.0  # processor time of the client
+    used_s: float = 0.0  # that of the first proxy
+    queued_s: float = 0.0  # for how long it was ready to run, and others had its core
     lasted_s: float = 0.0
 
 
@@ -195,9 +197,12 @@ def paced(turns: Sequence[Proxy], rate: float, seconds: float, connections: int)
         each.warm()
     found = Paced({proxy: each.took_s for proxy, each in lines.items()})
     with closing(Pacer(tuple(lines.values()))) as pacer, beside_proxies():
-        began, busy_s = time.perf_counter(), time.thread_time()
+        proxy, began = turns[0], time.perf_counter()
+        before = time.thread_time(), proxy.cpu_s(), proxy.queued_s()
         _send(pacer, cycle(lines[each] for each in turns), _moments(began, rate, seconds), found.late_s)
-        found.lasted_s, found.busy_s = time.perf_counter() - began, time.thread_time() - busy_s
+        after = time.thread_time(), proxy.cpu_s(), proxy.queued_s()
+        found.lasted_s = time.perf_counter() - began
+        found.busy_s, found.used_s, found.queued_s = (b - a for a, b in zip(before, after, strict=True))
         while not all(each.is_idle for each in lines.values()):
             pacer.wait(None)
     return found

@@ -47,13 +47,22 @@ class Proxy:
     ca: Path | None = None
 
     @property
+    def address(self) -> str:
+        """As a proxy before it writes it."""
+        return f"{HOST}:{self.port}"
+
+    @property
     def url(self) -> str:
         """As a client writes it."""
-        return f"{'https' if self.ca else 'http'}://{HOST}:{self.port}"
+        return f"{'https' if self.ca else 'http'}://{self.address}"
 
     def cpu_s(self) -> float:
         """Processor seconds of all its processes so far, to the nanosecond."""
-        return sum(_run_ns(pid) for pid in self.pids) / 1e9
+        return sum(_sched_ns(pid)[0] for pid in self.pids) / 1e9
+
+    def queued_s(self) -> float:
+        """Seconds that its processes were ready to run so far, and others had their cores."""
+        return sum(_sched_ns(pid)[1] for pid in self.pids) / 1e9
 
     def resident_bytes(self) -> int:
         """Memory of all its processes."""
@@ -61,9 +70,10 @@ class Proxy:
         return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * page for pid in self.pids)
 
 
-def _run_ns(pid: int) -> int:
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
+def _sched_ns(pid: int) -> tuple[int, int]:
+    """On a core, and in line for one, of all threads."""
+    said = [(task / "schedstat").read_text().split() for task in Path(f"/proc/{pid}/task").iterdir()]
+    return sum(int(each[0]) for each in said), sum(int(each[1]) for each in said)
 
 
 def cores() -> tuple[set[int], set[int]]:
@@ -141,11 +151,11 @@ def _children(pid: int) -> tuple[int, ...]:
 
 
 @contextmanager
-def region(folder: Path) -> Iterator[str]:
-    """The stub's address."""
+def region(folder: Path) -> Iterator[Proxy]:
+    """The stub."""
     port = free_port()
-    with _child("region", {"port": port}, folder / "region.log", port, cores()[1]):
-        yield f"{HOST}:{port}"
+    with _child("region", {"port": port}, folder / "region.log", port, cores()[1]) as child:
+        yield Proxy("region", port, (child.pid,))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import shutil
 import socket
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -69,18 +70,22 @@ def p99(*rounds, target=1.0):
 def test_added_is_what_straight_answers_of_the_same_round_did_not_take():
     """Its middle over rounds: one in which the machine stood still is none of it."""
     rounds = [
-        edge_half.Round(ms(most), ms(least), 0.5) for most, least in ((1.5, 0.5), (44.0, 0.5), (2.5, 1.4))
+        edge_half.Round(ms(most), ms(least), 0.5, 0.01)
+        for most, least in ((1.5, 0.5), (44.0, 0.5), (2.5, 1.4))
     ]
     row = p99(*rounds)
 
     assert (round(row.ours, 6), row.peer, row.holds) == (1.1, 2.0, True)
-    assert "0.50 busy; straight answers took 0.5 ms; middle of 3 rounds (1 to 44 ms)" in row.what
+    assert (
+        "0.50 busy and 0.01 in line for its core; straight answers took 0.5 ms; middle of 3 rounds (1 to 44 ms)"
+        in row.what
+    )
     assert not p99(*rounds[:2]).holds
 
 
 def test_where_straight_answers_are_late_themselves_nothing_is_held():
     """However little is added to them, and the row says what the machine is."""
-    late = edge_half.Round(ms(5.1), ms(5.0), 0.5)
+    late = edge_half.Round(ms(5.1), ms(5.0), 0.5, 0.3)
     assert not p99(late).holds
     assert "straight answers took 5 ms, so the machine is the limit" in p99(late).what
     assert p99(late, target=None).holds
@@ -89,13 +94,24 @@ def test_where_straight_answers_are_late_themselves_nothing_is_held():
 def test_the_rate_of_a_half_busy_process_is_found_by_its_own_processor_time(monkeypatch):
     """One whose requests cost less where more of them come, from 100 us down to 40."""
 
-    def busy(turns, rate, seconds):
-        return None, rate * (40e-6 + 60e-6 / (1 + rate / 5000))
+    def used_s(rate):
+        return rate * (40e-6 + 60e-6 / (1 + rate / 5000))
 
-    monkeypatch.setattr(edge_half, "_slice", busy)
+    def tried(turns, rate, seconds):
+        return edge_paced.Paced({}, used_s=seconds * used_s(rate), lasted_s=seconds)
+
+    monkeypatch.setattr(edge_half, "_slice", tried)
     for guess in (2000.0, 15000.0):
-        rate = edge_half.half_busy(None, guess)
-        assert 0.49 < busy((), rate, 1.0)[1] < 0.51
+        assert 0.49 < used_s(edge_half.half_busy(None, guess)) < 0.51
+
+
+def test_processor_time_of_a_proxy_is_that_of_its_requests():
+    """Of its processes, all threads: here what answers is in the client's own; one that has none has used nothing."""
+    with answering(ANSWER) as fake:
+        here = replace(fake, pids=(os.getpid(),))
+        mine, none = (edge_paced.paced([each], 200.0, 0.2, 3) for each in (here, fake))
+    assert mine.used_s > mine.busy_s / 2 > 0
+    assert (none.used_s, none.queued_s) == (0.0, 0.0)
 
 
 def test_client_and_origin_are_as_before_once_it_is_measured():
