@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from deploy.schemas.words import ANY, COUNT, FLAG, NUMBER, TEXT, Schema, by_name, one_of, several, table
+from inference.api.prediction import MAX_PARTS
 from inference.api.request import MAX_INPUTS, MAX_LABEL_CHARS, MAX_PROMPTS
 from inference.api.sampling import MAX_BIAS, MAX_BIASES, MAX_STOP_CHARS, MAX_STOPS
 
@@ -65,6 +66,12 @@ SHAPES: Mapping[str, Schema] = MappingProxyType(
         | {"maxProperties": MAX_BIASES},
         "inference.api.stream_options.read_stream_options": table(
             {}, include_usage=FLAG, continuous_usage_stats=FLAG, include_obfuscation={"enum": [False]}
+        ),
+        "inference.api.prediction.read_prediction": table(
+            {
+                "type": one_of("content"),
+                "content": either(TEXT, several(TEXT_PART) | {"maxItems": MAX_PARTS}),
+            }
         ),
         "inference.api.structure.read_response_format": FORMAT,
         "inference.api.structure.read_structured_outputs": {

@@ -17,6 +17,18 @@ DONE = b"data: [DONE]\n\n"
 
 
 @dataclass(frozen=True, slots=True)
+class Predicted:
+    """Of a prediction's tokens those that came as foretold, computed beside others, and the rest."""
+
+    num_right: int
+    num_wrong: int
+
+    def as_value(self) -> dict[str, int]:
+        """As OpenAI has it in a usage's details."""
+        return {"accepted_prediction_tokens": self.num_right, "rejected_prediction_tokens": self.num_wrong}
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """Exact token counts of one request: prompts once each, every choice's generated tokens."""
 
@@ -24,6 +36,7 @@ class Usage:
     completion_tokens: int
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    predicted: Predicted | None = None
 
     def as_value(self) -> dict[str, Any]:
         """OpenAI's `usage`: integers, never null."""
@@ -32,7 +45,11 @@ class Usage:
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
             "prompt_tokens_details": {"cached_tokens": self.cached_tokens, "audio_tokens": 0},
-            "completion_tokens_details": {"reasoning_tokens": self.reasoning_tokens, "audio_tokens": 0},
+            "completion_tokens_details": {
+                "reasoning_tokens": self.reasoning_tokens,
+                "audio_tokens": 0,
+                **(self.predicted.as_value() if self.predicted else {}),
+            },
         }
 
 

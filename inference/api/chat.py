@@ -40,7 +40,15 @@ class ChatReply(GenerationReply):
         grammar = await self.grammar_of(model, structure)
         reading = self._reading(model, markers, text)
         held_by = None if structure is None else structure.param
-        return Job((tokens,), request.sampling, request.delivery, False, grammar, reading, held_by=held_by)
+        fixed = (tokens,), request.sampling, request.delivery, False, grammar, reading
+        return Job(*fixed, held_by=held_by, predicted=await self._predicted(model))
+
+    async def _predicted(self, model: ResidentModel) -> tuple[int, ...] | None:
+        """The caller's prediction as tokens: no more than an answer can have, which bounds what is looked through."""
+        text = self._request.prediction
+        if text is None:
+            return None
+        return tuple(await encode(model, text, add_special=False))[: model.limits.max_len]
 
     def _structure(self, model: ResidentModel, markers: Markers | None) -> Structure | None:
         use = self._request.tools

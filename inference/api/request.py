@@ -21,6 +21,7 @@ from inference.api.fields import (
     unsupported,
 )
 from inference.api.messages import read_messages
+from inference.api.prediction import read_prediction
 from inference.api.route_fields import REFUSED, read_fields
 from inference.api.sampling import MAX_TOKENS, SAMPLING_FIELDS, Sampling
 from inference.api.stream_options import StreamOptions, read_stream_options
@@ -80,6 +81,7 @@ class ChatRequest:
     structure: Structure | None = None
     tools: ToolUse | None = None
     reasoning_effort: str | None = None
+    prediction: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,7 @@ _CHAT: dict[str, Reader[Any]] = {
     "tool_choice": read_tool_choice,
     "parallel_tool_calls": boolean,
     "reasoning_effort": one_of("none", "minimal", "low", "medium", "high", "xhigh"),
+    "prediction": read_prediction,
 }
 _COMPLETION: dict[str, Reader[Any]] = {
     **_SHARED,
@@ -182,6 +185,7 @@ def read_chat(body: dict[str, Any]) -> ChatRequest:
         structure=structure,
         tools=tools,
         reasoning_effort=found.get("reasoning_effort"),
+        prediction=found.get("prediction"),
     )
 
 

@@ -29,7 +29,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "service_tier": (("auto", "default"), "there is one tier."),
     "modalities": ((["text"],), "models answer in text only."),
     "audio": ((), "models answer in text only."),
-    "prediction": ((), "there is no speculative decoding."),
+    "prediction": ((), _LEGACY),
     "reasoning_effort": (("none",), _LEGACY),
     "verbosity": ((), _REASONING),
     "web_search_options": ((), "no request reaches the network."),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from inference.api.answer import Usage
+from inference.api.answer import Predicted, Usage
 from inference.api.choice import Delta, TokenScore, make_choice
 from inference.api.sampling import engine_fields
 from inference.usage.entry import FINISHED, STOPPED, Counts
@@ -52,6 +52,8 @@ class Job:
     """The answer's first tokens, made elsewhere and known to the client."""
     held_by: str | None = None
     """The parameter that asked for `grammar`."""
+    predicted: tuple[int, ...] | None = None
+    """What the caller expects of the answer, if it said that."""
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -135,6 +137,8 @@ def orders(job: Job, limits: ModelLimits, defaults: Defaults, whose: Whose = NOB
         own: Message = {"op": "add", "tokens": prompt, "max_tokens": max_tokens}
         if job.resumed:
             own["resumed"] = list(job.resumed)
+        if job.predicted:
+            own["predicted"] = list(job.predicted)
         for number in range(job.delivery.num_choices):
             seed = None if sampling.seed is None else (sampling.seed + number) % 2**SEED_BITS
             made.append(fixed | own | {"seed": seed})
@@ -161,6 +165,7 @@ class Generation:
         ]
         self._num_tokens = [0] * num
         self._num_stopped = 0
+        self._num_guessed = [0] * num
         self._job = job
         self._cached: dict[int, int] = {}
         self._fresh: list[int] = []
@@ -193,7 +198,20 @@ class Generation:
     def usage(self) -> Usage:
         """The tokens so far."""
         num_reasoning = sum(choice.num_reasoning for choice in self._choices)
-        return Usage(self._job.num_prompt_tokens, sum(self._num_tokens), self.num_cached, num_reasoning)
+        return Usage(
+            self._job.num_prompt_tokens,
+            sum(self._num_tokens),
+            self.num_cached,
+            num_reasoning,
+            self._predicted(),
+        )
+
+    def _predicted(self) -> Predicted | None:
+        """What came of the caller's prediction, over all choices."""
+        if (said := self._job.predicted) is None:
+            return None
+        num_right = sum(min(count, len(said)) for count in self._num_guessed)
+        return Predicted(num_right, len(said) * len(self._num_guessed) - num_right)
 
     def counts(self) -> Counts:
         """The same as it is written down."""
@@ -250,6 +268,7 @@ class Generation:
             if self.keeps_ids:
                 self._fresh += message["tokens"]
             self._note_first(index, message)
+            self._num_guessed[index] += message.get("guessed") is True
             delta = choice.receive(message["tokens"], _scores(message.get("logprobs")))
             self._count(index, choice.num_tokens, message)
             if choice.finish is not None:

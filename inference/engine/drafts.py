@@ -77,7 +77,9 @@ class Drafter:
     def _guess(self, row: Row, stop_ids: Callable[[str], Collection[int]]) -> tuple[int, ...]:
         """What may follow this row's next token; nothing that would end it, or come behind its end."""
         if row.guesser is None:
-            row.guesser = Guesser(self._odds)
+            row.guesser = Guesser(
+                self._odds, (*row.order.tokens, *row.order.predicted), len(row.order.tokens)
+            )
         row.guesser.look(row.tokens, self._most)
         found = row.guesser.tokens[: row.order.max_tokens - row.num_output - 1]
         if not found:

@@ -278,11 +278,13 @@ class GenerateLoop:
         Keeping a prompt's pages, the first ones above all, takes milliseconds of fresh memory: no token waits for it.
         """
         messages = self._newly_copied()
-        tokens = {order_id: iter(sampled) for order_id, sampled in (said or {}).items()}
+        tokens = {order_id: [*sampled] for order_id, sampled in (said or {}).items()}
         for event in events:
             match event:
                 case Emitted():
-                    messages.append(token_message(event, next(tokens[event.id]), waited_ms))
+                    sampled = tokens[event.id].pop(0)
+                    was_guessed = bool(tokens[event.id])  # it stood before another one of the same step
+                    messages.append(token_message(event, sampled, waited_ms, was_guessed=was_guessed))
                 case Ended():
                     messages.append(done_message(event) | self._cost(event.id))
                 case Failed():

@@ -49,10 +49,11 @@ class Guesser:
 
     __slots__ = ("_length", "_lookup", "_num_seen", "_odds", "tokens")
 
-    def __init__(self, others: Odds) -> None:
+    def __init__(self, others: Odds, before: Sequence[int] = (), num_seen: int = 0) -> None:
+        """`before` stands for the text's first `num_seen` tokens: a prompt, and what was foretold of its answer."""
         self._odds = Odds(others)
-        self._lookup: Lookup | None = None
-        self._num_seen = 0
+        self._lookup = Lookup(before)
+        self._num_seen = num_seen
         self._length = 0
         self.tokens: tuple[int, ...] = ()
 
@@ -63,10 +64,7 @@ class Guesser:
 
     def look(self, text: Sequence[int], most: int) -> None:
         """Guess what comes after `text`, which goes on from the one before."""
-        if self._lookup is None:
-            self._lookup = Lookup(text)
-        else:
-            self._lookup.extend(text[self._num_seen :])
+        self._lookup.extend(text[self._num_seen :])
         self._num_seen = len(text)
         self._length, self.tokens = self._lookup.guess(most)
 

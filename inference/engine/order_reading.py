@@ -90,6 +90,7 @@ def _generate(fields: Fields, bounds: Bounds) -> Generate:
         weight=fields.whole("weight", 1, 1, MAX_WEIGHT),
         has_waited=fields.flag("has_waited"),
         grammar=fields.optional_text("grammar", MAX_GRAMMAR_CHARS),
+        predicted=fields.ids("predicted", bounds, bounds.max_len),
         resumed=() if fields.absent("resumed") else fields.tokens("resumed", bounds),
     )
     if len(order.resumed) >= max_tokens:

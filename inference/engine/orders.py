@@ -64,6 +64,8 @@ class Generate:
     given (`inference.engine.crowd`)."""
     grammar: str | None = None
     """What the answer must follow, in llguidance's terms."""
+    predicted: tuple[int, ...] = ()
+    """What the caller expects of the answer: guesses are looked for there too."""
     resumed: tuple[int, ...] = ()
     """The answer's first tokens, which another engine made: this one goes on behind them, and says nothing of them."""
 

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from inference.link import Message
 
 
-def token_message(event: Emitted, sampled: Sampled, waited_ms: float) -> Message:
+def token_message(event: Emitted, sampled: Sampled, waited_ms: float, *, was_guessed: bool) -> Message:
     """One token; with the first of an answer what it waited for."""
     message: Message = {"op": "tokens", "id": event.id, "tokens": [event.token], "logprobs": None}
+    if was_guessed:
+        message["guessed"] = True
     if sampled.logprob is not None:
         message["logprobs"] = [
             {"token": sampled.token, "logprob": sampled.logprob, "top": [list(t) for t in sampled.top]}

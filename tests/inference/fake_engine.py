@@ -224,7 +224,7 @@ class FakeEngine:
             await self.link.send(
                 {"op": "tokens", "id": order["id"], "tokens": tokens, "logprobs": scores, **times}
             )
-            times = {}
+            times = {"guessed": True} if order.get("predicted") else {}
             if num_sent >= order["max_tokens"]:
                 await self.done(order, "length", num_sent)
                 return

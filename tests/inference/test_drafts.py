@@ -138,6 +138,14 @@ def test_nothing_is_guessed_behind_an_end(row, more, expected):
     assert drafts(sure(), [row], Known(), **more).get(row, ()) == expected
 
 
+def test_what_the_caller_foretells_is_guessed_before_the_answer_has_said_it():
+    row = row_of((4, 5, 6, 21), predicted=(20, 21, 22, 23, 24))
+    drafter = sure()
+    assert drafts(drafter, [row], Known())[row][:3] == (22, 23, 24)
+    row.tokens += [22, 23]
+    assert drafts(drafter, [row], Known())[row][:1] == (24,)
+
+
 def test_a_guess_that_was_not_computed_is_scored_all_the_same():
     all_odds = Odds()
     guesser = Guesser(all_odds)

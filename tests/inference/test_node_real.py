@@ -275,6 +275,7 @@ async def test_real_models_answer_as_transformers_does(tmp_path: Path, living_sh
         assert (line["phase"], line["start"]) == ("ready", "region"), line
         await check_completions(node, model)
         await check_chat(node, model)
+        await check_guesses(node, revision)
         await check_kept_prefixes(node, model)
         await check_structure(node)
         await check_refusals(node)
@@ -313,6 +314,26 @@ async def check_usage(node: RealNode) -> None:
     assert found.running[0].open_orders == frozenset()
     assert {each.kind for each in found.records} == {"chat", "text_completion", "embeddings", "rerank"}
     assert {"finished", "stopped", "worker_lost"} <= {each.outcome for each in found.records}
+
+
+async def check_guesses(node: RealNode, revision: Revision) -> None:
+    """An answer that is foretold, wholly or half, is the one without; of what is foretold each token is counted."""
+    body: dict[str, Any] = {"model": "acme/m", "max_tokens": 48, "temperature": 0, "ignore_eos": True}
+    body["messages"] = [{"role": "user", "content": PROMPT}]
+    plain = (await node.post("chat/completions", **body)).json()["choices"][0]["message"]["content"]
+    for text in (plain, plain[: len(plain) // 2], "no such words"):
+        foretold = {"type": "content", "content": text}
+        answer = (await node.post("chat/completions", **body, prediction=foretold)).json()
+        details = answer["usage"]["completion_tokens_details"]
+        assert answer["choices"][0]["message"]["content"] == plain
+        assert answer["usage"]["completion_tokens"] == 48
+        assert details["rejected_prediction_tokens"] >= 0
+        assert details["accepted_prediction_tokens"] <= 47
+    worker = node.node.host.find(revision.id, "acme/m")
+    async with asyncio.timeout(60):
+        while not worker.stats.get("drafts"):  # noqa: ASYNC110 - an engine tells its figures once a second
+            await asyncio.sleep(0.02)
+    assert 0 <= worker.stats["drafts_right"] <= worker.stats["drafts"]
 
 
 async def check_completions(node: RealNode, model: Any) -> None:

@@ -217,6 +217,30 @@ async def test_an_answer_says_whether_it_is_deterministic_and_its_engine_is_told
         assert answer.headers.get("x-nearfield-deterministic") == ("true" if promised else None)
 
 
+async def test_a_prediction_is_the_engines_to_guess_by_and_is_counted(node: RunningNode) -> None:
+    """All tokens but the first come as guessed, of a prediction that is shorter than the answer."""
+    await load(node)
+    async with client(node) as asked:
+        foretold: Any = {"type": "content", "content": [{"type": "text", "text": "hi"}]}
+        body: Any = {"model": "acme/m", "messages": HI, "n": 2}
+        answer = await asked.chat.completions.create(**body, prediction=foretold)
+        plain = await asked.chat.completions.create(**body)
+    told, unasked = answer.usage, plain.usage
+    assert told is not None
+    assert unasked is not None
+    details, without = told.completion_tokens_details, unasked.completion_tokens_details
+    assert details is not None
+    assert without is not None
+    num_predicted = len(node.shell.engines[0].orders[0]["predicted"])
+
+    assert [each.get("predicted") for each in node.shell.engines[0].orders[2:]] == [None, None]
+    assert num_predicted > 0
+    accepted = 2 * min(num_predicted, len(ANSWER) - 1)
+    assert details.accepted_prediction_tokens == accepted
+    assert details.rejected_prediction_tokens == 2 * num_predicted - accepted
+    assert without.accepted_prediction_tokens is None
+
+
 async def test_the_official_client_reads_a_stream(node: RunningNode) -> None:
     await load(node)
     async with client(node) as asked:

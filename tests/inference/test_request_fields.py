@@ -64,6 +64,7 @@ WITNESS: dict[str, Any] = {
     "logprobs": 2,
     "max_completion_tokens": 9,
     "parallel_tool_calls": False,
+    "prediction": {"type": "content", "content": "hoho"},
     "reasoning_effort": "low",
     "tool_choice": "required",
     "tools": [{"type": "function", "function": {"name": "f"}}],
