@@ -58,9 +58,10 @@ class Moving:
         if self._bars is not None and self._upload is not None:
             self._bars.advance(self._upload, num_bytes)
 
-    def committed(self, revision: str) -> None:
-        """The platform took the files as one revision."""
-        self._console.print(f"  revision {revision[:16]}")
+    def committed(self, revision: str, *, is_shared: bool = False) -> None:
+        """The platform took the files as one revision; maybe those of another push, which were the same."""
+        same = ": another push brought the same files at the same moment" if is_shared else ""
+        self._console.print(f"  revision {revision[:16]}{same}")
 
     def changed(self, now: Mapping[str, Standing]) -> None:
         """What each region says just now."""

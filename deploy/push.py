@@ -17,8 +17,18 @@ from regions.objects.register import Found
 from regions.push.check import check_folder
 from regions.push.commit import Refused
 from regions.push.folder import CONFIG, MANIFEST, SPEC, STATUS
-from regions.push.manifest import MAX_MANIFEST_BYTES, read_manifest
-from storage.client.sdk import S3, Endpoint, Entry, NotFound, Stall, StoreError, Uploaded, upload_folder
+from regions.push.manifest import MAX_MANIFEST_BYTES, Manifest, ManifestFile, read_manifest
+from storage.client.sdk import (
+    S3,
+    Endpoint,
+    Entry,
+    NotFound,
+    PreconditionFailed,
+    Stall,
+    StoreError,
+    Uploaded,
+    upload_folder,
+)
 from storage.client.stall import STALL_S
 from weights_cache.revision import Spec
 
@@ -99,8 +109,8 @@ def plan(folder: Path, model: str, all_regions: Sequence[str]) -> PushPlan:
 
 def upload(
     push: PushPlan, credentials: Credentials, regions: tuple[str, ...] | None, on_bytes: OnBytes
-) -> str:
-    """Upload every file that changed, then the manifest that makes all of them one model; returns the push's id.
+) -> Manifest:
+    """Upload every file that changed, then the manifest that makes all of them one model; returns that.
 
     Raises:
         StoreError: the store refused or could not be reached.
@@ -139,14 +149,13 @@ async def read_status(store: S3, model: str) -> dict[str, Any] | None:
     return value
 
 
-async def read_push_id(store: S3, model: str) -> str | None:
-    """Whose push the files in the bucket are by their manifest; None if none lies there."""
+async def lying_manifest(store: S3, model: str) -> tuple[Manifest | None, str]:
+    """Whose push the files in the bucket are, None if no manifest lies there; and that object's ETag."""
     try:
         got = await store.get(BUCKET, f"{model}/{MANIFEST}", max_bytes=MAX_MANIFEST_BYTES)
     except NotFound:
-        return None
-    manifest = read_manifest(got.data)
-    return manifest.push_id if manifest else None
+        return None, ""
+    return read_manifest(got.data), got.etag
 
 
 def remove(credentials: Credentials, model: str) -> int:
@@ -193,7 +202,7 @@ def _inside(folder: Path, model: str, files: Mapping[str, int]) -> PushRefused |
 
 async def _finish(
     store: Endpoint, push: PushPlan, uploaded: tuple[Uploaded, ...], regions: tuple[str, ...] | None
-) -> str:
+) -> Manifest:
     """What the model's own folder has is shared inside the store; then the manifest makes it one push."""
     async with S3(store) as s3:
         shared = []
@@ -211,20 +220,22 @@ async def _share(s3: S3, push: PushPlan, path: str, etag: str) -> Uploaded:
 
 async def _write_manifest(
     s3: S3, push: PushPlan, uploaded: tuple[Uploaded, ...], regions: tuple[str, ...] | None
-) -> str:
-    push_id = secrets.token_hex(8)
-    document = {
-        "schema": "nearfield.manifest/1",
-        "files": [{"path": u.path, "size": u.size, "etag": u.etag} for u in uploaded],
-        "regions": list(regions) if regions else None,
-        "push_id": push_id,
-    }
+) -> Manifest:
+    files = tuple(ManifestFile(u.path, u.size, u.etag) for u in uploaded)
+    own = Manifest(files, tuple(regions) if regions else None, secrets.token_hex(8))
     key = f"{push.model}/{MANIFEST}"
     stored = {entry.key: entry.etag async for entry in s3.list(BUCKET, push.model + "/")}
     await _drop_leftovers(s3, push, set(stored))
-    body = json.dumps(document, sort_keys=True).encode()
-    await _put_over(s3, key, body, stored.get(key))
-    return push_id
+    try:
+        await _put_over(s3, key, own.to_json(), stored.get(key))
+    except PreconditionFailed:
+        first, etag = await lying_manifest(s3, push.model)
+        if first is None or not own.is_same_model(first):
+            raise
+        await _put_over(
+            s3, key, own.to_json(), etag
+        )  # the same files: the word on either push is that on both
+    return own
 
 
 async def _put_over(s3: S3, key: str, body: bytes, old: str | None) -> None:

@@ -13,6 +13,7 @@ from deploy.credentials import Credentials
 from deploy.faults import NotLive, Silent
 from deploy.patience import SAY_AFTER_S, Silence
 from deploy.standing import Standing, standings, why
+from regions.push.manifest import Manifest
 from storage.client.sdk import S3, StoreError
 
 POLL_S = 0.25
@@ -29,10 +30,16 @@ class Move:
 
     revision: str
     pushed_s: int = 0
+    is_shared: bool = False
+    """Another push brought the same files meanwhile."""
 
 
-async def committed(credentials: Credentials, model: str, deadline_s: float, push_id: str = "") -> Move:
-    """Wait for the platform's word on the files just pushed, as `push_id`; returns the move that they caused.
+async def committed(
+    credentials: Credentials, model: str, deadline_s: float, pushed: Manifest | None = None
+) -> Move:
+    """Wait for the platform's word on the files just pushed; returns the move that they caused.
+
+    With `pushed`, the manifest that the push wrote, the word on another push's files is not taken for it.
 
     Raises:
         NotLive: refused, with the platform's reason; another push came over it; or no word within `deadline_s`.
@@ -41,30 +48,35 @@ async def committed(credentials: Credentials, model: str, deadline_s: float, pus
     async with S3(push.endpoint(credentials)) as store:
         silence = Silence(credentials.home_store, deadline_s)
         while time.monotonic() < end:
-            status = await _said(store, model, push_id, silence)
+            status, is_shared = await _said(store, model, pushed, silence)
             if status is not None and status["state"] == "refused":
                 raise NotLive(status["code"], status["message"], status["next"])
             if status is not None and status.get("revision"):
-                return Move(status["revision"], status.get("pushed_s", 0))
+                return Move(status["revision"], status.get("pushed_s", 0), is_shared)
             await asyncio.sleep(POLL_S)
     raise NotLive("timeout", f"no word on {model} after {deadline_s:.0f} s", "nearfield doctor")
 
 
-async def _check_push(store: S3, model: str, push_id: str) -> None:
-    """Raises NotLive: the platform's word is of another push, whose files lie over those of this one."""
-    found = await push.read_push_id(store, model)
-    if found != push_id:
-        cause = "another push came over this one" if found else "it was removed meanwhile"
-        raise NotLive("overtaken", f"{model}: {cause}", f"nearfield revisions {model}")
+async def _is_shared(store: S3, model: str, pushed: Manifest) -> bool:
+    """Whether another push brought the same files as this one meanwhile.
+
+    Raises NotLive: the platform's word is of another push, whose files lie over those of this one.
+    """
+    found, _etag = await push.lying_manifest(store, model)
+    if found is not None and found.is_same_model(pushed):
+        return found.push_id != pushed.push_id
+    cause = "another push came over this one" if found else "it was removed meanwhile"
+    raise NotLive("overtaken", f"{model}: {cause}", f"nearfield revisions {model}")
 
 
-async def _said(store: S3, model: str, push_id: str, silence: Silence) -> Mapping[str, Any] | None:
-    """The status object; none yet too while the store is being started again, or is silent. Raises NotLive."""
+async def _said(
+    store: S3, model: str, pushed: Manifest | None, silence: Silence
+) -> tuple[Mapping[str, Any] | None, bool]:
+    """The status object, and whether two pushes share it; none yet too while the store is silent. Raises NotLive."""
     try:
         async with asyncio.timeout(ONE_LOOK_S):
             status = await push.read_status(store, model)
-            if status is not None and push_id:
-                await _check_push(store, model, push_id)
+            is_shared = status is not None and pushed is not None and await _is_shared(store, model, pushed)
     except StoreError as error:
         if 400 <= error.status < 500:
             raise
@@ -72,10 +84,10 @@ async def _said(store: S3, model: str, push_id: str, silence: Silence) -> Mappin
         pass
     else:
         silence.heard()
-        return status
+        return status, is_shared
     with suppress(Silent):  # the end of the whole wait, which has words of its own
         silence.look()
-    return None
+    return None, False
 
 
 def until_live(

@@ -26,6 +26,7 @@ from deploy.push import PushRefused
 from deploy.standing import Standing
 from regions.map import BadNameError, ModelName, base_of, is_preview
 from regions.push.fit import shown
+from regions.push.manifest import Manifest
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,18 +66,18 @@ def run(credentials: Credentials, order: Order, *, yes: bool, dry_run: bool, as_
         _end(plan, dry_run, as_json)
     started, change = time.monotonic(), list[str]()
     with Moving(console, plan) as moving:
-        push_id = push.upload(plan.push, credentials, order.regions, moving.sent)
+        pushed = push.upload(plan.push, credentials, order.regions, moving.sent)
         upload_s = time.monotonic() - started
         result = {
             "model": order.model,
-            "push_id": push_id,
+            "push_id": pushed.push_id,
             "bytes": plan.push.num_bytes,
             "plan": plan.as_value(),
         }
         result["uploaded_bytes"], result["upload_s"] = plan.push.upload_bytes, upload_s
         if order.wait_s > 0:
             live = Landing(plan, status, upload_s)
-            result |= live.wait(credentials, client, order, moving, push_id)
+            result |= live.wait(credentials, client, order, moving, pushed)
             proven, change = before.compared(credentials, result)
             result |= proven
     _say_end(console, credentials, order, result, change)
@@ -182,12 +183,12 @@ class Landing:
         self._took: dict[str, float] = {}
 
     def wait(
-        self, credentials: Credentials, client: Client, order: Order, moving: Moving, push_id: str
+        self, credentials: Credentials, client: Client, order: Order, moving: Moving, pushed: Manifest
     ) -> dict[str, Any]:
         """Until every region serves the revision. Raises NotLive."""
-        move = asyncio.run(watch.committed(credentials, order.model, order.wait_s, push_id))
+        move = asyncio.run(watch.committed(credentials, order.model, order.wait_s, pushed))
         revision = move.revision
-        moving.committed(revision)
+        moving.committed(revision, is_shared=move.is_shared)
 
         def changed(now: Mapping[str, Standing]) -> None:
             moving.changed(now)

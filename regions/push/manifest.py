@@ -51,6 +51,10 @@ class Manifest:
         named = {each.path for each in self.files}
         return tuple(each for each in listing if each.path in named)
 
+    def is_same_model(self, other: Manifest) -> bool:
+        """Whether another push brought the same files for the same regions."""
+        return set(self.files) == set(other.files) and self.regions == other.regions
+
     def to_json(self) -> bytes:
         """The bytes to put at `<prefix>manifest.json`."""
         files = [{"path": each.path, "size": each.size, "etag": each.etag} for each in self.files]

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from deploy import push
+from deploy.push import PushPlan, _write_manifest
 from regions.push.folder import MAX_LEFT_OUT
+from regions.push.manifest import Manifest, ManifestFile, read_manifest
+from storage.client.answers import Got, PreconditionFailed, Uploaded
 
 REGIONS = ("iad", "fra")
 
@@ -107,3 +110,47 @@ def test_a_model_toml_with_an_unknown_region_is_refused(tmp_path):
 
     with pytest.raises(push.PushRefused, match="sfo"):
         push.plan(folder, "acme/m", REGIONS)
+
+
+class Bucket:
+    """A bucket in which somebody's manifest appears between our look and our write."""
+
+    def __init__(self, meanwhile):
+        self.manifest, self.etag, self.puts = None, 0, 0
+        self._meanwhile = meanwhile
+
+    async def list(self, _bucket, _prefix):
+        for each in ():
+            yield each
+
+    async def put(self, _bucket, _key, body, *, if_none_match, if_match):
+        self.puts += 1
+        if self.puts == 1:
+            self.manifest, self.etag = self._meanwhile, 1
+        if if_none_match or if_match != str(self.etag):
+            raise PreconditionFailed("PreconditionFailed", "somebody was first", 412)
+        self.manifest, self.etag = body, self.etag + 1
+
+    async def get(self, _bucket, _key, *, max_bytes):
+        assert len(self.manifest) <= max_bytes
+        return Got(self.manifest, str(self.etag), len(self.manifest), {})
+
+
+@pytest.mark.parametrize(
+    ("regions", "theirs", "fine"), [(None, "e", True), (("fra",), "e", True), (None, "o", False)]
+)
+async def test_of_two_pushes_at_once_the_later_one_may_only_bring_the_same(tmp_path, regions, theirs, fine):
+    first = Manifest((ManifestFile("config.json", 1, theirs),), regions, "theirs")
+    bucket = Bucket(first.to_json())
+    plan = PushPlan("acme/m", tmp_path, {"config.json": 1}, {})
+    finish = _write_manifest(bucket, plan, (Uploaded("config.json", 1, "e"),), regions)
+    if not fine:
+        with pytest.raises(PreconditionFailed):
+            await finish
+        assert bucket.manifest == first.to_json()
+        return
+
+    own = await finish
+
+    assert read_manifest(bucket.manifest) == own
+    assert own.push_id != "theirs"

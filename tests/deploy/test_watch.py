@@ -6,6 +6,7 @@ from deploy import watch
 from deploy.chat import ask
 from deploy.client import ApiError, Unreachable
 from deploy.commands.chat import Firsts, where_time_went
+from regions.push.manifest import Manifest, ManifestFile
 
 
 class Scripted:
@@ -103,23 +104,40 @@ def test_a_wait_ends_when_the_model_is_to_serve_another_revision(monkeypatch):
         )
 
 
+def manifest(push_id, etag="e", regions=None):
+    return Manifest((ManifestFile("config.json", 1, etag), ManifestFile("w", 2, "f")), regions, push_id)
+
+
 @pytest.mark.parametrize(
-    ("lies_there", "cause"), [("mine", None), ("theirs", "another push came over"), (None, "was removed")]
+    ("lies_there", "cause"),
+    [
+        (manifest("theirs", "other"), "another push came over"),
+        (manifest("theirs", regions=("fra",)), "another push came over"),
+        (None, "was removed"),
+    ],
 )
 async def test_the_platforms_word_on_another_push_is_not_taken_for_ours(monkeypatch, lies_there, cause):
     """Of two pushes to one name at once, one is told that it was overtaken: what went live is the other's."""
 
     async def read(_store, _model):
-        return lies_there
+        return lies_there, "e"
 
-    monkeypatch.setattr(watch.push, "read_push_id", read)
-    if cause is None:
-        await watch._check_push(None, "a/m", "mine")
-        return
+    monkeypatch.setattr(watch.push, "lying_manifest", read)
     with pytest.raises(watch.NotLive, match=cause) as told:
-        await watch._check_push(None, "a/m", "mine")
+        await watch._is_shared(None, "a/m", manifest("mine"))
 
     assert told.value.code == "overtaken"
+
+
+@pytest.mark.parametrize("lies_there", ["mine", "theirs"])
+async def test_the_word_on_a_push_of_the_same_files_is_that_on_ours(monkeypatch, lies_there):
+    async def read(_store, _model):
+        found = manifest(lies_there)
+        return Manifest(found.files[::-1], None, lies_there), "e"
+
+    monkeypatch.setattr(watch.push, "lying_manifest", read)
+
+    assert await watch._is_shared(None, "a/m", manifest("mine")) is (lies_there == "theirs")
 
 
 def test_a_stream_is_read_with_its_comments_and_receipts():
