@@ -1,6 +1,8 @@
 """The person at the terminal: a question, and what Ctrl-C leaves behind."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import typer
 
@@ -24,6 +26,16 @@ def agrees(question: str, *, default: bool = False) -> bool:
             raise typer.Exit(Exit.INTERRUPTED) from end
         sys.stderr.write("\n")
         raise NotConfirmed("nobody was there to say yes, so nothing was done") from end
+
+
+@contextmanager
+def ctrl_c_says(words: str) -> Iterator[None]:
+    """What a command that is ended inside the block leaves behind, on standard error: nothing else would say it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\n{words}\n")
+        raise
 
 
 def give_cursor_back() -> None:

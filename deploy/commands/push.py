@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 CONFIG = "config.json"
+HALF_UP = "ended before everything was up, so nothing changes; the same command sends the files that are not there yet"
+ALL_UP = "everything is up, and it goes live without you: nearfield ls"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,8 @@ def run(credentials: Credentials, order: Order, *, yes: bool, dry_run: bool, as_
         _end(plan, dry_run, as_json)
     started, change = time.monotonic(), list[str]()
     with Moving(console, plan) as moving:
-        pushed = push.upload(plan.push, credentials, order.regions, moving.sent)
+        with person.ctrl_c_says(HALF_UP):
+            pushed = push.upload(plan.push, credentials, order.regions, moving.sent)
         upload_s = time.monotonic() - started
         result = {
             "model": order.model,
@@ -77,7 +80,8 @@ def run(credentials: Credentials, order: Order, *, yes: bool, dry_run: bool, as_
         result["uploaded_bytes"], result["upload_s"] = plan.push.upload_bytes, upload_s
         if order.wait_s > 0:
             live = Landing(plan, status, upload_s)
-            result |= live.wait(credentials, client, order, moving, pushed)
+            with person.ctrl_c_says(ALL_UP):
+                result |= live.wait(credentials, client, order, moving, pushed)
             proven, change = before.compared(credentials, result)
             result |= proven
     _say_end(console, credentials, order, result, change)
