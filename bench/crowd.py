@@ -3,6 +3,9 @@
 Single requests and crowds take turns, each a start from the region's store. A crowd's own work (its prompts'
 arithmetic, and each request's way through edge, gateway and node) is there without any start too: crowds of the same
 model when it is warm take turns with single requests as well, and say how much of a cold one it is.
+
+The client's threads only wait: with requests written beforehand and one thread that looks at all connections, 64 warm
+requests took the same 0.43 s, 5 ms of them the client's own processor time.
 """
 
 import argparse
