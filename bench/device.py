@@ -24,10 +24,10 @@ from bench.limit import RANGE_BYTES, bare_bytes_per_s
 from bench.rows import Row, compare
 from bench.servers import ours
 from inference.devices import parse_device
-from inference.engine.copier import Copier, Target
-from inference.engine.device import Device, DeviceError, open_device
-from inference.engine.device_attach import LandedBytes
-from inference.engine.ring import WHILE_LANDING, Ring, parts_of
+from inference.engine.gpu.attach import LandedBytes
+from inference.engine.gpu.copier import Copier, Target
+from inference.engine.gpu.device import Device, DeviceError, open_device
+from inference.engine.gpu.ring import WHILE_LANDING, Ring, parts_of
 from storage.client.sdk import Endpoint
 from weights_cache.fetch import BLOB_BUCKET
 from weights_cache.revision import Revision

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench.engine_theirs import crowd_s
-from inference.engine.blocks import plan_blocks
-from inference.engine.device import open_device
 from inference.engine.drafts import MOST_DRAFTS
 from inference.engine.freed import keep_freed
 from inference.engine.generation import GenerateLoop
+from inference.engine.gpu.blocks import plan_blocks
+from inference.engine.gpu.device import open_device
 from inference.engine.int8 import quantise
 from inference.engine.model import drafter_of, step_model
 from inference.engine.orders import Bounds
@@ -37,7 +37,7 @@ from inference.link import EngineLink
 from weights_cache.pages import collapse_own
 
 if TYPE_CHECKING:
-    from inference.engine.device import Device
+    from inference.engine.gpu.device import Device
 
 TINY: dict[str, Any] = {
     "vocab_size": 512,

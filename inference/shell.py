@@ -249,7 +249,7 @@ def _be_engine(spec: EngineSpec, fds: list[int], mold: Mold | None = None) -> No
 
 def warm_up(device: str) -> str:
     """Bring a device up in a forked child; gives what went wrong, or nothing."""
-    from inference.engine.device import bring_up  # noqa: PLC0415 - imported already, by the zygote
+    from inference.engine.gpu.device import bring_up  # noqa: PLC0415 - imported already, by the zygote
 
     return bring_up(device)
 

@@ -58,7 +58,7 @@ ARCHITECTURES = (
 )  # fmt: skip
 """Imported ahead; another one is imported by the child that needs it (about 0.1 s)."""
 OURS = ("inference.engine.process", "inference.inspect")
-ON_DEVICES = "inference.engine.kernels"
+ON_DEVICES = "inference.engine.gpu.kernels"
 """Where there is Triton, which comes with torch's CUDA build; to import it touches no device."""
 UNUSED = (
     "jax",

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from inference.engine.device import device_of
 from inference.engine.embed_turns import Lines, Place
+from inference.engine.gpu.device import device_of
 from inference.engine.orders import NUM_SEGMENTS
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import torch
 from transformers import AttentionInterface
 
 from inference.engine.attention import NAMES, SlotCache
-from inference.engine.device import device_of
+from inference.engine.gpu.device import device_of
 from inference.engine.layout import CPU
 from inference.engine.pages import PAGE_TOKENS
 from inference.engine.sample import choose_all

@@ -15,9 +15,9 @@ import torch
 from transformers import DynamicCache
 
 from inference.engine.attention import SlotAttention, SlotCache
-from inference.engine.device import device_of
 from inference.engine.drafts import Drafter
 from inference.engine.fixed import FixedModel
+from inference.engine.gpu.device import device_of
 from inference.engine.last_layer import LastLayer
 from inference.engine.layout import StepLayout
 from inference.engine.pages import PAGE_TOKENS

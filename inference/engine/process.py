@@ -20,23 +20,23 @@ from typing import TYPE_CHECKING, NoReturn
 import torch
 
 from inference.engine.ahead import map_ahead
-from inference.engine.blocks import BlockPool
-from inference.engine.device import open_device
-from inference.engine.device_attach import attach_on
-from inference.engine.device_pace import DevicePace
-from inference.engine.device_room import DeviceRoom
 from inference.engine.embed import Encoder, Scorer
 from inference.engine.embedding import EmbedLoop
 from inference.engine.freed import keep_freed
 from inference.engine.gather import Gather
 from inference.engine.generation import GenerateLoop
+from inference.engine.gpu.attach import attach_on
+from inference.engine.gpu.blocks import BlockPool
+from inference.engine.gpu.device import open_device
+from inference.engine.gpu.pace import DevicePace
+from inference.engine.gpu.paged_model import PagedModel
+from inference.engine.gpu.ring import WHILE_LANDING, Ring
+from inference.engine.gpu.room import DeviceRoom
 from inference.engine.int8 import check_processor, quantise
 from inference.engine.model import SlotModel, drafter_of, shares_a_pass
 from inference.engine.mold import Mold, Steps, fit, most_tokens
 from inference.engine.orders import Bounds
 from inference.engine.packing import Growth
-from inference.engine.paged_model import PagedModel
-from inference.engine.ring import WHILE_LANDING, Ring
 from inference.engine.scheduler import Scheduler
 from inference.engine.weights import Attached, attach
 from inference.link import EngineLink, LinkError
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from inference.engine.device import Device
+    from inference.engine.gpu.device import Device
     from inference.engine.model import StepModel
     from inference.engine.packing import Packing
     from inference.engine.slots import SlotPlan

@@ -42,7 +42,7 @@ class SlotPlan:
     num_pages: int = 0
     """Pages beside the slots, for prefixes that are kept."""
     num_blocks: int = 0
-    """Blocks of `PAGE_TOKENS` that the slots share (`inference.engine.blocks`); none where each has all of its own."""
+    """Blocks of `PAGE_TOKENS` that slots share (`inference.engine.gpu.blocks`); none where each has all of its own."""
 
     @property
     def lends(self) -> bool:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig, PreTrainedModel
 
-    from inference.engine.copier import Copier
     from inference.engine.filling import Tensors
     from inference.engine.gates import Landed, Wait, Waits
+    from inference.engine.gpu.copier import Copier
     from inference.engine.views import Place
     from weights_cache.plan import Layout
     from weights_cache.revision import Revision

@@ -4,7 +4,7 @@ import pytest
 
 from bench import __main__ as command
 from bench import device as bench
-from inference.engine.ring import Ring
+from inference.engine.gpu.ring import Ring
 from tests.evidence import IS_WHOLE
 from tests.inference.late_device import LateDevice
 from tests.inference.tiny import landed_model, made

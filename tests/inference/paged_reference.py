@@ -2,12 +2,12 @@
 
 import torch
 
-from inference.engine.norms import Gain
+from inference.engine.gpu.norms import Gain
 from inference.engine.pages import PAGE_TOKENS
 
 
 class ReferenceKernels:
-    """`inference.engine.paged.Kernels` without hardware. It reads no position that a query may not see."""
+    """`inference.engine.gpu.paged.Kernels` without hardware. It reads no position that a query may not see."""
 
     def write(self, keys, values, pages, tables, slots, positions):
         for token, (slot, position) in enumerate(zip(slots.tolist(), positions.tolist(), strict=True)):

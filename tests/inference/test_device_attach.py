@@ -7,14 +7,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from inference.engine import copier as copier_module
 from inference.engine.classes import class_of, config_of
-from inference.engine.copier import Copier
-from inference.engine.device import DeviceError
-from inference.engine.device_attach import DeviceGates, attach_on
 from inference.engine.filling import AttachError
-from inference.engine.ring import Part, Ring, sends
-from inference.engine.ring_fill import Filler
+from inference.engine.gpu import copier as copier_module
+from inference.engine.gpu.attach import DeviceGates, attach_on
+from inference.engine.gpu.copier import Copier
+from inference.engine.gpu.device import DeviceError
+from inference.engine.gpu.ring import Part, Ring, sends
+from inference.engine.gpu.ring_fill import Filler
 from tests.inference.late_device import LateDevice, Mark, overlap, span
 from tests.inference.test_weights_attach import FAMILIES, logits
 from tests.inference.tiny import (

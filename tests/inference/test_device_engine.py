@@ -7,10 +7,10 @@ import torch
 
 from inference.devices import parse_device
 from inference.engine import generation, process
-from inference.engine.device import DeviceError, bring_up, open_device
 from inference.engine.events import Segment
+from inference.engine.gpu.device import DeviceError, bring_up, open_device
+from inference.engine.gpu.ring import Ring
 from inference.engine.model import SlotModel
-from inference.engine.ring import Ring
 from inference.engine.slots import SlotPlan
 from inference.link import EngineLink, FrameReader, LinkError, frame_bytes, link_pair
 from inference.spec import EngineSpec, SpecError
@@ -122,7 +122,7 @@ def test_a_device_that_is_not_here_is_one_clear_error():
 
 def test_a_spare_has_pinned_its_ring_before_it_knows_its_model(monkeypatch):
     late = LateDevice()
-    monkeypatch.setattr("inference.engine.device.Cuda", lambda name: late)
+    monkeypatch.setattr("inference.engine.gpu.device.Cuda", lambda name: late)
     assert bring_up("cuda:0") == ""
     assert late.pinned_bytes == Ring().num_slots * Ring().slot_bytes
 

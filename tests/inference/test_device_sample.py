@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from inference.engine.device_sample import Choice
+from inference.engine.gpu.sample import Choice
 from inference.engine.grammar import GrammarFault
 from inference.engine.orders import Generate, Sampling
 from inference.engine.sample import POISONED, Broken, Sampled, Sampler, choose_all

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from inference.engine.attention import SlotCache
-from inference.engine.blocks import BlockPool
 from inference.engine.events import Emitted, Ended, Failed, Preempted, Segment, Stored
+from inference.engine.gpu.blocks import BlockPool
 from inference.engine.layout import PIECE_TOKENS, Chunk, StepLayout
 from inference.engine.model import SLOT_FAMILIES, LoneModel, SlotModel, shares_a_pass, step_model
 from inference.engine.orders import Generate, Sampling

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from inference.engine.classes import class_of, config_of
-from inference.engine.device import Cuda, DeviceError
-from inference.engine.device_attach import attach_on
-from inference.engine.norms import fuse_norms
-from inference.engine.ring import Ring
+from inference.engine.gpu.attach import attach_on
+from inference.engine.gpu.device import Cuda, DeviceError
+from inference.engine.gpu.norms import fuse_norms
+from inference.engine.gpu.ring import Ring
 from inference.workers.shell_link import ShellLink
 from tests.inference.test_paged_kernels import check
 from tests.inference.test_shell_fork import Engine, expected
@@ -78,7 +78,7 @@ class There:
 @pytest.mark.parametrize("rows", [[(700, 1), (3, 1), (0, 1)], [(30, 90), (0, 1), (0, 200)]])
 @pytest.mark.parametrize("processors", [1, 132])
 def test_the_kernels_as_compiled(dtype, shape, rows, processors):
-    from inference.engine.kernels import TritonKernels
+    from inference.engine.gpu.kernels import TritonKernels
 
     made = {"dtype": dtype, "shape": shape, "rows": rows, "processors": processors, "seed": 1}
     for others in ((1000, None, False), (33, 3.0, True)):

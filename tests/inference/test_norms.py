@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from inference.engine.norms import Gain, fuse_norms
+from inference.engine.gpu.norms import Gain, fuse_norms
 from tests.inference.paged_reference import ReferenceKernels
 from tests.inference.tiny import made
 

@@ -13,13 +13,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.engine.paged import Queries
+from inference.engine.gpu.paged import Queries
 from inference.engine.pages import PAGE_TOKENS
 from tests.evidence import count
 from tests.inference.paged_reference import ReferenceKernels
 
-NAME = "inference.engine.kernels"
-PARTS = tuple(f"inference.engine.{part}_kernel" for part in ("attend", "norm"))
+NAME = "inference.engine.gpu.kernels"
+PARTS = tuple(f"inference.engine.gpu.{part}_kernel" for part in ("attend", "norm"))
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}
 
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from inference.engine import seats
-from inference.engine.blocks import BlockPool, plan_blocks
 from inference.engine.events import Segment
-from inference.engine.graphs import PLAIN_STEPS, SIZES, DecodeGraphs, Records
+from inference.engine.gpu.blocks import BlockPool, plan_blocks
+from inference.engine.gpu.graphs import PLAIN_STEPS, SIZES, DecodeGraphs, Records
+from inference.engine.gpu.paged_model import Ahead, PagedModel, _divided
 from inference.engine.model import SLOT_FAMILIES
 from inference.engine.orders import Generate, Sampling
-from inference.engine.paged_model import Ahead, PagedModel, _divided
 from inference.engine.sample import Broken, Sampler
 from inference.engine.scheduler import Scheduler
 from inference.engine.slots import SlotPlan

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.engine.ring import (
+from inference.engine.gpu.ring import (
     Fill,
     MarkLayer,
     MarkSlot,

@@ -7,9 +7,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from inference.engine import pages as pages_module
 from inference.engine import seats
-from inference.engine.blocks import BlockPool
 from inference.engine.drafts import Drafter
 from inference.engine.events import Emitted, Ended, Failed, Preempted, Stored
+from inference.engine.gpu.blocks import BlockPool
 from inference.engine.orders import Generate
 from inference.engine.pages import PAGE_TOKENS, digest
 from inference.engine.rows import AGE_S

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.engine.blocks import BlockPool
 from inference.engine.events import Emitted, Ended, Failed, Stored
+from inference.engine.gpu.blocks import BlockPool
 from inference.engine.orders import Generate, Sampling
 from inference.engine.pace import (
     FIRST_PREFILL_TOKENS,

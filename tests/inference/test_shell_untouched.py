@@ -8,7 +8,7 @@ import torch
 from inference.zygote import ENVIRONMENT
 
 ROOM = Path(__file__).resolve().parents[2] / "inference"
-SPEAKS = "engine/device.py"
+SPEAKS = "engine/gpu/device.py"
 
 
 def names_cuda(path):

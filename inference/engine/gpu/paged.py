@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from transformers import AttentionInterface
 
-from inference.engine.norms import NormKernel
+from inference.engine.gpu.norms import NormKernel
 from inference.engine.pages import PAGE_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from inference.engine.blocks import BlockPool
     from inference.engine.events import Segment, Step
+    from inference.engine.gpu.blocks import BlockPool
     from inference.engine.slots import SlotPlan
 
 NAMES = itertools.count()

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from inference.engine.device_sample import Choice
-from inference.engine.graphs import DecodeGraphs, Records
-from inference.engine.norms import fuse_norms
-from inference.engine.paged import PagedAttention, PagedCache, PagedStep
-from inference.engine.prompt_graphs import PromptGraphs
+from inference.engine.gpu.graphs import DecodeGraphs, Records
+from inference.engine.gpu.norms import fuse_norms
+from inference.engine.gpu.paged import PagedAttention, PagedCache, PagedStep
+from inference.engine.gpu.prompt_graphs import PromptGraphs
+from inference.engine.gpu.sample import Choice
 from inference.engine.sample import ROW_FAULTS
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
-    from inference.engine.blocks import BlockPool
-    from inference.engine.device import Device
     from inference.engine.events import Segment, Step
+    from inference.engine.gpu.blocks import BlockPool
+    from inference.engine.gpu.device import Device
     from inference.engine.sample import Broken, Sampled, Sampler
     from inference.engine.slots import SlotPlan
 

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from inference.engine.graphs import next_size
-from inference.engine.paged import PagedStep, Rows
+from inference.engine.gpu.graphs import next_size
+from inference.engine.gpu.paged import PagedStep, Rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from inference.engine.events import Step
-    from inference.engine.graphs import Records
+    from inference.engine.gpu.graphs import Records
 
 TOKENS = (32, 64, 128, 256, 512, 1024)
 """Of the graphs: up to some 300 tokens a pass takes as long as reading the weights does."""

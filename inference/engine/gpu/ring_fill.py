@@ -1,7 +1,7 @@
 """Fills the slots of a pinned ring by several threads, as far ahead of the copies as slots are free.
 
 One thread copies memory at a sixth of a PCIe 5 link's rate. So one waits, in order, for extents and for free slots
-(`inference.engine.ring.fills`), and several others copy, a part of a slot each.
+(`inference.engine.gpu.ring.fills`), and several others copy, a part of a slot each.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
-from inference.engine.ring import Fill, WaitExtent, WaitSlot, fills
+from inference.engine.gpu.ring import Fill, WaitExtent, WaitSlot, fills
 from weights_cache.view import LandingError
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     import torch
 
-    from inference.engine.device import Mark
-    from inference.engine.ring import Part, Ring
+    from inference.engine.gpu.device import Mark
+    from inference.engine.gpu.ring import Part, Ring
 
 FILLERS_A_SLOT = 2
 MOST_FILLERS = 10

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from inference.engine.paged import PagedStep
+from inference.engine.gpu.paged import PagedStep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ class Graph(Protocol):
 
 
 class Recorder(Protocol):
-    """A device that records (`inference.engine.device.Device`)."""
+    """A device that records (`inference.engine.gpu.device.Device`)."""
 
     def capture(self, work: Callable[[], torch.Tensor]) -> tuple[Graph, torch.Tensor]:
         """Record what `work` does; a replay's result lies in the tensor. Raises RuntimeError."""

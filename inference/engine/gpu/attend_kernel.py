@@ -1,7 +1,7 @@
 """Attention over a table of pages, in Triton: one program for a tile of queries of one KV head, and one split.
 
-Imported only where there is a CUDA device. `inference.engine.kernels` starts it and says what it is for. The softmax is
-made as the keys come by (its parts are joined by their largest score): Dao et al., "FlashAttention", 2022.
+Imported only where there is a CUDA device. `inference.engine.gpu.kernels` starts it and says what it is for. The
+softmax is made as the keys come by (its parts are joined by their largest score): Dao et al., "FlashAttention", 2022.
 """
 
 from __future__ import annotations

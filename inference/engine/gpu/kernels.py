@@ -17,12 +17,12 @@ import torch
 import triton
 import triton.language as tl
 
-from inference.engine.attend_kernel import attend, join
-from inference.engine.norm_kernel import normalise
+from inference.engine.gpu.attend_kernel import attend, join
+from inference.engine.gpu.norm_kernel import normalise
 from inference.engine.pages import PAGE_TOKENS
 
 if TYPE_CHECKING:
-    from inference.engine.paged import Queries
+    from inference.engine.gpu.paged import Queries
 
 SPREAD = 4
 """Programs that a launch should have for each multiprocessor: fewer leave some of it idle at the end."""
@@ -72,7 +72,7 @@ def _write(
 
 
 class TritonKernels:
-    """`inference.engine.paged.Kernels` of one device with so many multiprocessors."""
+    """`inference.engine.gpu.paged.Kernels` of one device with so many multiprocessors."""
 
     normalise = staticmethod(normalise)
 

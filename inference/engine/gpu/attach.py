@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from inference.engine.copier import Copier, Target
 from inference.engine.filling import filled
 from inference.engine.gates import units
-from inference.engine.ring import Part, Ring, parts_of
+from inference.engine.gpu.copier import Copier, Target
+from inference.engine.gpu.ring import Part, Ring, parts_of
 from inference.engine.views import COMPUTED, DTYPES, NAMED, stored_dtype
 from inference.engine.weights import Attached, attach, ties_stored_twice
 from weights_cache.pages import MAP_NORESERVE
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedConfig, PreTrainedModel
 
-    from inference.engine.device import Device
     from inference.engine.gates import Landed
+    from inference.engine.gpu.device import Device
     from weights_cache.revision import Revision, TensorEntry
 
 PLACE_BYTES = 256

@@ -1,4 +1,4 @@
-"""`inference.engine.norms` in Triton: one program a row. Imported only where there is a CUDA device."""
+"""`inference.engine.gpu.norms` in Triton: one program a row. Imported only where there is a CUDA device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 if TYPE_CHECKING:
-    from inference.engine.norms import Gain
+    from inference.engine.gpu.norms import Gain
 
 ROW_WARPS = {False: 4, True: 8}
 """For a row of up to, or more than, 2,048 numbers."""

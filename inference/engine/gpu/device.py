@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from inference.devices import CPU
-from inference.engine.norms import Gain
-from inference.engine.ring import Ring
+from inference.engine.gpu.norms import Gain
+from inference.engine.gpu.ring import Ring
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from torch import nn
 
-    from inference.engine.graphs import Graph
-    from inference.engine.paged import Kernels
+    from inference.engine.gpu.graphs import Graph
+    from inference.engine.gpu.paged import Kernels
 
 
 class DeviceError(Exception):
@@ -187,7 +187,7 @@ class Cuda:
     def kernels(self) -> Kernels:
         """See `Device`."""
         try:
-            from inference.engine.kernels import TritonKernels  # noqa: PLC0415 - torch's CPU build has no Triton
+            from inference.engine.gpu.kernels import TritonKernels  # noqa: PLC0415 - torch's CPU build has no Triton
         except ImportError as cause:
             message = (
                 f"attention on {self.torch_device} needs Triton, which torch's CUDA build brings: {cause}"
@@ -225,7 +225,7 @@ def warm_up(device: torch.device) -> None:
     """Do once what a first pass would wait for: context, allocator, a matrix product's library, and Triton's driver."""
     square = torch.ones(16, 16, device=device)
     if importlib.util.find_spec("triton") is not None:
-        from inference.engine.norm_kernel import normalise  # noqa: PLC0415 - torch's CPU build has no Triton
+        from inference.engine.gpu.norm_kernel import normalise  # noqa: PLC0415 - torch's CPU build has no Triton
 
         square = normalise(square, square[0], 1e-6, Gain.ROUNDED)
     (square @ square).sum().item()  # comes back when it is done

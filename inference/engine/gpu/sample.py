@@ -19,7 +19,7 @@ from inference.engine.sample import POISONED, ROW_FAULTS, Broken, Sampled, senda
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inference.engine.device import Device, Fetched
+    from inference.engine.gpu.device import Device, Fetched
     from inference.engine.sample import Sampler
 
 DRAWN_TOGETHER = 64

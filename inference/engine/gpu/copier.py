@@ -1,4 +1,4 @@
-"""Sends the slots of `inference.engine.ring` to a device: weights go over while they land, and layers may run."""
+"""Sends the slots of `inference.engine.gpu.ring` to a device: weights go over while they land, and layers may run."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from inference.engine.device import DeviceError
-from inference.engine.ring import MarkLayer, MarkSlot, Send, SendStep, WaitFill, sends
-from inference.engine.ring_fill import Filler
+from inference.engine.gpu.device import DeviceError
+from inference.engine.gpu.ring import MarkLayer, MarkSlot, Send, SendStep, WaitFill, sends
+from inference.engine.gpu.ring_fill import Filler
 from weights_cache.view import LandingError
 
 if TYPE_CHECKING:
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     import torch
 
-    from inference.engine.device import Device, Mark
-    from inference.engine.ring import Part, Ring
-    from inference.engine.ring_fill import Source
+    from inference.engine.gpu.device import Device, Mark
+    from inference.engine.gpu.ring import Part, Ring
+    from inference.engine.gpu.ring_fill import Source
 
 
 @dataclass(frozen=True, slots=True)
