@@ -13,6 +13,7 @@ from statistics import median
 
 from bench import engine_gpu
 from bench.engine_client import Engine, batched, int8_cosine, stop_note
+from bench.engine_drafts import draft_rows
 from bench.engine_rates import (
     answers_s,
     begun,
@@ -28,7 +29,6 @@ from bench.engine_schema import schema_rows
 from bench.llama import cache_folder, model_folder
 from bench.rows import Row, compare, middle, quantile
 from inference.devices import CPU, parse_device
-from inference.engine.drafts import MOST_DRAFTS
 
 PREFIX_TOKENS = 2000
 FIXED_PROMPT = 512
@@ -206,24 +206,6 @@ def _decode_rates(engine: Engine, turn: int) -> tuple[float, float]:
     )
 
 
-def _drafts(model: str, options: argparse.Namespace) -> list[Row]:
-    """Decode with drafts and without, in turns. Text of random weights repeats; what is gained by others is theirs."""
-    streams = (1, 2, 4, 8)
-    rates: dict[int, list[tuple[float, ...]]] = {MOST_DRAFTS: [], 0: []}
-    with engine_of(model, 8, 512, MOST_DRAFTS) as guessing, engine_of(model, 8, 512) as plain:
-        for turn in range(options.runs + 1):
-            for most, engine in ((MOST_DRAFTS, guessing), (0, plain)):
-                found = (decode_rate(engine, count, 32, NUM_DECODED, 10 * turn + count) for count in streams)
-                rates[most].append(tuple(found))
-    rounds = zip(*(zip(*found[1:], strict=True) for found in rates.values()), strict=True)
-    name = "tiny model" if model == "tiny" else "244 M Llama"
-    return [
-        compare(f"tokens a second of {count} streams, with drafts against without, {name}",
-                *middle(list(zip(*pair, strict=True))), "tok/s", better="higher")
-        for count, pair in zip(streams, rounds, strict=True)
-    ]  # fmt: skip
-
-
 MEASURES: Mapping[str, Callable[[str, argparse.Namespace], list[Row]]] = {
     "batch": _batch,
     "prefix": _prefix,
@@ -231,7 +213,7 @@ MEASURES: Mapping[str, Callable[[str, argparse.Namespace], list[Row]]] = {
     "peer": _peer,
     "fixed": _fixed,
     "int8": _int8,
-    "drafts": _drafts,
+    "drafts": draft_rows,
     "recorded": recorded_rows,
     "schema": schema_rows,
 }

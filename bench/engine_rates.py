@@ -27,9 +27,13 @@ def prompt_of(number: int, num_tokens: int) -> list[int]:
     return [2 + (7 * place + 13 * number + number * number) % 500 for place in range(num_tokens)]
 
 
-def decode_rate(engine: Engine, streams: int, prompt: int, new: int, seed: int = 0) -> float:
-    """Tokens a second of all streams together, `new` tokens of each, from when the last of them had begun."""
-    moments = begun(engine, [prompt_of(seed * 100 + number, prompt) for number in range(streams)])
+def decode_rate(engine: Engine, streams: int, prompt: int, new: int, seed: int = 0, **fields: Any) -> float:
+    """Tokens a second of all streams together, `new` tokens of each, from when the last of them had begun.
+
+    `fields` of their orders; without, they are greedy.
+    """
+    prompts = [prompt_of(seed * 100 + number, prompt) for number in range(streams)]
+    moments = begun(engine, prompts, **fields)
     started, wanted = latest(moments), count_of(moments) + new * streams
     engine.read_until(lambda: count_of(moments) >= wanted, moments)
     took_s = latest(moments) - started
@@ -37,9 +41,9 @@ def decode_rate(engine: Engine, streams: int, prompt: int, new: int, seed: int =
     return new * streams / took_s
 
 
-def begun(engine: Engine, prompts: Sequence[list[int]]) -> dict[str, list[float]]:
+def begun(engine: Engine, prompts: Sequence[list[int]], **fields: Any) -> dict[str, list[float]]:
     """Streams without an end, all of which have given a token."""
-    moments: dict[str, list[float]] = {engine.start(prompt, ENDLESS): [] for prompt in prompts}
+    moments: dict[str, list[float]] = {engine.start(prompt, ENDLESS, **fields): [] for prompt in prompts}
     engine.read_until(lambda: all(moments.values()), moments)
     return moments
 
