@@ -85,7 +85,7 @@ class Receipts:
     # who notes ----------------------------------------------------------------------------------------------
 
     def passed(self, passing: Passing, timing: bytes, head: bytes, told: bytes = b"") -> None:
-        """A request of a lane is answered; `timing` is what `FORM.header` says of it."""
+        """A request of a lane is answered; `timing` is what `FORM.timing` says of it."""
         course = passing.standing.course
         self.num += 1
         self.answered[course.who[0]] += 1

@@ -204,7 +204,7 @@ class Carry(ABC):
 
     def _first(self, data: bytes) -> bool:
         """All that came so far: a whole answer, the beginning of a stream, or something to hold."""
-        if not self.line.stays_open():  # the handler says that this is the last answer
+        if self.line.roster.draining:  # the handler says that this is the last answer
             return False
         repeat = self.lane.repeat
         for shape in repeat.shapes:

@@ -43,11 +43,15 @@ log = logging.getLogger("nearfield.wire")
 
 
 class Connection(Writing):
-    """See the file's docstring. Implements `line.Line`."""
+    """See the file's docstring. Implements `line.Line`.
+
+    Attributes:
+        roster: what it has in common with the others of its listener.
+    """
 
     def __init__(self, roster: Roster) -> None:
         super().__init__(roster.limits, carries_descriptors=roster.only_uid is not None)
-        self._roster = roster
+        self.roster = roster
         self._gate = RequestGate(roster.limits)
         self._held = self._gate.held  # looked at for each message: a call costs as much as five looks
         self._address = ""
@@ -74,14 +78,14 @@ class Connection(Writing):
         peername = transport.get_extra_info("peername")
         self._address = str(peername[0]) if peername else ""
         self._deadline = self._loop.time() + self._limits.head_s
-        admitted = self._roster.admit(self, self._address)
-        if self._is_stranger() or (not admitted and self._roster.is_flooded(self._address)):
+        admitted = self.roster.admit(self, self._address)
+        if self._is_stranger() or (not admitted and self.roster.is_flooded(self._address)):
             self.cut()
         elif not admitted:
             self._refuse(Refusal(503, "overloaded", FULL, "server_error", retry_after_s=1))
             self._deadline = self._loop.time() + FULL_S
-        elif self._roster.met is not None:
-            self._roster.met(self._transport, self._address)
+        elif self.roster.met is not None:
+            self.roster.met(self._transport, self._address)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a head, of a body, or of a request that must wait; most often of one that a lane takes."""
@@ -90,7 +94,7 @@ class Connection(Writing):
             self._watch_input()
             return
         is_free = self._exchange is None and not self._held.data and self._linger_bytes_left is None
-        if is_free and not self._roster.draining and not self._transport.is_closing():
+        if is_free and not self.roster.draining and not self._transport.is_closing():
             lane = self._lane
             self._passage = (None if lane is None else lane.take(data, self)) or self._on_others_lane(data)
             if self._passage is not None:
@@ -107,18 +111,10 @@ class Connection(Writing):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the handler, and wake whoever waits."""
         del exc
-        self._roster.leave(self, self._address)
+        self.roster.leave(self, self._address)
         self._gone()
 
     # line.Line ---------------------------------------------------------------------------------------------
-
-    def stays_open(self) -> bool:
-        """False once the server drains."""
-        return not self._roster.draining
-
-    def date(self) -> str:
-        """Now, as HTTP writes it, at most a sweep old."""
-        return self._roster.date
 
     def at_end(self, act: Callable[[], None]) -> None:
         """Call `act` once this connection is over; at once if it is."""
@@ -134,16 +130,16 @@ class Connection(Writing):
     def leave(self, lane: Lane) -> None:
         """Offer later messages to `lane`, and those of other connections that begin with the same head."""
         self._take_up(lane)
-        self._roster.lanes.keep(lane)
+        self.roster.lanes.keep(lane)
 
     # lane.LaneLine ------------------------------------------------------------------------------------------
 
     def passed(self, now: float) -> None:
         """The passage's answer is whole."""
         self._passage = None
-        if self._reading and not self._held.data and not self._roster.draining:
+        if self._reading and not self._held.data and not self.roster.draining:
             self._deadline = now + self._limits.idle_s  # nearly always
-        elif self._roster.draining:
+        elif self.roster.draining:
             self._end_kept()
         else:
             self._await_next()
@@ -244,7 +240,7 @@ class Connection(Writing):
 
     def _on_others_lane(self, data: bytes) -> Passage | None:
         """Its passage, if the head came before on another connection of the listener, and its Host is served still."""
-        lane = self._roster.lanes.of(data)
+        lane = self.roster.lanes.of(data)
         if lane is None or lane is self._lane:
             return None
         try:
@@ -275,7 +271,7 @@ class Connection(Writing):
             begun.started = heard_at
         if begun is not None:  # last: the handler runs now, with all that is here already fed to it
             self._in_head, self._exchange = False, begun
-            self._flow = Flow(self._serve(begun, self._roster.handler))
+            self._flow = Flow(self._serve(begun, self.roster.handler))
             self._flow.resume()
 
     def _watch_input(self) -> None:
@@ -325,7 +321,7 @@ class Connection(Writing):
             self.cut()
             return
         try:
-            await exchange.respond(refusal.status, *self._roster.speak(refusal))
+            await exchange.respond(refusal.status, *self.roster.speak(refusal))
         except Disconnected:
             self.cut()
 
@@ -333,7 +329,7 @@ class Connection(Writing):
         """The exchange is over: take the next request, or close."""
         if self._lost:
             return
-        if not exchange.keep_alive or self._roster.draining:
+        if not exchange.keep_alive or self.roster.draining:
             if exchange.body_complete:
                 self._end_kept()
             else:
@@ -389,7 +385,7 @@ class Connection(Writing):
         self._linger()
 
     def _say(self, refusal: Refusal) -> None:
-        headers, body = self._roster.speak(refusal)
+        headers, body = self.roster.speak(refusal)
         framing = (("content-length", str(len(body))), ("connection", "close"))
         self._transport.write(response_head_bytes(refusal.status, (*headers, *framing)) + body)
 
@@ -431,7 +427,7 @@ class Connection(Writing):
             self._close()
 
     def _is_stranger(self) -> bool:
-        only = self._roster.only_uid
+        only = self.roster.only_uid
         return only is not None and descriptors.peer_uid(self._transport) != only
 
     def _gone(self) -> None:

@@ -189,13 +189,13 @@ class Exchange(Incoming):
         if self.status:
             raise RuntimeError("the answer was started already")
         self._mute = self.head.method == "HEAD" or status in _BODYLESS
-        self.keep_alive = self.keep_alive and self._line.stays_open() and self._body_will_be_read()
+        self.keep_alive = self.keep_alive and not self._line.roster.draining and self._body_will_be_read()
         framing = self._framing(status, length)
         given = dict(headers)
         if not _OURS.isdisjoint(given):
             headers = tuple([pair for pair in headers if pair[0] not in _OURS])
         if "date" not in given:
-            headers = (*headers, ("date", self._line.date()))
+            headers = (*headers, ("date", self._line.roster.date))
         self._held_bytes = response_head_bytes(status, headers + framing)
         if self.head.expect_continue and self._may_wait and self._ended:
             # An empty body needs no 100, but botocore misreads the next answer of a connection that left one out.

@@ -108,18 +108,28 @@ class Handed(Protocol):
         """The client has the head of a chunked 200 and whole chunks."""
 
 
+class Listener(Protocol):
+    """What the connections of one listener have in common: fields, as each answer looks at them."""
+
+    @property
+    def draining(self) -> bool:
+        """Each connection closes after its answer, whatever the client wants."""
+
+    @property
+    def date(self) -> str:
+        """Now, as HTTP writes it, at most a sweep old."""
+
+
 class LaneLine(Protocol):
     """What a passage needs of the client's connection."""
 
     @property
+    def roster(self) -> Listener:
+        """Its listener's."""
+
+    @property
     def is_behind(self) -> bool:
         """The peer reads slower than it is written to."""
-
-    def stays_open(self) -> bool:
-        """False if the connection closes after this answer whatever the client wants."""
-
-    def date(self) -> str:
-        """Now, as HTTP writes it."""
 
     def say(self, data: bytes) -> None:
         """Bytes for the peer, at once where that can be. One that is gone is told nothing: `cancel` says it is."""

@@ -94,23 +94,23 @@ Spans = tuple[float, float, float, float, float]
 
 
 class Form:
-    """How a hop writes the four phases of a request that took its short way, as `Phases` would."""
+    """How a hop writes the four phases of a request that took its short way, as `Phases` would.
+
+    Attributes:
+        timing: a `Server-Timing` value, of `Spans` by `%`.
+    """
 
     def __init__(self, hop: str, names: tuple[str, str, str, str]) -> None:
         self.hop, self.names = hop, names
         phases = ", ".join([f'"{name}": %.3f' for name in names])
         parts = [f"{hop};dur=%.3f", *(f"{hop}.{name};dur=%.3f" for name in names)]
-        self._timing = ", ".join(parts).encode()
+        self.timing = ", ".join(parts).encode()
         told = f'"hop": "{hop}", "total_ms": %.3f, "phases": {{{phases}}}%b'
         self._receipt = f"{_PREFIX}{{{told}}}\n\n".encode()
 
-    def header(self, spans: Spans) -> bytes:
-        """A `Server-Timing` value."""
-        return self._timing % spans
-
-    def read(self, header: bytes) -> tuple[float, dict[str, float]]:
-        """In milliseconds: all, and the phases by their names, as `header` said them."""
-        said = parse_server_timing(header.decode())
+    def read(self, words: bytes) -> tuple[float, dict[str, float]]:
+        """In milliseconds: all, and the phases by their names, as `timing` said them."""
+        said = parse_server_timing(words.decode())
         return said[self.hop], {name: said[f"{self.hop}.{name}"] for name in self.names}
 
     def receipt(self, spans: Spans, more: bytes) -> bytes:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from wire.upstream import Upstream
 
 _OPENS, _CLOSES = b"{}"
-_timing: Final = FORM.header  # else Python 3.11 would bind the method of what is imported each time
+_TIMING: Final = FORM.timing
 _THEIRS: Final = f"{THEIR_REQUEST_ID}: %b\r\n".encode()
 _OURS: Final = f"%b%b%b{REQUEST_ID}: %b\r\n{REGION}: %b\r\n{ROUTE}: %b\r\n".encode()
 
@@ -158,7 +158,7 @@ class Passing(Carry):
         body = data[start:]
         if shape.kind != b"application/json" or not body or body[0] != _OPENS or body[-1] != _CLOSES:
             return False  # whether it is whole is the relay's to say
-        reach, ours = self.standing.course.reach, _timing(self.spans())
+        reach, ours = self.standing.course.reach, _TIMING % self.spans()
         self.say_whole(shape, kept, b"%b, %b" % (timing, ours) if timing else ours, body)
         if reach.health is not PROVEN:
             reach.saw(Outcome.SUCCEEDED)
@@ -170,12 +170,12 @@ class Passing(Carry):
 
     def grounds(self) -> Grounds:
         """What was chosen, and the second."""
-        return self.standing.choices, self.line.date()
+        return self.standing.choices, self.line.roster.date
 
     def ours(self, lines: bytes, told: dict[bytes, bytes], number: bytes) -> bytes:
         """Where it was answered, and why there."""
         del lines
-        lane, date = self.lane, b"" if b"date" in told else b"date: %b\r\n" % self.line.date().encode()
+        lane, date = self.lane, b"" if b"date" in told else b"date: %b\r\n" % self.line.roster.date.encode()
         their = _THEIRS % number if lane.has_own_name else b""
         region = self.standing.course.reach.name.encode()
         return _OURS % (date, lane.says, their, number, region, lane.terms(self.decision))
@@ -248,4 +248,4 @@ class Passing(Carry):
         self.end(said, FORM.receipt(spans, members.encode()))
         reach.saw(Outcome.SUCCEEDED)
         told = self._told + told_in(said)
-        self.lane.inference.receipts.passed(self, _timing(spans), self._said, told)
+        self.lane.inference.receipts.passed(self, _TIMING % spans, self._said, told)

@@ -131,7 +131,7 @@ class Passing(Carry):
     def whole(self, shape: Shape, kept: bytes, timing: bytes, data: bytes, start: int) -> bool:
         """Of any kind."""
         self._begun()
-        ours = FORM.header(self.spans())
+        ours = FORM.timing % self.spans()
         self.say_whole(shape, kept, b"%b, %b" % (timing, ours) if timing else ours, data[start:])
         self.over()
         self._count_soon()
@@ -139,11 +139,11 @@ class Passing(Carry):
 
     def grounds(self) -> Grounds:
         """The node, the revision, and the second."""
-        return self.address, self.revision.id, self.line.date()
+        return self.address, self.revision.id, self.line.roster.date
 
     def ours(self, lines: bytes, told: dict[bytes, bytes], number: bytes) -> bytes:
         """Where it was answered, and by whom."""
-        date = "" if b"date" in told else f"date: {self.line.date()}\r\n"
+        date = "" if b"date" in told else f"date: {self.line.roster.date}\r\n"
         start = "" if _START.search(lines) else f"{START}: {self.found}\r\n"
         region, replica = self.lane.inference.deployments.region, replica_id(self.address)
         ours = (

@@ -11,7 +11,7 @@ FORM = Form("edge", ("read", "route", "first_byte", "stream"))
     "spans", [(0.0, 0.0, 0.0, 0.0, 0.0), (12.3456, 0.0101, 0.0009, 12.0, 0.3346), (5e9, 1.0, 2.0, 3.0, 4e9)]
 )
 def test_what_is_said_of_a_request_can_be_kept_in_place_of_its_times(spans):
-    said = FORM.header(spans)
+    said = FORM.timing % spans
     total_ms, phases = FORM.read(said)
 
     assert [total_ms, *phases.values()] == pytest.approx(spans, abs=0.0005)
@@ -20,7 +20,7 @@ def test_what_is_said_of_a_request_can_be_kept_in_place_of_its_times(spans):
 
 
 def test_other_hops_that_are_said_beside_it_are_not_its_own():
-    assert FORM.read(b"node;dur=7.000, " + FORM.header((4.0, 1.0, 1.0, 1.0, 1.0)))[0] == 4.0
+    assert FORM.read(b"node;dur=7.000, " + FORM.timing % (4.0, 1.0, 1.0, 1.0, 1.0))[0] == 4.0
 
 
 def test_a_connection_that_was_made_for_a_request_is_no_part_of_sending_it():
