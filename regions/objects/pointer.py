@@ -172,12 +172,16 @@ class LocalRecord:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What was decided about a listing, so that a restart need not: refused for `fault`, else committed."""
+    """What was decided about a listing, so that a restart need not: refused for `fault`, else committed.
+
+    `serial` is the pointer's at that time, 0 without one; None in a record of before it was kept.
+    """
 
     model: str
     fingerprint: str
     fault: ModelFault | None = None
     left_out: tuple[LeftOut, ...] = ()
+    serial: int | None = None
 
     def to_json(self) -> bytes:
         """Canonical JSON with its schema."""
@@ -186,7 +190,7 @@ class Judged:
     @classmethod
     def from_json(cls, data: bytes) -> Judged:
         """The record in `data`. Raises PointerError."""
-        return cls(**_read(_parsed(data), _JUDGED, "judged", {}))
+        return cls(**_read(_parsed(data), _JUDGED, "judged", {"serial": None}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,4 +281,5 @@ _JUDGED = {
     "fingerprint": text(100),
     "fault": optional(_fault),
     "left_out": several(_left_out, 10_000),
+    "serial": optional(integer()),
 }

@@ -54,8 +54,15 @@ MISPLACED = ModelFault(
 class Audience(Protocol):
     """Who is told what became of a push: the region's controller."""
 
-    def refused(self, model: str, fault: ModelFault | None, left_out: Sequence[LeftOut]) -> None:
-        """The newest push of a model is refused; None: no longer."""
+    def refused(
+        self,
+        model: str,
+        fault: ModelFault | None,
+        left_out: Sequence[LeftOut],
+        *,
+        is_moved_since: bool = False,
+    ) -> None:
+        """The newest push of a model is refused, and the pointer was moved after it or not; None: no longer."""
 
     def committed(self, model: str, revision: Revision) -> None:
         """A model's pointer has moved to that revision."""
@@ -165,7 +172,8 @@ class Ingest:
         found = await self._ledger.pointer(model)
         judged = await self._ledger.judged(model)
         if judged is not None and judged.fault is not None and judged.fingerprint == mark:
-            self._audience.refused(model, judged.fault, judged.left_out)
+            moved = found is not None and judged.serial is not None and found[0].serial > judged.serial
+            self._audience.refused(model, judged.fault, judged.left_out, is_moved_since=moved)
             await self._tell(model, Status("refused", fault=judged.fault, left_out=judged.left_out))
         marks = (found[0].fingerprint if found else "", judged.fingerprint if judged else "")
         return frozenset(each for each in marks if each)
@@ -256,10 +264,12 @@ class Ingest:
     async def _refuse(self, watched: Watched, refused: Refused) -> None:
         model = watched.prefix.model
         fault = ModelFault(refused.code, refused.message, refused.next_step)
+        found = await self._ledger.pointer(model)  # now: whoever hears of it may move it
+        serial = found[0].serial if found else 0
         log.info("refused %s: %s", model, refused.message)
         self._audience.refused(model, fault, refused.left_out)
         await self._tell(model, Status("refused", fault=fault, left_out=refused.left_out))
-        await self._ledger.keep_judged(Judged(model, watched.mark, fault, refused.left_out))
+        await self._ledger.keep_judged(Judged(model, watched.mark, fault, refused.left_out, serial))
         watched.decided = frozenset((watched.mark,))
 
     async def _gone(self, watched: Watched) -> None:

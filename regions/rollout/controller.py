@@ -135,12 +135,19 @@ class Controller:
 
     # ---- what the ingest tells (ingest.Audience)
 
-    def refused(self, model: str, fault: ModelFault | None, left_out: Sequence[LeftOut]) -> None:
+    def refused(
+        self,
+        model: str,
+        fault: ModelFault | None,
+        left_out: Sequence[LeftOut],
+        *,
+        is_moved_since: bool = False,
+    ) -> None:
         """See ingest.Audience."""
         if fault is None and model not in self._tracked:
             return
         tracked = self._follow(model)
-        tracked.refuse(fault)
+        tracked.refuse(fault, is_moved_since=is_moved_since)
         tracked.deployment.refused_left_out = tuple(left_out)
         self._show(tracked)
 

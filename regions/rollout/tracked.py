@@ -65,9 +65,9 @@ class Tracked:
             if self.is_in(pointer.revision, RolloutState.FAILED):
                 self.apply(pointer.revision, Event.AGAIN)
 
-    def refuse(self, fault: ModelFault | None) -> None:
+    def refuse(self, fault: ModelFault | None, *, is_moved_since: bool = False) -> None:
         """Takes in why the newest push was refused; None: it was not, or lies there no more."""
-        self.refusal, self.is_moved_since = fault, False
+        self.refusal, self.is_moved_since = fault, is_moved_since
 
     def hear(self, canary: str | None, verdict: Verdict | None) -> None:
         """Takes in who goes first, and what it says of the revision that the pointer names."""

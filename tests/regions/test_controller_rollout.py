@@ -285,10 +285,22 @@ async def test_a_roll_back_after_a_refused_push_is_not_told_that_refusal():
         said, second = set(), home.find().pushed_s
         home.own.before = lambda *_: said.add((home.find().pushed_s, home.error() is None))
         await turned(home, fra, first)
+        moved = home.pointer()["pushed_s"]
+        await home.until(lambda: home.find().pushed_s == moved, "the row says the move")
+        home.own.before()
+        await home.until(lambda: home.written() == first, "written down")
 
         assert home.error() is None
-        assert said == {(second, False), (home.pointer()["pushed_s"], True)}
+        assert said == {(second, False), (moved, True)}
         assert home.status()["state"] == "refused", "beside the files that lie there"
+    again = home.again()
+    async with again.running():
+        tracked = again.region.controller._tracked
+        await again.until(
+            lambda: MODEL in tracked and tracked[MODEL].refusal, "what was decided is read again"
+        )
+        assert again.error() != tracked[MODEL].refusal
+        await again.until_live(first)
 
 
 async def test_a_sweep_that_sees_a_push_first_does_not_hide_it_from_the_rollout():
