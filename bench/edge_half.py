@@ -65,7 +65,9 @@ class Round:
 def rows(stand: Stand, scratch: Path) -> list[Row]:
     """Of all three ways. Raises: Missing, Wrong."""
     half = edge_load.blast(stand.mine, scratch, MOST_CONNECTIONS, stand.seconds / 2).per_s / 2
-    with ahead([pid for each in (stand.straight, stand.region, stand.mine, stand.other) for pid in each.pids]):
+    with ahead(
+        [pid for each in (stand.straight, stand.region, stand.mine, stand.other) for pid in each.pids]
+    ):
         busy = half_busy(stand.mine, half)
         return [
             *_in_turns(stand, busy, f"half busy ({busy:.0f} requests a second)"),
