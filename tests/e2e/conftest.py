@@ -1,10 +1,12 @@
 """The platforms that tests share: one that nobody harms, and one whose processes are killed."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from deploy import fleet
 from examples import minilm
 from tests.e2e import platform as running
 from tests.e2e.platform import CHAT, TINYCHAT, RunningPlatform
@@ -19,6 +21,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent == Path(__file__).parent and item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(PATIENCE_S))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests pick themselves lies where no `nearfield up` and no other worker picks.
+
+    They write it down, and it is bound only later: another platform could take it in between, and did.
+    """
+    worker = re.fullmatch(r"w(\d+)", tmp_path_factory.getbasetemp().name)
+    first = 10_000 + 1_000 * (int(worker[1]) % 10 if worker else 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fleet, "LASTING", range(first, first + 1_000))
+        yield
 
 
 @pytest.fixture(scope="session")
