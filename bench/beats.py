@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from bench.rows import Row, compare
 from regions.gateway.journal import Journal
-from regions.map import ModelRow, RegionRow, RolloutState, Tier
+from regions.map.region import ModelRow, RegionRow, RolloutState, Tier
 from regions.rows import Signers, Snapshot, fold, public_bytes, signing_key
 
 NUM_MODELS = 10_000

@@ -19,7 +19,8 @@ from edge.relay.holdoff import Holdoffs
 from edge.rows.feed import Feed
 from regions.ask import Ask
 from regions.health import HEALTHY, RegionHealth
-from regions.map import ModelRow, RegionRow, RolloutState, Rules, Tier
+from regions.map.policy import Rules
+from regions.map.region import ModelRow, RegionRow, RolloutState, Tier
 from regions.rows import Heard, Signers, Snapshot
 from wire.heads import RequestHead
 

@@ -21,7 +21,8 @@ from deploy.life import GC_THRESHOLDS
 from edge.crew.place import bind
 from edge.listeners import MAIN
 from edge.run import EdgeSettings, run
-from regions.map import KeyGrant, ModelRow, PolicyRow, RegionRow, RolloutState, Tier
+from regions.map.policy import KeyGrant, PolicyRow
+from regions.map.region import ModelRow, RegionRow, RolloutState, Tier
 from regions.rows import encode, public_bytes, signing_key
 from wire.dial import split_address
 from wire.exchange import Exchange

@@ -20,7 +20,7 @@ from regions.deployments import Deployments
 from regions.gateway.front import Gateway
 from regions.gateway.publish import Publisher
 from regions.gateway.wake import Wakes
-from regions.map import KeyGrant, PolicyRow
+from regions.map.policy import KeyGrant, PolicyRow
 from regions.nodes.watch import NodeWatch
 from regions.rows import Signers, encode, public_bytes, signing_key
 from wire.serve import Server

@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from deploy import pointing, proofs
 from deploy.credentials import Credentials
-from regions.map import base_of, is_preview
+from regions.map.names import base_of, is_preview
 from regions.objects.pointer import PointerError
 from storage.client.sdk import StoreError
 

@@ -13,7 +13,8 @@ from deploy.credentials import Credentials
 from deploy.faults import ConfigError, RoleFailed
 from deploy.roles import endpoint
 from regions.keys.record import KeyRecord, digest, new_key, write_record
-from regions.map import SYSTEM_BUCKET, Canary, KeyGrant, Rules
+from regions.map.names import SYSTEM_BUCKET
+from regions.map.policy import Canary, KeyGrant, Rules
 from regions.objects.ledger import KEYS, RULES
 from regions.rules import Ordered, written
 from storage.client.once import Once

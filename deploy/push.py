@@ -11,7 +11,7 @@ from typing import Any
 
 from deploy import patience
 from deploy.credentials import Credentials
-from regions.map import base_of
+from regions.map.names import base_of
 from regions.objects.ledger import pointer_key
 from regions.objects.register import Found
 from regions.push.check import check_folder

@@ -16,7 +16,7 @@ from deploy.fleet import NODE_GRANTS, SYSTEM_GRANTS, USAGE_GRANTS
 from deploy.keys_now import KeysNow
 from deploy.role import Ready, Runner, hops_of, renewing, scrape_of
 from deploy.tracing import tracing_of
-from regions.map import MODELS_BUCKET
+from regions.map.names import MODELS_BUCKET
 from storage.auth.key import AccessKey, Grant
 from storage.client.endpoint import SOCKET_NAME
 from storage.client.once import Once

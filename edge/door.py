@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from edge import anthropic, models
 from edge.admission.admit import USERS, Action, Admission, Admissions, Routes
 from edge.refusals import refuse
-from regions.map import REGION
+from regions.map.headers import REGION
 from wire.dialect import id_headers, lists_for_anthropic, spoken_path
 from wire.metrics import CONTENT_TYPE
 from wire.refusal import Refusal

@@ -18,7 +18,7 @@ from edge.relay.journey import Journey
 from edge.relay.lane import EdgeLane, Judged
 from edge.told import Told
 from regions.ask import MAX_BODY_BYTES, read_ask
-from regions.map import RESUME
+from regions.map.headers import RESUME
 from wire.refusal import Refusal
 from wire.timing import Phases
 from wire.trace.context import TRACEPARENT

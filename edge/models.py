@@ -10,7 +10,8 @@ from wire.refusal import Refusal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from regions.map import KeyGrant, ModelRow
+    from regions.map.policy import KeyGrant
+    from regions.map.region import ModelRow
     from regions.rows import Snapshot
 
 

@@ -11,7 +11,7 @@ from collections import defaultdict, deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from regions.map import KEY_ID_CHARS, REMOTE_BYTES, START, TOKENS
+from regions.map.headers import KEY_ID_CHARS, REMOTE_BYTES, START, TOKENS
 from wire.timing import Form, parse_receipt, parse_server_timing
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ from edge.rows.feed import Feed
 from edge.rows.trial import TrialReporter
 from edge.s3 import LIMITS as S3_LIMITS
 from edge.s3 import S3Door
-from regions.map import POP
+from regions.map.headers import POP
 from regions.rows import Signers
 from wire.dial import MAX_IDLE, split_address
 from wire.dialect import spoken, spoken_in_s3

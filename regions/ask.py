@@ -13,13 +13,13 @@ from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
-from regions.map import BadNameError, ModelName
+from regions.map.names import BadNameError, ModelName
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from regions.map import Kind
+    from regions.map.region import Kind
 
 NO_ALIASES: Final[Mapping[str, str]] = MappingProxyType({})
 MAX_BODY_BYTES: Final = 1 << 20  # replays need it in memory; a prompt of about 250,000 tokens

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from regions.deployments import Deployments
 from regions.keys.book import KeyBook
-from regions.map import BLOBS_BUCKET, MODELS_BUCKET, SYSTEM_BUCKET, Canary
+from regions.map.names import BLOBS_BUCKET, MODELS_BUCKET, SYSTEM_BUCKET
+from regions.map.policy import Canary
 from regions.objects.blobs import Holdings
 from regions.objects.changes import AnyFeed, follow
 from regions.objects.ledger import EPOCH, KEYS, POLICY, RULES, Ledger

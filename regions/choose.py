@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from regions.chosen import Choice, total_ms
 from regions.health import HEALTHY, panics
-from regions.map import ROW_LOST_S, ROW_STALE_S
+from regions.map.region import ROW_LOST_S, ROW_STALE_S
 from regions.settle import ANYWHERE, settled
 
 if TYPE_CHECKING:

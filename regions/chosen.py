@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from regions.map import Tier
+    from regions.map.region import Tier
 
 PREWARM_GAIN_MS: Final = 5.0  # a warm near region must win by this before waking it is worth it
 

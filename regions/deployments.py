@@ -11,12 +11,12 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from regions.map import Progress, RolloutState, Tier
+from regions.map.region import Progress, RolloutState, Tier
 from regions.push.folder import NOT_NEEDED
 from regions.rollout.lag import Lag
 
 if TYPE_CHECKING:
-    from regions.map import ModelFault
+    from regions.map.region import ModelFault
     from regions.nodes.client import NodeView
     from regions.rollout.trial import Report
     from weights_cache.revision import LeftOut, ModelFacts, Revision

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from regions.map import RolloutState, Tier
+from regions.map.region import RolloutState, Tier
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from regions.map import ModelRow, RegionRow
+    from regions.map.region import ModelRow, RegionRow
 
 TURN_TOKENS: Final = 128  # a queued request waits for a running one to end; half of a usual answer is left
 # Bandwidths until a region has measured its own: a fast disk, memory, and a busy ocean cable.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from regions.map import ANY, base_of
+from regions.map.names import base_of
+from regions.map.policy import ANY
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from regions.map import Rules
+    from regions.map.policy import Rules
 
 
 def regions_of(places: Iterable[str], areas: Mapping[str, tuple[str, ...]]) -> frozenset[str] | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from regions.map import (
+from regions.map.names import is_digest
+from regions.map.policy import (
     MAX_ALIASES,
     MAX_AREAS,
     MAX_KEY_MODELS,
@@ -17,7 +18,6 @@ from regions.map import (
     Quota,
     Rules,
     Trial,
-    is_digest,
 )
 from regions.row_fields import (
     RowRefused,

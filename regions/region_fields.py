@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from regions.map import (
+from regions.map.region import (
     MAX_LEFT_OUT,
     MAX_MODELS,
     MAX_PARTS,

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import MISSING, fields
 from typing import TYPE_CHECKING, Any, Final
 
-from regions.map import ModelRow
+from regions.map.region import ModelRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from regions.map import KeyGrant, LeftOutFile, ModelFault, PolicyRow, Progress, RegionRow, Rules
+    from regions.map.policy import KeyGrant, PolicyRow, Rules
+    from regions.map.region import LeftOutFile, ModelFault, Progress, RegionRow
 
 
 def model_bodies(models: Mapping[str, ModelRow]) -> dict[str, object]:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from regions.map import MAX_PARTS, MAX_ROW_BYTES, POLICY_ID, ModelRow, PolicyRow, RegionRow
+from regions.map.policy import POLICY_ID, PolicyRow
+from regions.map.region import MAX_PARTS, MAX_ROW_BYTES, ModelRow, RegionRow
 from regions.policy_fields import POLICY, POLICY_LATER
 from regions.region_fields import CHANGE, REGION, REGION_LATER
 from regions.row_bodies import body_with, model_bodies, model_body, policy_body

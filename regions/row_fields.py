@@ -6,7 +6,8 @@ import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from regions.map import MAX_PLACES, BadNameError, ModelName, is_digest, region_name
+from regions.map.names import BadNameError, ModelName, is_digest, region_name
+from regions.map.policy import MAX_PLACES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from regions.map import MAX_MODELS, ModelRow, PolicyRow, RegionRow
+from regions.map.policy import PolicyRow
+from regions.map.region import MAX_MODELS, ModelRow, RegionRow
 from regions.offer import Offer, offers, offers_after, starts_cold
 from regions.row_bodies import region_body, rules_body
 from regions.row_codec import (

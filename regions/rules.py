@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from regions.map import ANY, MAX_PLACES, Canary, Rules
+from regions.map.policy import ANY, MAX_PLACES, Canary, Rules
 from regions.policy_fields import RULES
 from regions.row_fields import RowRefused, read
 from regions.rows import canonical, rules_body

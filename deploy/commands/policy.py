@@ -8,7 +8,7 @@ from deploy.config.document import Config
 from deploy.config.read import load
 from deploy.faults import ConfigError
 from deploy.roles import endpoint
-from regions.map import SYSTEM_BUCKET
+from regions.map.names import SYSTEM_BUCKET
 from regions.objects.ledger import RULES
 from regions.rules import MAX_RULES_BYTES, Ordered, RulesError, read_rules, written
 from storage.client.sdk import S3, NotFound

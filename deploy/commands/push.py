@@ -24,7 +24,7 @@ from deploy.prices.book import PriceBook
 from deploy.prices.reading import load, usual
 from deploy.push import PushRefused
 from deploy.standing import Standing
-from regions.map import BadNameError, ModelName, base_of, is_preview
+from regions.map.names import BadNameError, ModelName, base_of, is_preview
 from regions.push.fit import shown
 from regions.push.manifest import Manifest
 

@@ -10,7 +10,7 @@ from deploy.client import Client
 from deploy.credentials import Credentials
 from deploy.faults import NotLive
 from deploy.standing import Standing, standings
-from regions.map import base_of, is_preview
+from regions.map.names import base_of, is_preview
 from regions.objects.pointer import KEPT_PREVIOUS, Pointer, new_pointer
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from deploy import show
 from deploy.plan.plan import Plan, RegionPlan
-from regions.map import base_of
+from regions.map.names import base_of
 from wire.counted import counted
 
 if TYPE_CHECKING:

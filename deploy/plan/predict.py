@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from regions.map import Tier
+from regions.map.region import Tier
 from regions.offer import ORIGIN_BYTES_PER_S, start_s
 
 STARTS = (Tier.ORIGIN, Tier.REGION, Tier.HOST)

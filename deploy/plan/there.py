@@ -14,7 +14,7 @@ from deploy.plan.local import held, is_same
 from deploy.plan.memory import Device
 from deploy.roles import endpoint
 from deploy.secrets import SecretsError
-from regions.map import BLOBS_BUCKET, base_of, is_preview
+from regions.map.names import BLOBS_BUCKET, base_of, is_preview
 from storage.client.sdk import S3, Endpoint, Entry, NotFound, StoreError
 
 Blobs = Mapping[str, int]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from edge.admission.ledger import Cells, Ledger
-    from regions.map import Quota
+    from regions.map.policy import Quota
     from wire.http1 import Headers
 
 MINUTE_S: Final = 60.0

@@ -18,14 +18,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from regions.ask import ASKED
-from regions.map import KeyGrant
+from regions.map.policy import KeyGrant
 from wire.bearer import bearer
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from regions.map import PolicyRow
+    from regions.map.policy import PolicyRow
     from wire.http1 import RequestHead
 
 MAX_KEY_CHARS: Final = 256  # ours have about 50; nothing longer is worth a hash

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Final
 from edge.admission.account import Account, OverQuota
 from edge.admission.ledger import OwnLedger
 from edge.admission.rate import MAX_KEYS
-from regions.map import TOKENS
+from regions.map.headers import TOKENS
 from wire.timing import parse_receipt
 
 if TYPE_CHECKING:
     from edge.admission.ledger import Ledger
     from regions.ask import Ask
-    from regions.map import Quota
+    from regions.map.policy import Quota
     from wire.http1 import Headers, ResponseHead
 
 NODE_RECEIPT: Final = b': nearfield {"hop": "node"'

@@ -10,14 +10,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from regions.map import ANY, PREFER_REGION, PREFER_REPLICA, REGION, REPLICA
+from regions.map.headers import PREFER_REGION, PREFER_REPLICA, REGION, REPLICA
+from regions.map.policy import ANY
 from regions.places import regions_of
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from regions.map import Rules
+    from regions.map.policy import Rules
     from wire.http1 import RequestHead
 
 MAX_CHARS: Final = 256

@@ -12,7 +12,8 @@ from edge.choice.starts import Starts, full
 from edge.rows.serving import Serving
 from regions.choose import nearest, rank
 from regions.chosen import prewarm, route_header
-from regions.map import PREFER_REGION, PREFER_REPLICA, REGION, ROW_STALE_S
+from regions.map.headers import PREFER_REGION, PREFER_REPLICA, REGION
+from regions.map.region import ROW_STALE_S
 from regions.settle import Wish, chance_decides
 from wire.refusal import Refusal
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from regions.choose import Near
     from regions.chosen import Choice
     from regions.health import RegionHealth
-    from regions.map import Rules
+    from regions.map.policy import Rules
     from regions.rows import Heard, Snapshot
     from wire.http1 import RequestHead
 

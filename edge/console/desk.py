@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from edge.console.shelf import Shelf
     from edge.console.stage import Stage
     from edge.door import Door
-    from regions.map import KeyGrant, PolicyRow
+    from regions.map.policy import KeyGrant, PolicyRow
     from wire.exchange import Exchange
 
     Holder = tuple[str, KeyGrant]

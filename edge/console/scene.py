@@ -12,14 +12,14 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from edge.console.company import company, counts
-from regions.map import Tier
+from regions.map.region import Tier
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from edge.pops.hear import Other
     from edge.receipts import Flow
-    from regions.map import ModelRow
+    from regions.map.region import ModelRow
     from regions.rows import Heard
 
 MAX_RECEIPTS: Final = 256

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from regions.map import KeyGrant, PolicyRow
+    from regions.map.policy import KeyGrant, PolicyRow
 
 SCOPE: Final = "admin"
 IDLE_S: Final = 3600.0  # without a word from the page; an open one speaks at least every quarter of an hour

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edge.pops.hear import Other
     from edge.reach.region import Reach
     from edge.rows.feed import Feed
-    from regions.map import ModelRow
+    from regions.map.region import ModelRow
     from regions.rows import Heard
     from wire.exchange import Exchange
 

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from regions.map import (
+from regions.map.headers import (
     ASK,
     ATTEMPT,
     DEADLINE_MS,

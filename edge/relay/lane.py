@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edge.infer import Inference
     from regions.ask import Ask
     from regions.chosen import Choice
-    from regions.map import PolicyRow
+    from regions.map.policy import PolicyRow
     from wire.lane import Familiar, LaneLine
 
 MAX_COURSES: Final = 256  # of one lane, about 1 KB each: regions times models that are asked for

@@ -14,7 +14,7 @@ from edge.receipts import FORM, RECEIPT, told_in
 from edge.relay.journey import OWN, members_of
 from edge.relay.sse import Ending, error_code, first_event
 from regions.health import PROVEN, Outcome
-from regions.map import REGION, REQUEST_ID, ROUTE
+from regions.map.headers import REGION, REQUEST_ID, ROUTE
 from wire import usual
 from wire.carry import Carry
 from wire.dialect import THEIR_REQUEST_ID

@@ -18,7 +18,7 @@ from edge.relay.journey import MAX_REPLAYS, said_of
 from edge.relay.passback import pass_back
 from edge.relay.stream import end_with
 from regions.health import Outcome
-from regions.map import ATTEMPT
+from regions.map.headers import ATTEMPT
 from wire.dial import DialError
 from wire.dialect import translated
 from wire.heads import request_head_bytes

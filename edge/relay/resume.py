@@ -12,7 +12,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from regions.map import RESUME
+from regions.map.headers import RESUME
 
 if TYPE_CHECKING:
     from wire.http1 import Headers, RequestHead

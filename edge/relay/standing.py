@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from regions.map import ASK, DEADLINE_MS, REQUEST_ID
+from regions.map.headers import ASK, DEADLINE_MS, REQUEST_ID
 
 if TYPE_CHECKING:
     from edge.choice.route import Decision

@@ -9,7 +9,7 @@ from edge.relay import setback
 from edge.relay.resume import GroupLostError
 from edge.relay.setback import REPLAYABLE_CODES
 from edge.relay.sse import Ending, error_code, first_event, last_event
-from regions.map import REVISION
+from regions.map.headers import REVISION
 from wire.dial import DialError
 from wire.dialect import error_event
 from wire.eventcut import EventCut

@@ -16,7 +16,8 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from edge.rows.figures import FeedFigures
-from regions.map import MAX_ROW_BYTES, ROW_STALE_S, Rules
+from regions.map.policy import Rules
+from regions.map.region import MAX_ROW_BYTES, ROW_STALE_S
 from regions.rows import NEVER, RowRefused, Snapshot, fold, rules_body
 from wire.dial import DialError
 from wire.metrics import Metrics
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edge.reach.region import Reach
-    from regions.map import ModelRow
+    from regions.map.region import ModelRow
     from regions.rows import Signers
 
 FILE: Final = "rows.ndjson"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from regions.map import Rules
+from regions.map.policy import Rules
 from regions.places import resident
 
 if TYPE_CHECKING:

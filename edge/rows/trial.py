@@ -13,7 +13,7 @@ from wire.dial import DialError
 if TYPE_CHECKING:
     from edge.reach.region import Reach
     from edge.rows.feed import Feed
-    from regions.map import Rules
+    from regions.map.policy import Rules
     from regions.rows import Snapshot
     from wire.http1 import Headers
 

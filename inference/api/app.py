@@ -33,7 +33,7 @@ from inference.api.visit import Visit
 from inference.outside.passing import PassedReply
 from inference.server import BEGAN
 from inference.workers.control import MAX_CONTROL_BYTES, LoadReply, read_inspect, read_load, read_unload
-from regions.map import ATTEMPT, KEY, TENANT, WAITED
+from regions.map.headers import ATTEMPT, KEY, TENANT, WAITED
 from weights_cache.known import KnownRevisions
 from wire.metrics import CONTENT_TYPE
 from wire.refusal import Refusal

@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from inference.usage.own_log import Told, live_path, parts_of, read_log
-from regions.map import SYSTEM_BUCKET
+from regions.map.names import SYSTEM_BUCKET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

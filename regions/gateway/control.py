@@ -6,7 +6,8 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from regions.map import BadNameError, ModelName, Tier
+from regions.map.names import BadNameError, ModelName
+from regions.map.region import Tier
 from regions.nodes.client import NodeError
 from regions.rollout.trial import Report
 from regions.rows import region_body

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import median_low
 from typing import TYPE_CHECKING, Final
 
-from regions.map import Tier
+from regions.map.region import Tier
 from regions.offer import bytes_s, start_s
 
 if TYPE_CHECKING:

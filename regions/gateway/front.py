@@ -17,7 +17,8 @@ from regions.gateway.pops import Pops
 from regions.gateway.pulse import Pulse
 from regions.gateway.relay import Relay
 from regions.keys.desk import KeyDesk
-from regions.map import FOR, ROW_PERIOD_S
+from regions.map.headers import FOR
+from regions.map.region import ROW_PERIOD_S
 from wire.bearer import require_token
 from wire.flow import in_task
 from wire.metrics import CONTENT_TYPE

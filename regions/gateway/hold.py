@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from regions.gateway.wake import Wake, Woken
-    from regions.map import Progress
+    from regions.map.region import Progress
 
 MAX_HELD: Final = 512  # requests; a herd on one cold model is answered 503 beyond this, and comes back
 MAX_HELD_BYTES: Final = 64 << 20  # of their bodies, which stay in memory while they are held

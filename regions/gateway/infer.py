@@ -12,7 +12,8 @@ from regions.gateway.hold import wait_awake
 from regions.gateway.lane import GatewayLane, known
 from regions.gateway.told import tell
 from regions.gateway.trip import Trip, deadline_s, hold_s, request_id
-from regions.map import ASK, PREFER_REPLICA, RESUME, REVISION, Tier
+from regions.map.headers import ASK, PREFER_REPLICA, RESUME, REVISION
+from regions.map.region import Tier
 from regions.nodes import pick
 from regions.rollout.canary import FAULTS
 from wire.refusal import Refusal

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from regions.map import ModelRow, RegionRow
+    from regions.map.region import ModelRow, RegionRow
 
 
 class Journal:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from regions.ask import MAX_BODY_BYTES, Ask
 from regions.gateway.passing import Passing
 from regions.gateway.trip import MAX_DEADLINE_S
-from regions.map import ASK, DEADLINE_MS, FOR, REQUEST_ID, RESUME
+from regions.map.headers import ASK, DEADLINE_MS, FOR, REQUEST_ID, RESUME
 from wire.lane import LATE_S
 from wire.refusal import Refusal
 from wire.repeat import Repeat

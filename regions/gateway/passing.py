@@ -13,7 +13,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from regions.gateway.trip import OWN
-from regions.map import DEADLINE_MS, REGION, REMOTE_BYTES, REPLICA, REQUEST_ID, REVISION, START, Tier
+from regions.map.headers import DEADLINE_MS, REGION, REMOTE_BYTES, REPLICA, REQUEST_ID, REVISION, START
+from regions.map.region import Tier
 from regions.nodes.pick import replica_id
 from wire import usual
 from wire.carry import Carry

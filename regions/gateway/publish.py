@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final
 
 from regions.gateway.journal import Journal
 from regions.gateway.row import RowMaker
-from regions.map import ROW_PERIOD_S
+from regions.map.region import ROW_PERIOD_S
 from regions.rows import RowRefused, signing_key
 
 if TYPE_CHECKING:
     from regions.deployments import Deployments
     from regions.gateway.wake import Wakes
-    from regions.map import RegionRow
+    from regions.map.region import RegionRow
 
 SETTLE_S: Final = 0.01  # changes come in bursts: one row tells them all
 GAP_S: Final = 0.1  # between rows that only count up; a change of policy does not wait for it

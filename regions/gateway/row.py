@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from regions.gateway.estimate import measured
-from regions.map import MAX_LEFT_OUT, LeftOutFile, ModelFault, ModelRow, RegionRow, Tier
+from regions.map.region import MAX_LEFT_OUT, LeftOutFile, ModelFault, ModelRow, RegionRow, Tier
 from regions.row_fields import MAX_TEXT
 
 if TYPE_CHECKING:

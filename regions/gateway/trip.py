@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from regions.gateway.hold import comment
-from regions.map import (
+from regions.map.headers import (
     ATTEMPT,
     DEADLINE_MS,
     KEY,
@@ -27,8 +27,8 @@ from regions.map import (
     WAIT_S,
     WAITED,
     WEIGHT,
-    Tier,
 )
+from regions.map.region import Tier
 from wire.dialect import error_event
 from wire.heads import without_hop_headers
 from wire.refusal import Refusal
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from regions.ask import Ask
     from regions.deployments import Deployment
     from regions.gateway.wake import Woken
-    from regions.map import Progress
+    from regions.map.region import Progress
     from weights_cache.revision import Revision
     from wire.exchange import Exchange
     from wire.http1 import Headers, RequestHead

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from regions.gateway.estimate import Estimate, Score, Starts, estimate
 from regions.gateway.figures import GatewayFigures
-from regions.map import Progress
+from regions.map.region import Progress
 from regions.nodes import pick
 from regions.nodes.client import NodeError
 from wire.metrics import Metrics

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from regions.gateway.schedule import is_due
-from regions.map import Tier, is_preview
+from regions.map.names import is_preview
+from regions.map.region import Tier
 from regions.nodes.client import NodeError
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from regions.keys.record import MAX_RECORD_BYTES, KeyRecord, digest, new_key, read_record, write_record
-from regions.map import MAX_KEYS, SYSTEM_BUCKET
+from regions.map.names import SYSTEM_BUCKET
+from regions.map.policy import MAX_KEYS
 from regions.objects.ledger import KEYS
 from storage.client.sdk import NotFound, PreconditionFailed
 from weights_cache.strict import StrictError
@@ -20,7 +21,7 @@ from wire.refusal import Refusal
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from regions.map import KeyGrant
+    from regions.map.policy import KeyGrant
     from regions.objects.store import Store
 
 MAX_OVERLAP_S: Final = 90 * 24 * 3600  # how long an old key may go on beside the one that replaces it

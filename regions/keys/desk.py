@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from regions.keys.book import MAX_OVERLAP_S
 from regions.keys.record import GRANTED, ID_CHARS, told
-from regions.map import ALL_MODELS, KeyGrant
+from regions.map.policy import ALL_MODELS, KeyGrant
 from storage.client.sdk import StoreError
 from weights_cache.strict import StrictError, fields, hexadecimal, integer, parse
 from wire.flow import in_task

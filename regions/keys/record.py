@@ -8,16 +8,9 @@ import secrets
 from dataclasses import dataclass
 from typing import Any, Final
 
-from regions.map import (
-    ALL_MODELS,
-    DEPLOYED_PATTERN,
-    KEY_ID_CHARS,
-    MAX_DEPLOYED_CHARS,
-    MAX_KEY_MODELS,
-    KeyGrant,
-    Quota,
-    is_digest,
-)
+from regions.map.headers import KEY_ID_CHARS
+from regions.map.names import DEPLOYED_PATTERN, MAX_DEPLOYED_CHARS, is_digest
+from regions.map.policy import ALL_MODELS, MAX_KEY_MODELS, KeyGrant, Quota
 from weights_cache.strict import (
     StrictError,
     Table,

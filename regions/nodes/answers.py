@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from regions.map import ModelFault
+from regions.map.region import ModelFault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,7 +6,7 @@ import json
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Literal
 
-from regions.map import REVISION, TENANT
+from regions.map.headers import REVISION, TENANT
 from regions.nodes.answers import (
     Inspected,
     LoadLine,

@@ -10,13 +10,13 @@ from __future__ import annotations
 from math import hypot, isfinite
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from regions.map import ModelFault
+from regions.map.region import ModelFault
 from wire.dial import DialError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from regions.map import Kind
+    from regions.map.region import Kind
     from regions.nodes.answers import NodeError
     from weights_cache.revision import Revision
 

@@ -12,7 +12,7 @@ from collections import Counter
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
-from regions.map import BLOBS_BUCKET
+from regions.map.names import BLOBS_BUCKET
 from storage.client.sdk import NotFound
 
 if TYPE_CHECKING:

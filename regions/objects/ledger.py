@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from regions.map import MODELS_BUCKET, SYSTEM_BUCKET, BadNameError, ModelName
+from regions.map.names import MODELS_BUCKET, SYSTEM_BUCKET, BadNameError, ModelName
 from regions.objects.pointer import MAX_POINTER_BYTES, Judged, LocalRecord, Pointer
 from regions.objects.proof import MAX_PROOF_BYTES, Proof
 from regions.objects.register import Found

@@ -20,7 +20,8 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from regions.map import MAX_ROW_BYTES, SYSTEM_BUCKET
+from regions.map.names import SYSTEM_BUCKET
+from regions.map.region import MAX_ROW_BYTES
 from storage.client.sdk import NotFound, PreconditionFailed, StoreError, Unreachable
 from weights_cache.revision import canonical_json
 from weights_cache.strict import StrictError, fields, hexadecimal, integer, one_of, parse

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from regions.map import DEPLOYED_PATTERN, MAX_DEPLOYED_CHARS, ModelFault, base_of
+from regions.map.names import DEPLOYED_PATTERN, MAX_DEPLOYED_CHARS, base_of
+from regions.map.region import ModelFault
 from weights_cache.revision import LeftOut, canonical_json
 from weights_cache.strict import (
     StrictError,

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from regions.map import DEPLOYED_PATTERN, MAX_DEPLOYED_CHARS, ModelFault, Tier
+from regions.map.names import DEPLOYED_PATTERN, MAX_DEPLOYED_CHARS
+from regions.map.region import ModelFault, Tier
 from regions.objects.pointer import PointerError
 from weights_cache.revision import canonical_json
 from weights_cache.strict import (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from regions.map import SYSTEM_BUCKET
+from regions.map.names import SYSTEM_BUCKET
 from regions.objects.numbered import MARK_SEPARATOR, Numbered, hint_in
 from regions.objects.pointer import MAX_POINTER_BYTES
 from storage.client.sdk import NotFound, PreconditionFailed

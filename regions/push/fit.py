@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from regions.map import ModelFault
+from regions.map.region import ModelFault
 from regions.push.spec import OWN_ENGINE
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from regions.map import ModelFault
+from regions.map.region import ModelFault
 from regions.nodes.client import NodeError
 from regions.objects.changes import follow
 from regions.objects.ledger import misplaced_folder, model_below

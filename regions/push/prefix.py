@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from regions.map import MODELS_BUCKET
+from regions.map.names import MODELS_BUCKET
 from regions.push.commit import Bytes, wanted
 from regions.push.folder import MAX_LISTED_FILES, STATUS, Listed
 from storage.client.sdk import StoreError

@@ -11,7 +11,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from regions.map import BLOBS_BUCKET, MODELS_BUCKET, base_of
+from regions.map.names import BLOBS_BUCKET, MODELS_BUCKET, base_of
 from regions.objects.blobs import blob_keys
 from regions.objects.pointer import first_pointer
 from regions.push.prefix import fingerprint

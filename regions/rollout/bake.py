@@ -7,7 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from regions.map import ModelFault
+from regions.map.region import ModelFault
 from regions.nodes.answers import BUSY_CODES, NodeError
 from regions.rollout.canary import Verdict, has_fallen
 from wire.counted import counted
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Literal
 
-    from regions.map import Canary
+    from regions.map.policy import Canary
     from regions.nodes.client import Node
     from regions.objects.ledger import Ledger
     from regions.rollout.tracked import Tracked

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
-from regions.map import DEPLOYED_PATTERN, MAX_DEPLOYED_CHARS, ModelFault, is_preview
+from regions.map.names import DEPLOYED_PATTERN, MAX_DEPLOYED_CHARS, is_preview
+from regions.map.region import ModelFault
 from regions.objects.pointer import PointerError
 from weights_cache.revision import canonical_json
 from weights_cache.strict import StrictError, fields, hexadecimal, integer, one_of, optional, parse, text
@@ -18,7 +19,7 @@ from weights_cache.strict import StrictError, fields, hexadecimal, integer, one_
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from regions.map import Canary
+    from regions.map.policy import Canary
     from regions.objects.pointer import Pointer
 
 VERDICT_SCHEMA = "nearfield.verdict/1"

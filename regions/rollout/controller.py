@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from regions.deployments import Deployment
-from regions.map import RolloutState
+from regions.map.region import RolloutState
 from regions.objects.changes import follow
 from regions.objects.ledger import CANARY, POINTERS, POLICY, model_of
 from regions.objects.pointer import PointerError
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from regions.deployments import Blobs, Deployments
-    from regions.map import ModelFault
+    from regions.map.region import ModelFault
     from regions.objects.blobs import Holdings
     from regions.objects.changes import Feed
     from regions.objects.ledger import Ledger

@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from regions.map import RolloutState
+from regions.map.region import RolloutState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from regions.map import ModelFault
+    from regions.map.region import ModelFault
 
 
 class Event(StrEnum):

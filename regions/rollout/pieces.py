@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from regions.map import BLOBS_BUCKET
+from regions.map.names import BLOBS_BUCKET
 from storage.client.sdk import StoreError
 
 if TYPE_CHECKING:

@@ -13,7 +13,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from regions.keys.record import MAX_RECORD_BYTES, read_record
-from regions.map import MAX_KEYS, MAX_ROW_BYTES, SYSTEM_BUCKET, KeyGrant, PolicyRow
+from regions.map.names import SYSTEM_BUCKET
+from regions.map.policy import MAX_KEYS, KeyGrant, PolicyRow
+from regions.map.region import MAX_ROW_BYTES
 from regions.objects.ledger import KEYS, LOCAL_POLICY, POLICY, RULES
 from regions.rollout.trial import LOOK_S, judged
 from regions.row_fields import RowRefused

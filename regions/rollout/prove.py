@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from regions.map import Progress
+from regions.map.region import Progress
 from regions.nodes.answers import NodeError
 from regions.nodes.client import TENANT_WARM
 from regions.nodes.probes import TRY_LOCALLY, is_steady, unsteady_probe
@@ -21,7 +21,7 @@ from storage.client.sdk import StoreError
 
 if TYPE_CHECKING:
     from regions.deployments import Deployments
-    from regions.map import ModelFault
+    from regions.map.region import ModelFault
     from regions.nodes.client import Node
     from regions.objects.ledger import Ledger
     from regions.objects.proof import Proof

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from regions.map import BLOBS_BUCKET
+from regions.map.names import BLOBS_BUCKET
 from regions.rollout import pieces
 from regions.rollout.pace import Pace
 from storage.client.sdk import StoreError, Unreachable

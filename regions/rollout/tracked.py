@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from regions.map import RolloutState, is_preview
+from regions.map.names import is_preview
+from regions.map.region import RolloutState
 from regions.objects.pointer import KEPT_ABROAD, KEPT_PREVIOUS, LocalRecord, Status
 from regions.rollout.canary import passed_on
 from regions.rollout.life import Event, Rollout, decide
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from regions.deployments import Deployment
-    from regions.map import ModelFault
+    from regions.map.region import ModelFault
     from regions.objects.pointer import Pointer
     from regions.objects.proof import Proof
     from regions.rollout.canary import Verdict

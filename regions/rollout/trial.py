@@ -6,13 +6,13 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from regions.map import Rules, Trial
+from regions.map.policy import Rules, Trial
 from regions.rows import canonical, rules_body
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from regions.map import PolicyRow
+    from regions.map.policy import PolicyRow
     from regions.rules import Ordered
 
 SILENT_S: Final = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from regions.map import RolloutState
+from regions.map.region import RolloutState
 
 if TYPE_CHECKING:
     from regions.objects.ledger import Ledger

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
-from regions.map import ModelFault, Progress, base_of
+from regions.map.names import base_of
+from regions.map.region import ModelFault, Progress
 from regions.nodes import pick
 from regions.nodes.answers import BUSY_CODES, NodeError
 from regions.rollout.life import Event, Work

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from regions.map import SYSTEM_BUCKET
+from regions.map.names import SYSTEM_BUCKET
 from regions.usage.reconcile import EngineLog, Logs, Running
 from regions.usage.record import Record, RecordError, read_records, records_of
 

@@ -11,7 +11,7 @@ from deploy.plan import memory
 from deploy.plan.plan import Known, make
 from deploy.push import PushPlan
 from deploy.standing import Standing
-from regions.map import RolloutState
+from regions.map.region import RolloutState
 
 TOTAL = 10_000_000
 PLAN = make(

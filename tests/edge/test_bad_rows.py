@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from regions import row_codec
-from regions.map import MAX_MODELS, MAX_ROW_BYTES, PolicyRow, RegionRow
+from regions.map.policy import PolicyRow
+from regions.map.region import MAX_MODELS, MAX_ROW_BYTES, RegionRow
 from regions.rows import canonical, encode, encode_change, encode_whole
 from tests.edge.world import MODEL, POLICY_KEYS, served
 

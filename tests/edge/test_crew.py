@@ -22,7 +22,7 @@ from edge.admission.ledger import NUM_SETS, NUM_WAYS, RUNNING, SharedLedger
 from edge.admission.quota import Quotas
 from edge.crew.adding import added
 from edge.crew.place import bind
-from regions.map import KeyGrant, Quota
+from regions.map.policy import KeyGrant, Quota
 from tests.edge import world as world_module
 from tests.edge.test_quota import ask, end
 from tests.edge.world import ADMIN, BODY, OTHER, POLICY_KEYS, USER, FakeRegion, free_port, whole

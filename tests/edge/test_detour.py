@@ -7,7 +7,7 @@ import pytest
 
 from edge.reach.detour import BLIND_S, HERE_MS, YOUNG_S, Detours, is_unreached, passed_on
 from edge.relay.setback import Setback
-from regions.map import FOR
+from regions.map.headers import FOR
 from tests.edge.world import BODY, STREAM_BODY, answers, refuses, served, streams
 
 FAR = "acme/far"

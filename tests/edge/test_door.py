@@ -10,7 +10,7 @@ import pytest
 from edge import certificates, hosts
 from edge.admission.admit import OPERATORS, USERS
 from regions.ask import ASKED
-from regions.map import Tier
+from regions.map.region import Tier
 from tests.edge.test_certificates import put
 from tests.edge.world import (
     ADMIN,
@@ -303,7 +303,7 @@ async def test_bad_asks_never_reach_a_region(world, body, status, expected):
 
 async def test_a_model_that_is_not_live_says_why(world):
     edge = await world(names=("iad",))
-    from regions.map import ModelFault, RolloutState
+    from regions.map.region import ModelFault, RolloutState
 
     fault = ModelFault("bad_header", "The header lies.", "Push it again.")
     edge.regions["iad"].say(

@@ -7,7 +7,8 @@ import time
 import pytest
 
 from edge.rows.feed import FILE, Feed, LineCut
-from regions.map import MAX_ROW_BYTES, KeyGrant
+from regions.map.policy import KeyGrant
+from regions.map.region import MAX_ROW_BYTES
 from regions.rows import NEVER, RowRefused, Signers, public_bytes
 from tests.edge.world import BODY, MODEL, POLICY_KEYS, FakeRegion, code, free_port, served
 

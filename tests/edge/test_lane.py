@@ -11,7 +11,7 @@ from edge import hosts
 from edge.choice.route import Decision
 from edge.orders import Orders
 from edge.relay import lane, passing
-from regions.map import Tier
+from regions.map.region import Tier
 from tests.edge.test_replay import DONE, ERROR, EVENT, events, two
 from tests.edge.world import (
     BODY,

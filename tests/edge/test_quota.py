@@ -11,7 +11,7 @@ from edge.admission.account import Bucket, OverQuota, span
 from edge.admission.ledger import REQUESTS, TOKENS
 from edge.admission.quota import Quotas, Use
 from regions.ask import UNSAID_TOKENS, Ask, read_ask
-from regions.map import KeyGrant, Quota
+from regions.map.policy import KeyGrant, Quota
 from tests.edge.world import MODEL, OTHER, POLICY_KEYS, STREAM_BODY, USER, code, streams, whole
 from wire.timing import Phases
 

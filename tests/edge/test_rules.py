@@ -15,7 +15,8 @@ from edge.relay.holdoff import Holdoffs
 from edge.rows.feed import Feed
 from regions.ask import Ask
 from regions.health import HEALTHY, Breaker, Outcome, RegionHealth, after
-from regions.map import ROW_STALE_S, Rules, Tier, Trial
+from regions.map.policy import Rules, Trial
+from regions.map.region import ROW_STALE_S, Tier
 from regions.rows import Heard, Signers, Snapshot
 from tests.edge.world import ADMIN, BODY, MODEL, code, cuts, served
 from tests.regions.made import model_row, region_row

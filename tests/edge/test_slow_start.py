@@ -17,7 +17,7 @@ import pytest
 from edge.choice.starts import LEAST, Start, Starts, full
 from regions.choose import nearest, rank
 from regions.health import HEALTHY
-from regions.map import Tier
+from regions.map.region import Tier
 from regions.rows import SLOW_START_S, Heard
 from regions.settle import Wish
 from tests.edge.world import MODEL as ASKED

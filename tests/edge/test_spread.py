@@ -2,7 +2,8 @@
 
 from bench.choice import World, choice_us, chooser_of
 from bench.spread import spread
-from regions.map import ROW_PERIOD_S, Rules
+from regions.map.policy import Rules
+from regions.map.region import ROW_PERIOD_S
 from tests.evidence import count
 
 RTTS_MS = (1.0, 40.0, 120.0)

@@ -12,7 +12,7 @@ from edge.admission.rate import Buckets
 from edge.relay.setback import of_answer, of_error, of_refusal, retry_headers
 from edge.relay.sse import error_code, first_event
 from regions.ask import MAX_OBJECTS, Ask, read_ask, said
-from regions.map import KeyGrant, PolicyRow
+from regions.map.policy import KeyGrant, PolicyRow
 from wire.dial import DialError
 from wire.http1 import RequestHead
 from wire.refusal import Refusal

@@ -8,7 +8,9 @@ from types import MappingProxyType
 
 from edge.run import EdgeSettings, run
 from regions.gateway.pops import Pops
-from regions.map import FOR, KeyGrant, ModelRow, PolicyRow, RegionRow, RolloutState, Tier
+from regions.map.headers import FOR
+from regions.map.policy import KeyGrant, PolicyRow
+from regions.map.region import ModelRow, RegionRow, RolloutState, Tier
 from regions.rows import encode, public_bytes, signing_key
 from wire.dial import DialError, Pool
 from wire.flow import in_task

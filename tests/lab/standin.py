@@ -13,7 +13,7 @@ import time
 
 import uvloop
 
-from regions.map import REQUEST_ID, RESUME, REVISION
+from regions.map.headers import REQUEST_ID, RESUME, REVISION
 from tests.regions.pretend_node import FACTS
 from weights_cache.revision import Revision
 from wire.bearer import require_token

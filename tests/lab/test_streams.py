@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 
-from regions.map import RESUME
+from regions.map.headers import RESUME
 from tests.lab.clients import body, stream
 from tests.lab.losses import appeared, back, dead, pool_of, vanished
 from tests.lab.world import MODEL

@@ -9,7 +9,8 @@ from regions.gateway.front import Gateway
 from regions.gateway.hold import Seats
 from regions.gateway.publish import Publisher
 from regions.gateway.wake import Wakes
-from regions.map import REVISION, RolloutState
+from regions.map.headers import REVISION
+from regions.map.region import RolloutState
 from regions.nodes.client import Node
 from regions.nodes.watch import NodeWatch
 from weights_cache.revision import Extent, FileEntry, ModelFacts, Revision, TensorEntry

@@ -2,7 +2,8 @@
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from regions.map import KeyGrant, ModelRow, PolicyRow, RegionRow, RolloutState, Tier
+from regions.map.policy import KeyGrant, PolicyRow
+from regions.map.region import ModelRow, RegionRow, RolloutState, Tier
 from regions.rows import Heard, Signers, public_bytes
 
 MODEL = "acme/m"

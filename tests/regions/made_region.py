@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from regions.assembly import Plan, Region
-from regions.map import RolloutState
+from regions.map.region import RolloutState
 from regions.push.commit import Patience
 from regions.rows import Signers, public_bytes
 from tests.evidence import count

@@ -1,6 +1,6 @@
 """A node that says what its script says: facts, budgets, loads, probes; and remembers what it was asked."""
 
-from regions.map import ModelFault
+from regions.map.region import ModelFault
 from regions.nodes.client import Inspected, LoadLine, NodeError, NodeView, WorkerView
 from weights_cache.revision import ModelFacts
 

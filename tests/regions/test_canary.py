@@ -5,7 +5,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from regions.map import Canary, ModelFault, RolloutState
+from regions.map.policy import Canary
+from regions.map.region import ModelFault, RolloutState
 from regions.objects.pointer import Pointer, PointerError
 from regions.rollout.canary import Verdict, canary_of, has_fallen
 from storage.client.sdk import StoreError

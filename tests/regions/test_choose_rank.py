@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from regions.choose import MAX_CHOICES, RAMP_MS, UNKNOWN_RTT_MS, nearest, rank
 from regions.chosen import prewarm, route_header
 from regions.health import HEALTHY, Breaker, Outcome, RegionHealth, after
-from regions.map import Progress, RolloutState, Tier
+from regions.map.region import Progress, RolloutState, Tier
 from regions.offer import queue_ms, ready_ms
 from regions.rows import NEVER, Snapshot, encode, fold
 from regions.settle import MARGIN_MS, Wish

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regions.deployments import Deployments
-from regions.map import ModelFault
+from regions.map.region import ModelFault
 from regions.nodes.client import Node, NodeError, NodeView, WorkerView
 from regions.objects.changes import START, AnyFeed, ListFeed, StoreFeed, follow
 from regions.objects.ledger import Ledger, model_below, model_of

@@ -8,7 +8,7 @@ import pytest
 from blake3 import blake3
 
 from regions.assembly import Region
-from regions.map import Tier
+from regions.map.region import Tier
 from storage.auth.key import AccessKey, Grant
 from storage.client.sdk import S3, Endpoint, NotFound, upload_folder
 from storage.run import StoreSettings, run

@@ -6,7 +6,8 @@ import json
 import pytest
 
 from regions.deployments import DEFAULT_IDLE_TIMEOUT_S
-from regions.map import KeyGrant, PolicyRow, RolloutState, Tier
+from regions.map.policy import KeyGrant, PolicyRow
+from regions.map.region import RolloutState, Tier
 from regions.rollout import works
 from regions.rows import encode
 from tests.regions.folders import sharded, whole

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from regions.gateway.estimate import NUM_KEPT, Accuracy, Measured, Score, Starts, estimate
-from regions.map import Tier
+from regions.map.region import Tier
 from regions.offer import ATTACH_S, HOST_BYTES_PER_S, ORIGIN_BYTES_PER_S, STORE_BYTES_PER_S, start_s
 from tests.regions.fake_node import region, until
 from wire.timing import parse_receipt, parse_server_timing

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from regions.gateway.hold import Pace, Seats, comment
-from regions.map import Progress
+from regions.map.region import Progress
 from tests.regions.fake_node import event, region, revision, until
 from wire.refusal import Refusal
 

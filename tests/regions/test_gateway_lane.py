@@ -8,7 +8,7 @@ import pytest
 from regions.ask import Ask
 from regions.gateway import lane, passing
 from regions.gateway.pulse import COMMENT
-from regions.map import (
+from regions.map.headers import (
     ASK,
     ATTEMPT,
     DEADLINE_MS,
@@ -20,8 +20,8 @@ from regions.map import (
     REVISION,
     TENANT,
     WAITED,
-    RolloutState,
 )
+from regions.map.region import RolloutState
 from regions.nodes.pick import replica_id
 from tests.regions.fake_node import CHAT, SSE, TOKEN, event, region, revision, until
 from wire.timing import parse_receipt, parse_server_timing

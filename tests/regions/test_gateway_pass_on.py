@@ -7,7 +7,7 @@ import pytest
 
 from regions.gateway import pass_on, pulse
 from regions.gateway.pass_on import Peers
-from regions.map import FOR, PASSED_BY
+from regions.map.headers import FOR, PASSED_BY
 from tests.regions.fake_node import TOKEN, event, region, until
 from tests.regions.test_gateway_relay import code
 from tests.wire.test_silence import a_full_queue

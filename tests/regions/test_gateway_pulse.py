@@ -9,7 +9,7 @@ import pytest
 from regions.ask import Ask
 from regions.gateway import pulse
 from regions.gateway.pulse import COMMENT
-from regions.map import ASK
+from regions.map.headers import ASK
 from regions.nodes import watch
 from tests.regions.fake_node import CHAT, SSE, TOKEN, event, region, until
 from wire.dial import DialError

@@ -4,7 +4,8 @@ import json
 import pytest
 
 from regions.ask import ASKED, Ask, read_ask, refuse_misfit
-from regions.map import ASK, ModelFault, RolloutState
+from regions.map.headers import ASK
+from regions.map.region import ModelFault, RolloutState
 from tests.regions.fake_node import CHAT, SSE, event, region, revision, until
 from wire.dial import DialError
 from wire.refusal import Refusal

@@ -3,7 +3,7 @@
 import json
 
 from regions.ask import Ask
-from regions.map import ASK, RESUME, REVISION
+from regions.map.headers import ASK, RESUME, REVISION
 from tests.regions.fake_node import CHAT, TOKEN, region
 
 BODY = b'{"nearfield_resume": {"tokens": [1]}, "model": "acme/m", "stream": true}'

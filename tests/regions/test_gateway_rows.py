@@ -5,7 +5,7 @@ import pytest
 
 from regions.gateway.publish import GAP_S
 from regions.gateway.row import RowMaker, region_row
-from regions.map import ModelFault, Progress, RolloutState, Tier
+from regions.map.region import ModelFault, Progress, RolloutState, Tier
 from regions.nodes.client import NodeView
 from regions.nodes.pick import answering, waking
 from regions.rows import Change, Signers, Snapshot, decode, encode, fold, public_bytes, signing_key

@@ -6,7 +6,7 @@ import json
 import pytest
 from blake3 import blake3
 
-from regions.map import RolloutState
+from regions.map.region import RolloutState
 from regions.push.manifest import Manifest, ManifestFile
 from storage.client.sdk import StoreError
 from tests.regions.folders import sharded, whole

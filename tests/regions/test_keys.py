@@ -9,7 +9,7 @@ import pytest
 from regions.keys import desk
 from regions.keys.book import KeyBook
 from regions.keys.record import KeyRecord, digest, new_key, read_record, write_record
-from regions.map import KeyGrant, Quota
+from regions.map.policy import KeyGrant, Quota
 from storage.client.sdk import StoreError
 from tests.regions.fake_store import Disk, FakeStore
 from weights_cache.strict import StrictError

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regions.map import BadNameError, ModelName, is_digest, region_name
+from regions.map.names import BadNameError, ModelName, is_digest, region_name
 from tests.regions.made import model_row
 
 

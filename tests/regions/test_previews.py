@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from regions.deployments import Deployment
-from regions.map import BadNameError, Canary, KeyGrant, ModelName, Rules, base_of, is_preview
+from regions.map.names import BadNameError, ModelName, base_of, is_preview
+from regions.map.policy import Canary, KeyGrant, Rules
 from regions.objects.pointer import first_pointer
 from regions.places import resident
 from regions.rollout.canary import canary_of

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from regions.map import ModelFault
+from regions.map.region import ModelFault
 from regions.nodes.answers import LoadLine, NodeError
 from regions.nodes.client import Node
 from regions.nodes.probes import is_steady

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from regions.map import SYSTEM_BUCKET
+from regions.map.names import SYSTEM_BUCKET
 from regions.objects.numbered import Numbered
 from regions.objects.register import Found
 from storage.client.probe import probe, refuse_unfit

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from regions.assembly import Region
 from regions.gateway.figures import GatewayFigures
 from regions.gateway.row import region_row
-from regions.map import RolloutState
+from regions.map.region import RolloutState
 from regions.objects.blobs import Holdings
 from regions.rollout.lag import Behind, Lag
 from regions.rollout.pace import BURST_S, Pace

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regions.map import ModelFault, RolloutState
+from regions.map.region import ModelFault, RolloutState
 from regions.rollout.life import TABLE, WORK, Event, ForbiddenMoveError, Move, Rollout, Task, Work, decide
 
 S, E = RolloutState, Event

@@ -6,16 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regions.map import (
+from regions.map.policy import KeyGrant, PolicyRow, Quota
+from regions.map.region import (
     MAX_MODELS,
     MAX_ROW_BYTES,
-    KeyGrant,
     LeftOutFile,
     ModelFault,
     ModelRow,
-    PolicyRow,
     Progress,
-    Quota,
     RegionRow,
     RolloutState,
     Tier,

@@ -8,7 +8,7 @@ import pytest
 
 from regions import row_codec
 from regions.gateway.journal import Journal
-from regions.map import MAX_PARTS, MAX_ROW_BYTES, LeftOutFile, Tier
+from regions.map.region import MAX_PARTS, MAX_ROW_BYTES, LeftOutFile, Tier
 from regions.rows import NEVER, RowRefused, Snapshot, canonical, encode, encode_change, encode_whole, fold
 from tests.evidence import count
 from tests.regions.made import KEYS, SIGNERS, model_row, region_row

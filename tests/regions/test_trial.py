@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from edge.rows.trial import harm
-from regions.map import Canary, PolicyRow, Rules, Tier, Trial
+from regions.map.policy import Canary, PolicyRow, Rules, Trial
+from regions.map.region import Tier
 from regions.places import regions_of, resident
 from regions.rollout.trial import SILENT_S, Report, judged
 from regions.rows import Heard, Snapshot

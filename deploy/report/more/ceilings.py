@@ -13,7 +13,7 @@ from deploy.config.read import load
 from deploy.fleet import NODE_GRANTS, SYSTEM_GRANTS
 from deploy.report.more.found import Ceiling
 from deploy.roles import endpoint
-from regions.map import MODELS_BUCKET
+from regions.map.names import MODELS_BUCKET
 from storage.client.endpoint import Endpoint, sign, url_path
 from storage.client.sdk import S3
 from wire.dial import split_address

@@ -23,7 +23,7 @@ from deploy.report.more.found import Side, Split
 from deploy.report.probe import Admin, Probe, Question
 from deploy.report.sample import Sample
 from deploy.up import Platform
-from regions.map import MODELS_BUCKET
+from regions.map.names import MODELS_BUCKET
 from regions.push.folder import MANIFEST, STATUS
 from storage.client.sdk import S3
 from wire.tls import client_context

@@ -3,7 +3,7 @@
 import json
 
 from edge.console.files import FOLDER
-from regions.map import ModelFault, Progress, RolloutState, Tier
+from regions.map.region import ModelFault, Progress, RolloutState, Tier
 from tests.edge.console import browser
 from tests.edge.world import ADMIN, BODY, MODEL, USER, served, streams
 from tests.evidence import count

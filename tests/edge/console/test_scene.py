@@ -8,7 +8,7 @@ import pytest
 from edge.console.scene import MODELS_A_PIECE, WINDOW_S, Look, Scene, Seen
 from edge.pops.hear import Other
 from edge.receipts import MAX_KEPT, OK, Flow, Receipt, Receipts, shown, told_in
-from regions.map import Progress, RegionRow, Tier
+from regions.map.region import Progress, RegionRow, Tier
 from regions.pops import Passage, Word
 from regions.rows import Heard
 from tests.edge.world import served

@@ -7,7 +7,7 @@ import pytest
 
 from edge.console import guard, sessions
 from edge.console.sessions import IDLE_S, LIFE_S, MAX_SESSIONS, TICKET_S, Sessions
-from regions.map import KeyGrant, PolicyRow
+from regions.map.policy import KeyGrant, PolicyRow
 from wire.heads import RequestHead
 from wire.refusal import Refusal
 

@@ -15,7 +15,8 @@ import pytest
 
 from edge.relay import holdoff
 from edge.relay.patience import Patience
-from regions.map import ASK, KeyGrant
+from regions.map.headers import ASK
+from regions.map.policy import KeyGrant
 from tests.edge.faults import scripts
 from tests.edge.world import MODEL, POLICY_KEYS
 from tests.wire.certs import make_certificate
