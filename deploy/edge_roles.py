@@ -114,7 +114,7 @@ def acme(config: Config, _name: str | None) -> Runner:
     from edge.acme.run import AcmeSettings, run  # noqa: PLC0415
 
     if config.acme is None or config.dns is None:
-        raise ConfigError("there is no [acme] in the configuration; docs/edge.md has an example")
+        raise ConfigError("there is no [acme] in the configuration; docs/how-to/names.md has an example")
     zone, servers = config.dns, config.dns.servers
     settings = AcmeSettings(
         directory=config.acme.directory,
@@ -149,7 +149,7 @@ def dns(config: Config, name: str | None) -> Runner:
     from edge.dns.run import DnsSettings, run  # noqa: PLC0415
 
     if config.dns is None:
-        raise ConfigError("there is no [dns] in the configuration; docs/edge.md has an example")
+        raise ConfigError("there is no [dns] in the configuration; docs/how-to/names.md has an example")
     server, entry = pick(config.dns.servers, name, "dns")
     settings = DnsSettings(
         zone=zone_settings(config.dns, serial=int(config.path.stat().st_mtime)),

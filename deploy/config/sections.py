@@ -75,6 +75,6 @@ def acme(tree: Mapping[str, Any], base: Path) -> AcmeEntry | None:
         raise ConfigError(f"[acme]: {error}") from error
     if "dns" not in tree:
         raise ConfigError(
-            "[acme] proves names in our own zone, and there is no [dns]; docs/edge.md has an example"
+            "[acme] proves names in our own zone, and there is no [dns]; docs/how-to/names.md has an example"
         )
     return made

@@ -1,4 +1,4 @@
-"""docs/edge.md's tables of what is refused are the code's: no row without a refusal, no refusal without a row."""
+"""The tables of docs/reference/edge/refusals.md are the code's: no row without a refusal, no refusal without a row."""
 
 import ast
 import dataclasses
@@ -14,7 +14,7 @@ from tests.wire.test_gate import REFUSED, request
 from wire.limits import Limits
 
 ROOT = Path(__file__).parents[3]
-PAGE = (ROOT / "docs" / "edge.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "reference" / "edge" / "refusals.md").read_text("utf-8")
 SOURCES = ("http1", "heads", "framing", "incoming", "exchange", "connection", "writing")
 AROUND = {"….", "The body is not well-formed: ….", "The request is not well-formed: …."}  # what others say
 OURS = {"The server failed on this request; try again."}  # no refusal: a fault of our own
