@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from storage.client.sdk import Endpoint, sign, url_path
-from wire.dial import split_address
+from wire.address import split_address
 
 NUM_CONNECTIONS = 8  # what the issue asks for, and what transfer programs open
 HEAD_BYTES = 64 * 1024  # of an answer: no server's head is larger; a small object fits beside it

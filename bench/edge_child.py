@@ -24,7 +24,7 @@ from edge.run import EdgeSettings, run
 from regions.map.policy import KeyGrant, PolicyRow
 from regions.map.region import ModelRow, RegionRow, RolloutState, Tier
 from regions.rows import encode, public_bytes, signing_key
-from wire.dial import split_address
+from wire.address import split_address
 from wire.exchange import Exchange
 from wire.limits import Limits
 from wire.serve import Server

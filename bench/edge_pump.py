@@ -11,7 +11,7 @@ from typing import cast
 
 import uvloop
 
-from wire.dial import split_address
+from wire.address import split_address
 
 
 class Side(asyncio.Protocol):

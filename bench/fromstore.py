@@ -23,7 +23,7 @@ from bench.rows import Row, compare
 from bench.servers import HOST, Missing, Served, ours
 from storage.client.endpoint import SOCKET_NAME
 from weights_cache.fetch import BLOB_BUCKET
-from wire.dial import split_address
+from wire.address import split_address
 
 SHAPES: Sequence[Shape] = ((2, RANGE_BYTES), (4, RANGE_BYTES), (8, RANGE_BYTES), (8, 4 * RANGE_BYTES))
 OURS = ("handed", "pooled", "fresh")

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 
 from storage.client.sdk import Endpoint, sign, url_path
 from weights_cache.buffers import Buffer
-from wire.dial import split_address
+from wire.address import split_address
 
 RANGE_BYTES = 16 << 20
 NUM_CONNECTIONS = 4

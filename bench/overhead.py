@@ -16,7 +16,7 @@ from bench.caller import Answer, Caller
 from bench.rows import Row, compare, quantile
 from deploy import secrets
 from deploy.up import Running
-from wire.dial import split_address
+from wire.address import split_address
 
 MODEL = "bench/tinychat"
 BUDGET_MS = 1.5  # the issue's: p50 at most 1.5 ms

@@ -18,7 +18,7 @@ from deploy.client import Client
 from deploy.credentials import Credentials
 from deploy.fleet import FleetPlan
 from deploy.up import Platform, Running
-from wire.dial import split_address
+from wire.address import split_address
 
 REGION = "iad"
 IDLE_S = 3600.0  # nothing idles out by itself while it is measured

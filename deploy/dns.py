@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from edge.dns.client import Address, Network
 from edge.dns.settings import Pop, ZoneSettings
-from wire.dial import split_address
+from wire.address import split_address
 
 MIN_TTL_S = 1
 MAX_TTL_S = 300  # how long a POP that is gone may still be sent clients

@@ -12,7 +12,7 @@ from deploy.faults import ConfigError
 from deploy.hops import Hops
 from deploy.role import Runner, hops_of, renewing, scrape_of
 from deploy.tracing import tracing_of
-from wire.dial import split_address
+from wire.address import split_address
 
 if TYPE_CHECKING:
     from edge.crew.place import Place

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from deploy import pki, secrets, toml
 from deploy.faults import NoPorts
-from wire.dial import split_address
+from wire.address import split_address
 
 LOOPBACK = "127.0.0.1"
 LASTING = range(20_000, 32_768)  # below those that Linux gives to outgoing connections (ip_local_port_range)

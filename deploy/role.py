@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from deploy import secrets
 from deploy.config.document import Config
 from deploy.hops import Hops
-from wire.dial import split_address
+from wire.address import split_address
 from wire.scrape import Scrape
 
 Ready = Callable[[int], None]

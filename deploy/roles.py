@@ -23,7 +23,7 @@ from storage.client.once import Once
 from storage.client.sdk import S3, Endpoint
 from storage.http.virtual import parse_domain
 from storage.notify.webhook import Webhook
-from wire.dial import split_address
+from wire.address import split_address
 
 log = logging.getLogger("nearfield.deploy")
 

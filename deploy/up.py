@@ -21,8 +21,8 @@ from deploy.faults import NoRoom, PortTaken, RoleFailed
 from deploy.forks.link import ForkLink
 from deploy.forks.role import RoleProcess
 from deploy.lock import hold
+from wire.address import split_address
 from wire.counted import counted
-from wire.dial import split_address
 
 READY_S = 60.0
 """Imports of a node's shell take 5-15 s on two busy cores; a role that needs a minute is broken."""

@@ -39,7 +39,8 @@ from edge.s3 import LIMITS as S3_LIMITS
 from edge.s3 import S3Door
 from regions.map.headers import POP
 from regions.rows import Signers
-from wire.dial import MAX_IDLE, split_address
+from wire.address import split_address
+from wire.dial import MAX_IDLE
 from wire.dialect import spoken, spoken_in_s3
 from wire.metrics import Metrics
 from wire.process import add_process_figures

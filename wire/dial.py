@@ -5,7 +5,6 @@ import ssl
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from functools import partial
 from itertools import islice
 
 from wire.answer import Answer
@@ -13,29 +12,21 @@ from wire.brief import Brief
 from wire.connect import Attempt, Target
 from wire.failure import DialError, Phase
 from wire.http1 import Headers
+from wire.making import Making
 from wire.outgoing import Outgoing
 from wire.resolve import Name
 from wire.secure import Ticket
 from wire.upstream import Upstream
 
-__all__ = ["Answer", "DialError", "Phase", "Pool", "split_address"]
+__all__ = ["Answer", "DialError", "Phase", "Pool"]
 
 IDLE_S = 25.0  # our servers close after 30 s of idleness: never race them
 FRESH_S = 1.0  # a streamed body cannot be sent twice, so it only rides a connection idle for less
 TIDY_S = 1.0  # between two looks for them
 MAX_IDLE = 1024  # in practice as many as were busy at once in the last IDLE_S: the others are let go
-SPARE_S = 2.0  # for a connection that nobody waits for
 RECENT_S = 0.25  # a connection that was free so short a time ago carries short answers
 NUM_LOOKED_AT = 8  # of those in use: what a thousand of them do is not worth a walk
 STALE_S = 2.0  # a close that crossed our request shows within a round trip; later it is a dead upstream
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """`"127.0.0.1:8080"` or `"[::1]:8080"` as (host, port). Raises ValueError."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"not host:port: {address!r}")
-    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 class Pool:
@@ -59,13 +50,11 @@ class Pool:
         self.host = host
         self.port = port
         shown = (server_name or host) if tls is not None else None
-        self._target = Target(Name(host, port), port, path, tls, shown, lost_s, Ticket())
+        self._making = Making(Target(Name(host, port), port, path, tls, shown, lost_s, Ticket()), self)
         self._max_idle = max_idle
-        self._attempts: set[Attempt] = set()
         self._idle: deque[Upstream] = deque()
-        self._waiting: deque[asyncio.Future[Upstream]] = deque()  # for a connection, whichever is there first
+        self._waiting = self._making.waiting  # looked at for each answer: two steps less
         self.brief = Brief()  # requests of lanes, which have none made for them yet
-        self._making: set[asyncio.Task[None]] = set()
         self._busy: set[Upstream] = set()
         self._closed = False
         self._tidied_at = 0.0  # loop time
@@ -84,7 +73,7 @@ class Pool:
 
     def in_use(self) -> "tuple[Attempt | Upstream, ...]":
         """All that are in use, those that are being made first."""
-        return (*self._attempts, *self._busy)
+        return (*self._making.attempts, *self._busy)
 
     def busy(self) -> tuple[Upstream, ...]:
         """Those with a request on them."""
@@ -132,7 +121,7 @@ class Pool:
         waited_s = 0.0
         if upstream is None:
             began, started = time.perf_counter(), 0.0  # uvloop's own clock ticks in whole ms
-            upstream = await self._soonest(connect_s)
+            upstream = await self._making.soonest(connect_s)
             waited_s, started = time.perf_counter() - began, asyncio.get_running_loop().time()
         is_new = not upstream.idle_since
         try:
@@ -145,7 +134,7 @@ class Pool:
             if is_new or not crossed or not outgoing.replayable:
                 raise
         began = time.perf_counter()
-        upstream = await self._connect(connect_s)
+        upstream = await self._making.connect(connect_s)
         waited_s = time.perf_counter() - began
         return await self._exchange(upstream, outgoing, within, waited_s, meanwhile, framed=framed)
 
@@ -160,9 +149,7 @@ class Pool:
         """Close every connection, also those in use."""
         self._closed = True
         self.abort()
-        for attempt in tuple(self._attempts):
-            attempt.abort()
-        await asyncio.gather(*self._making, return_exceptions=True)
+        await self._making.close()
 
     def take_back(self, upstream: Upstream) -> None:
         """(Answer) a completely read answer: keep its connection if another request may follow."""
@@ -217,64 +204,20 @@ class Pool:
         some = tuple(islice(self._busy, NUM_LOOKED_AT))
         return 2 * sum(now - each.idle_since < RECENT_S for each in some) >= len(some) > 0
 
-    def prepare(self, num: int) -> None:
-        """Make connections until so many are idle or on their way. One that fails is missed by nobody."""
-        self._tidy(asyncio.get_running_loop().time())
-        for _ in range(num - len(self._idle) - len(self._making)):
-            making = asyncio.get_running_loop().create_task(self._spare())
-            self._making.add(making)
-            making.add_done_callback(self._making.discard)
-
-    async def _spare(self) -> None:
-        try:
-            upstream = await self._connect(SPARE_S)
-        except DialError:
-            return
-        self.keep(upstream, upstream.now())
-
     def forget(self, upstream: Upstream) -> None:
         """(Answer) a connection that was closed."""
         self._busy.discard(upstream)
 
-    async def _soonest(self, connect_s: float) -> Upstream:
-        """A connection that is made, or one that becomes free before: then the new one is kept for the next request.
+    def prepare(self, num: int) -> None:
+        """Make connections until so many are idle or on their way. One that fails is missed by nobody."""
+        self._tidy(asyncio.get_running_loop().time())
+        self._making.spare(num - len(self._idle) - len(self._making))
 
-        Where requests suddenly take longer, as when the next region is a far one, each would else wait for a handshake
-        of its own, and all those handshakes for each other (Go's net/http does the same). Raises DialError.
-        """
-        waiter: asyncio.Future[Upstream] = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
-        making = asyncio.get_running_loop().create_task(self._make(waiter, connect_s))
-        self._making.add(making)
-        making.add_done_callback(partial(self._made, waiter))
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            making.cancel()
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                given = waiter.result()  # it was given one in the same turn
-                self.keep(given, given.now())
-            raise
-        finally:
-            if waiter in self._waiting:
-                self._waiting.remove(waiter)
-
-    async def _make(self, waiter: asyncio.Future[Upstream], connect_s: float) -> None:
-        """A connection for this one; for another one, or to be kept, if it does not wait any more."""
-        upstream = await self._connect(connect_s)
-        if waiter.done():
-            self.keep(upstream, upstream.now())
-        else:
-            waiter.set_result(upstream)
-
-    def _made(self, waiter: asyncio.Future[Upstream], making: asyncio.Task[None]) -> None:
-        """What ended the attempt is told to the one that it was for, if that still waits; to nobody else."""
-        self._making.discard(making)
-        error = None if making.cancelled() else making.exception()
-        if not waiter.done() and error is not None:
-            waiter.set_exception(error)
-        elif not waiter.done():
-            waiter.cancel()
+    def use(self, upstream: Upstream | None) -> None:
+        """(Making) this one is in use, or one that is still to be made."""
+        if upstream is not None:
+            self._busy.add(upstream)
+        self._tell_use()
 
     def _give(self, upstream: Upstream) -> bool:
         """To one that waits for it and for no other; else to the one that has waited the longest, if any does."""
@@ -282,33 +225,12 @@ class Pool:
             self._busy.add(upstream)
             self._tell_use()
             return self.brief.give(upstream)
-        while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                self._busy.add(upstream)
-                waiter.set_result(upstream)
-                self._tell_use()
-                return True
-        return False
+        return self._making.give(upstream)
 
     def _tell_use(self) -> None:
         tell, self.on_use = self.on_use, None
         if tell is not None:
             tell()
-
-    async def _connect(self, connect_s: float) -> Upstream:
-        if self._closed:
-            raise DialError("connect", 0, "the pool is closed")
-        attempt = Attempt(self._target)
-        self._attempts.add(attempt)
-        self._tell_use()
-        try:
-            upstream = await attempt.connect(connect_s)
-        finally:
-            self._attempts.discard(attempt)
-        self._busy.add(upstream)
-        self._tell_use()
-        return upstream
 
     async def _exchange(
         self,

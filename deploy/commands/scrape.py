@@ -7,7 +7,7 @@ from pathlib import Path
 from deploy import secrets
 from deploy.config.document import Config, figures
 from deploy.config.read import load
-from wire.dial import split_address
+from wire.address import split_address
 from wire.scrape import is_loopback
 
 ROLES = {"stores": "store", "nodes": "node", "regions": "region", "edges": "edge", "dns.servers": "dns"}

@@ -20,7 +20,8 @@ from regions.usage.reconcile import differences, totals
 from regions.usage.record import Record, RecordError
 from regions.usage.sums import BY, Sum, sums
 from storage.client.sdk import S3, StoreError
-from wire.dial import DialError, Pool, split_address
+from wire.address import split_address
+from wire.dial import DialError, Pool
 
 MAX_NODE_BYTES = 64 * 1024 * 1024
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")

@@ -6,7 +6,7 @@ from deploy.config.document import Config, figures, has_foreign_store
 from deploy.config.entries import AnycastEntry, NodeEntry
 from deploy.faults import ConfigError
 from inference.devices import CPU, MAX_SPARES, parse_device
-from wire.dial import split_address
+from wire.address import split_address
 
 MAX_WORKERS = 64  # each follows every region's rows and keeps connections of its own to every region
 

@@ -27,8 +27,8 @@ from deploy.roles import endpoint
 from deploy.secrets import SecretsError
 from storage.client.probe import Capabilities, probe
 from storage.client.sdk import S3, Endpoint, StoreError
+from wire.address import split_address
 from wire.counted import counted
-from wire.dial import split_address
 
 FIT = "creation once, conditional reads, ranges and copies hold"
 PROBED_BUCKET = "nearfield-system"

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final
 from regions.ask import MAX_BODY_BYTES
 from regions.gateway.trip import deadline_s
 from regions.map.headers import FOR, PASSED_BY
-from wire.dial import DialError, split_address
+from wire.address import split_address
+from wire.dial import DialError
 from wire.heads import without_hop_headers
 from wire.refusal import Refusal
 from wire.ways.watch import watch

@@ -11,7 +11,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final, Literal
 
 from regions.gateway.trip import SSE, said_of, said_refusal
-from wire.dial import DialError, Pool, split_address
+from wire.address import split_address
+from wire.dial import DialError, Pool
 from wire.eventcut import EventCut
 from wire.heads import request_head_bytes
 from wire.refusal import Refusal

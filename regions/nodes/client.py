@@ -20,7 +20,8 @@ from regions.nodes.answers import (
 )
 from regions.nodes.probes import failed_probe, is_late, late_probe, probe_of
 from weights_cache.revision import LeftOut, ModelFacts, RevisionError
-from wire.dial import DialError, Pool, split_address
+from wire.address import split_address
+from wire.dial import DialError, Pool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence

@@ -11,7 +11,7 @@ from deploy import cli, fleet, pki, secrets
 from deploy.commands import scrape
 from deploy.config.document import figures, listeners
 from deploy.config.read import ConfigError, load
-from wire.dial import split_address
+from wire.address import split_address
 from wire.scrape import is_loopback
 
 

@@ -38,7 +38,7 @@ from tests.edge.console import browser
 from tests.edge.console.conftest import chromium, page  # noqa: F401 - fixtures
 from tests.edge.console.test_page import LIVE
 from tests.zygote import share
-from wire.dial import split_address
+from wire.address import split_address
 
 SECOND = """
 [edges.two]

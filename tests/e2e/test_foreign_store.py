@@ -23,7 +23,7 @@ from tests.storage.rclone import needs_rclone, running_rclone
 from tests.storage.swift import needs_swift, why_not
 from tests.storage.test_crash import StoreProcess
 from tests.zygote import share
-from wire.dial import split_address
+from wire.address import split_address
 from wire.serve import Limits, Server
 
 NO_FEED = b'<?xml version="1.0"?><ListAllMyBucketsResult><Buckets/></ListAllMyBucketsResult>'

@@ -16,8 +16,8 @@ import uvloop
 from regions.map.headers import REQUEST_ID, RESUME, REVISION
 from tests.regions.pretend_node import FACTS
 from weights_cache.revision import Revision
+from wire.address import split_address
 from wire.bearer import require_token
-from wire.dial import split_address
 from wire.refusal import Refusal
 from wire.serve import Server
 

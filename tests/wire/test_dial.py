@@ -12,7 +12,8 @@ import pytest
 from tests.wire.certs import make_certificate
 from tests.wire.test_serve import serving, until
 from wire import dial, secure
-from wire.dial import IDLE_S, DialError, Pool, split_address
+from wire.address import split_address
+from wire.dial import IDLE_S, DialError, Pool
 from wire.tls import client_context, server_context
 from wire.writing import RESET_ON_CLOSE
 
@@ -167,7 +168,7 @@ async def test_what_was_prepared_long_ago_is_prepared_anew():
 async def test_nobody_hears_of_a_preparation_that_fails():
     pool = Pool("127.0.0.1", 9)
     pool.prepare(2)
-    await asyncio.gather(*pool._making)
+    await asyncio.gather(*pool._making._tasks)
     assert (pool.num_idle, pool.in_use()) == (0, ())
     await pool.close()
 
@@ -209,7 +210,7 @@ async def test_connections_that_nobody_needed_for_a_while_are_let_go(monkeypatch
 
 def held_back(pool, monkeypatch):
     """Every connection from here on is made once this is set."""
-    name, gate = pool._target.name, asyncio.Event()
+    name, gate = pool._making._target.name, asyncio.Event()
     known = name.addresses
 
     async def addresses(_):

@@ -16,7 +16,7 @@ from deploy.roles import endpoint
 from regions.map.names import MODELS_BUCKET
 from storage.client.endpoint import Endpoint, sign, url_path
 from storage.client.sdk import S3
-from wire.dial import split_address
+from wire.address import split_address
 
 NUM_READS = 3
 READ_S = 60.0
