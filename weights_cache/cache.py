@@ -188,7 +188,9 @@ class HostTier:
             given.give_back()
             if isinstance(error, LandingError):
                 raise
-            raise LandingError("host_memory_full", f"no room for {revision.model}: {error}") from error
+            raise LandingError(
+                "host_memory_full", f"no room for {revision.model} on this host: {error.strerror or error}"
+            ) from error
         seat.flight.start(self._num_readers, self._most_readers)
         return seat
 

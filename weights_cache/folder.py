@@ -193,7 +193,8 @@ class CacheFolder:
         """Files are made with holes: whether the disk could fill them is asked once before."""
         disk = os.statvfs(self.path)
         if disk.f_bavail * disk.f_frsize < num_bytes:
-            raise OSError(errno.ENOSPC, f"{self.path} has no space for {num_bytes:,} bytes of weights")
+            log.warning("%s has no space for %s bytes of weights", self.path, f"{num_bytes:,}")
+            raise OSError(errno.ENOSPC, f"its disk of weights has no space for {num_bytes:,} bytes")
 
     def _make_file(self, revision_id: str, suffix: str, num_bytes: int) -> None:
         fd = self._open_file(revision_id, suffix, os.O_RDWR | os.O_CREAT | os.O_EXCL)

@@ -25,7 +25,7 @@ class Ground:
             try:
                 self._buffer.populate(place, extent.length)
             except HostMemoryError as error:
-                raise LandingError("host_memory_full", str(error)) from error
+                raise LandingError("host_memory_full", error.strerror or str(error)) from error
             self._populated[number] = 1
             self._work.spend("allocate", started)
         return self.view(place, extent.length)

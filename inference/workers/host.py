@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from inference.outside.definition import OWN
@@ -14,7 +15,9 @@ from inference.workers.engine_totals import EngineTotals
 from inference.workers.figures import StartFigures
 from inference.workers.life import State, idle_too_long, next_look_s, stops_for_room
 from inference.workers.rests import Rests
+from inference.workers.room import lacking
 from inference.workers.told import worker_value
+from inference.workers.way import make_way
 from inference.workers.worker import Parts, Worker, not_resident
 from wire.metrics import Metrics
 
@@ -264,7 +267,10 @@ class Host:
             await self._make_room(revision, room)
             if self._closing:
                 raise LoadFailure("draining", "this node is stopping", "ask another one")
-            worker = Worker(revision, room, board, self._parts, maker, now=self._now, asked_at=asked_at)
+            way = partial(make_way, self._workers, revision.id)
+            worker = Worker(
+                revision, room, board, self._parts, maker, now=self._now, make_way=way, asked_at=asked_at
+            )
             self._workers[revision.id] = worker
             return worker
 
@@ -282,8 +288,7 @@ class Host:
             means.host_cache_bytes,
         )
         if by_memory is None or by_weights is None:
-            message = f"{revision.model} needs {room.num_bytes:,} bytes, and the models in use leave no room"
-            raise LoadFailure("memory_short", message, "wait until another model is idle, or add memory")
+            raise lacking(revision, room, None if by_memory is None else means.host_cache_bytes)
         stopping = [self._workers[revision_id] for revision_id in {*by_memory, *by_weights}]
         await asyncio.gather(*(worker.drain() for worker in stopping))
         for worker in self.workers:

@@ -131,8 +131,13 @@ def stopped() -> LoadFailure:
     return LoadFailure("model_not_ready", "the load was stopped", "ask again")
 
 
+def is_short(cause: LandingError) -> bool:
+    """Whether the weights found no place on this host: in its memory, under the cap or on the folder's disk."""
+    return cause.code in {"host_full", "host_memory_full"}
+
+
 def unreadable(cause: LandingError) -> LoadFailure:
     """The weights or files could not be brought into host memory."""
-    short = cause.code in {"host_full", "host_memory_full"}
+    short = is_short(cause)
     step = "stop another model or give the node more memory" if short else "it is tried again by itself"
     return LoadFailure("memory_short" if short else "weights_unreadable", cause.message, step)

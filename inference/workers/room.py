@@ -68,3 +68,12 @@ def fitting(revision: Revision, means: Means, room: Room) -> Room:
         f"and {means.host_cache_bytes:,} for their weights",
         "give the node more memory, or push a smaller model or dtype",
     )
+
+
+def lacking(revision: Revision, room: Room, cap_bytes: int | None) -> LoadFailure:
+    """What is in use leaves no room: under the cap of all weights, or, without `cap_bytes`, in the models' memory."""
+    what = f"{room.num_bytes:,} bytes"
+    if cap_bytes is not None:
+        what = f"{revision.facts.weight_bytes:,} of the {cap_bytes:,} bytes that this host has for weights"
+    message = f"{revision.model} needs {what}, and the models in use leave no room"
+    return LoadFailure("memory_short", message, "wait until another model is idle, or add memory")

@@ -10,14 +10,14 @@ from inference.api.sequences import ModelLimits
 from inference.workers.board import Board, LoadFailure
 from inference.workers.engines import Load
 from inference.workers.life import Act, Event, State, Tenancy, move
-from inference.workers.loading import LoadReport, Room, stopped, unreadable
+from inference.workers.loading import LoadReport, Room, is_short, stopped, unreadable
 from inference.workers.pulse import GIVEN_UP, Pulse, patience_s
 from inference.workers.resident import OutsideModel, Resident, ResidentModel, not_resident
 from weights_cache.view import LandingError
 from wire.timing import Phases
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from inference.api.modeltext import ModelText, TextShelf
     from inference.link import Message
@@ -54,9 +54,13 @@ class Worker:
         maker: Maker,
         *,
         now: Callable[[], float],
+        make_way: Callable[[], Awaitable[bool]],
         asked_at: float | None = None,
     ) -> None:
-        """`asked_at`: when the load was asked for, on the clock `now`; what lies between is its queue."""
+        """`asked_at`: when the load was asked for, on the clock `now`; what lies between is its queue.
+
+        `make_way`: has the weights of another worker go; False if all that are here are in use.
+        """
         self.revision = revision
         self.room = room
         self.board = board
@@ -68,7 +72,7 @@ class Worker:
         self.report = LoadReport()
         self.gone = asyncio.Event()
         self.maker = maker
-        self._parts, self._now = parts, now
+        self._parts, self._now, self._make_way = parts, now, make_way
         self._laps = Phases("node", now, asked_at)
         self._model: Resident | None = None
         self._landing: Landing | None = None
@@ -208,12 +212,21 @@ class Worker:
         self.board.post("fork", 0, 1)
         files = asyncio.create_task(asyncio.to_thread(self._parts.tier.small_files, self.revision))
         try:
-            self._landing = await asyncio.to_thread(self._parts.tier.land, self.revision, pin=True)
+            self._landing = await self._land()
             return await files
         except LandingError as cause:
             raise unreadable(cause) from cause
         finally:
             await _settled(files)
+
+    async def _land(self) -> Landing:
+        """The weights, there or on their way. Raises LandingError."""
+        while True:
+            try:
+                return await asyncio.to_thread(self._parts.tier.land, self.revision, pin=True)
+            except LandingError as cause:
+                if not is_short(cause) or self.state is not State.LOADING or not await self._make_way():
+                    raise
 
     async def _fork(self, files: Mapping[str, bytes]) -> None:
         if self._landing is None or self.state is not State.LOADING:

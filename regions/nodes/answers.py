@@ -24,7 +24,9 @@ BUSY_CODES = frozenset(  # what a node says of its own moment, or of its store's
         "changed",
     }
 )
-CRASH_CODES = frozenset({"engine_failed", "load_timeout"})  # may be a kill: worth another try, not any number
+CRASH_CODES = frozenset(  # may be a kill, of the engine or of who forks it: worth another try, not any number
+    {"engine_failed", "fork_failed", "load_timeout"}
+)
 RESIDENT = "resident"  # the state of a worker that answers
 PASSING_STATUSES = frozenset({401, 403, 429, 503})  # a node of another configuration, or a busy one
 

@@ -49,7 +49,7 @@ def test_what_the_copies_took_is_on_the_receipt_of_the_request_they_began_with()
     nothing: Any = SimpleNamespace(
         id="r", model="a/m", spec=SimpleNamespace(deterministic=False), leave=lambda: None
     )
-    worker = Worker(nothing, nothing, nothing, nothing, nothing, now=lambda: 0.0)
+    worker = Worker(nothing, nothing, nothing, nothing, nothing, now=lambda: 0.0, make_way=nothing)
     worker.state, worker._model = State.RESIDENT, nothing
     worker.report.note_ready(
         {"phases": {}, "h2d_bytes": 100}, LANDING, dict.fromkeys(LAPS, 1.0), ("fork", 1.0), 5.0

@@ -144,12 +144,14 @@ async def test_a_waiting_stream_hears_the_estimate_while_a_step_knows_none():
     assert all(0 < eta_s < 9.0 for eta_s in etas)
 
 
-async def test_a_wake_that_fails_is_counted_and_not_scored():
+@pytest.mark.parametrize("code", ["engine_failed", "fork_failed"])
+async def test_a_wake_that_fails_is_counted_and_not_scored(code):
+    """An engine that was killed, or whose shell was, says nothing of the model: the client is to come back."""
     async with region() as r:
 
         async def script(exchange):
             await exchange.start(200, (("content-type", "application/x-ndjson"),))
-            await r.fakes[0].line(exchange, phase="failed", code="engine_failed", message="no", next="look")
+            await r.fakes[0].line(exchange, phase="failed", code=code, message="no", next="look")
             await exchange.finish()
 
         r.fakes[0].load_script = script
@@ -157,6 +159,7 @@ async def test_a_wake_that_fails_is_counted_and_not_scored():
         told = await figures(r)
 
     assert head.status == 503
+    assert head.get("retry-after")
     assert told['nearfield_gateway_wakes_total{reason="request",outcome="failed"}'] == 1
     assert "nearfield_gateway_eta_error_ratio" not in told
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -241,6 +242,19 @@ def test_a_full_disk_makes_room_and_the_load_goes_on(cache_path, monkeypatch):
     tier.close()
 
 
+def test_a_disk_that_is_too_small_is_told_without_its_path(cache_path, monkeypatch, caplog):
+    """Who asks may be anybody's client; the path is in the node's log."""
+    tier = tier_on(cache_path, MemoryReader())
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=1, f_frsize=4096))
+    with pytest.raises(LandingError, match="has no space for") as caught:
+        tier.land(REVISIONS[0])
+
+    assert caught.value.code == "host_memory_full"
+    assert str(cache_path) not in caught.value.message
+    assert str(cache_path) in caplog.text
+    tier.close()
+
+
 def test_a_disk_with_no_space_at_all_is_one_clear_error(cache_path, monkeypatch):
     """What is in use stays whole; the next ask, once there is space, goes on."""
     tier = tier_on(cache_path, MemoryReader())
@@ -251,6 +265,7 @@ def test_a_disk_with_no_space_at_all_is_one_clear_error(cache_path, monkeypatch)
         with pytest.raises(LandingError, match="no space") as caught:
             tier.land(REVISIONS[1]).wait(60)
     assert caught.value.code == "host_memory_full"
+    assert "Errno" not in caught.value.message
     assert contents(pinned, 0) == WHOLE[0]
     landing = tier.land(REVISIONS[1])
 
