@@ -12,7 +12,8 @@ from wire.failure import DialError
 from wire.flow import in_task
 from wire.keepalive import notice_loss
 from wire.resolve import Name
-from wire.secure import Secured, Ticket
+from wire.secure import Secured
+from wire.ticket import Ticket
 from wire.upstream import Upstream
 
 

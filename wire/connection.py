@@ -5,15 +5,16 @@ deadlines are checked by the server's sweep, so an ordinary request starts no ti
 """
 
 import asyncio
-import logging
 import os
 import time
 from collections.abc import Callable
 from typing import cast
 
 from wire import descriptors, filesend
+from wire.dropping import LINGER_S, Dropping
 from wire.exchange import Exchange
 from wire.flow import Flow
+from wire.handling import handle
 from wire.http1 import (
     Body,
     End,
@@ -25,21 +26,15 @@ from wire.http1 import (
     response_head_bytes,
 )
 from wire.lane import Handed, Lane, Passage
-from wire.line import Disconnected
 from wire.refusal import Refusal
 from wire.roster import Handler, Roster
 from wire.secure import promptly
 from wire.writing import Writing
 
-LINGER_S = 5.0  # how long a refused client may go on sending before the reset that could hide our answer
-LINGER_BYTES = 64 * 1024 * 1024  # and how much: many clients read only when they have sent everything
 FULL_S = 0.5  # how long one too many may stay to hear that it is
 FULL = "Too many connections; try again shortly."
 SLOW_HEAD = "The request head took too long to arrive."
 SLOW_BODY = "The request body arrives too slowly."
-BROKEN = "The server failed on this request; try again."
-
-log = logging.getLogger("nearfield.wire")
 
 
 class Connection(Writing):
@@ -62,8 +57,7 @@ class Connection(Writing):
         self._raw_head = b""  # of the message that is begun just now, if it came whole
         self._deadline = 0.0  # loop time; for the head, the idle time or the lingering close
         self._in_head = True
-        self._linger_bytes_left: int | None = None  # set while what the client still sends is dropped
-        self._skipping = False  # dropping ends with the current message; else with the connection
+        self._dropping: Dropping | None = None
         self._at_end: list[Callable[[], None]] = []
         self._num_unread_bytes = 0
         self._reading = True
@@ -93,7 +87,7 @@ class Connection(Writing):
             self._gate.hold(data)
             self._watch_input()
             return
-        is_free = self._exchange is None and not self._held.data and self._linger_bytes_left is None
+        is_free = self._exchange is None and not self._held.data and self._dropping is None
         if is_free and not self.roster.draining and not self._transport.is_closing():
             lane = self._lane
             self._passage = (None if lane is None else lane.take(data, self)) or self._on_others_lane(data)
@@ -149,8 +143,27 @@ class Connection(Writing):
         self._passage, self._in_head = None, False
         exchange = self._exchange = Exchange(passage.head, self._address, self, b"")
         exchange.went_on(passage.started, streaming=passage.streams)
-        self._flow = Flow(self._serve(exchange, handler))
+        self._flow = Flow(handle(exchange, handler, self))
         self._flow.resume()
+
+    # handling.Server ----------------------------------------------------------------------------------------
+
+    def handled(self, exchange: Exchange) -> None:
+        """The handler has ended, and the exchange if its body did too: take the next request, or close."""
+        self._flow = None
+        if self._lost:
+            return
+        if not exchange.keep_alive or self.roster.draining:
+            if exchange.body_complete:
+                self._end_kept()
+            else:
+                self._linger()
+        elif exchange.body_complete:
+            self._exchange = self._dropping = None
+            self._num_unread_bytes = 0
+            self._await_next()
+        else:
+            self._drop(only_message=True)
 
     # line.Line: bodies --------------------------------------------------------------------------------------
 
@@ -198,7 +211,7 @@ class Connection(Writing):
             self._cut_untaken()
         elif self._passage is not None:
             self._passage.check(now)
-        elif exchange is not None and self._linger_bytes_left is None:
+        elif exchange is not None and self._dropping is None:
             if exchange.body_rate_missed(self._limits.body_bytes_per_s, self._limits.body_grace_s):
                 exchange.feed_end(Refusal(408, "bad_request", SLOW_BODY))
             elif self._limits.total_s is not None and exchange.age_s() > self._limits.total_s:
@@ -208,7 +221,7 @@ class Connection(Writing):
 
     def close_if_idle(self) -> None:
         """(Drain) a connection without a request ends now; the others after their answer."""
-        if self._exchange is None and self._passage is None and self._linger_bytes_left is None:
+        if self._exchange is None and self._passage is None and self._dropping is None:
             self._close()
 
     @property
@@ -220,11 +233,10 @@ class Connection(Writing):
 
     def _read(self, data: bytes) -> None:
         """What no lane takes."""
-        if self._linger_bytes_left is not None:
-            self._linger_bytes_left -= len(data)
-            if self._linger_bytes_left < 0:
+        if self._dropping is not None:
+            if not self._dropping.bears(len(data)):
                 self.cut()
-            if not self._skipping:
+            if not self._dropping.only_message:
                 return
         heard_at = time.perf_counter()
         is_first = not self._held.data
@@ -271,7 +283,7 @@ class Connection(Writing):
             begun.started = heard_at
         if begun is not None:  # last: the handler runs now, with all that is here already fed to it
             self._in_head, self._exchange = False, begun
-            self._flow = Flow(self._serve(begun, self.roster.handler))
+            self._flow = Flow(handle(begun, self.roster.handler, self))
             self._flow.resume()
 
     def _watch_input(self) -> None:
@@ -286,62 +298,14 @@ class Connection(Writing):
             self._transport.pause_reading()
 
     def _pass_on(self, exchange: Exchange, event: Body | End) -> None:
+        skips = self._dropping is not None and self._dropping.only_message
         if isinstance(event, End):
             exchange.feed_end()
-            if self._skipping:
-                self._after(exchange)
-        elif not self._skipping:
+            if skips:
+                self.handled(exchange)
+        elif not skips:
             self._num_unread_bytes += len(event.data)
             exchange.feed(event.data)
-
-    async def _serve(self, exchange: Exchange, handler: Handler) -> None:
-        """Run the handler; whatever it raises ends in one clean answer or one cut connection."""
-        try:
-            await handler(exchange)
-            exchange.check_finished()
-        except Refusal as refusal:
-            await self._fail(exchange, refusal)
-        except Disconnected:
-            self.cut()
-        except asyncio.CancelledError:
-            self.cut()
-            raise
-        except Exception:  # the one wall between a handler's fault and the other clients
-            log.exception("handler failed: %s %s", exchange.head.method, exchange.head.path)
-            await self._fail(exchange, Refusal(500, "internal_error", BROKEN, "server_error"))
-        finally:
-            self._flow = None
-            self._after(exchange)
-
-    async def _fail(self, exchange: Exchange, refusal: Refusal) -> None:
-        """Answer with `refusal` if no answer was begun, else cut: a broken answer must look broken."""
-        if exchange.finished:
-            return
-        if exchange.status or self._lost:
-            self.cut()
-            return
-        try:
-            await exchange.respond(refusal.status, *self.roster.speak(refusal))
-        except Disconnected:
-            self.cut()
-
-    def _after(self, exchange: Exchange) -> None:
-        """The exchange is over: take the next request, or close."""
-        if self._lost:
-            return
-        if not exchange.keep_alive or self.roster.draining:
-            if exchange.body_complete:
-                self._end_kept()
-            else:
-                self._linger()
-        elif exchange.body_complete:
-            self._skipping, self._linger_bytes_left = False, None
-            self._exchange = None
-            self._num_unread_bytes = 0
-            self._await_next()
-        else:
-            self._skipping = True
-            self._drop_input()
 
     def _end_kept(self) -> None:
         """No further request is taken."""
@@ -390,14 +354,13 @@ class Connection(Writing):
         self._transport.write(response_head_bytes(refusal.status, (*headers, *framing)) + body)
 
     def _linger(self) -> None:
-        """Close so that the answer arrives: with unread bytes in our buffer the kernel would send a reset."""
-        self._skipping = False
-        self._drop_input()
+        """Close so that the answer arrives."""
+        self._drop(only_message=False)
         if self._transport.can_write_eof():
             self._transport.write_eof()
 
-    def _drop_input(self) -> None:
-        self._linger_bytes_left = LINGER_BYTES
+    def _drop(self, *, only_message: bool) -> None:
+        self._dropping = Dropping(only_message=only_message)
         self._deadline = self._loop.time() + LINGER_S
         self._read_on()
 
@@ -419,7 +382,7 @@ class Connection(Writing):
 
     def _end_idle(self) -> None:
         """Its time for a head, for the next request or for lingering is over."""
-        if self._linger_bytes_left is not None:
+        if self._dropping is not None:
             self.cut()
         elif self._held.data:
             self._refuse(Refusal(408, "bad_request", SLOW_HEAD))

@@ -15,7 +15,7 @@ from wire.http1 import Headers
 from wire.making import Making
 from wire.outgoing import Outgoing
 from wire.resolve import Name
-from wire.secure import Ticket
+from wire.ticket import Ticket
 from wire.upstream import Upstream
 
 __all__ = ["Answer", "DialError", "Phase", "Pool"]

@@ -11,7 +11,7 @@ import pytest
 
 from tests.wire.certs import make_certificate
 from tests.wire.test_serve import serving, until
-from wire import dial, secure
+from wire import dial, ticket
 from wire.address import split_address
 from wire.dial import IDLE_S, DialError, Pool
 from wire.tls import client_context, server_context
@@ -712,7 +712,7 @@ async def test_a_session_is_resumed_by_the_next_connection(tmp_path):
 async def test_a_session_is_not_resumed_for_ever(tmp_path, monkeypatch):
     """A chain of resumptions is no longer than its first session may last."""
     *pair, authority = make_certificate(tmp_path)
-    monkeypatch.setattr(secure, "LASTS_S", 0.5)
+    monkeypatch.setattr(ticket, "LASTS_S", 0.5)
     async with serving(ok, tls=server_context(*pair)) as server:
         pool = Pool("127.0.0.1", server.port, tls=client_context(authority))
         began, seen = time.monotonic(), []

@@ -18,8 +18,8 @@ from tests.attack.http.lateness import Lateness
 from tests.edge.world import BODY, USER
 from tests.evidence import IS_WHOLE
 from tests.wire.test_serve import Client, serving, until
-from wire.connection import LINGER_S
 from wire.dial import Pool
+from wire.dropping import LINGER_S
 from wire.limits import Limits
 from wire.tls import client_context
 
