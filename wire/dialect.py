@@ -38,6 +38,8 @@ S3_CODES: Final = {
     503: "SlowDown",
 }
 """S3's, by status, of what ends a request before its handler knows it; any other is `BadRequest`."""
+THREADLESS: Final = "thread_unsupported_request"
+"""Anthropic's name for: send the whole conversation instead. Its client looks for it in `details`."""
 STREAM_STATUS: Final = 503
 """Of an error that a stream brings after its 200: the request may be sent again."""
 
@@ -89,10 +91,12 @@ def error_event(path: str, body: bytes) -> bytes:
 
 def _anthropic(status: int, error: dict[str, Any]) -> dict[str, Any]:
     """`param` and `code` stand beside what Anthropic has."""
+    code = error.get("code")
     otherwise = "invalid_request_error" if status < 500 else "api_error"
     kind = ERROR_TYPES.get(status, otherwise)
     said = {"type": kind, "message": error.get("message"), "param": error.get("param")}
-    return {"type": "error", "error": said | {"code": error.get("code")}}
+    details = {"details": {"error_code": code, "unsupported": ["thread"]}} if code == THREADLESS else {}
+    return {"type": "error", "error": said | {"code": code} | details}
 
 
 def spoken(refusal: Refusal) -> tuple[Headers, bytes]:

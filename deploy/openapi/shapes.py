@@ -91,24 +91,29 @@ SHAPES: Mapping[str, Schema] = MappingProxyType(
         "inference.api.responses._reasoning": OBJECT | {"properties": {"effort": TEXT}},
         "inference.api.responses._metadata": LABELS,
         "inference.api.anthropic._messages": several(
-            table({"role": one_of("user", "assistant"), "content": BLOCKS})
+            table({"role": one_of("user", "assistant", "system"), "content": BLOCKS})
         )
         | {"minItems": 1},
         "inference.api.anthropic._system": BLOCKS,
         "inference.api.anthropic.<lambda> MAX_STOP_CHARS MAX_STOPS": several(STOPS) | {"maxItems": MAX_STOPS},
-        "inference.api.anthropic._tools": several(
+        "inference.api.anthropic_tools.read_tools": several(
             table(
                 {"name": TEXT, "input_schema": OBJECT},
                 type=one_of("custom"),
                 description=TEXT,
                 strict=FLAG,
                 cache_control=CACHE,
+                eager_input_streaming={"enum": [True]},
+                defer_loading={"enum": [False]},
+                allowed_callers={"enum": [["direct"]]},
             )
         ),
-        "inference.api.anthropic._tool_choice": table(
+        "inference.api.anthropic_tools.read_choice": table(
             {"type": one_of("auto", "any", "tool", "none")}, name=TEXT, disable_parallel_tool_use=FLAG
         ),
-        "inference.api.anthropic._thinking": table({"type": one_of("disabled", "adaptive")}),
+        "inference.api.anthropic._thinking": table(
+            {"type": one_of("disabled", "adaptive")}, display=one_of("summarized")
+        ),
         "inference.api.anthropic._output_config": table(
             {},
             effort=one_of("low", "medium", "high", "xhigh"),

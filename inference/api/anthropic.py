@@ -8,15 +8,18 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from inference.api.anthropic_tools import only, read_choice, read_tools, without_idle
 from inference.api.fields import array, bad, boolean, integer, mapping, number, one_of, string, unsupported
 from inference.api.messages import MAX_CONTENT_CHARS, MAX_MESSAGES, MAX_PARTS
 from inference.api.request import MAX_LABEL_CHARS, MAX_MODEL_CHARS, ChatRequest, read_chat
 from inference.api.route_fields import read_fields
 from inference.api.sampling import MAX_STOP_CHARS, MAX_STOPS, MAX_TOKENS, MAX_TOP_K
-from inference.api.tools import MAX_TOOLS, read_name
+from inference.api.tools import read_name
 from inference.api.wording import wording
+from wire.dialect import THREADLESS
 
 if TYPE_CHECKING:
+    from inference.api.anthropic_tools import Refused
     from inference.api.fields import Reader
     from inference.api.wording import Names
 
@@ -27,6 +30,7 @@ _blocks = array(mapping, MAX_PARTS)
 
 def read_messages_body(body: dict[str, Any]) -> ChatRequest:
     """A body of `/v1/messages` as the chat it asks for. Raises Refusal (400, `param` set)."""
+    _check_unthreaded(body)
     found = read_fields(body, _FIELDS, ("model", "max_tokens", "messages"), REFUSED)
     chat: dict[str, Any] = {"messages": [*found.get("system", []), *found["messages"]]}
     for field in ("model", "max_tokens", "stream", "temperature", "top_p", "top_k", "tools"):
@@ -59,7 +63,7 @@ def _words(value: Any, param: str) -> str:
         at = f"{param}[{number_}]"
         if block.get("type") != "text":
             raise unsupported(f"{at}.type", "messages carry text only ('type': 'text').")
-        _only(block, {"type", "text", "cache_control"}, at)
+        only(block, {"type", "text", "cache_control"}, at)
         texts.append(_text(block.get("text"), f"{at}.text"))
     return "\n".join(texts)
 
@@ -71,9 +75,11 @@ def _messages(value: Any, param: str) -> list[dict[str, Any]]:
 
 def _turn(value: Any, param: str) -> list[dict[str, Any]]:
     found = mapping(value, param)
-    role = one_of("user", "assistant")(found.get("role"), f"{param}.role")
-    _only(found, {"role", "content"}, param)
+    role = one_of("user", "assistant", "system")(found.get("role"), f"{param}.role")
+    only(found, {"role", "content"}, param)
     content = found.get("content")
+    if role == "system":
+        return _system(content, f"{param}.content")
     if type(content) is str:
         return [{"role": role, "content": content}]
     made: list[dict[str, Any]] = [] if role == "user" else [{"role": role, "content": ""}]
@@ -89,7 +95,7 @@ def _turn(value: Any, param: str) -> list[dict[str, Any]]:
 
 def _said(block: dict[str, Any], param: str, made: list[dict[str, Any]]) -> None:
     """A text block: goes on from the text before it, or begins a user's message."""
-    _only(block, {"type", "text", "cache_control", "citations"}, param)
+    only(block, {"type", "text", "cache_control", "citations"}, param)
     text = _text(block.get("text"), f"{param}.text")
     if made and made[-1]["role"] != "tool":
         made[-1]["content"] = "\n".join(filter(None, (made[-1]["content"], text)))
@@ -98,7 +104,7 @@ def _said(block: dict[str, Any], param: str, made: list[dict[str, Any]]) -> None
 
 
 def _result(block: dict[str, Any], param: str, made: list[dict[str, Any]]) -> None:
-    _only(block, {"type", "tool_use_id", "content", "is_error", "cache_control"}, param)
+    only(block, {"type", "tool_use_id", "content", "is_error", "cache_control"}, param)
     content = block.get("content")
     text = "" if content is None else _words(content, f"{param}.content")
     failed = block.get("is_error") is not None and boolean(block["is_error"], f"{param}.is_error")
@@ -107,7 +113,7 @@ def _result(block: dict[str, Any], param: str, made: list[dict[str, Any]]) -> No
 
 
 def _use(block: dict[str, Any], param: str, made: list[dict[str, Any]]) -> None:
-    _only(block, {"type", "id", "name", "input", "cache_control", "caller"}, param)
+    only(block, {"type", "id", "name", "input", "cache_control", "caller"}, param)
     function = {
         "name": read_name(block.get("name"), f"{param}.name"),
         "arguments": json.dumps(mapping(block.get("input"), f"{param}.input"), ensure_ascii=False),
@@ -117,7 +123,7 @@ def _use(block: dict[str, Any], param: str, made: list[dict[str, Any]]) -> None:
 
 
 def _thought(block: dict[str, Any], param: str, made: list[dict[str, Any]]) -> None:
-    _only(block, {"type", "thinking", "signature"}, param)
+    only(block, {"type", "thinking", "signature"}, param)
     made[-1]["reasoning_content"] = _text(block.get("thinking"), f"{param}.thinking")
 
 
@@ -127,50 +133,18 @@ _BLOCKS: dict[str, dict[str, Any]] = {
 }
 
 
-def _tools(value: Any, param: str) -> list[dict[str, Any]]:
-    return list(array(_tool, MAX_TOOLS)(value, param))
-
-
-def _tool(value: Any, param: str) -> dict[str, Any]:
-    found = mapping(value, param)
-    if found.get("type") not in (None, "custom"):
-        raise unsupported(f"{param}.type", "tools are functions that the client runs ('type': 'custom').")
-    _only(found, {"type", "name", "description", "input_schema", "strict", "cache_control"}, param)
-    function = {
-        "name": read_name(found.get("name"), f"{param}.name"),
-        "description": None
-        if found.get("description") is None
-        else _text(found["description"], f"{param}.description"),
-        "parameters": mapping(found.get("input_schema"), f"{param}.input_schema"),
-        "strict": None if found.get("strict") is None else boolean(found["strict"], f"{param}.strict"),
-    }
-    return {"type": "function", "function": function}
-
-
-def _tool_choice(value: Any, param: str) -> dict[str, Any]:
-    found = mapping(value, param)
-    kind = one_of("auto", "any", "tool", "none")(found.get("type"), f"{param}.type")
-    _only(found, {"type", "name", "disable_parallel_tool_use"}, param)
-    choice: Any = {"any": "required"}.get(kind, kind)
-    if kind == "tool":
-        choice = {"type": "function", "function": {"name": read_name(found.get("name"), f"{param}.name")}}
-    alone = found.get("disable_parallel_tool_use")
-    single = alone is not None and boolean(alone, f"{param}.disable_parallel_tool_use")
-    return {"tool_choice": choice} | ({"parallel_tool_calls": False} if single else {})
-
-
 def _thinking(value: Any, param: str) -> dict[str, Any]:
     found = mapping(value, param)
     kind = one_of("disabled", "adaptive", "enabled")(found.get("type"), f"{param}.type")
     if kind == "enabled":
         raise unsupported(f"{param}.budget_tokens", "models have no such budget; use 'adaptive'.")
-    _only(found, {"type"}, param)
+    only(without_idle(found, _SHOWN, param), {"type"}, param)
     return {"reasoning_effort": "none"} if kind == "disabled" else {}
 
 
 def _output_config(value: Any, param: str) -> dict[str, Any]:
     found = mapping(value, param)
-    _only(found, {"effort", "format"}, param)
+    only(found, {"effort", "format"}, param)
     chat: dict[str, Any] = {}
     if found.get("effort") is not None:
         chat["reasoning_effort"] = one_of("low", "medium", "high", "xhigh")(
@@ -179,27 +153,27 @@ def _output_config(value: Any, param: str) -> dict[str, Any]:
     if found.get("format") is not None:
         wanted = mapping(found["format"], f"{param}.format")
         one_of("json_schema")(wanted.get("type"), f"{param}.format.type")
-        _only(wanted, {"type", "schema"}, f"{param}.format")
+        only(wanted, {"type", "schema"}, f"{param}.format")
         schema = mapping(wanted.get("schema"), f"{param}.format.schema")
         chat["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
     return chat
 
 
+def _check_unthreaded(body: dict[str, Any]) -> None:
+    """Anthropic's own runner of tools asks for a thread first; by this code it knows to do without."""
+    if body.get("thread") is not None:
+        raise bad("thread", f"'thread' is not supported here: {_NOT_HELD}", THREADLESS)
+
+
 def _metadata(value: Any, param: str) -> None:
     found = mapping(value, param)
-    _only(found, {"user_id"}, param)
+    only(found, {"user_id"}, param)
     if found.get("user_id") is not None:
         _label(found["user_id"], f"{param}.user_id")
 
 
 def _cache_control(value: Any, param: str) -> None:
     one_of("ephemeral")(mapping(value, param).get("type"), f"{param}.type")
-
-
-def _only(found: dict[str, Any], known: set[str], param: str) -> None:
-    for key, value in found.items():
-        if key not in known and value is not None:
-            raise bad(f"{param}.{key[:64]}", f"Unknown field {key[:64]!r} in {param!r}.", "unknown_parameter")
 
 
 _FIELDS: dict[str, Reader[Any]] = {
@@ -212,8 +186,8 @@ _FIELDS: dict[str, Reader[Any]] = {
     "top_p": number(0, 1),
     "top_k": integer(0, MAX_TOP_K),
     "stop_sequences": lambda value, param: list(array(string(MAX_STOP_CHARS, 1), MAX_STOPS)(value, param)),
-    "tools": _tools,
-    "tool_choice": _tool_choice,
+    "tools": read_tools,
+    "tool_choice": read_choice,
     "thinking": _thinking,
     "output_config": _output_config,
     "metadata": _metadata,
@@ -230,16 +204,26 @@ COUNTED = (
     "cache_control",
 )
 """The fields that a count may have."""
-REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
+_NOT_HELD = "conversations are not held here; send all of its 'messages' each time."
+_SHOWN: Refused = {"display": (("summarized",), "thoughts come as they are made.")}
+"""Fields of `thinking` -> (values that ask for nothing, why not)."""
+REFUSED: Refused = {
+    "billing_policy": ((), "a key belongs to one tenant, who pays."),
+    "compaction": ((), _NOT_HELD),
     "container": ((), "no code is run for a request."),
+    "context_management": (({"edits": []},), "nothing of a conversation is left out."),
     "diagnostics": ((), "no diagnostics are returned."),
+    "fallback_credit_token": ((), "no other model takes a request over."),
+    "fallbacks": (([],), "no other model takes a request over."),
     "inference_geo": ((), "where a model is served is said when it is pushed."),
+    "mcp_servers": (([],), "no request reaches the network."),
     "service_tier": (("auto", "standard_only"), "there is one tier."),
     "speed": (("standard",), "there is one speed."),
+    "thread": ((), _NOT_HELD),
     "user_profile_id": ((), "there are no user profiles."),
     "workspace_id": ((), "a key belongs to one tenant."),
 }
-"""Anthropic's fields that are not honoured -> (values that ask for nothing, why not)."""
+"""Anthropic's fields that are not honoured, its beta's too -> (values that ask for nothing, why not)."""
 
 NAMES = (
     (r"messages.*", "messages"),

@@ -25,8 +25,11 @@ _ROLES = ("system", "developer", "user", "assistant", "tool")
 _EMPTY = ("refusal", "audio", "function_call", "annotations")
 """What clients echo back from an earlier answer; allowed while it holds nothing."""
 
-_OWN = {"assistant": ("tool_calls", "reasoning_content"), "tool": ("tool_call_id",)}
-"""What only some roles have."""
+_OWN = {"assistant": ("tool_calls", "reasoning_content", "parsed"), "tool": ("tool_call_id",)}
+"""What only some roles have; `parsed` is what OpenAI's helper made of the content."""
+_CALL_KEYS = {"id", "type", "function", "index"}
+_FUNCTION_KEYS = {"name", "arguments", "parsed_arguments"}
+"""Beside what is read: a streamed call's `index`, and what OpenAI's helper made of the arguments."""
 
 _read_role = one_of(*_ROLES, "function")
 _read_id = string(MAX_ID_CHARS, 1)
@@ -74,6 +77,8 @@ def _call(value: Any, param: str) -> dict[str, Any]:
     if found.get("type") != "function":
         raise unsupported(f"{param}.type", "calls are of functions ('type': 'function').")
     inner = mapping(found.get("function"), f"{param}.function")
+    _only(found, _CALL_KEYS, param)
+    _only(inner, _FUNCTION_KEYS, f"{param}.function")
     arguments = _read_text(inner.get("arguments"), f"{param}.function.arguments")
     function = {
         "name": _read_name(inner.get("name"), f"{param}.function.name"),
@@ -117,7 +122,11 @@ def _part(value: Any, param: str) -> str:
     found = mapping(value, param)
     if found.get("type") != "text":
         raise unsupported(f"{param}.type", "messages carry text only ('type': 'text').")
-    for key in found:
-        if key not in {"type", "text"}:
-            raise bad(f"{param}.{key[:64]}", f"Unknown field {key[:64]!r} in {param!r}.", "unknown_parameter")
+    _only(found, {"type", "text"}, param)
     return _read_text(found.get("text"), f"{param}.text")
+
+
+def _only(found: dict[str, Any], known: set[str], param: str) -> None:
+    for key, value in found.items():
+        if key not in known and value is not None:
+            raise bad(f"{param}.{key[:64]}", f"Unknown field {key[:64]!r} in {param!r}.", "unknown_parameter")

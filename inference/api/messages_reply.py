@@ -132,12 +132,13 @@ def _reason(finish: str, stop: str | None) -> tuple[str, str | None]:
     return ("stop_sequence", stop) if stop is not None else (STOP_REASONS[finish], None)
 
 
-def _object(arguments: str) -> Any:
-    """Arguments that a model broke off are no object; they are kept, so that nothing is lost."""
+def _object(arguments: str) -> dict[str, Any]:
+    """Arguments that a model broke off, or nested without end, are no object; they are kept as they are."""
     try:
-        return json.loads(arguments)
-    except ValueError:
-        return {"_unfinished": arguments}
+        value = json.loads(arguments)
+    except (ValueError, RecursionError):
+        value = None
+    return value if isinstance(value, dict) else {"_unfinished": arguments}
 
 
 class MessagesReply(ChatReply):

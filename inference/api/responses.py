@@ -247,6 +247,7 @@ _NOT_KEPT = "how long prompts are kept is not the request's to say."
 REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "access_programs": ((), "there are no such programs."),
     "background": ((False,), _NOT_STORED),
+    "background_options": ((), _NOT_STORED),
     "context_management": (([],), "nothing of a conversation is left out."),
     "conversation": ((), _NOT_STORED),
     "image": ((), "models answer in text only."),

@@ -99,7 +99,7 @@ class CallScanner:
     def _whole(self) -> tuple[str | None, str]:
         try:
             found = json.loads(self._raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None, ""
         name, arguments = found.get("name"), found.get(self._arguments, {})
         if type(name) is not str or not name:

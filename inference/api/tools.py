@@ -188,8 +188,9 @@ def _words_before(markers: Markers) -> str:
 
 
 def _call_schema(tool: Tool, markers: Markers) -> dict[str, Any]:
-    """One call as a schema; definitions that the parameters name stay reachable from the call's root."""
-    shape = {"name": {"const": tool.name}, markers.arguments: {"type": "object"} | tool.parameters}
+    """One call as a schema. Its parameters have an `$id`: what they define (`#/$defs/..`) is looked for in them."""
+    parameters = {"type": "object", "$id": f"tool:{tool.name}"} | tool.parameters
+    shape = {"name": {"const": tool.name}, markers.arguments: parameters}
     return {
         "type": "object",
         "properties": shape,

@@ -79,7 +79,16 @@ def test_each_official_parameter_is_honoured_or_refused_by_name(name: str) -> No
         ({"max_tokens": None}, "max_tokens"),
         ({"temperature": 1.5}, "temperature"),
         ({"thinking": {"type": "enabled", "budget_tokens": 9}}, "thinking.budget_tokens"),
-        ({"messages": [{"role": "system", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
+        ({"messages": [{"role": "system", "content": [{"type": "image"}]}]}, "messages[0].content[0].type"),
+        ({"thinking": {"type": "adaptive", "display": "omitted"}}, "thinking.display"),
+        ({"tools": [TOOLS[0] | {"defer_loading": True}]}, "tools[0].defer_loading"),
+        ({"tools": [TOOLS[0] | {"eager_input_streaming": False}]}, "tools[0].eager_input_streaming"),
+        ({"tools": [TOOLS[0] | {"input_examples": [{"city": "Rome"}]}]}, "tools[0].input_examples"),
+        (
+            {"tools": [TOOLS[0] | {"allowed_callers": ["code_execution_20260120"]}]},
+            "tools[0].allowed_callers",
+        ),
         ({"messages": [{"role": "user", "content": []}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "messages[0].content[0].type"),
         ({"messages": [{"role": "user", "content": [{"type": "tool_use"}]}]}, "messages[0].content[0].type"),
@@ -226,5 +235,72 @@ async def test_errors_have_anthropics_shape(tmp_path: Any) -> None:
         await check_error(node, BODY | {"max_tokens": 9}, 429, "rate_limit_error")
 
 
+def test_what_asks_for_nothing_is_taken_inside_objects_too() -> None:
+    """`eager_input_streaming` is what @ai-sdk/anthropic sends with each streamed tool."""
+    idle = {"eager_input_streaming": True, "defer_loading": False, "allowed_callers": ["direct"]}
+    tools, thinking = [TOOLS[0] | idle], {"type": "adaptive", "display": "summarized"}
+
+    assert read_messages_body(BODY | {"tools": tools, "thinking": thinking}) == read_messages_body(
+        BODY | {"tools": TOOLS}
+    )
+
+
+def test_a_system_turn_may_stand_anywhere() -> None:
+    turns = [*BODY["messages"], {"role": "system", "content": [{"type": "text", "text": "now in verse"}]}]
+
+    assert read_messages_body(BODY | {"messages": turns}).messages == (
+        {"role": "user", "content": "hi"},
+        {"role": "system", "content": "now in verse"},
+    )
+
+
+BETA = {
+    "billing_policy": {"type": "x"},
+    "compaction": {"type": "x"},
+    "context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]},
+    "fallback_credit_token": "t",
+    "fallbacks": [{"model": "acme/other"}],
+    "mcp_servers": [{"type": "url", "url": "http://127.0.0.1:1", "name": "x"}],
+}
+"""What `anthropic.types.beta.message_create_params` of 2.14 has beside, but `thread` and the header `betas`."""
+
+
+@pytest.mark.parametrize("name", BETA)
+def test_what_the_beta_has_beside_is_refused_by_name(name: str) -> None:
+    said = refusal(BODY | {name: BETA[name]})
+
+    assert (said.param, said.code) == (name, "unsupported_parameter")
+    assert read_messages_body(
+        BODY | {"mcp_servers": [], "fallbacks": [], "thread": None}
+    ) == read_messages_body(BODY)
+
+
+async def test_a_thread_is_refused_in_the_words_that_anthropics_runner_goes_on_from(tmp_path: Any) -> None:
+    """`anthropic.lib.threads`: this `error_code`, and the request is sent again with all its messages."""
+    async with running_node(tmp_path) as node:
+        await load(node)
+        said = (await post(node, "/v1/messages", BODY | {"thread": {"type": "create"}})).json()["error"]
+        other = (await post(node, "/v1/messages", BODY | {"max_tokens": 0})).json()["error"]
+
+    assert (said["type"], said["param"]) == ("invalid_request_error", "thread")
+    assert said["details"] == {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+    assert "details" not in other
+
+
+@pytest.mark.parametrize("arguments", ['"no object"', "{broken", '{"a":' + "[" * 9_000 + "]" * 9_000 + "}"])
+async def test_a_calls_input_is_an_object_whatever_the_model_wrote(tmp_path: Any, arguments: str) -> None:
+    written = f'<tool_call>{{"arguments": {arguments}, "name": "weather"}}</tool_call>'
+    named = f'<tool_call>{{"name": "weather", "arguments": {arguments}}}</tool_call>'
+    for text in (written, named):
+        async with running_node(tmp_path, script(text, 1_000), tier()) as node:
+            await load(node, max_len=65_536)
+            answer = await post(node, "/v1/messages", BODY | {"tools": TOOLS, "max_tokens": 60_000})
+
+        assert answer.status_code == 200
+        for block in answer.json()["content"]:
+            assert block["type"] == "text" or isinstance(block["input"], dict)
+
+
 def test_the_table_names_what_older_clients_send_too() -> None:
     assert set(_FIELDS) - set(OFFICIAL) == {"temperature", "top_p", "top_k"}
+    assert set(REFUSED) - set(OFFICIAL) == {*BETA, "thread"}

@@ -350,6 +350,9 @@ def test_legacy_completions_keep_their_own_rules() -> None:
     assert refusal(read_completion, COMPLETION | {"suffix": "x"}).param == "suffix"
 
 
+CALL: dict[str, Any] = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+
+
 @pytest.mark.parametrize(
     ("message", "param"),
     [
@@ -374,10 +377,33 @@ def test_legacy_completions_keep_their_own_rules() -> None:
         ),
         ({"role": "user", "content": [{"type": "text"}]}, "messages[0].content[0].text"),
         ({"role": "user", "content": "x", "name": "y" * 65}, "messages[0].name"),
+        (
+            {"role": "user", "content": [{"type": "text", "text": "x", "prompt_cache_breakpoint": {}}]},
+            "messages[0].content[0].prompt_cache_breakpoint",
+        ),
+        ({"role": "assistant", "tool_calls": [CALL | {"x": 1}]}, "messages[0].tool_calls[0].x"),
+        (
+            {"role": "assistant", "tool_calls": [CALL | {"function": CALL["function"] | {"x": 1}}]},
+            "messages[0].tool_calls[0].function.x",
+        ),
+        ({"role": "user", "content": "x", "parsed": {}}, "messages[0].parsed"),
     ],
 )
 def test_a_message_at_fault_is_named(message: Any, param: str) -> None:
     assert refusal(read_chat, CHAT | {"messages": [message]}).param == param
+
+
+def test_what_the_clients_helper_made_of_an_answer_may_be_sent_back_with_it() -> None:
+    """`chat.completions.parse` adds `parsed` and `parsed_arguments`, a stream put together keeps `index`."""
+    plain = {"role": "assistant", "content": "{}", "tool_calls": [CALL]}
+    told = CALL["function"] | {"parsed_arguments": {"a": 1}}
+    helped = plain | {"parsed": {}, "tool_calls": [CALL | {"index": 0, "function": told}]}
+    part = {"type": "text", "text": "a", "prompt_cache_breakpoint": None}
+
+    assert (
+        read_chat(CHAT | {"messages": [helped]}).messages == read_chat(CHAT | {"messages": [plain]}).messages
+    )
+    assert read_chat(CHAT | {"messages": [{"role": "user", "content": [part]}]}).messages[0]["content"] == "a"
 
 
 def test_messages_become_what_templates_read() -> None:

@@ -83,6 +83,7 @@ def refusal(body: dict[str, Any]) -> Refusal:
         ({"reasoning": {"summary": "auto"}}, "reasoning.summary"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"store": True}, "store"),
+        ({"background_options": {"completion_window": "2h"}}, "background_options"),
         ({"x": 1}, "x"),
         ({"input": [{"type": "reasoning", "id": "r", "summary": []}]}, "input"),
         ({"text": {"format": {"type": "json_schema", "schema": {}}}}, "text.format.name"),

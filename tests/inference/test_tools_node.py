@@ -234,6 +234,37 @@ def test_a_demanded_call_is_written_by_any_model(markers: Markers, choice: Any) 
 
 
 @pytest.mark.parametrize("markers", FORMATS)
+def test_each_tool_finds_its_own_definitions(markers: Markers) -> None:
+    """As pydantic and zod write nested and recursive types; two tools may give one name to two definitions."""
+
+    def tool(name: str, defined: dict[str, Any], **more: Any) -> dict[str, Any]:
+        parameters = {"type": "object", "properties": {"x": {"$ref": "#/$defs/P"}}, "required": ["x"],
+                      "additionalProperties": False, "$defs": {"P": defined}} | more  # fmt: skip
+        return {"type": "function", "function": {"name": name, "parameters": parameters}}
+
+    draft = "http://json-schema.org/draft-07/schema#"
+    itself = {
+        "anyOf": [
+            {"const": 1},
+            {"type": "array", "items": {"$ref": "#/$defs/P"}, "minItems": 1, "maxItems": 1},
+        ]
+    }
+    tools = [tool("one", {"enum": ["Rome"]}), tool("two", itself, **{"$schema": draft})]
+    use = read_chat(CHAT | {"tools": tools, "tool_choice": "required", "parallel_tool_calls": False}).tools
+    assert use is not None
+    structure = call_structure(use, markers, VOCABULARY)
+    assert structure is not None
+    answers = served({str(seed): {"grammar": structure.grammar, "seed": seed} for seed in range(12)})
+    ended = [one for one in answers.values() if one[1]["reason"] == "stop"]
+    called = [read([text_of(one)], markers)[2][0] for one in ended]
+
+    assert {name for _, name, _ in called} == {"one", "two"}
+    for _, name, arguments in called:
+        value = json.loads(arguments)["x"]
+        assert value == "Rome" if name == "one" else json.dumps(value).strip("[]") == "1"
+
+
+@pytest.mark.parametrize("markers", FORMATS)
 def test_a_strict_tool_is_held_to_its_schema_where_calls_are_free(markers: Markers) -> None:
     use = read_chat(CHAT).tools
     assert use is not None
