@@ -16,13 +16,14 @@ from functools import partial
 from storage.client.sdk import Endpoint
 from weights_cache.buffers import BufferPool
 from weights_cache.fetch import HttpReader, RangeReader
-from weights_cache.flight import Flight, OnProgress
+from weights_cache.flight import Flight
 from weights_cache.folder import CacheFolder, Rested
 from weights_cache.handoff import Given, Handoff, NoHandoff
 from weights_cache.keyed_locks import KeyedLocks
 from weights_cache.landing import Landing, Source
 from weights_cache.patience import RETRY_FOR_S, STALL_S
 from weights_cache.plan import Held, eviction_order, evictions, layout
+from weights_cache.progress import OnProgress
 from weights_cache.rate import Rate
 from weights_cache.readers import Readers
 from weights_cache.revision import Extent, Revision

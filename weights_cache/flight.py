@@ -12,10 +12,10 @@ import time
 import weakref
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import cached_property
 
 from weights_cache.buffers import Buffer
+from weights_cache.crew import Crew
 from weights_cache.fetch import RangeReader, ReadError, blob_path
 from weights_cache.ground import Ground
 from weights_cache.handoff import Given
@@ -23,37 +23,15 @@ from weights_cache.keep import Elsewhere, Keep, NoKeep, nowhere
 from weights_cache.marks import Marks
 from weights_cache.patience import NUM_BAD_TRIES, RETRY_FOR_S, pause_s
 from weights_cache.plan import layout
+from weights_cache.progress import OnProgress, Progress
 from weights_cache.revision import Extent, Revision
-from weights_cache.runs import Runs, pieces
+from weights_cache.runs import pieces
 from weights_cache.sources import Sources, Work, corrupt
 from weights_cache.view import LandingError
 
-NUM_HANDOVERS = 2  # readers of one load that may die and be replaced; a fault that kills every reader ends it
 PROGRESS_EACH_S = 0.1  # the gateway shows at most four a second
-LEAST_S = 1e-6  # a clock's tick: nothing takes no time
-BUSY_BYTES_PER_S = (
-    0.5e9  # such a reader is held up by its processor more than by the link (1.7e9 at most, measured)
-)
-
 
 log = logging.getLogger("nearfield.weights")
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a load is. `eta_s` is None until something landed."""
-
-    done_bytes: int
-    total_bytes: int
-    eta_s: float | None
-
-    @property
-    def percent(self) -> float:
-        """0..100."""
-        return 100.0 * self.done_bytes / self.total_bytes if self.total_bytes else 100.0
-
-
-OnProgress = Callable[[Progress], None]
 
 
 class Flight:
@@ -86,10 +64,7 @@ class Flight:
         self._take_reader, self._give_reader, self._on_end = take_reader, give_reader, on_end
         self._retry_for_s, self._store_bytes_per_s = retry_for_s, store_bytes_per_s
         self._lock = threading.Lock()
-        self._runs = Runs(revision, 1)
-        self._running, self._most_running, self._done_bytes, self._usual_bytes_per_s = 0, 0, 0, 0.0
-        self._returned: list[int] = []
-        self._num_deaths = 0
+        self._done_bytes = 0
         self._ground = Ground(buffer, self._layout, revision.extents, self._work)
         self._begun, self._elapsed_s, self._told = time.monotonic(), 0.0, 0.0
         self.fd = buffer.read_only_fd()
@@ -102,33 +77,15 @@ class Flight:
     def start(self, num_threads: int, most_threads: int = 0) -> None:
         """Start the readers, which end by themselves; up to `most_threads` if the link gives more than they take.
 
-        All of those at once if it did so before: on 16 cores 18.7 GB/s in place of 16.2 (measured).
         Raises LandingError: not one could begin, and the load has ended.
         """
-        if self._store_bytes_per_s >= num_threads * BUSY_BYTES_PER_S:
-            num_threads = max(num_threads, most_threads)
-        num_threads = max(1, min(num_threads, len(self.revision.extents)))
-        self._most_running = most_threads
-        self._running, self._usual_bytes_per_s = num_threads, self._store_bytes_per_s / num_threads
-        self._runs = Runs(self.revision, num_threads, {*self.given.maps, *self.given.objects})
-        if not sum(self._start_reader(str(number)) for number in range(num_threads)):
-            raise LandingError("no_threads", "this host has no thread left to read weights with")
-
-    def _start_reader(self, name: str) -> bool:
-        """Start one that is counted already; where the host has no thread left, those that run go on without it."""
-        thread = threading.Thread(target=self._read, name=f"land-{self.revision.id[:8]}-{name}", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError as error:
-            log.warning("one reader less for the weights of %s: %s", self.revision.model, error)
-            self._most_running = 0  # and no more are asked for
-            self._leave(None)
-            return False
-        return True
+        # Kept by its threads alone: a circle would have the descriptors wait for the collector.
+        crew = Crew(self, self._take_reader, self._give_reader, {*self.given.maps, *self.given.objects})
+        crew.start(num_threads, most_threads, self._store_bytes_per_s)
 
     def stop(self) -> None:
         """End the load: the readers stop at their next extent."""
-        self._fail(LandingError("stopped", "the load was stopped"))
+        self.fail(LandingError("stopped", "the load was stopped"))
 
     def progress(self) -> Progress:
         """Verified bytes so far; the estimate goes by this load's own rate."""
@@ -176,50 +133,26 @@ class Flight:
                 return fd, each.data_at + extent.offset - self._layout.data_starts[extent.file]
         return self.fd, self._layout.place(extent)
 
-    def _read(self) -> None:
-        reader: RangeReader | None = None
-        run, ended = range(0), False
-        try:
-            reader, bytes_per_s = self._take_reader(), self._usual_bytes_per_s
-            while run := self._take_run(bytes_per_s):
-                started = time.monotonic()
-                self._land_run(reader, run)
-                bytes_per_s = self._num_bytes(run) / max(time.monotonic() - started, LEAST_S)
-                self._widen(bytes_per_s)
-            self._give_reader(reader)
-            ended = True
-        except LandingError as error:
-            if reader:
-                reader.close()
-            self._fail(LandingError(error.code, error.message))  # a fresh one: no frames are kept alive
-            ended = True
-        finally:
-            self._leave(None if ended else run)
+    def lacks(self, numbers: Sequence[int]) -> list[int]:
+        """Those of these extents that have not landed."""
+        return [number for number in numbers if not self._marks.has_landed(number)]
 
-    def _widen(self, bytes_per_s: float) -> None:
-        """Have one more reader where this one's rate says that the link has more to give."""
-        with self._lock:
-            wanted = bytes_per_s >= BUSY_BYTES_PER_S and self._running < self._most_running
-            if not wanted or self.error or self._runs.are_out:
-                return
-            self._running += 1
-            self._runs.num_readers = max(self._runs.num_readers, self._running)
-            name = str(self._running - 1)
-        self._start_reader(name)
+    def over(self) -> None:
+        """The last reader has left: tell whoever waits. It has failed unless everything is here."""
+        self._elapsed_s = max(time.monotonic() - self._begun, 1e-9)
+        if self._done_bytes != self.total_bytes:
+            self.fail(LandingError("reader_stopped", "no reader of the weights is left: see the log"))
+        else:
+            self.buffer.populated_bytes = self.buffer.num_bytes
+        self.given.close_copied()
+        self._on_end(self)
+        self.ended.set()
 
-    def _take_run(self, bytes_per_s: float) -> range:
-        with self._lock:
-            if self.error:
-                return range(0)
-            if self._returned:
-                number = self._returned.pop()
-                return range(number, number + 1)
-            return self._runs.take(bytes_per_s)
-
-    def _num_bytes(self, run: range) -> int:
+    def num_bytes(self, run: range) -> int:
+        """Of these extents together."""
         return sum(self.revision.extents[number].length for number in run)
 
-    def _land_run(self, reader: RangeReader, run: range) -> None:
+    def land_run(self, reader: RangeReader, run: range) -> None:
         """Have these extents, from this host or the store, verified and marked. Raises LandingError."""
         for missing in pieces([number for number in run if not self._land_here(number)]):
             if len(missing) > 1:
@@ -241,7 +174,7 @@ class Flight:
         path = blob_path(self.revision.files[first.file].blake3)
         with closing(self._views(run)) as views:
             try:
-                reader.read_run(path, first.offset, self._num_bytes(run), views)
+                reader.read_run(path, first.offset, self.num_bytes(run), views)
             except ReadError as error:
                 log.info("reading weights, what is missing is asked for again: %s", error)
 
@@ -313,7 +246,7 @@ class Flight:
         for watcher in tuple(self.watchers):
             watcher(progress)
 
-    def _fail(self, error: LandingError) -> None:
+    def fail(self, error: LandingError) -> None:
         """Remember the first error and mark what has not landed, so that every waiter wakes and knows."""
         with self._lock:
             if self.error or self.ended.is_set():
@@ -321,32 +254,3 @@ class Flight:
             self.error = error
             self._marks.fail_rest()
         self._marks.wake()
-
-    def _hand_over(self, run: Sequence[int]) -> bool:
-        """A reader dies over a run: have a new one go on with what is missing of it, unless too many have died."""
-        with self._lock:
-            self._num_deaths += 1
-            self._returned += [number for number in run if not self._marks.has_landed(number)]
-            if self.error or self._num_deaths > NUM_HANDOVERS:
-                return False
-        log.error("a reader of %s died and is replaced", self.revision.model)
-        self._start_reader(f"again-{self._num_deaths}")
-        return True
-
-    def _leave(self, unfinished: Sequence[int] | None) -> None:
-        """The last thing a reader does; `unfinished` is the run over which it dies of a fault of ours."""
-        if unfinished is not None and self._hand_over(unfinished):
-            return
-        with self._lock:
-            self._running -= 1
-            if self._running:
-                return
-            self._elapsed_s = max(time.monotonic() - self._begun, 1e-9)
-            whole = self._done_bytes == self.total_bytes
-        if not whole:
-            self._fail(LandingError("reader_stopped", "no reader of the weights is left: see the log"))
-        else:
-            self.buffer.populated_bytes = self.buffer.num_bytes
-        self.given.close_copied()
-        self._on_end(self)
-        self.ended.set()

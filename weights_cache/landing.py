@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Literal
 
-from weights_cache.flight import Flight, Progress
+from weights_cache.flight import Flight
+from weights_cache.progress import Progress
 from weights_cache.view import LandingError
 
 Source = Literal["region", "host"]

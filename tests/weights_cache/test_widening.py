@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from tests.weights_cache.onebyone import OneByOne
-from weights_cache import flight as flight_module
+from weights_cache import crew as crew_module
 from weights_cache.buffers import Buffer
 from weights_cache.fetch import blob_path
 from weights_cache.flight import Flight
@@ -43,7 +43,7 @@ class Crowd(OneByOne):
 )
 def test_readers_of_a_load(monkeypatch, busy_bytes_per_s, before_bytes_per_s, start, most, expected):
     """More of them as the load goes, or all at once where the store has given that much before."""
-    monkeypatch.setattr(flight_module, "BUSY_BYTES_PER_S", busy_bytes_per_s)
+    monkeypatch.setattr(crew_module, "BUSY_BYTES_PER_S", busy_bytes_per_s)
     files = ordered_files(NUM_LAYERS)
     revision = described(files)
     crowd, buffer = Crowd(revision, files), Buffer(1 << 20)
