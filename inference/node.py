@@ -265,8 +265,8 @@ def tier_of(settings: NodeSettings) -> HostTier:
 
 def handoff_of(settings: NodeSettings) -> Handoff:
     """Who hands over files of weights on this host, if anybody."""
-    path = settings.store_socket
-    return NoHandoff() if path is None else StoreHandoff(path, settings.store)
+    path, answer_s = settings.store_socket, settings.store_stall_s
+    return NoHandoff() if path is None else StoreHandoff(path, settings.store, answer_s=answer_s)
 
 
 async def serve_node(

@@ -191,8 +191,10 @@ def _dial(store: Endpoint, tls: ssl.SSLContext | None) -> socket.socket:
     connection = socket.create_connection(address, CONNECT_S)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if tls:
-        connection.settimeout(TICK_S)
-        return tls.wrap_socket(connection, server_hostname=url.hostname)
+        # The whole handshake, several ways there and back, has the time of a connection.
+        secured = tls.wrap_socket(connection, server_hostname=url.hostname)
+        secured.settimeout(TICK_S)
+        return secured
     # Python's own timeout makes a socket non-blocking, which turns MSG_WAITALL off: the kernel keeps time.
     connection.settimeout(None)
     tick = struct.pack("ll", 0, int(TICK_S * 1e6))

@@ -14,6 +14,7 @@ from typing import Protocol
 from storage.client.sdk import Endpoint
 from weights_cache.fetch import ReadError, blob_path
 from weights_cache.file_map import FileMap, lift_lock_limit
+from weights_cache.patience import STALL_S
 from weights_cache.plan import MappedFile, fits_a_mapping, layout
 from weights_cache.revision import Revision
 from weights_cache.store_socket import OpenObject, StoreSocket
@@ -90,10 +91,10 @@ class NoHandoff:
 
 
 class StoreHandoff:
-    """The store whose socket is at `path`, if it runs."""
+    """The store whose socket is at `path`, if it runs. `answer_s`: how long it may take to say something."""
 
-    def __init__(self, path: Path, store: Endpoint) -> None:
-        self._connect = partial(StoreSocket, path, store)
+    def __init__(self, path: Path, store: Endpoint, *, answer_s: float = STALL_S) -> None:
+        self._connect = partial(StoreSocket, path, store, answer_s=answer_s)
         lift_lock_limit()
 
     def give(self, revision: Revision) -> Given:

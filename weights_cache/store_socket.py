@@ -13,10 +13,10 @@ from pathlib import Path
 
 from storage.client.sdk import Endpoint, sign
 from weights_cache.fetch import MAX_HEAD_BYTES, ReadError, Signer, parsed_head
+from weights_cache.patience import STALL_S
 from wire.descriptors import close_all, connect_unix, receive_descriptors
 
 ASK = "x-nearfield-descriptors"
-ANSWER_S = 60.0  # an old object is read once before it is handed over; a larger one is as well read by ranges
 MAX_ANSWER_BYTES = 1 << 20  # twice what 8,192 extents take
 RECEIVE_BYTES = 64 << 10
 
@@ -55,10 +55,16 @@ class OpenObject:
 class StoreSocket:
     """One connection; what it handed over is leased until `close`. For one thread at a time."""
 
-    def __init__(self, path: Path, store: Endpoint, *, signer: Signer = sign) -> None:
-        """Raises OSError if nobody listens there."""
+    def __init__(
+        self, path: Path, store: Endpoint, *, signer: Signer = sign, answer_s: float = STALL_S
+    ) -> None:
+        """Raises OSError if nobody listens there.
+
+        `answer_s`: how long it may say nothing. An old object is read once before it is handed over; one that takes
+        longer than this is as well read by ranges, and a store that hangs must not hold a start up twice.
+        """
         self._store, self._signer = store, signer
-        self._socket = connect_unix(path, ANSWER_S)
+        self._socket = connect_unix(path, answer_s)
 
     def open_object(self, path: str, etag: str | None = None) -> OpenObject | None:
         """The object at `path` (`/bucket/key`) as open files; None if the store gives bytes only.

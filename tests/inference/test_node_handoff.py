@@ -5,8 +5,10 @@ import json
 import os
 import shutil
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from tests.inference.fake_engine import HOP_TOKEN
 from tests.inference.test_node_real import PROMPT, RealNode, greedy, make_folder, real_node, streamed
 from tests.storage.stores import Raw, StoreThread, memory_folder
 from tests.weights_cache.locking import needs_locking
+from tests.weights_cache.samples import described, tiny_files
 from weights_cache.handoff import NoHandoff, StoreHandoff
 from weights_cache.revision import Revision
 
@@ -175,6 +178,21 @@ def settings_with(store: StoreThread, state: Path, socket: Path | None) -> NodeS
         store_socket=socket,
         zygote=zygote.folder(),
     )
+
+
+async def test_a_store_that_hangs_on_this_host_costs_the_role_one_stall(
+    store: StoreThread, tmp_path: Path
+) -> None:
+    """`store_stall_s`, as for a read: a start is not held up for longer because the store is near."""
+    deaf = socket.socket(socket.AF_UNIX)
+    deaf.bind(str(store.settings.root / "deaf.sock"))
+    deaf.listen()
+    settings = replace(settings_with(store, tmp_path, store.settings.root / "deaf.sock"), store_stall_s=0.2)
+    revision = described(tiny_files())
+    given = await asyncio.wait_for(asyncio.to_thread(handoff_of(settings).give, revision), WAIT_S / 3)
+    deaf.close()
+
+    assert (given.mapped, given.objects) == ((), {})
 
 
 async def test_the_role_takes_the_socket_it_is_told_of(store: StoreThread, tmp_path: Path) -> None:

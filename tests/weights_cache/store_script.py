@@ -20,6 +20,7 @@ class ScriptedStore:
         self.served = Counter()  # path -> bytes of bodies sent whole
         self.etag = "tag-1"
         self.delay_s = 0.0
+        self.greeting_s = 0.0  # before a handshake is answered
         self.num_connections = 0
         self._lock = threading.Lock()
         self._connections = []
@@ -60,6 +61,7 @@ class ScriptedStore:
 
     def _serve(self, connection):
         if self._tls:
+            time.sleep(self.greeting_s)
             try:
                 connection = self._tls.wrap_socket(connection, server_side=True)
             except OSError:

@@ -10,7 +10,7 @@ import pytest
 
 from deploy import pki
 from storage.client.sdk import Endpoint
-from weights_cache.fetch import WAKE_BYTES, HttpReader, ReadError
+from weights_cache.fetch import TICK_S, WAKE_BYTES, HttpReader, ReadError
 
 from .store_script import Cut, Fault, Raw, Reset, ScriptedStore, Short, Stall, Status
 
@@ -229,6 +229,16 @@ def test_reads_over_tls(tls_store, authority):
     reader.close()
 
     assert caught.value.code == "timeout"
+    assert tls_store.num_connections == 1
+
+
+def test_a_handshake_may_take_longer_than_a_look_at_a_stall(tls_store, authority):
+    """A store beyond a sea, or beside busy processors: several ways there and back before the first byte."""
+    tls_store.greeting_s = 2 * TICK_S
+    reader = HttpReader(Endpoint(tls_store.url, "AK", "secret", ca=str(authority.ca)))
+    assert read(reader, 0, len(DATA)) == DATA
+    reader.close()
+
     assert tls_store.num_connections == 1
 
 

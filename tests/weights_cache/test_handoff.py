@@ -725,16 +725,15 @@ def test_given_nothing_is_nothing():
     assert (found.mapped, found.fds) == ((), ())
 
 
-def test_a_store_that_hangs_is_given_up(house, monkeypatch):
+def test_a_store_that_hangs_is_given_up(house):
     """A listener that never answers costs the wait and then the bytes are read."""
-    monkeypatch.setattr("weights_cache.store_socket.ANSWER_S", 0.2)
     revision = house.hold(shards())
     path = house.root / "deaf.sock"
     deaf = socket.socket(socket.AF_UNIX)
     deaf.bind(str(path))
     deaf.listen()
     endpoint = house.store.endpoint()
-    tier = HostTier(endpoint, CAP, handoff=StoreHandoff(path, endpoint))
+    tier = HostTier(endpoint, CAP, handoff=StoreHandoff(path, endpoint, answer_s=0.2))
     landing = tier.land(revision)
     assert landing.wait(WAIT_S)
     assert sources(landing) == (0, 0, landing.total_bytes)
