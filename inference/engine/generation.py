@@ -1,12 +1,11 @@
-"""The step loop of a generating engine: orders, one step, messages; and which fault is whose."""
+"""The step loop of a generating engine: orders, one step, messages."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
 
-import torch
-
+from inference.engine.computing import Computing
 from inference.engine.events import Emitted, Ended, Event, Failed, Preempted, Stored
 from inference.engine.grammar import PENDING_S, GrammarFault, Grammars
 from inference.engine.order_reading import parse_order
@@ -20,15 +19,13 @@ from inference.engine.orders import (
     Stop,
     Vocabulary,
 )
-from inference.engine.sample import ROW_FAULTS, Broken, Sampled, Sampler
+from inference.engine.sample import Sampled, Sampler
 from inference.engine.telling import done_message, failed_message, stats_message, token_message
-from inference.engine.verify import chosen
 from inference.usage.meter import Meter, cost_fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from inference.engine.events import Step
     from inference.engine.gates import Waits
     from inference.engine.gather import Gather
     from inference.engine.grammar import Follower
@@ -41,16 +38,6 @@ if TYPE_CHECKING:
 
 STATS_S = 1.0
 """Between two `stats` messages while there is something to tell."""
-MAX_BAD_STEPS = 3
-"""Steps in a row in which every single row failed: then it is the engine that is broken, not the requests."""
-
-
-Said = dict[str, list[Sampled]]
-"""A step's tokens by request: one, and before it those drafts that were right."""
-
-
-class EngineBroken(Exception):
-    """No request can be computed any more."""
 
 
 class GenerateLoop:
@@ -81,10 +68,10 @@ class GenerateLoop:
         self._gates = gates
         self._bounds = bounds
         self._room = room
-        self._samplers: dict[str, Sampler] = {}
+        self._computing = Computing(model, scheduler)
+        self._samplers = self._computing.samplers
         self._grammars = Grammars(bounds.vocab_size, scheduler.eos_ids)
         self._stopping = False
-        self._num_bad_steps = 0
         self._stats_at_s = 0.0
         self._told: Message = {}
 
@@ -196,7 +183,7 @@ class GenerateLoop:
         try:
             self._samplers[order.id] = Sampler.of(order, self._scheduler.stop_ids(order.id), grammar)
         except GrammarFault as fault:
-            return self._fail(order.id, "bad_grammar", str(fault))
+            return self._computing.fail(order.id, "bad_grammar", str(fault))
         return []
 
     def _step(self) -> None:
@@ -204,7 +191,7 @@ class GenerateLoop:
         started = started_ns / 1e9
         self._tell(self._scheduler.preempt(started))
         step = self._scheduler.plan(started)
-        said, failed = self._compute(step)
+        said, failed = self._computing.step(step)
         ended_ns, waited_ms = time.perf_counter_ns(), self._waited_ms - waited_before_ms
         took_ns = ended_ns - started_ns - int(waited_ms * 1e6)
         self._meter.step(((part.id, len(part.tokens), len(said.get(part.id, ()))) for part in step), took_ns)
@@ -224,51 +211,6 @@ class GenerateLoop:
     @property
     def _waited_ms(self) -> float:
         return self._gates.waited_ms if self._gates else 0.0
-
-    def _compute(self, step: Step) -> tuple[Said, list[Event]]:
-        """The step's tokens, and the rows that failed. A fault in the whole makes each row go alone."""
-        try:
-            ids, logits = self._model.forward(step)
-        except (
-            torch.AcceleratorError
-        ) as fault:  # a device gives the same fault to whatever is asked of it from now on
-            raise EngineBroken(f"the device failed: {fault}") from fault
-        except ROW_FAULTS as fault:
-            return self._one_by_one(step, fault)
-        self._num_bad_steps = 0
-        return self._chosen(step, ids, logits)
-
-    def _one_by_one(self, step: Step, fault: Exception) -> tuple[Said, list[Event]]:
-        """Computing a row again is safe: it writes the same keys and values to the same places."""
-        said: Said = {}
-        failed: list[Event] = []
-        for part in step:
-            try:
-                ids, logits = self._model.forward((part,))
-            except ROW_FAULTS as caught:
-                failed += self._fail(part.id, "engine_error", f"{type(caught).__name__}: {caught}")
-                continue
-            found, broken = self._chosen((part,), ids, logits)
-            said |= found
-            failed += broken
-        self._num_bad_steps = self._num_bad_steps + 1 if len(failed) == len(step) else 0
-        if self._num_bad_steps >= MAX_BAD_STEPS:
-            raise EngineBroken(f"{self._num_bad_steps} steps in a row failed for every request") from fault
-        return said, failed
-
-    def _chosen(self, step: Step, ids: list[str], logits: torch.Tensor) -> tuple[Said, list[Event]]:
-        said: Said = {}
-        failed: list[Event] = []
-        drafts = {part.id: part.drafts for part in step if part.num_drafts}
-        for order_id, found in chosen(ids, logits, drafts, self._samplers, self._model.choose).items():
-            if isinstance(last := found[-1], Broken):
-                failed += self._fail(order_id, last.code, last.message)
-            else:
-                said[order_id] = [one for one in found if isinstance(one, Sampled)]
-        return said, failed
-
-    def _fail(self, order_id: str, code: str, message: str) -> list[Event]:
-        return self._scheduler.fail(order_id, code, message[:500])
 
     def _tell(
         self, events: list[Event], said: Mapping[str, Sequence[Sampled]] | None = None, waited_ms: float = 0.0

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
+from inference.engine.computing import MAX_BAD_STEPS, EngineBroken
 from inference.engine.gather import Gather
-from inference.engine.generation import MAX_BAD_STEPS, EngineBroken, GenerateLoop
+from inference.engine.generation import GenerateLoop
 from inference.engine.orders import Bounds
 from inference.engine.sample import choose_all
 from inference.engine.scheduler import Scheduler
