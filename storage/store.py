@@ -15,7 +15,8 @@ from storage.disk.leases import Leases
 from storage.disk.slabs import Slabs
 from storage.disk.sound import Soundness
 from storage.fault import S3Error
-from storage.http.ingest import Ingest, Sink
+from storage.http.ingest import Ingest
+from storage.http.sinks import Sink
 from storage.index.access import Accesses
 from storage.index.damage import is_slab_in_use, record_damage
 from storage.index.database import Index, Transaction

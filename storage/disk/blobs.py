@@ -16,111 +16,15 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from string import hexdigits
 
-from storage.disk.blocks import BlockWriter
 from storage.disk.spare import FILES_LEAVE_BYTES, demand_room
-from storage.disk.writeback import Writeback
+from storage.disk.writers import FILE_FLAGS, BlobWriter
 from storage.fault import NO_ROOM, StoreBroken
 
-PREALLOCATE_BYTES = (
-    1024 * 1024
-)  # from here on the file system is asked for the room first: ENOSPC before the work
 SWEEP_BATCH = 512  # ids asked of the index at once
-_FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class BlobMissing(Exception):
     """There is no such blob (any more)."""
-
-
-class BlobWriter:
-    """One new blob. `write` in order, then `publish` or `abort`; not for several threads at once."""
-
-    def __init__(self, blobs: "Blobs", blob: str, size: int | None) -> None:
-        self.blob = blob
-        self.offset = 0
-        self._blobs = blobs
-        self._tmp = blobs.tmp_path(blob)
-        self._fd: int | None = os.open(self._tmp, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _FLAGS, 0o600)
-        self._bytes = BlockWriter(self._fd, 0, size)
-        self._writeback = Writeback(self._fd, 0)
-        if size is not None and size >= PREALLOCATE_BYTES:
-            self._preallocate(size)
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Append. Raises: OSError."""
-        self._bytes.write(data)
-        self._writeback.reached(self._bytes.written)
-
-    def publish(self) -> None:
-        """Make the blob durable under its id. Raises: OSError, StoreBroken; the blob is then gone."""
-        assert self._fd is not None  # noqa: S101 - a type for mypy; misuse is a bug of ours
-        path = self._blobs.path(self.blob)
-        try:
-            self._bytes.flush()
-            self._blobs.flush(self._fd)
-            self._tmp.rename(path)
-            self._blobs.flush_folder(path.parent)
-        except (OSError, StoreBroken):
-            self.abort()
-            raise
-        self._close()
-
-    def abort(self) -> None:
-        """Leave nothing behind, published or not; only while no row names the blob."""
-        self._close()
-        self._tmp.unlink(missing_ok=True)
-        self._blobs.path(self.blob).unlink(missing_ok=True)
-
-    def _preallocate(self, size: int) -> None:
-        assert self._fd is not None  # noqa: S101 - as above
-        try:
-            os.posix_fallocate(self._fd, 0, size)
-        except OSError:
-            self.abort()
-            raise
-
-    def _close(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
-
-
-class SlabWriter:
-    """One part at its place in a slab; BlobWriter's interface. The slab itself is kept on `abort`."""
-
-    def __init__(self, blobs: "Blobs", blob: str, offset: int, on_abort: Callable[[], None]) -> None:
-        """`on_abort` gives the place back, so that whoever sends the part again may have it."""
-        self.blob = blob
-        self.offset = offset
-        self._blobs = blobs
-        self._on_abort = on_abort
-        self._fd: int | None = blobs.open_slab(
-            blob
-        )  # its own descriptor: a failed flush is reported on each once
-        self._bytes = BlockWriter(self._fd, offset)
-        self._writeback = Writeback(self._fd, offset)
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Append to the part. Raises: OSError."""
-        self._bytes.write(data)
-        self._writeback.reached(self._bytes.written)
-
-    def publish(self) -> None:
-        """Make the part durable. Raises: OSError, StoreBroken."""
-        assert self._fd is not None  # noqa: S101 - as above
-        self._bytes.flush()
-        self._blobs.flush(self._fd)
-        self._close()
-
-    def abort(self) -> None:
-        """Give the part's place back; only while no row names it."""
-        self._close()
-        self._on_abort()
-
-    def _close(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
 
 
 class Blobs:
@@ -190,9 +94,9 @@ class Blobs:
         """A descriptor for writing parts into a slab, made if it is not there. Raises: OSError."""
         path = self.path(blob)
         try:
-            return os.open(path, os.O_WRONLY | _FLAGS)
+            return os.open(path, os.O_WRONLY | FILE_FLAGS)
         except FileNotFoundError:
-            fd = os.open(path, os.O_CREAT | os.O_WRONLY | _FLAGS, 0o600)
+            fd = os.open(path, os.O_CREAT | os.O_WRONLY | FILE_FLAGS, 0o600)
         try:
             self.flush_folder(path.parent)
         except (OSError, StoreBroken):
@@ -226,7 +130,7 @@ class Blobs:
     def open(self, blob: str) -> int:
         """A descriptor for reading. Raises: BlobMissing, OSError."""
         try:
-            return os.open(self.path(blob), os.O_RDONLY | _FLAGS)
+            return os.open(self.path(blob), os.O_RDONLY | FILE_FLAGS)
         except FileNotFoundError as error:
             raise BlobMissing(blob) from error
 
@@ -287,7 +191,7 @@ class Blobs:
 
 def fsync_folder(folder: Path) -> None:
     """Make the names in a folder durable. Raises: OSError."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | _FLAGS)
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | FILE_FLAGS)
     try:
         os.fsync(fd)
     finally:
@@ -296,7 +200,7 @@ def fsync_folder(folder: Path) -> None:
 
 def lock_folder(folder: Path) -> int:
     """Take the folder for this process until the returned descriptor is closed. Raises: BlockingIOError."""
-    fd = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | _FLAGS, 0o600)
+    fd = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | FILE_FLAGS, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

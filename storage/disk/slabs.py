@@ -8,8 +8,9 @@ again, or does not fit, gets a blob of its own.
 import threading
 from dataclasses import dataclass, field
 
-from storage.disk.blobs import Blobs, BlobWriter, SlabWriter
+from storage.disk.blobs import Blobs
 from storage.disk.spare import FILES_LEAVE_BYTES, demand_room
+from storage.disk.writers import BlobWriter, SlabWriter
 from storage.index.database import Index
 from storage.index.reads import read_parts
 from storage.index.rows import UploadRow

@@ -1,13 +1,11 @@
-"""A request's body on its way to the disk: decoded, measured, hashed, checked; in threads, memory flat."""
+"""A request's body on its way to the disk: decoded, measured, hashed, checked. What runs it is `receive.py`."""
 
-import asyncio
 import hashlib
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 from blake3 import blake3
 
@@ -21,68 +19,16 @@ from storage.checksum import (
 )
 from storage.fault import S3Error
 from storage.http.awschunked import AwsChunkedDecoder
-from storage.http.bodyplan import BodyPlan, plan_body
+from storage.http.bodyplan import BodyPlan
 from storage.http.lane import Lane, Pieces
 from storage.http.request import S3Request
+from storage.http.sinks import Sink
 from storage.index.rows import Extent
-from wire.serve import Exchange
 
-BATCH_BYTES = 512 * 1024  # handed to a thread at once; a body holds at most four of these
 BESIDE_BYTES = (
     1024 * 1024
 )  # of a body whose MD5 gets a thread of its own; a smaller one is not worth waking it
-AT_ONCE_BYTES = 16 * 1024  # 50 us of MD5; handing it to a thread and back takes as long on a busy machine
 ETAG_BYTES = 16  # as long as others' are
-
-
-class Source(Protocol):
-    """Where the body comes from: a request, or the file in a form."""
-
-    @property
-    def peer_is_ahead(self) -> bool:
-        """True if more came than was taken, and `read_ahead` will bring it."""
-
-    async def read_ahead(self, pool: Executor, take: Callable[[memoryview], None]) -> None:
-        """While that is so, have `take` called in threads for what comes next. Raises: as `body` and `take` do."""
-
-    def body(self) -> AsyncIterator[bytes]:
-        """The pieces as they come. Raises: wire's Refusal and Disconnected, S3Error."""
-
-
-class Sink(Protocol):
-    """Where the payload goes."""
-
-    blob: str
-    offset: int
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Append. Raises: OSError."""
-
-    def publish(self) -> None:
-        """Make it durable. Raises: OSError."""
-
-    def abort(self) -> None:
-        """Undo everything, also after `publish`."""
-
-
-class MemorySink:
-    """A small body kept in memory: a document, or an object that goes into the index."""
-
-    offset = 0
-
-    def __init__(self, blob: str = "") -> None:
-        self.blob = blob
-        self.data = bytearray()
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Append."""
-        self.data += data
-
-    def publish(self) -> None:
-        """Nothing: memory is not durable."""
-
-    def abort(self) -> None:
-        """Nothing is left behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,56 +206,3 @@ def _too_short(plan: BodyPlan) -> S3Error:
         )
     message = "Your proposed upload is smaller than the minimum allowed size"
     return S3Error("EntityTooSmall", message, MinSizeAllowed=str(plan.least))
-
-
-async def receive(source: Source, ingest: Ingest, pool: Executor, *, in_memory: bool = False) -> Received:
-    """Run a body through `ingest`; if anything goes wrong, cancellation too, nothing is left behind.
-
-    With `in_memory`, its sink being memory, a body up to AT_ONCE_BYTES is taken on the loop: hashing it takes less
-    than a thread's turn.
-
-    Raises: S3Error, OSError, wire's Refusal and Disconnected.
-    """
-    loop = asyncio.get_running_loop()
-    work: asyncio.Future[None] | None = None
-    pieces: list[bytes] = []
-    num_bytes = 0
-    whole = False
-    try:
-        async for piece in source.body():
-            pieces.append(piece)
-            num_bytes += len(piece)
-            if num_bytes >= BATCH_BYTES:
-                if work is not None:
-                    await work
-                work = loop.run_in_executor(pool, ingest.feed, pieces)
-                work.add_done_callback(_seen)
-                pieces, num_bytes = [], 0
-                if source.peer_is_ahead:
-                    await work
-                    await source.read_ahead(pool, ingest.take)
-        if work is not None:
-            await work
-        at_once = in_memory and ingest.plan.size <= AT_ONCE_BYTES
-        received = (
-            ingest.finish(pieces) if at_once else await loop.run_in_executor(pool, ingest.finish, pieces)
-        )
-        whole = True
-        return received
-    finally:
-        if not whole:
-            pool.submit(ingest.abort)
-
-
-def _seen(work: "asyncio.Future[None]") -> None:
-    """Mark a failure as looked at: when the body itself failed first, nobody awaits the thread's."""
-    if not work.cancelled():
-        work.exception()
-
-
-async def read_document(exchange: Exchange, request: S3Request, max_bytes: int, pool: Executor) -> bytes:
-    """A small body, checked like any other. Raises: S3Error."""
-    sink = MemorySink()
-    ingest = Ingest(plan_body(request, max_bytes), request, lambda: sink)
-    await receive(exchange, ingest, pool, in_memory=True)
-    return bytes(sink.data)

@@ -16,7 +16,7 @@ from storage.auth.acl import (
 )
 from storage.fault import S3Error
 from storage.http.document import MAX_DOCUMENT_BYTES, Element, Node, parse, write
-from storage.http.ingest import read_document
+from storage.http.receive import read_document
 from storage.http.reply import XML, Reply
 from storage.http.request import S3Request
 from storage.index.access import ACL, kept_acl, put_access

@@ -7,7 +7,7 @@ from storage.auth.acl import acl_from_headers, unpack_acl
 from storage.fault import S3Error
 from storage.http.conditions import iso_date
 from storage.http.document import MAX_DOCUMENT_BYTES, Node, parse, write
-from storage.http.ingest import read_document
+from storage.http.receive import read_document
 from storage.http.reply import XML, Reply
 from storage.http.request import S3Request
 from storage.index import listing

@@ -6,7 +6,7 @@ from storage.auth.key import ObjectKey, parse_key
 from storage.authority import demand_delete
 from storage.fault import S3Error
 from storage.http.document import MAX_DOCUMENT_BYTES, Element, Node, parse, write
-from storage.http.ingest import read_document
+from storage.http.receive import read_document
 from storage.http.reply import XML, Reply
 from storage.http.request import S3Request
 from storage.index.conditions import Conditions, parse_etags

@@ -8,7 +8,8 @@ from storage.fault import S3Error
 from storage.http.bodyplan import MAX_PUT_BYTES, plan_body
 from storage.http.conditions import iso_date
 from storage.http.document import MAX_DOCUMENT_BYTES, Element, Node, parse, write
-from storage.http.ingest import Ingest, read_document, receive
+from storage.http.ingest import Ingest
+from storage.http.receive import read_document, receive
 from storage.http.reply import XML, Reply
 from storage.http.request import S3Request
 from storage.index.reads import demand_bucket, demand_upload, read_parts

@@ -9,9 +9,11 @@ from storage.fault import S3Error
 from storage.http.bodyplan import MAX_PUT_BYTES, BodyPlan, plan_body
 from storage.http.conditions import iso_date, parse_date_ms
 from storage.http.document import Node, write
-from storage.http.ingest import Ingest, MemorySink, Source, receive
+from storage.http.ingest import Ingest
+from storage.http.receive import receive
 from storage.http.reply import XML, Reply
 from storage.http.request import S3Request
+from storage.http.sinks import MemorySink, Source
 from storage.index.changes import PUT
 from storage.index.conditions import Conditions, parse_etags
 from storage.index.copies import CopySource, CopyTarget, copy_object

@@ -11,9 +11,9 @@ from storage.fault import S3Error
 from storage.http.bodyplan import MAX_PUT_BYTES
 from storage.http.conditions import iso_date
 from storage.http.document import Node, write
-from storage.http.ingest import Sink
 from storage.http.reply import XML, Reply
 from storage.http.request import S3Request
+from storage.http.sinks import Sink
 from storage.index.copies import CopySource
 from storage.index.database import Transaction
 from storage.index.reads import demand_object, demand_same, demand_upload, read_inline

@@ -4,7 +4,7 @@ from storage.auth.access import BLOCK_POLICY
 from storage.auth.policy import MAX_POLICY_BYTES, parse_policy
 from storage.fault import S3Error
 from storage.http.document import write
-from storage.http.ingest import read_document
+from storage.http.receive import read_document
 from storage.http.reply import XML, Reply
 from storage.http.request import S3Request
 from storage.index.access import POLICY, drop_access, put_access

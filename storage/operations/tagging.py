@@ -6,7 +6,7 @@ from dataclasses import replace
 from storage.authority import authorise
 from storage.fault import S3Error
 from storage.http.document import MAX_DOCUMENT_BYTES, write
-from storage.http.ingest import read_document
+from storage.http.receive import read_document
 from storage.http.reply import XML, Reply
 from storage.http.request import S3Request
 from storage.index import versions

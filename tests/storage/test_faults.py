@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.disk import blobs, blocks
+from storage.disk import blobs, blocks, writers
 from storage.fault import StoreBroken
 from tests.evidence import IS_WHOLE
 from tests.storage.stores import Raw, StoreThread, memory_folder
@@ -81,8 +81,8 @@ def check_after(root: Path, walk: Walk, *, exactly: bool) -> None:
 def test_a_failing_call_on_a_file(monkeypatch, call, nth, number):
     root = memory_folder()
     faulty = FaultyOs(call, nth, number)
-    monkeypatch.setattr(blobs, "os", faulty)
-    monkeypatch.setattr(blocks, "os", faulty)
+    for module in (blobs, blocks, writers):
+        monkeypatch.setattr(module, "os", faulty)
     monkeypatch.setattr(Path, "rename", lambda self, target: faulty.rename(self, target))  # noqa: PLW0108 - binds self
     store, walk = StoreThread(root, min_part_bytes=1), Walk()
     with Raw(store.endpoint()) as raw:

@@ -306,8 +306,9 @@ def test_a_last_part_that_overtakes_does_not_break_the_piece(small, small_store)
 
 
 def test_places_in_a_slab(tmp_path):
-    from storage.disk.blobs import Blobs, BlobWriter, SlabWriter
+    from storage.disk.blobs import Blobs
     from storage.disk.slabs import Slabs
+    from storage.disk.writers import BlobWriter, SlabWriter
     from storage.index.database import Index
     from storage.index.rows import UploadRow
 

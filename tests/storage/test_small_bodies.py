@@ -9,7 +9,7 @@ import pytest
 
 from storage.auth.claims import _stamped
 from storage.http import ingest
-from storage.http.ingest import AT_ONCE_BYTES
+from storage.http.receive import AT_ONCE_BYTES
 from tests.storage.stores import Raw, StoreThread
 
 

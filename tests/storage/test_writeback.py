@@ -5,8 +5,9 @@ import os
 import pytest
 
 from storage.disk import writeback
-from storage.disk.blobs import Blobs, SlabWriter
+from storage.disk.blobs import Blobs
 from storage.disk.writeback import STEP_BYTES
+from storage.disk.writers import SlabWriter
 
 PIECE = bytes(1024 * 1024)
 
