@@ -32,6 +32,7 @@ from inference.workers.own import OwnMaker
 from inference.workers.room import Means
 from inference.workers.shell_link import ShellLink
 from inference.workers.standing import StandingShell
+from inference.workers.store_threads import StoreThreads
 from inference.workers.worker import Parts
 from weights_cache.cache import HostTier
 from weights_cache.fetch import HttpReader
@@ -116,7 +117,8 @@ class Node:
         makers = NodeMakers(
             OwnMaker(shell, self.usage, settings.device), settings.engines, settings.state / OUTSIDE
         )
-        parts = Parts(tier, makers, TextShelf(child))
+        self._threads = StoreThreads()
+        parts = Parts(tier, makers, TextShelf(child), self._threads)
         self.host = Host(means, parts, self.usage, figures=StartFigures(self.metrics))
         self._add_gauges()
         add_engine_gauges(self.metrics, self.host)
@@ -144,7 +146,8 @@ class Node:
 
     async def inspect(self, question: Mapping[str, Any]) -> dict[str, Any]:
         """See `Rooms`."""
-        return await look_at(question, self._shell, partial(HttpReader, self._settings.store))
+        make_reader = partial(HttpReader, self._settings.store)
+        return await look_at(question, self._shell, make_reader, self._threads)
 
     def status(self) -> dict[str, Any]:
         """See `Rooms`."""
@@ -219,6 +222,7 @@ class Node:
         await self.host.close()
         await self.children.grammars.close()
         await self.usage.close()
+        self._threads.close()
 
 
 async def run(settings: NodeSettings, ready: Callable[[int], None], stop: asyncio.Event) -> None:

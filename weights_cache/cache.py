@@ -21,12 +21,13 @@ from weights_cache.folder import CacheFolder, Rested
 from weights_cache.handoff import Given, Handoff, NoHandoff
 from weights_cache.keyed_locks import KeyedLocks
 from weights_cache.landing import Landing, Source
+from weights_cache.others import Others
 from weights_cache.patience import RETRY_FOR_S, STALL_S
 from weights_cache.plan import Held, eviction_order, evictions, layout
 from weights_cache.progress import OnProgress
 from weights_cache.rate import Rate
 from weights_cache.readers import Readers
-from weights_cache.revision import Extent, Revision
+from weights_cache.revision import Revision
 from weights_cache.seat import Entry, Seat, rested_entry, rested_held
 from weights_cache.small import Files, SmallFiles
 from weights_cache.view import LandingError
@@ -215,20 +216,14 @@ class HostTier:
             retry_for_s=self._retry_for_s,
             given=given,
             keep=kept,
-            elsewhere=partial(self._copy_other, revision.id),
+            elsewhere=Others(revision.id, self._seats_now, self._folder),
             store_bytes_per_s=self._rate.bytes_per_s or 0.0,
         )
         return Seat(flight, num_bytes, time.monotonic(), kept=kept)
 
-    def _copy_other(self, revision_id: str, extent: Extent, view: memoryview) -> bool:
-        """Copy an extent from any other revision of this host; called by readers, without the lock."""
+    def _seats_now(self) -> dict[str, Seat]:
         with self._lock:
-            seats = dict(self._seats)
-        others = (seat.flight for name, seat in seats.items() if name != revision_id)
-        if any(flight.copy_to(extent.blake3, view) for flight in others):
-            return True
-        folder = self._folder
-        return folder is not None and folder.copy_to(extent.blake3, view, {revision_id, *seats})
+            return dict(self._seats)
 
     def _rested(self) -> list[Rested]:
         return [] if self._folder is None else self._folder.rested(tuple(self._seats))

@@ -19,7 +19,7 @@ from weights_cache.crew import Crew
 from weights_cache.fetch import RangeReader, ReadError, blob_path
 from weights_cache.ground import Ground
 from weights_cache.handoff import Given
-from weights_cache.keep import Elsewhere, Keep, NoKeep, nowhere
+from weights_cache.keep import Elsewhere, Keep, NoKeep, Nowhere
 from weights_cache.marks import Marks
 from weights_cache.patience import NUM_BAD_TRIES, RETRY_FOR_S, pause_s
 from weights_cache.plan import layout
@@ -48,7 +48,7 @@ class Flight:
         retry_for_s: float = RETRY_FOR_S,
         given: Given | None = None,
         keep: Keep | None = None,
-        elsewhere: Elsewhere = nowhere,
+        elsewhere: Elsewhere | None = None,
         store_bytes_per_s: float = 0.0,
     ) -> None:
         """`store_bytes_per_s`: what all readers of a load together had of this store before; 0 if unknown."""
@@ -60,7 +60,9 @@ class Flight:
         self.ended = threading.Event()
         self.watchers: list[OnProgress] = []
         self._layout = layout(revision.files, revision.tensors, self.given.mapped)
-        self.here = Sources(revision, self._layout, self.given, self._keep, elsewhere, self._work)
+        self.here = Sources(
+            revision, self._layout, self.given, self._keep, elsewhere or Nowhere(), self._work
+        )
         self._take_reader, self._give_reader, self._on_end = take_reader, give_reader, on_end
         self._retry_for_s, self._store_bytes_per_s = retry_for_s, store_bytes_per_s
         self._lock = threading.Lock()
@@ -121,6 +123,22 @@ class Flight:
         except OSError as error:
             log.warning("weights of %s cannot be read for another: %s", self.revision.model, error)
             return False
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of an earlier life; while the load runs, as many as are to be expected."""
+        here, is_over = self.here, self.ended.is_set()
+        return here.kept_bytes if is_over else max(here.kept_bytes, here.expected_kept_bytes)
+
+    @property
+    def shared_bytes(self) -> int:
+        """Bytes that another revision had; while the load runs, as many as are to be expected."""
+        here, is_over = self.here, self.ended.is_set()
+        return here.shared_bytes if is_over else max(here.shared_bytes, here.expected_shared_bytes)
+
+    def landed_digests(self) -> set[str]:
+        """BLAKE3 of the extents that are here by now."""
+        return {each for each, number in self._by_digest.items() if self._marks.has_landed(number)}
 
     @cached_property
     def _by_digest(self) -> dict[str, int]:

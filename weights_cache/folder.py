@@ -108,6 +108,16 @@ class CacheFolder:
                 return True
         return False
 
+    def landed_digests(self, but: Collection[str] = ()) -> set[str]:
+        """BLAKE3 of the extents that the entries but those of `but` have, for all that is written down."""
+        return {
+            digest
+            for name, file in tuple(self._files.items())
+            if name not in but
+            for (_, _, digest), is_here in zip(file.extents, self._landed(name), strict=False)
+            if is_here
+        }
+
     def small_files(self, revision: Revision) -> Files | None:
         """The revision's small files, checked; None if they are not here, or not whole."""
         try:
@@ -242,10 +252,16 @@ class CacheFolder:
         except FileNotFoundError:
             return -1
 
+    def _landed(self, revision_id: str) -> bytes:
+        """One byte an extent; none of an entry that was evicted meanwhile."""
+        with suppress(FileNotFoundError):
+            return self._file(revision_id, ".landed").read_bytes()
+        return b""
+
     def _rested(self, revision_id: str, file: EntryFile) -> Rested | None:
         try:
             used_s = self._file(revision_id, ".entry").stat().st_mtime
-            landed = self._file(revision_id, ".landed").read_bytes()
+            landed = self._landed(revision_id)
         except FileNotFoundError:
             return None  # it was evicted meanwhile
         here = (length for (_, length, _), is_here in zip(file.extents, landed, strict=False) if is_here)

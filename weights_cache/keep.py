@@ -3,7 +3,6 @@
 Both are only ever a gain: whatever they give is checked like bytes from the store, and what is wrong is fetched.
 """
 
-from collections.abc import Callable
 from typing import Protocol
 
 from weights_cache.coverage import Extent
@@ -43,11 +42,26 @@ class NoKeep:
         del number
 
 
-Elsewhere = Callable[[Extent, memoryview], bool]
-"""Copies an extent's bytes from another landing of this host into the view; False if no one has them."""
+class Elsewhere(Protocol):
+    """Other landings of this host, which may have some of the same bytes."""
+
+    def copy(self, extent: Extent, view: memoryview) -> bool:
+        """Copy an extent's bytes from there into the view; False if no one has them. To be checked."""
+        ...
+
+    def digests(self) -> frozenset[str]:
+        """BLAKE3 of every extent that has landed there by now."""
+        ...
 
 
-def nowhere(extent: Extent, view: memoryview) -> bool:
+class Nowhere:
     """There is no other landing."""
-    del extent, view
-    return False
+
+    def copy(self, extent: Extent, view: memoryview) -> bool:
+        """No one has them."""
+        del extent, view
+        return False
+
+    def digests(self) -> frozenset[str]:
+        """None."""
+        return frozenset()

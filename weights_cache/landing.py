@@ -49,14 +49,17 @@ class Landing:
 
     @property
     def shared_bytes(self) -> int:
-        """Bytes of this load that another revision of this host has too and that were copied from there."""
-        return 0 if self._is_hit else self._flight.here.shared_bytes
+        """Bytes of this load that another revision of this host has too and that are copied from there.
+
+        While it runs those that are to be expected count already.
+        """
+        return 0 if self._is_hit else self._flight.shared_bytes
 
     @property
     def host_bytes(self) -> int:
         """Bytes of this load that were on this host: shared ones, those of a kept entry, or all of them on a hit."""
         flight = self._flight
-        return flight.total_bytes if self._is_hit else flight.here.kept_bytes + flight.here.shared_bytes
+        return flight.total_bytes if self._is_hit else flight.kept_bytes + flight.shared_bytes
 
     @property
     def phases(self) -> dict[str, float]:

@@ -64,6 +64,22 @@ class Sources:
         self._lock = threading.Lock()
         self.mapped_bytes, self.copied_bytes = given.num_bytes(revision)
         self.kept_bytes, self.shared_bytes = 0, 0
+        self.expected_kept_bytes, self.expected_shared_bytes = self._expected()
+
+    def _expected(self) -> tuple[int, int]:
+        """Bytes that will be found (kept, shared), by what is written down and has landed by now.
+
+        A start tells its sources long before all of them were looked at. Of a file that was handed over nothing is
+        expected: whatever is not found of it is there.
+        """
+        handed, digests = {*self._given.maps, *self._given.objects}, self._elsewhere.digests()
+        kept, shared = 0, 0
+        for number, extent in enumerate(self._revision.extents):
+            if extent.file not in handed and self._keep.has(number):
+                kept += extent.length
+            elif extent.file not in handed and extent.blake3 in digests:
+                shared += extent.length
+        return kept, shared
 
     @property
     def is_some(self) -> bool:
@@ -116,7 +132,7 @@ class Sources:
     def _share(self, extent: Extent, view: memoryview) -> bool:
         """Copy an extent that another revision of this host has too; False if none has, or it is not right there."""
         started = time.monotonic()
-        if not self._elsewhere(extent, view):
+        if not self._elsewhere.copy(extent, view):
             return False
         self._work.spend("fetch", started)
         right = self._work.verified(extent, view)

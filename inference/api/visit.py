@@ -13,6 +13,8 @@ from inference.workers.loading import SOURCES
 from wire.timing import Phases
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from inference.api.resume import Resume
     from inference.workers.loading import LoadReport
     from inference.workers.resident import Resident
@@ -58,6 +60,8 @@ class Visit:
     is_deterministic: bool = False
     resume: Resume | None = None
     """How the stream is to be told so that another node could go on with it, or which one is gone on with here."""
+    found: Callable[[], LoadReport] | None = None
+    """The report as it stands: of a start that did not wait for its bytes they are counted as they come."""
     trace: Trace | None = None
     """What is recorded of it, and `passes` what an engine behind this node is told of its trace."""
     passes: Told = ()
@@ -92,12 +96,15 @@ class Visit:
         self.revision_id = worker.revision.id
         self.is_deterministic = bool(worker.revision.spec.deterministic)
         if self.asked_start is not None:
-            self.start, self.report = self.asked_start, worker.found()
+            self._find(worker, self.asked_start)
         elif is_first and load_reason == "request":
-            self.start, self.report = worker.report.start, worker.found()
+            self._find(worker, worker.report.start)
         elif is_first:
             self.start = "resident"
         return model
+
+    def _find(self, worker: Worker, start: str) -> None:
+        self.start, self.found, self.report = start, worker.found, worker.found()
 
     def note_first(self, prefill_ms: float, wait_ms: float = 0.0) -> None:
         """The first token is here: what the engine did not spend on the prompt was waiting for its turn.
@@ -149,7 +156,7 @@ class Visit:
 
     def receipt(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> bytes:
         """The node's last line of a stream."""
-        report = self.report
+        report = self.found() if self.found else None
         extra: dict[str, Any] = {
             "start": self.start,
             "remote_bytes": report.bytes.get("remote", 0) if report else 0,

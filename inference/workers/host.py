@@ -250,11 +250,11 @@ class Host:
             self.figures.failed(worker.revision.model, line["code"], line["message"])
             return
         report = worker.report
-        self.figures.started(worker.revision.model, report)
         waited_ms = report.phases.get("fetch", 0.0) + report.phases.get("verify", 0.0)
         self._attach_s = (report.total_ms - waited_ms - report.phases["queue"]) / 1000
         if report.start == "host":
             self.host_bytes_per_s = report.bytes["host"] / max(waited_ms, LEAST_WAIT_MS) * 1000
+        self.figures.started(worker.revision.model, await worker.landed())
 
     async def _seat(self, revision: Revision, board: Board, asked_at: float) -> Worker:
         """Make room, one load at a time, and take it."""

@@ -6,7 +6,6 @@ can be read is tried in a child as well: that costs time and memory.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from inference.workers.seams import Shell
+    from inference.workers.store_threads import StoreThreads
     from weights_cache.fetch import RangeReader
 
 INSPECT_S = 50.0
@@ -51,7 +51,10 @@ class FolderRefused(Exception):
 
 
 async def look_at(
-    question: Mapping[str, Any], shell: Shell, make_reader: Callable[[dict[str, str]], RangeReader]
+    question: Mapping[str, Any],
+    shell: Shell,
+    make_reader: Callable[[dict[str, str]], RangeReader],
+    threads: StoreThreads,
 ) -> dict[str, Any]:
     """{"facts", "left_out"} or {"refused": {"code", "message", "next"}}. `question` as `control.read_inspect`.
 
@@ -59,7 +62,7 @@ async def look_at(
         Refusal: 503 when the store or the shell cannot be asked now.
     """
     try:
-        files = await asyncio.to_thread(_read, question, make_reader)
+        files = await threads.call(_read, question, make_reader)
         await _try_tokenizer(files)
         request = _request(question, files)
         return await shell.inspect(request, INSPECT_S)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from inference.link import Message
     from inference.workers.engines import Engine, Maker, Makers
     from inference.workers.seams import Landing, Tier
+    from inference.workers.store_threads import StoreThreads
     from weights_cache.revision import Revision
 
 __all__ = ["OutsideModel", "Parts", "ResidentModel", "Worker", "not_resident"]
@@ -40,6 +41,7 @@ class Parts:
     tier: Tier
     makers: Makers
     texts: TextShelf
+    threads: StoreThreads
 
 
 class Worker:
@@ -157,6 +159,12 @@ class Worker:
             self.report.note_bytes(self._landing)
         return self.report
 
+    async def landed(self) -> LoadReport:
+        """The report once its weights are all here, or will not be: its bytes are what was really read and found."""
+        while self._is_landing:  # noqa: ASYNC110 - threads land it, and have no event of this loop
+            await asyncio.sleep(POLL_S)
+        return self.found()
+
     def leave(self) -> None:
         """A request has ended, one way or another; the last one of a worker that is to go lets it go."""
         self._num_requests -= 1
@@ -210,7 +218,8 @@ class Worker:
     async def _prepare(self) -> Mapping[str, bytes]:
         """Start the landing and read the small files, side by side."""
         self.board.post("fork", 0, 1)
-        files = asyncio.create_task(asyncio.to_thread(self._parts.tier.small_files, self.revision))
+        threads, tier = self._parts.threads, self._parts.tier
+        files = asyncio.create_task(threads.call(tier.small_files, self.revision))
         try:
             self._landing = await self._land()
             return await files
@@ -223,7 +232,7 @@ class Worker:
         """The weights, there or on their way. Raises LandingError."""
         while True:
             try:
-                return await asyncio.to_thread(self._parts.tier.land, self.revision, pin=True)
+                return await self._parts.threads.call(self._parts.tier.land, self.revision, pin=True)
             except LandingError as cause:
                 if not is_short(cause) or self.state is not State.LOADING or not await self._make_way():
                     raise
@@ -277,6 +286,7 @@ class Worker:
         if self._engine is not None:
             await self._engine.ended()
             await self._engine.close()
+        self.found()
         landing, self._landing = self._landing, None
         if landing is not None:
             await asyncio.to_thread(landing.release)

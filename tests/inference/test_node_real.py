@@ -31,6 +31,7 @@ from inference.workers import pulse
 from inference.workers.inspection import look_at
 from inference.workers.shell_link import ShellLink
 from inference.workers.standing import StandingShell
+from inference.workers.store_threads import StoreThreads
 from regions.usage.read import Found
 from regions.usage.reconcile import differences, totals
 from tests.inference.conftest import LivingShell
@@ -153,7 +154,7 @@ async def inspected(shell: Any, folder: Path, plan: Draft) -> dict[str, Any]:
     tensors = [{"name": one.name, "dtype": one.dtype, "shape": list(one.shape)} for one in plan.tensors]
     question = {"bucket": "models", "prefix": "acme/m/", "files": files, "tensors": tensors}
     paths = {f"/models/acme/m/{one.path}": folder / one.path for one in plan.sources}
-    return await look_at(question, shell, lambda _etags: FolderReader(paths))
+    return await look_at(question, shell, lambda _etags: FolderReader(paths), StoreThreads())
 
 
 def committed(plan: Draft, folder: Path, facts: ModelFacts) -> Revision:

@@ -9,7 +9,17 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from tests.inference.fake_engine import FakeEngine, FakeTier, RunningNode, Script, revision, running_node
+from tests.inference.fake_engine import (
+    ANSWER,
+    FakeEngine,
+    FakeLanding,
+    FakeProgress,
+    FakeTier,
+    RunningNode,
+    Script,
+    revision,
+    running_node,
+)
 from tests.inference.test_node_life import until
 from tests.inference.test_node_serving import AUTH, HI, load, post
 from wire.timing import parse_receipt
@@ -133,3 +143,32 @@ async def test_what_a_load_shares_is_on_its_receipt(tmp_path: Any) -> None:
     assert (line["bytes"]["host"], line["bytes"]["region"], line["shared_bytes"]) == (70, 30, 70)
     assert (receipt["bytes"]["host"], receipt["shared_bytes"]) == (70, 70)
     assert told["nearfield_node_start_shared_bytes_total"] == 70
+
+
+async def test_the_bytes_of_a_start_that_did_not_wait_for_them_are_those_that_came(
+    tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At `ready` a part is here; the rest turns out while the first request waits: receipt, metric and log say it."""
+    landing = FakeLanding("region", bytes_read=10)
+    part, whole = FakeProgress(done_bytes=10), FakeProgress()
+    landing.progress = lambda: whole if landing.bytes_read == 30 else part  # type: ignore[method-assign]
+
+    class Gated(FakeTier):
+        def land(self, wanted: Any, *, pin: bool = False) -> Any:
+            return landing
+
+    def answer(_: Any) -> list[list[int]]:
+        landing.bytes_read, landing.host_bytes, landing.shared_bytes = 30, 70, 70
+        return [[token] for token in ANSWER]
+
+    with caplog.at_level(logging.INFO, "nearfield.node"):
+        async with running_node(tmp_path, Script(answer=answer), tier=Gated()) as node:
+            await load(node)
+            receipt = await streamed(node)
+            await until(lambda: "start of" in caplog.text)
+            told = await figures(node)
+
+    assert (receipt["bytes"]["host"], receipt["bytes"]["region"], receipt["shared_bytes"]) == (70, 30, 70)
+    assert told["nearfield_node_start_shared_bytes_total"] == 70
+    assert told['nearfield_node_start_bytes_total{source="region"}'] == 30
+    assert "bytes region=30 host=70 shared=70" in caplog.text

@@ -108,6 +108,19 @@ def test_only_what_differs_is_moved(variant):
     assert house.land("variant").shared_bytes == 0  # a hit shares nothing: all of it is here
 
 
+def test_a_start_tells_what_is_shared_before_all_of_it_was_looked_at(variant):
+    """An engine is ready long before its bytes are here, and its node says then where they come from."""
+    house, shared_bytes = variant
+    house.land("base")
+    house.store.delay_s = 0.3
+    landing = house.tier.land(house.revisions["variant"])
+    told = [(landing.shared_bytes, landing.host_bytes)]
+    while not landing.wait(0.01):
+        told.append((landing.shared_bytes, landing.host_bytes))
+
+    assert {*told} == {(shared_bytes, shared_bytes)} == {(landing.shared_bytes, landing.host_bytes)}
+
+
 def test_two_that_share_and_start_together():
     """What has landed for one is taken by the other; between them nothing is lost and nothing is wrong."""
     house = House(ADAPTED)
