@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from inference.api.answer_grammar import after_thoughts, call_structure
 from inference.api.chat_shape import ChatShape
 from inference.api.choice import Reading
 from inference.api.fields import unsupported
 from inference.api.sequences import Job, check_length
 from inference.api.serving import GenerationReply, check_prompt, encode
+from inference.api.structure import Lark
 from inference.api.toolcalls import THINK_CLOSE, THINK_OPEN
-from inference.api.tools import call_structure, markers_of, no_tools, thinks
+from inference.api.tools import markers_of, no_tools, thinks
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ class ChatReply(GenerationReply):
         check_prompt(tokens, "messages")
         check_length(len(tokens), request.sampling.max_tokens, model.limits, "messages")
         markers = _markers(model, request)
-        structure = self._structure(model, markers)
+        structure = self._structure(model, markers, text)
         grammar = await self.grammar_of(model, structure)
         reading = self._reading(model, markers, text)
         held_by = None if structure is None else structure.param
@@ -50,16 +52,23 @@ class ChatReply(GenerationReply):
             return None
         return tuple(await encode(model, text, add_special=False))[: model.limits.max_len]
 
-    def _structure(self, model: ResidentModel, markers: Markers | None) -> Structure | None:
+    def _structure(self, model: ResidentModel, markers: Markers | None, prompt: str) -> Structure | None:
+        use, asked, vocabulary = self._request.tools, self._request.structure, model.text.vocabulary
+        found = asked
+        if use is not None and markers is not None:
+            found = call_structure(use, markers, vocabulary, asked)
+        return after_thoughts(found, prompt, vocabulary) if found is not None and _thinks(model) else found
+
+    @property
+    def _is_held(self) -> bool:
+        """Whether an answer has no words of its own: thoughts at most stand before what is asked for."""
         use = self._request.tools
-        if use is None or markers is None:
-            return self._request.structure
-        return call_structure(use, markers, model.text.vocabulary)
+        return self._request.structure is not None or (use is not None and use.must)
 
     def _reading(self, model: ResidentModel, markers: Markers | None, prompt: str) -> Reading | None:
         """How the answers are taken apart; None when they are words only."""
-        template, use = model.text.template, self._request.tools
-        marked = template is not None and thinks(template.source)
+        use = self._request.tools
+        marked = _thinks(model) and not isinstance(self._request.structure, Lark)
         if markers is None and not marked:
             return None
         texts = [THINK_OPEN, THINK_CLOSE] if marked else []
@@ -67,13 +76,13 @@ class ChatReply(GenerationReply):
         ids = [
             token for text in texts if text and (token := model.text.vocabulary.token_of(text)) is not None
         ]
-        held = self._request.structure is not None or (use is not None and use.must)
         return Reading(
             markers,
             frozenset(ids),
-            thinks=marked and not held,
-            thinking=marked and not held and prompt.rstrip().endswith(THINK_OPEN),
+            thinks=marked,
+            thinking=marked and prompt.rstrip().endswith(THINK_OPEN),
             is_single=use is not None and use.is_single,
+            only_first=self._is_held,
         )
 
     def _shape(self, model: ResidentModel, job: Job) -> Shape:
@@ -110,6 +119,11 @@ def _markers(model: ResidentModel, request: ChatRequest) -> Markers | None:
     if markers is None:
         raise no_tools(model.revision.model)
     return markers
+
+
+def _thinks(model: ResidentModel) -> bool:
+    template = model.text.template
+    return template is not None and thinks(template.source)
 
 
 def _effort(effort: str | None, template: str) -> dict[str, Any]:

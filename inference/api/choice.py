@@ -59,10 +59,13 @@ class Reading:
     thinks: bool = False
     thinking: bool = False
     is_single: bool = False
+    only_first: bool = False
+    """Marks count before the first word only: the text of a structure may hold what looks like one."""
 
     def reader(self) -> AnswerReader:
         """One for one answer."""
-        return AnswerReader(self.markers, _call_id, thinks=self.thinks, thinking=self.thinking)
+        how = {"thinks": self.thinks, "thinking": self.thinking, "only_first": self.only_first}
+        return AnswerReader(self.markers, _call_id, **how)
 
 
 def _call_id() -> str:

@@ -25,7 +25,7 @@ from inference.api.prediction import read_prediction
 from inference.api.route_fields import REFUSED, read_fields
 from inference.api.sampling import MAX_TOKENS, SAMPLING_FIELDS, Sampling
 from inference.api.stream_options import StreamOptions, read_stream_options
-from inference.api.structure import STRUCTURE_FIELDS, Structure, structure_of
+from inference.api.structure import STRUCTURE_FIELDS, Lark, Structure, structure_of
 from inference.api.tools import ToolUse, read_tool_choice, read_tools, tool_use
 from inference.engine.orders import MAX_PRIORITY
 
@@ -172,8 +172,10 @@ def read_chat(body: dict[str, Any]) -> ChatRequest:
     if wanted is not None:
         found["max_tokens"] = wanted
     structure, tools = structure_of(found), tool_use(found)
-    if structure is not None and tools is not None:
-        raise bad(structure.param, f"{structure.param!r} and 'tools' both say what the answer looks like.")
+    if isinstance(structure, Lark) and tools is not None:
+        raise bad(
+            structure.param, f"{structure.param!r} is a whole grammar: it has no place for calls of 'tools'."
+        )
     _check_tools(found, tools)
     return ChatRequest(
         model=found["model"],

@@ -109,7 +109,10 @@ class CallScanner:
 
 
 class AnswerReader:
-    """One answer. `thinks`: the model marks its thoughts; `thinking`: the prompt has opened them already."""
+    """One answer. `thinks`: the model marks its thoughts; `thinking`: the prompt has opened them already.
+
+    `only_first`: marks count before the first word only.
+    """
 
     def __init__(
         self,
@@ -118,8 +121,10 @@ class AnswerReader:
         *,
         thinks: bool = False,
         thinking: bool = False,
+        only_first: bool = False,
     ) -> None:
         self._markers = markers
+        self._only_first = only_first
         self._make_id = make_id
         self._thinks = thinks
         self._state: Callable[[Parts], bool] = self._in_thoughts if thinking else self._in_words
@@ -166,6 +171,8 @@ class AnswerReader:
             self._state = self._in_call
             return True
         self._trims = False
+        if self._only_first and self._is_first:
+            self._is_first = any(one.startswith(self._held[: len(one)]) for one in self._marks())
         at, mark = min(
             ((self._held.find(one), one) for one in self._marks() if one in self._held), default=(-1, "")
         )
@@ -188,6 +195,8 @@ class AnswerReader:
         return bare and self._trims and self._is_first and self._held.startswith("{")
 
     def _marks(self) -> Iterator[str]:
+        if self._only_first and not self._is_first:
+            return
         if self._thinks:
             yield THINK_OPEN
         if self._markers is not None and self._markers.opening:

@@ -1,18 +1,14 @@
-"""Tools of a chat: what a request offers and wants, how its model writes calls, and the grammar of demanded calls."""
+"""Tools of a chat: what a request offers and wants, and how its model writes calls."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from inference.api.fields import array, bad, boolean, mapping, one_of, string, unsupported
-from inference.api.structure import Structure, schema_rule, words
 from inference.api.toolcalls import THINK_CLOSE, Markers
 from wire.refusal import Refusal
-
-if TYPE_CHECKING:
-    from inference.api.tokens import Vocabulary
 
 MAX_TOOLS = 128
 """OpenAI's own bound."""
@@ -148,60 +144,6 @@ def markers_of(template: str) -> Markers | None:
 def thinks(template: str) -> bool:
     """Whether a model with this chat template marks its thoughts."""
     return THINK_CLOSE in template
-
-
-def call_structure(use: ToolUse, markers: Markers, vocabulary: Vocabulary) -> Structure | None:
-    """The grammar of an answer with calls of these tools, in the model's own format.
-
-    A demanded call is all there is. Where calls are free but a tool is `strict`, words may come first, and what
-    looks like a call is one. None where nothing is held: no call is demanded and no tool is strict.
-    """
-    if not use.must and not any(tool.strict for tool in use.tools):
-        return None
-    calls, rules = _calls_rule(use, markers, vocabulary)
-    if use.must:
-        return Structure("calls", "tools", f"calls: {calls}\n{rules}")
-    free = "WORDS | calls" if markers.bare else "WORDS calls?"
-    return Structure(free, "tools", f"WORDS: {_words_before(markers)}\ncalls: {calls}\n{rules}")
-
-
-def _calls_rule(use: ToolUse, markers: Markers, vocabulary: Vocabulary) -> tuple[str, str]:
-    """(the body of the rule `calls`, the further rules that it names)."""
-    one = {"anyOf": [_call_schema(tool, markers) for tool in use.tools]}
-    body = f"body: {schema_rule(one)}\n"
-    if markers.bare:
-        return "body", body
-    opening = _mark(markers.opening, vocabulary)
-    if markers.is_list:
-        most = {"maxItems": 1} if use.is_single else {}
-        every = {"type": "array", "minItems": 1, **most, "items": one}
-        return f"{opening} body", f"body: {schema_rule(every)}\n"
-    call = f'call: {opening} "\\n" body "\\n" {_mark(markers.closing, vocabulary)}\n'
-    return "call" if use.is_single else 'call ("\\n" call)*', call + body
-
-
-def _words_before(markers: Markers) -> str:
-    """Any text in which no call begins."""
-    if markers.bare:
-        return r"/([^{](?s:.*))?/"
-    return f"/(?s:.*)/ & ~/(?s:.*){re.escape(markers.opening)}(?s:.*)/"
-
-
-def _call_schema(tool: Tool, markers: Markers) -> dict[str, Any]:
-    """One call as a schema. Its parameters have an `$id`: what they define (`#/$defs/..`) is looked for in them."""
-    parameters = {"type": "object", "$id": f"tool:{tool.name}"} | tool.parameters
-    shape = {"name": {"const": tool.name}, markers.arguments: parameters}
-    return {
-        "type": "object",
-        "properties": shape,
-        "required": ["name", markers.arguments],
-        "additionalProperties": False,
-    }
-
-
-def _mark(text: str, vocabulary: Vocabulary) -> str:
-    token = vocabulary.token_of(text)
-    return f"<[{token}]>" if token is not None and vocabulary.is_special(token) else words(text)
 
 
 def no_tools(model: str) -> Refusal:

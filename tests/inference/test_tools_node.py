@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from inference.api.answer_grammar import call_structure
 from inference.api.request import read_chat
 from inference.api.sampling import Sampling
 from inference.api.toolcalls import Markers
-from inference.api.tools import FORMATS, call_structure, markers_of, read_tools
+from inference.api.tools import FORMATS, markers_of, read_tools
 from tests.inference.fake_engine import VOCABULARY, FakeTier, RunningNode, Script, running_node, small_files
 from tests.inference.test_engine_grammar import served, text_of
 from tests.inference.test_node_serving import HI, client, load, post
@@ -139,7 +140,7 @@ async def test_a_conversation_with_results_reaches_the_template(tmp_path: Any) -
         ({"tool_choice": {"type": "custom", "custom": {"name": "x"}}}, "tool_choice.type"),
         ({"tools": [], "tool_choice": "required"}, "tool_choice"),
         ({"tools": None, "parallel_tool_calls": False}, "parallel_tool_calls"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"guided_grammar": 'start: "x"'}, "guided_grammar"),
         ({"tool_choice": "required", "ignore_eos": True}, "ignore_eos"),
     ],
 )
