@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from inference.api.app import make_app
 from inference.api.grammar import GrammarChild
+from inference.api.model_reply import Children
 from inference.api.modeltext import TextShelf
-from inference.api.serving import Children
 from inference.api.template import RENDER_CPU_MS, TemplateChild
 from inference.devices import CPU
 from inference.outside.definition import OWN

@@ -8,8 +8,9 @@ from inference.api.answer_grammar import after_thoughts, call_structure
 from inference.api.chat_shape import ChatShape
 from inference.api.choice import Reading
 from inference.api.fields import unsupported
+from inference.api.prompt import check_prompt, encode
 from inference.api.sequences import Job, check_length
-from inference.api.serving import GenerationReply, check_prompt, encode
+from inference.api.serving import GenerationReply
 from inference.api.structure import Lark
 from inference.api.toolcalls import THINK_CLOSE, THINK_OPEN
 from inference.api.tools import markers_of, no_tools, thinks

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from inference.api.answer import Shape, json_text, token_text
 from inference.api.openai_shape import OpenAIShape
+from inference.api.prompt import check_prompt, encode
 from inference.api.sequences import Job, check_ids, check_length
-from inference.api.serving import GenerationReply, check_prompt, encode
+from inference.api.serving import GenerationReply
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from inference.api.model_reply import JSON_HEADERS, ModelReply
+from inference.api.prompt import THREAD_CHARS, check_prompt
 from inference.api.sequences import check_ids
-from inference.api.serving import JSON_HEADERS, THREAD_CHARS, ModelReply, check_prompt
 from inference.api.vectors import VectorError, batches, cut, embedding_body, num_batches, read_vectors
 from inference.usage.entry import Counts
 from wire.refusal import Refusal
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from inference.api.model_reply import Children
     from inference.api.reply import Outlet
     from inference.api.request import EmbeddingRequest
-    from inference.api.serving import Children
     from inference.api.visit import Visit
     from inference.link import Message
     from inference.usage.entry import Entry

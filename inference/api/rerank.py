@@ -11,9 +11,9 @@ import numpy as np
 
 from inference.api.embedding_reply import encode_all, vectors_of
 from inference.api.fields import array, bad, boolean, integer, mapping, string
+from inference.api.model_reply import JSON_HEADERS, ModelReply
 from inference.api.request import MAX_LABEL_CHARS, MAX_MODEL_CHARS, MAX_PROMPT_CHARS, MAX_PROMPT_TOKENS
 from inference.api.route_fields import read_fields
-from inference.api.serving import JSON_HEADERS, ModelReply
 from inference.api.vectors import num_batches
 from inference.usage.entry import Counts
 from wire.refusal import Refusal
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from inference.api.fields import Reader
+    from inference.api.model_reply import Children
     from inference.api.reply import Outlet
-    from inference.api.serving import Children
     from inference.api.visit import Visit
     from inference.workers.host import Host
     from inference.workers.worker import ResidentModel

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from inference.api.answer import Finished, Heading, Usage
     from inference.api.choice import Delta
+    from inference.api.model_reply import Children
     from inference.api.reply import Outlet
     from inference.api.responses import ResponseRequest
     from inference.api.sequences import Job
-    from inference.api.serving import Children
     from inference.api.toolcalls import CallPart
     from inference.api.visit import Visit
     from inference.workers.host import Host

@@ -2,98 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from inference.api.answer import Finished, Heading, Shape
-from inference.api.reply import STREAM_HEADERS, Outlet, Reply
+from inference.api.generation import Generation
+from inference.api.model_reply import JSON_HEADERS, ModelReply
+from inference.api.reply import STREAM_HEADERS, Outlet
 from inference.api.resume import FIELD, Numbering, can_resume
 from inference.api.sampling import engine_fields
-from inference.api.sequences import Generation, Job, Whose, check_ids, check_sampling, orders
-from inference.api.stay import Stay
+from inference.api.sequences import Job, Whose, check_ids, check_sampling, orders
 from inference.api.visit import now_unix
-from inference.workers.resident import ResidentModel
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from inference.api.choice import Delta
-    from inference.api.grammar import GrammarChild
+    from inference.api.model_reply import Children
     from inference.api.request import ChatRequest, CompletionRequest
     from inference.api.structure import Structure
-    from inference.api.template import TemplateChild
     from inference.api.toolcalls import CallPart
     from inference.api.visit import Visit
     from inference.workers.answers import Tally
-    from inference.workers.entrance import Inside
     from inference.workers.host import Host
-    from inference.workers.resident import Resident
-
-THREAD_CHARS = 4096
-"""Longer texts are tokenized in a thread: about a millisecond of the loop's time."""
-USES = {
-    "generate": "generates text and makes no embeddings; use /v1/chat/completions or /v1/completions",
-    "embed": "makes embeddings and no text; use /v1/embeddings",
-    "rerank": "scores documents for a query and makes neither text nor embeddings; use /v1/rerank",
-}
-"""What a model of each kind does, for whom it cannot serve."""
-JSON_HEADERS = {"content-type": "application/json"}
-
-
-@dataclass(frozen=True, slots=True)
-class Children:
-    """The processes that run what requests and models bring along."""
-
-    templates: TemplateChild
-    grammars: GrammarChild
-
-
-class ModelReply(Reply):
-    """An answer of a resident model: enters its worker, and leaves it whatever happens."""
-
-    kinds = frozenset({"generate"})
-    """The kinds of model that answer so."""
-    operation = "chat"
-    """As OpenTelemetry calls it (`wire.gen_ai`); empty for what is no inference."""
-
-    def __init__(self, host: Host, visit: Visit, revision_id: str | None, model: str) -> None:
-        super().__init__()
-        self._host, self._visit, self._model = host, visit, model
-        self._stay = Stay(host, visit, revision_id, model, self.operation)
-
-    def refusal_headers(self) -> dict[str, str]:
-        """See `Reply`."""
-        return {"x-request-id": self._visit.request_id}
-
-    def refused(self, refusal: Refusal) -> None:
-        """See `Reply`."""
-        self._host.figures.refusals.note(
-            refusal, self._visit.request_id, self.operation or "a count", self._model
-        )
-
-    def left(self) -> None:
-        """See `Reply`."""
-        self._host.figures.client_gone(stream=self._streams)
-
-    @property
-    def _streams(self) -> bool:
-        """Whether the answer comes in events."""
-        return False
-
-    @contextmanager
-    def _resident(self) -> Iterator[ResidentModel]:
-        with self._stay.inside(ResidentModel) as model:
-            if model.revision.facts.kind not in self.kinds:
-                raise _wrong_kind(model)
-            yield model
-
-    def _turn(self, model: ResidentModel, size: int, priority: int = 0) -> Inside:
-        """Its tenant's turn at the engine, for so many sequences; inside while it is open."""
-        return model.calls.entrance.inside(self._visit.tenant, self._visit.weight, priority, size)
+    from inference.workers.resident import ResidentModel
 
 
 class GenerationReply(ModelReply):
@@ -265,14 +199,6 @@ class GenerationReply(ModelReply):
         await outlet.whole(200, {**JSON_HEADERS, **counted}, body)
 
 
-async def encode(model: Resident, text: str, *, add_special: bool) -> list[int]:
-    """The text's token ids; a long text is cut in a thread."""
-    cut = model.text.vocabulary.encode
-    if len(text) > THREAD_CHARS:
-        return await asyncio.to_thread(cut, text, add_special=add_special)
-    return cut(text, add_special=add_special)
-
-
 def _finished(deltas: Sequence[Delta], *, scored: bool) -> Finished:
     scores = tuple(score for delta in deltas for score in delta.scores)
     finish = next((delta.finish for delta in deltas if delta.finish), "stop")
@@ -297,19 +223,6 @@ def heading(prefix: str, model: ResidentModel, name: str) -> Heading:
     promise = "_det" if model.revision.spec.deterministic else ""
     fingerprint = f"fp_{model.revision.id[:12]}{promise}"
     return Heading(f"{prefix}-{secrets.token_hex(12)}", now_unix(), name, fingerprint)
-
-
-def check_prompt(tokens: Sequence[int], param: str) -> None:
-    """Refuse a prompt without tokens. Raises Refusal (400)."""
-    if not tokens:
-        raise Refusal(
-            400, "invalid_value", f"{param!r} is empty: the model needs at least one token.", param=param
-        )
-
-
-def _wrong_kind(model: ResidentModel) -> Refusal:
-    message = f"{model.revision.model} {USES[model.revision.facts.kind]}."
-    return Refusal(400, "wrong_model_kind", message, param="model")
 
 
 def _no_grammars(model: ResidentModel, param: str) -> Refusal:

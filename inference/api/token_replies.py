@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from inference.api.anthropic import names_of
 from inference.api.chat import prompt_of
+from inference.api.model_reply import JSON_HEADERS, ModelReply
+from inference.api.prompt import encode
 from inference.api.sequences import check_ids
-from inference.api.serving import JSON_HEADERS, ModelReply, encode
 from inference.api.wording import reworded
 
 if TYPE_CHECKING:
+    from inference.api.model_reply import Children
     from inference.api.reply import Outlet
     from inference.api.request import ChatRequest
-    from inference.api.serving import Children
     from inference.api.token_requests import CountRequest, DetokenizeRequest, TokenizeRequest
     from inference.api.visit import Visit
     from inference.workers.host import Host

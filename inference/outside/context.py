@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from inference.api.messages import read_messages
+from inference.api.prompt import check_prompt, encode
 from inference.api.sequences import check_length
-from inference.api.serving import check_prompt, encode
 from inference.outside.kinds import CHAT, COMPLETIONS
 from wire.refusal import Refusal
 
