@@ -10,8 +10,9 @@ from inference.api.template import json_file
 from inference.devices import CPU
 from inference.workers.board import LoadFailure
 from inference.workers.engine_process import EngineProcess
+from inference.workers.molds import MOST_MOLDS
 from inference.workers.room import Means, own_room
-from inference.workers.shell_link import MOST_MOLDS, ShellError
+from inference.workers.shell_link import ShellError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,12 +10,12 @@ import logging
 import os
 import signal
 import socket
-from collections import OrderedDict
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from inference.devices import CPU
 from inference.link import PREFIX_BYTES, READ_BYTES, FrameReader, LinkError, Message, frame_bytes, parse_body
+from inference.workers.molds import Molds
 from inference.workers.zygote import ZygoteError, connect, log_path, socket_path
 from inference.zygote import DEVICE_VARIABLES
 
@@ -33,8 +33,6 @@ CLOSE_DEADLINE_S = 5.0
 """A shell ends at once when its connection does; one that does not is killed."""
 MAX_ANSWER_BYTES = 1 << 20
 """Facts about a model are a few hundred bytes; a refusal names a few tensors."""
-MOST_MOLDS = 16
-"""Of one shell: a model of 40 layers takes some 4 MiB, and whoever was forked of one last keeps it longest."""
 LOST = -9
 """The status given for a child whose shell died: the kernel killed it with the shell."""
 
@@ -58,8 +56,7 @@ class ShellLink:
         self._answers: dict[int, asyncio.Future[Message]] = {}
         self._exits: dict[int, asyncio.Future[int]] = {}
         self._hello: asyncio.Future[Message] = loop.create_future()
-        self._molds: OrderedDict[str, None] = OrderedDict()
-        self._trials: dict[str, asyncio.Future[bool]] = {}
+        self._molds = Molds()
         self._reader = loop.create_task(self._read())
         self._pidfd = -1
         self.gone: asyncio.Future[None] = loop.create_future()
@@ -117,16 +114,8 @@ class ShellLink:
         Raises:
             ShellError: refused, or the shell is gone.
         """
-        answer = await self._ask(self._order(spec, key), fds)
+        answer = await self._ask(self._molds.order(spec, key), fds)
         return answer["pid"], answer["ms"]
-
-    def _order(self, spec: Mapping[str, Any], key: str) -> Message:
-        """A shell that has the mold has the long parts of its spec."""
-        if key not in self._molds:
-            return {"op": "fork", "spec": spec}
-        self._molds.move_to_end(key)
-        rest = {name: value for name, value in spec.items() if name not in {"revision", "config"}}
-        return {"op": "fork", "spec": rest, "mold": key}
 
     def has_mold(self, key: str) -> bool:
         """Whether engines of that key are forked half made."""
@@ -140,21 +129,14 @@ class ShellLink:
         Raises:
             ShellError: refused, or the shell is gone.
         """
-        while len(self._molds) >= MOST_MOLDS:
-            oldest, _ = self._molds.popitem(last=False)
+        while (oldest := self._molds.take_oldest()) is not None:
             await self._ask({"op": "drop", "key": oldest}, ())  # after every fork that counts on it
-        ended = self._trials[key] = asyncio.get_running_loop().create_future()
+        ended = self._molds.trials[key] = asyncio.get_running_loop().create_future()
         try:
             await self._ask({"op": "mold", "spec": spec, "key": key}, ())
             return bool(await ended)
         finally:
-            self._trials.pop(key, None)
-
-    def _tried(self, key: str, *, is_there: bool) -> None:
-        if is_there:
-            self._molds[key] = None
-        if (ended := self._trials.get(key)) is not None and not ended.done():
-            ended.set_result(is_there)
+            self._molds.trials.pop(key, None)
 
     async def inspect(self, request: Mapping[str, Any], deadline_s: float) -> dict[str, Any]:
         """What transformers says about a model (`inference.inspect`), from a throw-away child.
@@ -264,7 +246,7 @@ class ShellLink:
             case "spare_ended":
                 log.warning("a spare process ended before it had a model: %s", message["fault"])
             case "molded" | "not_molded" as op:
-                self._tried(message["key"], is_there=op == "molded")
+                self._molds.tried(message["key"], is_there=op == "molded")
             case "exited":
                 if message["pid"] in self._exits:
                     self._exits[message["pid"]].set_result(message["status"])
@@ -282,7 +264,11 @@ class ShellLink:
     def _lose(self) -> None:
         """The shell is gone: whoever waits for it is told."""
         fault = ShellError("the shell is gone")
-        futures: list[asyncio.Future[Any]] = [*self._answers.values(), *self._trials.values(), self._hello]
+        futures: list[asyncio.Future[Any]] = [
+            *self._answers.values(),
+            *self._molds.trials.values(),
+            self._hello,
+        ]
         for waiting in futures:
             if not waiting.done():
                 waiting.set_exception(fault)

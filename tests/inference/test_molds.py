@@ -14,7 +14,7 @@ from inference.engine.events import Segment
 from inference.engine.mold import Mold, Steps
 from inference.engine.weights import attach
 from inference.spec import EngineSpec
-from inference.workers import shell_link, standing
+from inference.workers import molds, standing
 from inference.workers.shell_link import ShellBusy, ShellError
 from tests.inference.test_shell_fork import Engine, expected, threads_of
 from tests.inference.test_weights_attach import FAMILIES
@@ -192,7 +192,7 @@ async def test_the_mold_that_was_used_longest_ago_makes_room(shell, monkeypatch)
     model = made("llama")
     _, landing, _ = landed_model(model)
     there = len(shell._molds)
-    monkeypatch.setattr(shell_link, "MOST_MOLDS", there + 2)
+    monkeypatch.setattr(molds, "MOST_MOLDS", there + 2)
     for key in ("first", "second"):
         assert await molded(shell, model, landing, key)
     for key in [*shell._molds]:
