@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inference.api.fields import array, bad, boolean, mapping, one_of, string
+from inference.api.schema import followable
 
 if TYPE_CHECKING:
     from inference.api.fields import Reader
@@ -45,7 +46,9 @@ def schema_rule(schema: dict[str, Any] | bool) -> str:
     """A rule for a JSON text that the schema holds for."""
     plain = {} if isinstance(schema, bool) and schema else schema
     if isinstance(plain, dict):
-        plain = plain | {"x-guidance": {"whitespace_flexible": True, "whitespace_pattern": WHITESPACE}}
+        plain = followable(plain) | {
+            "x-guidance": {"whitespace_flexible": True, "whitespace_pattern": WHITESPACE}
+        }
     return f"%json {json.dumps(plain)}"
 
 
@@ -91,7 +94,10 @@ def read_schema(value: Any, param: str) -> Structure:
             raise bad(param, f"{param!r} is a text that is no JSON: {cause}.") from cause
     if type(value) not in {dict, bool}:
         raise bad(param, f"{param!r} must be a JSON schema: an object.", "invalid_type")
-    rule = schema_rule(value)
+    try:
+        rule = schema_rule(value)
+    except RecursionError as cause:
+        raise bad(param, f"{param!r} nests too deeply.") from cause
     if len(rule) > MAX_SCHEMA_CHARS:
         raise bad(param, f"{param!r} must have at most {MAX_SCHEMA_CHARS:,} characters.")
     return Structure(rule, param)
