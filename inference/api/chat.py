@@ -88,7 +88,7 @@ class ChatReply(GenerationReply):
 
     def _shape(self, model: ResidentModel, job: Job) -> Shape:
         return ChatShape(
-            self._heading("chatcmpl", model),
+            self._heading("chatcmpl-", model),
             model.text.vocabulary,
             scored=job.delivery.logprobs is not None,
             with_usage=job.delivery.include_usage,

@@ -108,7 +108,7 @@ class CompletionReply(GenerationReply):
 
     def _shape(self, model: ResidentModel, job: Job) -> Shape:
         return CompletionShape(
-            self._heading("cmpl", model),
+            self._heading("cmpl-", model),
             model.text.vocabulary,
             scored=job.delivery.logprobs is not None,
             with_usage=job.delivery.include_usage,

@@ -145,7 +145,7 @@ class MessagesReply(ChatReply):
     """`/v1/messages`."""
 
     def _shape(self, model: ResidentModel, job: Job) -> MessageShape:
-        return MessageShape(heading("msg", model, self._model), job.num_prompt_tokens)
+        return MessageShape(heading("msg_", model, self._model), job.num_prompt_tokens)
 
     async def refuse(self, outlet: Outlet, refusal: Refusal) -> None:
         """See `Reply`."""

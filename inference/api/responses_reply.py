@@ -229,7 +229,7 @@ class ResponsesReply(ChatReply):
 
     def _shape(self, model: ResidentModel, job: Job) -> ResponseShape:
         del job
-        return ResponseShape(heading("resp", model, self._model), self._echoed)
+        return ResponseShape(heading("resp_", model, self._model), self._echoed)
 
     async def refuse(self, outlet: Outlet, refusal: Refusal) -> None:
         """See `Reply`."""

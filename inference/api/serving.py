@@ -222,7 +222,7 @@ def heading(prefix: str, model: ResidentModel, name: str) -> Heading:
     """A fresh answer's heading. Equal fingerprints that end in `_det` promise equal answers to equal requests."""
     promise = "_det" if model.revision.spec.deterministic else ""
     fingerprint = f"fp_{model.revision.id[:12]}{promise}"
-    return Heading(f"{prefix}-{secrets.token_hex(12)}", now_unix(), name, fingerprint)
+    return Heading(f"{prefix}{secrets.token_hex(12)}", now_unix(), name, fingerprint)
 
 
 def _no_grammars(model: ResidentModel, param: str) -> Refusal:

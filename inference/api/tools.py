@@ -114,9 +114,10 @@ def tool_use(found: dict[str, Any]) -> ToolUse | None:
     tools: tuple[Tool, ...] = found.get("tools") or ()
     choice = found.get("tool_choice", {"mode": "auto", "names": None})
     if not tools:
-        for field in ("tool_choice", "parallel_tool_calls"):
-            if field in found and choice["mode"] != "none":
-                raise bad(field, f"{field!r} needs 'tools'.")
+        if choice["mode"] == "required" or choice["names"] is not None:
+            raise bad("tool_choice", "'tool_choice' needs 'tools'.")
+        if found.get("parallel_tool_calls") is False and choice["mode"] != "none":
+            raise bad("parallel_tool_calls", "'parallel_tool_calls' needs 'tools'.")
         return None
     if choice["names"] is not None:
         known = {tool.name: tool for tool in tools}

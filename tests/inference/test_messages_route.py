@@ -183,7 +183,7 @@ async def test_calls_and_thoughts_whole_and_streamed(tmp_path: Any, size: int) -
         answer = await post(node, "/v1/messages", BODY | {"tools": TOOLS, "stream": True})
     made = put_together(events_of(answer.text))
     for message in (whole, made):
-        assert message.pop("id").startswith("msg-")
+        assert message.pop("id").startswith("msg_")
         assert [block.pop("id")[:5] for block in message["content"] if block["type"] == "tool_use"] == [
             "call_"
         ] * 2

@@ -151,6 +151,7 @@ async def test_whole_and_streamed_say_the_same_to_the_official_client(tmp_path: 
     )
     assert whole.output_text == made.output_text == "I look."
     assert [(one.name, one.arguments) for one in whole.output[2:]] == [("weather", '{"city": "Rome"}')] * 2  # type: ignore[union-attr]
+    assert whole.id.startswith("resp_")
     assert whole.usage == made.usage
     assert whole.usage is not None
     assert whole.usage.output_tokens == len(VOCABULARY.encode(THOUGHT, add_special=False)) + 1

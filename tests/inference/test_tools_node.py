@@ -139,6 +139,7 @@ async def test_a_conversation_with_results_reaches_the_template(tmp_path: Any) -
         ({"tool_choice": {"type": "function", "function": {"name": "other"}}}, "tool_choice"),
         ({"tool_choice": {"type": "custom", "custom": {"name": "x"}}}, "tool_choice.type"),
         ({"tools": [], "tool_choice": "required"}, "tool_choice"),
+        ({"tools": [], "tool_choice": {"type": "function", "function": {"name": "now"}}}, "tool_choice"),
         ({"tools": None, "parallel_tool_calls": False}, "parallel_tool_calls"),
         ({"guided_grammar": 'start: "x"'}, "guided_grammar"),
         ({"tool_choice": "required", "ignore_eos": True}, "ignore_eos"),
@@ -163,6 +164,8 @@ def test_choices_narrow_the_tools() -> None:
     assert use({"type": "function", "function": {"name": "now"}}) == (["now"], True, True)
     assert use(allowed) == (["now"], False, False)
     assert read_chat(CHAT).sampling == Sampling()
+    for idle in ({"tool_choice": "auto"}, {"tool_choice": "none"}, {"parallel_tool_calls": True}):
+        assert read_chat(CHAT | {"tools": []} | idle).tools is None
 
 
 async def test_models_without_a_known_format_are_not_offered_tools(tmp_path: Any) -> None:
