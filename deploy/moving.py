@@ -1,5 +1,6 @@
 """What moves during a push, as it moves: bytes, GB/s, ETA and where the bytes come from. Bars on a terminal only."""
 
+import threading
 from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -35,6 +36,9 @@ class Moving:
         self._upload: TaskID | None = None
         self._regions: dict[str, TaskID] = {}
         self._said = ""
+        self._lock = threading.Lock()
+        self.kept_bytes = 0
+        """Of the upload, what a push before this one had sent."""
 
     def __enter__(self) -> Self:
         """Begin to draw."""
@@ -57,6 +61,19 @@ class Moving:
         """So many bytes more went up; from any thread."""
         if self._bars is not None and self._upload is not None:
             self._bars.advance(self._upload, num_bytes)
+
+    def kept(self, num_bytes: int) -> None:
+        """So many bytes need not go up: they are there; from any thread."""
+        with self._lock:
+            self.kept_bytes += num_bytes
+        self.sent(num_bytes)
+
+    def uploaded(self) -> None:
+        """All of it is up."""
+        if self.kept_bytes:
+            self._console.print(
+                f"  {show.size(self.kept_bytes)} of it were up already, by a push that was cut"
+            )
 
     def committed(self, revision: str, *, is_shared: bool = False) -> None:
         """The platform took the files as one revision; maybe those of another push, which were the same."""

@@ -108,22 +108,37 @@ def plan(folder: Path, model: str, all_regions: Sequence[str]) -> PushPlan:
 
 
 def upload(
-    push: PushPlan, credentials: Credentials, regions: tuple[str, ...] | None, on_bytes: OnBytes
+    push: PushPlan,
+    credentials: Credentials,
+    regions: tuple[str, ...] | None,
+    on_bytes: OnBytes,
+    notes: Path | None = None,
+    on_kept: OnBytes = lambda _: None,
 ) -> Manifest:
     """Upload every file that changed, then the manifest that makes all of them one model; returns that.
 
+    By the folder `notes` a push that was cut goes on within its files; `on_kept` hears of bytes that were there.
+
     Raises:
         StoreError: the store refused or could not be reached.
+        OSError: a file cannot be read, or a note not written.
     """
     store = endpoint(credentials)
     paths = [(path, push.folder / path) for path in push.to_send]
     with patience.told(credentials.home_store, STALL_S) as silence:
         stall = Stall(STALL_S, silence.heard)
         prefix = push.model + "/"
-        uploaded = upload_folder(store, BUCKET, prefix, paths, lambda _path, num: on_bytes(num), stall)
+        uploaded = upload_folder(
+            store, BUCKET, prefix, paths, _plain(on_bytes), stall, notes, _plain(on_kept)
+        )
     there = tuple(Uploaded(path, push.files[path], etag) for path, etag in push.unchanged.items())
     finish = _finish(store, push, (*uploaded, *there), regions)
     return patience.ask(finish, credentials.home_store)
+
+
+def _plain(on_bytes: OnBytes) -> Callable[[str, int], None]:
+    """Told of the bytes, whatever file they are of."""
+    return lambda _path, num_bytes: on_bytes(num_bytes)
 
 
 async def stored(credentials: Credentials, model: str) -> dict[str, Entry]:

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 CONFIG = "config.json"
-HALF_UP = "ended before everything was up, so nothing changes; the same command sends the files that are not there yet"
+UPLOADS = "uploads"
+"""In the state folder: notes on files that are going up, or were when their push was cut."""
+HALF_UP = "ended before everything was up, so nothing changes; the same command sends what is not there yet"
 ALL_UP = "everything is up, and it goes live without you: nearfield ls"
 
 
@@ -69,17 +71,20 @@ def run(credentials: Credentials, order: Order, *, yes: bool, dry_run: bool, as_
     started, change = time.monotonic(), list[str]()
     with Moving(console, plan) as moving:
         with person.ctrl_c_says(HALF_UP):
-            pushed = push.upload(plan.push, credentials, order.regions, moving.sent)
+            notes = order.state / UPLOADS
+            pushed = push.upload(plan.push, credentials, order.regions, moving.sent, notes, moving.kept)
         upload_s = time.monotonic() - started
+        moving.uploaded()
         result = {
             "model": order.model,
             "push_id": pushed.push_id,
             "bytes": plan.push.num_bytes,
             "plan": plan.as_value(),
         }
-        result["uploaded_bytes"], result["upload_s"] = plan.push.upload_bytes, upload_s
+        sent_bytes = plan.push.upload_bytes - moving.kept_bytes
+        result["uploaded_bytes"], result["upload_s"] = sent_bytes, upload_s
         if order.wait_s > 0:
-            live = Landing(plan, status, upload_s)
+            live = Landing(plan, status, sent_bytes, upload_s)
             with person.ctrl_c_says(ALL_UP):
                 result |= live.wait(credentials, client, order, moving, pushed)
             proven, change = before.compared(credentials, result)
@@ -181,8 +186,9 @@ def _end(plan: Plan, dry_run: bool, as_json: bool) -> None:
 class Landing:
     """Waits until the model is live, and scores what the plan foretold."""
 
-    def __init__(self, plan: Plan, before: Mapping[str, Any], upload_s: float) -> None:
-        self._plan, self._before, self._upload_s = plan, before, upload_s
+    def __init__(self, plan: Plan, before: Mapping[str, Any], sent_bytes: int, upload_s: float) -> None:
+        self._plan, self._before = plan, before
+        self._sent_bytes, self._upload_s = sent_bytes, upload_s
         self._began = time.monotonic()
         self._took: dict[str, float] = {}
 
@@ -228,7 +234,7 @@ class Landing:
                 low_s=each.low_s,
                 high_s=each.high_s,
                 took_s=self._took[each.region],
-                uploaded_bytes=self._plan.push.upload_bytes,
+                uploaded_bytes=self._sent_bytes,
                 upload_s=self._upload_s,
             )
             for each in self._plan.regions

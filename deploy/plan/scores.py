@@ -4,8 +4,9 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
+from itertools import accumulate
 from pathlib import Path
-from statistics import fmean, median
+from statistics import fmean
 
 FILE_NAME = "predictions.jsonl"
 KEPT = 200
@@ -69,10 +70,16 @@ def score(past: Iterable[Prediction], region: str) -> Score | None:
 
 
 def upload_bytes_per_s(past: Iterable[Prediction]) -> float | None:
-    """What uploads from here went at, the median; None before the first of any size."""
+    """What uploads from here went at: the rate that half of all bytes went at or faster; None before the first.
+
+    By bytes, since a push of a few megabytes is mostly round trips: many of them would say that a large one takes
+    minutes which takes seconds.
+    """
     told = [each for each in past if each.uploaded_bytes >= LEAST_UPLOAD_BYTES and each.upload_s > 0]
-    rates = [each.uploaded_bytes / each.upload_s for each in told]
-    return median(rates) if rates else None
+    half = sum(each.uploaded_bytes for each in told) / 2
+    by_rate = sorted((each.uploaded_bytes / each.upload_s, each.uploaded_bytes) for each in told)
+    sums = accumulate(num_bytes for _, num_bytes in by_rate)
+    return next((rate for (rate, _), so_far in zip(by_rate, sums, strict=True) if so_far >= half), None)
 
 
 def load(state: Path) -> tuple[Prediction, ...]:

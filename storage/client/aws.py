@@ -4,9 +4,10 @@ Importing it costs nothing: they load with the first client.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from storage.client.answers import Unreachable, error_of
@@ -108,6 +109,19 @@ def new_transfers(client: Any, part_bytes: int, num_parts_at_once: int) -> Any:
         preferred_transfer_client="classic",
     )
     return create_transfer_manager(client, config)
+
+
+def file_part(file: Path, start: int, size: int, sent: Callable[[int], None]) -> Any:
+    """Some bytes of a file as a body, a context; `sent` hears of them as they go, and below 0 when they go again.
+
+    The client is to be one of `new_transfers`, which makes that `sent` hears nothing while a request is signed.
+    """
+    from s3transfer.utils import ReadFileChunk  # noqa: PLC0415 - said on top
+
+    def told(*, bytes_transferred: int) -> None:
+        sent(bytes_transferred)
+
+    return ReadFileChunk.from_filename(str(file), start, size, [told], enable_callbacks=False)
 
 
 @contextmanager

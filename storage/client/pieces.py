@@ -13,6 +13,7 @@ from storage.client.arguments import unquoted
 MIB = 1024 * 1024
 READ_BYTES = 4 * MIB  # of a file at once
 PART_BYTES = 16 * MIB  # a part of a multipart upload: 10,000 of them are 156 GiB
+MAX_PARTS = 10_000  # S3's
 NUM_PARTS_AT_ONCE = 4  # of one object; times the part's size this is the memory of an upload
 
 

@@ -28,6 +28,8 @@ from storage.client.endpoint import Endpoint, presign, sign, url_path
 from storage.client.feed import FeedReader
 from storage.client.folder import upload_folder
 from storage.client.pieces import (
+    MAX_PARTS,
+    MIB,
     PART_BYTES,
     content_md5,
     file_chunks,
@@ -58,8 +60,6 @@ __all__ = [
     "url_path",
 ]
 
-MIB = 1024 * 1024
-MAX_PARTS = 10_000
 MAX_GET_BYTES = 64 * MIB  # `get` is for documents; `stream` is for weights
 
 

@@ -285,7 +285,14 @@ def test_a_prediction_of_before_spans_is_still_read(tmp_path):
 
 def test_the_rate_of_uploads_is_not_that_of_round_trips():
     assert scores.upload_bytes_per_s([_past(num_bytes=20)]) is None
-    assert scores.upload_bytes_per_s([_past(num_bytes=20), _past(), _past(num_bytes=30 * MIB)]) == 20 * MIB
+    assert scores.upload_bytes_per_s([_past(num_bytes=20), _past()]) == 10 * MIB
+
+
+def test_the_rate_of_uploads_is_that_of_most_bytes():
+    """Twenty pushes of 2 MiB, a second each, say little beside one of 400 MiB that took four."""
+    small, large = _past(num_bytes=2 * MIB), replace(_past(num_bytes=400 * MIB), upload_s=4.0)
+    assert scores.upload_bytes_per_s([*[small] * 20, large]) == 100 * MIB
+    assert scores.upload_bytes_per_s([*[small] * 300, large]) == 2 * MIB
 
 
 def test_predictions_outlive_the_command_and_stay_few(tmp_path):

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,11 +13,13 @@ from typing import Any
 import openai
 import pytest
 
+from bench.llama import model_folder
 from tests.e2e import platform as running
 from tests.e2e.platform import CHAT, TINYCHAT, RunningPlatform, descendants, questions, wait_for, wait_live
 from wire.timing import parse_receipt
 
 PROMPT = questions()[0]
+CUT = "acme/cut"
 
 
 def _ask(client: openai.OpenAI, **kwargs):
@@ -219,3 +223,30 @@ def test_a_restart_brings_back_every_model(tmp_path: Path):
         wait_live(up, CHAT)
         assert up.credentials.api_key == key
         assert _ask(up.openai()).parse().choices[0].message.content.strip() == PROMPT["answer"]
+
+
+def test_a_push_that_was_killed_goes_on_within_its_file(platform: RunningPlatform, tmp_path: Path):
+    """SIGKILL when the first parts of the weights are there: the next push sends the others, and it goes live."""
+    folder, s3 = model_folder(tmp_path, 1), platform.s3()
+    words = ["push", str(folder), CUT, "--yes", "--json", "--state", str(platform.state)]
+
+    def parts() -> int:
+        """Bytes that are there of an unfinished upload."""
+        found = s3.list_multipart_uploads(Bucket="models", Prefix=CUT).get("Uploads", ())
+        rows = [s3.list_parts(Bucket="models", Key=up["Key"], UploadId=up["UploadId"]) for up in found]
+        return sum(row["Size"] for each in rows for row in each.get("Parts", ()))
+
+    first = subprocess.Popen([sys.executable, "-m", "deploy", *words], cwd=running.ROOT)
+    try:
+        wait_for(parts, 60, "a part of the weights", poll_s=0.005)
+    finally:
+        first.kill()
+        first.wait()
+    there = parts()
+    pushed = json.loads(platform.typed(*words[:-2]).stdout)
+
+    assert there > 0
+    assert pushed["uploaded_bytes"] <= pushed["bytes"] - there
+    assert sorted(pushed["live"]) == sorted(platform.credentials.regions)
+    assert not parts()
+    platform.nearfield("rm", CUT, "--yes")
