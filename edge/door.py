@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from edge.bounds import Bounds
     from edge.infer import Inference
     from edge.orders import Orders
-    from wire.exchange import Exchange
     from wire.http1 import Headers
+    from wire.listener.exchange import Exchange
 
 JSON: Final = (("content-type", "application/json"),)
 ORDER_PATHS: Final[Mapping[Action, str]] = {Action.COOL: "/control/cool", Action.PREWARM: "/control/prewarm"}

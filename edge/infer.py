@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from edge.relay.relay import Relay
     from edge.rows.feed import Feed
     from regions.ask import Ask
-    from wire.exchange import Exchange
     from wire.http1 import Headers, RequestHead
+    from wire.listener.exchange import Exchange
     from wire.trace.tracer import Tracer
 
 OK: Final = 200

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from edge.reach.region import Reach
     from edge.rows.feed import Feed
     from regions.rows import Heard
-    from wire.exchange import Exchange
     from wire.http1 import Headers
+    from wire.listener.exchange import Exchange
 
 JSON: Final = (("content-type", "application/json"),)
 MAX_ORDER_BYTES: Final = 16 << 10  # a key's grant; others are two short strings

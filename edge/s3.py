@@ -14,8 +14,8 @@ from wire.forward import ask, pass_back
 from wire.limits import Limits
 
 if TYPE_CHECKING:
-    from wire.exchange import Exchange
     from wire.http1 import Headers, RequestHead
+    from wire.listener.exchange import Exchange
 
 LIMITS: Final = Limits(
     target_bytes=8 << 10,  # a key of 1,024 bytes, each percent-encoded, and a presigned query

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from edge.relay.journey import Journey
-    from wire.exchange import Exchange
     from wire.heads import Headers
+    from wire.listener.exchange import Exchange
     from wire.trace.tracer import Trace
 
 

@@ -26,9 +26,9 @@ from storage.s3 import S3Service
 from storage.sharing.sharer import RATE_BYTES_PER_S as SHARE_BYTES_PER_S
 from storage.sharing.sharer import Sharer
 from storage.store import Store
-from wire.descriptors import listen_unix
 from wire.dialect import spoken_in_s3
 from wire.limits import Limits
+from wire.listener.descriptors import listen_unix
 from wire.metrics import Metrics
 from wire.process import add_process_figures
 from wire.scrape import Scrape, scraped

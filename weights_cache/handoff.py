@@ -18,7 +18,7 @@ from weights_cache.patience import STALL_S
 from weights_cache.plan import MappedFile, fits_a_mapping, layout
 from weights_cache.revision import Revision
 from weights_cache.store_socket import OpenObject, StoreSocket
-from wire.descriptors import close_all
+from wire.listener.descriptors import close_all
 
 MAX_MAPPED = (
     192  # files of a revision that are mapped; one message to the shell carries at most 253 descriptors

@@ -14,7 +14,7 @@ from pathlib import Path
 from storage.client.sdk import Endpoint, sign
 from weights_cache.fetch import MAX_HEAD_BYTES, ReadError, Signer, parsed_head
 from weights_cache.patience import STALL_S
-from wire.descriptors import close_all, connect_unix, receive_descriptors
+from wire.listener.descriptors import close_all, connect_unix, receive_descriptors
 
 ASK = "x-nearfield-descriptors"
 MAX_ANSWER_BYTES = 1 << 20  # twice what 8,192 extents take

@@ -7,16 +7,16 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from itertools import islice
 
-from wire.answer import Answer
-from wire.brief import Brief
-from wire.connect import Attempt, Target
-from wire.failure import DialError, Phase
 from wire.http1 import Headers
-from wire.making import Making
-from wire.outgoing import Outgoing
-from wire.resolve import Name
 from wire.ticket import Ticket
-from wire.upstream import Upstream
+from wire.upstreams.answer import Answer
+from wire.upstreams.brief import Brief
+from wire.upstreams.connect import Attempt, Target
+from wire.upstreams.failure import DialError, Phase
+from wire.upstreams.making import Making
+from wire.upstreams.outgoing import Outgoing
+from wire.upstreams.resolve import Name
+from wire.upstreams.upstream import Upstream
 
 __all__ = ["Answer", "DialError", "Phase", "Pool"]
 
@@ -45,7 +45,7 @@ class Pool:
     ) -> None:
         """With `path` the address is that Unix socket; `host` and `port` are then only what `Host` says.
 
-        With `lost_s` a connection ends when the peer's kernel is silent for so long (`wire/keepalive.py`).
+        With `lost_s` a connection ends when the peer's kernel is silent for so long (`wire/upstreams/keepalive.py`).
         """
         self.host = host
         self.port = port

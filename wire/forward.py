@@ -7,8 +7,8 @@ never held; the client's `100 Continue` waits for the upstream's.
 from typing import Final
 
 from wire.dial import Answer, DialError, Pool
-from wire.exchange import Exchange
 from wire.http1 import Headers, without_hop_headers
+from wire.listener.exchange import Exchange
 
 CONNECT_S: Final = 3.0
 HEAD_S: Final = 120.0  # completing a large upload hashes it; a change feed answers after its wait

@@ -21,7 +21,7 @@ from wire.serve import Server
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from wire.exchange import Exchange
+    from wire.listener.exchange import Exchange
 
 PATH: Final = "/metrics"
 LIMITS: Final = Limits(max_connections=64, max_per_address=64, total_s=30.0)  # a few readers, each a page

@@ -7,11 +7,11 @@ import ssl
 import time
 
 from wire.dialect import spoken
-from wire.exchange import Exchange
 from wire.limits import DEFAULT_LIMITS, Limits
-from wire.line import Disconnected
-from wire.roster import Handler, Met, Roster, Speak
-from wire.welcome import Welcome, bound
+from wire.listener.exchange import Exchange
+from wire.listener.line import Disconnected
+from wire.listener.roster import Handler, Met, Roster, Speak
+from wire.listener.welcome import Welcome, bound
 
 __all__ = ["DEFAULT_LIMITS", "Disconnected", "Exchange", "Handler", "Limits", "Met", "Server"]
 

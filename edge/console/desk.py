@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from edge.console.stage import Stage
     from edge.door import Door
     from regions.map.policy import KeyGrant, PolicyRow
-    from wire.exchange import Exchange
+    from wire.listener.exchange import Exchange
 
     Holder = tuple[str, KeyGrant]
 

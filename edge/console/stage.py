@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edge.rows.feed import Feed
     from regions.map.region import ModelRow
     from regions.rows import Heard
-    from wire.exchange import Exchange
+    from wire.listener.exchange import Exchange
 
 PERIOD_S: Final = 1.0  # as regions say their rows
 MAX_PAGES: Final = 32

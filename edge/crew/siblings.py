@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from edge.crew.place import Place
     from edge.rows.feed import Feed
-    from wire.exchange import Exchange
+    from wire.listener.exchange import Exchange
     from wire.metrics import Metrics
 
 ANSWER_S: Final = 2.0  # a sibling that takes longer is left out

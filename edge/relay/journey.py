@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from edge.relay.setback import Setback
     from edge.told import Told
     from regions.ask import Ask
-    from wire.exchange import Exchange
     from wire.http1 import Headers, RequestHead
+    from wire.listener.exchange import Exchange
     from wire.timing import Phases
 
 MAX_REPLAYS: Final = 2  # three regions have been asked by then; a fourth would meet the same trouble

@@ -3,7 +3,7 @@
 What `Inference` decides is decided by its own functions here too: the policy in force must be the very one that
 admitted the head, the key's end and rate are looked at, the edge's room is taken, the body is read strictly, and
 regions are ranked. What is left out is the task, and every second look at a head. The request's own part is in
-`edge/relay/passing.py`; `wire/lane.py` has the rules.
+`edge/relay/passing.py`; `wire/lanes/lane.py` has the rules.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from edge.relay.passing import Passing
 from edge.relay.standing import Course, Standing
 from regions.ask import MAX_BODY_BYTES, read_ask
 from wire.dialect import is_anthropic
+from wire.lanes.repeat import Repeat
 from wire.refusal import Refusal
-from wire.repeat import Repeat
 from wire.trace.context import TRACEPARENT
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from regions.ask import Ask
     from regions.chosen import Choice
     from regions.map.policy import PolicyRow
-    from wire.lane import Familiar, LaneLine
+    from wire.lanes.lane import Familiar, LaneLine
 
 MAX_COURSES: Final = 256  # of one lane, about 1 KB each: regions times models that are asked for
 

@@ -15,10 +15,10 @@ from edge.relay.journey import OWN, members_of
 from edge.relay.sse import Ending, error_code, first_event
 from regions.health import PROVEN, Outcome
 from regions.map.headers import REGION, REQUEST_ID, ROUTE
-from wire import usual
-from wire.carry import Carry
 from wire.dialect import THEIR_REQUEST_ID
-from wire.lane import LATE_S
+from wire.lanes import usual
+from wire.lanes.carry import Carry
+from wire.lanes.lane import LATE_S
 from wire.timing import Phases
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from edge.relay.patience import Patience
     from edge.relay.standing import Standing
     from regions.ask import Ask
-    from wire.exchange import Exchange
-    from wire.lane import LaneLine
-    from wire.shape import Grounds, Shape
-    from wire.upstream import Upstream
+    from wire.lanes.lane import LaneLine
+    from wire.lanes.shape import Grounds, Shape
+    from wire.listener.exchange import Exchange
+    from wire.upstreams.upstream import Upstream
 
 _OPENS, _CLOSES = b"{}"
 _TIMING: Final = FORM.timing

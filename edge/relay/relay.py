@@ -22,7 +22,7 @@ from regions.map.headers import ATTEMPT
 from wire.dial import DialError
 from wire.dialect import translated
 from wire.heads import request_head_bytes
-from wire.line import Disconnected
+from wire.listener.line import Disconnected
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from edge.relay.journey import Journey
     from edge.relay.setback import Setback
     from wire.http1 import Headers, RequestHead
-    from wire.upstream import Upstream
+    from wire.upstreams.upstream import Upstream
 
 
 TOO_MANY: Final = 429  # said to a tenant, not of the region

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from regions.nodes.client import Node, NodeView
     from regions.nodes.watch import NodeWatch
     from weights_cache.revision import Revision
-    from wire.exchange import Exchange
+    from wire.listener.exchange import Exchange
 
 MAX_ORDER_BYTES: Final = 4096  # two short strings
 MAX_EDGES: Final = 256  # that report of a trial

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from regions.keys.book import KeyBook
     from regions.nodes.client import Node
     from regions.nodes.watch import NodeWatch
-    from wire.exchange import Exchange
+    from wire.listener.exchange import Exchange
     from wire.trace.tracer import Tracer
 
     Route = Callable[[Exchange], Awaitable[None]]

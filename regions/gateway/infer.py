@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from regions.gateway.wake import Wakes
     from regions.nodes.watch import NodeWatch
     from weights_cache.revision import Revision
-    from wire.exchange import Exchange
     from wire.http1 import RequestHead
+    from wire.listener.exchange import Exchange
     from wire.trace.tracer import Tracer
 
 SLACK_S: Final = 0.1  # a held request is told 503 before its deadline makes it a 504

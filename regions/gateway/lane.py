@@ -3,7 +3,7 @@
 Our edges end their heads in the lines that vary, so what comes before them is known again by its bytes: path, hop
 token, tenant, and that no other region, no other revision and no resumption is meant. The model is found, its fit
 looked at and its node picked by the ordinary way's own functions, for each request anew. The request's own part is in
-`passing.py`; `wire/lane.py` has the rules.
+`passing.py`; `wire/lanes/lane.py` has the rules.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from regions.ask import MAX_BODY_BYTES, Ask
 from regions.gateway.passing import Passing
 from regions.gateway.trip import MAX_DEADLINE_S
 from regions.map.headers import ASK, DEADLINE_MS, FOR, REQUEST_ID, RESUME
-from wire.lane import LATE_S
+from wire.lanes.lane import LATE_S
+from wire.lanes.repeat import Repeat
 from wire.refusal import Refusal
-from wire.repeat import Repeat
 from wire.trace.context import TRACEPARENT
 
 if TYPE_CHECKING:
     from regions.gateway.infer import Inference
-    from wire.exchange import Exchange
-    from wire.lane import Familiar, LaneLine
+    from wire.lanes.lane import Familiar, LaneLine
+    from wire.listener.exchange import Exchange
 
 SOON_S: Final = 2 * LATE_S  # a deadline so near is the ordinary way's from the beginning
 VARIES: Final = (REQUEST_ID, ASK, DEADLINE_MS, "content-length")

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from regions.gateway.pulse import Pulse
     from wire.dial import Answer, Pool
-    from wire.exchange import Exchange
     from wire.http1 import Headers
+    from wire.listener.exchange import Exchange
 
 CONNECT_S: Final = (
     1.0  # the longest way there and back three times; behind the same cut, another region is asked next

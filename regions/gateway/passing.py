@@ -16,10 +16,10 @@ from regions.gateway.trip import OWN
 from regions.map.headers import DEADLINE_MS, REGION, REMOTE_BYTES, REPLICA, REQUEST_ID, REVISION, START
 from regions.map.region import Tier
 from regions.nodes.pick import replica_id
-from wire import usual
-from wire.carry import Carry
-from wire.exchange import PROCESSING
-from wire.lane import LATE_S
+from wire.lanes import usual
+from wire.lanes.carry import Carry
+from wire.lanes.lane import LATE_S
+from wire.listener.exchange import PROCESSING
 from wire.timing import Form, Phases, quoted
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from regions.deployments import Deployment
     from regions.gateway.lane import GatewayLane
     from weights_cache.revision import Revision
-    from wire.exchange import Exchange
-    from wire.lane import LaneLine
-    from wire.shape import Grounds, Shape
-    from wire.upstream import Upstream
+    from wire.lanes.lane import LaneLine
+    from wire.lanes.shape import Grounds, Shape
+    from wire.listener.exchange import Exchange
+    from wire.upstreams.upstream import Upstream
 
 OK: Final = 200
 FORM: Final = Form("gateway", ("read", "pick", "first_byte", "stream"))

@@ -12,7 +12,7 @@ from regions.pops import KEPT_S, MAX_EDGES, MAX_WORD_BYTES, BadWordError, Word, 
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
-    from wire.exchange import Exchange
+    from wire.listener.exchange import Exchange
 
 JSON: Final = (("content-type", "application/json"),)
 

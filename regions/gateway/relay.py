@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from regions.gateway.trip import Trip
     from wire.dial import Answer
     from wire.http1 import Headers, RequestHead
-    from wire.upstream import Upstream
+    from wire.upstreams.upstream import Upstream
 
 CONNECT_S: Final = 2.0  # within a region; a node that takes longer is not there
 BETWEEN_S: Final = 120.0  # silence within an answer: the slowest CPU step of a large batch is far below

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from regions.gateway.wake import Woken
     from regions.map.region import Progress
     from weights_cache.revision import Revision
-    from wire.exchange import Exchange
     from wire.http1 import Headers, RequestHead
+    from wire.listener.exchange import Exchange
     from wire.timing import Phases
     from wire.trace.tracer import Trace
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from regions.keys.book import KeyBook
     from regions.keys.record import KeyRecord
     from weights_cache.strict import Table
-    from wire.exchange import Exchange
+    from wire.listener.exchange import Exchange
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.wire.certs import make_certificate
-from wire.exchange import Exchange
+from wire.listener.exchange import Exchange
 from wire.refusal import Refusal
 from wire.serve import Server
 from wire.timing import Phases

@@ -27,9 +27,10 @@ from tests.edge.world import (
     served,
     streams,
 )
-from wire import brief, dial
+from wire import dial
 from wire.dial import Pool
 from wire.timing import parse_receipt, parse_server_timing
+from wire.upstreams import brief
 
 RECEIPT = b': nearfield {"hop": "gateway", "total_ms": 1.0, "phases": {}}\n\n'
 PATH = "/v1/completions"

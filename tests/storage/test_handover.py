@@ -28,7 +28,7 @@ from tests.storage.test_crash import StoreProcess
 from tests.storage.test_scrub import LARGE, file_of, flip
 from weights_cache.fetch import ReadError
 from weights_cache.store_socket import StoreSocket
-from wire.descriptors import close_all, connect_unix, listen_unix, receive_descriptors
+from wire.listener.descriptors import close_all, connect_unix, listen_unix, receive_descriptors
 
 WAIT_S = 20.0
 HOLDER = """

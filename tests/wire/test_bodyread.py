@@ -12,7 +12,7 @@ import pytest
 from tests.wire.test_serve import Client, serving
 from wire.http1 import End, Message, RequestGate
 from wire.limits import Limits
-from wire.line import Disconnected
+from wire.listener.line import Disconnected
 
 SIZE = 24 * 2**20 + 12_345
 DATA = os.urandom(2**20) * (SIZE // 2**20) + os.urandom(12_345)

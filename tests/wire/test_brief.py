@@ -2,7 +2,7 @@
 
 import asyncio
 
-from wire.brief import LOOKS, Brief
+from wire.upstreams.brief import LOOKS, Brief
 
 
 class Asked:

@@ -9,8 +9,8 @@ import threading
 
 import pytest
 
-from wire import descriptors
-from wire.descriptors import BATCH, close_all, connect_unix, listen_unix, receive_descriptors
+from wire.listener import descriptors
+from wire.listener.descriptors import BATCH, close_all, connect_unix, listen_unix, receive_descriptors
 from wire.serve import Limits, Server
 
 GET = b"GET /%b HTTP/1.1\r\nHost: h\r\n\r\n"

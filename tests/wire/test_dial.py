@@ -14,8 +14,8 @@ from tests.wire.test_serve import serving, until
 from wire import dial, ticket
 from wire.address import split_address
 from wire.dial import IDLE_S, DialError, Pool
+from wire.listener.writing import RESET_ON_CLOSE
 from wire.tls import client_context, server_context
-from wire.writing import RESET_ON_CLOSE
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

@@ -9,9 +9,9 @@ import pytest
 
 from tests.wire.test_serve import hello, serving, until
 from wire import serve
-from wire.handshakes import AT_ONCE, OTHERS_TURNS, Handshakes
 from wire.limits import Limits
-from wire.roster import Roster
+from wire.listener.handshakes import AT_ONCE, OTHERS_TURNS, Handshakes
+from wire.listener.roster import Roster
 from wire.secure import Secured
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from tests.wire.test_lane import HEAD, known
 from tests.wire.test_serve import Client, serving
-from wire.lane import Familiar
-from wire.lanes import Lanes
+from wire.lanes.known import Lanes
+from wire.lanes.lane import Familiar
 from wire.limits import Limits
 
 

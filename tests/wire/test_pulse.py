@@ -8,8 +8,8 @@ import pytest
 from tests.wire.test_dial import OK, fetch, upstream
 from tests.wire.test_serve import serving
 from wire.dial import DialError, Pool
-from wire.exchange import PROCESSING
-from wire.keepalive import notice_loss
+from wire.listener.exchange import PROCESSING
+from wire.upstreams.keepalive import notice_loss
 
 COMMENT = b":\n\n"
 

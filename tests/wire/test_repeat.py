@@ -2,9 +2,9 @@
 
 import pytest
 
-from wire import usual
-from wire.repeat import NUM_SHAPES, Repeat
-from wire.shape import Shape
+from wire.lanes import usual
+from wire.lanes.repeat import NUM_SHAPES, Repeat
+from wire.lanes.shape import Shape
 
 FIRST, SECOND = b"req_" + b"0" * 32, b"req_" + b"1" * 32
 GROUNDS = ("iad", b"terms", "Thu, 26 Nov 2026 16:00:00 GMT")

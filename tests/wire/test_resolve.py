@@ -5,8 +5,8 @@ import socket
 import pytest
 
 from tests.wire.test_dial import OK, sends, upstream
-from wire import resolve
 from wire.dial import DialError, Pool
+from wire.upstreams import resolve
 
 
 class Names:

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from wire.exchange import PIECE_BYTES
+from wire.listener.exchange import PIECE_BYTES
 from wire.refusal import Refusal
 from wire.serve import Disconnected, Limits, Server
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wire import usual
-from wire.shape import Shape
+from wire.lanes import usual
+from wire.lanes.shape import Shape
 
 DROPPED = usual.dropping(frozenset({"server", "content-length", "server-timing"}))
 BODY = b'{"a": 1}'

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from wire.connect import Attempt, Target
 from wire.dial import DialError
-from wire.resolve import Name
 from wire.tcpinfo import Look, look
+from wire.upstreams.connect import Attempt, Target
+from wire.upstreams.resolve import Name
 from wire.ways import listen, way
 from wire.ways import watch as watching
 from wire.ways.listen import STREAM_S, Listener

@@ -2,7 +2,7 @@
 
 import pytest
 
-from wire.stall import Stall
+from wire.listener.stall import Stall
 
 
 def cut_at(left, *, stall_s=10.0, bytes_per_s=100.0):

@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
-from wire import usual
 from wire.framing import take_whole_chunks
 from wire.http1 import Body, End, ResponseHead, ResponseReader
+from wire.lanes import usual
 from wire.response import ResponseError
 
 LINES = (

@@ -11,8 +11,8 @@ from wire.bearer import bearer, hop_token, require_token
 from wire.dial import DialError
 from wire.heads import RequestHead, response_head_bytes, without_hop_headers
 from wire.http1 import RequestGate
+from wire.listener.roster import site
 from wire.refusal import Refusal
-from wire.roster import site
 from wire.timing import Phases, parse_receipt, parse_server_timing
 
 

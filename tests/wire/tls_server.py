@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from wire.dial import Pool
-from wire.exchange import Exchange
+from wire.listener.exchange import Exchange
 from wire.serve import Server
 
 

@@ -15,17 +15,17 @@ from wire.ways.silence import Silence, limit_s
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from wire.connect import Attempt
     from wire.dial import Pool
     from wire.tcpinfo import Look
-    from wire.upstream import Upstream
+    from wire.upstreams.connect import Attempt
+    from wire.upstreams.upstream import Upstream
 
     Line: TypeAlias = Attempt | Upstream
 
 MAX_LOOKS: Final = 64
 DOUBT: Final = 1 / 3  # of the time after which a way is lost: what is made from then on is ready by its end
 STREAM_S: Final = (
-    1.5  # the kernel asks each second (`wire/keepalive.py`), and a round trip is less than the rest
+    1.5  # the kernel asks each second (`wire/upstreams/keepalive.py`), and a round trip is less than the rest
 )
 
 

@@ -11,8 +11,8 @@ from edge.s3 import LIMITS, onward
 from wire.framing import LAST_CHUNK, chunk_parts
 from wire.http1 import Body, End, Events, Message, RequestGate, RequestHead, without_hop_headers
 from wire.limits import Limits
-from wire.outgoing import Outgoing
 from wire.refusal import Refusal
+from wire.upstreams.outgoing import Outgoing
 
 Pairs = tuple[tuple[bytes, bytes], ...]
 

@@ -15,7 +15,12 @@ from wire.limits import Limits
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "reference" / "edge" / "refusals.md").read_text("utf-8")
-SOURCES = ("http1", "heads", "framing", "incoming", "exchange", "connection", "handling", "writing")
+SOURCES = (
+    "http1",
+    "heads",
+    "framing",
+    *(f"listener/{name}" for name in ("incoming", "exchange", "connection", "handling", "writing")),
+)
 AROUND = {"….", "The body is not well-formed: ….", "The request is not well-formed: …."}  # what others say
 OURS = {"The server failed on this request; try again."}  # no refusal: a fault of our own
 SAID_ELSEWHERE = {408, 413, 503}  # in time, by a handler, before a byte: tests/wire/test_serve.py

@@ -19,8 +19,8 @@ from tests.edge.world import BODY, USER
 from tests.evidence import IS_WHOLE
 from tests.wire.test_serve import Client, serving, until
 from wire.dial import Pool
-from wire.dropping import LINGER_S
 from wire.limits import Limits
+from wire.listener.dropping import LINGER_S
 from wire.tls import client_context
 
 ROOT = Path(__file__).parents[3]

@@ -20,8 +20,8 @@ from regions.map.policy import KeyGrant
 from tests.edge.faults import scripts
 from tests.edge.world import MODEL, POLICY_KEYS
 from tests.wire.certs import make_certificate
-from wire import resolve
 from wire.tls import client_context, hop_name, server_context
+from wire.upstreams import resolve
 
 PATIENCE = Patience(connect_s=5.0, first_byte_s=1.0, between_s=1.0, total_s=60.0)
 QUESTION = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}

@@ -6,11 +6,11 @@ from collections import deque
 from typing import TYPE_CHECKING, cast
 
 from wire.alarm import Alarm
-from wire.failure import DialError, Phase
 from wire.flow import Signal
 from wire.http1 import Body, End, ResponseError, ResponseHead, ResponseReader
-from wire.lane import Taker
+from wire.lanes.lane import Taker
 from wire.secure import promptly
+from wire.upstreams.failure import DialError, Phase
 
 if TYPE_CHECKING:
     import socket

@@ -9,20 +9,20 @@ import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final, Protocol
 
-from wire import usual
 from wire.framing import LAST_CHUNK
 from wire.heads import RequestHead, ResponseHead
-from wire.shape import HOLE, Grounds, Shape
+from wire.lanes import usual
+from wire.lanes.shape import HOLE, Grounds, Shape
 
 if TYPE_CHECKING:
     import re
 
     from wire.dial import Pool
-    from wire.exchange import Exchange
-    from wire.lane import Familiar, LaneLine
-    from wire.repeat import Repeat
+    from wire.lanes.lane import Familiar, LaneLine
+    from wire.lanes.repeat import Repeat
+    from wire.listener.exchange import Exchange
     from wire.timing import Spans
-    from wire.upstream import Upstream
+    from wire.upstreams.upstream import Upstream
 
 MAX_HELD_BYTES: Final = 64 << 10  # of an answer that comes in parts; the handler takes larger ones
 EVENTS: Final = "text/event-stream"

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Self
 
-from wire.filesend import writable
+from wire.listener.filesend import writable
 
 BATCH = 64  # descriptors a message: a receiver's control buffer stays under 300 bytes
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid

@@ -8,18 +8,18 @@ import ssl
 from dataclasses import dataclass
 from functools import partial
 
-from wire.failure import DialError
 from wire.flow import in_task
-from wire.keepalive import notice_loss
-from wire.resolve import Name
 from wire.secure import Secured
 from wire.ticket import Ticket
-from wire.upstream import Upstream
+from wire.upstreams.failure import DialError
+from wire.upstreams.keepalive import notice_loss
+from wire.upstreams.resolve import Name
+from wire.upstreams.upstream import Upstream
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to. With `path` it is that Unix socket; `lost_s` as `wire/keepalive.py` has it."""
+    """Where to. With `path` it is that Unix socket; `lost_s` as `wire/upstreams/keepalive.py` has it."""
 
     name: Name
     port: int

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from wire.dialect import spoken
-from wire.exchange import Exchange
 from wire.http1 import Headers
-from wire.lanes import Lanes
+from wire.lanes.known import Lanes
 from wire.limits import Limits
+from wire.listener.exchange import Exchange
 from wire.refusal import Refusal
 
 FLOOD_SHARE = 1 / 8  # above a cap those up to this share of it are told so; on more nothing is spent

@@ -10,9 +10,9 @@ import logging
 import socket
 import ssl
 
-from wire.connection import Connection
-from wire.handshakes import Handshakes
-from wire.roster import Roster
+from wire.listener.connection import Connection
+from wire.listener.handshakes import Handshakes
+from wire.listener.roster import Roster
 
 BACKLOG = 1024  # connections the kernel holds while the loop is busy
 AT_ONCE = 1  # taken in one turn of the loop, at some 60 us: who is here already is served between two

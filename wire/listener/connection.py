@@ -10,11 +10,7 @@ import time
 from collections.abc import Callable
 from typing import cast
 
-from wire import descriptors, filesend
-from wire.dropping import LINGER_S, Dropping
-from wire.exchange import Exchange
 from wire.flow import Flow
-from wire.handling import handle
 from wire.http1 import (
     Body,
     End,
@@ -25,11 +21,15 @@ from wire.http1 import (
     check_host,
     response_head_bytes,
 )
-from wire.lane import Handed, Lane, Passage
+from wire.lanes.lane import Handed, Lane, Passage
+from wire.listener import descriptors, filesend
+from wire.listener.dropping import LINGER_S, Dropping
+from wire.listener.exchange import Exchange
+from wire.listener.handling import handle
+from wire.listener.roster import Handler, Roster
+from wire.listener.writing import Writing
 from wire.refusal import Refusal
-from wire.roster import Handler, Roster
 from wire.secure import promptly
-from wire.writing import Writing
 
 FULL_S = 0.5  # how long one too many may stay to hear that it is
 FULL = "Too many connections; try again shortly."

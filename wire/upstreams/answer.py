@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Self
 
-from wire.failure import DialError
+from wire.upstreams.failure import DialError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from wire.dial import Pool
     from wire.http1 import ResponseHead
-    from wire.upstream import Upstream
+    from wire.upstreams.upstream import Upstream
 
 MIB: Final = 1024 * 1024
 

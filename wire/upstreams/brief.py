@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from wire.upstream import Upstream
+    from wire.upstreams.upstream import Upstream
 
 LOOK_S: Final = (
     0.005  # between two looks at how fast they are freed: a tenth of a handshake with a far region

@@ -4,7 +4,7 @@ Clients that keep connections send one head again and again, but for the body's 
 lines at its end. A handler that has answered such a request may leave a Lane with the connection. It is offered every
 later message that came whole, and takes those that begin with the very bytes that were judged: what follows from the
 head alone (its grammar, its path, whose key it shows) then holds without another look. Connections of one listener
-share a lane (`lanes.py`), so it knows nothing of who is at their ends.
+share a lane (`known.py`), so it knows nothing of who is at their ends.
 
 Rule 1: a lane refuses nothing and repairs nothing. What is not usual is left to the handler, before a byte was sent.
 Rule 2: what turns unusual on its way (a failing upstream, an odd answer, a slow reader, silence for LATE_S) is handed

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from wire.connection import Connection
-from wire.roster import Roster
+from wire.listener.connection import Connection
+from wire.listener.roster import Roster
 from wire.secure import Secured
 
 AT_ONCE = 1  # steps in one turn of the loop; who is here already is served between two turns

@@ -5,9 +5,9 @@ from collections import deque
 from functools import partial
 from typing import Protocol
 
-from wire.connect import Attempt, Target
-from wire.failure import DialError
-from wire.upstream import Upstream
+from wire.upstreams.connect import Attempt, Target
+from wire.upstreams.failure import DialError
+from wire.upstreams.upstream import Upstream
 
 SPARE_S = 2.0  # for a connection that nobody waits for
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 from wire.framing import LAST_CHUNK, chunk_parts
 from wire.heads import Headers, request_head_bytes
-from wire.upstream import Upstream
+from wire.upstreams.upstream import Upstream
 
 CONTINUE_S = 5.0  # an upstream that never says 100 Continue gets the body after this (RFC 9110 10.1.1)
 STALL_S = 30.0  # an upstream that takes no byte of a request body for so long is gone

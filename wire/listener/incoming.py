@@ -6,10 +6,10 @@ from collections import deque
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 
-from wire.bodyread import SocketBody, Take
 from wire.flow import Signal
 from wire.http1 import RequestHead
-from wire.line import Disconnected, Line
+from wire.listener.bodyread import SocketBody, Take
+from wire.listener.line import Disconnected, Line
 from wire.refusal import Refusal
 
 SMALL_BYTES = (

@@ -10,7 +10,7 @@ import re
 from itertools import groupby
 from typing import Final
 
-from wire.usual import MAX_BYTES, TEXT
+from wire.lanes.usual import MAX_BYTES, TEXT
 
 HOLE: Final = b"\0"  # where a request's id goes: no head has one
 _FIRST: Final = rb"HTTP/1\.1 200(?: %b)?\r" % TEXT

@@ -7,7 +7,7 @@ whole way, and where answers come late, so that more connections are needed at o
 from typing import Final
 from weakref import WeakValueDictionary
 
-from wire.lane import LENGTH_LINE, MAX_HEAD_BYTES, Lane
+from wire.lanes.lane import LENGTH_LINE, MAX_HEAD_BYTES, Lane
 
 _END: Final = b"\r\n\r\n"
 

@@ -7,9 +7,9 @@ from contextlib import suppress
 
 from wire.framing import LAST_CHUNK, chunk_parts
 from wire.http1 import Headers, RequestHead, response_head_bytes
-from wire.incoming import CONTINUE, Incoming
-from wire.lane import Familiar, Lane, familiar
-from wire.line import Disconnected, Line
+from wire.lanes.lane import Familiar, Lane, familiar
+from wire.listener.incoming import CONTINUE, Incoming
+from wire.listener.line import Disconnected, Line
 
 JOIN_BYTES = 16 * 1024  # below this one copy is cheaper than three writes
 PIECE_BYTES = 64 * 1024  # of a large answer that is at hand, at once

@@ -5,11 +5,11 @@ import socket
 import struct
 from collections.abc import Callable, Sequence
 
-from wire import descriptors, filesend
 from wire.limits import Limits
-from wire.line import Disconnected
+from wire.listener import descriptors, filesend
+from wire.listener.line import Disconnected
+from wire.listener.stall import Stall
 from wire.secure import promptly
-from wire.stall import Stall
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: a close is a reset, and never the end of an answer
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from wire.dialect import THEIR_REQUEST_ID
 
 if TYPE_CHECKING:
-    from wire.shape import Grounds, Shape
+    from wire.lanes.shape import Grounds, Shape
 
 _VALUE: Final = THEIR_REQUEST_ID.encode() + b": %b\r\n"  # the end of a line, whoever's name it has
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from wire.lane import Lane, LaneLine
+from wire.lanes.lane import Lane, LaneLine
 
 
 class Disconnected(ConnectionError):

@@ -4,10 +4,10 @@ import asyncio
 import logging
 from typing import Protocol
 
-from wire.exchange import Exchange
-from wire.line import Disconnected
+from wire.listener.exchange import Exchange
+from wire.listener.line import Disconnected
+from wire.listener.roster import Handler, Roster
 from wire.refusal import Refusal
-from wire.roster import Handler, Roster
 
 BROKEN = "The server failed on this request; try again."
 
