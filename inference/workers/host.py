@@ -13,11 +13,10 @@ from inference.outside.definition import OWN
 from inference.workers.board import Board, LoadFailure
 from inference.workers.engine_totals import EngineTotals
 from inference.workers.figures import StartFigures
-from inference.workers.life import State, idle_too_long, next_look_s, stops_for_room
+from inference.workers.life import State, idle_too_long, next_look_s
 from inference.workers.rests import Rests
-from inference.workers.room import lacking
 from inference.workers.told import worker_value
-from inference.workers.way import make_way
+from inference.workers.way import in_the_way, make_way
 from inference.workers.worker import Parts, Worker, not_resident
 from wire.metrics import Metrics
 
@@ -208,6 +207,9 @@ class Host:
             self.figures.failed(revision.model, failure.code, failure.message)
             board.finish(failure.line())
         finally:
+            tenure = self._tenures.get(
+                revision.id, tenure
+            )  # whoever loaded it again may have changed the terms
             self._forget(revision.id, board)
         if worker is not None:
             self._after(worker, tenure, asked_at)
@@ -267,7 +269,7 @@ class Host:
             await self._make_room(revision, room)
             if self._closing:
                 raise LoadFailure("draining", "this node is stopping", "ask another one")
-            way = partial(make_way, self._workers, revision.id)
+            way = partial(make_way, self._workers, revision.id, self._awake(revision.id))
             worker = Worker(
                 revision, room, board, self._parts, maker, now=self._now, make_way=way, asked_at=asked_at
             )
@@ -277,19 +279,7 @@ class Host:
     async def _make_room(self, revision: Revision, room: Room) -> None:
         """Stop the longest idle workers until there is room, for its process and for its weights."""
         means = self._means
-        tenancies = [worker.tenancy() for worker in self._workers.values()]
-        weights = {
-            worker.revision.id: worker.revision.facts.weight_bytes for worker in self._workers.values()
-        }
-        by_memory = stops_for_room(tenancies, room.num_bytes, means.memory_budget_bytes)
-        by_weights = stops_for_room(
-            [one.sized(weights[one.revision_id]) for one in tenancies],
-            revision.facts.weight_bytes,
-            means.host_cache_bytes,
-        )
-        if by_memory is None or by_weights is None:
-            raise lacking(revision, room, None if by_memory is None else means.host_cache_bytes)
-        stopping = [self._workers[revision_id] for revision_id in {*by_memory, *by_weights}]
+        stopping = in_the_way(self._workers, revision, room, means, self._awake(revision.id))
         await asyncio.gather(*(worker.drain() for worker in stopping))
         for worker in self.workers:
             if (
@@ -297,6 +287,15 @@ class Host:
                 and worker.state is State.DRAINING
             ):
                 await worker.gone.wait()
+
+    def _awake(self, revision_id: str) -> frozenset[str]:
+        """Whom a load must not stop: those that are to stay awake, if nobody waits for it.
+
+        A schedule asks again for what was stopped, and two that have room for one would stop each other for ever.
+        """
+        if self.reason(revision_id) != "prewarm":
+            return frozenset()
+        return frozenset(name for name, tenure in self._tenures.items() if tenure.min_replicas >= 1)
 
     def status_workers(self) -> list[Mapping[str, Any]]:
         """The workers as `/status` says them."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
 TEND_S = 0.25
 """Between two looks at workers that answer; idle timeouts are seconds."""
@@ -96,16 +96,23 @@ class Tenancy:
     idle_s: float
     num_calls: int
 
+    @property
+    def may_go(self) -> bool:
+        """Whether it could be stopped now, and nobody would miss an answer."""
+        return self.state is State.RESIDENT and not self.num_calls
+
     def sized(self, num_bytes: int) -> Tenancy:
         """The same worker, measured by other bytes."""
         return replace(self, num_bytes=num_bytes)
 
 
-def stops_for_room(workers: Sequence[Tenancy], need_bytes: int, budget_bytes: int) -> tuple[str, ...] | None:
+def stops_for_room(
+    workers: Sequence[Tenancy], need_bytes: int, budget_bytes: int, awake: Collection[str] = ()
+) -> tuple[str, ...] | None:
     """Which resident workers to stop, longest idle first, so that `need_bytes` more fit the budget.
 
-    One with a running request is never among them. None when stopping all others is not enough. Workers that
-    are draining count as room that comes by itself.
+    One with a running request is never among them, nor one of `awake`. None when stopping all others is not enough.
+    Workers that are draining count as room that comes by itself.
     """
     staying = [worker for worker in workers if worker.state in {State.LOADING, State.RESIDENT}]
     excess = sum(worker.num_bytes for worker in staying) + need_bytes - budget_bytes
@@ -113,7 +120,7 @@ def stops_for_room(workers: Sequence[Tenancy], need_bytes: int, budget_bytes: in
     for worker in sorted(staying, key=lambda worker: -worker.idle_s):
         if excess <= 0:
             break
-        if worker.state is State.RESIDENT and not worker.num_calls:
+        if worker.may_go and worker.revision_id not in awake:
             chosen.append(worker.revision_id)
             excess -= worker.num_bytes
     return tuple(chosen) if excess <= 0 else None
@@ -121,8 +128,7 @@ def stops_for_room(workers: Sequence[Tenancy], need_bytes: int, budget_bytes: in
 
 def idle_too_long(worker: Tenancy, idle_timeout_s: float, min_replicas: int) -> bool:
     """Whether a worker is to be stopped because nobody uses it."""
-    resting = worker.state is State.RESIDENT and not worker.num_calls
-    return resting and min_replicas < 1 and worker.idle_s >= idle_timeout_s
+    return worker.may_go and min_replicas < 1 and worker.idle_s >= idle_timeout_s
 
 
 def next_look_s(terms: Iterable[tuple[Tenancy, float, int]]) -> float:

@@ -75,5 +75,5 @@ def lacking(revision: Revision, room: Room, cap_bytes: int | None) -> LoadFailur
     what = f"{room.num_bytes:,} bytes"
     if cap_bytes is not None:
         what = f"{revision.facts.weight_bytes:,} of the {cap_bytes:,} bytes that this host has for weights"
-    message = f"{revision.model} needs {what}, and the models in use leave no room"
+    message = f"{revision.model} needs {what}, and the models in use or kept awake leave no room"
     return LoadFailure("memory_short", message, "wait until another model is idle, or add memory")

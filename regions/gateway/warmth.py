@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from regions.gateway.schedule import is_due
@@ -16,11 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from regions.deployments import Deployment, Deployments
-    from regions.gateway.wake import Wakes
+    from regions.gateway.wake import Wakes, Woken
     from regions.nodes.client import Node
     from weights_cache.revision import Revision
 
 LOOK_S: Final = 2.0  # between two looks; a schedule is by the minute
+LAST_PAUSE_S: Final = (
+    60.0  # after starts that failed: a model that finds no room, say, is not asked for at each look
+)
 
 log = logging.getLogger("nearfield.regions")
 
@@ -40,6 +44,8 @@ class Warmth:
         now: Callable[[], datetime] = _now,
     ) -> None:
         self._deployments, self._nodes, self._wakes, self._now = deployments, nodes, wakes, now
+        self._falls: dict[str, tuple[int, datetime]] = {}
+        """By revision: its starts for no request that failed, one after another, and when the next may come."""
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -57,10 +63,23 @@ class Warmth:
         due = not is_preview(deployment.model) and is_due(live.spec.prewarm or (), self._now())
         changed, deployment.scheduled = due != deployment.scheduled, due
         if self._deployments.tier(deployment) is not Tier.RESIDENT:
-            if deployment.num_kept:
-                self._wakes.wake(deployment, live, "prewarm")
+            if deployment.num_kept and self._may_start(live.id):
+                self._wakes.wake(deployment, live, "prewarm").task.add_done_callback(
+                    partial(self._woke, live.id)
+                )
         elif changed and not await self._told(deployment, live):
             deployment.scheduled = not due  # the next look tells it again
+
+    def _may_start(self, revision_id: str) -> bool:
+        is_rested = revision_id not in self._falls or self._now() >= self._falls[revision_id][1]
+        return is_rested and revision_id not in self._wakes.running
+
+    def _woke(self, revision_id: str, task: asyncio.Task[Woken]) -> None:
+        """A start is over; the pause after one that failed doubles with each."""
+        num_falls, _ = self._falls.pop(revision_id, (0, None))
+        if not task.cancelled() and task.exception() is not None:
+            pause_s = min(LAST_PAUSE_S, LOOK_S * 2**num_falls)
+            self._falls[revision_id] = num_falls + 1, self._now() + timedelta(seconds=pause_s)
 
     async def _told(self, deployment: Deployment, live: Revision) -> bool:
         """Say to the nodes that hold it whether it may be idled out: to load what is loaded only says that."""

@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from tests.inference.fake_engine import TEXT, FakeLanding, FakeTier, RunningNode, Script, running_node
+from inference.workers.host import Tenure
+from tests.inference.fake_engine import (
+    TEXT,
+    FakeLanding,
+    FakeTier,
+    RunningNode,
+    Script,
+    revision,
+    running_node,
+)
 from tests.inference.test_node_life import body, rest_of, until
 from tests.inference.test_node_serving import HI, client, load, post
 from weights_cache.revision import Revision
@@ -83,3 +92,43 @@ async def test_what_is_short_is_named(tmp_path: Any) -> None:
 
     assert line["code"] == "memory_short"
     assert "104,857,600 of the 157,286,400 bytes that this host has for weights" in line["message"]
+
+
+async def awake(node: RunningNode, model: str) -> Any:
+    """The last line of a load that nobody waits for, of a model that is to stay awake."""
+    board = node.node.host.load(revision(model, weight_bytes=100 << 20), Tenure(60.0, 1, "prewarm"))
+    return await board.outcome()
+
+
+async def test_models_that_are_to_stay_awake_do_not_stop_each_other(tmp_path: Any) -> None:
+    """There is room for one: a schedule that asks again and again for both would have them loaded by turns for ever."""
+    async with running_node(tmp_path, host_cache_bytes=150 << 20) as node:
+        first, second = await awake(node, "acme/a"), await awake(node, "acme/b")
+        left = [worker.revision.model for worker in node.node.host.workers]
+        asked = (await load(node, "acme/c", weight_bytes=100 << 20))[-1]
+
+    assert (first["phase"], second["phase"], second["code"]) == ("ready", "failed", "memory_short")
+    assert left == ["acme/a"]
+    assert asked["phase"] == "ready", "somebody waits for this one"
+
+
+async def test_models_that_are_to_stay_awake_do_not_stop_each_other_for_a_disk_either(tmp_path: Any) -> None:
+    async with running_node(tmp_path, tier=SmallTier()) as node:
+        first, second = await awake(node, "acme/a"), await awake(node, "acme/b")
+        asked = (await load(node, "acme/c"))[-1]
+
+    assert (first["phase"], second["phase"], asked["phase"]) == ("ready", "failed", "ready")
+
+
+async def test_an_engine_that_is_lost_comes_back_on_the_terms_of_the_last_load(tmp_path: Any) -> None:
+    """Its hours began while it was awake already: the next one is not idled out in them."""
+    async with running_node(tmp_path) as node:
+        await load(node)
+        await post(node, "/v1/chat/completions", {"model": "acme/m", "messages": HI})
+        host = node.node.host
+        host.load(host.workers[0].revision, Tenure(60.0, 1, "prewarm"))
+        node.shell.engines[0].process.kill()
+        await until(lambda: len(node.shell.engines) == 2)
+        kept = [tenure.min_replicas for tenure in host._tenures.values()]
+
+    assert kept == [1]

@@ -59,6 +59,7 @@ def test_the_longest_idle_make_room_and_no_more_than_needed() -> None:
     assert stops_for_room(workers, 20, 100) == ("b",)
     assert stops_for_room(workers, 50, 100) == ("b", "c")
     assert stops_for_room(workers, 100, 100) == ("b", "c", "a")
+    assert stops_for_room(workers, 20, 100, awake={"b"}) == ("c",)
     assert stops_for_room(workers, 101, 100) is None
 
 

@@ -155,3 +155,28 @@ async def test_a_replica_at_all_times_needs_no_hours():
         await until(lambda: not r.wakes.running and r.fakes[0].resident)
 
         assert [each["min_replicas"] for each in r.fakes[0].loads] == [1]
+
+
+async def test_a_start_that_fails_in_its_hours_is_tried_later_each_time():
+    """A host without room for it is not asked every two seconds; once there is some it wakes, and all is forgotten."""
+    async with region() as r:
+        scheduled(r, "08:00-18:00")
+        clock = [at("mon", "09:00")]
+        warmth = Warmth(r.deployments, r.nodes, r.wakes, lambda: clock[0])
+        usual, r.fakes[0].load_script = r.fakes[0].load_script, refuse
+        asked = []
+        for _ in range(100):
+            await warmth.look()
+            await until(lambda: not r.wakes.running)
+            asked.append(len(r.fakes[0].loads))
+            clock[0] += timedelta(seconds=2)
+            for timer in r.wakes._resting.values():
+                timer.cancel()
+            r.wakes._resting.clear()
+        r.fakes[0].load_script = usual
+        clock[0] += timedelta(seconds=60)
+        await warmth.look()
+        await until(lambda: not r.wakes.running and r.fakes[0].resident)
+
+    assert 6 <= asked[-1] <= 9  # 200 s: after 2, 4, 8, 16, 32, then 60 s
+    assert warmth._falls == {}
