@@ -32,8 +32,8 @@ from inference.workers.own import OwnMaker
 from inference.workers.room import Means
 from inference.workers.shell_link import ShellLink
 from inference.workers.standing import StandingShell
+from inference.workers.start import Parts
 from inference.workers.store_threads import StoreThreads
-from inference.workers.worker import Parts
 from weights_cache.cache import HostTier
 from weights_cache.fetch import HttpReader
 from weights_cache.folder import CacheFolder

@@ -17,7 +17,7 @@ from inference.workers.life import State, idle_too_long, next_look_s
 from inference.workers.rests import Rests
 from inference.workers.told import worker_value
 from inference.workers.way import in_the_way, make_way
-from inference.workers.worker import Parts, Worker, not_resident
+from inference.workers.worker import Worker, not_resident
 from wire.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from inference.usage.node_usage import NodeUsage
     from inference.workers.loading import Room
     from inference.workers.room import Means
+    from inference.workers.start import Parts
     from weights_cache.revision import Revision
 
 LEAST_WAIT_MS = 1.0

@@ -57,7 +57,7 @@ def test_what_the_copies_took_is_on_the_receipt_of_the_request_they_began_with()
     visit = Visit.of(None, "host")
     visit.arrive(worker, "request")
     before = visit.receipt(1, 1)
-    worker._hear({"op": "stats", "h2d_ms": 1.5})
+    worker._start.hear({"op": "stats", "h2d_ms": 1.5})
     told = visit.receipt(1, 1)
 
     assert b'"h2d_ms":null' in before.replace(b" ", b"")

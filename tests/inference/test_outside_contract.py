@@ -286,7 +286,7 @@ async def test_vllm_s_own_figures_agree_and_nothing_of_it_is_left(contract: Cont
     page = (await contract.node.http.get(f"{contract.node.url}/metrics")).text
     labels = f'engine="vllm",served="{VLLM}"'
     running = [line for line in page.splitlines() if line.startswith(f"vllm:num_requests_running{{{labels}")]
-    process = contract.worker(VLLM)._engine._process
+    process = contract.worker(VLLM)._start.engine._process
     session = {pid for pid in map(int, listed()) if session_of(pid) == process.pid}
     await contract.node.http.post(
         f"{contract.node.url}/unload", json={"revision": contract.revisions[VLLM].id}

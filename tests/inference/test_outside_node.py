@@ -317,7 +317,7 @@ async def test_a_flood_of_output_is_read_and_bounded(
         await running.load()
         answers = [await running.chat() for _ in range(3)]
         passed = [each for each in caplog.records if "noise" in each.getMessage()]
-        process = running.node.node.host.workers[0]._engine._process  # type: ignore[union-attr]
+        process = running.node.node.host.workers[0]._start.engine._process  # type: ignore[union-attr]
 
         assert [each.status_code for each in answers] == [200] * 3
         assert process.output.num_dropped > len(passed)

@@ -36,7 +36,7 @@ async def sglang(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Outs
 
 
 async def test_it_takes_every_word_it_is_started_with(sglang: Outside) -> None:
-    door = sglang.node.node.host.workers[0]._engine._door  # type: ignore[union-attr]
+    door = sglang.node.node.host.workers[0]._start.engine._door  # type: ignore[union-attr]
     told = json.loads(await door.get("/server_info", 5) or b"{}")
 
     assert told["served_model_name"] == "acme/m"
