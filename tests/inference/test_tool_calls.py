@@ -106,15 +106,17 @@ def test_every_cut_in_two_gives_the_same(case):
     st.lists(st.sampled_from(["<tool_call>", "</tool_call>", "<think>", "</think>", ONE, "{", "}", '"', "\\", " ", "\n",
                               '{"name": "f", "arguments": ', "x", "<", "é"]), max_size=12),
     st.lists(st.integers(0, 60), max_size=8), st.booleans(), st.sampled_from([HERMES, LLAMA, MISTRAL, None]),
+    st.booleans(),
 )  # fmt: skip
-def test_any_text_in_any_pieces_gives_the_same(atoms, cuts, thinking, markers):
+def test_any_text_in_any_pieces_gives_the_same(atoms, cuts, thinking, markers, only_first):
     text = "".join(atoms)
     edges = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
     pieces = [text[start:end] for start, end in itertools.pairwise(edges)]
-    whole = read([text], markers, thinks=True, thinking=thinking)
+    how = {"thinks": True, "thinking": thinking, "only_first": only_first}
+    whole = read([text], markers, **how)
 
-    assert read(pieces, markers, thinks=True, thinking=thinking) == whole
-    assert read(list(text), markers, thinks=True, thinking=thinking) == whole
+    assert read(pieces, markers, **how) == whole
+    assert read(list(text), markers, **how) == whole
 
 
 @given(
