@@ -19,6 +19,8 @@ from inference.api.wording import wording
 from wire.dialect import THREADLESS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from inference.api.anthropic_tools import Refused
     from inference.api.fields import Reader
     from inference.api.wording import Names
@@ -30,7 +32,7 @@ _blocks = array(mapping, MAX_PARTS)
 
 def read_messages_body(body: dict[str, Any]) -> ChatRequest:
     """A body of `/v1/messages` as the chat it asks for. Raises Refusal (400, `param` set)."""
-    _check_unthreaded(body)
+    check_unthreaded(body)
     found = read_fields(body, _FIELDS, ("model", "max_tokens", "messages"), REFUSED)
     chat: dict[str, Any] = {"messages": [*found.get("system", []), *found["messages"]]}
     for field in ("model", "max_tokens", "stream", "temperature", "top_p", "top_k", "tools"):
@@ -159,8 +161,12 @@ def _output_config(value: Any, param: str) -> dict[str, Any]:
     return chat
 
 
-def _check_unthreaded(body: dict[str, Any]) -> None:
-    """Anthropic's own runner of tools asks for a thread first; by this code it knows to do without."""
+def check_unthreaded(body: Mapping[str, Any]) -> None:
+    """Anthropic's own runner of tools asks for a thread first; by this code it knows to do without.
+
+    Raises:
+        Refusal: 400 naming `thread`.
+    """
     if body.get("thread") is not None:
         raise bad("thread", f"'thread' is not supported here: {_NOT_HELD}", THREADLESS)
 
@@ -207,19 +213,23 @@ COUNTED = (
 _NOT_HELD = "conversations are not held here; send all of its 'messages' each time."
 _SHOWN: Refused = {"display": (("summarized",), "thoughts come as they are made.")}
 """Fields of `thinking` -> (values that ask for nothing, why not)."""
-REFUSED: Refused = {
+_BETA: Refused = {
     "billing_policy": ((), "a key belongs to one tenant, who pays."),
     "compaction": ((), _NOT_HELD),
-    "container": ((), "no code is run for a request."),
     "context_management": (({"edits": []},), "nothing of a conversation is left out."),
-    "diagnostics": ((), "no diagnostics are returned."),
     "fallback_credit_token": ((), "no other model takes a request over."),
     "fallbacks": (([],), "no other model takes a request over."),
-    "inference_geo": ((), "where a model is served is said when it is pushed."),
     "mcp_servers": (([],), "no request reaches the network."),
+    "thread": ((), _NOT_HELD),
+}
+"""What its beta has beside; unknown to external engines too."""
+REFUSED: Refused = {
+    **_BETA,
+    "container": ((), "no code is run for a request."),
+    "diagnostics": ((), "no diagnostics are returned."),
+    "inference_geo": ((), "where a model is served is said when it is pushed."),
     "service_tier": (("auto", "standard_only"), "there is one tier."),
     "speed": (("standard",), "there is one speed."),
-    "thread": ((), _NOT_HELD),
     "user_profile_id": ((), "there are no user profiles."),
     "workspace_id": ((), "a key belongs to one tenant."),
 }
@@ -245,5 +255,5 @@ def names_of(chat: ChatRequest) -> Names:
     return NAMES_UNTHINKING if chat.reasoning_effort == "none" else NAMES
 
 
-MESSAGE_FIELDS = frozenset((*_FIELDS, *REFUSED))
-"""Every parameter that this route knows, those it refuses included."""
+MESSAGE_FIELDS = frozenset((*_FIELDS, *REFUSED)) - _BETA.keys()
+"""Every parameter that this route knows, those it refuses included, but for its beta's."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from inference.api.anthropic import MESSAGE_FIELDS
+from inference.api.anthropic import MESSAGE_FIELDS, check_unthreaded
 from inference.api.request import CHAT_FIELDS, COMPLETION_FIELDS, EMBEDDING_FIELDS
 from inference.api.responses import RESPONSE_FIELDS
 from inference.outside.kinds import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
@@ -34,6 +34,8 @@ KEPT = frozenset({"background", "container", "conversation", "previous_response_
 
 def check_parameters(path: str, body: Mapping[str, Any], made: Definition) -> None:
     """Refuse by name what the engine ignores, as its operator says, and what nobody knows. Raises Refusal (400)."""
+    if path == MESSAGES:
+        check_unthreaded(body)
     for name, value in body.items():
         if value is None:
             continue

@@ -544,6 +544,8 @@ async def test_what_the_operator_says_that_it_does_not_do(tmp_path: Path) -> Non
         ("responses", {"input": "x", "store": True}, "store"),
         ("responses", {"input": "x", "stroe": True}, "stroe"),
         ("messages", {"messages": HI, "max_tokens": 1, "container": "c"}, "container"),
+        ("messages", {"messages": HI, "max_tokens": 1, "thread": {"type": "create"}}, "thread"),
+        ("messages", {"messages": HI, "max_tokens": 1, "mcp_servers": [{"url": "http://x"}]}, "mcp_servers"),
         ("chat/completions", {"messages": HI, "store": True}, "store"),
         ("responses", {"input": "x", "store": False, "service_tier": "flex"}, None),
         ("completions", {"prompt": "x"}, None),
@@ -564,6 +566,7 @@ async def test_what_a_server_would_keep_for_anybody_is_refused(
         assert (answer.status_code, [{**each, "model": "acme/m"} for each in asked]) == (200, [body])
     else:
         assert (answer.status_code, answer.json()["error"]["param"], asked) == (400, param, [])
+        assert ("details" in answer.json()["error"]) == (param == "thread")
 
 
 @pytest.mark.parametrize(("engine", "code"), [("pear", "unknown_engine"), ("absent", "engine_missing")])
