@@ -10,15 +10,14 @@ lengths it knows.
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from transformers import AttentionInterface
 
 from inference.engine.layout import CPU, StepLayout
 from inference.engine.pages import PAGE_TOKENS
+from inference.engine.registered import registered
 from inference.engine.scores import Scores
 from inference.engine.slot_memory import Form, SlotMemory
 
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
     from inference.engine.last_layer import LastLayer
     from inference.engine.layout import Chunk, Run
     from inference.engine.slots import SlotPlan
-
-NAMES = itertools.count()
 
 
 class Placing(Protocol):
@@ -194,8 +191,7 @@ class SlotAttention:
         self.layout = StepLayout(())
         """Of the step that is being computed."""
         self._last = last
-        self.name = f"nearfield_slots_{next(NAMES)}"
-        AttentionInterface.register(self.name, self.attend)
+        self.name = registered("slots", self.attend)
 
     def attend(
         self,

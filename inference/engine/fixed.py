@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AttentionInterface
 
-from inference.engine.attention import NAMES, SlotCache
+from inference.engine.attention import SlotCache
 from inference.engine.gpu.device import device_of
 from inference.engine.layout import CPU
 from inference.engine.pages import PAGE_TOKENS
+from inference.engine.registered import registered
 from inference.engine.sample import choose_all
 from inference.engine.scores import Scores
 
@@ -102,8 +102,7 @@ class FixedAttention:
 
     def __init__(self) -> None:
         self.tile = Tile((), CPU)
-        self.name = f"nearfield_fixed_{next(NAMES)}"
-        AttentionInterface.register(self.name, self.attend)
+        self.name = registered("fixed", self.attend)
 
     def attend(
         self,

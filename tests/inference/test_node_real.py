@@ -100,17 +100,19 @@ def make_folder(folder: Path, head_dim: int = 16, seed: int = 3) -> Any:
     return model
 
 
+BERT = {
+    "vocab_size": VOCABULARY.num_ids,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+}
+
+
 def make_encoder(folder: Path) -> Any:
     torch.manual_seed(4)
-    config = BertConfig(
-        vocab_size=VOCABULARY.num_ids,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=64,
-    )
-    model = spread(BertModel(config, add_pooling_layer=False))
+    model = spread(BertModel(BertConfig(**BERT), add_pooling_layer=False))
     model.save_pretrained(folder)
     (folder / "tokenizer.json").write_bytes(byte_level())
     return model
@@ -119,16 +121,7 @@ def make_encoder(folder: Path) -> Any:
 def make_cross_encoder(folder: Path) -> tuple[Any, Any]:
     """The model and its tokenizer, as transformers has them."""
     torch.manual_seed(5)
-    config = BertConfig(
-        vocab_size=VOCABULARY.num_ids,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=64,
-        num_labels=1,
-    )
-    model = spread(BertForSequenceClassification(config))
+    model = spread(BertForSequenceClassification(BertConfig(**BERT, num_labels=1)))
     model.save_pretrained(folder)
     tokenizer = Tokenizer.from_str(byte_level().decode())
     marks = [(text, tokenizer.token_to_id(text)) for text in ("<|user|>", "<|end|>")]

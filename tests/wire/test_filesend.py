@@ -76,8 +76,8 @@ async def test_slow_readers_hold_no_thread(payload):
             client.writer.transport.abort()
 
 
-async def test_a_reader_that_stops_is_cut_and_the_file_is_safe(payload):
-    file, _ = payload
+def sending(file):
+    """A handler that sends the file, and an event that is set when it has ended."""
     ended = asyncio.Event()
 
     async def handler(exchange):
@@ -86,6 +86,13 @@ async def test_a_reader_that_stops_is_cut_and_the_file_is_safe(payload):
             await exchange.sendfile(file.fileno(), 0, SIZE)
         finally:
             ended.set()
+
+    return handler, ended
+
+
+async def test_a_reader_that_stops_is_cut_and_the_file_is_safe(payload):
+    file, _ = payload
+    handler, ended = sending(file)
 
     async with serving(handler, limits=Limits(write_stall_s=0.1)) as server:
         client = await Client.open(server, limit=1000)
@@ -96,14 +103,7 @@ async def test_a_reader_that_stops_is_cut_and_the_file_is_safe(payload):
 
 async def test_a_client_gone_in_the_middle_ends_it(payload):
     file, _ = payload
-    ended = asyncio.Event()
-
-    async def handler(exchange):
-        try:
-            await exchange.start(200, (), length=SIZE)
-            await exchange.sendfile(file.fileno(), 0, SIZE)
-        finally:
-            ended.set()
+    handler, ended = sending(file)
 
     async with serving(handler) as server:
         client = await Client.open(server, limit=1000)

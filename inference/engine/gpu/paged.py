@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from transformers import AttentionInterface
 
 from inference.engine.gpu.norms import NormKernel
 from inference.engine.pages import PAGE_TOKENS
+from inference.engine.registered import registered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from inference.engine.events import Segment, Step
     from inference.engine.gpu.blocks import BlockPool
     from inference.engine.slots import SlotPlan
-
-NAMES = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,8 +237,7 @@ class PagedAttention:
 
     def __init__(self, cache: PagedCache, kernels: Kernels) -> None:
         self._cache, self._kernels = cache, kernels
-        self.name = f"nearfield_paged_{next(NAMES)}"
-        AttentionInterface.register(self.name, self.attend)
+        self.name = registered("paged", self.attend)
 
     def attend(
         self,
