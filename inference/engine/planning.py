@@ -9,7 +9,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 from inference.engine.crowd import CROWD_FACTOR, awake, crowds, in_step, surplus
-from inference.engine.pace import MAX_PREFILL_TOKENS, MIN_PREFILL_TOKENS, Pace
+from inference.engine.pace import MAX_PREFILL_TOKENS, Pace
 from inference.engine.rows import Row, State
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from inference.engine.prefixes import Prefixes
     from inference.engine.seats import Seats
     from inference.engine.tenants import Tenant, Tenants
+
+SAVED_UP_TOKENS = 16
+"""Of a surplus prompt at once: a chunk has attention calls of its own, so small ones are dear."""
 
 
 class Planner:
@@ -67,9 +70,7 @@ class Planner:
         chosen = in_step(decoding, extra, self._pace, self._turn)
         num_usual = sum(row not in extra for row in decoding)
         self._spare = min(MAX_PREFILL_TOKENS, self._spare + self._pace.beside(num_usual, CROWD_FACTOR))
-        beside = (
-            int(self._spare) if self._spare >= MIN_PREFILL_TOKENS else 0
-        )  # small chunks are dear: saved up
+        beside = int(self._spare) if self._spare >= SAVED_UP_TOKENS else 0
         if not beside and extra.issuperset(prompts):  # and nobody else waits for that
             prompts = self._ready_but(crowds(list(self._tenants.here))[0])
         num_new = sum(row not in extra for row in prompts)

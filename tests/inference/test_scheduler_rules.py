@@ -302,6 +302,15 @@ class TestPace:
             pace.observe(0, 3, 0.001)
         assert pace.prefill_tokens(3) == MIN_PREFILL_TOKENS
 
+    @pytest.mark.parametrize("num_tokens", [9, 12, 15])
+    def test_deep_in_a_prompt_a_chunk_is_small_enough(self, num_tokens):
+        """Where so many tokens take three quarters of a plain step, so many are the next chunk, not more."""
+        pace = Pace()
+        for _ in range(20):
+            pace.observe(0, 8, 0.010)
+            pace.observe(num_tokens, 8, 0.0175)
+        assert pace.prefill_tokens(8) == pytest.approx(num_tokens, abs=1)
+
     def test_the_fixed_cost_of_a_step_is_not_the_prompts(self):
         pace = Pace()
         pace.observe(2, 0, 0.5)
