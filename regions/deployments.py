@@ -175,6 +175,12 @@ class Deployments:
         if view != known:
             self.touch()
 
+    def landing(self, address: str, revision_id: str) -> Progress | None:
+        """How far the weights of a worker are by its node's last word; None if all are there."""
+        view = self.nodes.get(address)
+        workers = () if view is None else view.workers
+        return next((each.landing for each in workers if each.revision == revision_id), None)
+
     def lost(self, address: str) -> None:
         """Forgets a node that does not answer: what it held is gone."""
         if self.nodes.pop(address, None) is not None:

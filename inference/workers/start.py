@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from inference.link import Message
     from inference.workers.engines import Engine, Maker, Makers
     from inference.workers.resident import Resident
-    from inference.workers.seams import Landing, Tier
+    from inference.workers.seams import Landing, LandingProgress, Tier
     from inference.workers.store_threads import StoreThreads
     from weights_cache.revision import Revision
     from wire.timing import Phases
@@ -77,15 +77,15 @@ class Start:
 
     async def landed(self) -> LoadReport:
         """The report once its weights are all here, or will not be: its bytes are what was really read and found."""
-        while self.is_landing:  # noqa: ASYNC110 - threads land it, and have no event of this loop
+        while self.on_its_way is not None:  # noqa: ASYNC110 - threads land it, and have no event of this loop
             await asyncio.sleep(POLL_S)
         return self.found()
 
     @property
-    def is_landing(self) -> bool:
-        """Whether bytes of the weights are still to come."""
+    def on_its_way(self) -> LandingProgress | None:
+        """How far the weights are, while bytes of them are still to come."""
         progress = self.landing.progress() if self.landing else None
-        return progress is not None and progress.done_bytes < progress.total_bytes
+        return progress if progress is not None and progress.done_bytes < progress.total_bytes else None
 
     async def run(self) -> Resident:
         """From nothing to a model that answers, with its report.
@@ -166,8 +166,8 @@ class Start:
         return engine.resident(self._revision, text, limits)
 
     def _post_landing(self) -> None:
-        progress = self.landing.progress() if self.landing else None
-        if progress is not None and progress.done_bytes < progress.total_bytes:
+        progress = self.on_its_way
+        if progress is not None:
             self._board.post("fetch", progress.done_bytes, progress.total_bytes, progress.eta_s)
 
     async def end(self) -> None:

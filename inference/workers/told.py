@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from inference.workers.seams import LandingProgress
     from inference.workers.worker import Worker
 
 
@@ -30,4 +31,11 @@ def worker_value(worker: Worker) -> Mapping[str, Any]:
         "served": worker.num_served,
         "stalled_s": round(worker.stalled_s, 3),
         "progress": worker.board.line,
+        "landing": None if worker.landing is None else _landing_value(worker.landing),
     }
+
+
+def _landing_value(progress: LandingProgress) -> Mapping[str, Any]:
+    eta_s = progress.eta_s
+    percent = round(100 * progress.done_bytes / progress.total_bytes, 1)
+    return {"percent": percent, "eta_s": None if eta_s is None else round(eta_s, 3)}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from inference.link import Message
     from inference.workers.engines import Maker
+    from inference.workers.seams import LandingProgress
     from inference.workers.start import Parts
     from weights_cache.revision import Revision
 
@@ -111,7 +112,12 @@ class Worker:
             return self._start.engine.stalled_s  # one that has its own way to tell
         patience = patience_s(self.stats, is_busy=self._num_requests > 0)
         silent_s = self._pulse.silent_s(self._now())
-        return silent_s if silent_s > patience and not self._start.is_landing else 0.0
+        return silent_s if silent_s > patience and self.landing is None else 0.0
+
+    @property
+    def landing(self) -> LandingProgress | None:
+        """How far its weights are, while they are on their way: requests may be on it already, and wait for them."""
+        return self._start.on_its_way
 
     def look_after(self) -> None:
         """Ping the engine now and then; end one that has been silent for so long that it will not come back."""

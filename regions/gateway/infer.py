@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import nullcontext
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from regions.ask import MAX_BODY_BYTES, read_ask, refuse_misfit, said
-from regions.gateway.hold import wait_awake
+from regions.gateway.hold import REPEAT_S, wait_awake
 from regions.gateway.lane import GatewayLane, known
 from regions.gateway.told import tell
 from regions.gateway.trip import Trip, deadline_s, hold_s, request_id
@@ -204,6 +205,7 @@ class Inference:
             if address is None:
                 address = await self._awake(trip)
             trip.replica = pick.replica_id(address)
+            await self._say_landing(trip, address)
             result = await self.relay.try_node(trip, address, sent)
             sent = None
             if result == "answered":
@@ -223,6 +225,15 @@ class Inference:
             trip.held = await wait_awake(wake, trip.hold_until, trip.say if trip.ask.stream else None)
         _mark_heard(trip.phases, trip.held.ended_s)
         return trip.held.address
+
+    async def _say_landing(self, trip: Trip, address: str) -> None:
+        """A worker takes requests before its weights are here: who streams, and is to wait, hears how far they are."""
+        if self.deployments.landing(address, trip.revision.id) is None:
+            return
+        trip.landed = partial(self.deployments.landing, address, trip.revision.id)
+        progress = trip.landing()
+        if trip.ask.stream and progress is not None and (progress.eta_s or 0.0) >= REPEAT_S:
+            await trip.say(progress)
 
     async def _doubt(self, trip: Trip, address: str, *, gone: bool) -> None:
         """Our picture of a node was wrong: look again before the request is held."""

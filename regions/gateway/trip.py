@@ -7,7 +7,7 @@ import json
 import math
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
@@ -36,6 +36,8 @@ from wire.timing import parse_server_timing
 from wire.trace.context import passed_on
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from regions.ask import Ask
     from regions.deployments import Deployment
     from regions.gateway.wake import Woken
@@ -84,6 +86,7 @@ class Trip:
     held: Woken | None = None
     later_s: float = 0.0  # from the end of its wake to the first token
     replica: str = ""
+    landed: Callable[[], Progress | None] = lambda: None  # the node's word of its weights
     spoke: bool = True  # something was sent to the client since the last beat, or it came since
     trace: Trace | None = None  # what is recorded of it
 
@@ -144,9 +147,17 @@ class Trip:
         self.spoke = True
         await self.exchange.write(comment(progress))
 
-    def pulse(self, comment: bytes) -> None:
-        """A sign of life to the client."""
-        self.exchange.pulse(comment)
+    def landing(self) -> Progress | None:
+        """How far the weights are that a request on its worker still waits for; None if it waits for none."""
+        progress = self.landed()
+        if progress is None or self.held is None or progress.eta_s is not None:
+            return progress
+        return replace(progress, eta_s=self.held.left_s())
+
+    def pulse(self, sign: bytes) -> None:
+        """A sign of life to the client, which says how far its weights are while it waits for them."""
+        progress = self.landing()
+        self.exchange.pulse(sign if progress is None else comment(progress))
 
     def receipt(self) -> bytes:
         """The gateway's last line of a stream."""

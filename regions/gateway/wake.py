@@ -52,6 +52,10 @@ class Woken:
     ended_s: float
     is_scored: bool = False
 
+    def left_s(self) -> float:
+        """Seconds until a first token is expected; 0 once it is late."""
+        return max(0.0, self.expected.seconds - self.took_s - (time.perf_counter() - self.ended_s))
+
     def score(self, later_s: float) -> Score:
         """The estimate against the clock: a first token came `later_s` after it was resident."""
         return Score(self.expected.seconds, self.took_s + later_s)

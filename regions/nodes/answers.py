@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from regions.map.region import ModelFault
+from regions.map.region import ModelFault, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +42,10 @@ class NodeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class WorkerView:
-    """One worker as its node reports it: sequences running and waiting, slots, seconds idle, ms measured."""
+    """One worker as its node reports it: sequences running and waiting, slots, seconds idle, ms measured.
+
+    `landing` is how far its weights are, if requests that are on it may still wait for them.
+    """
 
     model: str
     revision: str
@@ -53,6 +56,7 @@ class WorkerView:
     idle_s: float = field(compare=False)  # it only ticks over: a view that differs in nothing else is no news
     prefill_ms_per_token: float
     step_ms: float
+    landing: Progress | None = field(default=None, compare=False)
 
     def holds(self, revision: str) -> bool:
         """Whether it can answer for that revision now."""
@@ -122,7 +126,15 @@ def _worker(value: Mapping[str, Any]) -> WorkerView:
         idle_s=float(value["idle_s"] or 0.0),
         prefill_ms_per_token=float(value["prefill_ms_per_token"] or 0.0),
         step_ms=float(value["step_ms"] or 0.0),
+        landing=_landing(value.get("landing")),
     )
+
+
+def _landing(value: Mapping[str, Any] | None) -> Progress | None:
+    if value is None:
+        return None
+    eta_s = value["eta_s"]
+    return Progress("fetch", float(value["percent"]), None if eta_s is None else float(eta_s))
 
 
 def load_line(address: str, line: bytes) -> LoadLine:

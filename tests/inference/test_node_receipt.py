@@ -20,7 +20,7 @@ from tests.inference.fake_engine import (
     revision,
     running_node,
 )
-from tests.inference.test_node_life import until
+from tests.inference.test_node_life import status, until
 from tests.inference.test_node_serving import AUTH, HI, load, post
 from wire.timing import parse_receipt
 
@@ -172,3 +172,23 @@ async def test_the_bytes_of_a_start_that_did_not_wait_for_them_are_those_that_ca
     assert told["nearfield_node_start_shared_bytes_total"] == 70
     assert told['nearfield_node_start_bytes_total{source="region"}'] == 30
     assert "bytes region=30 host=70 shared=70" in caplog.text
+
+
+async def test_a_status_says_how_far_the_weights_of_a_worker_are(tmp_path: Any) -> None:
+    """It takes requests, and they wait: the gateway tells those who stream."""
+    landing = FakeLanding("region")
+    landing.progress = lambda: FakeProgress(done_bytes=landing.bytes_read, eta_s=1.5)  # type: ignore[method-assign]
+
+    class Gated(FakeTier):
+        def land(self, wanted: Any, *, pin: bool = False) -> Any:
+            return landing
+
+    async with running_node(tmp_path, tier=Gated()) as node:
+        landing.bytes_read = 40
+        await load(node)
+        on_its_way = (await status(node))["workers"][0]
+        landing.bytes_read = 100
+        here = (await status(node))["workers"][0]
+
+    assert (on_its_way["state"], on_its_way["landing"]) == ("resident", {"percent": 40.0, "eta_s": 1.5})
+    assert here["landing"] is None

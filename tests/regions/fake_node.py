@@ -60,6 +60,7 @@ class FakeNode:
     def __init__(self):
         self.resident, self.cached = set(), set()
         self.slots, self.answer = 4, self.usual
+        self.landing = None  # {"percent","eta_s"} while weights of its workers are on their way
         self.load_script = self.usual_load
         self.loads, self.requests, self.unloads = [], [], []
         self.num_open = self.num_cut = 0
@@ -148,7 +149,7 @@ class FakeNode:
     def worker(self, rev):
         figures = {"running": 1, "waiting": 2, "slots": self.slots, "idle_s": 0.5}
         figures |= {"prefill_ms_per_token": 0.5, "step_ms": 4.0}
-        return {"model": "acme/m", "revision": rev, "state": "resident", **figures}
+        return {"model": "acme/m", "revision": rev, "state": "resident", "landing": self.landing, **figures}
 
 
 class FakeBlobs:

@@ -144,3 +144,47 @@ async def test_a_node_that_falls_silent_is_given_up_while_the_edge_still_waits(m
         assert (answer.head.status, said["error"]["code"]) == (503, "worker_lost")
         r.fakes[0].says.set()
         await until(lambda: r.fakes[0].num_cut == 1)
+
+
+@pytest.mark.parametrize("is_cold", [True, False])
+async def test_who_streams_hears_how_far_the_weights_are_while_the_worker_waits_for_them(
+    monkeypatch, is_cold
+):
+    """The worker takes requests long before: whoever woke it and whoever came later hear the node's word of it."""
+    here = asyncio.Event()
+
+    async def script(exchange, question):
+        await here.wait()
+        await r.fakes[0].usual(exchange, question)
+
+    async with beating(monkeypatch) as r:
+        fake, r.fakes[0].answer = r.fakes[0], script
+        fake.landing = {"percent": 40.0, "eta_s": 3.0}
+        if not is_cold:
+            await r.resident()
+        async with await ask(r, stream=True) as answer:
+            heard = b""
+            while heard.count(b'"percent": 40') < 2:
+                heard += await answer.next(60.0)
+            fake.landing = {"percent": 80.0, "eta_s": 1.0}
+            await r.watch.refresh()
+            while b'"percent": 80' not in heard:
+                heard += await answer.next(60.0)
+            fake.landing = None
+            await r.watch.refresh()
+            while COMMENT not in heard:
+                heard += await answer.next(60.0)
+            here.set()
+            heard += await answer.read()
+
+    assert b': nearfield {"phase": "fetch", "percent": 40, "eta_s": 3.0}\n\n' in heard
+    assert event({"n": 2}) + DONE in heard
+
+
+async def test_who_has_hardly_to_wait_for_weights_has_no_comments(monkeypatch):
+    async with region() as r:
+        r.fakes[0].landing = {"percent": 90.0, "eta_s": 0.1}
+        answer = await ask(r, stream=True)
+        heard = await answer.read()
+
+    assert b'"phase": "fetch"' not in heard
