@@ -50,6 +50,7 @@ ASKED: Final[dict[str, Asked]] = {
     "/v1/messages": Asked(("generate",), "messages", writes=True),
     "/v1/messages/count_tokens": Asked(("generate",), "messages", is_bounded=False),
     "/v1/responses": Asked(("generate",), "input", writes=True),
+    "/v1/responses/input_tokens": Asked(("generate",), "input", is_bounded=False),
     "/v1/embeddings": Asked(("embed",), "input"),
     **dict.fromkeys(
         ("/v1/rerank", "/v2/rerank", "/rerank"), Asked(("embed", "rerank"), "documents", is_bounded=False)

@@ -77,6 +77,7 @@ MESSAGES = grows(
         "usage": grows({"input_tokens": COUNT, "output_tokens": COUNT}),
     }
 )
+COUNTED_INPUT = table({"object": one_of("response.input_tokens"), "input_tokens": COUNT})
 COUNTED = table({"input_tokens": COUNT})
 RANKED = table(
     {

@@ -35,6 +35,7 @@ _TABLES: Mapping[str, Fields] = {
     "tokenize": token_requests._TEXT | token_requests._CHAT,  # noqa: SLF001
     "detokenize": token_requests._DETOKENIZE,  # noqa: SLF001
 }
+_COUNTED_INPUT = {name: _TABLES["response"][name] for name in responses.COUNTED}
 _COUNTED = {name: _TABLES["messages"][name] for name in anthropic.COUNTED}
 
 ROUTES: tuple[Route, ...] = (
@@ -76,6 +77,15 @@ ROUTES: tuple[Route, ...] = (
         answers.RESPONSE,
         responses.read_response,
         streams=True,
+    ),
+    Route(
+        "/v1/responses/input_tokens",
+        "countInput",
+        "How many tokens that input has.",
+        _COUNTED_INPUT,
+        ("model", "input"),
+        answers.COUNTED_INPUT,
+        token_requests.read_input_count,
     ),
     Route(
         "/v1/messages",

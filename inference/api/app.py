@@ -27,8 +27,8 @@ from inference.api.responses import read_response
 from inference.api.responses_reply import ResponsesReply
 from inference.api.resume import HEADER as RESUME
 from inference.api.resume import read_resume
-from inference.api.token_replies import CountReply, DetokenizeReply, TokenizeReply
-from inference.api.token_requests import read_count, read_detokenize, read_tokenize
+from inference.api.token_replies import CountReply, DetokenizeReply, InputCountReply, TokenizeReply
+from inference.api.token_requests import read_count, read_detokenize, read_input_count, read_tokenize
 from inference.api.visit import Visit
 from inference.outside.passing import PassedReply
 from inference.server import BEGAN
@@ -56,6 +56,7 @@ ROUTES: tuple[tuple[tuple[str, ...], Callable[[dict[str, Any]], Any], Callable[.
     (("/v1/chat/completions",), read_chat, ChatReply),
     (("/v1/completions",), read_completion, CompletionReply),
     (("/v1/responses",), read_response, ResponsesReply),
+    (("/v1/responses/input_tokens",), read_input_count, InputCountReply),
     (("/v1/messages",), read_messages_body, MessagesReply),
     (("/v1/messages/count_tokens",), read_count, CountReply),
     (("/v1/embeddings",), read_embedding, EmbeddingReply),

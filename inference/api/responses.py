@@ -48,6 +48,13 @@ def read_response(body: dict[str, Any]) -> ResponseRequest:
     return ResponseRequest(asked, {field: body[field] for field in ECHOED if body.get(field) is not None})
 
 
+def read_count_body(body: dict[str, Any]) -> ChatRequest:
+    """A body of `/v1/responses/input_tokens` as the chat whose prompt is counted. Raises Refusal (400, `param` set)."""
+    counted = {field: reader for field, reader in _FIELDS.items() if field in COUNTED}
+    found = read_fields(body, counted, ("model", "input"), REFUSED)
+    return read_response({field: body[field] for field in found}).chat
+
+
 def _input(value: Any, param: str) -> list[dict[str, Any]]:
     """The items as chat messages; calls and thoughts belong to the assistant's message that they stand beside."""
     if type(value) is str:
@@ -230,6 +237,10 @@ _FIELDS: dict[str, Reader[Any]] = {
     "safety_identifier": _label,
     "prompt_cache_key": _label,
 }
+COUNTED = (
+    *("model", "input", "instructions", "parallel_tool_calls", "reasoning", "text", "tool_choice", "tools"),
+)
+"""The fields that a count may have."""
 ECHOED = (
     *(
         "instructions",
@@ -252,6 +263,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "conversation": ((), _NOT_STORED),
     "image": ((), "models answer in text only."),
     "include": (([],), "an answer has all there is; for probabilities use /v1/chat/completions."),
+    "personality": ((), "the models served here have no such setting."),
     "max_tool_calls": ((), "no tools are run here, so none are counted."),
     "moderation": ((), "no moderation model runs beside the answer."),
     "previous_response_id": ((), _NOT_STORED),

@@ -10,6 +10,7 @@ from inference.api.anthropic import names_of
 from inference.api.chat import prompt_of
 from inference.api.model_reply import JSON_HEADERS, ModelReply
 from inference.api.prompt import encode
+from inference.api.responses import NAMES as RESPONSE_NAMES
 from inference.api.sequences import check_ids
 from inference.api.wording import reworded
 
@@ -102,3 +103,14 @@ class CountReply(TokenReply):
     async def refuse(self, outlet: Outlet, refusal: Refusal) -> None:
         """See `Reply`."""
         await super().refuse(outlet, reworded(refusal, names_of(self._request.chat)))
+
+
+class InputCountReply(CountReply):
+    """`/v1/responses/input_tokens`: OpenAI's shape."""
+
+    async def _value(self, model: ResidentModel) -> dict[str, Any]:
+        return {"object": "response.input_tokens", **await super()._value(model)}
+
+    async def refuse(self, outlet: Outlet, refusal: Refusal) -> None:
+        """See `Reply`."""
+        await TokenReply.refuse(self, outlet, reworded(refusal, RESPONSE_NAMES))

@@ -1,4 +1,4 @@
-"""What is asked about tokens: ids of a text or a chat and back, in vLLM's shapes; their number, in Anthropic's."""
+"""What is asked about tokens: ids of a text or a chat and back, as vLLM has it; their number, as Anthropic, OpenAI."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from inference.api.anthropic import read_count_body
 from inference.api.fields import boolean, string, token_ids
 from inference.api.request import MAX_MODEL_CHARS, MAX_PROMPT_CHARS, MAX_PROMPT_TOKENS, ChatRequest, read_chat
+from inference.api.responses import read_count_body as read_input_body
 from inference.api.route_fields import read_fields
 
 if TYPE_CHECKING:
@@ -89,6 +90,11 @@ def read_detokenize(body: dict[str, Any]) -> DetokenizeRequest:
     """A body of `/detokenize`. Raises Refusal (400, `param` set)."""
     found = read_fields(body, _DETOKENIZE, ("model", "tokens"), {})
     return DetokenizeRequest(found["model"], found["tokens"])
+
+
+def read_input_count(body: dict[str, Any]) -> CountRequest:
+    """A body of `/v1/responses/input_tokens`. Raises Refusal (400, `param` set)."""
+    return CountRequest(read_input_body(body))
 
 
 def read_count(body: dict[str, Any]) -> CountRequest:

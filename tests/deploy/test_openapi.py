@@ -44,6 +44,7 @@ GIVEN = {
         "tools": [{"name": "f", "input_schema": {"type": "object"}}],
         "tool_choice": {"type": "any"},
     },
+    "countInput": {"input": "hi", "instructions": "s"},
     "countTokens": {"messages": [SAID], "system": "s"},
     "rerank": {"query": "q", "documents": ["a", {"text": "b"}], "top_n": 1},
     "tokenize": {"prompt": "hi", "return_token_strs": True},

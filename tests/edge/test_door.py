@@ -40,6 +40,8 @@ PATHS = [
     "/v1/messages/count_tokens",
     "/v1/messages/batches",
     "/v1/responses",
+    "/v1/responses/input_tokens",
+    "/v1/responses/resp_1",
     "/v1/embeddings",
     "/v1/rerank",
     "/tokenize",

@@ -4,15 +4,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from openai.types.responses.input_token_count_params import InputTokenCountParams
 
 from inference.api import rerank, token_requests
 from inference.api.anthropic import REFUSED as ANTHROPIC_REFUSED
 from inference.api.app import ROUTES
 from inference.api.rerank import read_rerank
-from inference.api.token_requests import read_count, read_detokenize, read_tokenize
+from inference.api.responses import COUNTED
+from inference.api.token_requests import read_count, read_detokenize, read_input_count, read_tokenize
 from regions.ask import ASKED
 from tests.inference.fake_engine import VOCABULARY, running_node
-from tests.inference.test_node_serving import load, post
+from tests.inference.test_node_serving import client, load, post
 from wire.gen_ai import OPERATIONS
 from wire.refusal import Refusal
 
@@ -280,6 +282,45 @@ async def test_a_chat_is_counted_as_it_would_be_asked(tmp_path: Any) -> None:
     assert wrong.json()["error"] | {"message": ""} == {
         "type": "invalid_request_error", "message": "", "param": "max_tokens", "code": "unknown_parameter",
     }  # fmt: skip
+
+
+async def test_an_input_is_counted_as_it_would_be_asked(tmp_path: Any) -> None:
+    """By OpenAI's own client."""
+    text: Any = {"format": {"type": "json_object"}}
+    async with running_node(tmp_path) as node:
+        await load(node)
+        async with client(node) as asked:
+            answer = await asked.responses.create(model="acme/m", input="hi", instructions="s")
+            counted = await asked.responses.input_tokens.count(
+                model="acme/m", input="hi", instructions="s", text=text, truncation="disabled"
+            )
+        wrong = await post(
+            node, "/v1/responses/input_tokens", {"model": "acme/m", "input": "hi", "stream": True}
+        )
+        effort = {"model": "acme/m", "input": "hi", "reasoning": {"effort": "low"}}
+        named = await post(node, "/v1/responses/input_tokens", effort)
+
+    assert answer.usage is not None
+    assert counted.model_dump() == {
+        "input_tokens": answer.usage.input_tokens,
+        "object": "response.input_tokens",
+    }
+    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "stream")
+    assert (named.status_code, named.json()["error"]["param"]) == (400, "reasoning.effort")
+    assert len(node.shell.engines[0].orders) == 1, "no engine is asked to count"
+
+
+@pytest.mark.parametrize("name", sorted(InputTokenCountParams.__annotations__))
+def test_each_parameter_of_a_count_is_read_or_refused_by_name(name: str) -> None:
+    body: dict[str, Any] = {"model": "acme/m", "input": "hi"}
+    if name in COUNTED:
+        with pytest.raises(Refusal) as refused:
+            read_input_count(body | {name: 1})
+        assert (refused.value.param or "").startswith(name)
+    else:
+        with pytest.raises(Refusal) as refused:
+            read_input_count(body | {name: "some"})
+        assert (refused.value.param, refused.value.code) == (name, "unsupported_parameter")
 
 
 async def test_a_model_of_the_other_kind_says_where_it_is_served(tmp_path: Any) -> None:
