@@ -20,7 +20,8 @@ from deploy.crew import Crew
 from deploy.life import GC_THRESHOLDS
 from edge.crew.place import bind
 from edge.listeners import MAIN
-from edge.run import EdgeSettings, run
+from edge.run import run
+from edge.settings import EdgeSettings
 from regions.map.policy import KeyGrant, PolicyRow
 from regions.map.region import ModelRow, RegionRow, RolloutState, Tier
 from regions.rows import encode, public_bytes, signing_key

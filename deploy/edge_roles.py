@@ -17,7 +17,7 @@ from wire.address import split_address
 if TYPE_CHECKING:
     from edge.crew.place import Place
     from edge.dns.voice import VoiceSettings
-    from edge.run import EdgeSettings
+    from edge.settings import EdgeSettings
 
 
 def num_workers(config: Config, name: str | None) -> int:
@@ -52,7 +52,7 @@ def edge_worker(config: Config, name: str | None, place: "Place | None" = None) 
 
 def _edge_settings(config: Config, edge: str, entry: EdgeEntry, hops: Hops | None) -> "EdgeSettings":
     from edge.relay.patience import Patience  # noqa: PLC0415
-    from edge.run import EdgeSettings  # noqa: PLC0415
+    from edge.settings import EdgeSettings  # noqa: PLC0415
 
     host, port = split_address(entry.listen)
     return EdgeSettings(

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from edge.admission.room import Room
     from edge.crew.siblings import Siblings
     from edge.figures import EdgeFigures
-    from edge.receipts import Receipts
+    from edge.receipts.kept import Receipts
     from edge.relay.budget import Budgets
     from edge.relay.patience import Patiences
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from wire.limits import Limits
 
 if TYPE_CHECKING:
-    from edge.run import EdgeSettings
+    from edge.settings import EdgeSettings
     from wire.http1 import Headers
 
 LIMITS: Final = Limits(

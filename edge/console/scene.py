@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from edge.pops.hear import Other
-    from edge.receipts import Flow
+    from edge.receipts.kept import Flow
     from regions.map.region import ModelRow
     from regions.rows import Heard
 

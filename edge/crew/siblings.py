@@ -14,7 +14,7 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 from edge.crew.adding import added
-from edge.receipts import Flow
+from edge.receipts.kept import Flow
 from wire.dial import DialError, Pool
 from wire.metrics import CONTENT_TYPE
 from wire.refusal import Refusal

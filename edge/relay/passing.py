@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from edge.receipts import FORM, RECEIPT, told_in
+from edge.receipts.receipt import FORM, RECEIPT, told_in
 from edge.relay.journey import OWN, members_of
 from edge.relay.sse import Ending, error_code, first_event
 from regions.health import PROVEN, Outcome

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge.receipts import told_in
+from edge.receipts.receipt import told_in
 from edge.relay import setback
 from edge.relay.resume import GroupLostError
 from edge.relay.setback import REPLAYABLE_CODES

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edge.admission.room import AT_ONCE, Room
 from edge.figures import EdgeFigures
-from edge.receipts import RECEIPT, told_in
+from edge.receipts.receipt import RECEIPT, told_in
 from edge.relay.budget import LEAST_PER_S, SHARE, WINDOW_S, Budget, Budgets
 from edge.relay.holdoff import MAX_WAIT_S, SHUT_S, Holdoffs
 from edge.relay.patience import Patience, Patiences

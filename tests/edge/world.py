@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from edge.run import EdgeSettings, run
+from edge.run import run
+from edge.settings import EdgeSettings
 from regions.gateway.pops import Pops
 from regions.map.headers import FOR
 from regions.map.policy import KeyGrant, PolicyRow

@@ -7,7 +7,9 @@ import pytest
 
 from edge.console.scene import MODELS_A_PIECE, WINDOW_S, Look, Scene, Seen
 from edge.pops.hear import Other
-from edge.receipts import MAX_KEPT, OK, Flow, Receipt, Receipts, shown, told_in
+from edge.receipts.kept import MAX_KEPT, OK, Flow, Receipts
+from edge.receipts.receipt import Receipt, told_in
+from edge.receipts.shown import shown
 from regions.map.region import Progress, RegionRow, Tier
 from regions.pops import Passage, Word
 from regions.rows import Heard
