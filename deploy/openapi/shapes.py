@@ -57,6 +57,7 @@ SHAPES: Mapping[str, Schema] = MappingProxyType(
         "inference.api.messages.read_messages": several(MESSAGE) | {"minItems": 1},
         "inference.api.request._metadata": LABELS,
         "inference.api.request.<lambda> MAX_PROMPTS": texts(MAX_PROMPTS),
+        "inference.api.request._template_kwargs": OBJECT,
         "inference.api.request.<lambda> MAX_INPUTS": texts(MAX_INPUTS),
         "inference.api.tools.read_tools": several(TOOL),
         "inference.api.tools.read_tool_choice": CHOICE,

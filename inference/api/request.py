@@ -120,6 +120,13 @@ def _metadata(value: Any, param: str) -> None:
         _label(label, f"{param}.{key[:64]}")
 
 
+def _template_kwargs(value: Any, param: str) -> dict[str, Any]:
+    """Arguments of the template's own; what the request has a field for would be overruled, or get past its checks."""
+    for name in mapping(value, param).keys() & {"messages", "tools"}:
+        raise bad(f"{param}.{name}", f"{param!r} may not have {name!r}: give {name!r} itself.")
+    return mapping(value, param)
+
+
 _SHARED: dict[str, Reader[Any]] = {
     "model": _model,
     "n": integer(1, MAX_CHOICES),
@@ -139,7 +146,7 @@ _CHAT: dict[str, Reader[Any]] = {
     "metadata": _metadata,
     "safety_identifier": _label,
     "prompt_cache_key": _label,
-    "chat_template_kwargs": mapping,
+    "chat_template_kwargs": _template_kwargs,
     "add_generation_prompt": boolean,
     "tools": read_tools,
     "tool_choice": read_tool_choice,

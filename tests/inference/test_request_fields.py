@@ -350,6 +350,14 @@ def test_legacy_completions_keep_their_own_rules() -> None:
     assert refusal(read_completion, COMPLETION | {"suffix": "x"}).param == "suffix"
 
 
+@pytest.mark.parametrize("name", ["messages", "tools"])
+def test_a_templates_arguments_are_not_the_requests_own(name: str) -> None:
+    """The one was ignored, the other offered tools whose calls nobody read."""
+    said = refusal(read_chat, CHAT | {"chat_template_kwargs": {name: []}})
+
+    assert said.param == f"chat_template_kwargs.{name}"
+
+
 CALL: dict[str, Any] = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
 
 
