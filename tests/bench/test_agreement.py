@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from bench import report, told
+from bench import report_judged, told
 from bench.agreement import MAX_RUNS, Agreement, over_runs
 from bench.guide import UNCOUNTED, Figures, Load, figures
 from bench.metronome import FIRST_S, NUM_TOKENS
@@ -57,12 +57,15 @@ def _seen(clock: tuple[float, ...], added_ms: float) -> Figures:
     return Figures(clock, clock, Told(server, server, server))
 
 
-def _measured(apart_ms: float, added_ms: float, num: int = 5) -> report.Measured:
+def _measured(apart_ms: float, added_ms: float, num: int = 5) -> report_judged.Measured:
     """guidellm is `apart_ms` above ours, and adds `added_ms` more than ours does."""
     runs = _runs(apart_ms, 10, 30, 90, 20, 50)[:num]
-    both = [report.Round(_seen(a, 0.5), _seen(b, 0.5 + added_ms), _seen((a[0] - 1.5,), 0.5)) for a, b in runs]
-    own = [report.Round(*(Figures((ms,), (60.0,)) for ms in (10.5, 11.25, 10.5)))]
-    return report.Measured(both, own, Figures((20.0,), (90.0,)), 4.0)
+    both = [
+        report_judged.Round(_seen(a, 0.5), _seen(b, 0.5 + added_ms), _seen((a[0] - 1.5,), 0.5))
+        for a, b in runs
+    ]
+    own = [report_judged.Round(*(Figures((ms,), (60.0,)) for ms in (10.5, 11.25, 10.5)))]
+    return report_judged.Measured(both, own, Figures((20.0,), (90.0,)), 4.0)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +74,7 @@ def _measured(apart_ms: float, added_ms: float, num: int = 5) -> report.Measured
 )  # fmt: skip
 def test_what_agrees(apart_ms, added_ms, num, holds):
     """A difference is agreed to only where the clients add it; and four rounds are not the five that were asked."""
-    rows, notes = report.judged(_measured(apart_ms, added_ms, num), 5, 20)
+    rows, notes = report_judged.judged(_measured(apart_ms, added_ms, num), 5, 20)
     first, _, edge, node, adds = rows
 
     assert [row.holds for row in rows] == [holds, True, True, True, True]
@@ -106,7 +109,7 @@ def test_a_receipt_says_what_was_before_the_first_byte():
 def test_one_round_is_refused():
     """It has no interval."""
     with pytest.raises(Broken, match="1 rounds"):
-        report.judged(_measured(0.0, 0.0, 1), 5, 20)
+        report_judged.judged(_measured(0.0, 0.0, 1), 5, 20)
 
 
 def _guide(num: int, errored: int = 0) -> dict[str, object]:
