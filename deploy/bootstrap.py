@@ -19,7 +19,10 @@ from regions.objects.ledger import KEYS, RULES
 from regions.rules import Ordered, written
 from storage.client.once import Once
 
-BUCKETS = ("models", "nearfield-system", "nearfield-blobs")
+PUSHED = "models"
+BUCKETS = (PUSHED, SYSTEM_BUCKET, "nearfield-blobs")
+UNFINISHED_DAYS = 7
+"""A push that was cut may go on for so long; then its parts go. Where the bucket has rules, these stand."""
 
 
 async def bootstrap(config: Config, state: Path) -> Credentials:
@@ -33,6 +36,7 @@ async def bootstrap(config: Config, state: Path) -> Credentials:
     try:
         for bucket in BUCKETS:
             await store.ensure_bucket(bucket)
+        await store.end_uploads_after(PUSHED, UNFINISHED_DAYS)
         await _put_rules(store, config)
         await _put_key(store, credentials.api_key, "default", ("infer",))
         await _put_key(store, credentials.admin_key, "admin", ("admin",))

@@ -1,5 +1,6 @@
 """Objects that are written once and never over, and buckets: signed PUTs without any SDK, for who loads none."""
 
+import base64
 import hashlib
 
 from storage.auth.canonical import Headers
@@ -9,8 +10,13 @@ from wire.dial import DialError
 
 ANSWER_S = 15.0  # for a few megabytes on one store's own disk
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
-CREATED, TAKEN = 200, 412
+CREATED, ABSENT, TAKEN = 200, 404, 412
 THERE = (b"BucketAlreadyOwnedByYou", b"BucketAlreadyExists")
+UNFINISHED = (
+    "<LifecycleConfiguration><Rule><ID>unfinished-uploads</ID><Filter><Prefix></Prefix></Filter>"
+    "<Status>Enabled</Status><AbortIncompleteMultipartUpload><DaysAfterInitiation>{days}</DaysAfterInitiation>"
+    "</AbortIncompleteMultipartUpload></Rule></LifecycleConfiguration>"
+)
 
 
 class Once:
@@ -41,17 +47,35 @@ class Once:
         if status != CREATED and not any(code in said for code in THERE):
             raise OSError(f"the store answered {status} to PUT {bucket}: {said[:300]!r}")
 
+    async def end_uploads_after(self, bucket: str, days: int) -> None:
+        """Have a bucket that has no lifecycle rules end multipart uploads that nobody finished in so many days.
+
+        A store that knows no such rules keeps them. Raises: OSError if the store is away.
+        """
+        status, _ = await self._ask("GET", bucket, query="lifecycle=")
+        if status == ABSENT:
+            rule = UNFINISHED.format(days=days).encode()
+            digest = base64.b64encode(hashlib.md5(rule, usedforsecurity=False).digest()).decode()
+            await self._ask("PUT", bucket, data=rule, more=(("content-md5", digest),), query="lifecycle=")
+
     async def close(self) -> None:
         """Close the connections."""
         await self._pool.close()
 
     async def _ask(
-        self, method: str, bucket: str, key: str = "", data: bytes = b"", more: Headers = ()
+        self,
+        method: str,
+        bucket: str,
+        key: str = "",
+        data: bytes = b"",
+        more: Headers = (),
+        query: str = "",
     ) -> tuple[int, bytes]:
         path, payload = url_path(bucket, key), hashlib.sha256(data).hexdigest()
-        headers = sign(self._endpoint, method, path, headers=more, payload=payload)
+        headers = sign(self._endpoint, method, path, query, more, payload)
+        target = f"{path}?{query}" if query else path
         try:
-            answer = await self._pool.request(method, path, headers, data, head_s=ANSWER_S)
+            answer = await self._pool.request(method, target, headers, data, head_s=ANSWER_S)
             async with answer:
                 return answer.head.status, await answer.read(MAX_ANSWER_BYTES)
         except DialError as error:

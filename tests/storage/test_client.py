@@ -3,6 +3,7 @@ import os
 
 import pytest
 
+from storage.client.aws import new_client
 from storage.client.once import Once
 from storage.client.sdk import (
     S3,
@@ -213,3 +214,27 @@ async def test_a_bundle_of_authorities_that_is_gone_is_nothing_to_a_plain_store(
     async with S3(store.endpoint()) as s3:
         with pytest.raises(NotFound):
             await s3.get("models", "nothing")
+
+
+async def test_unfinished_uploads_end_by_a_rule_where_there_is_none(store):
+    """And never over rules of somebody's own."""
+    once, client = Once(store.endpoint()), new_client(store.endpoint(), 2)
+    own = {"ID": "own", "Filter": {"Prefix": "x"}, "Status": "Enabled", "Expiration": {"Days": 3}}
+    try:
+        await once.ensure_bucket("pushed")
+        await once.end_uploads_after("pushed", 7)
+        (rule,) = (await asyncio.to_thread(client.get_bucket_lifecycle_configuration, Bucket="pushed"))[
+            "Rules"
+        ]
+        assert rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 7}
+        rules = {"Rules": [own]}
+        await asyncio.to_thread(
+            client.put_bucket_lifecycle_configuration, Bucket="pushed", LifecycleConfiguration=rules
+        )
+        await once.end_uploads_after("pushed", 7)
+        (rule,) = (await asyncio.to_thread(client.get_bucket_lifecycle_configuration, Bucket="pushed"))[
+            "Rules"
+        ]
+        assert rule["ID"] == "own"
+    finally:
+        await once.close()
