@@ -9,6 +9,7 @@ from inference.workers.answers import AnswerFigures
 from wire.refusals import Refusals
 
 if TYPE_CHECKING:
+    from inference.workers.board import LoadFailure
     from inference.workers.loading import LoadReport
     from wire.metrics import Metrics
 
@@ -52,8 +53,8 @@ class StartFigures:
             "stream",
         )
 
-    def started(self, model: str, report: LoadReport) -> None:
-        """A worker can answer."""
+    def started(self, model: str, report: LoadReport, lack: LoadFailure | None) -> None:
+        """A worker can answer; or could, and has ended for a `lack` of weights that did not come."""
         self._seconds.observe(report.total_ms / 1000, report.start)
         for name, ms in report.phases.items():
             self._phases.observe(ms / 1000, report.start, name)
@@ -61,6 +62,8 @@ class StartFigures:
             self._bytes.add(num_bytes, source)
         self._shared.add(report.shared_bytes)
         log.info("start of %s: %s", model, report.words())
+        if lack is not None:
+            self.failed(model, lack.code, lack.message)
 
     def failed(self, model: str, code: str, message: str) -> None:
         """A worker could not be started."""

@@ -257,7 +257,7 @@ class Host:
         self._attach_s = (report.total_ms - waited_ms - report.phases["queue"]) / 1000
         if report.start == "host":
             self.host_bytes_per_s = report.bytes["host"] / max(waited_ms, LEAST_WAIT_MS) * 1000
-        self.figures.started(worker.revision.model, await worker.landed())
+        self.figures.started(worker.revision.model, await worker.landed(), worker.lack)
 
     async def _seat(self, revision: Revision, board: Board, asked_at: float) -> Worker:
         """Make room, one load at a time, and take it."""

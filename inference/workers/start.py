@@ -63,6 +63,8 @@ class Start:
         self.ready: Message = {}
         self.landing: Landing | None = None
         self.engine: Engine | None = None
+        self.lack: LoadFailure | None = None
+        """Why weights did not come for which an engine waited that had begun before them."""
         self._revision, self._room, self._board = revision, room, board
         self._parts, self._maker, self._laps = parts, maker, laps
         self._is_wanted, self._make_way, self._note_life = is_wanted, make_way, note_life
@@ -182,6 +184,7 @@ class Start:
         self.found()
         landing, self.landing = self.landing, None
         if landing is not None:
+            self.lack = unreadable(landing.error) if isinstance(landing.error, LandingError) else None
             await asyncio.to_thread(landing.release)
 
     def hear(self, message: Message) -> None:

@@ -115,6 +115,11 @@ class Worker:
         return silent_s if silent_s > patience and self.landing is None else 0.0
 
     @property
+    def lack(self) -> LoadFailure | None:
+        """Why weights did not come for which its requests waited; known once it has ended over that."""
+        return self._start.lack
+
+    @property
     def landing(self) -> LandingProgress | None:
         """How far its weights are, while they are on their way: requests may be on it already, and wait for them."""
         return self._start.on_its_way

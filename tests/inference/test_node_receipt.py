@@ -22,6 +22,7 @@ from tests.inference.fake_engine import (
 )
 from tests.inference.test_node_life import status, until
 from tests.inference.test_node_serving import AUTH, HI, load, post
+from weights_cache.view import LandingError
 from wire.timing import parse_receipt
 
 PHASES = ["queue", "prepare", "fork", "boot", "fetch", "verify", "attach", "warm", "text"]
@@ -192,3 +193,25 @@ async def test_a_status_says_how_far_the_weights_of_a_worker_are(tmp_path: Any) 
 
     assert (on_its_way["state"], on_its_way["landing"]) == ("resident", {"percent": 40.0, "eta_s": 1.5})
     assert here["landing"] is None
+
+
+async def test_weights_that_do_not_come_to_an_engine_that_waits_are_in_log_and_metric(
+    tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It had begun before them, so its start had gone well; its requests hear the cause, and so does the operator."""
+    landing = FakeLanding("region")
+    landing.progress = lambda: FakeProgress(done_bytes=40)  # type: ignore[method-assign]
+
+    class Gated(FakeTier):
+        def land(self, wanted: Any, *, pin: bool = False) -> Any:
+            return landing
+
+    async with running_node(tmp_path, tier=Gated()) as node:
+        await load(node)
+        landing.error = LandingError("store_timeout", "reading weights: no byte for 10 s")
+        node.shell.engines[0].process.kill()
+        await until(lambda: not node.node.host.workers)
+        told = await figures(node)
+
+    assert told['nearfield_node_start_failures_total{code="weights_unreadable"}'] == 1
+    assert "load of acme/m failed: weights_unreadable: reading weights: no byte for 10 s" in caplog.text
