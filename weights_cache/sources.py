@@ -72,14 +72,12 @@ class Sources:
         A start tells its sources long before all of them were looked at. Of a file that was handed over nothing is
         expected: whatever is not found of it is there.
         """
-        handed, digests = {*self._given.maps, *self._given.objects}, self._elsewhere.digests()
-        kept, shared = 0, 0
-        for number, extent in enumerate(self._revision.extents):
-            if extent.file not in handed and self._keep.has(number):
-                kept += extent.length
-            elif extent.file not in handed and extent.blake3 in digests:
-                shared += extent.length
-        return kept, shared
+        handed = {*self._given.maps, *self._given.objects}
+        read = [(at, one) for at, one in enumerate(self._revision.extents) if one.file not in handed]
+        kept = {at for at, _ in read if self._keep.has(at)}
+        digests = self._elsewhere.digests() if len(kept) < len(read) else frozenset[str]()
+        shared = (one.length for at, one in read if at not in kept and one.blake3 in digests)
+        return sum(one.length for at, one in read if at in kept), sum(shared)
 
     @property
     def is_some(self) -> bool:
