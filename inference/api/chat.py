@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from inference.api.answer import Shape
     from inference.api.request import ChatRequest
     from inference.api.structure import Structure
-    from inference.api.template import TemplateChild
+    from inference.api.template import ChatTemplate, TemplateChild
     from inference.api.toolcalls import Markers
     from inference.workers.worker import ResidentModel
 
@@ -58,7 +58,11 @@ class ChatReply(GenerationReply):
         found = asked
         if use is not None and markers is not None:
             found = call_structure(use, markers, vocabulary, asked)
-        return after_thoughts(found, prompt, vocabulary) if found is not None and _thinks(model) else found
+        return (
+            after_thoughts(found, prompt, vocabulary)
+            if found is not None and _thinks(model, self._request)
+            else found
+        )
 
     @property
     def _is_held(self) -> bool:
@@ -69,7 +73,7 @@ class ChatReply(GenerationReply):
     def _reading(self, model: ResidentModel, markers: Markers | None, prompt: str) -> Reading | None:
         """How the answers are taken apart; None when they are words only."""
         use = self._request.tools
-        marked = _thinks(model) and not isinstance(self._request.structure, Lark)
+        marked = _thinks(model, self._request) and not isinstance(self._request.structure, Lark)
         if markers is None and not marked:
             return None
         texts = [THINK_OPEN, THINK_CLOSE] if marked else []
@@ -98,7 +102,7 @@ class ChatReply(GenerationReply):
 
 async def prompt_of(model: ResidentModel, request: ChatRequest, templates: TemplateChild) -> str:
     """The chat as the text that the model goes on from. Raises Refusal (400)."""
-    template = model.text.template
+    template = _template(model, request)
     if template is None:
         raise _no_template(model)
     _markers(model, request)  # what calls cannot be read from is not written either
@@ -114,16 +118,22 @@ async def prompt_of(model: ResidentModel, request: ChatRequest, templates: Templ
 
 def _markers(model: ResidentModel, request: ChatRequest) -> Markers | None:
     """How the model writes the calls that this request allows. Raises Refusal (400)."""
-    if request.tools is None or model.text.template is None:
+    template = _template(model, request)
+    if request.tools is None or template is None:
         return None
-    markers = markers_of(model.text.template.source)
+    markers = markers_of(template.source)
     if markers is None:
         raise no_tools(model.revision.model)
     return markers
 
 
-def _thinks(model: ResidentModel) -> bool:
+def _template(model: ResidentModel, request: ChatRequest) -> ChatTemplate | None:
     template = model.text.template
+    return None if template is None else template.offering(request.tools)
+
+
+def _thinks(model: ResidentModel, request: ChatRequest) -> bool:
+    template = _template(model, request)
     return template is not None and thinks(template.source)
 
 

@@ -28,21 +28,26 @@ _SPECIAL_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplate:
-    """A model's template and the special tokens it may name."""
+    """A model's template and the special tokens it may name; `for_tools` takes its place where tools are offered."""
 
     source: str
     special: Mapping[str, str]
+    for_tools: ChatTemplate | None = None
     digest: str = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "digest", sha256(self.source.encode("utf-8", "replace")).hexdigest())
+
+    def offering(self, tools: object) -> ChatTemplate:
+        """The one for a chat with these tools, or with none."""
+        return self if tools is None or self.for_tools is None else self.for_tools
 
 
 def find_template(files: Mapping[str, bytes]) -> ChatTemplate | None:
     """The chat template among a model's small files, or None.
 
     `chat_template.jinja`, else `tokenizer_config.json`'s, else `chat_template.json`'s; of several named ones
-    `default`.
+    `default`, and `tool_use` where tools are offered, as transformers chooses.
     """
     config = json_file(files, "tokenizer_config.json")
     source: object = None
@@ -52,12 +57,15 @@ def find_template(files: Mapping[str, bytes]) -> ChatTemplate | None:
         source = config["chat_template"]
     else:
         source = json_file(files, "chat_template.json").get("chat_template")
+    tool_use: object = None
     if isinstance(source, list):
         named = {one.get("name"): one.get("template") for one in source if isinstance(one, dict)}
-        source = named.get("default")
+        source, tool_use = named.get("default"), named.get("tool_use")
     if not isinstance(source, str) or not source:
         return None
-    return ChatTemplate(source, _special_tokens(config, json_file(files, "special_tokens_map.json")))
+    special = _special_tokens(config, json_file(files, "special_tokens_map.json"))
+    for_tools = ChatTemplate(tool_use, special) if isinstance(tool_use, str) and tool_use else None
+    return ChatTemplate(source, special, for_tools)
 
 
 def json_file(files: Mapping[str, bytes], name: str) -> dict[str, Any]:

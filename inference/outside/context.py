@@ -59,7 +59,8 @@ async def _of_chat(body: Mapping[str, Any], model: OutsideModel, child: Template
     variables |= own if isinstance(own, dict) else {}
     try:
         messages = read_messages(body.get("messages"), "messages")
-        text = await child.render(model.text.template, messages, variables)
+        template = model.text.template.offering(variables.get("tools"))
+        text = await child.render(template, messages, variables)
     except Refusal:
         return []  # the engine has its own words for it
     return [len(await encode(model, text, add_special=False))]

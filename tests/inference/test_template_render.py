@@ -225,6 +225,12 @@ def test_where_a_template_is_found() -> None:
     default = find_template({"tokenizer_config.json": named})
     assert default is not None
     assert default.source == "d"
+    assert default.offering(["tools"]).source == "d"
+    tools = named.replace(b'"rag"', b'"tool_use"')
+    both = find_template({"tokenizer_config.json": tools, "special_tokens_map.json": marks})
+    assert both is not None
+    assert (both.offering(None).source, both.offering(["tools"]).source) == ("d", "r")
+    assert both.offering(["tools"]).special == both.special == {"bos_token": "<s>", "eos_token": "no"}
     old = find_template({"chat_template.json": b'{"chat_template": "old"}'})
     assert old is not None
     assert old.source == "old"

@@ -186,6 +186,22 @@ async def test_models_without_a_known_format_are_not_offered_tools(tmp_path: Any
     assert silent.status_code == 200
 
 
+async def test_a_template_for_tools_is_used_where_tools_are_offered(tmp_path: Any) -> None:
+    """As Hermes 2 and Command R have them: named `tool_use` beside `default`."""
+    named = [{"name": "default", "template": "plain"}, {"name": "tool_use", "template": TEMPLATE}]
+    files = small_files(None, **{"tokenizer_config.json": json.dumps({"chat_template": named}).encode()})
+    async with running_node(tmp_path, script(CALL), FakeTier(files=files)) as node:
+        await load(node, max_len=1024)
+        called = (await post(node, "/v1/chat/completions", CHAT)).json()["choices"][0]
+        said = (await post(node, "/v1/chat/completions", CHAT | {"tools": None})).json()["choices"][0]
+        prompts = [VOCABULARY.decode(order["tokens"]) for order in node.shell.engines[0].orders]
+
+    assert called["message"]["tool_calls"][0]["function"]["name"] == "weather"
+    assert said["message"]["content"] == CALL
+    assert '"name": "weather"' in prompts[0]
+    assert prompts[1] == "plain"
+
+
 async def test_effort_none_switches_thinking_off_where_the_template_can(tmp_path: Any) -> None:
     async with running_node(tmp_path, None, tier()) as node:
         await load(node, max_len=1024)
