@@ -29,6 +29,9 @@ START_DEADLINE_S = 120.0
 """A zygote imports torch and transformers for 5 s on a quiet host, and half a minute on a crowded one."""
 SEND_RETRY_S = 0.02
 STDERR = 2
+ANSWER_S = 40.0
+"""A shell answers in milliseconds, after what it was at: the slowest is a mold (`shell.INSPECT_DEADLINE_S`) and a fork
+that finds no memory. One that takes longer hangs, and every start of its node with it."""
 CLOSE_DEADLINE_S = 5.0
 """A shell ends at once when its connection does; one that does not is killed."""
 MAX_ANSWER_BYTES = 1 << 20
@@ -202,9 +205,13 @@ class ShellLink:
         seq = self._num_asked
         answer = self._answers[seq] = asyncio.get_running_loop().create_future()
         try:
-            async with self._sending:
-                await self._send(frame_bytes({**message, "seq": seq}), fds)
-            found: Message = await answer
+            async with asyncio.timeout(ANSWER_S):
+                async with self._sending:
+                    await self._send(frame_bytes({**message, "seq": seq}), fds)
+                found: Message = await answer
+        except TimeoutError as cause:
+            self._kill()
+            raise ShellError(f"the shell said nothing for {ANSWER_S:g} s and is replaced") from cause
         except OSError as cause:
             raise ShellError(f"the shell is gone: {cause}") from cause
         finally:
@@ -212,6 +219,13 @@ class ShellLink:
         if found["op"] == "refused":
             raise (ShellBusy if found.get("later") else ShellError)(found["message"])
         return found
+
+    def _kill(self) -> None:
+        """End it now, and with it its engines; `gone` follows."""
+        if self._pidfd >= 0 and not self.gone.done():
+            log.error("the shell hangs and is ended")
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     async def _send(self, data: bytes, fds: Sequence[int]) -> None:
         """The descriptors go with the frame's prefix; the rest may be longer than the socket's buffer."""

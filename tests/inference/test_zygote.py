@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from inference.link import LinkError, frame_bytes
 from inference.workers import zygote as finding
 from inference.workers.shell_link import ShellBusy, ShellError, ShellLink
+from inference.workers.standing import StandingShell
 from inference.workers.zygote import ZygoteError, build_id, has_ended, launch, log_path, socket_path
 from inference.zygote import UNUSED, _wishes, listen
 
@@ -147,6 +149,23 @@ async def test_with_an_owner_it_stays_until_that_one_ends(tmp_path, light):
     await owner.wait()
     await until(lambda: has_ended(pid))
     await again.close()
+
+
+async def test_a_shell_that_hangs_is_ended_and_the_next_one_answers(tmp_path, monkeypatch):
+    """Else no start of its node would ever end, and nobody would know why. Who waits for it hears it."""
+    monkeypatch.setattr("inference.workers.shell_link.ANSWER_S", 0.5)
+    shell = StandingShell(partial(ShellLink.start, tmp_path))
+    await until(lambda: shell.is_up)
+    hung = shell.pid
+    os.kill(hung, signal.SIGSTOP)
+    with pytest.raises(ShellError, match=r"said nothing for 0.5 s and is replaced|the shell is gone"):
+        await asyncio.wait_for(shell.fork({}, ()), 20)
+    await until(lambda: shell.is_up and shell.pid != hung)
+    with pytest.raises(ShellError, match="unknown operation"):  # it answers
+        await asyncio.wait_for(shell.fork({}, ()), 20)
+    await shell.close()
+
+    assert has_gone(hung)
 
 
 @pytest.mark.parametrize("code", ["raise SystemExit(3)", LIGHT.replace("lambda: 1.5", "lambda: 1 / 0")])
