@@ -18,21 +18,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bench.engine_theirs import crowd_s
-from inference.engine.drafts import MOST_DRAFTS
+from inference.engine.attach.weights import Attached
 from inference.engine.freed import keep_freed
 from inference.engine.generation import GenerateLoop
 from inference.engine.gpu.blocks import plan_blocks
 from inference.engine.gpu.device import open_device
-from inference.engine.int8 import quantise
+from inference.engine.linear.int8 import quantise
+from inference.engine.linear.packing import Growth, pack_products
+from inference.engine.linear.products import fit_onednn
 from inference.engine.model import drafter_of, step_model
-from inference.engine.orders import Bounds
-from inference.engine.packing import Growth, pack_products
+from inference.engine.orders.asked import Bounds
 from inference.engine.process import paged
-from inference.engine.products import fit_onednn
-from inference.engine.scheduler import Scheduler
-from inference.engine.slots import SlotPlan
+from inference.engine.steps.drafts import MOST_DRAFTS
+from inference.engine.steps.scheduler import Scheduler
+from inference.engine.steps.slots import SlotPlan
 from inference.engine.threads import fit_each_pass
-from inference.engine.weights import Attached
 from inference.link import EngineLink
 from weights_cache.pages import collapse_own
 

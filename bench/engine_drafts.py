@@ -6,7 +6,7 @@ from typing import Any
 from bench.engine_client import Engine
 from bench.engine_rates import decode_rate, engine_of
 from bench.rows import Row, compare, middle
-from inference.engine.drafts import MOST_DRAFTS
+from inference.engine.steps.drafts import MOST_DRAFTS
 
 PROMPT, TOKENS = 32, 64
 KINDS: tuple[tuple[int, str, dict[str, Any]], ...] = (

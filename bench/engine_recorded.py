@@ -10,7 +10,7 @@ from bench.engine_rates import answers_s, decode_rate, engine_of, prompt_of
 from bench.engine_vllm import Vllm, vllm_python
 from bench.llama import cache_folder, model_folder
 from bench.rows import Row, compare, middle
-from inference.engine.drafts import MOST_DRAFTS
+from inference.engine.steps.drafts import MOST_DRAFTS
 
 VLLM_PROMPT = 128
 REST_S = 2.0

@@ -52,8 +52,8 @@ def main() -> None:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    from inference.engine.attach.weights import attach
     from inference.engine.classes import class_of
-    from inference.engine.weights import attach
 
     asked = json.load(sys.stdin)
     order, folder = Order(**asked["order"]), asked["folder"]

@@ -1,7 +1,7 @@
 """What turns between tenants cost the engine's scheduler: processor time of a step, against first come, first served.
 
 The scheduler is the engine's own, without a model: a step is planned, and its tokens are handed in at once. The peer is
-the same scheduler with one list of who waits in the place of `inference.engine.tenants`. Both in turns, round by round.
+the same scheduler with one list of who waits in the place of `engine.steps.tenants`. Both in turns, round by round.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from time import process_time
 from typing import TYPE_CHECKING
 
 from bench.rows import Row, compare, middle
-from inference.engine.orders import Generate
-from inference.engine.pace import Pace
-from inference.engine.scheduler import Scheduler
-from inference.engine.tenants import RANK, Tenant, Tenants
+from inference.engine.orders.asked import Generate
+from inference.engine.steps.pace import Pace
+from inference.engine.steps.scheduler import Scheduler
+from inference.engine.steps.tenants import RANK, Tenant, Tenants
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Sequence
 
-    from inference.engine.rows import Row as Request
+    from inference.engine.steps.rows import Row as Request
 
 NUM_REQUESTS = 150
 PROMPT_TOKENS, ANSWER_TOKENS = 32, 32

@@ -64,9 +64,9 @@ def _steps(folder: Path, number: int) -> tuple[float, float]:
     from bench.engine_child import _model
     from inference.engine.generation import GenerateLoop
     from inference.engine.model import step_model
-    from inference.engine.orders import Bounds
-    from inference.engine.scheduler import Scheduler
-    from inference.engine.slots import SlotPlan
+    from inference.engine.orders.asked import Bounds
+    from inference.engine.steps.scheduler import Scheduler
+    from inference.engine.steps.slots import SlotPlan
     from inference.link import EngineLink, frame_bytes
     from inference.usage.own_log import OwnLog
 

@@ -23,6 +23,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import convert_and_load_state_dict_in_model
 from transformers.modeling_utils import LoadStateDictConfig
 
+from inference.engine.attach.views import COMPUTED, DTYPES, NAMED
 from inference.engine.classes import (
     ConfigRefused,
     class_of,
@@ -31,9 +32,8 @@ from inference.engine.classes import (
     init_arguments,
     kind_of,
 )
-from inference.engine.int8 import check_quantisable
+from inference.engine.linear.int8 import check_quantisable
 from inference.engine.pooling import Pooling, PoolingRefused, has_pooling, pooling_of
-from inference.engine.views import COMPUTED, DTYPES, NAMED
 from weights_cache.coverage import DTYPE_BYTES
 from wire.counted import counted
 

@@ -1,4 +1,4 @@
-"""The molds of a shell (`inference.engine.mold`): which revisions an engine can be forked of with its model made.
+"""The molds of a shell (`engine.attach.mold`): which revisions an engine can be forked of with its model made.
 
 Making one runs transformers' code on a model's config, which a shell never does by itself: what hangs, dies or starts a
 thread would take every engine of the node with it. So a throw-away child makes it first, with a deadline, and only what
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from inference.engine.mold import Mold
+    from inference.engine.attach.mold import Mold
     from inference.link import Message
     from inference.spec import EngineSpec
 
@@ -76,7 +76,7 @@ def be_trial(spec: EngineSpec, num_threads: Callable[[], int]) -> None:
 
 
 def _cast(spec: EngineSpec) -> Mold:
-    from inference.engine.mold import Mold  # noqa: PLC0415 - imported already, by the zygote
+    from inference.engine.attach.mold import Mold  # noqa: PLC0415 - imported already, by the zygote
 
     mold = Mold.cast(spec)
     if mold is None:

@@ -41,7 +41,7 @@ from inference.spec import EngineSpec, SpecError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from inference.engine.mold import Mold
+    from inference.engine.attach.mold import Mold
 
 INSPECT_DEADLINE_S = 20.0
 """A throw-away child that takes longer is killed; a 1,000-layer config takes under 2 s."""

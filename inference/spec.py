@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inference.devices import CPU, parse_device
-from inference.engine.drafts import MOST_DRAFTS
+from inference.engine.steps.drafts import MOST_DRAFTS
 from weights_cache.plan import MappedFile
 
 if TYPE_CHECKING:
@@ -32,13 +32,13 @@ class EngineSpec:
         max_len: Tokens of prompt and answer together; 0 means what the model itself allows.
         num_threads: Threads of one matrix product.
         kv_budget_bytes: Memory for keys and values of all slots.
-        packed_bytes: Memory for a second copy of the weights (`inference.engine.packing`); too little of it: none.
+        packed_bytes: Memory for a second copy of the weights (`engine.linear.packing`); too little of it: none.
         mapped: The landing's files that are mapped where the store has them, as [number, start of the data]; their
             descriptors follow the landing's own.
         device: What it computes on (`inference.devices`).
-        quantize: "int8" (`inference.engine.int8`), or nothing.
+        quantize: "int8" (`inference.engine.linear.int8`), or nothing.
         deterministic: Every number bitwise the same at any batch size (`inference.engine.fixed`).
-        num_speculative_tokens: Tokens of each row that a step guesses, at most (`inference.engine.drafts`); 0 for none.
+        num_speculative_tokens: Tokens of each row that a step guesses, at most (`engine.steps.drafts`); 0 for none.
         gated: Start before every byte has landed, each layer waiting for its own.
         usage_log: Where it writes down what each order cost: a folder and the log's name there; empty for nowhere.
     """

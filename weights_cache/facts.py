@@ -87,14 +87,14 @@ class Spec:
     prewarm: tuple[str, ...] | None = None
     """Hours in which it is to be awake, UTC (`regions.gateway.schedule`)."""
     quantize: Literal["int8"] | None = None
-    """Linear layers in 8-bit integers, made by the engine (`inference.engine.int8`)."""
+    """Linear layers in 8-bit integers, made by the engine (`inference.engine.linear.int8`)."""
     residency: tuple[str, ...] | None = None
     """The places (regions or areas) outside which no request for it may go (`regions.places`)."""
     deterministic: bool | None = None
     """Answers whose every number is the same whatever else runs (`inference.engine.fixed`)."""
 
     num_speculative_tokens: int | None = None
-    """Tokens of an answer that a step guesses, at most; 0 for none (`inference.engine.drafts`)."""
+    """Tokens of an answer that a step guesses, at most; 0 for none (`inference.engine.steps.drafts`)."""
 
     @classmethod
     def from_value(cls, value: object) -> "Spec":

@@ -5,7 +5,7 @@ run of addresses; the state of each extent is one byte of another memfd, and an 
 mapping is private and copy-on-write: the engine may even write to a tensor without changing what any other
 process or the store's file holds, and torch gets the writable buffer it asks for. No torch, and it works on
 descriptors received over SCM_RIGHTS after a fork. The pages of an extent are mapped in one call when it is
-waited for, unless somebody touched them all before (`inference.engine.ahead`) or several threads read them.
+waited for, unless somebody touched them all before (`inference.engine.attach.ahead`) or several threads read them.
 """
 
 import mmap

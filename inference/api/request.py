@@ -27,7 +27,7 @@ from inference.api.sampling import MAX_TOKENS, SAMPLING_FIELDS, Sampling
 from inference.api.stream_options import StreamOptions, read_stream_options
 from inference.api.structure import STRUCTURE_FIELDS, Lark, Structure, structure_of
 from inference.api.tools import ToolUse, read_tool_choice, read_tools, tool_use
-from inference.engine.orders import MAX_PRIORITY
+from inference.engine.orders.asked import MAX_PRIORITY
 
 MAX_CHOICES = 4
 """`n`: each choice is a whole generation, and clients that want more can ask again."""

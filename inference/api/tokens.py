@@ -124,7 +124,7 @@ class Vocabulary:
         return self._read_piece is not None
 
     def lesson(self) -> Message:
-        """What an engine must know to follow grammars (`inference.engine.orders.Vocabulary`); about 2 us a token."""
+        """What an engine must know to follow grammars (`engine.orders.asked.Vocabulary`); about 2 us a token."""
         pieces = [self._make_piece(token, False) for token in range(self.num_ids)]
         data = b"".join([len(piece).to_bytes(2, "big") + piece for piece in pieces])
         special = sorted(token for token in self._special if token < self.num_ids)

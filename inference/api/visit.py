@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from inference.engine.orders import MAX_WEIGHT
+from inference.engine.orders.asked import MAX_WEIGHT
 from inference.workers.loading import SOURCES
 from wire.timing import Phases
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from inference.engine.sample import ROW_FAULTS, Broken, Sampled, Sampler
-from inference.engine.verify import chosen
+from inference.engine.choose.sample import ROW_FAULTS, Broken, Sampled, Sampler
+from inference.engine.choose.verify import chosen
 
 if TYPE_CHECKING:
-    from inference.engine.events import Event, Step
     from inference.engine.model import StepModel
-    from inference.engine.scheduler import Scheduler
+    from inference.engine.steps.events import Event, Step
+    from inference.engine.steps.scheduler import Scheduler
 
 MAX_BAD_STEPS = 3
 """Steps in a row in which every single row failed: then it is the engine that is broken, not the requests."""

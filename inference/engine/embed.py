@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from inference.engine.embed_turns import Lines, Place
 from inference.engine.gpu.device import device_of
-from inference.engine.orders import NUM_SEGMENTS
+from inference.engine.orders.asked import NUM_SEGMENTS
+from inference.engine.steps.embed_turns import Lines, Place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from transformers import PreTrainedModel
 
-    from inference.engine.embed_turns import Line
-    from inference.engine.orders import Embed
+    from inference.engine.orders.asked import Embed
+    from inference.engine.steps.embed_turns import Line
 
 MAX_PASS_TOKENS = 4096
 """Rows times the longest of them, in one pass: about 0.3 s for a 110 M encoder on one core, and a cancel
@@ -47,7 +47,7 @@ class _Asked:
 class Batcher:
     """Which rows the next pass computes: orders in the order they came, rows of like length together.
 
-    Tenants take turns (`inference.engine.embed_turns`). One whose rows are far longer or shorter has a pass of its own:
+    Tenants take turns (`engine.steps.embed_turns`). One whose rows are far longer or shorter has a pass of its own:
     short rows would be padded to long ones, and would wait for them.
     """
 

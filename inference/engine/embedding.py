@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from inference.engine.choose.sample import ROW_FAULTS
 from inference.engine.embed import Batcher, Encoder, Scorer, little_endian
-from inference.engine.order_reading import parse_order
-from inference.engine.orders import (
+from inference.engine.orders.asked import (
     PONG,
     Cancel,
     Embed,
@@ -19,14 +19,14 @@ from inference.engine.orders import (
     Ping,
     Stop,
 )
-from inference.engine.sample import ROW_FAULTS
+from inference.engine.orders.reading import parse_order
 from inference.usage.meter import Meter, cost_fields
 from wire.counted import counted
 
 if TYPE_CHECKING:
-    from inference.engine.embed_turns import Place
-    from inference.engine.orders import Bounds
-    from inference.engine.packing import Packing
+    from inference.engine.linear.packing import Packing
+    from inference.engine.orders.asked import Bounds
+    from inference.engine.steps.embed_turns import Place
     from inference.link import EngineLink, Message
 
 STATS_S = 1.0

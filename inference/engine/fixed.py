@@ -17,23 +17,23 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from inference.engine.attention import SlotCache
+from inference.engine.attend.attention import SlotCache
+from inference.engine.attend.layout import CPU
+from inference.engine.attend.registered import registered
+from inference.engine.attend.scores import Scores
+from inference.engine.choose.sample import choose_all
 from inference.engine.gpu.device import device_of
-from inference.engine.layout import CPU
-from inference.engine.pages import PAGE_TOKENS
-from inference.engine.registered import registered
-from inference.engine.sample import choose_all
-from inference.engine.scores import Scores
+from inference.engine.steps.pages import PAGE_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from transformers import PreTrainedConfig, PreTrainedModel
 
-    from inference.engine.events import Segment, Step
-    from inference.engine.layout import Chunk
-    from inference.engine.sample import Broken, Sampled, Sampler
-    from inference.engine.slots import SlotPlan
+    from inference.engine.attend.layout import Chunk
+    from inference.engine.choose.sample import Broken, Sampled, Sampler
+    from inference.engine.steps.events import Segment, Step
+    from inference.engine.steps.slots import SlotPlan
 
 TILE_TOKENS = 16
 """A full batch of a usual engine in one pass; a lonely stream pays for it by padding (`bench engine`)."""

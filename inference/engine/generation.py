@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from inference.engine.choose.grammar import PENDING_S, GrammarFault, Grammars
+from inference.engine.choose.sample import Sampled, Sampler
 from inference.engine.computing import Computing
-from inference.engine.events import Emitted, Ended, Event, Failed, Preempted, Stored
-from inference.engine.grammar import PENDING_S, GrammarFault, Grammars
-from inference.engine.order_reading import parse_order
-from inference.engine.orders import (
+from inference.engine.orders.asked import (
     PONG,
     Cancel,
     Embed,
@@ -19,21 +18,22 @@ from inference.engine.orders import (
     Stop,
     Vocabulary,
 )
-from inference.engine.sample import Sampled, Sampler
-from inference.engine.telling import done_message, failed_message, stats_message, token_message
+from inference.engine.orders.reading import parse_order
+from inference.engine.orders.telling import done_message, failed_message, stats_message, token_message
+from inference.engine.steps.events import Emitted, Ended, Event, Failed, Preempted, Stored
 from inference.usage.meter import Meter, cost_fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from inference.engine.gates import Waits
-    from inference.engine.gather import Gather
-    from inference.engine.grammar import Follower
+    from inference.engine.attach.gates import Waits
+    from inference.engine.choose.grammar import Follower
+    from inference.engine.linear.packing import Packing
     from inference.engine.model import StepModel
-    from inference.engine.orders import Bounds
-    from inference.engine.packing import Packing
-    from inference.engine.scheduler import Scheduler
-    from inference.engine.slots import SlotPlan
+    from inference.engine.orders.asked import Bounds
+    from inference.engine.steps.gather import Gather
+    from inference.engine.steps.scheduler import Scheduler
+    from inference.engine.steps.slots import SlotPlan
     from inference.link import EngineLink, Message
 
 STATS_S = 1.0

@@ -14,24 +14,24 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from transformers import DynamicCache
 
-from inference.engine.attention import SlotAttention, SlotCache
-from inference.engine.drafts import Drafter
+from inference.engine.attend.attention import SlotAttention, SlotCache
+from inference.engine.attend.layout import StepLayout
+from inference.engine.choose.sample import choose_all
 from inference.engine.fixed import FixedModel
 from inference.engine.gpu.device import device_of
-from inference.engine.last_layer import LastLayer
-from inference.engine.layout import StepLayout
-from inference.engine.pages import PAGE_TOKENS
-from inference.engine.sample import choose_all
-from inference.engine.short_layer import shorten
+from inference.engine.linear.last_layer import LastLayer
+from inference.engine.linear.short_layer import shorten
+from inference.engine.steps.drafts import Drafter
+from inference.engine.steps.pages import PAGE_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from transformers import PreTrainedConfig, PreTrainedModel
 
-    from inference.engine.events import Segment, Step
-    from inference.engine.sample import Broken, Sampled, Sampler
-    from inference.engine.slots import SlotPlan
+    from inference.engine.choose.sample import Broken, Sampled, Sampler
+    from inference.engine.steps.events import Segment, Step
+    from inference.engine.steps.slots import SlotPlan
 
 SLOT_FAMILIES = frozenset({
     "cohere", "cohere2", "exaone4", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "gpt2",

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, NoReturn
 
 import torch
 
-from inference.engine.ahead import map_ahead
+from inference.engine.attach.ahead import map_ahead
+from inference.engine.attach.mold import Mold, Steps, fit, most_tokens
+from inference.engine.attach.weights import Attached, attach
 from inference.engine.embed import Encoder, Scorer
 from inference.engine.embedding import EmbedLoop
 from inference.engine.freed import keep_freed
-from inference.engine.gather import Gather
 from inference.engine.generation import GenerateLoop
 from inference.engine.gpu.attach import attach_on
 from inference.engine.gpu.blocks import BlockPool
@@ -32,13 +33,12 @@ from inference.engine.gpu.pace import DevicePace
 from inference.engine.gpu.paged_model import PagedModel
 from inference.engine.gpu.ring import WHILE_LANDING, Ring
 from inference.engine.gpu.room import DeviceRoom
-from inference.engine.int8 import check_processor, quantise
+from inference.engine.linear.int8 import check_processor, quantise
+from inference.engine.linear.packing import Growth
 from inference.engine.model import SlotModel, drafter_of, shares_a_pass
-from inference.engine.mold import Mold, Steps, fit, most_tokens
-from inference.engine.orders import Bounds
-from inference.engine.packing import Growth
-from inference.engine.scheduler import Scheduler
-from inference.engine.weights import Attached, attach
+from inference.engine.orders.asked import Bounds
+from inference.engine.steps.gather import Gather
+from inference.engine.steps.scheduler import Scheduler
 from inference.link import EngineLink, LinkError
 from inference.usage.meter import Meter
 from inference.usage.own_log import OwnLog
@@ -49,9 +49,9 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from inference.engine.gpu.device import Device
+    from inference.engine.linear.packing import Packing
     from inference.engine.model import StepModel
-    from inference.engine.packing import Packing
-    from inference.engine.slots import SlotPlan
+    from inference.engine.steps.slots import SlotPlan
     from inference.spec import EngineSpec
     from weights_cache.plan import Layout
 
@@ -273,7 +273,7 @@ class ToldLanding:
     def wait_all(self) -> bool:
         """Wait for every extent, telling how many have landed; raises LandingError.
 
-        Of one that is whole nothing is mapped here: whoever reads it does (`inference.engine.ahead`).
+        Of one that is whole nothing is mapped here: whoever reads it does (`inference.engine.attach.ahead`).
         """
         if self._view.is_whole:
             return True

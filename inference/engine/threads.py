@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from inference.engine.joined import JoinedLinear
-from inference.engine.walk import modules_of
+from inference.engine.attach.walk import modules_of
+from inference.engine.linear.joined import JoinedLinear
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,7 @@ PARALLEL_PRODUCTS = 2.5e9
 FEW_TOKENS = 32
 """Passes up to this choose by what was measured: their products' bits are the same on any number of threads. One
 with a chunk of a prompt in it never does: all streams wait longest for that, so it must not be the one that tries what
-is slower, and what chunks cost is learned best where all have the same threads (`inference.engine.pace`)."""
+is slower, and what chunks cost is learned best where all have the same threads (`inference.engine.steps.pace`)."""
 REMEMBERED = 3
 """Passes whose median stands for the rest: one that waited for bytes or was cut short says nothing."""
 FIRST_PATIENCE, MOST_PATIENCE = 32, 1024

@@ -1,4 +1,4 @@
-"""Which molds one shell holds: engines of a revision made ahead of their start (`inference.engine.mold`)."""
+"""Which molds one shell holds: engines of a revision made ahead of their start (`inference.engine.attach.mold`)."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ UNMEASURED_S: Final = 120.0
 MANY_STEPS: Final = 10
 """A step may be so many times as long as the longest that its pace lets expect."""
 LARGEST_STEP_TOKENS: Final = 1024
-"""A prompt's chunk has no more (`inference.engine.pace`)."""
+"""A prompt's chunk has no more (`inference.engine.steps.pace`)."""
 GIVEN_UP: Final = 4
 """Times the silence that is told as a stall: then the engine is ended, so that the next one can serve."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from inference.engine.slots import PAGES_SHARE
+from inference.engine.steps.slots import PAGES_SHARE
 from inference.workers.board import LoadFailure
 from inference.workers.loading import Room
 
@@ -21,7 +21,7 @@ KV_SHARE = 0.25
 """Of the memory budget, for one model's slots at most: two models and their slots fit a small node."""
 
 PACKED_SHARE = 0.125
-"""Of the memory budget: weights up to that have a second copy as products read it (`inference.engine.packing`)."""
+"""Of the memory budget: weights up to that have a second copy as products read it (`engine.linear.packing`)."""
 
 
 @dataclass(frozen=True, slots=True)

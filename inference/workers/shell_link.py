@@ -125,7 +125,7 @@ class ShellLink:
         return key in self._molds
 
     async def mold(self, spec: Mapping[str, Any], key: str) -> bool:
-        """Have the shell make engines of this spec's revision ahead (`inference.engine.mold`); whether it could.
+        """Have the shell make engines of this spec's revision ahead (`inference.engine.attach.mold`); whether it could.
 
         For more than `MOST_MOLDS` the one that was used longest ago goes.
 

@@ -1,6 +1,6 @@
 """Whose request goes on next, before anything is spent on it: turns between tenants at one engine. Plain, no clock.
 
-The engine shares out slots and steps (`inference.engine.tenants`, `crowd`), but what a request costs on its way there,
+The engine shares out slots and steps (`engine.steps.tenants`, `crowd`), but what a request costs on its way there,
 its template and tokens, and what each token costs on its way back, is paid by the node in the order of arrival. So as
 many go on as the engine can hold, and those beyond wait here, where they cost nothing.
 
@@ -19,9 +19,9 @@ from bisect import insort
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from inference.engine.crowd import crowds
-from inference.engine.drain import Drain
-from inference.engine.rows import AGE_S
+from inference.engine.steps.crowd import crowds
+from inference.engine.steps.drain import Drain
+from inference.engine.steps.rows import AGE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

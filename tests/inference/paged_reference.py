@@ -3,7 +3,7 @@
 import torch
 
 from inference.engine.gpu.norms import Gain
-from inference.engine.pages import PAGE_TOKENS
+from inference.engine.steps.pages import PAGE_TOKENS
 
 
 class ReferenceKernels:

@@ -1,6 +1,6 @@
 """What a scheduler's steps would do to slots and pages, without a model."""
 
-from inference.engine.pace import Pace
+from inference.engine.steps.pace import Pace
 
 
 class Budget(Pace):

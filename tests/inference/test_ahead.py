@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from inference.engine import ahead
-from inference.engine.ahead import map_ahead
+from inference.engine.attach import ahead
+from inference.engine.attach.ahead import map_ahead
 from weights_cache.plan import Layout
 
 SIZE = 8 << 20

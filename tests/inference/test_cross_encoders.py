@@ -10,11 +10,11 @@ from tokenizers import Tokenizer, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
 from inference.api.tokens import Vocabulary
+from inference.engine.attach.weights import attach
 from inference.engine.classes import class_of
 from inference.engine.embed import Batcher, Scorer
-from inference.engine.order_reading import parse_order
-from inference.engine.orders import Bounds, Embed, OrderRefused
-from inference.engine.weights import attach
+from inference.engine.orders.asked import Bounds, Embed, OrderRefused
+from inference.engine.orders.reading import parse_order
 from tests.inference.tiny import SIZES, landed_model
 from tests.inference.tokenizers_made import FAMILIES as TOKENIZERS
 from tests.inference.tokenizers_made import wordpiece

@@ -5,11 +5,11 @@ from itertools import pairwise
 
 import pytest
 
-from inference.engine.crowd import CROWD_FACTOR, surplus
-from inference.engine.events import Emitted
-from inference.engine.pace import Pace
-from inference.engine.rows import Row, State
-from inference.engine.tenants import Tenants
+from inference.engine.steps.crowd import CROWD_FACTOR, surplus
+from inference.engine.steps.events import Emitted
+from inference.engine.steps.pace import Pace
+from inference.engine.steps.rows import Row, State
+from inference.engine.steps.tenants import Tenants
 from tests.inference.turns import Engine, order
 
 

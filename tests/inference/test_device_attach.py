@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from inference.engine.attach.filling import AttachError
 from inference.engine.classes import class_of, config_of
-from inference.engine.filling import AttachError
 from inference.engine.gpu import copier as copier_module
 from inference.engine.gpu.attach import DeviceGates, attach_on
 from inference.engine.gpu.copier import Copier

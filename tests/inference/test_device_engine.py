@@ -7,11 +7,11 @@ import torch
 
 from inference.devices import parse_device
 from inference.engine import generation, process
-from inference.engine.events import Segment
 from inference.engine.gpu.device import DeviceError, bring_up, open_device
 from inference.engine.gpu.ring import Ring
 from inference.engine.model import SlotModel
-from inference.engine.slots import SlotPlan
+from inference.engine.steps.events import Segment
+from inference.engine.steps.slots import SlotPlan
 from inference.link import EngineLink, FrameReader, LinkError, frame_bytes, link_pair
 from inference.spec import EngineSpec, SpecError
 from inference.workers.loading import LoadReport

@@ -6,10 +6,10 @@ import random
 import pytest
 import torch
 
+from inference.engine.choose.grammar import GrammarFault
+from inference.engine.choose.sample import POISONED, Broken, Sampled, Sampler, choose_all
 from inference.engine.gpu.sample import Choice
-from inference.engine.grammar import GrammarFault
-from inference.engine.orders import Generate, Sampling
-from inference.engine.sample import POISONED, Broken, Sampled, Sampler, choose_all
+from inference.engine.orders.asked import Generate, Sampling
 from tests.evidence import count
 from tests.inference.late_device import LateDevice
 

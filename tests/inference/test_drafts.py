@@ -8,17 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.engine.drafts import LEAST_GAIN, LEAST_ODDS, MOST_DRAFTS, MOST_TOKENS, ROUND, Drafter
-from inference.engine.events import Segment
+from inference.engine.choose.sample import POISONED, Sampled, Sampler, choose_all
+from inference.engine.choose.verify import chosen
 from inference.engine.model import LoneModel, SlotModel, drafter_of, step_model
-from inference.engine.odds import Guesser, Odds
-from inference.engine.orders import Generate, Sampling
-from inference.engine.pace import Pace
-from inference.engine.rows import Row, State
-from inference.engine.sample import POISONED, Sampled, Sampler, choose_all
-from inference.engine.scheduler import Scheduler
-from inference.engine.slots import SlotPlan
-from inference.engine.verify import chosen
+from inference.engine.orders.asked import Generate, Sampling
+from inference.engine.steps.drafts import LEAST_GAIN, LEAST_ODDS, MOST_DRAFTS, MOST_TOKENS, ROUND, Drafter
+from inference.engine.steps.events import Segment
+from inference.engine.steps.odds import Guesser, Odds
+from inference.engine.steps.pace import Pace
+from inference.engine.steps.rows import Row, State
+from inference.engine.steps.scheduler import Scheduler
+from inference.engine.steps.slots import SlotPlan
 from tests.evidence import IS_WHOLE, count
 from tests.inference.test_engine_exact import DIFFERENT, agreed_of, hear, orders_of, prompts
 from tests.inference.tiny import VOCABULARY, made
@@ -285,7 +285,7 @@ def test_only_models_whose_passes_take_them_have_drafts():
 
 
 def test_a_layout_wants_the_logits_around_each_draft():
-    from inference.engine.layout import Chunk, StepLayout
+    from inference.engine.attend.layout import Chunk, StepLayout
 
     step = (
         Segment("b", 1, 9, (4, 5, 6), True, (), 2),

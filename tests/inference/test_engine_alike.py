@@ -10,9 +10,9 @@ from torch import nn
 from transformers import initialization
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from inference.engine.alike import alike_layers
+from inference.engine.attach.alike import alike_layers
+from inference.engine.attach.filling import filled
 from inference.engine.classes import class_of, config_of
-from inference.engine.filling import filled
 from inference.engine.model import SLOT_FAMILIES
 from tests.inference.tiny import OWN_SIZES, SIZES, config_values, made, stored_tensors
 

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import BertConfig, BertModel
 
+from inference.engine.attach.weights import attach
 from inference.engine.embed import Batcher, Encoder
-from inference.engine.embed_turns import Place
 from inference.engine.embedding import EmbedLoop
-from inference.engine.orders import Bounds, Embed
-from inference.engine.weights import attach
+from inference.engine.orders.asked import Bounds, Embed
+from inference.engine.steps.embed_turns import Place
 from inference.inspect import inspect
 from inference.link import EngineLink, FrameReader, frame_bytes, link_pair
 from tests.evidence import count

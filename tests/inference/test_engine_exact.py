@@ -6,15 +6,15 @@ from functools import cache
 import pytest
 import torch
 
-from inference.engine.attention import SlotCache
-from inference.engine.events import Emitted, Ended, Failed, Preempted, Segment, Stored
+from inference.engine.attend.attention import SlotCache
+from inference.engine.attend.layout import PIECE_TOKENS, Chunk, StepLayout
 from inference.engine.gpu.blocks import BlockPool
-from inference.engine.layout import PIECE_TOKENS, Chunk, StepLayout
 from inference.engine.model import SLOT_FAMILIES, LoneModel, SlotModel, shares_a_pass, step_model
-from inference.engine.orders import Generate, Sampling
-from inference.engine.pace import Pace
-from inference.engine.scheduler import Scheduler
-from inference.engine.slots import SlotPlan
+from inference.engine.orders.asked import Generate, Sampling
+from inference.engine.steps.events import Emitted, Ended, Failed, Preempted, Segment, Stored
+from inference.engine.steps.pace import Pace
+from inference.engine.steps.scheduler import Scheduler
+from inference.engine.steps.slots import SlotPlan
 from tests.evidence import IS_WHOLE, count
 from tests.inference.greedy import greedy
 from tests.inference.tiny import VOCABULARY, made
@@ -119,7 +119,7 @@ def test_a_crowd_in_chunks_is_generate(family):
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma3_text", "gpt2", "qwen3"])
 def test_rows_that_attend_by_products_of_our_own_are_generate(family, monkeypatch):
     """As many rows together do; of unlike lengths, and past sliding windows."""
-    monkeypatch.setattr("inference.engine.scores.MATMUL_ROWS", 2)
+    monkeypatch.setattr("inference.engine.attend.scores.MATMUL_ROWS", 2)
     found = answers(SlotModel(made(family), SlotPlan(6, 128, 0)), orders_of(prompts()), num_slots=6)
     assert found == agreed_of(family, found, prompts())
 
@@ -132,7 +132,7 @@ def test_chunks_that_attend_in_pieces_compute_the_same(family, monkeypatch):
     chunks = [Segment("", 1, 0, tokens[:20], samples=True), Segment("", 1, 20, tokens[20:], samples=True)]
     whole, cut = (SlotModel(made(family), SlotPlan(2, 64, 0)) for _ in range(2))
     expected = [whole.forward((chunk,))[1] for chunk in chunks]
-    monkeypatch.setattr("inference.engine.layout.PIECE_TOKENS", 7)
+    monkeypatch.setattr("inference.engine.attend.layout.PIECE_TOKENS", 7)
     for chunk, logits in zip(chunks, expected, strict=True):
         torch.testing.assert_close(cut.forward((chunk,))[1], logits, rtol=1e-4, atol=1e-5)
 
@@ -203,7 +203,7 @@ def test_pages_that_give_way_all_the_time_spoil_nothing():
 @pytest.mark.parametrize("family", ["llama", "gemma2"])
 def test_slots_that_share_too_little_memory_give_way_and_go_on(family, num_pages, monkeypatch):
     """Six rows of up to 70 tokens and memory for 96 together: each slot's goes back when its row gives way."""
-    monkeypatch.setattr("inference.engine.seats.GROWTH_TOKENS", 4)
+    monkeypatch.setattr("inference.engine.steps.seats.GROWTH_TOKENS", 4)
     model, crowd = made(family), prompts()
     rows = step_model(model, SlotPlan(6, 128, 0, num_pages, num_blocks=1))
     scheduler = Scheduler(6, frozenset(), pace=SmallChunks(), num_pages=num_pages, pool=BlockPool(6, 6))

@@ -5,13 +5,13 @@ import random
 import pytest
 import torch
 
-from inference.engine.events import Emitted, Ended, Failed, Preempted, Stored
 from inference.engine.fixed import SPAN_POSITIONS, TILE_TOKENS, FixedModel, has_experts, span
 from inference.engine.model import SLOT_FAMILIES, LoneModel, SlotModel, shares_a_pass, step_model
-from inference.engine.orders import Generate, Sampling
-from inference.engine.pace import Pace
-from inference.engine.scheduler import Scheduler
-from inference.engine.slots import SlotPlan
+from inference.engine.orders.asked import Generate, Sampling
+from inference.engine.steps.events import Emitted, Ended, Failed, Preempted, Stored
+from inference.engine.steps.pace import Pace
+from inference.engine.steps.scheduler import Scheduler
+from inference.engine.steps.slots import SlotPlan
 from tests.evidence import IS_WHOLE
 from tests.inference.tiny import VOCABULARY, made
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from inference.api.structure import read_choice, read_lark, read_regex, read_schema
+from inference.engine.choose.grammar import Follower, GrammarFault
+from inference.engine.choose.sample import Sampler, choose_all
 from inference.engine.generation import GenerateLoop
-from inference.engine.grammar import Follower, GrammarFault
-from inference.engine.order_reading import parse_order
-from inference.engine.orders import Bounds, OrderRefused, Sampling
-from inference.engine.sample import Sampler, choose_all
-from inference.engine.scheduler import Scheduler
-from inference.engine.slots import SlotPlan
+from inference.engine.orders.asked import Bounds, OrderRefused, Sampling
+from inference.engine.orders.reading import parse_order
+from inference.engine.steps.scheduler import Scheduler
+from inference.engine.steps.slots import SlotPlan
 from inference.link import EngineLink, FrameReader, frame_bytes, link_pair
 from tests.evidence import count
 from tests.inference.fake_engine import END, VOCABULARY

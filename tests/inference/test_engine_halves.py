@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from inference.engine.model import SlotModel
-from inference.engine.orders import Generate
-from inference.engine.slots import SlotPlan
+from inference.engine.orders.asked import Generate
+from inference.engine.steps.slots import SlotPlan
 from tests.evidence import IS_WHOLE
 from tests.inference.greedy import greedy
 from tests.inference.test_engine_exact import GREEDY, answers, prompts

@@ -5,15 +5,15 @@ import torch
 from torch import nn
 from torch.nn.functional import cosine_similarity
 
-from inference.engine import int8
 from inference.engine.classes import ConfigRefused
-from inference.engine.events import Segment
-from inference.engine.int8 import Int8Product, check_processor, check_quantisable, quantise
-from inference.engine.joined import JoinedLinear, product_of
-from inference.engine.levels import BLOCK, Levels, mixed, mixing
+from inference.engine.linear import int8
+from inference.engine.linear.int8 import Int8Product, check_processor, check_quantisable, quantise
+from inference.engine.linear.joined import JoinedLinear, product_of
+from inference.engine.linear.levels import BLOCK, Levels, mixed, mixing
+from inference.engine.linear.narrow import NarrowProduct
 from inference.engine.model import LoneModel, step_model
-from inference.engine.narrow import NarrowProduct
-from inference.engine.slots import SlotPlan
+from inference.engine.steps.events import Segment
+from inference.engine.steps.slots import SlotPlan
 from inference.engine.threads import CACHED_BYTES, fit_each_pass
 from tests.inference.tiny import made
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from transformers import initialization
 
-from inference.engine.lean import lean_linears
+from inference.engine.attach.lean import lean_linears
 
 
 class Own(nn.Linear):

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
+from inference.engine.choose.sample import choose_all
 from inference.engine.computing import MAX_BAD_STEPS, EngineBroken
-from inference.engine.gather import Gather
 from inference.engine.generation import GenerateLoop
-from inference.engine.orders import Bounds
-from inference.engine.sample import choose_all
-from inference.engine.scheduler import Scheduler
-from inference.engine.slots import SlotPlan
+from inference.engine.orders.asked import Bounds
+from inference.engine.steps.gather import Gather
+from inference.engine.steps.scheduler import Scheduler
+from inference.engine.steps.slots import SlotPlan
 from inference.link import EngineLink, FrameReader, LinkError, frame_bytes, link_pair
 
 VOCABULARY = 50
@@ -224,7 +224,7 @@ def test_a_sampler_fault_is_its_rows_own(monkeypatch, name, settings):
     def broken(*_):
         raise ValueError("sampler")
 
-    where = "inference.engine.sample." + ("Sampler." * (name == "choose")) + name
+    where = "inference.engine.choose.sample." + ("Sampler." * (name == "choose")) + name
     monkeypatch.setattr(where, broken)
     heard, _ = serve(Counting(), add("a", 10), add("b", 20, temperature=1.0, **settings))
     assert tokens(heard, "a") == [11, 12, 13, 14]

@@ -5,12 +5,12 @@ import torch
 from torch import nn
 from torch.nn.functional import cosine_similarity
 
-from inference.engine.events import Segment
-from inference.engine.joined import JoinedLinear, product_of
+from inference.engine.linear.joined import JoinedLinear, product_of
+from inference.engine.linear.narrow import NarrowProduct, is_faster
+from inference.engine.linear.products import HAS_ONEDNN
 from inference.engine.model import SlotModel
-from inference.engine.narrow import NarrowProduct, is_faster
-from inference.engine.products import HAS_ONEDNN
-from inference.engine.slots import SlotPlan
+from inference.engine.steps.events import Segment
+from inference.engine.steps.slots import SlotPlan
 from tests.inference.tiny import made
 
 needs_onednn = pytest.mark.skipif(not HAS_ONEDNN, reason="weights are put in blocks by oneDNN")

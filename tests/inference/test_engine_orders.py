@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.engine.order_reading import parse_order
-from inference.engine.orders import Bounds, Cancel, Embed, Generate, OrderRefused, Sampling, Stop
+from inference.engine.orders.asked import Bounds, Cancel, Embed, Generate, OrderRefused, Sampling, Stop
+from inference.engine.orders.reading import parse_order
 from tests.evidence import count
 
 BOUNDS = Bounds(vocab_size=100, max_len=16)

@@ -8,11 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from inference.engine import packing as engine_packing
-from inference.engine.events import Segment
-from inference.engine.joined import product_of
-from inference.engine.model import SlotModel
-from inference.engine.packing import (
+from inference.engine.linear import packing as engine_packing
+from inference.engine.linear.joined import product_of
+from inference.engine.linear.packing import (
     MOST_QUIET_S,
     PASS_BYTES,
     QUIET_S,
@@ -21,7 +19,9 @@ from inference.engine.packing import (
     pack_products,
     span_of,
 )
-from inference.engine.slots import SlotPlan
+from inference.engine.model import SlotModel
+from inference.engine.steps.events import Segment
+from inference.engine.steps.slots import SlotPlan
 from tests.inference.tiny import made
 from weights_cache import pages
 

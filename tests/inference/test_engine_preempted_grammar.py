@@ -8,11 +8,11 @@ import threading
 import torch
 
 from inference.api.structure import read_schema
+from inference.engine.choose.sample import choose_all
 from inference.engine.generation import GenerateLoop
-from inference.engine.orders import Bounds
-from inference.engine.sample import choose_all
-from inference.engine.scheduler import Scheduler
-from inference.engine.slots import SlotPlan
+from inference.engine.orders.asked import Bounds
+from inference.engine.steps.scheduler import Scheduler
+from inference.engine.steps.slots import SlotPlan
 from inference.link import EngineLink, FrameReader, frame_bytes, link_pair
 from tests.inference.fake_engine import END, VOCABULARY
 from tests.inference.test_engine_grammar import holds, made

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from inference.engine.products import HAS_ONEDNN, OneDNNLinear, fit_onednn
+from inference.engine.linear.products import HAS_ONEDNN, OneDNNLinear, fit_onednn
 from inference.engine.threads import FEW_TOKENS
 
 pytestmark = pytest.mark.skipif(not HAS_ONEDNN, reason="a torch without oneDNN")

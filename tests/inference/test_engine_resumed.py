@@ -5,8 +5,8 @@ import random
 import pytest
 
 from inference.api.structure import read_schema
-from inference.engine.order_reading import parse_order
-from inference.engine.orders import Bounds, OrderRefused
+from inference.engine.orders.asked import Bounds, OrderRefused
+from inference.engine.orders.reading import parse_order
 from tests.inference.test_engine_grammar import made
 from tests.inference.test_engine_preempted_grammar import Served
 

@@ -12,8 +12,8 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
-from inference.engine.orders import Generate, Sampling
-from inference.engine.sample import LEAST_LOGPROB, POISONED, Sampled, Sampler, choose_all
+from inference.engine.choose.sample import LEAST_LOGPROB, POISONED, Sampled, Sampler, choose_all
+from inference.engine.orders.asked import Generate, Sampling
 
 VOCABULARY = 700
 

@@ -12,9 +12,9 @@ from statistics import median
 from inference.api.structure import read_schema
 from inference.engine.generation import GenerateLoop
 from inference.engine.model import SlotModel
-from inference.engine.orders import Bounds
-from inference.engine.scheduler import Scheduler
-from inference.engine.slots import SlotPlan
+from inference.engine.orders.asked import Bounds
+from inference.engine.steps.scheduler import Scheduler
+from inference.engine.steps.slots import SlotPlan
 from inference.link import EngineLink, FrameReader, frame_bytes, link_pair
 from tests.evidence import IS_WHOLE, count
 from tests.inference.fake_engine import END, VOCABULARY

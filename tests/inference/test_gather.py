@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.engine.gather import ENOUGH_LANDED, MOST_S, QUIET_S, Gather
+from inference.engine.steps.gather import ENOUGH_LANDED, MOST_S, QUIET_S, Gather
 
 
 def test_nobody_is_waited_for_before_the_first_or_after_the_first_step_may_begin() -> None:

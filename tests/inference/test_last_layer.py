@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from inference.engine.events import Segment
 from inference.engine.model import SlotModel
-from inference.engine.slots import SlotPlan
+from inference.engine.steps.events import Segment
+from inference.engine.steps.slots import SlotPlan
 from tests.inference.tiny import made
 
 NUM_TOKENS = 9

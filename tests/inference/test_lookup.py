@@ -3,7 +3,7 @@
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from inference.engine.lookup import LONGEST, MOST_BETWEEN, WINDOW_TOKENS, Lookup
+from inference.engine.steps.lookup import LONGEST, MOST_BETWEEN, WINDOW_TOKENS, Lookup
 from tests.evidence import count
 
 TOKENS = st.sampled_from([0, 1, 2, 256, 257, 0x01010101, 0x00010000])

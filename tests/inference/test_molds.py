@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 import pytest
 import torch
 
-from inference.engine.events import Segment
-from inference.engine.mold import Mold, Steps
-from inference.engine.weights import attach
+from inference.engine.attach.mold import Mold, Steps
+from inference.engine.attach.weights import attach
+from inference.engine.steps.events import Segment
 from inference.spec import EngineSpec
 from inference.workers import molds, standing
 from inference.workers.shell_link import ShellBusy, ShellError

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.engine.gpu.paged import Queries
-from inference.engine.pages import PAGE_TOKENS
+from inference.engine.steps.pages import PAGE_TOKENS
 from tests.evidence import count
 from tests.inference.paged_reference import ReferenceKernels
 

@@ -7,16 +7,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from inference.engine import seats
-from inference.engine.events import Segment
+from inference.engine.choose.sample import Broken, Sampler
 from inference.engine.gpu.blocks import BlockPool, plan_blocks
 from inference.engine.gpu.graphs import PLAIN_STEPS, SIZES, DecodeGraphs, Records
 from inference.engine.gpu.paged_model import Ahead, PagedModel, _divided
 from inference.engine.model import SLOT_FAMILIES
-from inference.engine.orders import Generate, Sampling
-from inference.engine.sample import Broken, Sampler
-from inference.engine.scheduler import Scheduler
-from inference.engine.slots import SlotPlan
+from inference.engine.orders.asked import Generate, Sampling
+from inference.engine.steps import seats
+from inference.engine.steps.events import Segment
+from inference.engine.steps.scheduler import Scheduler
+from inference.engine.steps.slots import SlotPlan
 from tests.evidence import IS_WHOLE
 from tests.inference.greedy import greedy
 from tests.inference.late_device import LateDevice

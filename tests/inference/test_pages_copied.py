@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from inference.engine.attention import SlotCache
-from inference.engine.events import Segment
-from inference.engine.layout import StepLayout
-from inference.engine.pages import PAGE_TOKENS
-from inference.engine.slots import SlotPlan
+from inference.engine.attend.attention import SlotCache
+from inference.engine.attend.layout import StepLayout
+from inference.engine.steps.events import Segment
+from inference.engine.steps.pages import PAGE_TOKENS
+from inference.engine.steps.slots import SlotPlan
 
 NUM_TOKENS = 3 * PAGE_TOKENS
 

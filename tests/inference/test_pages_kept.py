@@ -5,8 +5,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from inference.engine import pages as pages_module
-from inference.engine.pages import PAGE_TOKENS, Chain, PageCache, digest
+from inference.engine.steps import pages as pages_module
+from inference.engine.steps.pages import PAGE_TOKENS, Chain, PageCache, digest
 from tests.evidence import count
 
 

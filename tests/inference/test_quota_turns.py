@@ -4,9 +4,9 @@ import random
 from collections import deque
 from statistics import quantiles
 
-from inference.engine.events import Ended
-from inference.engine.orders import Generate
-from inference.engine.scheduler import Scheduler
+from inference.engine.orders.asked import Generate
+from inference.engine.steps.events import Ended
+from inference.engine.steps.scheduler import Scheduler
 from tests.evidence import count
 
 ROW_S, NEXT_ROW_S, PROMPT_S = 0.0031, 0.00035, 0.000064

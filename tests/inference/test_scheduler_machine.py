@@ -5,15 +5,15 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from inference.engine import pages as pages_module
-from inference.engine import seats
-from inference.engine.drafts import Drafter
-from inference.engine.events import Emitted, Ended, Failed, Preempted, Stored
 from inference.engine.gpu.blocks import BlockPool
-from inference.engine.orders import Generate
-from inference.engine.pages import PAGE_TOKENS, digest
-from inference.engine.rows import AGE_S
-from inference.engine.scheduler import Scheduler
+from inference.engine.orders.asked import Generate
+from inference.engine.steps import pages as pages_module
+from inference.engine.steps import seats
+from inference.engine.steps.drafts import Drafter
+from inference.engine.steps.events import Emitted, Ended, Failed, Preempted, Stored
+from inference.engine.steps.pages import PAGE_TOKENS, digest
+from inference.engine.steps.rows import AGE_S
+from inference.engine.steps.scheduler import Scheduler
 from tests.evidence import count
 from tests.inference.simulated import Budget, Memory
 

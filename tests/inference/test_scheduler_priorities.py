@@ -2,11 +2,11 @@
 
 import pytest
 
-from inference.engine.drain import MAX_RETRY_S, MIN_RETRY_S, Drain
-from inference.engine.events import Emitted, Ended, Failed, Preempted, Stored
-from inference.engine.orders import Generate, Sampling
-from inference.engine.rows import AGE_S, State
-from inference.engine.scheduler import Scheduler
+from inference.engine.orders.asked import Generate, Sampling
+from inference.engine.steps.drain import MAX_RETRY_S, MIN_RETRY_S, Drain
+from inference.engine.steps.events import Emitted, Ended, Failed, Preempted, Stored
+from inference.engine.steps.rows import AGE_S, State
+from inference.engine.steps.scheduler import Scheduler
 from tests.inference.simulated import Budget
 
 

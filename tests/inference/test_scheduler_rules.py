@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.engine.events import Emitted, Ended, Failed, Stored
 from inference.engine.gpu.blocks import BlockPool
-from inference.engine.orders import Generate, Sampling
-from inference.engine.pace import (
+from inference.engine.orders.asked import Generate, Sampling
+from inference.engine.steps.events import Emitted, Ended, Failed, Stored
+from inference.engine.steps.pace import (
     FIRST_PREFILL_TOKENS,
     MAX_LONELY_TOKENS,
     MAX_PREFILL_TOKENS,
@@ -19,9 +19,9 @@ from inference.engine.pace import (
     STALL_FACTOR,
     Pace,
 )
-from inference.engine.rows import State
-from inference.engine.scheduler import Scheduler
-from inference.engine.slots import SlotPlan, SlotPool, plan_room, plan_slots, side_by_side
+from inference.engine.steps.rows import State
+from inference.engine.steps.scheduler import Scheduler
+from inference.engine.steps.slots import SlotPlan, SlotPool, plan_room, plan_slots, side_by_side
 from tests.evidence import count
 from tests.inference.simulated import Budget, Memory
 
@@ -478,7 +478,10 @@ class TestSlots:
 
 
 def test_no_torch_is_loaded():
-    names = ", ".join(f"inference.engine.{name}" for name in ("scheduler", "orders", "slots", "pages"))
+    names = ", ".join(
+        f"inference.engine.{name}"
+        for name in ("steps.scheduler", "orders.asked", "steps.slots", "steps.pages")
+    )
     code = f"import sys, {names}; print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert out.stdout.strip() == "False"

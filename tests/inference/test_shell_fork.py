@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from inference.engine.int8 import quantise
+from inference.engine.linear.int8 import quantise
 from inference.link import NodeLink, link_pair
 from inference.workers.shell_link import LOST, ShellError
 from tests import zygote

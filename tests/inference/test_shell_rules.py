@@ -140,7 +140,7 @@ def test_a_spec_is_checked(change):
 def test_importing_the_nodes_side_loads_no_torch():
     code = (
         "import sys, inference.workers.shell_link, inference.link, inference.spec\n"
-        "import inference.engine.slots, inference.engine.order_reading\n"
+        "import inference.engine.steps.slots, inference.engine.orders.reading\n"
         "print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)

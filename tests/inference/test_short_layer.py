@@ -5,12 +5,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from inference.engine.attention import SlotAttention
-from inference.engine.events import Segment
-from inference.engine.last_layer import LastLayer
+from inference.engine.attend.attention import SlotAttention
+from inference.engine.linear.last_layer import LastLayer
+from inference.engine.linear.short_layer import Norm, shorten
 from inference.engine.model import SlotModel
-from inference.engine.short_layer import Norm, shorten
-from inference.engine.slots import SlotPlan
+from inference.engine.steps.events import Segment
+from inference.engine.steps.slots import SlotPlan
 from tests.inference.tiny import made
 
 SHORT = ["llama", "mistral", "qwen2"]

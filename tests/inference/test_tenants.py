@@ -7,11 +7,11 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.engine import tenants as tenants_module
-from inference.engine.crowd import FAR
-from inference.engine.events import Ended, Failed, Preempted
 from inference.engine.gpu.blocks import BlockPool
-from inference.engine.tenants import ANSWER_COST, PROMPT_COST
+from inference.engine.steps import tenants as tenants_module
+from inference.engine.steps.crowd import FAR
+from inference.engine.steps.events import Ended, Failed, Preempted
+from inference.engine.steps.tenants import ANSWER_COST, PROMPT_COST
 from tests.evidence import count
 from tests.inference.turns import Engine
 

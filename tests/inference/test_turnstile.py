@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from inference.engine.crowd import FAR
+from inference.engine.steps.crowd import FAR
 from inference.workers.turnstile import CROWD_S, LEAST_BESIDE, LINGER_S, WAITING_BESIDE, Turnstile
 from tests.evidence import count
 

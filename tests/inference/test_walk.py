@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-from inference.engine.walk import modules_of, names_of
+from inference.engine.attach.walk import modules_of, names_of
 from tests.inference.tiny import made
 
 

@@ -6,10 +6,10 @@ import time
 import pytest
 import torch
 
+from inference.engine.attach.filling import AttachError, _empty, _place, filled
+from inference.engine.attach.weights import attach
 from inference.engine.classes import class_of, config_of
-from inference.engine.filling import AttachError, _empty, _place, filled
 from inference.engine.model import SLOT_FAMILIES
-from inference.engine.weights import attach
 from tests.inference.tiny import (
     config_values,
     extent_bytes,

@@ -2,11 +2,11 @@
 
 from collections import Counter
 
-from inference.engine.events import Ended
-from inference.engine.orders import Generate
-from inference.engine.pace import Pace
-from inference.engine.scheduler import Scheduler
-from inference.engine.tenants import ANSWER_COST, PROMPT_COST
+from inference.engine.orders.asked import Generate
+from inference.engine.steps.events import Ended
+from inference.engine.steps.pace import Pace
+from inference.engine.steps.scheduler import Scheduler
+from inference.engine.steps.tenants import ANSWER_COST, PROMPT_COST
 from tests.inference.simulated import Budget
 
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from inference.engine.filling import filled
-from inference.engine.gates import units
+from inference.engine.attach.filling import filled
+from inference.engine.attach.gates import units
+from inference.engine.attach.views import COMPUTED, DTYPES, NAMED, stored_dtype
+from inference.engine.attach.weights import Attached, attach, ties_stored_twice
 from inference.engine.gpu.copier import Copier, Target
 from inference.engine.gpu.ring import Part, Ring, parts_of
-from inference.engine.views import COMPUTED, DTYPES, NAMED, stored_dtype
-from inference.engine.weights import Attached, attach, ties_stored_twice
 from weights_cache.pages import MAP_NORESERVE
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedConfig, PreTrainedModel
 
-    from inference.engine.gates import Landed
+    from inference.engine.attach.gates import Landed
     from inference.engine.gpu.device import Device
     from weights_cache.revision import Revision, TensorEntry
 
@@ -66,7 +66,7 @@ def attach_on(
     gated: bool,
     ring: Ring | None = None,
 ) -> Attached:
-    """As `inference.engine.weights.attach`, with the model's weights and buffers on `device`.
+    """As `inference.engine.attach.weights.attach`, with the model's weights and buffers on `device`.
 
     Raises:
         AttachError: a weight is missing or has another shape.
@@ -235,7 +235,7 @@ class HeldBytes:
 
 
 class DeviceGates:
-    """As `inference.engine.weights.Gates`: each module's first pass waits for the last layer that it needs."""
+    """As `inference.engine.attach.weights.Gates`: each module's first pass waits for the last layer that it needs."""
 
     def __init__(
         self, model: nn.Module, names: dict[str, int], parts: Sequence[Part], copier: Copier

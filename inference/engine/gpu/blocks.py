@@ -10,8 +10,8 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from inference.engine.pages import PAGE_TOKENS
-from inference.engine.slots import PAGES_SHARE, SlotPlan, SlotPool
+from inference.engine.steps.pages import PAGE_TOKENS
+from inference.engine.steps.slots import PAGES_SHARE, SlotPlan, SlotPool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -19,7 +19,7 @@ import triton.language as tl
 
 from inference.engine.gpu.attend_kernel import attend, join
 from inference.engine.gpu.norm_kernel import normalise
-from inference.engine.pages import PAGE_TOKENS
+from inference.engine.steps.pages import PAGE_TOKENS
 
 if TYPE_CHECKING:
     from inference.engine.gpu.paged import Queries

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from inference.engine.sample import ROW_FAULTS
+from inference.engine.choose.sample import ROW_FAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,8 +1,8 @@
-"""A device's chunks of prompts: as everywhere (`inference.engine.pace`), and never so small that more is no slower."""
+"""A device's chunks of prompts: as everywhere (`engine.steps.pace`), and never so small that more is no slower."""
 
 from __future__ import annotations
 
-from inference.engine.pace import Pace
+from inference.engine.steps.pace import Pace
 
 LEAST_TOKENS = 256
 """A pass over fewer takes as long: until there it waits for the weights to be read, not for arithmetic. (An H200 does

@@ -1,6 +1,6 @@
 """Keys and values in blocks on a device, and the attention over them, for transformers' own model classes.
 
-The same seams as on the CPU (`inference.engine.attention`): a cache that the classes update, and a registered
+The same seams as on the CPU (`inference.engine.attend.attention`): a cache that the classes update, and a registered
 attention function. Here a row's positions are wherever its table says, so nothing is padded, masked or gathered: the
 kernels read the table. They read no position that a query may not see, so what a block held before is never read.
 """
@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
+from inference.engine.attend.registered import registered
 from inference.engine.gpu.norms import NormKernel
-from inference.engine.pages import PAGE_TOKENS
-from inference.engine.registered import registered
+from inference.engine.steps.pages import PAGE_TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from inference.engine.events import Segment, Step
     from inference.engine.gpu.blocks import BlockPool
-    from inference.engine.slots import SlotPlan
+    from inference.engine.steps.events import Segment, Step
+    from inference.engine.steps.slots import SlotPlan
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,23 +16,23 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from inference.engine.choose.sample import ROW_FAULTS
 from inference.engine.gpu.graphs import DecodeGraphs, Records
 from inference.engine.gpu.norms import fuse_norms
 from inference.engine.gpu.paged import PagedAttention, PagedCache, PagedStep
 from inference.engine.gpu.prompt_graphs import PromptGraphs
 from inference.engine.gpu.sample import Choice
-from inference.engine.sample import ROW_FAULTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from transformers import PreTrainedModel
 
-    from inference.engine.events import Segment, Step
+    from inference.engine.choose.sample import Broken, Sampled, Sampler
     from inference.engine.gpu.blocks import BlockPool
     from inference.engine.gpu.device import Device
-    from inference.engine.sample import Broken, Sampled, Sampler
-    from inference.engine.slots import SlotPlan
+    from inference.engine.steps.events import Segment, Step
+    from inference.engine.steps.slots import SlotPlan
 
 Place = tuple[str, int, int]
 """One token to compute: whose, in which slot, at which position."""

@@ -18,8 +18,8 @@ from inference.engine.gpu.paged import PagedStep, Rows
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from inference.engine.events import Step
     from inference.engine.gpu.graphs import Records
+    from inference.engine.steps.events import Step
 
 TOKENS = (32, 64, 128, 256, 512, 1024)
 """Of the graphs: up to some 300 tokens a pass takes as long as reading the weights does."""

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from inference.engine.attach.views import COMPUTED, NAMED, stored_dtype
 from inference.engine.gpu.blocks import plan_blocks
 from inference.engine.gpu.device import DeviceError
 from inference.engine.gpu.sample import DRAWN_TOGETHER
-from inference.engine.pages import PAGE_TOKENS
-from inference.engine.views import COMPUTED, NAMED, stored_dtype
+from inference.engine.steps.pages import PAGE_TOKENS
 
 if TYPE_CHECKING:
     from inference.engine.gpu.device import Device
-    from inference.engine.slots import SlotPlan
+    from inference.engine.steps.slots import SlotPlan
     from inference.spec import EngineSpec
     from weights_cache.revision import Revision, TensorEntry
 

@@ -1,6 +1,6 @@
 """Sampling where the logits are: all rows at once, and only the tokens come to the host.
 
-The rules and their order are those of `inference.engine.sample`, and so are the random numbers: each request's own
+The rules and their order are those of `engine.choose.sample`, and so are the random numbers: each request's own
 generator on the host gives one for each token, so a seed means the same on every device. What a penalty or a bias
 takes from a logit is worked out on the host, from the request's own tokens, to the same number.
 """
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from inference.engine.grammar import GrammarFault
-from inference.engine.sample import POISONED, ROW_FAULTS, Broken, Sampled, sendable
+from inference.engine.choose.grammar import GrammarFault
+from inference.engine.choose.sample import POISONED, ROW_FAULTS, Broken, Sampled, sendable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from inference.engine.choose.sample import Sampler
     from inference.engine.gpu.device import Device, Fetched
-    from inference.engine.sample import Sampler
 
 DRAWN_TOGETHER = 64
 """Rows whose probabilities are sorted and summed at once: 8 bytes for each token of the vocabulary, several times."""
