@@ -173,11 +173,13 @@ class Flight:
     def land_run(self, reader: RangeReader, run: range) -> None:
         """Have these extents, from this host or the store, verified and marked. Raises LandingError."""
         for missing in pieces([number for number in run if not self._land_here(number)]):
+            since = time.monotonic()
             if len(missing) > 1:
                 self._land_together(reader, missing)
             for number in missing:
                 if not self._marks.has_landed(number):
-                    self._land(reader, number)
+                    self._land(reader, number, since)
+                    since = time.monotonic()
 
     def _land_here(self, number: int) -> bool:
         """Have an extent without the store, if this host has it. Raises LandingError."""
@@ -210,28 +212,32 @@ class Flight:
             if self.error:
                 raise LandingError(self.error.code, self.error.message)
 
-    def _land(self, reader: RangeReader, number: int) -> None:
-        """Fetch, verify and mark one extent; some times over if it is wrong. Raises LandingError."""
+    def _land(self, reader: RangeReader, number: int, since: float) -> None:
+        """Fetch, verify and mark one extent; some times over if it is wrong. Raises LandingError.
+
+        `since`: when it was asked for first, alone or in a run.
+        """
         extent = self.revision.extents[number]
         with self._ground.memory(number) as view:
             for attempt in range(NUM_BAD_TRIES):
-                self._fetch(reader, extent, view)
+                self._fetch(reader, extent, view, since)
                 if self._work.verified(extent, view):
                     break
                 reader.close()  # whatever garbled it may sit on this connection
                 time.sleep(pause_s(attempt))
+                since = time.monotonic()
             else:
                 raise corrupt(self.revision, extent)
         self._mark(number, extent)
 
-    def _fetch(self, reader: RangeReader, extent: Extent, view: memoryview) -> None:
+    def _fetch(self, reader: RangeReader, extent: Extent, view: memoryview, since: float) -> None:
         path = blob_path(self.revision.files[extent.file].blake3)
         started, attempt = time.monotonic(), 0
         while True:
             try:
                 reader.read_into(path, extent.offset, view)
             except ReadError as error:
-                late = time.monotonic() - started > self._retry_for_s
+                late = time.monotonic() - since > self._retry_for_s
                 if late or not error.retryable or self.error:
                     raise LandingError("store_" + error.code, f"reading weights: {error}") from error
                 time.sleep(pause_s(attempt))
