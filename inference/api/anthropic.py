@@ -8,11 +8,22 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from inference.api.anthropic_tools import only, read_choice, read_tools, without_idle
-from inference.api.fields import array, bad, boolean, integer, mapping, number, one_of, string, unsupported
+from inference.api.anthropic_tools import read_choice, read_tools
+from inference.api.fields import (
+    array,
+    bad,
+    boolean,
+    integer,
+    mapping,
+    number,
+    one_of,
+    only,
+    string,
+    unsupported,
+)
 from inference.api.messages import MAX_CONTENT_CHARS, MAX_MESSAGES, MAX_PARTS
 from inference.api.request import MAX_LABEL_CHARS, MAX_MODEL_CHARS, ChatRequest, read_chat
-from inference.api.route_fields import read_fields
+from inference.api.route_fields import read_fields, without_idle
 from inference.api.sampling import MAX_STOP_CHARS, MAX_STOPS, MAX_TOKENS, MAX_TOP_K
 from inference.api.tools import read_name
 from inference.api.wording import wording
@@ -21,8 +32,8 @@ from wire.dialect import THREADLESS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from inference.api.anthropic_tools import Refused
     from inference.api.fields import Reader
+    from inference.api.route_fields import Refused
     from inference.api.wording import Names
 
 _text = string(MAX_CONTENT_CHARS)

@@ -1,14 +1,14 @@
-"""Tools as Anthropic writes them, as the chat path reads them; and how this route reads an object's fields."""
+"""Tools as Anthropic writes them, as the chat path reads them."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from inference.api.fields import array, bad, boolean, mapping, one_of, string, unsupported
+from inference.api.fields import array, boolean, mapping, one_of, only, string, unsupported
 from inference.api.messages import MAX_CONTENT_CHARS
+from inference.api.route_fields import Refused, without_idle
 from inference.api.tools import MAX_TOOLS, read_name
 
-Refused = dict[str, tuple[tuple[Any, ...], str]]
 _text = string(MAX_CONTENT_CHARS)
 _IDLE: Refused = {
     "allowed_callers": ((["direct"],), "tools are called by the answer alone."),
@@ -20,22 +20,6 @@ _IDLE: Refused = {
     ),
 }
 """Fields of a tool -> (values that ask for nothing, why not). Arguments come eagerly in any case."""
-
-
-def only(found: dict[str, Any], known: set[str], param: str) -> None:
-    """Raises Refusal (400) for a field that is not known, and is not null."""
-    for key, value in found.items():
-        if key not in known and value is not None:
-            raise bad(f"{param}.{key[:64]}", f"Unknown field {key[:64]!r} in {param!r}.", "unknown_parameter")
-
-
-def without_idle(found: dict[str, Any], refused: Refused, param: str) -> dict[str, Any]:
-    """An object without its fields that ask for nothing. Raises Refusal (400) for such a field that asks for more."""
-    for field, (neutral, why) in refused.items():
-        value = found.get(field)
-        if value is not None and not any(type(value) is type(idle) and value == idle for idle in neutral):
-            raise unsupported(f"{param}.{field}", why)
-    return {field: value for field, value in found.items() if field not in refused}
 
 
 def read_tools(value: Any, param: str) -> list[dict[str, Any]]:

@@ -102,6 +102,13 @@ def mapping(value: Any, param: str) -> dict[str, Any]:
     return value
 
 
+def only(found: dict[str, Any], known: set[str], param: str) -> None:
+    """Refuse, by its name, a field of an object that is neither known nor null."""
+    for key, value in found.items():
+        if key not in known and value is not None:
+            raise bad(f"{param}.{key[:64]}", f"Unknown field {key[:64]!r} in {param!r}.", "unknown_parameter")
+
+
 def token_ids(most: int) -> Reader[tuple[int, ...]]:
     """Reads a non-empty list of token ids (0 or more) without a call per item."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from inference.api.fields import array, bad, mapping, one_of, string, unsupported
+from inference.api.fields import array, bad, mapping, one_of, only, string, unsupported
 
 MAX_MESSAGES = 512
 """Longer conversations do not fit a context; each message costs template time."""
@@ -77,8 +77,8 @@ def _call(value: Any, param: str) -> dict[str, Any]:
     if found.get("type") != "function":
         raise unsupported(f"{param}.type", "calls are of functions ('type': 'function').")
     inner = mapping(found.get("function"), f"{param}.function")
-    _only(found, _CALL_KEYS, param)
-    _only(inner, _FUNCTION_KEYS, f"{param}.function")
+    only(found, _CALL_KEYS, param)
+    only(inner, _FUNCTION_KEYS, f"{param}.function")
     arguments = _read_text(inner.get("arguments"), f"{param}.function.arguments")
     function = {
         "name": _read_name(inner.get("name"), f"{param}.function.name"),
@@ -122,11 +122,5 @@ def _part(value: Any, param: str) -> str:
     found = mapping(value, param)
     if found.get("type") != "text":
         raise unsupported(f"{param}.type", "messages carry text only ('type': 'text').")
-    _only(found, {"type", "text"}, param)
+    only(found, {"type", "text"}, param)
     return _read_text(found.get("text"), f"{param}.text")
-
-
-def _only(found: dict[str, Any], known: set[str], param: str) -> None:
-    for key, value in found.items():
-        if key not in known and value is not None:
-            raise bad(f"{param}.{key[:64]}", f"Unknown field {key[:64]!r} in {param!r}.", "unknown_parameter")

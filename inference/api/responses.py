@@ -5,16 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from inference.api.fields import array, bad, boolean, integer, mapping, number, one_of, string, unsupported
+from inference.api.fields import (
+    array,
+    bad,
+    boolean,
+    integer,
+    mapping,
+    number,
+    one_of,
+    only,
+    string,
+    unsupported,
+)
 from inference.api.messages import MAX_CONTENT_CHARS, MAX_PARTS
 from inference.api.request import MAX_LABEL_CHARS, MAX_MODEL_CHARS, ChatRequest, read_chat
+from inference.api.response_tools import read_choice, read_tools
 from inference.api.route_fields import read_fields
 from inference.api.sampling import MAX_TOKENS
-from inference.api.tools import MAX_TOOLS, read_name
+from inference.api.tools import read_name
 from inference.api.wording import wording
 
 if TYPE_CHECKING:
     from inference.api.fields import Reader
+    from inference.api.route_fields import Refused
 
 MAX_ITEMS = 1_024
 """Of `input`: each message, call and result is one."""
@@ -69,7 +82,7 @@ def _input(value: Any, param: str) -> list[dict[str, Any]]:
 
 
 def _message(item: dict[str, Any], param: str, made: list[dict[str, Any]]) -> None:
-    _only(item, {"type", "role", "content", "id", "status"}, param)
+    only(item, {"type", "role", "content", "id", "status"}, param)
     role = one_of("user", "assistant", "system", "developer")(item.get("role"), f"{param}.role")
     content = item.get("content")
     text = _text(content, f"{param}.content") if type(content) is str else _parts(content, f"{param}.content")
@@ -85,7 +98,7 @@ def _parts(value: Any, param: str) -> str:
         at = f"{param}[{number_}]"
         if part.get("type") not in ("input_text", "output_text"):
             raise unsupported(f"{at}.type", "messages carry text only ('type': 'input_text').")
-        _only(part, {"type", "text", "annotations", "logprobs"}, at)
+        only(part, {"type", "text", "annotations", "logprobs"}, at)
         texts.append(_text(part.get("text"), f"{at}.text"))
     return "\n".join(texts)
 
@@ -97,7 +110,7 @@ def _assistant(made: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _call(item: dict[str, Any], param: str, made: list[dict[str, Any]]) -> None:
-    _only(item, {"type", "id", "call_id", "name", "arguments", "status"}, param)
+    only(item, {"type", "id", "call_id", "name", "arguments", "status"}, param)
     function = {
         "name": read_name(item.get("name"), f"{param}.name"),
         "arguments": _text(item.get("arguments"), f"{param}.arguments"),
@@ -107,7 +120,7 @@ def _call(item: dict[str, Any], param: str, made: list[dict[str, Any]]) -> None:
 
 
 def _output(item: dict[str, Any], param: str, made: list[dict[str, Any]]) -> None:
-    _only(item, {"type", "id", "call_id", "output", "status"}, param)
+    only(item, {"type", "id", "call_id", "output", "status"}, param)
     output = item.get("output")
     text = _text(output, f"{param}.output") if type(output) is str else _parts(output, f"{param}.output")
     made.append(
@@ -116,7 +129,7 @@ def _output(item: dict[str, Any], param: str, made: list[dict[str, Any]]) -> Non
 
 
 def _reasoning_item(item: dict[str, Any], param: str, made: list[dict[str, Any]]) -> None:
-    _only(item, {"type", "id", "summary", "content", "status"}, param)
+    only(item, {"type", "id", "summary", "content", "status"}, param)
     texts = []
     for number_, part in enumerate(array(mapping, MAX_PARTS)(item.get("content") or [], f"{param}.content")):
         texts.append(_text(part.get("text"), f"{param}.content[{number_}].text"))
@@ -132,41 +145,11 @@ _ITEMS = {
 }
 
 
-def _tools(value: Any, param: str) -> list[dict[str, Any]]:
-    return list(array(_tool, MAX_TOOLS)(value, param))
-
-
-def _tool(value: Any, param: str) -> dict[str, Any]:
-    found = mapping(value, param)
-    if found.get("type") != "function":
-        raise unsupported(f"{param}.type", "tools are functions that the client runs ('type': 'function').")
-    _only(found, {"type", "name", "description", "parameters", "strict"}, param)
-    return {"type": "function", "function": {key: one for key, one in found.items() if key != "type"}}
-
-
-def _tool_choice(value: Any, param: str) -> Any:
-    if type(value) is str:
-        return one_of("none", "auto", "required")(value, param)
-    found = mapping(value, param)
-    if one_of("function", "allowed_tools")(found.get("type"), f"{param}.type") == "function":
-        _only(found, {"type", "name"}, param)
-        return {"type": "function", "function": {"name": read_name(found.get("name"), f"{param}.name")}}
-    _only(found, {"type", "mode", "tools"}, param)
-    named = array(_named_tool, MAX_TOOLS, 1)(found.get("tools"), f"{param}.tools")
-    return {"type": "allowed_tools", "allowed_tools": {"mode": found.get("mode"), "tools": list(named)}}
-
-
-def _named_tool(value: Any, param: str) -> dict[str, Any]:
-    found = mapping(value, param)
-    _only(found, {"type", "name"}, param)
-    return {"type": found.get("type"), "function": {"name": read_name(found.get("name"), f"{param}.name")}}
-
-
 def _text_options(value: Any, param: str) -> dict[str, Any]:
     found = mapping(value, param)
     if found.get("verbosity") is not None:
         raise unsupported(f"{param}.verbosity", "the models served here have no such setting.")
-    _only(found, {"format", "verbosity"}, param)
+    only(found, {"format", "verbosity"}, param)
     wanted = found.get("format")
     if wanted is None:
         return {}
@@ -174,7 +157,7 @@ def _text_options(value: Any, param: str) -> dict[str, Any]:
         mapping(wanted, f"{param}.format").get("type"), f"{param}.format.type"
     )
     if kind != "json_schema":
-        _only(wanted, {"type"}, f"{param}.format")
+        only(wanted, {"type"}, f"{param}.format")
         return {"response_format": {"type": kind}}
     named = {key: one for key, one in wanted.items() if key != "type"}
     return {"response_format": {"type": kind, "json_schema": named}}
@@ -182,7 +165,7 @@ def _text_options(value: Any, param: str) -> dict[str, Any]:
 
 def _reasoning(value: Any, param: str) -> dict[str, Any]:
     found = mapping(value, param)
-    _only(found, {"effort", "summary", "generate_summary"}, param)
+    only(found, {"effort", "summary", "generate_summary"}, param)
     for field in ("summary", "generate_summary"):
         if found.get(field) is not None:
             raise unsupported(f"{param}.{field}", "thoughts come whole, not as a summary.")
@@ -197,16 +180,10 @@ def _metadata(value: Any, param: str) -> None:
 
 
 def _stream_options(value: Any, param: str) -> dict[str, Any]:
-    _only(mapping(value, param), {"include_obfuscation"}, param)
+    only(mapping(value, param), {"include_obfuscation"}, param)
     if value.get("include_obfuscation"):
         raise unsupported(f"{param}.include_obfuscation", "streams are not padded.")
     return {}
-
-
-def _only(found: dict[str, Any], known: set[str], param: str) -> None:
-    for key, value in found.items():
-        if key not in known and value is not None:
-            raise bad(f"{param}.{key[:64]}", f"Unknown field {key[:64]!r} in {param!r}.", "unknown_parameter")
 
 
 _SAME = {
@@ -227,8 +204,8 @@ _FIELDS: dict[str, Reader[Any]] = {
     "temperature": number(0, 2),
     "top_p": number(0, 1),
     "max_output_tokens": integer(1, MAX_TOKENS),
-    "tools": _tools,
-    "tool_choice": _tool_choice,
+    "tools": read_tools,
+    "tool_choice": read_choice,
     "parallel_tool_calls": boolean,
     "text": _text_options,
     "reasoning": _reasoning,
@@ -255,7 +232,7 @@ ECHOED = (
 """What an answer repeats of its request, as it was given."""
 _NOT_STORED = "answers are not stored; send the whole conversation as 'input'."
 _NOT_KEPT = "how long prompts are kept is not the request's to say."
-REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
+REFUSED: Refused = {
     "access_programs": ((), "there are no such programs."),
     "background": ((False,), _NOT_STORED),
     "background_options": ((), _NOT_STORED),

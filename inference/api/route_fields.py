@@ -19,7 +19,9 @@ _REASONING = (
     "the models served here have no such setting; use chat_template_kwargs if the model's template has."
 )
 _LEGACY = "this route answers in plain text; use /v1/chat/completions."
-REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
+Refused = dict[str, tuple[tuple[Any, ...], str]]
+"""Fields that are not honoured -> (values that ask for nothing, why not)."""
+REFUSED: Refused = {
     "tools": (([],), _LEGACY),
     "tool_choice": (("none",), _LEGACY),
     "parallel_tool_calls": ((), _LEGACY),
@@ -39,7 +41,7 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
     "continue_final_message": ((False,), "use /v1/completions with the rendered prompt."),
     "suffix": (("",), "the model writes on from the prompt only."),
 }
-"""OpenAI's fields that are not honoured -> (values that ask for nothing, why not)."""
+"""OpenAI's."""
 
 
 def read_fields(
@@ -70,10 +72,22 @@ def _check_neutral(
 ) -> None:
     if field in refused:
         neutral, why = refused[field]
-        if value is not None and not any(type(value) is type(idle) and value == idle for idle in neutral):
+        if not _is_idle(value, neutral):
             raise unsupported(field, why)
         return
     shown = field[:64]
     close = difflib.get_close_matches(shown, table, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     raise bad(shown, f"Unknown parameter: {shown!r}.{hint}", "unknown_parameter")
+
+
+def _is_idle(value: Any, neutral: tuple[Any, ...]) -> bool:
+    return value is None or any(type(value) is type(idle) and value == idle for idle in neutral)
+
+
+def without_idle(found: dict[str, Any], refused: Refused, param: str) -> dict[str, Any]:
+    """An object without its fields that ask for nothing. Raises Refusal (400) for such a field that asks for more."""
+    for field, (neutral, why) in refused.items():
+        if not _is_idle(found.get(field), neutral):
+            raise unsupported(f"{param}.{field}", why)
+    return {field: value for field, value in found.items() if field not in refused}

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from inference.api.fields import array, bad, boolean, mapping, one_of, string
+from inference.api.fields import array, bad, boolean, mapping, one_of, only, string
 from inference.api.schema import followable
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def read_response_format(value: Any, param: str) -> Structure | None:
     """OpenAI's `response_format`; None for plain text. Raises Refusal (400)."""
     found = mapping(value, param)
     kind = one_of("text", "json_object", "json_schema")(found.get("type"), f"{param}.type")
-    _only(found, {"type", "json_schema"} if kind == "json_schema" else {"type"}, param)
+    only(found, {"type", "json_schema"} if kind == "json_schema" else {"type"}, param)
     if kind == "text":
         return None
     if kind == "json_object":
@@ -76,7 +76,7 @@ def read_response_format(value: Any, param: str) -> Structure | None:
 
 def _named_schema(value: Any, param: str) -> Structure:
     found = mapping(value, param)
-    _only(found, {"name", "description", "schema", "strict"}, param)
+    only(found, {"name", "description", "schema", "strict"}, param)
     _name(found.get("name"), f"{param}.name")
     if found.get("description") is not None:
         string(MAX_TEXT_CHARS)(found["description"], f"{param}.description")
@@ -146,7 +146,7 @@ class Lark(Structure):
 def read_structured_outputs(value: Any, param: str) -> Structure:
     """VLLM's `structured_outputs`: an object with exactly one of the kinds."""
     found = {key: one for key, one in mapping(value, param).items() if one is not None and one is not False}
-    _only(found, set(_KINDS), param)
+    only(found, set(_KINDS), param)
     if len(found) != 1:
         raise bad(param, f"{param!r} must have exactly one of {', '.join(_KINDS)}.")
     ((kind, one),) = found.items()
@@ -185,9 +185,3 @@ def structure_of(found: dict[str, Any]) -> Structure | None:
             raise bad(field, f"{field!r} would go on after the end that {asked[0]!r} sets; leave it out.")
     structure: Structure = found[asked[0]]
     return structure
-
-
-def _only(found: dict[str, Any], known: set[str], param: str) -> None:
-    for key, value in found.items():
-        if key not in known and value is not None:
-            raise bad(f"{param}.{key[:64]}", f"Unknown field {key[:64]!r} in {param!r}.", "unknown_parameter")

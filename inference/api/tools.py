@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from inference.api.fields import array, bad, boolean, mapping, one_of, string, unsupported
+from inference.api.fields import array, bad, boolean, mapping, one_of, only, string, unsupported
 from inference.api.toolcalls import THINK_CLOSE, Markers
 from wire.refusal import Refusal
 
@@ -60,9 +60,9 @@ def _tool(value: Any, param: str) -> Tool:
     found = mapping(value, param)
     if found.get("type") != "function":
         raise unsupported(f"{param}.type", "tools are functions that the client runs ('type': 'function').")
-    _only(found, {"type", "function"}, param)
+    only(found, {"type", "function"}, param)
     inner = mapping(found.get("function"), f"{param}.function")
-    _only(inner, {"name", "description", "parameters", "strict"}, f"{param}.function")
+    only(inner, {"name", "description", "parameters", "strict"}, f"{param}.function")
     name = read_name(inner.get("name"), f"{param}.function.name")
     parameters = inner.get("parameters")
     schema = {} if parameters is None else mapping(parameters, f"{param}.function.parameters")
@@ -89,12 +89,12 @@ def read_tool_choice(value: Any, param: str) -> dict[str, Any]:
         return {"mode": one_of("none", "auto", "required")(value, param), "names": None}
     found = mapping(value, param)
     kind = one_of("function", "allowed_tools")(found.get("type"), f"{param}.type")
-    _only(found, {"type", kind}, param)
+    only(found, {"type", kind}, param)
     inner = mapping(found.get(kind), f"{param}.{kind}")
     if kind == "function":
-        _only(inner, {"name"}, f"{param}.function")
+        only(inner, {"name"}, f"{param}.function")
         return {"mode": "required", "names": (read_name(inner.get("name"), f"{param}.function.name"),)}
-    _only(inner, {"mode", "tools"}, f"{param}.allowed_tools")
+    only(inner, {"mode", "tools"}, f"{param}.allowed_tools")
     allowed = array(_allowed_name, MAX_TOOLS, 1)(inner.get("tools"), f"{param}.allowed_tools.tools")
     mode = one_of("auto", "required")(inner.get("mode"), f"{param}.allowed_tools.mode")
     return {"mode": mode, "names": allowed}
@@ -154,9 +154,3 @@ def no_tools(model: str) -> Refusal:
         f"({', '.join(markers.name for markers in FORMATS)}). Describe the tools in a message instead."
     )
     return Refusal(400, "unsupported_parameter", message, param="tools")
-
-
-def _only(found: dict[str, Any], known: set[str], param: str) -> None:
-    for key, value in found.items():
-        if key not in known and value is not None:
-            raise bad(f"{param}.{key[:64]}", f"Unknown field {key[:64]!r} in {param!r}.", "unknown_parameter")

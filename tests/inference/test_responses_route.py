@@ -78,6 +78,9 @@ def refusal(body: dict[str, Any]) -> Refusal:
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0].content[0].type"),
         ({"input": [{"role": "robot", "content": "x"}]}, "input[0].role"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+        ({"tools": [TOOLS[0] | {"defer_loading": True}]}, "tools[0].defer_loading"),
+        ({"tools": [TOOLS[0] | {"async": True}]}, "tools[0].async"),
+        ({"tools": [TOOLS[0] | {"output_schema": {}}]}, "tools[0].output_schema"),
         ({"text": {"verbosity": "low"}}, "text.verbosity"),
         ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
         ({"reasoning": {"summary": "auto"}}, "reasoning.summary"),
@@ -100,6 +103,14 @@ def refusal(body: dict[str, Any]) -> Refusal:
 )
 def test_a_field_at_fault_is_named(change: dict[str, Any], param: str) -> None:
     assert refusal(BODY | change).param == param
+
+
+def test_what_asks_for_nothing_is_taken_inside_a_tool_too() -> None:
+    idle = {"defer_loading": False, "async": False, "allowed_callers": ["direct"], "output_schema": None}
+
+    assert (
+        read_response(BODY | {"tools": [TOOLS[0] | idle]}).chat == read_response(BODY | {"tools": TOOLS}).chat
+    )
 
 
 def test_items_are_the_chat_that_they_mean() -> None:
