@@ -117,7 +117,7 @@ SHAPES: Mapping[str, Schema] = MappingProxyType(
         ),
         "inference.api.anthropic._output_config": table(
             {},
-            effort=one_of("low", "medium", "high", "xhigh"),
+            effort=one_of("low", "medium", "high", "xhigh", "max"),
             format=table({"type": one_of("json_schema"), "schema": OBJECT}),
         ),
         "inference.api.anthropic._metadata": table({}, user_id=LABEL),

@@ -160,7 +160,7 @@ def _output_config(value: Any, param: str) -> dict[str, Any]:
     only(found, {"effort", "format"}, param)
     chat: dict[str, Any] = {}
     if found.get("effort") is not None:
-        chat["reasoning_effort"] = one_of("low", "medium", "high", "xhigh")(
+        chat["reasoning_effort"] = one_of("low", "medium", "high", "xhigh", "max")(
             found["effort"], f"{param}.effort"
         )
     if found.get("format") is not None:

@@ -151,7 +151,7 @@ _CHAT: dict[str, Reader[Any]] = {
     "tools": read_tools,
     "tool_choice": read_tool_choice,
     "parallel_tool_calls": boolean,
-    "reasoning_effort": one_of("none", "minimal", "low", "medium", "high", "xhigh"),
+    "reasoning_effort": one_of("none", "minimal", "low", "medium", "high", "xhigh", "max"),
     "prediction": read_prediction,
 }
 _COMPLETION: dict[str, Reader[Any]] = {

@@ -20,7 +20,7 @@ from inference.api.fields import (
 from inference.api.messages import MAX_CONTENT_CHARS, MAX_PARTS
 from inference.api.request import MAX_LABEL_CHARS, MAX_MODEL_CHARS, ChatRequest, read_chat
 from inference.api.response_tools import read_choice, read_tools
-from inference.api.route_fields import read_fields
+from inference.api.route_fields import read_fields, without_idle
 from inference.api.sampling import MAX_TOKENS
 from inference.api.tools import read_name
 from inference.api.wording import wording
@@ -164,7 +164,7 @@ def _text_options(value: Any, param: str) -> dict[str, Any]:
 
 
 def _reasoning(value: Any, param: str) -> dict[str, Any]:
-    found = mapping(value, param)
+    found = without_idle(mapping(value, param), _REASONING, param)
     only(found, {"effort", "summary", "generate_summary"}, param)
     for field in ("summary", "generate_summary"):
         if found.get(field) is not None:
@@ -232,6 +232,11 @@ ECHOED = (
 """What an answer repeats of its request, as it was given."""
 _NOT_STORED = "answers are not stored; send the whole conversation as 'input'."
 _NOT_KEPT = "how long prompts are kept is not the request's to say."
+_REASONING: Refused = {
+    "context": (("auto",), "thoughts that are sent are what the model sees of them."),
+    "mode": (("standard",), "there is one mode."),
+}
+"""Fields of `reasoning` -> (values that ask for nothing, why not)."""
 REFUSED: Refused = {
     "access_programs": ((), "there are no such programs."),
     "background": ((False,), _NOT_STORED),

@@ -237,6 +237,7 @@ async def test_errors_have_anthropics_shape(tmp_path: Any) -> None:
 
 def test_what_asks_for_nothing_is_taken_inside_objects_too() -> None:
     """`eager_input_streaming` is what @ai-sdk/anthropic sends with each streamed tool."""
+    assert read_messages_body(BODY | {"output_config": {"effort": "max"}}).reasoning_effort == "max"
     idle = {"eager_input_streaming": True, "defer_loading": False, "allowed_callers": ["direct"]}
     tools, thinking = [TOOLS[0] | idle], {"type": "adaptive", "display": "summarized"}
 

@@ -1,11 +1,12 @@
 """Every parameter of the official client is honoured, or refused by its name."""
 
-from typing import Any
+from typing import Any, get_args
 
 import openai.types.chat.completion_create_params as chat_params
 import openai.types.completion_create_params as completion_params
 import openai.types.embedding_create_params as embedding_params
 import pytest
+from openai.types.shared_params.reasoning_effort import ReasoningEffort
 
 from inference.api import request
 from inference.api.request import ChatRequest, read_chat, read_completion, read_embedding
@@ -348,6 +349,11 @@ def test_legacy_completions_keep_their_own_rules() -> None:
     assert refusal(read_completion, COMPLETION | {"best_of": 2}).param == "best_of"
     assert refusal(read_completion, COMPLETION | {"echo": True, "logprobs": 0}).param == "logprobs"
     assert refusal(read_completion, COMPLETION | {"suffix": "x"}).param == "suffix"
+
+
+@pytest.mark.parametrize("effort", [each for each in get_args(get_args(ReasoningEffort)[0]) if each])
+def test_each_effort_of_the_client_is_the_templates_to_know(effort: str) -> None:
+    assert read_chat(CHAT | {"reasoning_effort": effort}).reasoning_effort == effort
 
 
 @pytest.mark.parametrize("name", ["messages", "tools"])

@@ -84,6 +84,8 @@ def refusal(body: dict[str, Any]) -> Refusal:
         ({"text": {"verbosity": "low"}}, "text.verbosity"),
         ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
         ({"reasoning": {"summary": "auto"}}, "reasoning.summary"),
+        ({"reasoning": {"mode": "pro"}}, "reasoning.mode"),
+        ({"reasoning": {"context": "all_turns"}}, "reasoning.context"),
         ({"max_output_tokens": 0}, "max_output_tokens"),
         ({"store": True}, "store"),
         ({"background_options": {"completion_window": "2h"}}, "background_options"),
@@ -110,6 +112,11 @@ def test_what_asks_for_nothing_is_taken_inside_a_tool_too() -> None:
 
     assert (
         read_response(BODY | {"tools": [TOOLS[0] | idle]}).chat == read_response(BODY | {"tools": TOOLS}).chat
+    )
+    reasoning = {"effort": "low", "mode": "standard", "context": "auto"}
+    assert (
+        read_response(BODY | {"reasoning": reasoning}).chat
+        == read_response(BODY | {"reasoning": {"effort": "low"}}).chat
     )
 
 
