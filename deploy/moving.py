@@ -71,9 +71,11 @@ class Moving:
     def uploaded(self) -> None:
         """All of it is up."""
         if self.kept_bytes:
-            self._console.print(
-                f"  {show.size(self.kept_bytes)} of it were up already, by a push that was cut"
-            )
+            self.remark(f"{show.size(self.kept_bytes)} of it were there already, from a push that was cut")
+
+    def remark(self, line: str) -> None:
+        """Say something besides."""
+        self._console.print(f"  {line}", markup=False)
 
     def committed(self, revision: str, *, is_shared: bool = False) -> None:
         """The platform took the files as one revision; maybe those of another push, which were the same."""

@@ -3,7 +3,8 @@
 import json
 import secrets
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,7 @@ from regions.push.check import check_folder
 from regions.push.commit import Refused
 from regions.push.folder import CONFIG, MANIFEST, SPEC, STATUS
 from regions.push.manifest import MAX_MANIFEST_BYTES, Manifest, ManifestFile, read_manifest
+from regions.push.prefix import CANNOT_SAY
 from storage.client.sdk import (
     S3,
     Endpoint,
@@ -26,6 +28,7 @@ from storage.client.sdk import (
     PreconditionFailed,
     Stall,
     StoreError,
+    Unreachable,
     Uploaded,
     upload_folder,
 )
@@ -34,6 +37,8 @@ from weights_cache.revision import Spec
 
 BUCKET = "models"
 OnBytes = Callable[[int], None]
+FULL = "InsufficientStorage"
+STAYS = "what went up stays, and the same command sends the rest"
 MAX_FILES = 4096
 MAX_NAMED = 3  # folders that a refusal names
 MAX_SMALL_BYTES = 4 * 1024 * 1024
@@ -128,12 +133,24 @@ def upload(
     with patience.told(credentials.home_store, STALL_S) as silence:
         stall = Stall(STALL_S, silence.heard)
         prefix = push.model + "/"
-        uploaded = upload_folder(
-            store, BUCKET, prefix, paths, _plain(on_bytes), stall, notes, _plain(on_kept)
-        )
+        with _goes_on():
+            uploaded = upload_folder(
+                store, BUCKET, prefix, paths, _plain(on_bytes), stall, notes, _plain(on_kept)
+            )
     there = tuple(Uploaded(path, push.files[path], etag) for path, etag in push.unchanged.items())
     finish = _finish(store, push, (*uploaded, *there), regions)
     return patience.ask(finish, credentials.home_store)
+
+
+@contextmanager
+def _goes_on() -> Iterator[None]:
+    """Whoever's push was cut by the network hears that little is lost."""
+    try:
+        yield
+    except Unreachable as error:
+        if error.code == FULL:  # its next step says it
+            raise
+        raise Unreachable(error.code, f"{error.message}; {STAYS}", error.status) from error
 
 
 def _plain(on_bytes: OnBytes) -> Callable[[str, int], None]:
@@ -173,19 +190,42 @@ async def lying_manifest(store: S3, model: str) -> tuple[Manifest | None, str]:
     return read_manifest(got.data), got.etag
 
 
-def remove(credentials: Credentials, model: str) -> int:
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """How much of a model was taken away."""
+
+    num_objects: int
+    num_uploads: int
+    """Uploads that had begun and not ended, whose parts took room."""
+
+
+def remove(credentials: Credentials, model: str) -> Removed:
     """Delete the pointer first, so that no region serves it again, then every object of the prefix."""
     return patience.ask(_remove(endpoint(credentials), model), credentials.home_store)
 
 
-async def _remove(store: Endpoint, model: str) -> int:
+async def _remove(store: Endpoint, model: str) -> Removed:
     async with S3(store) as s3:
         await Found(s3).clear(pointer_key(model))
         keys = [entry.key async for entry in s3.list(BUCKET, model + "/")]
         for key in keys:
             await s3.delete(BUCKET, key)
             patience.heard()
-    return len(keys)
+        return Removed(len(keys), await _end_uploads(s3, model))
+
+
+async def _end_uploads(s3: S3, model: str) -> int:
+    """Free the parts of pushes that were cut."""
+    try:
+        begun = await s3.uploads(BUCKET, model + "/")
+    except StoreError as error:
+        if error.code not in CANNOT_SAY:
+            raise
+        return 0
+    for upload in begun:
+        await s3.abort(BUCKET, upload)
+        patience.heard()
+    return len(begun)
 
 
 def _files(folder: Path) -> dict[str, int]:

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +73,7 @@ def run(credentials: Credentials, order: Order, *, yes: bool, dry_run: bool, as_
     started, change = time.monotonic(), list[str]()
     with Moving(console, plan) as moving:
         with person.ctrl_c_says(HALF_UP):
-            notes = order.state / UPLOADS
+            notes = _notes(order.state, moving)
             pushed = push.upload(plan.push, credentials, order.regions, moving.sent, notes, moving.kept)
         upload_s = time.monotonic() - started
         moving.uploaded()
@@ -141,6 +143,25 @@ def _named_so(model: str) -> str:
         "Name it ORG/NAME, for example acme/my-model: letters, digits, dots, hyphens and underscores, "
         "at most 64 and 96, and a letter or digit first."
     )
+
+
+def _notes(state: Path, moving: Moving) -> Path | None:
+    """Where it is noted what goes up; None where nothing can be written, and that is said."""
+    folder = state / UPLOADS
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    if os.access(folder, os.W_OK | os.X_OK):
+        return folder
+    moving.remark(f"{folder} cannot be written: if this push is cut, its large files begin anew")
+    return None
+
+
+def _keep(state: Path, scored: Sequence[scores.Prediction], moving: Moving) -> None:
+    """The model is live: that this cannot be written ends no push."""
+    try:
+        scores.keep(state, scored)
+    except OSError as error:
+        moving.remark(f"how the plan did is not kept for later plans: {error.strerror}: {state}")
 
 
 def _config(folder: Path) -> Mapping[str, Any]:
@@ -219,7 +240,7 @@ class Landing:
             still_named=still_named,
         )
         scored = self._scored(revision, client.get("/nearfield/status").body["regions"])
-        scores.keep(order.state, scored)
+        _keep(order.state, scored, moving)
         return {"revision": revision, "live": sorted(live), "scores": [_value(each) for each in scored]}
 
     def _scored(self, revision: str, now: Mapping[str, Any]) -> list[scores.Prediction]:

@@ -58,19 +58,30 @@ def remove(credentials: Credentials, model: str, *, as_json: bool) -> None:
     """Delete pointer and objects, and wait until no region speaks of the model."""
     client = Client(credentials, admin=True)
     is_known = model in models(client.get("/nearfield/status").body)
-    num = push.remove(credentials, model)
-    if not num and not is_known:
+    removed = push.remove(credentials, model)
+    if not removed.num_objects and not removed.num_uploads and not is_known:
         raise NotLive("not_found", f"there is no model {model}", "nearfield ls")
 
     def gone() -> bool:
         return model not in models(client.get("/nearfield/status").body)
 
     _until(gone, f"a region still speaks of {model}")
-    words = f"{model} is gone ({counted(num, 'object')})"
+    words = f"{model} is gone ({_counted(removed)})"
     left = [each for each in models(client.get("/nearfield/status").body) if each.startswith(f"{model}@")]
     if left:
         words += f"; its previews stay, take them away by: nearfield rm {left[0]}"
-    _say({"model": model, "deleted_objects": num}, words, as_json=as_json)
+    value = {
+        "model": model,
+        "deleted_objects": removed.num_objects,
+        "ended_uploads": removed.num_uploads,
+    }
+    _say(value, words, as_json=as_json)
+
+
+def _counted(removed: push.Removed) -> str:
+    objects = counted(removed.num_objects, "object")
+    uploads = counted(removed.num_uploads, "upload")
+    return f"{objects}, and {uploads} that had been cut" if removed.num_uploads else objects
 
 
 def _until(done: Callable[[], bool], otherwise: str) -> None:

@@ -111,7 +111,7 @@ OUTPUTS: Mapping[str, Schema] = MappingProxyType(
         "doctor": several(table({"name": TEXT, "well": FLAG, "seen": TEXT, "fix": TEXT})),
         "usage": table({"usage": several(SUM)}, reconcile=grows({"is_zero": FLAG})),
         "stop": table({}, model=TEXT, freed_bytes=by_name(COUNT), stopped=TEXT, pid=COUNT),
-        "rm": table({"model": TEXT, "deleted_objects": COUNT}),
+        "rm": table({"model": TEXT, "deleted_objects": COUNT, "ended_uploads": COUNT}),
         "env": by_name(TEXT),
         "s3": by_name(TEXT),
         "keys-ls": several(KEY),

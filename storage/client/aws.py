@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from storage.client.answers import Unreachable, error_of
 from storage.client.endpoint import Endpoint
@@ -136,7 +137,15 @@ def translated() -> Iterator[None]:
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         raise error_of(str(fields.get("Code", status)), str(fields.get("Message", "")), status) from error
     except BotoCoreError as error:
-        raise Unreachable("Unreachable", str(error)) from error
+        raise Unreachable("Unreachable", _words_of(error)) from error
+
+
+def _words_of(error: Exception) -> str:
+    """The SDK's; of a connection that ended before TLS was up it says that a certificate was bad."""
+    url = str(getattr(error, "kwargs", {}).get("endpoint_url", ""))
+    if url and "UNEXPECTED_EOF_WHILE_READING" in str(error):
+        return f"{urlsplit(url).netloc} takes connections and ends them at once"
+    return str(error)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,13 +59,24 @@ class Notes:
             return None
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         named = json.dumps([url, place["Bucket"], place["Key"]])
-        file = (self._folder / f"{hashlib.sha256(named.encode()).hexdigest()[:32]}.json").open("a+b")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            return None
-        return file
+        path = self._folder / f"{hashlib.sha256(named.encode()).hexdigest()[:32]}.json"
+        while True:
+            file = path.open("a+b")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                return None
+            if _lies_at(path, file):
+                return file
+            file.close()  # whoever had it came to the end of its upload just then, and took it away
+
+
+def _lies_at(path: Path, file: BinaryIO) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _read(file: BinaryIO) -> str:

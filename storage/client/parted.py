@@ -15,6 +15,7 @@ from storage.client.arguments import unquoted
 from storage.client.aws import file_part, translated
 from storage.client.notes import Note, Notes
 from storage.client.pieces import MAX_PARTS, MIB, PART_BYTES, READ_BYTES
+from storage.client.width import Width
 
 ALGORITHM = "CRC32"
 Told = Callable[[int], None]
@@ -40,7 +41,7 @@ class Part:
 
 
 class PartedUploads:
-    """A context for uploads over one client: `num_files` at once, `num_parts` of all of them.
+    """A context for uploads over one client: `num_files` at once, at most `num_parts` of all of them.
 
     Whoever leaves it by an exception ends what is under way.
     """
@@ -49,6 +50,7 @@ class PartedUploads:
         self._client, self._notes = client, notes
         self._files = ThreadPoolExecutor(num_files, thread_name_prefix="file")
         self._parts = ThreadPoolExecutor(num_parts, thread_name_prefix="part")
+        self._width = Width(num_parts)
         self._stopped = threading.Event()
         client.meta.events.register("before-send.s3", self._check)
 
@@ -122,7 +124,7 @@ class PartedUploads:
                 raise InterruptedError("the upload was given up")  # the next try is not made: `_check`
             large.sent(num_bytes)
 
-        with file_part(large.file, part.start, part.size, sent) as body:
+        with self._width.turn(), file_part(large.file, part.start, part.size, sent) as body:
             answer = self._client.upload_part(
                 PartNumber=part.number, Body=body, ChecksumAlgorithm=ALGORITHM, **where
             )

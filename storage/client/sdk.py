@@ -5,7 +5,7 @@ Importing it costs nothing: the SDKs load when the first `S3` opens (`aws.py`). 
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -248,6 +248,12 @@ class S3:
                     Unfinished(row["Key"], row["UploadId"], row["Initiated"].timestamp()) for row in rows
                 ]
         return tuple(found)
+
+    async def abort(self, bucket: str, upload: Unfinished) -> None:
+        """End a multipart upload and free its parts; one that is gone is no error."""
+        client = await self._client()
+        with suppress(NotFound), translated():
+            await client.abort_multipart_upload(Bucket=bucket, Key=upload.key, UploadId=upload.upload_id)
 
     async def copy(
         self,

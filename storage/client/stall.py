@@ -54,9 +54,7 @@ class Stall:
         """Raises Unreachable: there is no sense in another try."""
         silent_s = self._clock() - self._moved
         if silent_s >= self._limit_s:
-            text = (
-                f"the upload has not moved for {silent_s:.0f} s: the store takes nothing; what went up stays"
-            )
+            text = f"the upload has not moved for {silent_s:.0f} s: the store takes nothing"
             raise Unreachable("Unreachable", text)
 
     def _move(self) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from deploy.commands import push as command
 from deploy.moving import Moving, way_of, words
 from deploy.plan import memory
 from deploy.plan.plan import Known, make
@@ -76,3 +77,28 @@ def test_every_step_has_a_way_or_its_own_name():
     assert words(_standing("iad", "absent")) == "waiting"
     for state in RolloutState:
         assert way_of(_standing("iad", str(state)))
+
+
+def _said(act):
+    file = io.StringIO()
+    with Moving(Console(file=file, width=200, color_system=None), PLAN) as moving:
+        found = act(moving)
+    return found, file.getvalue()
+
+
+def test_a_state_folder_that_takes_nothing_ends_no_push(tmp_path):
+    """Without notes it goes on, and what became of the plan is not kept; both are said."""
+    (tmp_path / command.UPLOADS).touch()
+    found, said = _said(lambda moving: command._notes(tmp_path, moving))
+    assert found is None
+    assert f"{tmp_path / command.UPLOADS} cannot be written" in said
+
+    _, said = _said(lambda moving: command._keep(tmp_path / "gone", [], moving))
+    assert f"not kept for later plans: No such file or directory: {tmp_path / 'gone'}" in said
+
+
+def test_a_state_folder_gets_a_place_for_notes_that_is_its_owners(tmp_path):
+    found, said = _said(lambda moving: command._notes(tmp_path, moving))
+    assert found == tmp_path / command.UPLOADS
+    assert found.stat().st_mode & 0o777 == 0o700
+    assert not said

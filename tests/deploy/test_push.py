@@ -11,7 +11,7 @@ from deploy import push
 from deploy.push import PushPlan, _write_manifest
 from regions.push.folder import MAX_LEFT_OUT
 from regions.push.manifest import Manifest, ManifestFile, read_manifest
-from storage.client.answers import Got, PreconditionFailed, Uploaded
+from storage.client.answers import Got, PreconditionFailed, Unreachable, Uploaded
 
 REGIONS = ("iad", "fra")
 
@@ -154,3 +154,18 @@ async def test_of_two_pushes_at_once_the_later_one_may_only_bring_the_same(tmp_p
 
     assert read_manifest(bucket.manifest) == own
     assert own.push_id != "theirs"
+
+
+def test_a_push_that_the_network_cut_says_that_it_goes_on():
+    with (
+        pytest.raises(Unreachable, match="gone; what went up stays, and the same command") as cut,
+        push._goes_on(),
+    ):
+        raise Unreachable("ServiceUnavailable", "gone", 503)
+    assert (cut.value.code, cut.value.status) == ("ServiceUnavailable", 503)
+
+
+def test_a_full_disks_next_step_says_that_already():
+    with pytest.raises(Unreachable) as cut, push._goes_on():
+        raise Unreachable("InsufficientStorage", "full", 507)
+    assert cut.value.message == "full"

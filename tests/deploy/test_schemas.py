@@ -103,5 +103,5 @@ def test_conformance_is_not_granted_blindly():
     assert breaches({"models": 1}, OUTPUTS["error"]) == ["$ lacks error", "$.models is not foreseen"]
     assert breaches([{"name": "a", "well": 1, "seen": "", "fix": ""}], OUTPUTS["doctor"])
     assert breaches({"a/m": {"iad": {"revision": 3}}}, OUTPUTS["ls"])
-    assert breaches({"model": "a/m", "deleted_objects": -1}, OUTPUTS["rm"])
+    assert breaches({"model": "a/m", "deleted_objects": -1, "ended_uploads": 0}, OUTPUTS["rm"])
     assert breaches({"a": {"fra": None}}, OUTPUTS["ls"]) == []

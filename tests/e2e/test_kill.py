@@ -249,4 +249,14 @@ def test_a_push_that_was_killed_goes_on_within_its_file(platform: RunningPlatfor
     assert pushed["uploaded_bytes"] <= pushed["bytes"] - there
     assert sorted(pushed["live"]) == sorted(platform.credentials.regions)
     assert not parts()
-    platform.nearfield("rm", CUT, "--yes")
+    begun = s3.create_multipart_upload(Bucket="models", Key=f"{CUT}/model.safetensors")
+    s3.upload_part(
+        Bucket="models",
+        Key=begun["Key"],
+        UploadId=begun["UploadId"],
+        PartNumber=1,
+        Body=b"of a push that was cut",
+    )
+    removed = json.loads(platform.nearfield("rm", CUT, "--yes", "--json").stdout)
+    assert removed["ended_uploads"] == 1
+    assert not parts()

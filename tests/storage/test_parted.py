@@ -1,10 +1,11 @@
 """A large file whose upload was cut goes on where it was, and becomes what the file is now."""
 
+import fcntl
 import hashlib
 import multiprocessing
 import os
 import signal
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import pairwise
 
 import pytest
@@ -96,7 +97,7 @@ def _sum(file):
 
 async def test_a_killed_upload_goes_on_with_the_parts_that_are_not_there(store, file, tmp_path):
     notes = tmp_path / "notes"
-    _kill_after(store, file, notes, 4 * PART_BYTES)
+    _kill_after(store, file, notes, 5 * PART_BYTES)  # four go at once: the fifth went when one was there
     there = len(_parts_there(store))
     counted = _push(store, file, notes, Counted())
 
@@ -187,6 +188,25 @@ def test_a_note_that_says_nothing_is_none(tmp_path, written):
     (file,) = tmp_path.iterdir()
     file.write_bytes(written)
     assert _cut_note(tmp_path) == ("", True)
+
+
+def test_a_note_that_its_upload_just_took_away_is_not_the_next_ones(tmp_path, monkeypatch):
+    """The second opens the file, the first takes it away and gives up its lock, the second locks what lies nowhere."""
+    place, lock, hers = {"Bucket": "b", "Key": "k"}, fcntl.flock, ExitStack()
+
+    def late(file, how):
+        hers.close()
+        lock(file, how)
+
+    first = hers.enter_context(Notes(tmp_path).of("http://store", place))
+    first.write("of the first one")
+    monkeypatch.setattr(fcntl, "flock", late)
+    with Notes(tmp_path).of("http://store", place) as second:
+        assert (second.upload_id, second.is_kept) == ("", True)
+        second.write("of the second one")
+        (file,) = tmp_path.iterdir()
+        assert "of the second one" in file.read_text()
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize("size", [PART_BYTES, PART_BYTES + 1, MAX_PARTS * PART_BYTES, 5 * 1024**4])

@@ -5,7 +5,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from botocore.exceptions import SSLError
 
+from storage.client.aws import translated
 from storage.client.sdk import Endpoint, Stall, Unreachable, upload_folder
 
 
@@ -60,3 +62,16 @@ def test_bytes_that_go_again_are_no_move_and_new_ones_are():
     now[0] = 64.0
     with pytest.raises(Unreachable):
         stall._check()
+
+
+def test_a_line_that_ends_before_tls_is_up_is_no_bad_certificate():
+    """The SDK calls both an SSL validation that failed."""
+    url = "https://store.example:8444/models/acme/m/model.safetensors?partNumber=28"
+    eof = "[SSL: UNEXPECTED_EOF_WHILE_READING] EOF occurred in violation of protocol (_ssl.c:1006)"
+    with (
+        pytest.raises(Unreachable, match=r": store.example:8444 takes connections and ends them at once$"),
+        translated(),
+    ):
+        raise SSLError(endpoint_url=url, error=eof)
+    with pytest.raises(Unreachable, match="self-signed certificate"), translated():
+        raise SSLError(endpoint_url=url, error="self-signed certificate")
