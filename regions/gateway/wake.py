@@ -210,7 +210,8 @@ def _no_node(region: str) -> Refusal:
 
 def _refused(model: str, error: NodeError) -> Refusal:
     fault = error.fault
-    text = f"{model} could not be started: {fault.message}. {fault.next}".strip()
+    step = f" {fault.next[:1].upper()}{fault.next[1:]}." if fault.next else ""
+    text = f"{model} could not be started: {fault.message}.{step}"
     if error.passing:
         return Refusal(503, "model_not_ready", text, "server_error", retry_after_s=RETRY_AFTER_S)
     return Refusal(502, "upstream_failed", text, "server_error")

@@ -1,4 +1,4 @@
-"""Several models share one device: each has its turn, nothing that runs is dropped, and none is there twice."""
+"""Several models share one device: in pauses each has its turn, nothing that runs is dropped, none is there twice."""
 
 import asyncio
 import random

@@ -155,11 +155,12 @@ async def test_a_wake_that_fails_is_counted_and_not_scored(code):
             await exchange.finish()
 
         r.fakes[0].load_script = script
-        head, _ = await r.answer()
+        head, body = await r.answer()
         told = await figures(r)
 
     assert head.status == 503
     assert head.get("retry-after")
+    assert b"acme/m could not be started: no. Look." in body
     assert told['nearfield_gateway_wakes_total{reason="request",outcome="failed"}'] == 1
     assert "nearfield_gateway_eta_error_ratio" not in told
 
