@@ -16,7 +16,7 @@ from edge.refusals import refuse
 from edge.relay import resume
 from edge.relay.journey import Journey
 from edge.relay.lane import EdgeLane, Judged
-from edge.told import Told
+from edge.relay.told import Told
 from regions.ask import MAX_BODY_BYTES, read_ask
 from regions.map.headers import RESUME
 from wire.refusal import Refusal

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from edge.relay.patience import Patience
     from edge.relay.resume import Resumption
     from edge.relay.setback import Setback
-    from edge.told import Told
+    from edge.relay.told import Told
     from regions.ask import Ask
     from wire.http1 import Headers, RequestHead
     from wire.listener.exchange import Exchange
