@@ -71,6 +71,7 @@ ASKED = {
     "completion": {"prompt": "hi", "max_tokens": 2},
     "embeddings": {"input": ["hi"]},
     "response": {"input": "hi", "max_output_tokens": 2},
+    "countInput": {"input": "hi"},
     "messages": {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2},
     "countTokens": {"messages": [{"role": "user", "content": "hi"}]},
     "rerank": {"query": "cat", "documents": ["a dog", "a cat"], "top_n": 1},
