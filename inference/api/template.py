@@ -47,12 +47,17 @@ def find_template(files: Mapping[str, bytes]) -> ChatTemplate | None:
     """The chat template among a model's small files, or None.
 
     `chat_template.jinja`, else `tokenizer_config.json`'s, else `chat_template.json`'s; of several named ones
-    `default`, and `tool_use` where tools are offered, as transformers chooses.
+    `default`, and `tool_use` where tools are offered, as transformers chooses. Beside `chat_template.jinja` that one is
+    a file of its own, as transformers writes it.
     """
     config = json_file(files, "tokenizer_config.json")
     source: object = None
     if "chat_template.jinja" in files:
-        source = files["chat_template.jinja"].decode("utf-8", "replace")
+        names = {"default": "chat_template.jinja", "tool_use": "additional_chat_templates/tool_use.jinja"}
+        found = {
+            name: files[path].decode("utf-8", "replace") for name, path in names.items() if path in files
+        }
+        source = [{"name": name, "template": text} for name, text in found.items()]
     elif config.get("chat_template"):
         source = config["chat_template"]
     else:

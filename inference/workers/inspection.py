@@ -35,6 +35,7 @@ TOKENIZER_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
+    "additional_chat_templates/tool_use.jinja",
 )
 MAX_TOTAL_JSON_BYTES = 8 * 1024 * 1024
 """All JSON files of a folder that are handed to the child."""

@@ -48,6 +48,7 @@ KEPT = frozenset(
         "added_tokens.json",
         "chat_template.jinja",
         "chat_template.json",
+        "additional_chat_templates/tool_use.jinja",
         "vocab.json",
         "vocab.txt",
         "merges.txt",

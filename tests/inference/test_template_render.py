@@ -231,6 +231,11 @@ def test_where_a_template_is_found() -> None:
     assert both is not None
     assert (both.offering(None).source, both.offering(["tools"]).source) == ("d", "r")
     assert both.offering(["tools"]).special == both.special == {"bos_token": "<s>", "eos_token": "no"}
+    apart = {"chat_template.jinja": b"plain", "additional_chat_templates/tool_use.jinja": b"with tools"}
+    files = find_template(apart)
+    assert files is not None
+    assert (files.offering(None).source, files.offering(["tools"]).source) == ("plain", "with tools")
+    assert find_template({"additional_chat_templates/tool_use.jinja": b"alone"}) is None
     old = find_template({"chat_template.json": b'{"chat_template": "old"}'})
     assert old is not None
     assert old.source == "old"
