@@ -75,7 +75,7 @@ def test_a_work_that_never_ends_is_cancelled(capsys):
             ended.append(True)
 
     with pytest.raises(Silent):
-        patience.ask(forever(), "nobody", give_up_s=0.01)
+        patience.ask(forever(), "nobody", give_up_s=0.3)
     assert ended
     assert "nothing heard from nobody" in capsys.readouterr().err
 
