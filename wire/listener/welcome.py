@@ -2,7 +2,7 @@
 
 Plain connections are taken by the event loop, which does it for half the cost (measured: 33 us against 73). A TLS
 connection is known to a listener of the loop only once its handshake is over, and strangers could hold any number
-before that: those are taken here, and shake hands in turns (`wire.handshakes`).
+before that: those are taken here, and shake hands in turns (`wire.listener.handshakes`).
 """
 
 import asyncio
