@@ -13,6 +13,10 @@ from deploy import remedy
 from deploy.exits import Exit
 from deploy.faults import NOT_YOURS
 
+CERTIFICATE = (
+    "put the chain and its key (mode 0600) where [edges.NAME] says; nearfield up makes both, in its tls/"
+)
+
 
 class Cause(NamedTuple):
     """What an error is called by programs, its exit status, and the command that helps where it names none itself."""
@@ -40,6 +44,7 @@ CAUSES: Mapping[str, Cause] = MappingProxyType(
         "deploy.faults.ConfigError": Cause("bad_config", Exit.USAGE, "nearfield config show --origin"),
         "deploy.prices.book.PricesError": Cause("bad_prices", Exit.USAGE, "nearfield push --help"),
         "deploy.secrets.SecretsError": Cause("bad_secret", Exit.FAILED, "nearfield doctor"),
+        "edge.certificates.BadPairError": Cause("bad_certificate", Exit.FAILED, CERTIFICATE),
         "storage.client.probe.StoreUnfit": Cause("store_unfit", Exit.REFUSED, "nearfield doctor"),
         "storage.client.answers.StoreError": Cause("store_error", Exit.FAILED, "nearfield doctor"),
         "deploy.push.PushRefused": Cause("", Exit.REFUSED, ""),

@@ -23,6 +23,7 @@ def aws(c: Credentials) -> str:
         f"aws configure set aws_secret_access_key {c.s3_secret_key} --profile nearfield\n"
         f"aws configure set region {REGION} --profile nearfield\n"
         f"aws configure set endpoint_url {c.s3_url} --profile nearfield{trust}\n"
+        "unset AWS_CA_BUNDLE AWS_ENDPOINT_URL AWS_ENDPOINT_URL_S3   # where a shell has them they go before a profile\n"
         "aws --profile nearfield s3 sync ./my-model s3://models/acme/my-model/"
     )
 

@@ -23,6 +23,7 @@ MAX_LAYERS = 65_536  # no more layers than tensors
 MAX_REASON_CHARS = 500
 _DAY, _TIME = r"(?:mon|tue|wed|thu|fri|sat|sun)", r"(?:[01][0-9]|2[0-3]):[0-5][0-9]"
 PREWARM = rf"(?:{_DAY}(?:-{_DAY}|(?:,{_DAY}){{0,6}}) )?{_TIME}-{_TIME}"  # mon-fri 08:00-18:00
+HOURS = 'hours in UTC, with or without days: "mon-fri 08:00-18:00", "sat,sun 09:00-23:59" or "22:00-06:00"'
 MAX_PREWARM = 32  # windows of a week
 
 
@@ -166,7 +167,7 @@ _SPEC = {
     "engine": optional(text(64, r"[A-Za-z0-9._-]+")),
 }
 _LATER = {
-    "prewarm": optional(several(text(40, PREWARM), MAX_PREWARM)),
+    "prewarm": optional(several(text(40, PREWARM, HOURS), MAX_PREWARM)),
     "quantize": optional(one_of("int8")),
     "deterministic": optional(boolean),
     "num_speculative_tokens": optional(integer(0, 64)),

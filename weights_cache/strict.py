@@ -102,15 +102,20 @@ def boolean(value: object, where: str) -> bool:
     return value
 
 
-def text(max_chars: int, pattern: str | None = None) -> Reader:
-    """A reader of strings without control characters or lone surrogates, of 0 to `max_chars` characters."""
+def text(max_chars: int, pattern: str | None = None, shape_in_words: str = "") -> Reader:
+    """A reader of strings without control characters or lone surrogates, of 0 to `max_chars` characters.
+
+    `shape_in_words` is what people read in the place of a pattern that says them nothing.
+    """
     shape = re.compile(pattern) if pattern else None
 
     def read(value: object, where: str) -> str:
         if not isinstance(value, str) or len(value) > max_chars or _CONTROL.search(value):
             raise StrictError(f"{where} is not a plain text of at most {max_chars} characters")
         if shape and not shape.fullmatch(value):
-            raise StrictError(f"{where} does not match {pattern}")
+            raise StrictError(
+                f"{where} is not {shape_in_words}" if shape_in_words else f"{where} does not match {pattern}"
+            )
         return value
 
     return read

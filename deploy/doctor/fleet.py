@@ -66,7 +66,10 @@ def ports(config: Config, state: Path) -> Iterator[Finding]:
         busy = set(fleet.taken(addresses.values()))
         wrong = [f"{key} = {address}" for key, address in addresses.items() if address in busy]
         seen = "free" if not wrong else f"taken by another process: {', '.join(wrong)}"
-        fix = f"Stop what listens there (ss -ltnp), or change the key in {config.path}."
+        fix = (
+            "If they are roles of this fleet, started by `nearfield run`, all is well; else stop what listens "
+            f"there (ss -ltnp), or change the key in {config.path}."
+        )
     else:
         wrong = [f"{key} = {address}" for key, address in addresses.items() if not _answers(address)]
         seen = "all listen" if not wrong else f"nobody listens: {', '.join(wrong)}"
@@ -217,8 +220,8 @@ def platform(state: Path) -> Iterator[Finding]:
         yield Finding(
             "platform",
             well=False,
-            seen=f"not running in {state}",
-            fix=f"Start it: {with_state('nearfield up')}",
+            seen=f"no `nearfield up` runs in {state}",
+            fix=f"Start it: {with_state('nearfield up')}; of a fleet, each role: nearfield run ROLE NAME",
         )
         return
     yield Finding("platform", well=True, seen=f"process {pid}")

@@ -1,10 +1,13 @@
 """`model.toml`: strict, bounded, and unable to say anything but wishes."""
 
+from re import findall
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from regions.push.spec import MAX_SPEC_BYTES, SpecError, read_spec
+from weights_cache.facts import HOURS
 from weights_cache.revision import Spec
 
 REGIONS = ("iad", "fra", "nrt")
@@ -37,6 +40,12 @@ def test_guesses_are_bounded_and_only_our_own_engine_is_told():
     assert "num_speculative_tokens" not in Spec().as_value()
     assert "num_speculative_tokens" in refusal("num_speculative_tokens = 65").message
     assert "is not told" in refusal('num_speculative_tokens = 4\nengine = "vllm"').message
+
+
+def test_hours_that_are_none_are_told_by_examples():
+    assert refusal('prewarm = ["mon-fri 00:00-24:00"]').message.endswith(HOURS)
+    for example in findall('"(.*?)"', HOURS):
+        assert read_spec(f'prewarm = ["{example}"]'.encode(), REGIONS) == Spec(prewarm=(example,))
 
 
 def test_8_bit_weights_are_asked_for_and_nothing_else_is_known():
