@@ -1,6 +1,5 @@
 """`nearfield push`: the plan first, then the bytes going up, then each region until the model is live there."""
 
-import asyncio
 import json
 import os
 import sys
@@ -13,22 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from deploy import person, pointing, push, show, watch
+from deploy import person, push, show
 from deploy.before import Before
 from deploy.client import Client
 from deploy.credentials import Credentials
 from deploy.exits import Exit
+from deploy.landing import Landing
 from deploy.moving import Moving
-from deploy.plan import memory, predict, scores, there
+from deploy.plan import memory, scores, there
 from deploy.plan.draw import draw
-from deploy.plan.plan import Known, Plan, RegionPlan, make
+from deploy.plan.plan import Known, Plan, make
 from deploy.prices.book import PriceBook
 from deploy.prices.reading import load, usual
 from deploy.push import PushRefused
-from deploy.standing import Standing
 from regions.map.names import BadNameError, ModelName, base_of, is_preview
 from regions.push.fit import shown
-from regions.push.manifest import Manifest
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,8 +59,7 @@ def run(credentials: Credentials, order: Order, *, yes: bool, dry_run: bool, as_
     """
     _check(credentials, order.model, order.regions)
     console = show.console(quiet=as_json)
-    client = Client(credentials, admin=True)
-    status = client.get("/nearfield/status").body
+    status = Client(credentials, admin=True).get("/nearfield/status").body
     before = Before.read(credentials, order.model)
     if order.regions is None:
         order = replace(order, regions=before.regions)
@@ -88,7 +85,7 @@ def run(credentials: Credentials, order: Order, *, yes: bool, dry_run: bool, as_
         if order.wait_s > 0:
             live = Landing(plan, status, sent_bytes, upload_s)
             with person.ctrl_c_says(ALL_UP):
-                result |= live.wait(credentials, client, order, moving, pushed)
+                result |= live.wait(credentials, moving, pushed, order.regions, order.wait_s, order.state)
             proven, change = before.compared(credentials, result)
             result |= proven
     _say_end(console, credentials, order, result, change)
@@ -156,14 +153,6 @@ def _notes(state: Path, moving: Moving) -> Path | None:
     return None
 
 
-def _keep(state: Path, scored: Sequence[scores.Prediction], moving: Moving) -> None:
-    """The model is live: that this cannot be written ends no push."""
-    try:
-        scores.keep(state, scored)
-    except OSError as error:
-        moving.remark(f"how the plan did is not kept for later plans: {error.strerror}: {state}")
-
-
 def _config(folder: Path) -> Mapping[str, Any]:
     """The model's own config; that it is a JSON object was seen when the folder was judged, or it is nothing here."""
     try:
@@ -202,89 +191,6 @@ def _end(plan: Plan, dry_run: bool, as_json: bool) -> None:
     else:
         typer.echo("nothing was moved")
     raise typer.Exit(Exit.OK if dry_run else Exit.FAILED)
-
-
-class Landing:
-    """Waits until the model is live, and scores what the plan foretold."""
-
-    def __init__(self, plan: Plan, before: Mapping[str, Any], sent_bytes: int, upload_s: float) -> None:
-        self._plan, self._before = plan, before
-        self._sent_bytes, self._upload_s = sent_bytes, upload_s
-        self._began = time.monotonic()
-        self._took: dict[str, float] = {}
-
-    def wait(
-        self, credentials: Credentials, client: Client, order: Order, moving: Moving, pushed: Manifest
-    ) -> dict[str, Any]:
-        """Until every region serves the revision. Raises NotLive."""
-        move = asyncio.run(watch.committed(credentials, order.model, order.wait_s, pushed))
-        revision = move.revision
-        moving.committed(revision, is_shared=move.is_shared)
-
-        def changed(now: Mapping[str, Standing]) -> None:
-            moving.changed(now)
-            for region, where in now.items():
-                if where.live and where.revision == revision:
-                    self._took.setdefault(region, time.monotonic() - self._began)
-
-        def still_named() -> None:
-            pointing.check_named(credentials, order.model, revision)
-
-        live = watch.until_live(
-            client,
-            order.model,
-            move,
-            order.regions,
-            changed,
-            order.wait_s,
-            still_named=still_named,
-        )
-        scored = self._scored(revision, client.get("/nearfield/status").body["regions"])
-        _keep(order.state, scored, moving)
-        return {"revision": revision, "live": sorted(live), "scores": [_value(each) for each in scored]}
-
-    def _scored(self, revision: str, now: Mapping[str, Any]) -> list[scores.Prediction]:
-        """Where the revision was live before, nothing was foretold that could come true."""
-        return [
-            scores.Prediction(
-                at=time.time(),
-                model=self._plan.push.model,
-                region=each.region,
-                start_s=self._start_s(each, now),
-                predicted_s=each.live_s,
-                low_s=each.low_s,
-                high_s=each.high_s,
-                took_s=self._took[each.region],
-                uploaded_bytes=self._sent_bytes,
-                upload_s=self._upload_s,
-            )
-            for each in self._plan.regions
-            if each.region in self._took and self._held_before(each.region) != revision
-        ]
-
-    def _start_s(self, region: RegionPlan, now: Mapping[str, Any]) -> float:
-        """What bytes and start come to by what was measured meanwhile: usual figures leave a wrong rest to learn."""
-        seen = predict.measured(now.get(region.region, {}).get("body"))
-        if not seen.is_complete:
-            return region.start_s
-        return predict.brought_s(region.far_bytes, self._plan.needs.weight_bytes, seen)
-
-    def _held_before(self, region: str) -> str | None:
-        body = self._before["regions"].get(region, {}).get("body") or {}
-        row = body.get("models", {}).get(self._plan.push.model) or {}
-        found: str | None = row.get("revision")
-        return found
-
-
-def _value(each: scores.Prediction) -> dict[str, Any]:
-    return {
-        "region": each.region,
-        "predicted_s": each.predicted_s,
-        "took_s": each.took_s,
-        "low_s": each.low_s,
-        "high_s": each.high_s,
-        "error": each.error,
-    }
 
 
 def _say_end(

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from deploy import push, show
+from deploy import removing, show
 from deploy.client import Client
 from deploy.credentials import Credentials, NoPlatform
 from deploy.faults import NotLive, NotYours
@@ -58,7 +58,7 @@ def remove(credentials: Credentials, model: str, *, as_json: bool) -> None:
     """Delete pointer and objects, and wait until no region speaks of the model."""
     client = Client(credentials, admin=True)
     is_known = model in models(client.get("/nearfield/status").body)
-    removed = push.remove(credentials, model)
+    removed = removing.remove(credentials, model)
     if not removed.num_objects and not removed.num_uploads and not is_known:
         raise NotLive("not_found", f"there is no model {model}", "nearfield ls")
 
@@ -78,7 +78,7 @@ def remove(credentials: Credentials, model: str, *, as_json: bool) -> None:
     _say(value, words, as_json=as_json)
 
 
-def _counted(removed: push.Removed) -> str:
+def _counted(removed: removing.Removed) -> str:
     objects = counted(removed.num_objects, "object")
     uploads = counted(removed.num_uploads, "upload")
     return f"{objects}, and {uploads} that had been cut" if removed.num_uploads else objects

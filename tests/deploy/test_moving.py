@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from deploy import landing
 from deploy.commands import push as command
 from deploy.moving import Moving, way_of, words
 from deploy.plan import memory
@@ -93,7 +94,7 @@ def test_a_state_folder_that_takes_nothing_ends_no_push(tmp_path):
     assert found is None
     assert f"{tmp_path / command.UPLOADS} cannot be written" in said
 
-    _, said = _said(lambda moving: command._keep(tmp_path / "gone", [], moving))
+    _, said = _said(lambda moving: landing._keep(tmp_path / "gone", [], moving))
     assert f"not kept for later plans: No such file or directory: {tmp_path / 'gone'}" in said
 
 
