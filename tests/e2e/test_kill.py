@@ -225,6 +225,14 @@ def test_a_restart_brings_back_every_model(tmp_path: Path):
         assert _ask(up.openai()).parse().choices[0].message.content.strip() == PROMPT["answer"]
 
 
+def _a_moment_more(process: subprocess.Popen) -> bool:
+    """Have a process go on for so short a time that it does not come to its end unseen; it stands still afterwards."""
+    process.send_signal(signal.SIGCONT)
+    time.sleep(0.02)
+    process.send_signal(signal.SIGSTOP)
+    return True
+
+
 def test_a_push_that_was_killed_goes_on_within_its_file(platform: RunningPlatform, tmp_path: Path):
     """SIGKILL when the first parts of the weights are there: the next push sends the others, and it goes live."""
     folder, s3 = model_folder(tmp_path, 1), platform.s3()
@@ -238,7 +246,7 @@ def test_a_push_that_was_killed_goes_on_within_its_file(platform: RunningPlatfor
 
     first = subprocess.Popen([sys.executable, "-m", "deploy", *words], cwd=running.ROOT)
     try:
-        wait_for(parts, 60, "a part of the weights", poll_s=0.005)
+        wait_for(lambda: _a_moment_more(first) and parts(), 60, "a part of the weights", poll_s=0.0)
     finally:
         first.kill()
         first.wait()

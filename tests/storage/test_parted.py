@@ -71,7 +71,7 @@ def _kill_after(store, file, notes, limit):
 
 def _parts_there(store):
     client = new_client(store.endpoint(), 4)
-    (upload,) = client.list_multipart_uploads(Bucket="models")["Uploads"]
+    (upload,) = client.list_multipart_uploads(Bucket="models", Prefix=KEY)["Uploads"]
     rows = client.list_parts(Bucket="models", Key=KEY, UploadId=upload["UploadId"])
     return [row["PartNumber"] for row in rows.get("Parts", ())]
 
@@ -88,7 +88,7 @@ async def _stored(store) -> tuple[str, int]:
     async with S3(store.endpoint()) as s3:
         async for piece in s3.stream("models", KEY):
             digest.update(piece)
-        return digest.hexdigest(), len(await s3.uploads("models"))
+        return digest.hexdigest(), len(await s3.uploads("models", KEY))
 
 
 def _sum(file):
@@ -119,7 +119,10 @@ async def test_a_file_that_changed_meanwhile_becomes_what_it_is_now(store, file,
         opened.write(b"more")
     counted = _push(store, file, notes, Counted())
 
-    assert counted.kept == PART_BYTES * len([number for number in there if number not in (1, 6)])
+    same = PART_BYTES * len([number for number in there if number not in (1, 6)])
+    assert same <= counted.kept <= 4 * PART_BYTES, (
+        "a part may have been whole in the store only after we looked"
+    )
     assert await _stored(store) == (_sum(file), 0)
 
 
@@ -127,7 +130,7 @@ async def test_an_upload_that_is_gone_begins_anew(store, file, tmp_path):
     notes = tmp_path / "notes"
     _kill_after(store, file, notes, 3 * PART_BYTES)
     client = new_client(store.endpoint(), 4)
-    (upload,) = client.list_multipart_uploads(Bucket="models")["Uploads"]
+    (upload,) = client.list_multipart_uploads(Bucket="models", Prefix=KEY)["Uploads"]
     client.abort_multipart_upload(Bucket="models", Key=KEY, UploadId=upload["UploadId"])
 
     counted = _push(store, file, notes, Counted())
@@ -147,7 +150,7 @@ async def test_an_upload_that_failed_without_notes_leaves_nothing(store, file, f
     with pytest.raises(FileNotFoundError):
         _push(store, file, None, Counted(PART_BYTES, lambda: file.unlink(missing_ok=True)))
     async with S3(store.endpoint()) as s3:
-        assert not await s3.uploads("models")
+        assert not await s3.uploads("models", KEY)
 
 
 async def test_an_upload_that_failed_with_notes_goes_on(store, file, tmp_path, few_at_once):
