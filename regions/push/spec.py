@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MAX_SPEC_BYTES = 64 << 10  # a dozen keys; the rest can only be comments
+MOST_REPLICAS = 1  # of a model in a region
 
 OWN_ENGINE = "nearfield"
 """The engine of a model that names none."""
@@ -116,12 +117,13 @@ def _check_engine(name: str | None, engines: Sequence[str]) -> None:
 
 
 def _check_replicas(spec: Spec) -> None:
-    least, most = spec.min_replicas, spec.max_replicas
-    if least is not None and most is not None and least > most:
-        raise SpecError(
-            f"model.toml wants at least {least} replicas and at most {most}",
-            "raise max_replicas or lower min_replicas",
-        )
+    """A region has one replica of a model, or none: what asks for more is not to be taken as if it came."""
+    for name, value in (("min_replicas", spec.min_replicas), ("max_replicas", spec.max_replicas)):
+        if value is not None and value > MOST_REPLICAS:
+            raise SpecError(
+                f"model.toml wants {name} = {value}; a region has one replica of a model at most",
+                f"write {name} = {MOST_REPLICAS}, or name more regions",
+            )
 
 
 def _check_hours(spec: Spec) -> None:

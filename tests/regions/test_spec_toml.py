@@ -21,11 +21,11 @@ def refusal(text):
 
 def test_every_key_is_read():
     text = (
-        'regions = ["iad", "nrt"]\nmin_replicas = 1\nmax_replicas = 2\nidle_timeout_s = 30\n'
+        'regions = ["iad", "nrt"]\nmin_replicas = 1\nmax_replicas = 1\nidle_timeout_s = 30\n'
         'dtype = "bfloat16"\nmax_batch = 8\nengine = "vllm"\n'
     )
 
-    assert read_spec(text.encode(), REGIONS) == Spec(("iad", "nrt"), 1, 2, 30.0, "bfloat16", 8, "vllm")
+    assert read_spec(text.encode(), REGIONS) == Spec(("iad", "nrt"), 1, 1, 30.0, "bfloat16", 8, "vllm")
 
 
 def test_deterministic_answers_are_asked_for_and_older_revisions_keep_their_id():
@@ -114,7 +114,8 @@ def test_a_push_may_name_an_engine_but_never_define_one(text):
         'regions = "iad"',
         "regions = []",
         'regions = ["mars"]',
-        "min_replicas = 3\nmax_replicas = 2",
+        "min_replicas = 2",
+        "max_replicas = 2",
         "not toml",
         "a = 1\na = 2",
     ],
