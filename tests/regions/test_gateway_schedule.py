@@ -62,9 +62,9 @@ def test_nothing_is_due_without_a_schedule():
     ("text", "words"),
     [
         ('prewarm = "08:00-18:00"', "list"),
-        ('prewarm = ["8:00-18:00"]', "match"),
-        ('prewarm = ["24:00-25:00"]', "match"),
-        ('prewarm = ["mo-fr 08:00-18:00"]', "match"),
+        ('prewarm = ["8:00-18:00"]', "is not hours"),
+        ('prewarm = ["24:00-25:00"]', "is not hours"),
+        ('prewarm = ["mo-fr 08:00-18:00"]', "is not hours"),
         ('prewarm = ["08:00-08:00"]', "no hours"),
         ('prewarm = ["mon 08:00-08:00"]', "no hours"),
         ("prewarm = [8]", "text"),
