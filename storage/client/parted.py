@@ -83,12 +83,13 @@ class PartedUploads:
                 self._finish(large, where, there)
             except BaseException:
                 if not note.is_kept:
-                    with (
-                        suppress(StoreError),
-                        translated(),
-                    ):  # the failure that led here is the one to hear of
-                        self._client.abort_multipart_upload(**where)
+                    self._abort(where)
                 raise
+
+    def _abort(self, where: Mapping[str, str]) -> None:
+        """As far as that can be: the failure that led here is the one to hear of."""
+        with suppress(StoreError), translated():
+            self._client.abort_multipart_upload(**where)
 
     def _begun(self, large: Large, note: Note) -> tuple[dict[str, str], Mapping[int, Any]]:
         """The upload of the try before, with the parts that it has; a new one if there is none."""
