@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
 DTYPES = frozenset({"auto", "float32", "bfloat16", "float16"})
 QUANTIZED = frozenset({"int8", None})
+UNLIKE = frozenset({"revision", "config", "gated", "usage_log"})
+"""What engines that are made by one mold may differ in, of one revision (`engine.attach.mold`)."""
 
 
 class SpecError(ValueError):
@@ -114,3 +118,13 @@ def _check_device(value: object) -> None:
         parse_device(value)
     except ValueError as cause:
         raise SpecError(str(cause)) from cause
+
+
+def mold_key(revision_id: str, spec: Mapping[str, Any]) -> str:
+    """The name of the mold that engines of this spec are made by.
+
+    A revision has as many as there are specs of it: one whose landing maps the store's files is not laid out as one
+    whose bytes were read, and a mold of the other would be of no use to it.
+    """
+    alike = json.dumps({name: spec[name] for name in sorted(spec.keys() - UNLIKE)})
+    return f"{revision_id}/{hashlib.blake2b(alike.encode(), digest_size=8).hexdigest()}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from inference.api.template import json_file
 from inference.devices import CPU
+from inference.spec import mold_key
 from inference.workers.board import LoadFailure
 from inference.workers.engine_process import EngineProcess
 from inference.workers.molds import MOST_MOLDS
@@ -49,7 +50,8 @@ class OwnMaker:
     async def start(self, load: Load) -> EngineProcess:
         """See `Maker`."""
         usage = self._usage.engine()
-        spec, key = self._spec(load), load.revision.id
+        spec = self._spec(load)
+        key = mold_key(load.revision.id, spec)
 
         hear = _MoldedOnceReady(load.hear, partial(self._shell.mold_soon, spec, key))
         own = spec | {"usage_log": str(usage.path)}

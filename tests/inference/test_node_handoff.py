@@ -20,7 +20,15 @@ from storage.client.endpoint import SOCKET_NAME
 from tests import zygote
 from tests.inference.conftest import LivingShell
 from tests.inference.fake_engine import HOP_TOKEN
-from tests.inference.test_node_real import PROMPT, RealNode, greedy, make_folder, real_node, streamed
+from tests.inference.test_node_real import (
+    PROMPT,
+    RealNode,
+    check_mold,
+    greedy,
+    make_folder,
+    real_node,
+    streamed,
+)
 from tests.storage.stores import Raw, StoreThread, memory_folder
 from tests.weights_cache.locking import needs_locking
 from tests.weights_cache.samples import described, tiny_files
@@ -126,6 +134,23 @@ async def test_without_the_store_it_reads_and_says_so(
 
         assert line["bytes"] == {"remote": 0, "region": num_bytes, "copied": 0, "mapped": 0, "host": 0}
         assert text == greedy(model, PROMPT, 24)
+
+
+async def test_each_way_of_a_revisions_bytes_has_a_mold_of_its_own(
+    store: StoreThread, tmp_path: Path, living_shell: LivingShell
+) -> None:
+    """One whose bytes are mapped and one whose were read are laid out unlike: the mold of either serves no other."""
+    folder = tmp_path / "model"
+    model = make_folder(folder)
+    async with beside(store, tmp_path / "beside", living_shell) as node:
+        revision = await node.commit(folder, "acme/m")
+        put_blobs(store, revision, folder)
+        assert (await node.load(revision))["bytes"]["mapped"]
+        await check_mold(node, revision, model)
+    async with real_node(tmp_path / "far", living_shell) as node:
+        revision = await node.commit(folder, "acme/m")
+        assert (await node.load(revision))["bytes"]["region"]
+        await check_mold(node, revision, model)
 
 
 async def test_a_served_model_outlives_its_object_and_its_store(

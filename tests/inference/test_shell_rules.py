@@ -14,7 +14,7 @@ from inference import molds
 from inference.children import Children
 from inference.link import EngineLink
 from inference.shell import Shell
-from inference.spec import EngineSpec, SpecError
+from inference.spec import EngineSpec, SpecError, mold_key
 
 
 def test_a_process_with_a_second_thread_does_not_fork():
@@ -153,3 +153,11 @@ def test_an_engine_link_waits_no_longer_than_told():
         started = time.perf_counter()
         assert EngineLink(theirs).poll(0.05) == []
         assert 0.04 < time.perf_counter() - started < 30
+
+
+def test_a_molds_name_tells_the_specs_apart_that_it_cannot_serve():
+    spec = {"revision": {}, "config": {}, "max_slots": 8, "mapped": [(0, 64)]}
+    key = mold_key("r", spec)
+    assert mold_key("r", spec | {"usage_log": "/of/this/one", "gated": False, "revision": {"id": 1}}) == key
+    others = [("r", spec | {"mapped": []}), ("r", spec | {"max_slots": 4}), ("s", spec)]
+    assert len({key, *(mold_key(*other) for other in others)}) == 4

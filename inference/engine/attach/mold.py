@@ -20,6 +20,7 @@ from inference.engine.linear.products import fit_onednn
 from inference.engine.model import shares_a_pass, step_model
 from inference.engine.steps.slots import plan_room, plan_slots
 from inference.engine.threads import fit_each_pass
+from inference.spec import UNLIKE
 from weights_cache.addresses import Addresses
 from weights_cache.revision import Revision
 
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
     from inference.engine.steps.slots import SlotPlan
     from inference.spec import EngineSpec
     from weights_cache.facts import ModelFacts
-
-UNLIKE = frozenset({"revision", "config", "gated", "usage_log"})
-"""What engines that are made by one mold may differ in, of one revision."""
 
 
 @dataclass(frozen=True, slots=True)
