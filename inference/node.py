@@ -14,10 +14,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from inference.api.app import make_app
-from inference.api.grammar import GrammarChild
-from inference.api.model_reply import Children
+from inference.api.grammar.trial import GrammarChild
 from inference.api.modeltext import TextShelf
-from inference.api.template import RENDER_CPU_MS, TemplateChild
+from inference.api.stay.reply import Children
+from inference.api.text.template import RENDER_CPU_MS, TemplateChild
 from inference.devices import CPU
 from inference.outside.definition import OWN
 from inference.outside.makers import NodeMakers

@@ -18,7 +18,7 @@ EXECUTING_CALLS |= {"torch.hub.load", "numpy.load", "np.load", "pandas.read_pick
 # The handlers that catch everything, and why each is right; anywhere else it hides a fault.
 WHOLE_HANDLERS = {
     "wire/listener/handling.py": "the one wall between a handler's fault and the other clients",
-    "inference/api/template_child.py": "a pushed template may raise anything; the child answers and lives on",
+    "inference/api/text/template_child.py": "a pushed template may raise anything; the child answers and lives on",
 }
 BROAD = {"Exception", "BaseException"}
 SECRET = re.compile(

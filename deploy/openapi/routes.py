@@ -6,7 +6,11 @@ from typing import Any
 
 from deploy.openapi import answers
 from deploy.schemas.words import Schema
-from inference.api import anthropic, request, rerank, responses, token_requests
+from inference.api.anthropic import request as anthropic
+from inference.api.request import kinds as request
+from inference.api.responses import request as responses
+from inference.api.tokenize import requests as token_requests
+from inference.api.vectors import rerank
 
 Fields = Mapping[str, Callable[..., Any]]
 

@@ -2,8 +2,8 @@
 
 Only for clients that ask (`x-nearfield-resume: true`) and answers that every region makes alike (greedy, or
 deterministic with a seed). A node that can be taken over from says its tokens' ids in lines beside its events
-(`inference/api/resume.py`); they are taken out here. Events of one step belong together: the client gets all of them
-or, until the last one is here, none. Pure.
+(`inference/api/answer/resume.py`); they are taken out here. Events of one step belong together: the client gets all of
+them or, until the last one is here, none. Pure.
 """
 
 from __future__ import annotations

@@ -14,22 +14,22 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from inference.api.anthropic import read_messages_body
+from inference.api.answer.chat import ChatReply
+from inference.api.answer.completion import CompletionReply
+from inference.api.answer.resume import HEADER as RESUME
+from inference.api.answer.resume import read_resume
+from inference.api.anthropic.reply import MessagesReply
+from inference.api.anthropic.request import read_messages_body
 from inference.api.body import MAX_BODY_BYTES, read_object
-from inference.api.chat import ChatReply
-from inference.api.completion import CompletionReply
-from inference.api.embedding_reply import EmbeddingReply
 from inference.api.failing import broken, left, no_route, refused, response_of
-from inference.api.messages_reply import MessagesReply
-from inference.api.request import read_chat, read_completion, read_embedding
-from inference.api.rerank import RerankReply, read_rerank
-from inference.api.responses import read_response
-from inference.api.responses_reply import ResponsesReply
-from inference.api.resume import HEADER as RESUME
-from inference.api.resume import read_resume
-from inference.api.token_replies import CountReply, DetokenizeReply, InputCountReply, TokenizeReply
-from inference.api.token_requests import read_count, read_detokenize, read_input_count, read_tokenize
-from inference.api.visit import Visit
+from inference.api.request.kinds import read_chat, read_completion, read_embedding
+from inference.api.responses.reply import ResponsesReply
+from inference.api.responses.request import read_response
+from inference.api.stay.visit import Visit
+from inference.api.tokenize.replies import CountReply, DetokenizeReply, InputCountReply, TokenizeReply
+from inference.api.tokenize.requests import read_count, read_detokenize, read_input_count, read_tokenize
+from inference.api.vectors.embeddings import EmbeddingReply
+from inference.api.vectors.rerank import RerankReply, read_rerank
 from inference.outside.passing import PassedReply
 from inference.server import BEGAN
 from inference.workers.control import MAX_CONTROL_BYTES, LoadReply, read_inspect, read_load, read_unload

@@ -7,9 +7,9 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from inference.api.sampling import Defaults
-from inference.api.template import ChatTemplate, TemplateChild, find_template, json_file
-from inference.api.tokens import TokenizerError, Vocabulary
+from inference.api.request.sampling import Defaults
+from inference.api.text.template import ChatTemplate, TemplateChild, find_template, json_file
+from inference.api.text.tokens import TokenizerError, Vocabulary
 from inference.workers.board import LoadFailure
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from inference.api.model_reply import Children
+    from inference.api.stay.reply import Children
     from inference.workers.host import Host
     from wire.trace.tracer import Tracer
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from inference.api.messages import read_messages
-from inference.api.prompt import check_prompt, encode
-from inference.api.sequences import check_length
+from inference.api.answer.sequences import check_length
+from inference.api.request.messages import read_messages
+from inference.api.text.prompt import check_prompt, encode
 from inference.outside.kinds import CHAT, COMPLETIONS
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from inference.api.template import TemplateChild
+    from inference.api.text.template import TemplateChild
     from inference.workers.resident import OutsideModel
 
     Counting = Callable[[Mapping[str, Any], OutsideModel, TemplateChild], Awaitable[list[int]]]

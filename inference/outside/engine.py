@@ -24,8 +24,8 @@ from weights_cache.view import LandingError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from inference.api.answer.sequences import ModelLimits
     from inference.api.modeltext import ModelText
-    from inference.api.sequences import ModelLimits
     from inference.link import Message
     from inference.outside.definition import Definition
     from inference.outside.folder import WeightsFolder

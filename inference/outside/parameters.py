@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from inference.api.anthropic import MESSAGE_FIELDS, check_unthreaded
-from inference.api.request import CHAT_FIELDS, COMPLETION_FIELDS, EMBEDDING_FIELDS
-from inference.api.responses import RESPONSE_FIELDS
+from inference.api.anthropic.request import MESSAGE_FIELDS, check_unthreaded
+from inference.api.request.kinds import CHAT_FIELDS, COMPLETION_FIELDS, EMBEDDING_FIELDS
+from inference.api.responses.request import RESPONSE_FIELDS
 from inference.outside.kinds import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
 from wire.refusal import Refusal
 

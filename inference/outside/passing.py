@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from inference.api.reply import STREAM_HEADERS, Outlet, Reply
-from inference.api.stay import Stay
+from inference.api.stay.entered import Stay
 from inference.outside.answers import Counts, counts_of, error_in, failed, refusal_of, renamed
 from inference.outside.context import check_context
 from inference.outside.events import DONE, Event, EventReader, StreamError, is_last
@@ -23,8 +23,8 @@ from wire.refusal import Refusal
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from inference.api.template import TemplateChild
-    from inference.api.visit import Visit
+    from inference.api.stay.visit import Visit
+    from inference.api.text.template import TemplateChild
     from inference.outside.door import Door
     from inference.workers.host import Host
     from wire.dial import Answer

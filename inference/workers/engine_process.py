@@ -15,8 +15,8 @@ from inference.workers.resident import ResidentModel
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from inference.api.answer.sequences import ModelLimits
     from inference.api.modeltext import ModelText
-    from inference.api.sequences import ModelLimits
     from inference.link import Message
     from inference.usage.node_usage import EngineUsage
     from inference.workers.seams import Landing, Shell

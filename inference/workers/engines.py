@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from inference.api.answer.sequences import ModelLimits
     from inference.api.modeltext import ModelText
-    from inference.api.sequences import ModelLimits
     from inference.link import Message
     from inference.workers.loading import Room
     from inference.workers.resident import Resident

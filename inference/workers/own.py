@@ -6,7 +6,7 @@ from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from inference.api.template import json_file
+from inference.api.text.template import json_file
 from inference.devices import CPU
 from inference.spec import mold_key
 from inference.workers.board import LoadFailure

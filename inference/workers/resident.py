@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
+    from inference.api.answer.sequences import ModelLimits
     from inference.api.modeltext import ModelText
-    from inference.api.sequences import ModelLimits
     from inference.outside.door import Door
     from inference.workers.calls import EngineCalls
     from weights_cache.revision import Revision

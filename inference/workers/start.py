@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from inference.api.sequences import ModelLimits
+from inference.api.answer.sequences import ModelLimits
 from inference.workers.board import Board, LoadFailure
 from inference.workers.engines import Load
 from inference.workers.loading import LoadReport, Room, is_short, stopped, unreadable

@@ -9,8 +9,8 @@ import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from inference.api.template import TemplateChild
-from inference.api.tokens import Vocabulary
+from inference.api.text.template import TemplateChild
+from inference.api.text.tokens import Vocabulary
 from inference.link import LinkError, Message, NodeLink
 from inference.node import Node, NodeSettings, serve_node
 from tests.inference.tokenizers_made import byte_level

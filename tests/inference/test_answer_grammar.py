@@ -7,11 +7,11 @@ from typing import Any
 import llguidance
 import pytest
 
-from inference.api.answer_grammar import after_thoughts, call_structure
-from inference.api.request import read_chat
-from inference.api.structure import Structure
-from inference.api.toolcalls import Markers
-from inference.api.tools import FORMATS
+from inference.api.answer.grammar import after_thoughts, call_structure
+from inference.api.grammar.structure import Structure
+from inference.api.request.kinds import read_chat
+from inference.api.request.tools import FORMATS
+from inference.api.text.toolcalls import Markers
 from tests.inference.fake_engine import VOCABULARY, running_node
 from tests.inference.test_node_serving import HI, load, post
 from tests.inference.test_tools_node import CALL, CHAT, script, streamed, tier

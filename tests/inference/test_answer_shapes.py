@@ -7,7 +7,10 @@ import pytest
 from openai.types import Completion, CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from inference.api.answer import (
+from inference.api.answer.chat_shape import ChatShape
+from inference.api.answer.choice import Delta, TokenScore
+from inference.api.answer.completion import CompletionShape
+from inference.api.answer.parts import (
     DONE,
     Finished,
     Heading,
@@ -15,11 +18,8 @@ from inference.api.answer import (
     error_event,
     token_text,
 )
-from inference.api.chat_shape import ChatShape
-from inference.api.choice import Delta, TokenScore
-from inference.api.completion import CompletionShape
-from inference.api.tokens import Vocabulary
-from inference.api.vectors import VectorError, batches, cut, embedding_body, read_vectors
+from inference.api.text.tokens import Vocabulary
+from inference.api.vectors.batches import VectorError, batches, cut, embedding_body, read_vectors
 from tests.inference.tokenizers_made import byte_level
 from wire.refusal import Refusal
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, processors
 from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
 
-from inference.api.tokens import Vocabulary
+from inference.api.text.tokens import Vocabulary
 from inference.engine.attach.weights import attach
 from inference.engine.classes import class_of
 from inference.engine.embed import Batcher, Scorer

@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from inference.api.structure import read_choice, read_lark, read_regex, read_schema
+from inference.api.grammar.structure import read_choice, read_lark, read_regex, read_schema
 from inference.engine.choose.grammar import Follower, GrammarFault
 from inference.engine.choose.sample import Sampler, choose_all
 from inference.engine.generation import GenerateLoop

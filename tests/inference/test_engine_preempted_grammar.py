@@ -7,7 +7,7 @@ import threading
 
 import torch
 
-from inference.api.structure import read_schema
+from inference.api.grammar.structure import read_schema
 from inference.engine.choose.sample import choose_all
 from inference.engine.generation import GenerateLoop
 from inference.engine.orders.asked import Bounds

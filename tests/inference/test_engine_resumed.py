@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from inference.api.structure import read_schema
+from inference.api.grammar.structure import read_schema
 from inference.engine.orders.asked import Bounds, OrderRefused
 from inference.engine.orders.reading import parse_order
 from tests.inference.test_engine_grammar import made

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from statistics import median
 
-from inference.api.structure import read_schema
+from inference.api.grammar.structure import read_schema
 from inference.engine.generation import GenerateLoop
 from inference.engine.model import SlotModel
 from inference.engine.orders.asked import Bounds

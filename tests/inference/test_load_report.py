@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from inference.api.visit import Visit
+from inference.api.stay.visit import Visit
 from inference.workers.life import State
 from inference.workers.loading import LoadReport
 from inference.workers.worker import Worker

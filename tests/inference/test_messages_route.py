@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from inference.api.anthropic import _FIELDS, REFUSED, read_messages_body
-from inference.api.request import read_chat
+from inference.api.anthropic.request import _FIELDS, REFUSED, read_messages_body
+from inference.api.request.kinds import read_chat
 from tests.inference.fake_engine import TEXT, VOCABULARY, RunningNode, Script, running_node
 from tests.inference.test_node_serving import load, post
 from tests.inference.test_tools_node import CITY, THOUGHT, script, tier

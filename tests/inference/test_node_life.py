@@ -416,7 +416,7 @@ async def test_many_streams_at_once_do_not_mix(tmp_path: Any) -> None:
 
 def test_the_api_process_imports_neither_torch_nor_transformers() -> None:
     code = (
-        "import sys, inference.node, inference.api.app, inference.api.template_child;"
+        "import sys, inference.node, inference.api.app, inference.api.text.template_child;"
         "bad = {'torch', 'transformers', 'boto3', 'botocore', 'aiobotocore'} & set(sys.modules); assert not bad, bad"
     )
     root = Path(__file__).parents[2]

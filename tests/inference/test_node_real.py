@@ -25,7 +25,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from inference.api.template import TemplateChild
+from inference.api.text.template import TemplateChild
 from inference.node import Node, NodeSettings, serve_node
 from inference.workers import pulse
 from inference.workers.inspection import look_at

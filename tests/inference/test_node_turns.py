@@ -8,7 +8,7 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from inference.api.vectors import MAX_BATCH_ROWS
+from inference.api.vectors.batches import MAX_BATCH_ROWS
 from inference.workers.entrance import Entrance
 from inference.workers.turnstile import Turnstile
 from tests.inference.fake_engine import FakeEngine, RunningNode, Script, running_node

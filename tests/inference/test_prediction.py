@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from inference.api.prediction import MAX_PARTS, read_prediction
+from inference.api.request.prediction import MAX_PARTS, read_prediction
 from wire.refusal import Refusal
 
 

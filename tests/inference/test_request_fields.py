@@ -8,10 +8,10 @@ import openai.types.embedding_create_params as embedding_params
 import pytest
 from openai.types.shared_params.reasoning_effort import ReasoningEffort
 
-from inference.api import request
-from inference.api.request import ChatRequest, read_chat, read_completion, read_embedding
+from inference.api.request import kinds as request
+from inference.api.request.kinds import ChatRequest, read_chat, read_completion, read_embedding
+from inference.api.request.sampling import Defaults, Sampling, engine_fields
 from inference.api.route_fields import REFUSED
-from inference.api.sampling import Defaults, Sampling, engine_fields
 from wire.refusal import Refusal
 
 CHAT: dict[str, Any] = {"model": "a/m", "messages": [{"role": "user", "content": "hi"}]}

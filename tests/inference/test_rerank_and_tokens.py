@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from openai.types.responses.input_token_count_params import InputTokenCountParams
 
-from inference.api import rerank, token_requests
-from inference.api.anthropic import REFUSED as ANTHROPIC_REFUSED
+from inference.api.anthropic.request import REFUSED as ANTHROPIC_REFUSED
 from inference.api.app import ROUTES
-from inference.api.rerank import read_rerank
-from inference.api.responses import COUNTED
-from inference.api.token_requests import read_count, read_detokenize, read_input_count, read_tokenize
+from inference.api.responses.request import COUNTED
+from inference.api.tokenize import requests as token_requests
+from inference.api.tokenize.requests import read_count, read_detokenize, read_input_count, read_tokenize
+from inference.api.vectors import rerank
+from inference.api.vectors.rerank import read_rerank
 from regions.ask import ASKED
 from tests.inference.fake_engine import VOCABULARY, running_node
 from tests.inference.test_node_serving import client, load, post

@@ -7,8 +7,8 @@ import openai.types.responses.response_create_params as params
 import pytest
 from openai.types.responses import Response
 
-from inference.api.request import read_chat
-from inference.api.responses import REFUSED, read_response
+from inference.api.request.kinds import read_chat
+from inference.api.responses.request import REFUSED, read_response
 from tests.inference.fake_engine import TEXT, VOCABULARY, Script, running_node
 from tests.inference.test_messages_route import events_of
 from tests.inference.test_node_serving import client, load, post

@@ -5,8 +5,8 @@ from typing import Any
 import llguidance
 import pytest
 
-from inference.api.schema import HELD_FORMATS
-from inference.api.structure import read_schema
+from inference.api.grammar.schema import HELD_FORMATS
+from inference.api.grammar.structure import read_schema
 from tests.inference.test_answer_grammar import takes, tokenizer
 from wire.refusal import Refusal
 

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.api.answer import Finished, Heading, Usage
-from inference.api.chat_shape import ChatShape
-from inference.api.choice import Choice, Delta, make_choice
-from inference.api.completion import CompletionShape
-from inference.api.sampling import Sampling
-from inference.api.tokens import REPLACEMENT, Vocabulary
+from inference.api.answer.chat_shape import ChatShape
+from inference.api.answer.choice import Choice, Delta, make_choice
+from inference.api.answer.completion import CompletionShape
+from inference.api.answer.parts import Finished, Heading, Usage
+from inference.api.request.sampling import Sampling
+from inference.api.text.tokens import REPLACEMENT, Vocabulary
 from tests.evidence import count
 from tests.inference.fake_engine import ANSWER, FakeEngine, running_node
 from tests.inference.test_node_figures import usage_of

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from edge.relay.resume import Resumption
-from inference.api.resume import FIELD, GO, HEADER, WATCH
+from inference.api.answer.resume import FIELD, GO, HEADER, WATCH
 from tests.inference.fake_engine import ANSWER, VOCABULARY, Script, running_node
 from tests.inference.test_node_serving import HI, load, post
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from inference.api.grammar import GrammarChild
-from inference.api.request import read_chat, read_completion
-from inference.api.structure import read_regex
+from inference.api.grammar.structure import read_regex
+from inference.api.grammar.trial import GrammarChild
+from inference.api.request.kinds import read_chat, read_completion
 from tests.inference.fake_engine import ANSWER, END, FakeTier, RunningNode, Script, running_node
 from tests.inference.test_node_serving import HI, client, load, post
 from tests.inference.tokenizers_made import suffixed

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from inference.api import child as child_of
-from inference.api.template import ChatTemplate, TemplateChild, find_template
+from inference.api.killable import child as child_of
+from inference.api.text.template import ChatTemplate, TemplateChild, find_template
 from wire.refusal import Refusal
 
 MESSAGES = [

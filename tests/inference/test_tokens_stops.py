@@ -5,10 +5,10 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.api.choice import Choice, Delta, TokenScore, make_choice
-from inference.api.sampling import Sampling
-from inference.api.stops import StopGate
-from inference.api.tokens import Vocabulary
+from inference.api.answer.choice import Choice, Delta, TokenScore, make_choice
+from inference.api.request.sampling import Sampling
+from inference.api.text.stops import StopGate
+from inference.api.text.tokens import Vocabulary
 from tests.evidence import count
 from tests.inference.tokenizers_made import byte_level
 

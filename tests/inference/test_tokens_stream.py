@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from inference.api.pieces import byte_alphabet, piece_reader
-from inference.api.tokens import REPLACEMENT, TokenizerError, Vocabulary
+from inference.api.text.pieces import byte_alphabet, piece_reader
+from inference.api.text.tokens import REPLACEMENT, TokenizerError, Vocabulary
 from tests.evidence import count
 from tests.inference.tokenizers_made import FAMILIES, SPECIAL, TEXTS
 

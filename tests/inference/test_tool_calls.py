@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.api.toolcalls import AnswerReader, Markers
+from inference.api.text.toolcalls import AnswerReader, Markers
 
 HERMES = Markers("hermes", "<tool_call>", "</tool_call>")
 LLAMA = Markers("llama", "<|python_tag|>", "", "parameters", bare=True)

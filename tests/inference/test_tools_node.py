@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from inference.api.answer_grammar import call_structure
-from inference.api.request import read_chat
-from inference.api.sampling import Sampling
-from inference.api.toolcalls import Markers
-from inference.api.tools import FORMATS, markers_of, read_tools
+from inference.api.answer.grammar import call_structure
+from inference.api.request.kinds import read_chat
+from inference.api.request.sampling import Sampling
+from inference.api.request.tools import FORMATS, markers_of, read_tools
+from inference.api.text.toolcalls import Markers
 from tests.inference.fake_engine import VOCABULARY, FakeTier, RunningNode, Script, running_node, small_files
 from tests.inference.test_engine_grammar import served, text_of
 from tests.inference.test_node_serving import HI, client, load, post
