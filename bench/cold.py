@@ -3,7 +3,7 @@
 Ours: the revision is in the region's store and nowhere nearer; a streaming request comes in over TLS at the edge on
 a new connection. The peer: a fresh Python process with boto3, from_pretrained and generate, reading the same files
 from the same store at its plain private port. Runs alternate; both must give the same first token. The bare-socket
-reader of `bench.limit` says in the same run what moving the bytes alone costs.
+reader of `bench.starts.limit` says in the same run what moving the bytes alone costs.
 """
 
 import argparse
@@ -20,11 +20,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import llama, receipts, stage
+from bench import llama, stage
 from bench.caller import Answer
-from bench.limit import USUAL, bare_s
 from bench.rows import Row, compare
 from bench.stage import Broken
+from bench.starts import receipts
+from bench.starts.limit import USUAL, bare_s
 from deploy.fleet import SYSTEM_GRANTS
 from deploy.roles import endpoint
 from deploy.up import Running
@@ -121,7 +122,7 @@ def _timed(order: str) -> tuple[float, dict[str, Any]]:
     with tempfile.TemporaryFile("w+") as errors:
         started = time.perf_counter()
         process = subprocess.Popen(
-            [sys.executable, "-m", "bench.fresh"],
+            [sys.executable, "-m", "bench.starts.fresh"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -17,12 +17,12 @@ from statistics import median
 
 import torch
 
-from bench import blob
-from bench.blob import MIB, TENSOR_BYTES
-from bench.device_node import Fds, Node, node_of
-from bench.limit import RANGE_BYTES, bare_bytes_per_s
 from bench.rows import Row, compare
 from bench.servers import ours
+from bench.starts import blob
+from bench.starts.blob import MIB, TENSOR_BYTES
+from bench.starts.device_node import Fds, Node, node_of
+from bench.starts.limit import RANGE_BYTES, bare_bytes_per_s
 from inference.devices import parse_device
 from inference.engine.gpu.attach import LandedBytes
 from inference.engine.gpu.copier import Copier, Target

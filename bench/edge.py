@@ -16,12 +16,12 @@ from pathlib import Path
 
 import uvloop
 
-from bench import edge_cpu, edge_gateway, edge_half, edge_load, edge_scale, edge_stage, edge_traces
-from bench.edge_child import MODEL
-from bench.edge_load import Wrong
-from bench.edge_request import body, request
-from bench.edge_stage import Proxy
 from bench.llama import cache_folder
+from bench.proxy import cpu, gateway, half, load, scale, stage, traces
+from bench.proxy.child import MODEL
+from bench.proxy.load import Wrong
+from bench.proxy.request import body, request
+from bench.proxy.stage import Proxy
 from bench.rows import Row, compare
 from bench.servers import Missing
 from deploy import pki
@@ -61,9 +61,9 @@ class Bench:
 
     def pair(self, stack: ExitStack, name: str, upstream: str, *, tls: bool) -> tuple[Proxy, Proxy]:
         """Ours and nginx before `upstream`."""
-        mine = edge_stage.ours(self.scratch / f"ours-{name}-{tls}", upstream, self.authority, tls=tls)
+        mine = stage.ours(self.scratch / f"ours-{name}-{tls}", upstream, self.authority, tls=tls)
         authority = self.authority if tls else None
-        other = edge_stage.nginx(self.scratch / f"nginx-{name}-{tls}", upstream, authority)
+        other = stage.nginx(self.scratch / f"nginx-{name}-{tls}", upstream, authority)
         return stack.enter_context(mine), stack.enter_context(other)
 
 
@@ -91,14 +91,14 @@ def measure(options: argparse.Namespace, say: Say) -> tuple[list[Row], list[str]
     }
     rows, notes = (
         list[Row](),
-        [_APART if len(edge_stage.cores()[0] | edge_stage.cores()[1]) > 1 else _ONE_CORE],
+        [_APART if len(stage.cores()[0] | stage.cores()[1]) > 1 else _ONE_CORE],
     )
     with tempfile.TemporaryDirectory(prefix="nearfield-bench-") as name, ExitStack() as stack:
         scratch = Path(name)
         authority = pki.ensure(scratch, dt.datetime.now(dt.UTC))
-        stub = stack.enter_context(edge_stage.region(scratch))
+        stub = stack.enter_context(stage.region(scratch))
         try:
-            straight = stack.enter_context(edge_stage.origin(scratch / "origin", stub.address))
+            straight = stack.enter_context(stage.origin(scratch / "origin", stub.address))
         except Missing as error:
             return [], [f"nothing is measured: {error}"]
         bench = Bench(options, scratch, straight, stub, authority, say)
@@ -126,46 +126,44 @@ def _cpu(bench: Bench) -> list[Row]:
             if not tls:
                 rows += _floor(bench, other)
             for num in CONNECTIONS:
-                rounds = edge_cpu.in_turns((mine, other), bench.scratch, num, bench.options.seconds)
+                rounds = cpu.in_turns((mine, other), bench.scratch, num, bench.options.seconds)
                 where = f"{num} connections, {'TLS' if tls else 'plain'}, against nginx"
-                rows.append(edge_cpu.cost(f"processor time a small request, {where}", rounds, OF_NGINX))
-                rows.append(edge_cpu.rate(f"requests a second, {where}", rounds))
+                rows.append(cpu.cost(f"processor time a small request, {where}", rounds, OF_NGINX))
+                rows.append(cpu.rate(f"requests a second, {where}", rounds))
     return rows
 
 
 def _scale(bench: Bench) -> list[Row]:
-    return edge_scale.rows(bench.scratch, bench.origin, bench.authority, bench.options.seconds)
+    return scale.rows(bench.scratch, bench.origin, bench.authority, bench.options.seconds)
 
 
 def _traces(bench: Bench) -> list[Row]:
-    return edge_traces.rows(bench.scratch, bench.origin, bench.authority, bench.options.seconds)
+    return traces.rows(bench.scratch, bench.origin, bench.authority, bench.options.seconds)
 
 
 def _floor(bench: Bench, other: Proxy) -> list[Row]:
     """What is left of nginx's processor time before a line of ours runs."""
-    with edge_stage.pump(bench.scratch / "pump", bench.origin) as bare:
+    with stage.pump(bench.scratch / "pump", bench.origin) as bare:
         rows = []
         for num in CONNECTIONS:
-            rounds = edge_cpu.in_turns((bare, other), bench.scratch, num, bench.options.seconds)
-            rows.append(
-                edge_cpu.cost(f"the floor: {bare.name}, {num} connections, plain, against nginx", rounds)
-            )
+            rounds = cpu.in_turns((bare, other), bench.scratch, num, bench.options.seconds)
+            rows.append(cpu.cost(f"the floor: {bare.name}, {num} connections, plain, against nginx", rounds))
         return rows
 
 
 def _latency(bench: Bench) -> list[Row]:
     with ExitStack() as stack:
         mine, other = bench.pair(stack, "latency", bench.origin, tls=False)
-        stand = edge_half.Stand(mine, other, bench.straight, bench.stub, bench.options.seconds)
-        return edge_half.rows(stand, bench.scratch)
+        stand = half.Stand(mine, other, bench.straight, bench.stub, bench.options.seconds)
+        return half.rows(stand, bench.scratch)
 
 
 def _sse(bench: Bench) -> list[Row]:
     with ExitStack() as stack:
         pair = bench.pair(stack, "sse", bench.region, tls=False)
-        bare = stack.enter_context(edge_stage.pump(bench.scratch / "pump-sse", bench.region))
+        bare = stack.enter_context(stage.pump(bench.scratch / "pump-sse", bench.region))
         num = round(bench.options.seconds / SSE_GAP_S)
-        took = [uvloop.run(edge_load.streams(each, NUM_SSE, num, SSE_GAP_S)) for each in (*pair, bare)]
+        took = [uvloop.run(load.streams(each, NUM_SSE, num, SSE_GAP_S)) for each in (*pair, bare)]
         mine, other, floor = took
     what = f"processor time a chunk, {NUM_SSE} streams"
     return [
@@ -179,7 +177,7 @@ def _streams(bench: Bench) -> list[Row]:
     with ExitStack() as stack:
         pair = bench.pair(stack, "streams", bench.region, tls=False)
         num = round(2 * bench.options.seconds / STREAM_GAP_S)
-        mine, other = (uvloop.run(edge_load.streams(each, NUM_STREAMS, num, STREAM_GAP_S)) for each in pair)
+        mine, other = (uvloop.run(load.streams(each, NUM_STREAMS, num, STREAM_GAP_S)) for each in pair)
     latest = [1000 * max(each.late_s) for each in (mine, other)]
     what = f"{NUM_STREAMS} streams at once"
     lost = Row(f"{what}: events lost", mine.lost, other.lost, "", 1.0, 1.0, mine.lost == 0)
@@ -212,10 +210,10 @@ def _memory(bench: Bench) -> list[Row]:
 async def _idle_kib(proxy: Proxy) -> float:
     """Of the second NUM_IDLE: what the first ones take may have been free. Each has had an answer, and is silent."""
     raw = request(proxy.port, body())
-    lines: list[edge_load.Asker] = []
+    lines: list[load.Asker] = []
     resident = []
     for _ in range(2):
-        fresh = await edge_load.askers(proxy, NUM_IDLE)
+        fresh = await load.askers(proxy, NUM_IDLE)
         lines += fresh
         for line in fresh:
             await line.ask(raw)
@@ -230,16 +228,14 @@ def _gateway(bench: Bench) -> list[Row]:
     rows = []
     with ExitStack() as stack:
         mine = stack.enter_context(
-            edge_stage.ours(bench.scratch / "ours-gateway", bench.origin, bench.authority, tls=False)
+            stage.ours(bench.scratch / "ours-gateway", bench.origin, bench.authority, tls=False)
         )
         other = stack.enter_context(
-            edge_gateway.litellm(bench.options.cache, bench.scratch / "litellm", bench.origin, MODEL)
+            gateway.litellm(bench.options.cache, bench.scratch / "litellm", bench.origin, MODEL)
         )
         took = [
-            edge_load.blast(mine, bench.scratch, CONNECTIONS[-1], bench.options.seconds),
-            edge_load.blast(
-                other, bench.scratch, CONNECTIONS[-1], bench.options.seconds, key=edge_gateway.KEY
-            ),
+            load.blast(mine, bench.scratch, CONNECTIONS[-1], bench.options.seconds),
+            load.blast(other, bench.scratch, CONNECTIONS[-1], bench.options.seconds, key=gateway.KEY),
         ]
         what = f"processor time a small request, {CONNECTIONS[-1]} connections, against {other.name}"
         rows.append(compare(what, took[0].cpu_us, took[1].cpu_us, "us", better="lower", target=20.0))

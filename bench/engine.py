@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Mapping
 from statistics import median
 
-from bench import engine_gpu
-from bench.engine_client import Engine, batched, int8_cosine, stop_note
-from bench.engine_drafts import draft_rows
-from bench.engine_rates import (
+from bench.engines import gpu
+from bench.engines.client import Engine, batched, int8_cosine, stop_note
+from bench.engines.drafts import draft_rows
+from bench.engines.rates import (
     answers_s,
     begun,
     count_of,
@@ -24,8 +24,8 @@ from bench.engine_rates import (
     num_cores,
     prompt_of,
 )
-from bench.engine_recorded import recorded_rows
-from bench.engine_schema import schema_rows
+from bench.engines.recorded import recorded_rows
+from bench.engines.schema import schema_rows
 from bench.llama import cache_folder, model_folder
 from bench.rows import Row, compare, middle, quantile
 from inference.devices import CPU, parse_device
@@ -60,7 +60,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def measure(options: argparse.Namespace, say: Callable[[str], None]) -> tuple[list[Row], list[str]]:
     """Rows and notes."""
     if options.device != CPU:
-        return engine_gpu.measure(options.device, options.runs, options.peer_s, say)
+        return gpu.measure(options.device, options.runs, options.peer_s, say)
     models = ["tiny", *([str(model_folder(cache_folder(), 16))] if options.large else [])]
     rows: list[Row] = []
     for part in options.only.split(","):

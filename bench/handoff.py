@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from bench import blob
 from bench.blast import Line
-from bench.blob import MIB, TENSOR_BYTES
 from bench.rows import Row, compare
 from bench.servers import Served, ours
+from bench.starts import blob
+from bench.starts.blob import MIB, TENSOR_BYTES
 from storage.client.endpoint import SOCKET_NAME
 from storage.client.sdk import Endpoint, url_path
 from weights_cache.cache import HostTier

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from bench.again import MODEL, REGIONS, TINYCHAT, nearfield, prepare, until, up
-from bench.pss import command_of, descendants
 from bench.rows import Row, compare
+from bench.starts.pss import command_of, descendants
 
 if TYPE_CHECKING:
     import argparse

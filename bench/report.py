@@ -29,11 +29,12 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from bench import guide, stage, told
-from bench.agreement import MAX_RUNS, MIN_RUNS
-from bench.guide import UNCOUNTED, Figures, Load
+from bench import stage, told
+from bench.clients import guide
+from bench.clients.agreement import MAX_RUNS, MIN_RUNS
+from bench.clients.guide import UNCOUNTED, Figures, Load
+from bench.clients.judged import BUDGET_S, Measured, Round, judged
 from bench.llama import cache_folder
-from bench.report_judged import BUDGET_S, Measured, Round, judged
 from bench.rows import Row
 from deploy.report.arms import Start
 from deploy.report.measure import MAX_TOKENS, PROMPT, ReportTarget, run_report
@@ -173,7 +174,7 @@ def _figures(samples: Sequence[Sample]) -> Figures:
 @contextmanager
 def _metronome(certificate: Path, key: Path) -> Iterator[int]:
     """An endpoint that takes a known time, in a process of its own; its port."""
-    command = (sys.executable, "-m", "bench.metronome", str(certificate), str(key))
+    command = (sys.executable, "-m", "bench.clients.metronome", str(certificate), str(key))
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         try:
             yield int(child.stdout.readline() if child.stdout else "")

@@ -1,4 +1,4 @@
-"""The servers of a storage benchmark as processes: ours and the bare sendfile loop. Peers are in `bench.peers`."""
+"""The servers of a storage benchmark as processes: ours and the bare sendfile loop. Peers: `bench.stores.peers`."""
 
 import configparser
 import subprocess
@@ -85,7 +85,7 @@ def ours(folder: Path, *, small_parts: bool = False) -> Iterator[Served]:
     """`python -m storage` on `folder`. With `small_parts` the same store without S3's least size of a part."""
     port = free_port()
     log = folder.with_suffix(".log")
-    module = ["-m", "bench.small_parts"] if small_parts else ["-m", "storage"]
+    module = ["-m", "bench.stores.small_parts"] if small_parts else ["-m", "storage"]
     credentials = folder / "credentials"
     started = time.perf_counter()
     with process([sys.executable, *module, str(folder), "--port", str(port)], log) as child:
@@ -111,7 +111,7 @@ def bare(path: Path, log: Path) -> Iterator[Served]:
     port = free_port()
     store = Endpoint(f"http://{HOST}:{port}", "AKBARE", "none")
     started = time.perf_counter()
-    with process([sys.executable, "-m", "bench.bare", str(path), str(port)], log) as child:
+    with process([sys.executable, "-m", "bench.stores.bare", str(path), str(port)], log) as child:
         while True:
             try:
                 with Line(store):

@@ -15,11 +15,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 
-from bench import alone, ownlimits, peers
 from bench.blast import NUM_CONNECTIONS, Failed, Line, head_of, read_rate, request_rate, write_rate
 from bench.llama import cache_folder
 from bench.rows import Row, compare
 from bench.servers import Missing, Served, bare, ours
+from bench.stores import alone, ownlimits, peers
 from storage.client.sdk import url_path
 
 MIB = 1 << 20

@@ -61,7 +61,7 @@ class Timed(Meter):
 
 def _steps(folder: Path, number: int) -> tuple[float, float]:
     """Microseconds of a step of STREAMS rows, and of its meter's part."""
-    from bench.engine_child import _model
+    from bench.engines.child import _model
     from inference.engine.generation import GenerateLoop
     from inference.engine.model import step_model
     from inference.engine.orders.asked import Bounds

@@ -7,8 +7,9 @@ import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from bench import crowd, fromstore, hoststarts, llama, slowstarts
+from bench import llama
 from bench.rows import Row
+from bench.starts import crowd, fromstore, host, slow
 
 Say = Callable[[str], None]
 Found = tuple[list[Row], list[str]]
@@ -45,7 +46,7 @@ def _read(options: argparse.Namespace, say: Say) -> Found:
 
 PARTS: Mapping[str, Callable[[argparse.Namespace, Say], Found]] = {
     "read": _read,
-    "host": hoststarts.measure,
-    "link": slowstarts.measure,
+    "host": host.measure,
+    "link": slow.measure,
     "crowd": crowd.measure,
 }

@@ -176,8 +176,8 @@ def test_only_the_storage_client_imports_the_sdks():
 
     assert users <= {
         "storage/client/aws.py",
-        "bench/fresh.py",
-        "bench/loader_peers.py",
+        "bench/starts/fresh.py",
+        "bench/starts/peers.py",
     }  # the two of bench are peers that we measure against
 
 

@@ -144,8 +144,8 @@ def sdk(name, node):
     used = {each.partition(".")[0] for each in modules} & {"boto3", "botocore", "aiobotocore", "s3transfer"}
     allowed = {
         "storage/client/aws.py",
-        "bench/fresh.py",
-        "bench/loader_peers.py",
+        "bench/starts/fresh.py",
+        "bench/starts/peers.py",
     }  # the two of bench are peers that cold starts and loads are raced against
     return ", ".join(sorted(used)) if name not in allowed else ""
 

@@ -6,10 +6,11 @@ import sys
 
 import pytest
 
-from bench import report_judged, told
-from bench.agreement import MAX_RUNS, Agreement, over_runs
-from bench.guide import UNCOUNTED, Figures, Load, figures
-from bench.metronome import FIRST_S, NUM_TOKENS
+from bench import told
+from bench.clients import judged as report_judged
+from bench.clients.agreement import MAX_RUNS, Agreement, over_runs
+from bench.clients.guide import UNCOUNTED, Figures, Load, figures
+from bench.clients.metronome import FIRST_S, NUM_TOKENS
 from bench.servers import Missing
 from bench.stage import Broken
 from bench.told import Told
@@ -140,7 +141,7 @@ async def test_the_metronome_is_read_by_the_reports_client(tmp_path):
     """First token no sooner than it is written, and every token counted."""
     authority = pki.ensure(tmp_path / "tls", dt.datetime.now(dt.UTC))
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "bench.metronome", str(authority.cert), str(authority.key)),
+        *(sys.executable, "-m", "bench.clients.metronome", str(authority.cert), str(authority.key)),
         stdout=asyncio.subprocess.PIPE,
     )
     try:

@@ -11,7 +11,12 @@ from dataclasses import replace
 
 import pytest
 
-from bench import edge, edge_cpu, edge_half, edge_load, edge_paced, edge_stage
+from bench import edge
+from bench.proxy import cpu as edge_cpu
+from bench.proxy import half as edge_half
+from bench.proxy import load as edge_load
+from bench.proxy import paced as edge_paced
+from bench.proxy import stage as edge_stage
 
 
 def event(number, at=1.0):

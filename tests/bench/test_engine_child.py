@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from bench.engine_child import lay_as_landed
+from bench.engines.child import lay_as_landed
 
 
 def test_weights_are_the_same_and_shared_ones_stay_shared():

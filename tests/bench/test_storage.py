@@ -6,8 +6,9 @@ import threading
 
 import pytest
 
-from bench import alone, bare, blast, ownlimits, packages, servers, storage
+from bench import blast, packages, servers, storage
 from bench.blast import Failed, Line
+from bench.stores import alone, bare, ownlimits
 from storage.client.sdk import Endpoint
 from tests.storage.stores import ADMIN, ROOT_KEY, StoreThread
 

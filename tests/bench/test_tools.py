@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from bench import cold, llama, overhead, receipts
+from bench import cold, llama, overhead
 from bench.caller import Answer, Caller, CallFailed
-from bench.limit import bare_bytes_per_s
+from bench.starts import receipts
+from bench.starts.limit import bare_bytes_per_s
 from bench.stopwatch import goes_first
 from storage.client.sdk import Endpoint
 from tests.weights_cache.store_script import ScriptedStore

@@ -12,28 +12,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bench import (
-    blob,
-    crowd,
-    fromstore,
-    hoststarts,
-    loader_peers,
-    loaders,
-    overlink,
-    packages,
-    pss,
-    receipts,
-    stage,
-    starts,
-    weights,
-)
+from bench import packages, stage, weights
 from bench.blast import Line
 from bench.caller import Answer
-from bench.contestants import Broken, contestant
-from bench.fromstore import Timed
 from bench.link import Link, Pace, link
-from bench.loaders import Order
 from bench.servers import Missing
+from bench.starts import blob, crowd, fromstore, loaders, overlink, pss, receipts
+from bench.starts import host as hoststarts
+from bench.starts import parts as starts
+from bench.starts import peers as loader_peers
+from bench.starts.contestants import Broken, contestant
+from bench.starts.fromstore import Timed
+from bench.starts.loaders import Order
 from storage.client.endpoint import SOCKET_NAME
 from storage.client.sdk import Endpoint
 from tests.storage.stores import ADMIN, ROOT_KEY, StoreThread
@@ -183,7 +173,7 @@ def test_a_streamer_that_cannot_be_had_is_said(monkeypatch, tmp_path):
     notes = []
 
     assert fromstore._streamer(None, tmp_path, notes) == []
-    assert "pip could not install loader_peers.txt" in notes[0]
+    assert "pip could not install peers.txt" in notes[0]
     with pytest.raises(Missing):
         loader_peers.install(tmp_path)
 

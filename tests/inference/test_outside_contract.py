@@ -34,7 +34,7 @@ PEERS = os.environ.get("NEARFIELD_ENGINE_PEERS", "")
 HAS_PEER = (Path(PEERS or "/dev/null") / "xllamacpp").is_dir()
 NEEDS_PEER = pytest.mark.skipif(
     not HAS_PEER,
-    reason="no llama.cpp: pip install --no-deps --target DIR -r bench/engine_peers.txt, and NEARFIELD_ENGINE_PEERS=DIR",
+    reason="no llama.cpp: pip install --no-deps --target DIR -r bench/engines/peers.txt; NEARFIELD_ENGINE_PEERS=DIR",
 )
 VLLM_PYTHON = os.environ.get("NEARFIELD_VLLM", "")
 HAS_VLLM = bool(VLLM_PYTHON) and Path(VLLM_PYTHON).with_name("vllm").exists()

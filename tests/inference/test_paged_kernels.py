@@ -1,6 +1,6 @@
 """The Triton kernels against plain torch, in Triton's interpreter: no GPU, the same program.
 
-Triton comes with torch's CUDA build. Where that is not, it may lie in a folder (`bench/triton.txt`), named by
+Triton comes with torch's CUDA build. Where that is not, it may lie in a folder (`bench/engines/triton.txt`), named by
 NEARFIELD_TRITON; without either, these tests are skipped.
 """
 

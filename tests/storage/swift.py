@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.peers import swift as start_swift
 from bench.servers import Missing
+from bench.stores.peers import swift as start_swift
 
 PROXY = shutil.which("swift-proxy-server")
 NUM_TRIES = 3
@@ -19,7 +19,7 @@ NUM_TRIES = 3
 def why_not() -> str:
     """What this machine lacks for a Swift; empty if nothing."""
     if PROXY is None:
-        return "no OpenStack Swift on this machine (pip install -r bench/peers.txt; .ci/run does it)"
+        return "no OpenStack Swift on this machine (pip install -r bench/stores/peers.txt; .ci/run does it)"
     with tempfile.NamedTemporaryFile() as file:
         try:
             os.setxattr(file.name, "user.swift.metadata", b"1")

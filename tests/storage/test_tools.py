@@ -13,7 +13,7 @@ import pytest
 from aiobotocore.session import get_session
 from boto3.s3.transfer import TransferConfig
 
-from bench.alone import crc64_header
+from bench.stores.alone import crc64_header
 from storage.__main__ import main, prepare
 from storage.client.sdk import Endpoint, url_path
 from storage.disk.blobs import lock_folder
