@@ -107,6 +107,15 @@ def test_nulls_are_the_defaults():
         ({"stop_ids": [1] * 257}, "bad_request"),
         ({"stop_ids": [100]}, "bad_request"),
         ({"ignore_eos": 1.5}, "bad_request"),
+        ({"ignore_eos": 1}, "bad_request"),
+        ({"has_waited": []}, "bad_request"),
+        ({"weight": 0}, "bad_request"),
+        ({"weight": 1001}, "bad_request"),
+        ({"predicted": [100]}, "bad_request"),
+        ({"predicted": [1] * 17}, "bad_request"),
+        ({"resumed": []}, "bad_request"),
+        ({"resumed": [100]}, "bad_request"),
+        ({"resumed": [1] * 13}, "bad_request"),
         ({"priority": -1}, "bad_request"),
         ({"priority": 10}, "bad_request"),
         ({"priority": 0.0}, "bad_request"),
@@ -118,6 +127,11 @@ def test_nulls_are_the_defaults():
         ({"op": "embed", "batch": [[]]}, "bad_request"),
         ({"op": "embed", "batch": [[1] * 17]}, "context_length_exceeded"),
         ({"op": "embed", "batch": [[1]] * 2049}, "bad_request"),
+        ({"op": "embed", "batch": [[1, 2]], "segments": []}, "bad_request"),
+        ({"op": "embed", "batch": [[1, 2]], "segments": [[0]]}, "bad_request"),
+        ({"op": "embed", "batch": [[1, 2]], "segments": [[0, 2]]}, "bad_request"),
+        ({"op": "embed", "batch": [[1, 2]], "segments": [[0, 1], [0, 1]]}, "bad_request"),
+        ({"op": "embed", "batch": [[1, 2]], "weight": 0}, "bad_request"),
     ],
 )
 def test_what_is_refused(change, code):
@@ -140,14 +154,15 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
     max_leaves=6,
 )
+FIELDS = sorted(
+    {"batch", "segments"}.union(*(each.__dataclass_fields__ for each in (Generate, Sampling))) - {"sampling"}
+)
 
 
-@settings(max_examples=count(40, 400), deadline=None)
+@settings(max_examples=count(80, 400), deadline=None)
 @given(
     st.sampled_from(["add", "embed", "cancel", "stop", "x"]),
-    st.dictionaries(
-        st.sampled_from(["id", "batch", *PLAIN, *Sampling.__dataclass_fields__, "stop_ids"]), VALUES
-    ),
+    st.dictionaries(st.sampled_from(FIELDS), VALUES),
 )
 def test_any_message_is_an_order_or_refused(operation, fields):
     message = PLAIN | fields | {"op": operation}
@@ -158,5 +173,8 @@ def test_any_message_is_an_order_or_refused(operation, fields):
         return
     if isinstance(order, Generate):
         assert 0 < len(order.tokens) + order.max_tokens <= BOUNDS.max_len
-        assert all(0 <= token < BOUNDS.vocab_size for token in (*order.tokens, *order.stop_ids))
+        tokens = (*order.tokens, *order.stop_ids, *order.predicted, *order.resumed)
+        assert all(0 <= token < BOUNDS.vocab_size for token in tokens)
+        assert order.min_tokens <= order.max_tokens
+        assert len(order.resumed) < order.max_tokens
         assert math.isfinite(order.sampling.temperature)

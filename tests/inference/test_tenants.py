@@ -4,13 +4,16 @@ import random
 from collections import Counter
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.engine.gpu.blocks import BlockPool
+from inference.engine.steps import seats
 from inference.engine.steps import tenants as tenants_module
 from inference.engine.steps.crowd import FAR
 from inference.engine.steps.events import Ended, Failed, Preempted
+from inference.engine.steps.pages import PAGE_TOKENS
 from inference.engine.steps.tenants import ANSWER_COST, PROMPT_COST
 from tests.evidence import count
 from tests.inference.turns import Engine
@@ -139,6 +142,24 @@ def test_a_full_queue_turns_away_who_has_most_in_it():
         assert [event.id.partition("-")[0] for event in engine.add(name)] == ["hog"]
     assert [event.id for event in engine.add("hog")] == ["hog-10"], "its own newest"
     assert engine.one.num_waiting == 6
+    engine.one.check()
+
+
+@pytest.mark.parametrize(
+    ("names", "gone"), [(["hog", "hog", "a"], "hog-1"), (["a", "a", "a"], "a-2"), (["a", "b", "c"], "c-2")]
+)
+def test_a_row_that_grows_takes_blocks_of_the_greediest_and_else_of_the_last(names, gone, monkeypatch):
+    """Six blocks for three rows of two: the first to need a third gets it of who has more than its share."""
+    monkeypatch.setattr(seats, "GROWTH_TOKENS", 1)
+    pool = BlockPool(3, 6)
+    engine = Engine(3, budget=64, pool=pool)
+    for name in names:
+        engine.add(name, prompt=16, most=40)
+    for _ in range(17):  # of 16 + 1 tokens and room for 32, one place ahead
+        engine.step()
+    assert [event.id for event in engine.events if isinstance(event, Preempted)] == [gone]
+    for row in engine.one._seats.rows:
+        assert len(pool.blocks(row.slot)) * PAGE_TOKENS > len(row.tokens)
     engine.one.check()
 
 

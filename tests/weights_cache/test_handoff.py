@@ -218,6 +218,7 @@ def test_what_is_in_pieces_is_copied_and_counted(house):
         for path in (first, second)
     }
     assert sources(landing) == (lengths[second], lengths[first], 0)
+    assert sources(tier.land(revision)) == (0, 0, 0)
     assert tensors_of(landing, revision)[0] == wanted(files, revision)
     tier.close()
 

@@ -13,6 +13,7 @@ import pytest
 from storage.client.sdk import Endpoint
 from weights_cache.cache import HostTier
 from weights_cache.fetch import blob_path
+from weights_cache.flight import PROGRESS_EACH_S
 from weights_cache.plan import layout
 from weights_cache.view import LandingError, open_landing
 
@@ -76,6 +77,7 @@ def test_second_ask_reads_nothing(model, tier):
 
     assert again.done
     assert (again.source, again.bytes_read, again.phases) == ("host", 0, {})
+    assert again.host_bytes == again.total_bytes
     assert contents(again, model.revision) == landed_bytes(model.revision, model.files)
     assert len(model.store.requests) == num_requests
 
@@ -138,6 +140,7 @@ def test_failure_is_told_to_all_and_then_forgotten(model, tier):
         with pytest.raises(LandingError) as caught:
             landing.wait(60)
         errors.append((caught.value.code, caught.value.message))
+        assert (landing.done, landing.error.code) == (True, caught.value.code)
     assert set(errors) == {errors[0]}
     assert errors[0][0] == "store_status_404"
     assert tier.entries() == ()
@@ -145,6 +148,7 @@ def test_failure_is_told_to_all_and_then_forgotten(model, tier):
     model.store.objects[path] = data
     again = tier.land(model.revision)
     assert again.wait(60)
+    assert again.error is None
     for landing in landings:
         landing.release()
     assert contents(again, model.revision) == landed_bytes(model.revision, model.files)
@@ -213,6 +217,35 @@ def test_progress_is_told(model, tier):
     assert done[-1] == landing.total_bytes
     assert theirs[-1].percent == 100
     assert mine[0].eta_s is not None
+
+
+def test_progress_is_told_at_most_each_tenth_of_a_second(tier, model):
+    """But for the end, which is told when it is there: an engine's start has better to do."""
+    many = Model(tiny_files(num_layers=20, width=8))
+    model.store.objects |= objects_of(many.revision, many.files)
+    told, started = [], time.monotonic()
+    assert tier.land(many.revision, told.append).wait(60)
+    took_s = time.monotonic() - started
+    many.store.close()
+
+    assert len(told) <= 2 + took_s / PROGRESS_EACH_S
+    assert told[-1].percent == 100
+
+
+def test_the_time_of_a_load_that_runs_is_shared_out(model, tier):
+    """What an operator sees of a slow start is not nothing until it is over."""
+    landings, begun, seen = [], threading.Event(), []
+
+    def look(_):
+        begun.wait(60)
+        seen.append(sum(landings[0].phases.values()))
+
+    started = time.monotonic()
+    landings.append(tier.land(model.revision, look))
+    begun.set()
+    assert landings[0].wait(60)
+
+    assert 0 < seen[0] <= 1000 * (time.monotonic() - started)
 
 
 def test_bandwidth_is_measured(tier, model):

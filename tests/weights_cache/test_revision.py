@@ -128,11 +128,15 @@ HOSTILE = {
     "same tensor twice": lambda v: v["tensors"][0].update(name="model.layers.0.mlp.weight"),
     "tensor in no file": lambda v: v["tensors"][0].update(file=7),
     "tensor past the end": lambda v: v["files"][1].update(size=299),
+    "empty tensor past the end": lambda v: v["tensors"].append(
+        {"name": "none", "dtype": "F32", "shape": [0], "file": 0, "offset": 3, "length": 0}
+    ),
     "length is not shape": lambda v: v["tensors"][0].update(shape=[8, 5]),
     "unknown dtype": lambda v: v["tensors"][0].update(dtype="F12"),
     "nine dimensions": lambda v: v["tensors"][0].update(shape=[1] * 7 + [8, 4]),
     "empty extent": lambda v: v["extents"][0].update(length=0),
     "large extent": lambda v: v["extents"][0].update(length=(16 << 20) + 1),
+    "extent in no file": lambda v: v["extents"][0].update(file=7),
     "extent past the end": lambda v: v["extents"][1].update(offset=250),
     "gap": lambda v: v["extents"][0].update(length=127),
     "doubled extent": lambda v: v["extents"].append(v["extents"][1]),

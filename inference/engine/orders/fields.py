@@ -70,7 +70,7 @@ class Fields:
     def flag(self, name: str) -> bool:
         """True or false. Raises OrderRefused."""
         value = self.take(name)
-        if value not in {None, True, False}:
+        if not isinstance(value, bool | None):
             self.refuse(f"{name} must be true or false")
         return value is True
 
