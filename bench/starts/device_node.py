@@ -1,8 +1,8 @@
 """The node of `bench device`: a host tier in a process of its own, as beside an engine.
 
 `python -m bench.starts.device_node FOLDER FD`, FOLDER with what `Node` writes there. Over the socket FD it is told one
-byte at a time: LAND begins a load, whose descriptors are the answer; LET_GO has the weights forgotten, and is answered when
-memory for the next load is there. In one process with the copies all readers would take turns at one interpreter.
+byte at a time: LAND begins a load, whose descriptors are the answer; LET_GO has the weights forgotten, and is answered
+when memory for the next load is there. In one process with the copies all readers would take turns at one interpreter.
 """
 
 import json
