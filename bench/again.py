@@ -20,8 +20,9 @@ from urllib.parse import urlsplit
 
 from bench.caller import Caller, CallFailed
 from bench.rows import Row, compare
-from deploy import credentials, fleet, pki
+from deploy import fleet
 from deploy.fleet import FleetPlan
+from deploy.trust import credentials, pki
 
 if TYPE_CHECKING:
     import argparse

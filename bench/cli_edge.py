@@ -8,8 +8,8 @@ import threading
 from pathlib import Path
 from typing import Self
 
-from deploy import pki
-from deploy.credentials import Credentials
+from deploy.trust import pki
+from deploy.trust.credentials import Credentials
 
 MODEL = "acme/tiny"
 ROW = {

@@ -27,7 +27,7 @@ from bench.stage import Broken
 from bench.starts import receipts
 from bench.starts.limit import USUAL, bare_s
 from deploy.fleet import SYSTEM_GRANTS
-from deploy.roles import endpoint
+from deploy.roles.runner import endpoint
 from deploy.up import Running
 from storage.client.sdk import Endpoint
 

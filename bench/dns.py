@@ -24,7 +24,7 @@ from bench.llama import cache_folder
 from bench.packages import installed
 from bench.rows import Row, compare
 from bench.servers import HOST, START_S, Missing, free_port, process
-from deploy import secrets
+from deploy.trust import secrets
 
 FLOOR = 20_000.0  # the issue's, answers in a second of one core
 PEER_RATIO = 5.0
@@ -212,7 +212,7 @@ def _ours(folder: Path) -> Iterator[tuple[int, int]]:
     toml.write_text(_TOML.format(port=port))
     secrets.make_root_key(folder / "secrets")
     with _serving(
-        [sys.executable, "-m", "deploy.process", "dns", "ns1", str(toml)], folder / "log", port
+        [sys.executable, "-m", "deploy.roles.process", "dns", "ns1", str(toml)], folder / "log", port
     ) as pid:
         yield pid, port
 

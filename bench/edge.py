@@ -24,7 +24,7 @@ from bench.proxy.request import body, request
 from bench.proxy.stage import Proxy
 from bench.rows import Row, compare
 from bench.servers import Missing
-from deploy import pki
+from deploy.trust import pki
 
 PARTS = ("cpu", "scale", "latency", "sse", "streams", "memory", "traces", "gateway")
 OF_NGINX = 0.5  # the issue's: at most twice nginx's processor time, plain and with TLS

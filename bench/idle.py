@@ -110,8 +110,8 @@ def difference(before: dict[int, Spent], after: dict[int, Spent]) -> dict[int, S
 
 def kind_of(words: list[str]) -> str:
     """What a process is, by its command line: a role, or the module that it runs."""
-    if "deploy.process" in words:
-        return words[words.index("deploy.process") + 1]
+    if "deploy.roles.process" in words:
+        return words[words.index("deploy.roles.process") + 1]
     return words[words.index("-m") + 1] if "-m" in words else "other"
 
 

@@ -14,7 +14,7 @@ from statistics import median
 from bench import stage
 from bench.caller import Answer, Caller
 from bench.rows import Row, compare, quantile
-from deploy import secrets
+from deploy.trust import secrets
 from deploy.up import Running
 from wire.address import split_address
 

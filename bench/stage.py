@@ -13,10 +13,12 @@ from urllib.parse import urlsplit
 from bench.caller import Answer, Caller
 from bench.link import Link, link
 from bench.stopwatch import goes_first
-from deploy import fleet, pki, push, watch
+from deploy import fleet
 from deploy.client import Client
-from deploy.credentials import Credentials
 from deploy.fleet import FleetPlan
+from deploy.models import push, watch
+from deploy.trust import pki
+from deploy.trust.credentials import Credentials
 from deploy.up import Platform, Running
 from wire.address import split_address
 

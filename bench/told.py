@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.stage import Broken
-from deploy.credentials import Credentials
 from deploy.report.phases import AFTER_FIRST_TOKEN
 from deploy.report.probe import pool_of
+from deploy.trust.credentials import Credentials
 from wire.dial import Pool
 from wire.tls import client_context
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import typer
 from typer._completion_classes import completion_init
 
-from deploy import person, streams
-from deploy.exits import Exit
+from deploy.terminal import person, streams
+from deploy.terminal.exits import Exit
 from deploy.words import host, models, operate, settings
 from deploy.words.keys import app as keys_app
 from deploy.words.quick import QuickCommand, QuickGroup

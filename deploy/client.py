@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from deploy import patience
-from deploy.credentials import Credentials
+from deploy.terminal import patience
+from deploy.trust.credentials import Credentials
 
 CONNECT_S = 10.0
 """An edge that runs greets at once, whatever it has to do: one that takes connections and greets nobody is stopped."""

@@ -11,8 +11,9 @@ from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 
-from deploy import pki, secrets, toml
+from deploy import toml
 from deploy.faults import NoPorts
+from deploy.trust import pki, secrets
 from wire.address import split_address
 
 LOOPBACK = "127.0.0.1"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 LISTEN = "0A"  # TCP_LISTEN, as /proc/net/tcp writes it
 LOCAL, STATE, INODE = 1, 3, 9  # columns of it
-ROLE_WORD = "deploy.process"
+ROLE_WORD = "deploy.roles.process"
 
 
 @dataclass(frozen=True, slots=True)

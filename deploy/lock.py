@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 from typing import IO
 
-from deploy import pasted
 from deploy.faults import NotYours, StateInUse, StateUnusable
+from deploy.terminal import pasted
 
 
 def hold(state: Path) -> IO[str]:

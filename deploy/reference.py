@@ -12,11 +12,11 @@ import typer
 from deploy import dashboard, figures
 from deploy.cli import app
 from deploy.config import page as config_page
-from deploy.exits import Exit
-from deploy.failing import BY_HTTP_STATUS, BY_STORE_CODE, CAUSES, STATUS_BY_CODE
 from deploy.openapi import page as http_page
 from deploy.openapi.document import document
 from deploy.schemas.published import SCHEMAS, schema_of
+from deploy.terminal.exits import Exit
+from deploy.terminal.failing import BY_HTTP_STATUS, BY_STORE_CODE, CAUSES, STATUS_BY_CODE
 
 HEAD = """# Command line
 

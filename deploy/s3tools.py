@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from deploy.credentials import Credentials
+    from deploy.trust.credentials import Credentials
 
 REGION = "us-east-1"  # every SDK wants one; ours answers to it
 

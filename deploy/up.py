@@ -11,16 +11,18 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 
-from deploy import fleet, listening, pasted, pki
-from deploy.bootstrap import bootstrap
+from deploy import fleet, listening
 from deploy.client import ApiError, Client, Unreachable
 from deploy.config.document import Config, listeners
 from deploy.config.read import load
-from deploy.credentials import Credentials
 from deploy.faults import NoRoom, PortTaken, RoleFailed
 from deploy.forks.link import ForkLink
 from deploy.forks.role import RoleProcess
 from deploy.lock import hold
+from deploy.roles.bootstrap import bootstrap
+from deploy.terminal import pasted
+from deploy.trust import pki
+from deploy.trust.credentials import Credentials
 from wire.address import split_address
 from wire.counted import counted
 

@@ -1,4 +1,4 @@
-"""One process of `bench edge`: our edge as `deploy.process` runs it, or the region behind it with rows and streams.
+"""One process of `bench edge`: our edge as `deploy.roles.process` runs it, or the region behind it.
 
 `python -m bench.proxy.child edge|crew|region SETTINGS`, SETTINGS a JSON object; a line on stdout says that it listens.
 """
@@ -16,8 +16,8 @@ from typing import Any
 
 import uvloop
 
-from deploy.crew import Crew
-from deploy.life import GC_THRESHOLDS
+from deploy.roles.crew import Crew
+from deploy.roles.life import GC_THRESHOLDS
 from edge.crew.place import bind
 from edge.listeners import MAIN
 from edge.run import run
@@ -73,7 +73,7 @@ async def _edge(options: dict[str, Any]) -> None:
 
 
 def _crew(options: dict[str, Any]) -> None:
-    """The edge as `size` processes, as `deploy.process` runs it; returns in each of them and in the one that forks."""
+    """The edge as `size` processes, as `deploy.roles.process` has it; returns in each and in the one that forks."""
     sockets = [{MAIN: sock} for sock in bind("127.0.0.1", options["port"], options["size"])]
     mine = Crew(sockets, drain_s=0.0).work(lambda: print(json.dumps({"port": options["port"]}), flush=True))
     if mine is None:

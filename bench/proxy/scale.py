@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.proxy import load, stage
 from bench.rows import Row, compare
-from deploy import pki
+from deploy.trust import pki
 
 CONNECTIONS = 64  # the kernel spreads them by their ports: of fewer one process may have most
 WARM_S = 1.0

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bench.proxy.request import body, request
 from bench.servers import HOST, START_S, Missing, free_port, process
-from deploy import pki
+from deploy.trust import pki
 
 SMALL_BYTES = 512
 POLL_S = 0.02

@@ -14,7 +14,7 @@ from bench.proxy import load, stage
 from bench.proxy import paced as edge_paced
 from bench.proxy.stage import Proxy
 from bench.rows import Row, compare, quantile
-from deploy import pki
+from deploy.trust import pki
 
 CONNECTIONS = 32
 ROUNDS = 5

@@ -48,7 +48,7 @@ def pss_bytes(pid: int) -> int:
 def node_pid() -> int:
     """The node's process among ours. Raises LookupError."""
     for pid in descendants(os.getpid()):
-        if command_of(pid)[1:4] == ["-m", "deploy.process", "node"]:
+        if command_of(pid)[1:4] == ["-m", "deploy.roles.process", "node"]:
             return pid
     raise LookupError("there is no node below this process")
 

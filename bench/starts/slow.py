@@ -12,7 +12,7 @@ from bench.starts.limit import USUAL, bare_s
 from bench.starts.loaders import Order
 from bench.starts.parts import NUM_PROMPT_TOKENS, RATES, Found, Model, Say
 from deploy.fleet import SYSTEM_GRANTS
-from deploy.roles import endpoint
+from deploy.roles.runner import endpoint
 from deploy.up import Running
 from storage.client.sdk import Endpoint
 from weights_cache.fetch import BLOB_BUCKET

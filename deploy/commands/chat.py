@@ -5,10 +5,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from deploy import chat, show, streams
+from deploy import chat
 from deploy.client import Client
-from deploy.credentials import Credentials
 from deploy.faults import NotLive
+from deploy.terminal import show, streams
+from deploy.trust.credentials import Credentials
 
 MAX_TURNS = 64
 

@@ -4,9 +4,9 @@ import json
 import tomllib
 from pathlib import Path
 
-from deploy import show
 from deploy.config.origin import DEFAULT, settings
 from deploy.config.read import load
+from deploy.terminal import show
 from wire.counted import counted
 
 

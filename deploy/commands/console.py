@@ -2,9 +2,9 @@
 
 import webbrowser
 
-from deploy import show
 from deploy.client import Client
-from deploy.credentials import Credentials
+from deploy.terminal import show
+from deploy.trust.credentials import Credentials
 
 TICKETS = "/nearfield/console/tickets"
 

@@ -11,17 +11,19 @@ from pathlib import Path
 import uvloop
 from rich.console import Console
 
-from deploy import chat, push, show, watch
+from deploy import chat
 from deploy.client import Client
 from deploy.commands import chat as chat_command
 from deploy.commands import report as report_command
 from deploy.commands.up import addresses
-from deploy.credentials import Credentials
-from deploy.exits import Exit
 from deploy.faults import NotLive, StateInUse
 from deploy.fleet import FleetPlan
 from deploy.lock import demand_free
-from deploy.push import PushRefused
+from deploy.models import push, watch
+from deploy.models.push import PushRefused
+from deploy.terminal import show
+from deploy.terminal.exits import Exit
+from deploy.trust.credentials import Credentials
 from deploy.up import Platform
 from examples import minilm
 from wire.counted import counted

@@ -3,9 +3,9 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from deploy import show
-from deploy.exits import Exit
-from deploy.looking import looking
+from deploy.terminal import show
+from deploy.terminal.exits import Exit
+from deploy.terminal.looking import looking
 
 
 def run(state: Path, *, as_json: bool) -> Exit:

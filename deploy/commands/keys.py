@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from deploy import show
 from deploy.client import ApiError, Client, Reply
 from deploy.faults import NotLive
+from deploy.terminal import show
 
 KEYS = "/nearfield/keys"
 NOT_FOUND = 404

@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from deploy import patience, secrets, show
 from deploy.commands.usage import NODES, ask_nodes, read_usage
 from deploy.config.document import Config
 from deploy.config.read import load
-from deploy.credentials import NoPlatform
 from deploy.faults import NotLive, Silent
 from deploy.logs.files import Tail, merged, tails
 from deploy.logs.line import Line, Wanted, of_record, shown
+from deploy.terminal import patience, show
+from deploy.trust import secrets
+from deploy.trust.credentials import NoPlatform
 from regions.usage.read import Found
 from storage.client.sdk import StoreError
 

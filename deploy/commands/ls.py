@@ -4,10 +4,11 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from deploy import columns, show, standing
 from deploy.client import Client
-from deploy.columns import Cell
-from deploy.credentials import Credentials
+from deploy.models import standing
+from deploy.terminal import columns, show
+from deploy.terminal.columns import Cell
+from deploy.trust.credentials import Credentials
 
 
 def models(credentials: Credentials, *, as_json: bool) -> None:

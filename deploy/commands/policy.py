@@ -3,11 +3,12 @@
 import sys
 from pathlib import Path
 
-from deploy import fleet, patience, show
+from deploy import fleet
 from deploy.config.document import Config
 from deploy.config.read import load
 from deploy.faults import ConfigError
-from deploy.roles import endpoint
+from deploy.roles.runner import endpoint
+from deploy.terminal import patience, show
 from regions.map.names import SYSTEM_BUCKET
 from regions.objects.ledger import RULES
 from regions.rules import MAX_RULES_BYTES, Ordered, RulesError, read_rules, written

@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from deploy import person, push, show
-from deploy.before import Before
 from deploy.client import Client
-from deploy.credentials import Credentials
-from deploy.exits import Exit
-from deploy.landing import Landing
-from deploy.moving import Moving
+from deploy.models import push
+from deploy.models.before import Before
+from deploy.models.push import PushRefused
 from deploy.plan import memory, scores, there
 from deploy.plan.draw import draw
+from deploy.plan.landing import Landing
+from deploy.plan.moving import Moving
 from deploy.plan.plan import Known, Plan, make
 from deploy.prices.book import PriceBook
 from deploy.prices.reading import load, usual
-from deploy.push import PushRefused
+from deploy.terminal import person, show
+from deploy.terminal.exits import Exit
+from deploy.trust.credentials import Credentials
 from regions.map.names import BadNameError, ModelName, base_of, is_preview
 from regions.push.fit import shown
 

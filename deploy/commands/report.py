@@ -9,11 +9,9 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from deploy import show
 from deploy.client import ApiError, Client, Unreachable
-from deploy.credentials import Credentials
-from deploy.exits import Exit
 from deploy.faults import NotLive
+from deploy.models.standing import standings
 from deploy.prices.book import PricesError
 from deploy.prices.reading import usual
 from deploy.report.document import Report
@@ -29,7 +27,9 @@ from deploy.report.out.values import as_json_document
 from deploy.report.out.write import Outputs, render, write
 from deploy.report.page.html import page
 from deploy.report.words import best
-from deploy.standing import standings
+from deploy.terminal import show
+from deploy.terminal.exits import Exit
+from deploy.trust.credentials import Credentials
 
 __all__ = ["Order", "Outputs", "further", "gate", "run"]
 

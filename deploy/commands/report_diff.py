@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from deploy import show
 from deploy.commands.report import earlier, read_conditions
-from deploy.exits import Exit
 from deploy.report.gate.diff import FIGURES, Change, changes, keys
 from deploy.report.gate.failures import Failures, failures
 from deploy.report.gate.verdict import judge
 from deploy.report.out.markdown import comparison, failed_words, said, verdict
 from deploy.report.words import ONE_RUN
+from deploy.terminal import show
+from deploy.terminal.exits import Exit
 
 
 def run(before: Path, after: Path, fail_if: Sequence[str], markdown: Path | None, *, as_json: bool) -> int:

@@ -3,11 +3,12 @@
 import sys
 import time
 
-from deploy import columns, pointing, show
-from deploy.columns import Cell
-from deploy.credentials import Credentials
 from deploy.faults import NotLive
-from deploy.pointing import Proofs
+from deploy.models import pointing
+from deploy.models.pointing import Proofs
+from deploy.terminal import columns, show
+from deploy.terminal.columns import Cell
+from deploy.trust.credentials import Credentials
 from regions.objects.pointer import KEPT_PREVIOUS, Pointer
 from regions.objects.proof import Proof
 

@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from deploy import secrets
 from deploy.config.document import Config, figures
 from deploy.config.read import load
+from deploy.trust import secrets
 from wire.address import split_address
 from wire.scrape import is_loopback
 

@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from deploy import show
 from deploy.client import ApiError, Client, Unreachable
-from deploy.credentials import Credentials
+from deploy.terminal import show
+from deploy.trust.credentials import Credentials
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

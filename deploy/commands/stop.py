@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from deploy import removing, show
 from deploy.client import Client
-from deploy.credentials import Credentials, NoPlatform
 from deploy.faults import NotLive, NotYours
 from deploy.lock import holder
-from deploy.standing import models, standings
+from deploy.models import removing
+from deploy.models.standing import models, standings
+from deploy.terminal import show
+from deploy.trust.credentials import Credentials, NoPlatform
 from wire.counted import counted
 
 STOP_DEADLINE_S = 45.0

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deploy import pointing, show, watch
 from deploy.client import Client
-from deploy.credentials import Credentials
 from deploy.faults import NotLive
-from deploy.standing import Standing, standings
+from deploy.models import pointing, watch
+from deploy.models.standing import Standing, standings
+from deploy.terminal import show
+from deploy.trust.credentials import Credentials
 from regions.map.names import base_of, is_preview
 from regions.objects.pointer import KEPT_PREVIOUS, Pointer, new_pointer
 

@@ -9,10 +9,10 @@ import uvloop
 from rich.console import Console
 from rich.markup import escape
 
-from deploy import pasted, show
-from deploy.credentials import Credentials
 from deploy.faults import ConfigError
 from deploy.fleet import PROFILES, FleetPlan
+from deploy.terminal import pasted, show
+from deploy.trust.credentials import Credentials
 from deploy.up import Platform, Running
 
 HELP = "nearfield up --help"

@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy import patience, secrets, show
 from deploy.config.document import Config
 from deploy.config.entries import NodeEntry
 from deploy.config.read import load
-from deploy.exits import Exit
 from deploy.fleet import SYSTEM_GRANTS
-from deploy.roles import endpoint
+from deploy.roles.runner import endpoint
+from deploy.terminal import patience, show
+from deploy.terminal.exits import Exit
+from deploy.trust import secrets
 from regions.usage.read import Found, read_store
 from regions.usage.reconcile import differences, totals
 from regions.usage.record import Record, RecordError

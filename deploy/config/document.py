@@ -6,7 +6,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from deploy.acme import AcmeEntry
+from deploy.config.acme import AcmeEntry
+from deploy.config.dns import DnsEntry
 from deploy.config.entries import (
     AccessKeyEntry,
     AnycastEntry,
@@ -18,7 +19,6 @@ from deploy.config.entries import (
     WanLink,
     WebhookEntry,
 )
-from deploy.dns import DnsEntry
 from deploy.faults import ConfigError
 from inference.outside.definition import Definition
 

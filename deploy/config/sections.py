@@ -6,14 +6,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from deploy.acme import AcmeEntry, AcmePartError, OrderEntry
-from deploy.acme import check as check_acme
+from deploy.config.acme import AcmeEntry, AcmePartError, OrderEntry
+from deploy.config.acme import check as check_acme
 from deploy.config.convert import entries, entry, table
+from deploy.config.dns import DnsEntry, DnsError, PopEntry, ServerEntry
+from deploy.config.dns import check as check_dns
 from deploy.config.entries import TracingEntry
-from deploy.dns import DnsEntry, DnsError, PopEntry, ServerEntry
-from deploy.dns import check as check_dns
+from deploy.config.tracing import collector
 from deploy.faults import ConfigError
-from deploy.tracing import collector
 from inference.outside.definition import Definition, DefinitionError, EngineEntry, defined
 
 

@@ -6,7 +6,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from deploy.acme import AcmeEntry, OrderEntry
+from deploy.config.acme import AcmeEntry, OrderEntry
+from deploy.config.dns import DnsEntry, PopEntry, ServerEntry
 from deploy.config.entries import (
     AccessKeyEntry,
     AnycastEntry,
@@ -19,7 +20,6 @@ from deploy.config.entries import (
     WanLink,
     WebhookEntry,
 )
-from deploy.dns import DnsEntry, PopEntry, ServerEntry
 from inference.outside.definition import EngineEntry
 
 

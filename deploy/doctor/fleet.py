@@ -13,7 +13,7 @@ from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from deploy import credentials, fleet, patience
+from deploy import fleet
 from deploy.client import ApiError, Client, Unreachable
 from deploy.config.document import Config, listeners
 from deploy.config.read import load
@@ -22,9 +22,11 @@ from deploy.doctor.machine import gpus
 from deploy.faults import NOT_YOURS, ConfigError, NotYours, Silent
 from deploy.fleet import SYSTEM_GRANTS
 from deploy.lock import holder
-from deploy.remedy import with_state
-from deploy.roles import endpoint
-from deploy.secrets import SecretsError
+from deploy.roles.runner import endpoint
+from deploy.terminal import patience
+from deploy.terminal.remedy import with_state
+from deploy.trust import credentials
+from deploy.trust.secrets import SecretsError
 from storage.client.probe import Capabilities, probe
 from storage.client.sdk import S3, Endpoint, StoreError
 from wire.address import split_address

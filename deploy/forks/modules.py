@@ -15,7 +15,7 @@ MODULES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "store": ("storage.run", "awscrt.checksums"),
         "node": ("inference.node", *HTTP),
         "region": ("regions.gateway.pass_on", "regions.run"),
-        "edge": ("deploy.crew", "edge.dns.voice", "edge.listeners", "edge.relay.patience", "edge.run"),
+        "edge": ("deploy.roles.crew", "edge.dns.voice", "edge.listeners", "edge.relay.patience", "edge.run"),
         "anycast": ("edge.anycast.run",),
         "dns": ("edge.dns.run",),
         "acme": ("edge.acme.run",),

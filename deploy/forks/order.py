@@ -35,4 +35,4 @@ class Order:
     @property
     def words(self) -> tuple[str, ...]:
         """The command that would start the same role afresh, without the interpreter."""
-        return ("-m", "deploy.process", self.role, self.name, str(self.config))
+        return ("-m", "deploy.roles.process", self.role, self.name, str(self.config))

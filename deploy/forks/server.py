@@ -20,8 +20,8 @@ from pathlib import Path
 from deploy.forks.modules import load
 from deploy.forks.order import GO, MAX_ORDER_BYTES, NUM_FDS, READY, Order
 from deploy.forks.title import show_as
-from deploy.life import die_with_parent
-from deploy.process import be
+from deploy.roles.life import die_with_parent
+from deploy.roles.process import be
 
 ADOPTED_POLL_S = 0.0005
 STDIN, STDOUT, STDERR = range(3)

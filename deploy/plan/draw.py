@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from deploy import show
 from deploy.plan.plan import Plan, RegionPlan
+from deploy.terminal import show
 from regions.map.names import base_of
 from wire.counted import counted
 

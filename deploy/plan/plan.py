@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from deploy.models.push import PushPlan
 from deploy.plan import forecast, predict, scores
 from deploy.plan.memory import Device, Fit, Needs, fits
 from deploy.prices.book import PriceBook, Prices
-from deploy.push import PushPlan
 
 USUAL_RTT_MS = 100.0
 """Between two regions of which no edge has heard."""

@@ -4,16 +4,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from deploy import patience, push
 from deploy.config.document import Config
 from deploy.config.read import load
-from deploy.credentials import Credentials
 from deploy.faults import Silent
 from deploy.fleet import SYSTEM_GRANTS
+from deploy.models import push
 from deploy.plan.local import held, is_same
 from deploy.plan.memory import Device
-from deploy.roles import endpoint
-from deploy.secrets import SecretsError
+from deploy.roles.runner import endpoint
+from deploy.terminal import patience
+from deploy.trust.credentials import Credentials
+from deploy.trust.secrets import SecretsError
 from regions.map.names import BLOBS_BUCKET, base_of, is_preview
 from storage.client.sdk import S3, Endpoint, Entry, NotFound, StoreError
 

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from deploy.credentials import Credentials
 from deploy.report.arms import Arm, Start, arms
 from deploy.report.arrivals import arrivals, default_rate
 from deploy.report.document import Report, Settings, Tiers, document
@@ -24,6 +23,7 @@ from deploy.report.more.terms import Terms, load_terms
 from deploy.report.more.wanted import Wanted
 from deploy.report.probe import PATHS, Admin, NotSetError, Probe, Question, model_row, region_body
 from deploy.report.sample import Sample, failed
+from deploy.trust.credentials import Credentials
 from wire.tls import client_context
 
 PROMPT = "What is Nearfield?"

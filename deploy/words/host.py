@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from deploy.failing import errors
-from deploy.names import model_names
-from deploy.options import DEFAULT_STATE, JsonOption, StateOption
+from deploy.terminal.failing import errors
+from deploy.words.names import model_names
+from deploy.words.options import DEFAULT_STATE, JsonOption, StateOption
 
 
 def up(
@@ -47,8 +47,8 @@ def run(
     config: Annotated[Path, typer.Option(help="The fleet's one TOML.")] = Path("nearfield.toml"),
 ) -> None:
     """Run one role of a fleet in this process (what `up` does for each, on one machine)."""
-    from deploy import process  # noqa: PLC0415 - each command loads only what it needs
     from deploy.logs import write  # noqa: PLC0415
+    from deploy.roles import process  # noqa: PLC0415 - each command loads only what it needs
 
     with errors(as_json=False):
         write.start(role, name or "")
@@ -67,8 +67,8 @@ def stop(
     as_json: JsonOption = False,
 ) -> None:
     """Stop a model's workers in every region (its next request wakes it), or the whole platform."""
-    from deploy import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
     from deploy.commands import stop as command  # noqa: PLC0415
+    from deploy.trust import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
 
     with errors(as_json=as_json):
         if model is None:

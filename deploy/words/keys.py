@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deploy.durations import seconds
-from deploy.failing import errors
-from deploy.options import DEFAULT_STATE, JsonOption, StateOption
+from deploy.terminal.durations import seconds
+from deploy.terminal.failing import errors
+from deploy.words.options import DEFAULT_STATE, JsonOption, StateOption
 from deploy.words.quick import QuickCommand, QuickGroup
 
 if TYPE_CHECKING:
@@ -102,8 +102,8 @@ def revoke_command(
 
 
 def _client(state: "Path") -> "Client":
-    from deploy import credentials  # noqa: PLC0415 - each command loads only what it needs
     from deploy.client import Client  # noqa: PLC0415
+    from deploy.trust import credentials  # noqa: PLC0415 - each command loads only what it needs
 
     known = credentials.load(state)
     return Client(known, admin=True, patience_s=KEYS_S, waits_for=known.home_region)

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from deploy import person
-from deploy.exits import Exit
-from deploy.failing import errors
-from deploy.names import model_names, region_names
-from deploy.options import (
+from deploy.terminal import person
+from deploy.terminal.exits import Exit
+from deploy.terminal.failing import errors
+from deploy.words.names import model_names, region_names
+from deploy.words.options import (
     DEFAULT_STATE,
     JsonOption,
     ModelArgument,
@@ -41,8 +41,8 @@ def push(
     wait: WaitOption = True,
 ) -> None:
     """Show the plan, then upload a model folder and see it live in its regions."""
-    from deploy import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
     from deploy.commands import push as command  # noqa: PLC0415
+    from deploy.trust import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
 
     with errors(as_json=as_json):
         name = f"{model}@{preview}" if preview else model
@@ -52,8 +52,8 @@ def push(
 
 def ls(state: StateOption = DEFAULT_STATE, *, as_json: JsonOption = False) -> None:
     """The models, and where each one stands in each region."""
-    from deploy import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
     from deploy.commands import ls as command  # noqa: PLC0415
+    from deploy.trust import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
 
     with errors(as_json=as_json):
         command.models(saved.load(state), as_json=as_json)
@@ -63,8 +63,8 @@ def revisions(
     model: ModelArgument, state: StateOption = DEFAULT_STATE, *, as_json: JsonOption = False
 ) -> None:
     """What a model or preview serves and served before, and what each revision's boot and probes came to."""
-    from deploy import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
     from deploy.commands import revisions as command  # noqa: PLC0415
+    from deploy.trust import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
 
     with errors(as_json=as_json):
         command.show_all(saved.load(state), model, as_json=as_json)
@@ -84,8 +84,8 @@ def promote(
     as_json: JsonOption = False,
 ) -> None:
     """Serve under the model's own name what its preview serves; no byte moves, and no request is lost."""
-    from deploy import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
     from deploy.commands import turn as command  # noqa: PLC0415
+    from deploy.trust import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
 
     with errors(as_json=as_json):
         turn = command.Turn(timeout_s if wait else 0.0, as_json)
@@ -104,8 +104,8 @@ def rollback(
     as_json: JsonOption = False,
 ) -> None:
     """Serve an earlier revision again; a second one undoes the first. No byte goes up, and no request is lost."""
-    from deploy import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
     from deploy.commands import turn as command  # noqa: PLC0415
+    from deploy.trust import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
 
     with errors(as_json=as_json):
         command.rollback(saved.load(state), model, to, command.Turn(timeout_s if wait else 0.0, as_json))
@@ -124,8 +124,8 @@ def chat(
     as_json: JsonOption = False,
 ) -> None:
     """Ask a model through the edge; the last line says where the time went."""
-    from deploy import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
     from deploy.commands import chat as command  # noqa: PLC0415
+    from deploy.trust import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
 
     with errors(as_json=as_json):
         command.run(saved.load(state), model, prompt, region, max_tokens, as_json=as_json)
@@ -139,8 +139,8 @@ def rm(
     as_json: JsonOption = False,
 ) -> None:
     """Take a model out of every region and delete its objects."""
-    from deploy import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
     from deploy.commands import stop as command  # noqa: PLC0415
+    from deploy.trust import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
 
     with errors(as_json=as_json):
         if not yes and not person.agrees(f"Delete {model} and everything under models/{model}/ ?"):

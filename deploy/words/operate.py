@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from deploy.failing import errors
-from deploy.names import model_names, region_names
-from deploy.options import DEFAULT_STATE, JsonOption, StateOption
+from deploy.terminal.failing import errors
+from deploy.words.names import model_names, region_names
+from deploy.words.options import DEFAULT_STATE, JsonOption, StateOption
 
 
 def status(
@@ -19,8 +19,8 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """The regions as the edge hears them: distance, freshness, measured bandwidth, what runs."""
-    from deploy import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
     from deploy.commands import status as command  # noqa: PLC0415
+    from deploy.trust import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
 
     with errors(as_json=as_json):
         show = command.watch if watch else command.once
@@ -34,8 +34,8 @@ def console(
     as_json: JsonOption = False,
 ) -> None:
     """A link to the live page of the platform that is logged in: worth one visit, within the minute."""
-    from deploy import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
     from deploy.commands import console as command  # noqa: PLC0415
+    from deploy.trust import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
 
     with errors(as_json=as_json):
         command.run(saved.load(state), opens=opens, as_json=as_json)

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from deploy.failing import errors
-from deploy.options import DEFAULT_STATE, JsonOption, ModelArgument, RegionsOption, StateOption, split
+from deploy.terminal.failing import errors
+from deploy.words.options import DEFAULT_STATE, JsonOption, ModelArgument, RegionsOption, StateOption, split
 from deploy.words.quick import QuickCommand, QuickGroup
 
 RUN = "run"
@@ -70,8 +70,8 @@ def run_command(
     as_json: JsonOption = False,
 ) -> None:
     """Measure cold starts against warm requests in each region, phase by phase and byte by byte."""
-    from deploy import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
     from deploy.commands import report as command  # noqa: PLC0415
+    from deploy.trust import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
 
     with errors(as_json=as_json):
         outputs = command.Outputs(html, json_file, jsonl, csv, markdown).or_in(out)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from deploy.failing import errors
-from deploy.options import DEFAULT_STATE, JsonOption, StateOption
+from deploy.terminal.failing import errors
+from deploy.words.options import DEFAULT_STATE, JsonOption, StateOption
 from deploy.words.quick import QuickCommand, QuickGroup
 
 
@@ -30,14 +30,14 @@ def env(
     as_json: JsonOption = False,
 ) -> None:
     """Settings for aws, boto3, curl and the openai client: eval "$(nearfield env)"."""
-    from deploy import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
-    from deploy import pasted, show  # noqa: PLC0415
+    from deploy.terminal import pasted, show  # noqa: PLC0415
+    from deploy.trust import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
 
     with errors(as_json=as_json):
         environment = saved.load(state).environment()
         if access_key is not None:
             from deploy.config.read import load  # noqa: PLC0415 - as above
-            from deploy.roles import secret_of  # noqa: PLC0415 - as above
+            from deploy.roles.runner import secret_of  # noqa: PLC0415 - as above
 
             secret = secret_of(load(state / "nearfield.toml"), access_key)
             environment |= {"AWS_ACCESS_KEY_ID": access_key, "AWS_SECRET_ACCESS_KEY": secret}
@@ -54,9 +54,9 @@ def s3(
     as_json: JsonOption = False,
 ) -> None:
     """The bucket's settings, ready to paste, for aws, boto3, rclone and s5cmd."""
-    from deploy import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
-    from deploy import show  # noqa: PLC0415
     from deploy.s3tools import TOOLS  # noqa: PLC0415
+    from deploy.terminal import show  # noqa: PLC0415
+    from deploy.trust import credentials as saved  # noqa: PLC0415 - each command loads only what it needs
 
     if tool is not None and tool not in TOOLS:
         raise typer.BadParameter(f"one of {', '.join(TOOLS)}")
@@ -74,7 +74,7 @@ def completion(
     shell: Annotated[Shell, typer.Argument(help="The shell to complete in.")],
 ) -> None:
     """Print what completes commands, models and regions at Tab: eval "$(nearfield completion bash)"."""
-    from deploy import completing  # noqa: PLC0415 - each command loads only what it needs
+    from deploy.words import completing  # noqa: PLC0415 - each command loads only what it needs
 
     sys.stdout.write(completing.script(shell.value) + "\n")
 
@@ -86,8 +86,8 @@ def schema(
     ] = None,
 ) -> None:
     """The JSON Schema of what a command prints with --json, or of nearfield.toml."""
-    from deploy import show  # noqa: PLC0415 - each command loads only what it needs
     from deploy.schemas.published import SCHEMAS, schema_of  # noqa: PLC0415
+    from deploy.terminal import show  # noqa: PLC0415
 
     if name is not None and name not in SCHEMAS:
         raise typer.BadParameter(f"one of {', '.join(SCHEMAS)}")

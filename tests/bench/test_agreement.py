@@ -14,9 +14,9 @@ from bench.clients.metronome import FIRST_S, NUM_TOKENS
 from bench.servers import Missing
 from bench.stage import Broken
 from bench.told import Told
-from deploy import pki
 from deploy.report.arms import Start
 from deploy.report.probe import Probe, Question
+from deploy.trust import pki
 from wire.tls import client_context
 
 

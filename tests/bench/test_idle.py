@@ -35,6 +35,6 @@ def test_only_what_lived_all_the_time_has_a_difference():
 
 
 def test_processes_are_told_apart_by_their_command_lines():
-    assert kind_of(["python", "-m", "deploy.process", "store", "iad", "/x/nearfield.toml"]) == "store"
+    assert kind_of(["python", "-m", "deploy.roles.process", "store", "iad", "/x/nearfield.toml"]) == "store"
     assert kind_of(["python", "-m", "inference.zygote", "--socket", "/x"]) == "inference.zygote"
     assert kind_of([]) == "other"

@@ -4,10 +4,11 @@ import datetime as dt
 
 import pytest
 
-from deploy import fleet, pki
+from deploy import fleet
 from deploy.config.read import load
 from deploy.faults import ConfigError
-from deploy.roles import runner
+from deploy.roles.runner import runner
+from deploy.trust import pki
 from tests.deploy.test_dns import PART as DNS
 
 PART = """

@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 from bench.cli_edge import MODEL, StatusEdge
 from deploy import cli, lock
 from deploy.cli import app
-from deploy.credentials import Credentials
-from deploy.exits import Exit
-from deploy.failing import CAUSES, cause_of, told
 from deploy.lock import hold
 from deploy.schemas.outputs import OUTPUTS
+from deploy.terminal.exits import Exit
+from deploy.terminal.failing import CAUSES, cause_of, told
+from deploy.trust.credentials import Credentials
 from deploy.words.quick import Quick
 from tests.deploy.conforms import breaches
 
@@ -61,7 +61,7 @@ def dead(tmp_path):
     (tmp_path / "tls").mkdir()
     import datetime as dt
 
-    from deploy import pki
+    from deploy.trust import pki
 
     authority = pki.ensure(tmp_path / "tls", dt.datetime.now(dt.UTC))
     Credentials(

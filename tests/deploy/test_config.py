@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from deploy import credentials, fleet, pki, secrets
+from deploy import fleet
 from deploy.config.document import pick
 from deploy.config.read import load, parse
 from deploy.doctor.examine import examine
 from deploy.doctor.fleet import engines as _engines
 from deploy.faults import ConfigError, NoConfig, NoPorts
-from deploy.roles import _key, _keys_of, _webhook, access_key, endpoint, homes_of, store_socket
+from deploy.roles.runner import _key, _keys_of, _webhook, access_key, endpoint, homes_of, store_socket
+from deploy.trust import credentials, pki, secrets
 from storage.client.endpoint import SOCKET_NAME
 from storage.notify.webhook import Webhook
 

@@ -7,11 +7,12 @@ import tomllib
 import pytest
 from typer.testing import CliRunner
 
-from deploy import fleet, pki
+from deploy import fleet
 from deploy.cli import app
 from deploy.config.origin import lines, settings
 from deploy.config.shape import SHAPES
-from deploy.exits import Exit
+from deploy.terminal.exits import Exit
+from deploy.trust import pki
 
 TEXT = """\
 [platform]

@@ -5,11 +5,12 @@ from ipaddress import ip_address
 
 import pytest
 
-from deploy import fleet, pki
+from deploy import fleet
+from deploy.config.dns import zone_settings
 from deploy.config.read import load
-from deploy.dns import zone_settings
 from deploy.faults import ConfigError
-from deploy.roles import runner
+from deploy.roles.runner import runner
+from deploy.trust import pki
 
 PART = """
 [dns]

@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import pytest
 
-from deploy import fleet, pki
+from deploy import fleet
 from deploy.config.read import load
 from deploy.doctor import fleet as of_fleet
 from deploy.doctor import machine
 from deploy.lock import hold
+from deploy.trust import pki
 from storage.client.answers import StoreError, Unreachable
 
 

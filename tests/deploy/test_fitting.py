@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from deploy import columns, fitting, show
-from deploy.columns import Cell
+from deploy.terminal import columns, fitting, show
+from deploy.terminal.columns import Cell
 
 COLUMNS = ("id", "tenant", "models", "made", "note")
 ROWS = (

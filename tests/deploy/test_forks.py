@@ -19,7 +19,7 @@ from deploy.faults import ConfigError, RoleFailed
 from deploy.forks.link import ForkLink
 from deploy.forks.modules import MODULES
 from deploy.forks.role import RoleProcess
-from deploy.roles import runner
+from deploy.roles.runner import runner
 from tests.e2e.platform import children_commands
 
 WAIT_S = 60.0
@@ -102,7 +102,7 @@ async def test_a_role_is_our_child_and_shows_as_a_command_of_its_own(role, confi
     ctypes.CDLL(None).prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(adopts), 0, 0, 0)
 
     assert (parent, session) == (os.getpid(), role.pid)
-    assert words == [sys.executable, "-m", "deploy.process", "wan", "links", str(config)]
+    assert words == [sys.executable, "-m", "deploy.roles.process", "wan", "links", str(config)]
     assert told(role.pid, "comm") == "nf-wan\n"
     assert adopts.value == 0
 

@@ -9,7 +9,7 @@ import pytest
 
 from deploy.config.read import load
 from deploy.faults import ConfigError
-from deploy.hops import LIFETIME, Hops, authority_key
+from deploy.trust.hops import LIFETIME, Hops, authority_key
 from tests.wire.test_dial import fetch, ok
 from tests.wire.test_serve import serving
 from tests.wire.tls_server import saying_ok, status_of

@@ -3,12 +3,12 @@
 import json
 import threading
 
-from deploy import looking
 from deploy.commands import doctor
 from deploy.doctor import examine
 from deploy.doctor.finding import Finding
-from deploy.exits import Exit
-from deploy.looking import SILENT_S, Looking
+from deploy.terminal import looking
+from deploy.terminal.exits import Exit
+from deploy.terminal.looking import SILENT_S, Looking
 
 
 def test_a_step_is_said_once_when_nothing_was_said_for_a_moment():

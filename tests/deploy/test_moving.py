@@ -6,13 +6,12 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from deploy import landing
 from deploy.commands import push as command
-from deploy.moving import Moving, way_of, words
-from deploy.plan import memory
+from deploy.models.push import PushPlan
+from deploy.models.standing import Standing
+from deploy.plan import landing, memory
+from deploy.plan.moving import Moving, way_of, words
 from deploy.plan.plan import Known, make
-from deploy.push import PushPlan
-from deploy.standing import Standing
 from regions.map.region import RolloutState
 
 TOTAL = 10_000_000

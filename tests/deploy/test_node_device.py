@@ -6,9 +6,11 @@ import tomllib
 
 import pytest
 
-from deploy import fleet, pki, roles
+from deploy import fleet
 from deploy.config.read import parse
 from deploy.faults import ConfigError
+from deploy.roles import runner
+from deploy.trust import pki
 
 
 @pytest.fixture(scope="module")
@@ -61,5 +63,5 @@ def test_the_node_is_started_with_what_is_written(text, monkeypatch):
 
     monkeypatch.setattr("inference.node.run", ran)
     config = told(text, 'device = "cuda:0"\nnum_spares = 2')
-    asyncio.run(roles.runner(config, "node", next(iter(config.nodes)))(print, asyncio.Event()))
+    asyncio.run(runner.runner(config, "node", next(iter(config.nodes)))(print, asyncio.Event()))
     assert [(settings.device, settings.num_spares) for settings in seen] == [("cuda:0", 2)]

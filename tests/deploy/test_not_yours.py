@@ -6,11 +6,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from deploy import lock, secrets
+from deploy import lock
 from deploy.commands import stop
 from deploy.config.read import load
 from deploy.doctor import fleet
 from deploy.faults import NOT_YOURS, ConfigError, NotYours
+from deploy.trust import secrets
 
 NOBODY = 65534
 

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from deploy import credentials, pasted, s3tools, toml
-from deploy.credentials import Credentials
+from deploy import s3tools, toml
 from deploy.faults import StateUnusable
 from deploy.lock import hold
+from deploy.terminal import pasted
+from deploy.trust import credentials
+from deploy.trust.credentials import Credentials
 
 ODD = "a [b] ü\U0001f642'x\"\\ $HOME `id` \x7f"
 """Beyond the first plane, of a shell's own, of TOML's own, and rich's."""

@@ -8,13 +8,13 @@ from contextlib import closing
 import pytest
 
 from deploy import client as client_module
-from deploy import patience
 from deploy.client import Client, Unreachable
-from deploy.credentials import Credentials
-from deploy.exits import Exit
-from deploy.failing import errors
 from deploy.faults import Silent
-from deploy.patience import GIVE_UP_S, SAY_AFTER_S, Silence
+from deploy.terminal import patience
+from deploy.terminal.exits import Exit
+from deploy.terminal.failing import errors
+from deploy.terminal.patience import GIVE_UP_S, SAY_AFTER_S, Silence
+from deploy.trust.credentials import Credentials
 from tests.wire.certs import make_certificate
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from deploy.commands.push import ALL_UP, HALF_UP
-from deploy.person import ctrl_c_says
+from deploy.terminal.person import ctrl_c_says
 
 
 @pytest.mark.parametrize("words", [HALF_UP, ALL_UP])

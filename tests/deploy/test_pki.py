@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from deploy import pki
+from deploy.trust import pki
 
 NOW = dt.datetime.now(dt.UTC)
 

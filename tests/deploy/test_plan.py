@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
+from deploy.models.push import PushPlan
 from deploy.plan import forecast, memory, predict, scores
 from deploy.plan.local import blake3_of, held, is_same
 from deploy.plan.plan import Known, make
 from deploy.prices.book import PricesError
 from deploy.prices.reading import read
-from deploy.push import PushPlan
 from storage.client.sdk import PART_BYTES
 from weights_cache.revision import Spec
 

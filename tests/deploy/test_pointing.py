@@ -2,11 +2,12 @@
 
 import pytest
 
-from deploy import fleet, pointing, watch
-from deploy.bootstrap import _user_grants
+from deploy import fleet
 from deploy.faults import NotLive, Silent
-from deploy.pointing import earlier
-from deploy.proofs import changes
+from deploy.models import pointing, watch
+from deploy.models.pointing import earlier
+from deploy.models.proofs import changes
+from deploy.roles.bootstrap import _user_grants
 from regions.objects.pointer import Pointer, new_pointer
 from regions.objects.proof import Proof
 from storage.client.sdk import StoreError

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy import push
-from deploy.push import PushPlan, _write_manifest
+from deploy.models import push
+from deploy.models.push import PushPlan, _write_manifest
 from regions.push.folder import MAX_LEFT_OUT
 from regions.push.manifest import Manifest, ManifestFile, read_manifest
 from storage.client.answers import Got, PreconditionFailed, Unreachable, Uploaded

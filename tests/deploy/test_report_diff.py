@@ -8,13 +8,13 @@ import pytest
 from typer.testing import CliRunner
 
 from deploy.cli import app
-from deploy.exits import Exit
 from deploy.report.gate.diff import changes, keys
 from deploy.report.gate.failures import chance, failures
 from deploy.report.out.markdown import comparison
 from deploy.report.out.values import as_json_document
 from deploy.report.stats import ratio_interval
 from deploy.schemas.outputs import OUTPUTS
+from deploy.terminal.exits import Exit
 from tests.deploy.conforms import breaches
 from tests.deploy.report_samples import report
 

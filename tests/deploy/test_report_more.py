@@ -8,7 +8,6 @@ import pytest
 import typer
 
 from deploy.commands.report import priced
-from deploy.credentials import Credentials
 from deploy.prices.book import NO_SOURCE, PricesError
 from deploy.prices.reading import SHIPPED, load
 from deploy.report.arms import Start
@@ -22,6 +21,7 @@ from deploy.report.more.wanted import GAPS_S, HERD, More, Wanted, parse
 from deploy.report.out.values import as_json_document
 from deploy.report.page.html import page
 from deploy.report.sample import Eta, failed
+from deploy.trust.credentials import Credentials
 from tests.deploy.fake_edge import MODEL, FakeEdge
 from tests.deploy.report_samples import full_report, sample, split
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from deploy import fleet, pki, reference
+from deploy import fleet, reference
 from deploy.config.convert import _CONVERTERS
 from deploy.config.read import ConfigError, parse
 from deploy.config.shape import SHAPES
 from deploy.schemas.outputs import OUTPUTS
 from deploy.schemas.published import REPORT, SCHEMAS, schema_of
 from deploy.schemas.toml import TYPES
+from deploy.trust import pki
 from tests.deploy.conforms import breaches
 
 MADE = "these pages are made from the code: run `python -m deploy.reference`"

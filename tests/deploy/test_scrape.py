@@ -7,10 +7,11 @@ import subprocess
 import pytest
 from typer.testing import CliRunner
 
-from deploy import cli, fleet, pki, secrets
+from deploy import cli, fleet
 from deploy.commands import scrape
 from deploy.config.document import figures, listeners
 from deploy.config.read import ConfigError, load
+from deploy.trust import pki, secrets
 from wire.address import split_address
 from wire.scrape import is_loopback
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from deploy import streams
+from deploy.terminal import streams
 
 FULL = Path("/dev/full")
 WORDS = "a\x1b]52;c;eA==\x07\n\tb\x9b31m\r é"
 
 SCRIPT = """
 import sys
-from deploy import streams
+from deploy.terminal import streams
 with streams.ready():
     {body}
     sys.exit({status})

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from deploy import fleet, listening, lock, pki, up
+from deploy import fleet, listening, lock, up
 from deploy.config.read import load
 from deploy.faults import NoRoom, PortTaken, StateInUse
+from deploy.trust import pki
 
 
 def test_a_folder_is_held_by_one(tmp_path):
@@ -93,7 +94,7 @@ def test_a_taken_port_is_named_with_its_key_and_who_has_it(tmp_path, key):
 
 def test_a_platform_on_a_port_of_ours_is_known_by_its_folder():
     """The roles of a platform end their command lines with its file, and spaces where a longer line was before."""
-    words = ("python", "-m", "deploy.process", "edge", "local", "/srv/other/nearfield.toml")
+    words = ("python", "-m", "deploy.roles.process", "edge", "local", "/srv/other/nearfield.toml")
 
     assert listening.Listener(7, words).state == Path("/srv/other")
     assert listening.Listener(7, ("nginx", "-c", "/etc/nginx.conf")).state is None

@@ -2,10 +2,10 @@
 
 import pytest
 
-from deploy import watch
 from deploy.chat import ask
 from deploy.client import ApiError, Unreachable
 from deploy.commands.chat import Firsts, where_time_went
+from deploy.models import watch
 from regions.push.manifest import Manifest, ManifestFile
 
 

@@ -20,11 +20,12 @@ import openai
 from botocore.config import Config as BotoConfig
 from typer.testing import CliRunner
 
-from deploy import cli, secrets
-from deploy import credentials as saved
+from deploy import cli
 from deploy.client import ApiError, Client, Unreachable
 from deploy.config.read import load
-from deploy.credentials import Credentials
+from deploy.trust import credentials as saved
+from deploy.trust import secrets
+from deploy.trust.credentials import Credentials
 from tests.zygote import share
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +36,7 @@ LIVE_S = 150.0
 CHAT = "examples/tinychat"
 BOUND = """
 import sys
-from deploy.life import die_with_parent
+from deploy.roles.life import die_with_parent
 die_with_parent(int(sys.argv.pop(1)))
 from deploy.cli import main
 main()
@@ -145,8 +146,8 @@ class RunningPlatform:
         found = {}
         for pid, command in children_commands(self.process.pid):
             words = command.split("\0")
-            if "deploy.process" in words:
-                role, name = words[words.index("deploy.process") + 1 :][:2]
+            if "deploy.roles.process" in words:
+                role, name = words[words.index("deploy.roles.process") + 1 :][:2]
                 found[f"{role}-{name}"] = pid
         return {n: p for n, p in found.items() if not names or n in names}
 

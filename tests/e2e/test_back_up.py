@@ -8,7 +8,8 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from deploy import fleet, pki
+from deploy import fleet
+from deploy.trust import pki
 from tests.e2e import pages
 from tests.e2e import platform as running
 from tests.e2e.pages import ROOT, Shell, steps

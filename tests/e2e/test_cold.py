@@ -14,9 +14,9 @@ import openai
 import pytest
 
 from bench.caller import Answer, Caller
-from deploy import secrets
 from deploy.config.read import load as load_config
 from deploy.report.phases import Hop, hop_of, whole
+from deploy.trust import secrets
 from tests.e2e.platform import CHAT, RunningPlatform, questions, tls, wait_for, wait_live
 from tests.weights_cache.locking import needs_locking
 

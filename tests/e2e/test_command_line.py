@@ -12,7 +12,7 @@ from deploy import cli
 from deploy.config.read import load
 from deploy.fleet import SYSTEM_GRANTS
 from deploy.plan.scores import load as past_predictions
-from deploy.roles import endpoint
+from deploy.roles.runner import endpoint
 from deploy.schemas.outputs import OUTPUTS
 from regions.objects.ledger import Ledger
 from storage.client.sdk import S3

@@ -7,8 +7,8 @@ from typing import Any
 
 import httpx2
 
-from deploy import secrets
 from deploy.config.read import load as load_config
+from deploy.trust import secrets
 from tests.e2e.platform import CHAT, RunningPlatform, questions, wait_for
 
 STOPPED_S = 1.5

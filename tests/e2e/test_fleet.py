@@ -17,9 +17,10 @@ from typing import Any
 import openai
 import pytest
 
-from deploy import fleet, pki, up
+from deploy import fleet, up
 from deploy.config.read import load
 from deploy.schemas.outputs import OUTPUTS
+from deploy.trust import pki
 from tests import evidence
 from tests.deploy.conforms import breaches
 from tests.e2e import bad_way

@@ -14,8 +14,9 @@ from contextlib import contextmanager
 import openai
 import pytest
 
-from deploy import fleet, pki, secrets
+from deploy import fleet
 from deploy.doctor.examine import examine
+from deploy.trust import pki, secrets
 from edge.s3 import S3Door
 from tests.e2e.platform import ROOT, TINYCHAT, start, wait_for, wait_live
 from tests.evidence import IS_WHOLE

@@ -13,7 +13,8 @@ import httpx2
 import pytest
 import torch
 
-from deploy import fleet, pki
+from deploy import fleet
+from deploy.trust import pki
 from tests.e2e.platform import CHAT, TINYCHAT, RunningPlatform, questions, start, tls, wait_live
 from wire.timing import parse_receipt
 

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from deploy.config.read import load
-from deploy.exits import Exit
 from deploy.schemas.outputs import OUTPUTS
+from deploy.terminal.exits import Exit
 from tests.deploy.conforms import breaches
 from tests.e2e.platform import TINYCHAT, RunningPlatform, questions, wait_for
 

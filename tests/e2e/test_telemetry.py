@@ -7,10 +7,10 @@ import httpx2
 import openai
 import pytest
 
-from deploy import secrets
 from deploy.config.document import figures
 from deploy.config.read import load
 from deploy.figures import COMMON, registries
+from deploy.trust import secrets
 from tests.e2e.platform import CHAT, RunningPlatform, questions, tls, wait_for
 
 ROLES = {"stores": "store", "nodes": "node", "regions": "region", "edges": "edge"}

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from deploy import fleet, pki, secrets
-from deploy.crew import CALM_S, Crew
+from deploy import fleet
 from deploy.forks.link import ForkLink
 from deploy.forks.role import RoleProcess
+from deploy.roles.crew import CALM_S, Crew
+from deploy.trust import pki, secrets
 from edge.admission.account import OverQuota
 from edge.admission.ledger import NUM_SETS, NUM_WAYS, RUNNING, SharedLedger
 from edge.admission.quota import Quotas

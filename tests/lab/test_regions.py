@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from deploy import secrets
-from deploy.hops import Hops
+from deploy.trust import secrets
+from deploy.trust.hops import Hops
 from edge.relay.budget import LEAST_PER_S, SHARE
 from tests.evidence import IS_WHOLE, count
 from tests.lab.clients import Stream, body, headers, load, reply, stream

@@ -9,10 +9,11 @@ import shutil
 import sys
 import time
 
-from deploy import fleet, pki, secrets
-from deploy.bootstrap import bootstrap
+from deploy import fleet
 from deploy.config.read import load
-from deploy.roles import endpoint
+from deploy.roles.bootstrap import bootstrap
+from deploy.roles.runner import endpoint
+from deploy.trust import pki, secrets
 from regions.push.manifest import Manifest, ManifestFile
 from regions.rows import SLOW_START_S
 from storage.client.sdk import S3
@@ -139,7 +140,7 @@ class Lab:
             until(lambda place=place: self.network.path_to_vip(place) == place, 30, f"{place} announces")
 
     def role(self, kind, role, place, name=None):
-        words = [sys.executable, "-m", "deploy.process", role, name or place, str(self.config)]
+        words = [sys.executable, "-m", "deploy.roles.process", role, name or place, str(self.config)]
         return self.network.launch(f"{kind}-{place}", words, f"{role}-{place}")
 
     def start_edge(self, place):

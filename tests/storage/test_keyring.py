@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 
 from deploy.config.read import load
-from deploy.keys_now import KeysNow
-from deploy.roles import _keys_of
+from deploy.roles.runner import _keys_of
+from deploy.trust.keys_now import KeysNow
 from storage.auth.canonical import Signable
 from storage.auth.key import AccessKey, Grant
 from storage.auth.keyring import KeyRing, keep_current

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from botocore.exceptions import ClientError
 
-from deploy import pki
+from deploy.trust import pki
 from storage.client.sdk import Endpoint
 from storage.index.outbox import MAX_LETTERS, add_letter, read_letters
 from storage.notify.courier import Patience

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from deploy.config.read import load
-from deploy.roles import other_copies
+from deploy.roles.runner import other_copies
 from storage.auth.sigv4 import Verifier, utc_now
 from storage.client.sdk import S3, url_path
 from storage.disk import scrub

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from deploy import pki
+from deploy.trust import pki
 from storage.client.sdk import Endpoint
 from weights_cache.fetch import TICK_S, WAKE_BYTES, HttpReader, ReadError
 

@@ -12,7 +12,7 @@ from deploy.config.document import Config
 from deploy.config.read import load
 from deploy.fleet import NODE_GRANTS, SYSTEM_GRANTS
 from deploy.report.more.found import Ceiling
-from deploy.roles import endpoint
+from deploy.roles.runner import endpoint
 from regions.map.names import MODELS_BUCKET
 from storage.client.endpoint import Endpoint, sign, url_path
 from storage.client.sdk import S3

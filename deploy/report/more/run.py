@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from deploy.credentials import Credentials
 from deploy.faults import ConfigError, NotLive, RoleFailed
 from deploy.report.more.bench import Bench
 from deploy.report.more.ceilings import CannotRead, measure_ceilings
@@ -18,6 +17,7 @@ from deploy.report.more.split import SplitPlan, measure_split
 from deploy.report.more.terms import Terms
 from deploy.report.more.wanted import More, Wanted
 from deploy.report.probe import NotSetError, StatusError
+from deploy.trust.credentials import Credentials
 from storage.client.sdk import StoreError
 
 CONFIG = "nearfield.toml"

@@ -13,15 +13,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy import push, watch
 from deploy.client import Client
-from deploy.credentials import Credentials
 from deploy.fleet import WAN_BYTES_PER_S, FleetPlan
+from deploy.models import push, watch
 from deploy.report.arms import Start
 from deploy.report.more.bench import said
 from deploy.report.more.found import Side, Split
 from deploy.report.probe import Admin, Probe, Question
 from deploy.report.sample import Sample
+from deploy.trust.credentials import Credentials
 from deploy.up import Platform
 from regions.map.names import MODELS_BUCKET
 from regions.push.folder import MANIFEST, STATUS

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import uvloop
 
-from deploy.life import settle_collector
+from deploy.roles.life import settle_collector
 from tests.attack.http.lateness import Lateness
 from tests.edge.world import World, answers
 from tests.wire.certs import make_certificate

@@ -11,9 +11,9 @@ import dns.message
 import dns.rdatatype
 import pytest
 
-from deploy import secrets
 from deploy.forks.link import ForkLink
 from deploy.forks.role import RoleProcess
+from deploy.trust import secrets
 from edge.dns import challenge, report
 from edge.dns.client import of_host
 from edge.dns.sealed import Kind, Sealed, seal

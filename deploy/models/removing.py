@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from deploy import patience
-from deploy.credentials import Credentials
-from deploy.push import BUCKET, endpoint
+from deploy.models.push import BUCKET, endpoint
+from deploy.terminal import patience
+from deploy.trust.credentials import Credentials
 from regions.objects.ledger import pointer_key
 from regions.objects.register import Found
 from regions.push.prefix import CANNOT_SAY

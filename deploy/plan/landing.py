@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy import pointing, watch
 from deploy.client import Client
-from deploy.credentials import Credentials
-from deploy.moving import Moving
+from deploy.models import pointing, watch
+from deploy.models.standing import Standing
 from deploy.plan import predict, scores
+from deploy.plan.moving import Moving
 from deploy.plan.plan import Plan, RegionPlan
-from deploy.standing import Standing
+from deploy.trust.credentials import Credentials
 from regions.push.manifest import Manifest
 
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from deploy import pointing, proofs
-from deploy.credentials import Credentials
+from deploy.models import pointing, proofs
+from deploy.trust.credentials import Credentials
 from regions.map.names import base_of, is_preview
 from regions.objects.pointer import PointerError
 from storage.client.sdk import StoreError

@@ -4,14 +4,14 @@ import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from deploy import secrets
+from deploy.config.dns import feeds, listen_addresses, zone_settings
 from deploy.config.document import Config, pick
 from deploy.config.entries import EdgeEntry
-from deploy.dns import feeds, listen_addresses, zone_settings
+from deploy.config.tracing import tracing_of
 from deploy.faults import ConfigError
-from deploy.hops import Hops
-from deploy.role import Runner, hops_of, renewing, scrape_of
-from deploy.tracing import tracing_of
+from deploy.roles.role import Runner, hops_of, renewing, scrape_of
+from deploy.trust import secrets
+from deploy.trust.hops import Hops
 from wire.address import split_address
 
 if TYPE_CHECKING:

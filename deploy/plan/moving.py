@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from deploy import show
+from deploy.models.standing import Standing
 from deploy.plan.plan import Plan
-from deploy.standing import Standing
+from deploy.terminal import show
 
 if TYPE_CHECKING:
     from rich.console import Console

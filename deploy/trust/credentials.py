@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from deploy import toml
-from deploy.secrets import SecretsError, read_private, write_private
+from deploy.trust.secrets import SecretsError, read_private, write_private
 
 FILE_NAME = "credentials.toml"
 

@@ -29,8 +29,8 @@ def model_names(context: typer.Context, incomplete: str) -> Iterator[str]:
 
 
 def _regions(context: typer.Context) -> tuple[str, ...]:
-    from deploy import credentials  # noqa: PLC0415 - loaded when Tab is pressed here
-    from deploy.secrets import SecretsError  # noqa: PLC0415
+    from deploy.trust import credentials  # noqa: PLC0415 - loaded when Tab is pressed here
+    from deploy.trust.secrets import SecretsError  # noqa: PLC0415
 
     try:
         return tuple(credentials.load(_state(context)).regions)
@@ -39,9 +39,10 @@ def _regions(context: typer.Context) -> tuple[str, ...]:
 
 
 def _models(context: typer.Context) -> tuple[str, ...]:
-    from deploy import credentials, standing  # noqa: PLC0415 - loaded when Tab is pressed here
     from deploy.client import ApiError, Client, Unreachable  # noqa: PLC0415
-    from deploy.secrets import SecretsError  # noqa: PLC0415
+    from deploy.models import standing  # noqa: PLC0415 - loaded when Tab is pressed here
+    from deploy.trust import credentials  # noqa: PLC0415 - loaded when Tab is pressed here
+    from deploy.trust.secrets import SecretsError  # noqa: PLC0415
 
     try:
         client = Client(credentials.load(_state(context)), admin=True, patience_s=PATIENCE_S)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.faults import RoleFailed
-from deploy.life import die_with_parent
+from deploy.roles.life import die_with_parent
 from edge.admission.ledger import SharedLedger
 from edge.crew.place import Place
 

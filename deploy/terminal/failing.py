@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import typer
 
-from deploy import remedy
-from deploy.exits import Exit
 from deploy.faults import NOT_YOURS
+from deploy.terminal import remedy
+from deploy.terminal.exits import Exit
 
 CERTIFICATE = (
     "put the chain and its key (mode 0600) where [edges.NAME] says; nearfield up makes both, in its tls/"
@@ -28,7 +28,7 @@ class Cause(NamedTuple):
 
 CAUSES: Mapping[str, Cause] = MappingProxyType(
     {
-        "deploy.credentials.NoPlatform": Cause("no_platform", Exit.NOT_READY, "nearfield up"),
+        "deploy.trust.credentials.NoPlatform": Cause("no_platform", Exit.NOT_READY, "nearfield up"),
         "deploy.client.Unreachable": Cause("unreachable", Exit.NOT_READY, "nearfield doctor"),
         "deploy.client.ApiError": Cause("", Exit.FAILED, "nearfield doctor"),
         "deploy.faults.Silent": Cause("no_answer", Exit.TIMEOUT, "nearfield doctor"),
@@ -43,11 +43,11 @@ CAUSES: Mapping[str, Cause] = MappingProxyType(
         "deploy.faults.NoConfig": Cause("no_platform", Exit.NOT_READY, "nearfield up"),
         "deploy.faults.ConfigError": Cause("bad_config", Exit.USAGE, "nearfield config show --origin"),
         "deploy.prices.book.PricesError": Cause("bad_prices", Exit.USAGE, "nearfield push --help"),
-        "deploy.secrets.SecretsError": Cause("bad_secret", Exit.FAILED, "nearfield doctor"),
+        "deploy.trust.secrets.SecretsError": Cause("bad_secret", Exit.FAILED, "nearfield doctor"),
         "edge.certificates.BadPairError": Cause("bad_certificate", Exit.FAILED, CERTIFICATE),
         "storage.client.probe.StoreUnfit": Cause("store_unfit", Exit.REFUSED, "nearfield doctor"),
         "storage.client.answers.StoreError": Cause("store_error", Exit.FAILED, "nearfield doctor"),
-        "deploy.push.PushRefused": Cause("", Exit.REFUSED, ""),
+        "deploy.models.push.PushRefused": Cause("", Exit.REFUSED, ""),
         "regions.objects.pointer.PointerError": Cause("bad_record", Exit.FAILED, "nearfield doctor"),
         "deploy.faults.NotLive": Cause("", Exit.REFUSED, ""),
     }
@@ -140,7 +140,7 @@ def _mended(code: str, error: BaseException) -> str:
 
 
 def _say(as_json: bool, code: str, message: str, next_step: str) -> None:
-    from deploy import show  # noqa: PLC0415 - a command that does well loads nothing of this
+    from deploy.terminal import show  # noqa: PLC0415 - a command that does well loads nothing of this
 
     if as_json:
         show.emit_json({"error": {"code": code, "message": message, "next": next_step}})

@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from deploy import patience, push
-from deploy.credentials import Credentials
 from deploy.faults import NotLive, Silent
+from deploy.models import push
+from deploy.terminal import patience
+from deploy.trust.credentials import Credentials
 from regions.objects.ledger import Ledger
 from regions.objects.pointer import KEPT_PREVIOUS, Pointer
 from regions.objects.proof import Proof

@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from deploy import secrets
 from deploy.config.document import Config
-from deploy.hops import Hops
+from deploy.trust import secrets
+from deploy.trust.hops import Hops
 from wire.address import split_address
 from wire.scrape import Scrape
 

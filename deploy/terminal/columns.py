@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from deploy import fitting
+from deploy.terminal import fitting
 
 CODES = {"": "", "bold": "1", "green": "32", "red": "31"}
 GAP = "  "

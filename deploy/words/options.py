@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from deploy.names import model_names, region_names
+from deploy.words.names import model_names, region_names
 
 STATE_NAME = ".nearfield"
 DEFAULT_STATE = Path(STATE_NAME)

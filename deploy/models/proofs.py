@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from deploy import show
+from deploy.terminal import show
 from regions.objects.proof import Proof
 
 

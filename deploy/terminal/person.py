@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import typer
 
-from deploy.exits import Exit
 from deploy.faults import NotConfirmed
+from deploy.terminal.exits import Exit
 
 SHOW_CURSOR = "\x1b[?25h"
 

@@ -4,7 +4,7 @@ import ssl
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from deploy import secrets
+from deploy.trust import secrets
 from wire.trace.export import Tracing
 
 if TYPE_CHECKING:

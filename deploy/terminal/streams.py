@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from deploy.exits import Exit
+from deploy.terminal.exits import Exit
 
 STANDARD = (0, 1, 2)
 PLAIN = {"✓": "+", "✗": "x", "→": ">", "·": "-", "─": "-", "—": "-", "\u2013": "-", "\u00d7": "x", "…": "."}

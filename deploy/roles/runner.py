@@ -7,15 +7,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from deploy import edge_roles, secrets
 from deploy.config.document import Config, has_foreign_store, pick
 from deploy.config.entries import AccessKeyEntry, NodeEntry, StoreEntry, WebhookEntry
 from deploy.config.read import load
+from deploy.config.tracing import tracing_of
 from deploy.faults import ConfigError
 from deploy.fleet import NODE_GRANTS, SYSTEM_GRANTS, USAGE_GRANTS
-from deploy.keys_now import KeysNow
-from deploy.role import Ready, Runner, hops_of, renewing, scrape_of
-from deploy.tracing import tracing_of
+from deploy.roles import pop
+from deploy.roles.role import Ready, Runner, hops_of, renewing, scrape_of
+from deploy.trust import secrets
+from deploy.trust.keys_now import KeysNow
 from regions.map.names import MODELS_BUCKET
 from storage.auth.key import AccessKey, Grant
 from storage.client.endpoint import SOCKET_NAME
@@ -283,10 +284,10 @@ _ROLES: Mapping[str, Callable[[Config, str | None], Runner]] = MappingProxyType(
         "store": _store,
         "node": _node,
         "region": _region,
-        "edge": edge_roles.edge_worker,
-        "anycast": edge_roles.anycast,
-        "dns": edge_roles.dns,
-        "acme": edge_roles.acme,
+        "edge": pop.edge_worker,
+        "anycast": pop.anycast,
+        "dns": pop.dns,
+        "acme": pop.acme,
         "wan": _wan,
     }
 )

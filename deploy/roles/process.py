@@ -5,21 +5,21 @@ import os
 import sys
 from pathlib import Path
 
-from deploy import edge_roles, roles
 from deploy.config.document import Config
 from deploy.config.read import load
-from deploy.life import announce, live, settle_collector
 from deploy.logs.write import start as start_logging
+from deploy.roles import pop, runner
+from deploy.roles.life import announce, live, settle_collector
 
 
 def serve(role: str, name: str | None, config_path: Path) -> None:
     """Run one role in this process until SIGTERM or SIGINT; one JSON line on stdout says that it listens."""
     gc.disable()  # until ready: imports make what stays
     config = load(config_path)
-    if role == "edge" and edge_roles.num_workers(config, name) > 1:
+    if role == "edge" and pop.num_workers(config, name) > 1:
         _serve_crew(config, name)
         return
-    run = roles.runner(config, role, name)
+    run = runner.runner(config, role, name)
 
     def ready(port: int) -> None:
         settle_collector()
@@ -35,9 +35,9 @@ def _serve_crew(config: Config, name: str | None) -> None:
         OSError: an address cannot be bound.
         RoleFailed: a worker ended before all were ready.
     """
-    from deploy.crew import Crew  # noqa: PLC0415 - an edge's alone
+    from deploy.roles.crew import Crew  # noqa: PLC0415 - an edge's alone
 
-    sockets, port, drain_s = edge_roles.edge_sockets(config, name)
+    sockets, port, drain_s = pop.edge_sockets(config, name)
     mine = Crew(sockets, drain_s).work(lambda: announce("edge", name, port))
     if mine is None:
         return
@@ -47,7 +47,7 @@ def _serve_crew(config: Config, name: str | None) -> None:
         settle_collector()
         os.write(say, b"+")
 
-    live(edge_roles.edge_worker(config, name, place), ready)
+    live(pop.edge_worker(config, name, place), ready)
 
 
 def be(role: str, name: str, config: Path) -> None:

@@ -1,7 +1,7 @@
 """What a command with many short steps is at: said whenever it has been silent for a moment.
 
 No one step need be long. On a busy machine twenty of a second each are as silent as one that hangs, and so are the
-modules that are read before the first. Words go to standard error, as in `deploy.patience`.
+modules that are read before the first. Words go to standard error, as in `deploy.terminal.patience`.
 """
 
 import time
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Thread
 
-from deploy.patience import say
+from deploy.terminal.patience import say
 
 SILENT_S = 1.5
 

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from deploy.secrets import write_private
+from deploy.trust.secrets import write_private
 
 AUTHORITY_DAYS = 3650
 SERVER_DAYS = 397

@@ -7,12 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from deploy import push
 from deploy.client import Client
-from deploy.credentials import Credentials
 from deploy.faults import NotLive, Silent
-from deploy.patience import SAY_AFTER_S, Silence
-from deploy.standing import Standing, standings, why
+from deploy.models import push
+from deploy.models.standing import Standing, standings, why
+from deploy.terminal.patience import SAY_AFTER_S, Silence
+from deploy.trust.credentials import Credentials
 from regions.push.manifest import Manifest
 from storage.client.sdk import S3, StoreError
 

@@ -10,8 +10,8 @@ from http import HTTPStatus
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from deploy import patience
-from deploy.credentials import Credentials
+from deploy.terminal import patience
+from deploy.trust.credentials import Credentials
 from regions.map.names import base_of
 from regions.push.check import check_folder
 from regions.push.commit import Refused

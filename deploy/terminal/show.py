@@ -9,7 +9,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from deploy import fitting
+from deploy.terminal import fitting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -6,12 +6,12 @@ Signed PUTs without the SDK, whose modules alone cost half a second in each star
 import time
 from pathlib import Path
 
-from deploy import credentials as saved
 from deploy import fleet
 from deploy.config.document import Config
-from deploy.credentials import Credentials
 from deploy.faults import ConfigError, RoleFailed
-from deploy.roles import endpoint
+from deploy.roles.runner import endpoint
+from deploy.trust import credentials as saved
+from deploy.trust.credentials import Credentials
 from regions.keys.record import KeyRecord, digest, new_key, write_record
 from regions.map.names import SYSTEM_BUCKET
 from regions.map.policy import Canary, KeyGrant, Rules

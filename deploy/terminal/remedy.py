@@ -5,8 +5,8 @@ from typing import Any
 
 from typer._click.globals import get_current_context
 
-from deploy import pasted
-from deploy.credentials import FILE_NAME
+from deploy.terminal import pasted
+from deploy.trust.credentials import FILE_NAME
 
 NAMED = "COMMANDLINE"  # typer's name of where a value came from; an environment variable holds for what is typed next
 
