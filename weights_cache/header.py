@@ -20,6 +20,8 @@ MAX_HEADER_MARKS = 1 << 20  # '{' '[' ',' in all: 65,536 tensors need 15 each; b
 MAX_METADATA_KEYS = 1_024  # free text of the format's `__metadata__`; never used, only bounded
 FIRST_READ_BYTES = 512 << 10  # one small ranged GET holds nearly every header
 
+_OTHERS = (b"PK\x03\x04", b"\x80\x02")
+"""How a zip and a pickle begin. As a length that is far beyond ours, but for the last: it may be 640 bytes as well."""
 _NAME = re.compile(TENSOR_NAME)
 _ENTRY = {"dtype", "shape", "data_offsets"}
 
@@ -72,12 +74,12 @@ def header_end(first: bytes, object_size: int) -> int:
     """How many bytes of the file `read_header` needs, from its first 8. Raises HeaderError."""
     if first.startswith(b"version https://git-lfs"):
         raise HeaderError("lfs_pointer", "this is a Git LFS pointer, not the file it points to")
-    if first.startswith((b"PK\x03\x04", b"\x80\x02")):
-        raise HeaderError("not_safetensors", "this is a zip archive or a pickle, not safetensors")
     if len(first) < LENGTH_BYTES or object_size < LENGTH_BYTES + 2:
         raise HeaderError("header_truncated", f"a file of {object_size:,} bytes has no safetensors header")
     length = int.from_bytes(first[:LENGTH_BYTES], "little")
     if length > MAX_HEADER_BYTES:
+        if first.startswith(_OTHERS):
+            raise HeaderError("not_safetensors", "this is a zip archive or a pickle, not safetensors")
         raise HeaderError(
             "header_too_large", f"the header says {length:,} bytes; at most {MAX_HEADER_BYTES:,} are read"
         )

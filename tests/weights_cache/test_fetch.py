@@ -53,6 +53,27 @@ def test_keeps_its_connection_and_says_if_match(store, reader):
     assert [request[3] for request in store.requests] == [None, *['"tag-1"'] * 4]
 
 
+def test_the_readers_of_a_load_share_its_tags(store):
+    """An object that changes between the first reads of two of them is noticed."""
+    etags = {}
+    readers = [HttpReader(Endpoint(store.url, "AK", "secret"), etags, stall_s=0.4) for _ in range(2)]
+    read(readers[0], 0, 10)
+    store.etag = "tag-2"
+    with pytest.raises(ReadError) as caught:
+        read(readers[1], 10, 10)
+    for each in readers:
+        each.close()
+
+    assert (caught.value.code, etags) == ("changed", {})
+
+
+def test_a_whole_object_may_come_without_its_range(store, reader):
+    """A store may say 200 to a range that is everything."""
+    store.faults.append(Raw(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(DATA) + DATA))
+
+    assert read(reader, 0, len(DATA)) == DATA
+
+
 def test_requests_are_signed(store):
     """What the signer says goes out; the signer sees method, path and range."""
     seen = []

@@ -54,6 +54,15 @@ def test_good_header():
     assert found.tensors[2].shape == (2,)
 
 
+@pytest.mark.parametrize("length", [640, 640 + (1 << 16), 640 + (9 << 16), 8 << 20])
+def test_a_header_of_any_length_is_read(length):
+    """640 bytes, little-endian, begin as a pickle does: the length alone says nothing of what the file is."""
+    data = json.dumps({"a": entry(0, 4)}).encode()
+    prefix, size = file_of(data.ljust(length), 4)
+
+    assert [tensor.name for tensor in read_header(prefix, size).tensors] == ["a"]
+
+
 def test_reads_what_safetensors_writes(tmp_path):
     """The reference writer's file is read, to the byte."""
     numpy = pytest.importorskip("numpy")

@@ -3,12 +3,14 @@
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from storage.client.sdk import Endpoint
 from weights_cache import rate
 from weights_cache.cache import HostTier
 from weights_cache.fetch import HttpReader, ReadError, blob_path
-from weights_cache.runs import MAX_RUN_BYTES, RUN_S, Runs
+from weights_cache.runs import MAX_RUN_BYTES, RUN_S, Runs, pieces
 from weights_cache.view import LandingError, open_landing
 
 from .conftest import Model
@@ -112,6 +114,15 @@ def test_a_gap_another_file_and_what_is_handed_over_end_a_run(model):
     revision = described(ordered_files())
 
     assert {len(run) for run in all_runs(revision, lambda _: FAST, alone={0})} == {1}
+
+
+@given(st.sets(st.integers(0, 30)))
+def test_pieces_hold_each_number_once_and_nothing_between(numbers):
+    """What is here already is not asked for again; neighbours are one piece."""
+    found = list(pieces(sorted(numbers)))
+
+    assert [number for piece in found for number in piece] == sorted(numbers)
+    assert all(ahead.stop < piece.start for ahead, piece in pairwise(found))
 
 
 def requests_of(model):
