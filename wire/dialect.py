@@ -77,7 +77,7 @@ def translated(path: str, status: int, body: bytes) -> bytes:
     try:
         value = json.loads(body)
         error = dict(value["error"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return body
     return body if value.get("type") == "error" else json.dumps(_anthropic(status, error)).encode()
 

@@ -131,6 +131,6 @@ def parse_receipt(line: bytes | str) -> dict[str, object] | None:
         return None
     try:
         receipt = json.loads(text.removeprefix(_PREFIX))
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return receipt if isinstance(receipt, dict) else None

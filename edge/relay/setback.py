@@ -115,5 +115,5 @@ def _wait_s(headers: Headers) -> float | None:
 def _code(body: bytes) -> str | None:
     try:
         return str(json.loads(body)["error"]["code"])
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return None

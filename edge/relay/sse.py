@@ -47,7 +47,7 @@ def error_code(event: bytes) -> str | None:
     try:
         error = json.loads(event)["error"]
         return str(error.get("code"))
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, RecursionError):
         return None
 
 

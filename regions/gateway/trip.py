@@ -241,6 +241,6 @@ def said_refusal(status: int, body: bytes) -> Refusal:
         return Refusal(
             status, str(error["code"]), str(error["message"]), str(error["type"]), error.get("param")
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         text = f"The node answered {status} without saying why; try again."
         return Refusal(502, "upstream_failed", text, "server_error")

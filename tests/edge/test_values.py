@@ -291,7 +291,8 @@ def test_first_events():
     assert first_event(b"event: x\ndata: 1\n\n") == b"1"
     assert error_code(b'{"type": "error", "error": {"code": "worker_lost"}}') == "worker_lost"
     assert error_code(b'{"error": {"code": "worker_lost"}}') == "worker_lost"
-    for data in (b'{"error": 1}', b'{"error"', b'{"x": {"error": 1}}', b"[DONE]"):
+    deep = b'{"error": ' + b"[" * 20_000
+    for data in (b'{"error": 1}', b'{"error"', b'{"x": {"error": 1}}', b"[DONE]", deep):
         assert error_code(data) is None
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from wire.timing import Form, Phases, parse_server_timing
+from wire.timing import RECEIPT_BYTES, Form, Phases, parse_receipt, parse_server_timing
 
 FORM = Form("edge", ("read", "route", "first_byte", "stream"))
 
@@ -32,3 +32,35 @@ def test_a_connection_that_was_made_for_a_request_is_no_part_of_sending_it():
 
     assert phases.items == pytest.approx({"read": 10.0, "connect": 4.0, "send": 3.0, "first_byte": 3.0})
     assert list(phases.items) == ["read", "connect", "send", "first_byte"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"data: {}",
+        b": nearfield",
+        b": nearfield [1]",
+        b": nearfield {",
+        b": nearfield \xff",
+        b': nearfield {"hop": "x"}'.ljust(RECEIPT_BYTES + 1),
+        b": nearfield " + b"[" * 10_000,
+    ],
+)
+def test_a_line_that_is_no_receipt_is_none(line):
+    assert parse_receipt(line) is None
+
+
+def test_a_receipt_says_where_the_time_went_and_the_hop_s_own_words():
+    clock = iter([1.0, 1.25, 2.0])
+    phases = Phases("node", lambda: next(clock))
+    phases.mark("read")
+    line = phases.comment({"start": "warm"})
+
+    assert line.endswith(b"}\n\n")
+    assert parse_receipt(line[:-2]) == {
+        "hop": "node",
+        "total_ms": 1000.0,
+        "phases": {"read": 250.0},
+        "start": "warm",
+    }
