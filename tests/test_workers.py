@@ -43,6 +43,19 @@ PASSES = """
 def test_it(system):
     pass
 """
+MEETS = """
+import time
+
+def test_it(tmp_path):
+    (tmp_path / "own").touch()
+    together = tmp_path.parents[1]
+    while len([*together.glob(f"w*/{tmp_path.name}/own")]) < 2:
+        time.sleep(0.01)
+    (tmp_path / "met").touch()
+    while len([*together.glob(f"w*/{tmp_path.name}/met")]) < 2:
+        time.sleep(0.01)
+"""
+"""In two workers at once: each sees what is in the other's folder."""
 FAILS = """
 def test_first():
     assert 0
@@ -98,6 +111,15 @@ def test_one_that_dies_and_one_that_fails_are_told_and_all_others_run(tmp_path):
     assert "said by 2" not in done.stdout, "that one passed"
     ended = (tmp_path / "log").read_text().split()
     assert 1 <= len(ended) == len(set(ended)) <= 2, "what a worker had up it took down, once"
+
+
+def test_the_folder_of_all_may_be_named(tmp_path):
+    """pytest empties it when it is first asked for: that must be before there is anything of a worker in it."""
+    for name in "abcd":  # a worker asks for its second before it begins with its first
+        (tmp_path / f"test_{name}.py").write_text(MEETS)
+    done = told(tmp_path, "--basetemp", str(tmp_path / "folders"), "--timeout", "60")
+
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_first_failure_is_the_last_test_where_that_is_wished(tmp_path):

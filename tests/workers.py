@@ -190,7 +190,13 @@ class Parent:
         self._num_forked = 0
 
     def run(self, num_workers: int) -> None:
-        """Until all lanes ran, or one test too many failed."""
+        """Until all lanes ran, or one test too many failed.
+
+        The folder in which each has its own is made here: a worker that made it would, where it has been given a name
+        (`--basetemp`), first remove those of the others.
+        """
+        folders: Any = self._session.config._tmp_path_factory
+        folders.getbasetemp()
         try:
             for _ in range(min(num_workers, len(self._waiting))):
                 self._fork()
