@@ -6,9 +6,7 @@ import http.client
 import os
 import socket
 import threading
-import time
 import zlib
-from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -18,7 +16,7 @@ from storage.auth.claims import read_claim
 from storage.auth.sigv4 import ChunkChain
 from storage.client.sdk import sign
 from storage.http.ingest import Ingest
-from tests.storage.stores import Raw, StoreThread
+from tests.storage.stores import Raw, settled_blobs
 from tests.storage.test_awschunked import signed_body, unsigned_body
 
 DATA = bytes(range(256)) * 700
@@ -26,20 +24,12 @@ MD5 = base64.b64encode(hashlib.md5(DATA).digest()).decode()
 CRC = base64.b64encode(zlib.crc32(DATA).to_bytes(4, "big")).decode()
 
 
-def blobs(store: StoreThread) -> set[Path]:
-    return set(store.settings.root.glob("blobs/*/*")) | set(store.settings.root.glob("tmp/*"))
-
-
 @pytest.fixture
 def nothing_left(store):
     """A refused upload leaves no file behind."""
-    before = blobs(store)
+    before = settled_blobs(store.settings.root)
     yield
-    for _ in range(2000):
-        if blobs(store) == before:
-            return
-        time.sleep(0.02)
-    assert blobs(store) == before
+    assert settled_blobs(store.settings.root) == before
 
 
 def put_chunked(store, key: str, kind: PayloadKind, headers: dict[str, str], make_body, *, chunked=False):

@@ -13,8 +13,8 @@ from storage.auth.canonical import PayloadKind
 from storage.checksum import crc64nvme, encode_digest
 from storage.http.bodyplan import OWN_ETAG_BYTES
 from storage.sharing.sharer import MIN_BYTES
-from tests.storage.stores import Raw, StoreThread
-from tests.storage.test_bodies import blobs, put_chunked, rekeyed
+from tests.storage.stores import Raw, StoreThread, settled_blobs
+from tests.storage.test_bodies import put_chunked, rekeyed
 
 LARGE = os.urandom(OWN_ETAG_BYTES)
 LONG = LARGE * 3 + b"not a whole number of pieces"
@@ -94,17 +94,13 @@ def test_the_etag_of_a_body_with_a_trailer(store, raw, kind):
 
 
 def test_a_wrong_checksum_leaves_nothing(store, raw):
-    before = blobs(store)
+    before = settled_blobs(store.settings.root)
 
     answer = put(raw, "wrong", LONG, crc64_header(LARGE))
 
     assert (answer.status, answer.code) == (400, "BadDigest")
     assert raw.get("models", "wrong").status == 404
-    for _ in range(2000):
-        if blobs(store) == before:
-            break
-        time.sleep(0.02)
-    assert blobs(store) == before
+    assert settled_blobs(store.settings.root) == before
 
 
 def test_a_write_on_condition_of_such_an_etag(raw):

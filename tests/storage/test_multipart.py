@@ -158,11 +158,7 @@ def test_aborting_leaves_nothing(small_s3, small_store, small):
 
     small_s3.abort_multipart_upload(Bucket="models", Key="given-up", UploadId=upload)
 
-    for _ in range(2000):
-        if set(small_store.settings.root.glob("blobs/*/*")) == before:
-            break
-        time.sleep(0.02)
-    assert set(small_store.settings.root.glob("blobs/*/*")) == before
+    assert settled_blobs(small_store.settings.root) == before
     assert small.put_part("models", "given-up", upload, 1, b"x").code == "NoSuchUpload"
     with pytest.raises(ClientError):
         small_s3.list_parts(Bucket="models", Key="given-up", UploadId=upload)
