@@ -2,11 +2,13 @@
 
 import asyncio
 import socket
+from types import SimpleNamespace
 
 import pytest
 
 from tests.wire.test_dial import OK, fetch, upstream
 from tests.wire.test_serve import serving
+from wire import alarm
 from wire.dial import DialError, Pool
 from wire.listener.exchange import PROCESSING
 from wire.upstreams.keepalive import notice_loss
@@ -30,8 +32,44 @@ def pulses(num, gap_s, last=OK):
     return script
 
 
-async def test_a_head_may_take_long_while_the_upstream_says_so():
-    async with upstream(pulses(8, 0.05)) as pool:
+class Clock:
+    """In place of a loop for alarms: time goes on when the test says so, however long a busy machine takes."""
+
+    def __init__(self):
+        self.asked = asyncio.Event()
+        self._now, self._timers = 0.0, []
+
+    def time(self):
+        self.asked.set()
+        return self._now
+
+    def call_at(self, when, call):
+        timer = SimpleNamespace(when=lambda: when, call=call, cancel=lambda: self._timers.remove(timer))
+        self._timers.append(timer)
+        return timer
+
+    def go(self, seconds):
+        self._now += seconds
+        for timer in [each for each in self._timers if each.when() <= self._now]:
+            self._timers.remove(timer)
+            timer.call()
+
+
+async def test_a_head_may_take_long_while_the_upstream_says_so(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(alarm, "asyncio", SimpleNamespace(get_running_loop=lambda: clock))
+
+    async def script(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        for _ in range(8):
+            clock.asked.clear()
+            writer.write(PROCESSING)
+            await asyncio.wait_for(clock.asked.wait(), 30)  # it was read, or the one before
+            clock.go(0.2)
+        writer.write(OK)
+        await writer.drain()
+
+    async with upstream(script) as pool:
         assert await fetch(pool, head_s=60.0, quiet_s=0.25) == (200, b"ok")
 
 

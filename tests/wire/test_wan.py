@@ -40,12 +40,30 @@ async def timed(pool, target="/", **options):
     return time.perf_counter() - began, len(body)
 
 
-async def test_a_request_costs_one_round_trip_and_a_connection_one_more():
-    async with far(sized) as (pool, _, _):
-        first_s, _ = await timed(pool)
-        later_s = min([(await timed(pool))[0] for _ in range(4)])  # the least: the machine may be busy
+async def least(measure, bound_s):
+    """The least of what is measured until one is below `bound_s`: a busy machine adds to a time, and to any number."""
+    found = [await measure()]
+    end = time.perf_counter() + 30
+    while min(found) >= bound_s and time.perf_counter() < end:
+        found.append(await measure())
+    return min(found)
 
-    assert 2 * RTT_S <= first_s < 2 * RTT_S + 1
+
+async def test_a_request_costs_one_round_trip_and_a_connection_one_more():
+    async def first():
+        async with far(sized) as (pool, _, _):
+            return (await timed(pool))[0]
+
+    first_s = await least(first, 2.8 * RTT_S)
+    async with far(sized) as (pool, _, _):
+
+        async def later():
+            return (await timed(pool))[0]
+
+        await later()
+        later_s = await least(later, 1.8 * RTT_S)
+
+    assert 2 * RTT_S <= first_s < 2.8 * RTT_S
     assert RTT_S - CLOCK_S <= later_s < 1.8 * RTT_S
 
 
