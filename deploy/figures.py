@@ -36,7 +36,9 @@ def registries() -> Mapping[str, Metrics]:
 def _registries(nowhere: Path) -> Mapping[str, Metrics]:
     made = {role: Metrics() for role in ("edge", "region", "node", "store", "dns", "anycast", COMMON)}
     add_process_figures(made[COMMON], "", "")
-    EdgeFigures(made["edge"], Room()).follow({})
+    edge = EdgeFigures(made["edge"], Room())
+    edge.follow({})
+    edge.follow_listeners({})
     Siblings(None, Feed(Signers.of({}, ""), nowhere, "", made["edge"]), made["edge"], NOTHING)
     GatewayFigures(made["region"]).follow(NOTHING, NOTHING, {}, NOTHING, NOTHING)
     StoreFigures(made["store"], nowhere)

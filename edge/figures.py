@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edge.admission.room import Room
     from edge.reach.region import Reach
     from edge.relay.setback import Setback
+    from wire.listener.endings import Endings
     from wire.metrics import Metrics
 
 log = logging.getLogger("nearfield.edge")
@@ -50,6 +51,20 @@ class EdgeFigures:
         room.on_left, stays.on_look = stays.observe_all, room.settle
         metrics.total(
             "nearfield_edge_shed_requests_total", "Refused for want of room.", lambda: one(room.num_refused)
+        )
+
+    def follow_listeners(self, endings: Mapping[str, Endings]) -> None:
+        """What became of connections before their time, by listener."""
+        self.metrics.total(
+            "nearfield_edge_closed_connections_total",
+            "Of clients, that ended before a request, within one, or with one unanswered.",
+            lambda: [
+                ((name, cause.value), num)
+                for name, each in endings.items()
+                for cause, num in each.num.items()
+            ],
+            "listener",
+            "cause",
         )
 
     def follow(self, reaches: Mapping[str, Reach]) -> None:

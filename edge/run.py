@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -41,6 +42,7 @@ from regions.rows import Signers
 from wire.address import split_address
 from wire.dial import MAX_IDLE
 from wire.dialect import spoken, spoken_in_s3
+from wire.listener.endings import Endings
 from wire.metrics import Metrics
 from wire.process import add_process_figures
 from wire.scrape import scraped
@@ -80,6 +82,8 @@ class _Edge:
         room = Room(settings.part(settings.max_held_requests), settings.part(settings.max_held_bytes))
         figures = EdgeFigures(metrics, room)
         figures.follow(self.reaches)
+        self._endings: dict[str, Endings] = {}
+        figures.follow_listeners(self._endings)
         patiences = Patiences(settings.patience, settings.special_patience)
         budgets = Budgets(least_per_s=LEAST_PER_S / settings.size)
         quotas = Quotas(ledger=settings.place.ledger if settings.place else None)
@@ -114,6 +118,11 @@ class _Edge:
             self.tracer,
         )
         return Door(inference, self._orders, self._bounds, pinned, routes)
+
+    def endings(self, listener: str) -> Endings:
+        """What hears of its connections that end before their time."""
+        made = self._endings[listener] = Endings(f"listener {listener}", logging.INFO)
+        return made
 
     def desk(self) -> Desk:
         """The handler of the operators' listener."""
@@ -216,7 +225,15 @@ async def _listen(settings: EdgeSettings, edge: _Edge, stack: AsyncExitStack) ->
         sock = None if settings.place is None else settings.place.sockets[name]
         limits, speak = part(limits, settings), spoken_in_s3 if name == S3 else spoken
         server = await Server.start(
-            handler, host, port, tls=tls, limits=limits, met=met, speak=speak, sock=sock
+            handler,
+            host,
+            port,
+            tls=tls,
+            limits=limits,
+            met=met,
+            speak=speak,
+            sock=sock,
+            endings=edge.endings(name),
         )
         stack.push_async_callback(server.close)
         servers.append(server)

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from itertools import islice
 
 from wire.http1 import Headers
+from wire.limits import DEFAULT_LIMITS
 from wire.ticket import Ticket
 from wire.upstreams.answer import Answer
 from wire.upstreams.brief import Brief
@@ -20,7 +21,12 @@ from wire.upstreams.upstream import Upstream
 
 __all__ = ["Answer", "DialError", "Phase", "Pool"]
 
-IDLE_S = 25.0  # our servers close after 30 s of idleness: never race them
+# Who opens gives up sooner than who serves: a request is never sent on a connection that is about to be closed.
+MARGIN_S = 5.0  # a standstill of either process, and the way
+IDLE_S = DEFAULT_LIMITS.idle_s - MARGIN_S
+UNUSED_S = (
+    DEFAULT_LIMITS.head_s - MARGIN_S
+)  # of one that never had a request: it has the time of a head alone
 FRESH_S = 1.0  # a streamed body cannot be sent twice, so it only rides a connection idle for less
 TIDY_S = 1.0  # between two looks for them
 MAX_IDLE = 1024  # in practice as many as were busy at once in the last IDLE_S: the others are let go
@@ -160,12 +166,17 @@ class Pool:
             upstream.abort()
 
     def keep(self, upstream: Upstream, now: float) -> None:
-        """A connection whose answer is over `now` (loop time), for another request."""
+        """A connection whose answer is over `now` (loop time), for another request.
+
+        One that is given back unused keeps its `idle_since`: its server has not heard of it either.
+        """
         self._busy.discard(upstream)
         is_over = upstream.closed  # since it was given to somebody who gives it back unused
         if is_over or self._closed or (len(self._idle) >= self._max_idle and not self._waiting):
             upstream.abort()
             return
+        if not upstream.received:  # never used: so much of its time is over from the start
+            now = upstream.opened_at - (IDLE_S - UNUSED_S)
         upstream.idle_since = now
         if (self.brief.waiting or self._waiting) and self._give(upstream):
             return
@@ -176,8 +187,10 @@ class Pool:
     def _tidy(self, now: float) -> None:
         """Let go of those that nobody used for long, here, where no request waits for it."""
         self._tidied_at = now
-        while self._idle and (now - self._idle[0].idle_since > IDLE_S or self._idle[0].closed):
-            self._idle.popleft().abort()
+        over = [each for each in self._idle if each.closed or now - each.idle_since > IDLE_S]
+        for each in over:
+            self._idle.remove(each)
+            each.abort()
 
     def kept(self, now: float, idle_s: float = IDLE_S) -> Upstream | None:
         """The connection used last, if alive and idle for less than `idle_s` at `now`; the dead ones are let go.

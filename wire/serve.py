@@ -8,6 +8,7 @@ import time
 
 from wire.dialect import spoken
 from wire.limits import DEFAULT_LIMITS, Limits
+from wire.listener.endings import Cause, Endings
 from wire.listener.exchange import Exchange
 from wire.listener.line import Disconnected
 from wire.listener.roster import Handler, Met, Roster, Speak
@@ -42,15 +43,18 @@ class Server:
         met: Met | None = None,
         speak: Speak = spoken,
         sock: socket.socket | None = None,
+        endings: Endings | None = None,
     ) -> "Server":
         """Listen on a named address, or on `sock`, which is bound to it; `handler` gets each request as an Exchange.
 
         A Refusal the handler raises before `start` becomes its response, any other exception a plain 500 (and
         is logged); after `start` the connection is cut. Both, and what is refused before there is a handler, are
-        worded by `speak`. Raises OSError if the address cannot be bound.
+        worded by `speak`. `endings` hears of connections that end before their time. Raises OSError if the address
+        cannot be bound.
         """
         sock = sock or await bound(host, port)
-        return await cls._open(Roster(handler, limits, met, speak), sock, sock.getsockname()[1], tls)
+        roster = Roster(handler, limits, met, speak, endings=endings or Endings())
+        return await cls._open(roster, sock, sock.getsockname()[1], tls)
 
     @classmethod
     async def start_unix(
@@ -111,7 +115,7 @@ class Server:
         await self._welcome.give_up()
         tasks = [c.task for c in self._roster.members if c.task is not None]
         for connection in tuple(self._roster.members):
-            connection.cut()
+            connection.cut(Cause.SHUT_DOWN)
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._emptied()
 

@@ -117,7 +117,7 @@ class EdgeLane:
                 room.undo(num_bytes)
             if upstream is not None:
                 upstream.take_back(whole=True)
-                pool.keep(upstream, passing.entered)
+                pool.keep(upstream, upstream.idle_since)
             return None
         if standing.start is not None:
             standing.start.enter()

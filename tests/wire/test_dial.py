@@ -9,11 +9,15 @@ from functools import partial
 
 import pytest
 
+from edge import listeners as edge
+from edge import s3
+from storage import run as storage
 from tests.wire.certs import make_certificate
 from tests.wire.test_serve import serving, until
-from wire import dial, ticket
+from wire import dial, scrape, ticket
 from wire.address import split_address
-from wire.dial import IDLE_S, DialError, Pool
+from wire.dial import IDLE_S, MARGIN_S, DialError, Pool
+from wire.limits import DEFAULT_LIMITS
 from wire.listener.writing import RESET_ON_CLOSE
 from wire.tls import client_context, server_context
 
@@ -163,6 +167,57 @@ async def test_what_was_prepared_long_ago_is_prepared_anew():
         await until(lambda: pool.num_idle == 2)
         assert all(each.closed for each in old)
         assert len(pool.connections) == 4
+
+
+async def test_who_opens_gives_up_sooner_than_who_serves():
+    """A server closes a connection that never had a request after the time of a head, not after that of idleness."""
+    async with upstream(sends(OK, requests=5)) as pool:
+        pool.prepare(1)
+        await until(lambda: pool.num_idle == 1)
+        (spare,) = pool.idle()
+        told_at = spare.opened_at  # no later than its server heard of it
+        assert pool.kept(told_at + DEFAULT_LIMITS.head_s - MARGIN_S - 0.1) is spare
+        pool.keep(spare, told_at + 9.0)  # unused again: its server's clock runs on
+        assert pool.kept(told_at + DEFAULT_LIMITS.head_s - MARGIN_S + 0.1) is None
+        assert spare.closed
+
+        assert await fetch(pool) == (200, b"ok")
+        (used,) = pool.idle()
+        answered_at = used.idle_since
+        assert pool.kept(answered_at + DEFAULT_LIMITS.idle_s - MARGIN_S - 0.1) is used
+        pool.keep(used, answered_at)
+        assert pool.kept(answered_at + DEFAULT_LIMITS.idle_s - MARGIN_S + 0.1) is None
+
+
+@pytest.mark.parametrize("limits", [DEFAULT_LIMITS, edge.LIMITS, s3.LIMITS, storage.LIMITS, scrape.LIMITS])
+def test_every_server_of_ours_has_the_patience_that_our_pools_count_on(limits):
+    assert limits.head_s >= dial.UNUSED_S + MARGIN_S
+    assert limits.idle_s >= IDLE_S + MARGIN_S
+
+
+async def test_a_spare_one_among_used_ones_is_let_go_in_its_own_time(monkeypatch):
+    monkeypatch.setattr(dial, "TIDY_S", 0.0)
+    async with upstream(sends(OK, requests=5)) as pool:
+        assert await fetch(pool) == (200, b"ok")
+        pool.prepare(2)
+        await until(lambda: pool.num_idle == 2)
+        used, spare = pool.idle()
+        spare.idle_since -= dial.UNUSED_S + 1.0
+        now = asyncio.get_running_loop().time()
+        pool.keep(used := pool._idle.popleft(), now)
+        assert (pool.idle(), spare.closed) == ((used,), True)
+
+
+async def test_an_attempt_that_ends_without_a_word_is_an_error_not_a_cancel(monkeypatch):
+    """A cancel in the one who waits would look as if its client had gone, who then would hear nothing."""
+    async with upstream(sends(OK)) as pool:
+        held_back(pool, monkeypatch)
+        asking = asyncio.ensure_future(pool.request("GET", "/"))
+        await until(lambda: pool._making._tasks)
+        for making in tuple(pool._making._tasks):
+            making.cancel()
+        with pytest.raises(DialError, match="connect: the attempt was given up"):
+            await asking
 
 
 async def test_nobody_hears_of_a_preparation_that_fails():

@@ -3,13 +3,15 @@
 import asyncio
 import contextlib
 import socket
+from functools import partial
 from itertools import groupby, pairwise
 
 import pytest
 
-from tests.wire.test_serve import hello, serving, until
+from tests.wire.test_serve import GET, hello, serving, until
 from wire import serve
 from wire.limits import Limits
+from wire.listener.endings import Cause, Endings
 from wire.listener.handshakes import AT_ONCE, OTHERS_TURNS, Handshakes
 from wire.listener.roster import Roster
 from wire.secure import Secured
@@ -49,6 +51,49 @@ async def test_one_begins_in_a_turn_and_only_who_has_spoken(pairs, monkeypatch):
     await handshakes.give_up()
     assert not roster.arriving
     assert all(ours.fileno() == -1 for ours, _ in pairs[::2]), "who said nothing is dropped"
+
+
+async def test_who_waits_for_its_turn_is_not_late(tls, monkeypatch):
+    """A client that has said its last word of a handshake goes on, and may have asked: its time is over with ours."""
+    held, endings = [], Endings()
+    in_turn = Handshakes._in_turn
+
+    def hold(handshakes, step):
+        held.append(partial(in_turn, handshakes, step))
+
+    monkeypatch.setattr(Handshakes, "_in_turn", hold)
+    limits = Limits(handshake_s=0.3)
+    async with serving(hello, tls=tls[0], limits=limits, endings=endings) as server:
+        opening = asyncio.ensure_future(
+            asyncio.open_connection("127.0.0.1", server.port, ssl=tls[1], server_hostname="localhost")
+        )
+        await until(lambda: held)
+        held.pop()()
+        answer, writer = await asyncio.wait_for(opening, 30)
+        writer.write(GET % b"")
+        await until(lambda: held)
+        await asyncio.sleep(0.5)
+        while held:
+            held.pop()()
+        assert (await asyncio.wait_for(answer.readline(), 30)).startswith(b"HTTP/1.1 200")
+        writer.close()
+    assert not endings.num
+
+
+async def test_who_drips_through_a_handshake_has_no_more_time_for_it(tls):
+    endings = Endings()
+    limits = Limits(handshake_s=0.5)
+    async with serving(hello, tls=tls[0], limits=limits, endings=endings) as server:
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        began = asyncio.get_running_loop().time()
+        for byte in b"\x16\x03\x01\x02\x00\x01" + bytes(60):
+            if endings.num:
+                break
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0.1)
+        assert endings.num == {Cause.TLS_LATE: 1}
+        assert asyncio.get_running_loop().time() - began < 0.5 + 2.0
+        writer.close()
 
 
 async def test_each_step_of_a_handshake_has_a_turn_of_its_own(tls, monkeypatch):

@@ -4,7 +4,8 @@ import logging
 
 from wire.metrics import Metrics
 from wire.refusal import Refusal
-from wire.refusals import BURST, PER_S, Refusals
+from wire.refusals import Refusals
+from wire.sparing import BURST, PER_S
 
 log = logging.getLogger("nearfield.test")
 

@@ -5,7 +5,9 @@ deadlines are checked by the server's sweep, so an ordinary request starts no ti
 """
 
 import asyncio
+import logging
 import os
+import ssl
 import time
 from collections.abc import Callable
 from typing import cast
@@ -24,6 +26,7 @@ from wire.http1 import (
 from wire.lanes.lane import Handed, Lane, Passage
 from wire.listener import descriptors, filesend
 from wire.listener.dropping import LINGER_S, Dropping
+from wire.listener.endings import Cause, Stage
 from wire.listener.exchange import Exchange
 from wire.listener.handling import handle
 from wire.listener.roster import Handler, Roster
@@ -35,6 +38,8 @@ FULL_S = 0.5  # how long one too many may stay to hear that it is
 FULL = "Too many connections; try again shortly."
 SLOW_HEAD = "The request head took too long to arrive."
 SLOW_BODY = "The request body arrives too slowly."
+
+log = logging.getLogger("nearfield.wire")
 
 
 class Connection(Writing):
@@ -62,6 +67,7 @@ class Connection(Writing):
         self._num_unread_bytes = 0
         self._reading = True
         self._lent = False  # paused, and somebody else reads
+        self._is_told = False  # why it ends
 
     # asyncio.Protocol --------------------------------------------------------------------------------------
 
@@ -73,9 +79,12 @@ class Connection(Writing):
         self._address = str(peername[0]) if peername else ""
         self._deadline = self._loop.time() + self._limits.head_s
         admitted = self.roster.admit(self, self._address)
-        if self._is_stranger() or (not admitted and self.roster.is_flooded(self._address)):
-            self.cut()
+        if self._is_stranger():
+            self.cut(Cause.STRANGER)
+        elif not admitted and self.roster.is_flooded(self._address):
+            self.cut(Cause.FLOODED)
         elif not admitted:
+            self._tell(Cause.TOO_MANY)
             self._refuse(Refusal(503, "overloaded", FULL, "server_error", retry_after_s=1))
             self._deadline = self._loop.time() + FULL_S
         elif self.roster.met is not None:
@@ -83,6 +92,13 @@ class Connection(Writing):
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a head, of a body, or of a request that must wait; most often of one that a lane takes."""
+        try:
+            self._received(data)
+        except OSError:  # an event loop takes it for the socket's own, and would close without a word
+            log.exception("a connection failed on what it received")
+            self.cut(Cause.FAULT)
+
+    def _received(self, data: bytes) -> None:
         if self._passage is not None:  # they come behind one
             self._gate.hold(data)
             self._watch_input()
@@ -98,13 +114,14 @@ class Connection(Writing):
     def eof_received(self) -> bool:
         """A client that stops sending before it has its answer is gone: it will not read it either."""
         if self._passage is not None or (self._exchange is not None and not self._exchange.finished):
+            self._tell(Cause.CLIENT_LEFT)
             self._gone()
             self._transport.abort()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the handler, and wake whoever waits."""
-        del exc
+        self._tell(Cause.TLS_FAULT if isinstance(exc, ssl.SSLError) else Cause.CLIENT_LEFT, str(exc or ""))
         self.roster.leave(self, self._address)
         self._gone()
 
@@ -192,8 +209,9 @@ class Connection(Writing):
         self._dispatch(self._gate.pass_by(num_bytes))
         self.body_taken(0)
 
-    def cut(self) -> None:
+    def cut(self, cause: Cause = Cause.ANSWER_BROKE) -> None:
         """Reset the connection."""
+        self._tell(cause)
         if self._exchange is not None and self._exchange.would_look_whole:
             self._reset_on_close()
         self._gone()
@@ -215,13 +233,15 @@ class Connection(Writing):
             if exchange.body_rate_missed(self._limits.body_bytes_per_s, self._limits.body_grace_s):
                 exchange.feed_end(Refusal(408, "bad_request", SLOW_BODY))
             elif self._limits.total_s is not None and exchange.age_s() > self._limits.total_s:
-                self.cut()
+                self.cut(Cause.TOO_LONG)
         elif now >= self._deadline:
-            self._end_idle()
+            due = self._deadline  # a process that stood still has not read yet what came in time
+            self._loop.call_soon(self._loop.call_soon, self._end_idle, due)
 
     def close_if_idle(self) -> None:
         """(Drain) a connection without a request ends now; the others after their answer."""
         if self._exchange is None and self._passage is None and self._dropping is None:
+            self._tell(Cause.DRAINED)
             self._close()
 
     @property
@@ -310,8 +330,11 @@ class Connection(Writing):
     def _end_kept(self) -> None:
         """No further request is taken."""
         if self._held.data:
+            self._exchange = None  # answered; what is held is the next
+            self._tell(Cause.DRAINED if self.roster.draining else Cause.CLOSE_SAID)
             self._linger()
         else:
+            self._is_told = True
             self._close()
 
     def _await_next(self) -> None:
@@ -338,6 +361,7 @@ class Connection(Writing):
 
     def _gate_refused(self, refusal: Refusal) -> None:
         if self._exchange is None:
+            self._tell(Cause.MALFORMED, f"{refusal.status} {refusal.code}", Stage.HEAD)
             self._refuse(refusal)
         else:
             self._exchange.keep_alive = False
@@ -378,16 +402,39 @@ class Connection(Writing):
         """Cut a peer that does not take its answer, and what the kernel holds of it too, which may be some MB."""
         if self._transport.get_write_buffer_size():
             self._reset_on_close()
-        self.cut()
+        self.cut(Cause.ANSWER_STALLED)
 
-    def _end_idle(self) -> None:
-        """Its time for a head, for the next request or for lingering is over."""
+    def _end_idle(self, due: float) -> None:
+        """Its time for a head, for the next request or for lingering was over at `due`, and it has not begun one."""
+        is_busy = self._dropping is None and not (self._exchange is None and self._passage is None)
+        if self._lost or is_busy or self._deadline != due or self._transport.is_closing():
+            return
         if self._dropping is not None:
             self.cut()
         elif self._held.data:
+            self._tell(Cause.HEAD_LATE)
             self._refuse(Refusal(408, "bad_request", SLOW_HEAD))
         else:
+            self._tell(Cause.UNUSED)
             self._close()
+
+    @property
+    def _stage(self) -> Stage:
+        """How far it is."""
+        exchange = self._exchange
+        if self._passage is not None:
+            return Stage.REQUEST
+        if exchange is not None and not exchange.finished:
+            return Stage.ANSWER if exchange.status else Stage.REQUEST
+        if self._held.data and exchange is None:
+            return Stage.HEAD
+        return Stage.NEW if self._in_head and exchange is None else Stage.BETWEEN
+
+    def _tell(self, cause: Cause, why: str = "", stage: Stage | None = None) -> None:
+        """Once, and before anything of it is forgotten."""
+        if not self._is_told:
+            self._is_told = True
+            self.roster.endings.note(cause, stage or self._stage, why)
 
     def _is_stranger(self) -> bool:
         only = self.roster.only_uid

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from typing import Protocol
 
+from wire.listener.endings import Cause
 from wire.listener.exchange import Exchange
 from wire.listener.line import Disconnected
 from wire.listener.roster import Handler, Roster
@@ -19,7 +20,7 @@ class Server(Protocol):
 
     roster: Roster
 
-    def cut(self) -> None:
+    def cut(self, cause: Cause) -> None:
         """Reset the connection."""
 
     def handled(self, exchange: Exchange) -> None:
@@ -34,9 +35,15 @@ async def handle(exchange: Exchange, handler: Handler, server: Server) -> None:
     except Refusal as refusal:
         await _fail(exchange, refusal, server)
     except Disconnected:
-        server.cut()
+        server.cut(Cause.CLIENT_LEFT)
     except asyncio.CancelledError:
-        server.cut()
+        if (
+            not exchange.disconnected
+        ):  # nobody has gone, so somebody waits: a stray cancel is a fault like any other
+            log.exception("handler cancelled: %s %s", exchange.head.method, exchange.head.path)
+            await _fail(
+                exchange, Refusal(500, "internal_error", BROKEN, "server_error"), server, Cause.CANCELLED
+            )
         raise
     except Exception:  # the one wall between a handler's fault and the other clients
         log.exception("handler failed: %s %s", exchange.head.method, exchange.head.path)
@@ -45,14 +52,16 @@ async def handle(exchange: Exchange, handler: Handler, server: Server) -> None:
         server.handled(exchange)
 
 
-async def _fail(exchange: Exchange, refusal: Refusal, server: Server) -> None:
+async def _fail(
+    exchange: Exchange, refusal: Refusal, server: Server, cause: Cause = Cause.ANSWER_BROKE
+) -> None:
     """Answer with `refusal` if no answer was begun, else cut: a broken answer must look broken."""
     if exchange.finished:
         return
     if exchange.status or exchange.disconnected:
-        server.cut()
+        server.cut(cause)
         return
     try:
         await exchange.respond(refusal.status, *server.roster.speak(refusal))
     except Disconnected:
-        server.cut()
+        server.cut(Cause.CLIENT_LEFT)

@@ -16,20 +16,51 @@ from functools import partial
 from typing import NamedTuple
 
 from wire.listener.connection import Connection
+from wire.listener.endings import Cause, Stage
 from wire.listener.roster import Roster
-from wire.secure import Secured
+from wire.secure import InTurn, Secured
 
 AT_ONCE = 1  # steps in one turn of the loop; who is here already is served between two turns
 OTHERS_TURNS = 3  # to a near region and back; with nothing to do they take some 10 us each
-LEAST_S = 0.001  # the event loop takes no time-out of nothing
+LEAST_S = 1.0  # for who has spoken in time, and was heard late by us
 
 
 class Guest(NamedTuple):
-    """Who was taken, from where, and until when (loop time) it must have shaken hands."""
+    """Who was taken, from where, until when (loop time) it must speak, and how long (s) it had left when it did."""
 
     sock: socket.socket
     host: str
     until: float
+    left_s: float = LEAST_S
+
+
+class Patience:
+    """What a guest has left, which runs only while it is the guest's turn: to wait for ours is not its fault.
+
+    It has gone on for us already, and may have sent its first request: dropped then, it would be told nothing.
+    """
+
+    def __init__(self, limit: asyncio.Timeout, left_s: float, in_turn: InTurn) -> None:
+        """`limit`: of the whole handshake; `in_turn`: where steps wait."""
+        self._limit, self._left_s, self._in_turn = limit, left_s, in_turn
+        self._loop = asyncio.get_running_loop()
+        self._since = self._loop.time()
+        self.is_over = False
+
+    def step(self, take: Callable[[], None]) -> None:
+        """The guest has spoken; `take` is what comes of it, in its turn."""
+        self._left_s -= self._loop.time() - self._since
+        self._move(None)
+        self._in_turn(partial(self._go_on, take))
+
+    def _go_on(self, take: Callable[[], None]) -> None:
+        self._since = self._loop.time()
+        self._move(self._since + max(self._left_s, 0.0))
+        take()
+
+    def _move(self, when: float | None) -> None:
+        if not self.is_over and not self._limit.expired():
+            self._limit.reschedule(when)
 
 
 class Handshakes:
@@ -61,7 +92,7 @@ class Handshakes:
         self._silent[sock.fileno()] = guest
         self._loop.add_reader(sock.fileno(), self._spoke, sock.fileno())
         if self._timer is None:
-            self._timer = self._loop.call_at(guest.until, self._drop_late)
+            self._timer = self._loop.call_at(guest.until, self._come_late)
 
     async def settled(self) -> None:
         """Return once nobody is on the way from here to a Connection."""
@@ -70,9 +101,9 @@ class Handshakes:
     async def give_up(self) -> None:
         """Drop those who are on the way."""
         for number in tuple(self._silent):
-            self._drop(self._heard(number))
+            self._drop(self._heard(number), Cause.SHUT_DOWN)
         while self._ready:
-            self._drop(self._ready.popleft())
+            self._drop(self._ready.popleft(), Cause.SHUT_DOWN)
         for handle in filter(None, (self._timer, self._turn)):
             handle.cancel()
         for task in self._arriving:
@@ -80,22 +111,28 @@ class Handshakes:
         await self.settled()
 
     def _spoke(self, number: int) -> None:
-        self._queue(self._heard(number))
+        guest = self._heard(number)
+        self._queue(guest._replace(left_s=max(guest.until - self._loop.time(), LEAST_S)))
 
     def _heard(self, number: int) -> Guest:
         self._loop.remove_reader(number)
         return self._silent.pop(number)
 
-    def _drop_late(self) -> None:
-        """Those who said nothing in time."""
-        now, self._timer = self._loop.time(), None
+    def _come_late(self) -> None:
+        """The oldest is late, unless this process stood still: what came meanwhile is seen within a turn."""
+        self._timer = self._loop.call_later(0.0, self._loop.call_soon, self._drop_late, self._loop.time())
+
+    def _drop_late(self, now: float) -> None:
+        """Those who said nothing until `now`."""
+        self._timer = None
         for number, guest in tuple(self._silent.items()):
             if guest.until > now:
-                self._timer = self._loop.call_at(guest.until, self._drop_late)
+                self._timer = self._loop.call_at(guest.until, self._come_late)
                 return
-            self._drop(self._heard(number))
+            self._drop(self._heard(number), Cause.TLS_LATE)
 
-    def _drop(self, guest: Guest) -> None:
+    def _drop(self, guest: Guest, cause: Cause) -> None:
+        self._roster.endings.note(cause, Stage.HANDSHAKE)
         guest.sock.close()
         self._left(guest)
 
@@ -136,7 +173,8 @@ class Handshakes:
     async def _arrive(self, guest: Guest) -> None:
         try:
             await (self._plainly(guest) if self._tls is None else self._securely(guest, self._tls))
-        except OSError:  # gone, late, or what it spoke was no TLS
+        except OSError as error:  # gone, late, or what it spoke was no TLS
+            self._roster.endings.note(_cause(error), Stage.HANDSHAKE, str(error))
             guest.sock.close()
 
     async def _plainly(self, guest: Guest) -> None:
@@ -144,11 +182,14 @@ class Handshakes:
 
     async def _securely(self, guest: Guest, tls: ssl.SSLContext) -> None:
         """Raises OSError (TimeoutError is one)."""
-        left_s = max(guest.until - self._loop.time(), LEAST_S)
-        async with asyncio.timeout(left_s):
-            make = partial(Secured, partial(Connection, self._roster), tls, in_turn=self._in_turn)
-            _, secured = await self._loop.connect_accepted_socket(make, guest.sock)
-            await secured.handshake()
+        async with asyncio.timeout(guest.left_s) as limit:
+            patience = Patience(limit, guest.left_s, self._in_turn)
+            make = partial(Secured, partial(Connection, self._roster), tls, in_turn=patience.step)
+            try:
+                _, secured = await self._loop.connect_accepted_socket(make, guest.sock)
+                await secured.handshake()
+            finally:
+                patience.is_over = True
 
     def _arrived(self, guest: Guest, task: asyncio.Task[None]) -> None:
         self._arriving.discard(task)
@@ -160,3 +201,9 @@ class Handshakes:
         self._roster.end_arrival(guest.host)
         if not self._silent and not self._ready and not self._arriving:
             self._empty.set()
+
+
+def _cause(error: OSError) -> Cause:
+    if isinstance(error, ssl.SSLError):
+        return Cause.TLS_FAILED
+    return Cause.TLS_LATE if isinstance(error, TimeoutError) else Cause.CLIENT_LEFT

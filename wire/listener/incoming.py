@@ -9,6 +9,7 @@ from concurrent.futures import Executor
 from wire.flow import Signal
 from wire.http1 import RequestHead
 from wire.listener.bodyread import SocketBody, Take
+from wire.listener.endings import Cause
 from wire.listener.line import Disconnected, Line
 from wire.refusal import Refusal
 
@@ -130,7 +131,7 @@ class Incoming:
             self._received_bytes += left - body.left
             self._line.take_back(left - body.left)
         if body.gone:
-            self._line.cut()
+            self._line.cut(Cause.CLIENT_LEFT)
             raise Disconnected("the client is gone")
 
     def _held(self) -> list[bytes]:

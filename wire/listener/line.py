@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from wire.lanes.lane import Lane, LaneLine
+from wire.listener.endings import Cause
 
 
 class Disconnected(ConnectionError):
@@ -51,5 +52,5 @@ class Line(LaneLine, Protocol):
     def take_back(self, num_bytes: int) -> None:
         """(After `lend`) so many of them were read."""
 
-    def cut(self) -> None:
+    def cut(self, cause: Cause = Cause.ANSWER_BROKE) -> None:
         """Reset the connection at once."""

@@ -13,6 +13,7 @@ from wire.dialect import spoken
 from wire.http1 import Headers
 from wire.lanes.known import Lanes
 from wire.limits import Limits
+from wire.listener.endings import Cause, Endings
 from wire.listener.exchange import Exchange
 from wire.refusal import Refusal
 
@@ -36,7 +37,7 @@ class Member(Protocol):
     def close_if_idle(self) -> None:
         """End now if no request is under way."""
 
-    def cut(self) -> None:
+    def cut(self, cause: Cause) -> None:
         """Reset the connection at once."""
 
     @property
@@ -60,6 +61,7 @@ class Roster:
     emptied: asyncio.Event = field(default_factory=asyncio.Event)
     entered: asyncio.Event = field(default_factory=asyncio.Event)  # set while there are members
     lanes: Lanes = field(default_factory=Lanes)
+    endings: Endings = field(default_factory=Endings)
     date: str = ""
     _second: int = 0  # that `date` says, since 1970
 

@@ -11,6 +11,7 @@ import socket
 import ssl
 
 from wire.listener.connection import Connection
+from wire.listener.endings import Cause, Stage
 from wire.listener.handshakes import Handshakes
 from wire.listener.roster import Roster
 
@@ -101,6 +102,7 @@ class Welcome:
             return False
         host = str(address[0]) if address else ""
         if self._roster.is_flooded(host):
+            self._roster.endings.note(Cause.FLOODED, Stage.HANDSHAKE)
             sock.close()
         else:
             self._handshakes.begin(sock, host)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from wire.limits import Limits
 from wire.listener import descriptors, filesend
+from wire.listener.endings import Cause
 from wire.listener.line import Disconnected
 from wire.listener.stall import Stall
 from wire.secure import promptly
@@ -32,7 +33,7 @@ class Writing(asyncio.Protocol):
         self._stall: Stall | None = None  # while writes are paused
         self.carries_descriptors = carries_descriptors
 
-    def cut(self) -> None:
+    def cut(self, cause: Cause = Cause.ANSWER_BROKE) -> None:
         """Reset the connection."""
         raise NotImplementedError
 
@@ -74,7 +75,7 @@ class Writing(asyncio.Protocol):
             try:
                 await filesend.send_file(self._transport, fd, offset, count, self._limits.write_stall_s)
             except (ConnectionError, TimeoutError) as error:
-                self.cut()
+                self.cut(_why_untaken(error))
                 raise Disconnected("the client is gone") from error
             return
         while count:
@@ -89,7 +90,7 @@ class Writing(asyncio.Protocol):
         try:
             await descriptors.send_descriptors(self._transport, data, fds, self._limits.write_stall_s)
         except (ConnectionError, TimeoutError) as error:
-            self.cut()
+            self.cut(_why_untaken(error))
             raise Disconnected("the client is gone") from error
 
     # lane.LaneLine ------------------------------------------------------------------------------------------
@@ -131,3 +132,7 @@ class Writing(asyncio.Protocol):
     def _check(self) -> None:
         if self._lost:
             raise Disconnected("the client is gone")
+
+
+def _why_untaken(error: OSError) -> Cause:
+    return Cause.ANSWER_STALLED if isinstance(error, TimeoutError) else Cause.CLIENT_LEFT

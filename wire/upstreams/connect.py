@@ -44,9 +44,12 @@ class Attempt:
     async def connect(self, within_s: float) -> Upstream:
         """The connection, with its TLS. Raises DialError."""
         await in_task()
+        began = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(0.0 if self._given_up else within_s) as self._limit:
-                return await (self._to_address() if self._target.path is None else self._to_path())
+                made = await (self._to_address() if self._target.path is None else self._to_path())
+                made.opened_at = began
+                return made
         except TimeoutError:
             if self._given_up:
                 raise DialError("connect", 0, "the way to it is lost") from None

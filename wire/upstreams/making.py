@@ -74,7 +74,7 @@ class Making:
             making.cancel()
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
                 given = waiter.result()  # it was given one in the same turn
-                self._keeper.keep(given, given.now())
+                self._keeper.keep(given, given.idle_since or given.now())
             raise
         finally:
             if waiter in self.waiting:
@@ -116,7 +116,7 @@ class Making:
         """What ended the attempt is told to the one that it was for, if that still waits; to nobody else."""
         self._tasks.discard(making)
         error = None if making.cancelled() else making.exception()
-        if not waiter.done() and error is not None:
-            waiter.set_exception(error)
-        elif not waiter.done():
-            waiter.cancel()
+        if (
+            not waiter.done()
+        ):  # never a cancel: who waits would take it for his own, and tell his client nothing
+            waiter.set_exception(error or DialError("connect", 0, "the attempt was given up"))

@@ -51,6 +51,7 @@ class Upstream(asyncio.Protocol):
         self.sock: socket.socket | None = None  # what carries it, where that is TCP
         self.closed = False
         self.given_up = False  # by us, with a request on it: sending it again is not the dialler's choice
+        self.opened_at = 0.0  # loop time, before its server can have known of it
         self.idle_since = 0.0  # loop time, kept by the pool
 
     # asyncio.Protocol --------------------------------------------------------------------------------------
