@@ -29,9 +29,9 @@ from inference.engine.gpu.copier import Copier, Target
 from inference.engine.gpu.device import Device, DeviceError, open_device
 from inference.engine.gpu.ring import WHILE_LANDING, Ring, parts_of
 from storage.client.sdk import Endpoint
-from weights_cache.fetch import BLOB_BUCKET
-from weights_cache.revision import Revision
-from weights_cache.view import open_landing
+from weights_cache.memory.view import open_landing
+from weights_cache.model.revision import Revision
+from weights_cache.reading.fetch import BLOB_BUCKET
 
 HOST_SHARE = 0.8  # of the copy rate, from host memory
 STORE_SHARE = 1 / 1.2  # of the slower of link and copy, from the store

@@ -23,10 +23,10 @@ from bench.starts.blob import MIB, TENSOR_BYTES
 from storage.client.endpoint import SOCKET_NAME
 from storage.client.sdk import Endpoint, url_path
 from weights_cache.cache import HostTier
-from weights_cache.fetch import BLOB_BUCKET
-from weights_cache.handoff import StoreHandoff
-from weights_cache.revision import Revision
-from weights_cache.view import open_landing
+from weights_cache.memory.view import open_landing
+from weights_cache.model.revision import Revision
+from weights_cache.reading.fetch import BLOB_BUCKET
+from weights_cache.reading.handoff import StoreHandoff
 
 GROWING_BYTES = 16 * MIB  # each part of the second upload is larger than the one before by 1 MiB
 TARGET = 2.0  # HTTP moves each byte twice more (socket and landing), and both ways verify it

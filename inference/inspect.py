@@ -34,7 +34,7 @@ from inference.engine.classes import (
 )
 from inference.engine.linear.int8 import check_quantisable
 from inference.engine.pooling import Pooling, PoolingRefused, has_pooling, pooling_of
-from weights_cache.coverage import DTYPE_BYTES
+from weights_cache.model.coverage import DTYPE_BYTES
 from wire.counted import counted
 
 if TYPE_CHECKING:

@@ -35,10 +35,10 @@ from inference.workers.standing import StandingShell
 from inference.workers.start import Parts
 from inference.workers.store_threads import StoreThreads
 from weights_cache.cache import HostTier
-from weights_cache.fetch import HttpReader
-from weights_cache.folder import CacheFolder
-from weights_cache.handoff import Handoff, NoHandoff, StoreHandoff
-from weights_cache.patience import RETRY_FOR_S, STALL_S
+from weights_cache.kept.folder import CacheFolder
+from weights_cache.reading.fetch import HttpReader
+from weights_cache.reading.handoff import Handoff, NoHandoff, StoreHandoff
+from weights_cache.reading.patience import RETRY_FOR_S, STALL_S
 from wire.metrics import Metrics, one
 from wire.process import add_process_figures
 from wire.scrape import Scrape, scraped

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from inference.devices import CPU, parse_device
 from inference.engine.steps.drafts import MOST_DRAFTS
-from weights_cache.plan import MappedFile
+from weights_cache.model.plan import MappedFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

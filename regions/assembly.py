@@ -36,7 +36,7 @@ from regions.rollout.residence import Residence
 from regions.rollout.works import Works
 from storage.client.probe import Capabilities, refuse_unfit
 from storage.client.sdk import StoreError
-from weights_cache.revision import RevisionError
+from weights_cache.model.revision import RevisionError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from regions.map.region import ModelFault
     from regions.nodes.client import NodeView
     from regions.rollout.trial import Report
-    from weights_cache.revision import LeftOut, ModelFacts, Revision
+    from weights_cache.model.revision import LeftOut, ModelFacts, Revision
 
 DEFAULT_IDLE_TIMEOUT_S = 300.0  # an idle worker gives its memory back after this, unless told otherwise
 

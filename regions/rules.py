@@ -9,7 +9,7 @@ from regions.map.policy import ANY, MAX_PLACES, Canary, Rules
 from regions.policy_fields import RULES
 from regions.row_fields import RowRefused, read
 from regions.rows import canonical, rules_body
-from weights_cache.strict import StrictError, fields, number, one_of, parse, several, text
+from weights_cache.model.strict import StrictError, fields, number, one_of, parse, several, text
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

@@ -23,7 +23,7 @@ TABLE = {
     # strict and describe are pure parts of revision: bounded JSON reading, and making one at commit
     # probe is the client's side too: what a store that is not ours can do
     "regions": {"storage.client.sdk", "storage.client.probe", "wire"}
-    | {f"weights_cache.{each}" for each in ("revision", "header", "plan", "strict", "describe")},
+    | {f"weights_cache.model.{each}" for each in ("revision", "header", "plan", "strict", "describe")},
     "inference": {"weights_cache", "regions.map", "wire"},
     "edge": {
         f"regions.{each}"

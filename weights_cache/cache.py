@@ -14,23 +14,23 @@ from contextlib import suppress
 from functools import partial
 
 from storage.client.sdk import Endpoint
-from weights_cache.buffers import BufferPool
-from weights_cache.fetch import HttpReader, RangeReader
-from weights_cache.flight import Flight
-from weights_cache.folder import CacheFolder, Rested
-from weights_cache.handoff import Given, Handoff, NoHandoff
+from weights_cache.kept.folder import CacheFolder, Rested
 from weights_cache.keyed_locks import KeyedLocks
 from weights_cache.landing import Landing, Source
+from weights_cache.load.flight import Flight
+from weights_cache.memory.buffers import BufferPool
+from weights_cache.memory.view import LandingError
+from weights_cache.model.plan import Held, eviction_order, evictions, layout
+from weights_cache.model.revision import Revision
 from weights_cache.others import Others
-from weights_cache.patience import RETRY_FOR_S, STALL_S
-from weights_cache.plan import Held, eviction_order, evictions, layout
 from weights_cache.progress import OnProgress
-from weights_cache.rate import Rate
-from weights_cache.readers import Readers
-from weights_cache.revision import Revision
+from weights_cache.reading.fetch import HttpReader, RangeReader
+from weights_cache.reading.handoff import Given, Handoff, NoHandoff
+from weights_cache.reading.patience import RETRY_FOR_S, STALL_S
+from weights_cache.reading.rate import Rate
+from weights_cache.reading.readers import Readers
+from weights_cache.reading.small import Files, SmallFiles
 from weights_cache.seat import Entry, Seat, rested_entry, rested_held
-from weights_cache.small import Files, SmallFiles
-from weights_cache.view import LandingError
 
 NUM_READERS = 4  # connections a load; measured best on 2 cores, 2-8 are within noise
 MOST_READERS = (

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Literal
 
-from weights_cache.flight import Flight
+from weights_cache.load.flight import Flight
+from weights_cache.memory.view import LandingError
 from weights_cache.progress import Progress
-from weights_cache.view import LandingError
 
 Source = Literal["region", "host"]
 
@@ -13,7 +13,7 @@ Source = Literal["region", "host"]
 class Landing:
     """A handle on a load that is running, done or failed. Several handles may share one load.
 
-    `fd` (weights), `ready_fd` (one byte an extent) and `event_fd` (wake-ups) are for `weights_cache.view`
+    `fd` (weights), `ready_fd` (one byte an extent) and `event_fd` (wake-ups) are for `weights_cache.memory.view`
     in another process; the first two cannot write. They stay valid until `release`, after which the
     weights may be evicted and their memory used again: release only when every process that maps them has
     exited. `mapped` and `mapped_fds` say which files are not in `fd` but mapped where the store has them.

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-from weights_cache.coverage import Extent
-from weights_cache.folder import CacheFolder
+from weights_cache.kept.folder import CacheFolder
+from weights_cache.model.coverage import Extent
 from weights_cache.seat import Seat
 
 

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from weights_cache.flight import Flight
-from weights_cache.folder import Rested, age_to_monotonic
-from weights_cache.open_entry import OpenEntry
-from weights_cache.plan import Held
+from weights_cache.kept.folder import Rested, age_to_monotonic
+from weights_cache.kept.open_entry import OpenEntry
+from weights_cache.load.flight import Flight
+from weights_cache.model.plan import Held
 
 
 @dataclass(frozen=True, slots=True)

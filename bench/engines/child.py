@@ -34,7 +34,7 @@ from inference.engine.steps.scheduler import Scheduler
 from inference.engine.steps.slots import SlotPlan
 from inference.engine.threads import fit_each_pass
 from inference.link import EngineLink
-from weights_cache.pages import collapse_own
+from weights_cache.memory.pages import collapse_own
 
 if TYPE_CHECKING:
     from inference.engine.gpu.device import Device

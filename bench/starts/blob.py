@@ -7,10 +7,10 @@ from pathlib import Path
 
 from bench.blast import Line
 from storage.client.sdk import S3, Endpoint, url_path
-from weights_cache.describe import Source, build_revision, draft
-from weights_cache.fetch import BLOB_BUCKET
-from weights_cache.header import read_header
-from weights_cache.revision import ModelFacts, Revision, Spec
+from weights_cache.model.describe import Source, build_revision, draft
+from weights_cache.model.header import read_header
+from weights_cache.model.revision import ModelFacts, Revision, Spec
+from weights_cache.reading.fetch import BLOB_BUCKET
 
 MIB = 1 << 20
 TENSOR_BYTES = 32 * MIB

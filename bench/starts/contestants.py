@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.starts.loaders import Order
-from weights_cache.strict import parse
+from weights_cache.model.strict import parse
 
 MAX_ANSWER_BYTES = 4096
 

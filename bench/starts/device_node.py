@@ -19,7 +19,7 @@ from pathlib import Path
 from bench.starts.blob import MIB
 from storage.client.sdk import Endpoint
 from weights_cache.cache import HostTier
-from weights_cache.revision import Revision
+from weights_cache.model.revision import Revision
 
 Fds = tuple[int, int, int]
 """Of a landing: its weights, the states of its extents, and what wakes who waits."""

@@ -22,7 +22,7 @@ from bench.starts.contestants import Broken, Contestant, contestant
 from bench.starts.limit import RANGE_BYTES, Shape, bare_s
 from bench.starts.loaders import Order
 from storage.client.endpoint import SOCKET_NAME
-from weights_cache.fetch import BLOB_BUCKET
+from weights_cache.reading.fetch import BLOB_BUCKET
 from wire.address import split_address
 
 SHAPES: Sequence[Shape] = ((2, RANGE_BYTES), (4, RANGE_BYTES), (8, RANGE_BYTES), (8, 4 * RANGE_BYTES))

@@ -13,9 +13,9 @@ from typing import Any
 
 from bench.starts.loaders import Order
 from weights_cache.cache import HostTier
-from weights_cache.revision import Revision
-from weights_cache.strict import parse
-from weights_cache.view import LandingView, open_landing
+from weights_cache.memory.view import LandingView, open_landing
+from weights_cache.model.revision import Revision
+from weights_cache.model.strict import parse
 
 MAX_ANSWER_BYTES = 4096
 PROMPT_STEP = 7  # as the prompt of `bench.llama`: token ids spread over its words

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Mapping
 
 from storage.client.sdk import Endpoint, sign, url_path
-from weights_cache.buffers import Buffer
+from weights_cache.memory.buffers import Buffer
 from wire.address import split_address
 
 RANGE_BYTES = 16 << 20

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from storage.client.sdk import Endpoint
 from weights_cache.cache import HostTier
-from weights_cache.handoff import StoreHandoff
-from weights_cache.revision import Revision
-from weights_cache.view import LandingView, open_landing
+from weights_cache.memory.view import LandingView, open_landing
+from weights_cache.model.revision import Revision
+from weights_cache.reading.handoff import StoreHandoff
 
 if TYPE_CHECKING:
     import torch

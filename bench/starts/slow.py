@@ -15,7 +15,7 @@ from deploy.fleet import SYSTEM_GRANTS
 from deploy.roles.runner import endpoint
 from deploy.up import Running
 from storage.client.sdk import Endpoint
-from weights_cache.fetch import BLOB_BUCKET
+from weights_cache.reading.fetch import BLOB_BUCKET
 
 MIB = 1 << 20
 OF_LIMIT = 1 / 1.15  # the issue's: at most max(load, prefill) and 15 %

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from inference.devices import CPU
-from weights_cache.patience import RETRY_FOR_S, STALL_S
+from weights_cache.reading.patience import RETRY_FOR_S, STALL_S
 
 MIB = 1024 * 1024
 PatienceTable = Mapping[str, Mapping[str, float]]

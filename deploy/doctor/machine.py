@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deploy.doctor.finding import Finding
-from weights_cache.file_map import can_lock, lift_lock_limit
+from weights_cache.memory.file_map import can_lock, lift_lock_limit
 
 NEEDED_DISK_BYTES = 2 * 1024**3
 SLOW_DISK_BYTES_PER_S = 50e6

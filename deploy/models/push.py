@@ -30,7 +30,7 @@ from storage.client.sdk import (
     upload_folder,
 )
 from storage.client.stall import STALL_S
-from weights_cache.revision import Spec
+from weights_cache.model.revision import Spec
 
 BUCKET = "models"
 OnBytes = Callable[[int], None]

@@ -34,7 +34,7 @@ from inference.outside.passing import PassedReply
 from inference.server import BEGAN
 from inference.workers.control import MAX_CONTROL_BYTES, LoadReply, read_inspect, read_load, read_unload
 from regions.map.headers import ATTEMPT, KEY, TENANT, WAITED
-from weights_cache.known import KnownRevisions
+from weights_cache.model.known import KnownRevisions
 from wire.metrics import CONTENT_TYPE
 from wire.refusal import Refusal
 from wire.timing import Phases

@@ -42,7 +42,7 @@ from inference.engine.steps.scheduler import Scheduler
 from inference.link import EngineLink, LinkError
 from inference.usage.meter import Meter
 from inference.usage.own_log import OwnLog
-from weights_cache.view import LandingView
+from weights_cache.memory.view import LandingView
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from inference.engine.model import StepModel
     from inference.engine.steps.slots import SlotPlan
     from inference.spec import EngineSpec
-    from weights_cache.plan import Layout
+    from weights_cache.model.plan import Layout
 
 MAX_MESSAGE_CHARS = 2000
 """Of a fatal message: torch quotes whole lists of names."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 OWN = "nearfield"
 """The name of our own engine: what a model gets that names none."""
 NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
-"""As `engine` in a model.toml (weights_cache.revision)."""
+"""As `engine` in a model.toml (weights_cache.model.revision)."""
 PLACES = frozenset({"model_dir", "work_dir", "port", "host", "socket", "name", "max_len", "num_threads"})
 _PLACE = re.compile(r"\{([a-z_]+)\}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")

@@ -19,7 +19,7 @@ from inference.outside.folder import make_folder
 from inference.outside.site import Site
 from inference.workers.board import LoadFailure
 from inference.workers.resident import OutsideModel
-from weights_cache.view import LandingError
+from weights_cache.memory.view import LandingError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from inference.outside.folder import WeightsFolder
     from inference.outside.process import KeptProcess
     from inference.workers.engines import Load
-    from weights_cache.revision import Revision
+    from weights_cache.model.revision import Revision
 
 FIRST_LOOK_S, LAST_LOOK_S = 0.05, 0.5
 """Between two looks at a server that starts; imports take seconds."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from inference.outside.definition import Definition
     from inference.outside.door import Door
-    from weights_cache.revision import Revision
+    from weights_cache.model.revision import Revision
 
 LOG_HAS_MORE = "the node's log has its last lines"
 _FIRST: Mapping[str, dict[str, Any]] = {

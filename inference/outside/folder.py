@@ -18,17 +18,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from weights_cache.header import HeaderError, header_end, read_header
-from weights_cache.plan import layout
+from weights_cache.model.header import HeaderError, header_end, read_header
+from weights_cache.model.plan import layout
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from inference.workers.seams import Landing
-    from weights_cache.header import HeaderTensor
-    from weights_cache.plan import MappedFile
-    from weights_cache.revision import Revision, TensorEntry
+    from weights_cache.model.header import HeaderTensor
+    from weights_cache.model.plan import MappedFile
+    from weights_cache.model.revision import Revision, TensorEntry
 
 COPY_BYTES = 1 << 30
 """One call of sendfile takes at most 2 GiB less a page."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from inference.outside.definition import Definition
     from inference.workers.engines import Load, Maker
-    from weights_cache.revision import Revision
+    from weights_cache.model.revision import Revision
 
 SLACK_S = 600.0
 """Beside its own start, which has a deadline of its own, a load waits for bytes: as long as a load of ours may."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from inference.outside.definition import Definition
-    from weights_cache.revision import Revision
+    from weights_cache.model.revision import Revision
 
 HOST = "127.0.0.1"
 """External engines are for the node alone; what they listen at is never another address."""

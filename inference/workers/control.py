@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from inference.api.fields import array, bad, integer, mapping, number, one_of, string
 from inference.api.reply import Reply
 from inference.workers.host import Tenure
-from weights_cache.coverage import DTYPE_BYTES
-from weights_cache.revision import MAX_DIMS, MAX_FILES, MAX_TENSORS, RevisionError
+from weights_cache.model.coverage import DTYPE_BYTES
+from weights_cache.model.revision import MAX_DIMS, MAX_FILES, MAX_TENSORS, RevisionError
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from inference.api.fields import Reader
     from inference.api.reply import Outlet
     from inference.workers.host import Host
-    from weights_cache.known import KnownRevisions
-    from weights_cache.revision import Revision
+    from weights_cache.model.known import KnownRevisions
+    from weights_cache.model.revision import Revision
 
 MAX_CONTROL_BYTES = 64 * 1024 * 1024
-"""A revision of 65,536 tensors is about 46 MB of JSON (weights_cache.revision)."""
+"""A revision of 65,536 tensors is about 46 MB of JSON (weights_cache.model.revision)."""
 UNKNOWN_REVISION = "unknown_revision"
 MAX_IDLE_S = 366 * 86_400.0
 """A year: whoever wants longer sets min_replicas."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from inference.link import Message
     from inference.usage.node_usage import EngineUsage
     from inference.workers.seams import Landing, Shell
-    from weights_cache.revision import Revision
+    from weights_cache.model.revision import Revision
 
 
 LAST_WORDS_S = 1.0

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from inference.workers.resident import Resident
     from inference.workers.room import Means
     from inference.workers.seams import Landing
-    from weights_cache.revision import Revision
+    from weights_cache.model.revision import Revision
 
 
 @dataclass(frozen=True, slots=True)

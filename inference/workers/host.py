@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from inference.workers.loading import Room
     from inference.workers.room import Means
     from inference.workers.start import Parts
-    from weights_cache.revision import Revision
+    from weights_cache.model.revision import Revision
 
 LEAST_WAIT_MS = 1.0
 """Mapped memory is there at once: a shorter wait says nothing of bandwidth."""

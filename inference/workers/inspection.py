@@ -14,7 +14,7 @@ from inference.api.body import MAX_BODY_BYTES
 from inference.api.modeltext import NEWER_TOKENIZER, TOKENIZER_BAD, TOKENIZER_MISSING
 from inference.api.text.tokenizer_check import tokenizer_fault
 from inference.workers.shell_link import ShellError
-from weights_cache.fetch import ReadError
+from weights_cache.reading.fetch import ReadError
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from inference.workers.seams import Shell
     from inference.workers.store_threads import StoreThreads
-    from weights_cache.fetch import RangeReader
+    from weights_cache.reading.fetch import RangeReader
 
 INSPECT_S = 50.0
 """A forked child builds the architecture on the meta device in under a second; the region waits 60."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from inference.link import Message
     from inference.workers.seams import Landing
-    from weights_cache.view import LandingError
+    from weights_cache.memory.view import LandingError
 
 
 SOURCES = ("remote", "region", "copied", "mapped", "host")

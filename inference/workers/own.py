@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from inference.workers.engines import Load
     from inference.workers.loading import Room
     from inference.workers.seams import Shell
-    from weights_cache.revision import Revision
+    from weights_cache.model.revision import Revision
 
 LOAD_DEADLINE_S = 600.0
 """A load that takes longer has hung: 100 GB at 1 GB/s take under two minutes."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from inference.api.modeltext import ModelText
     from inference.outside.door import Door
     from inference.workers.calls import EngineCalls
-    from weights_cache.revision import Revision
+    from weights_cache.model.revision import Revision
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from inference.workers.board import LoadFailure
 from inference.workers.loading import Room
 
 if TYPE_CHECKING:
-    from weights_cache.revision import Revision
+    from weights_cache.model.revision import Revision
 
 WORKER_BYTES = 96 * 1024 * 1024
 """What a forked engine takes beside weights and slots: private pages of Python and torch, activations."""

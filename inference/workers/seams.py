@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Mapping, Sequence
 
-    from weights_cache.plan import MappedFile
-    from weights_cache.revision import Revision
+    from weights_cache.model.plan import MappedFile
+    from weights_cache.model.revision import Revision
 
 
 class LandingProgress(Protocol):

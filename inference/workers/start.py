@@ -10,7 +10,7 @@ from inference.api.answer.sequences import ModelLimits
 from inference.workers.board import Board, LoadFailure
 from inference.workers.engines import Load
 from inference.workers.loading import LoadReport, Room, is_short, stopped, unreadable
-from weights_cache.view import LandingError
+from weights_cache.memory.view import LandingError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from inference.workers.resident import Resident
     from inference.workers.seams import Landing, LandingProgress, Tier
     from inference.workers.store_threads import StoreThreads
-    from weights_cache.revision import Revision
+    from weights_cache.model.revision import Revision
     from wire.timing import Phases
 
 POLL_S = 0.1

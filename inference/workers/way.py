@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from inference.workers.loading import Room
     from inference.workers.room import Means
     from inference.workers.worker import Worker
-    from weights_cache.revision import Revision
+    from weights_cache.model.revision import Revision
 
 
 def in_the_way(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from inference.workers.engines import Maker
     from inference.workers.seams import LandingProgress
     from inference.workers.start import Parts
-    from weights_cache.revision import Revision
+    from weights_cache.model.revision import Revision
 
 __all__ = ["OutsideModel", "ResidentModel", "Worker", "not_resident"]
 

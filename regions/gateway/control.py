@@ -11,7 +11,7 @@ from regions.map.region import Tier
 from regions.nodes.client import NodeError
 from regions.rollout.trial import Report
 from regions.rows import region_body
-from weights_cache.strict import StrictError, fields, integer, number, text
+from weights_cache.model.strict import StrictError, fields, integer, number, text
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from regions.gateway.wake import Wakes
     from regions.nodes.client import Node, NodeView
     from regions.nodes.watch import NodeWatch
-    from weights_cache.revision import Revision
+    from weights_cache.model.revision import Revision
     from wire.listener.exchange import Exchange
 
 MAX_ORDER_BYTES: Final = 4096  # two short strings

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from regions.gateway.relay import Relay
     from regions.gateway.wake import Wakes
     from regions.nodes.watch import NodeWatch
-    from weights_cache.revision import Revision
+    from weights_cache.model.revision import Revision
     from wire.http1 import RequestHead
     from wire.listener.exchange import Exchange
     from wire.trace.tracer import Tracer

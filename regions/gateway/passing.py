@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from regions.ask import Ask
     from regions.deployments import Deployment
     from regions.gateway.lane import GatewayLane
-    from weights_cache.revision import Revision
+    from weights_cache.model.revision import Revision
     from wire.lanes.lane import LaneLine
     from wire.lanes.shape import Grounds, Shape
     from wire.listener.exchange import Exchange

@@ -34,7 +34,7 @@ class Window:
 
 @lru_cache(1024)
 def window(text: str) -> Window:
-    """The window in a text that matches `weights_cache.revision.PREWARM`. Raises ValueError for any other."""
+    """The window in a text that matches `weights_cache.model.revision.PREWARM`. Raises ValueError for any other."""
     found = _WINDOW.fullmatch(text)
     if found is None:
         raise ValueError(f"{text!r} is no window of hours")

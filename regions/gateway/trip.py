@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from regions.deployments import Deployment
     from regions.gateway.wake import Woken
     from regions.map.region import Progress
-    from weights_cache.revision import Revision
+    from weights_cache.model.revision import Revision
     from wire.http1 import Headers, RequestHead
     from wire.listener.exchange import Exchange
     from wire.timing import Phases

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from regions.deployments import Deployment, Deployments
     from regions.nodes.client import LoadLine, Node
     from regions.nodes.watch import NodeWatch
-    from weights_cache.revision import Revision
+    from weights_cache.model.revision import Revision
 
     Reason = Literal["request", "prewarm"]
 

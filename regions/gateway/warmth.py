@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from regions.deployments import Deployment, Deployments
     from regions.gateway.wake import Wakes, Woken
     from regions.nodes.client import Node
-    from weights_cache.revision import Revision
+    from weights_cache.model.revision import Revision
 
 LOOK_S: Final = 2.0  # between two looks; a schedule is by the minute
 LAST_PAUSE_S: Final = (

@@ -15,7 +15,7 @@ from regions.map.names import SYSTEM_BUCKET
 from regions.map.policy import MAX_KEYS
 from regions.objects.ledger import KEYS
 from storage.client.sdk import NotFound, PreconditionFailed
-from weights_cache.strict import StrictError
+from weights_cache.model.strict import StrictError
 from wire.refusal import Refusal
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from regions.keys.book import MAX_OVERLAP_S
 from regions.keys.record import GRANTED, ID_CHARS, told
 from regions.map.policy import ALL_MODELS, KeyGrant
 from storage.client.sdk import StoreError
-from weights_cache.strict import StrictError, fields, hexadecimal, integer, parse
+from weights_cache.model.strict import StrictError, fields, hexadecimal, integer, parse
 from wire.flow import in_task
 from wire.refusal import Refusal
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from regions.keys.book import KeyBook
     from regions.keys.record import KeyRecord
-    from weights_cache.strict import Table
+    from weights_cache.model.strict import Table
     from wire.listener.exchange import Exchange
 
 T = TypeVar("T")

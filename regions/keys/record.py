@@ -11,7 +11,7 @@ from typing import Any, Final
 from regions.map.headers import KEY_ID_CHARS
 from regions.map.names import DEPLOYED_PATTERN, MAX_DEPLOYED_CHARS, is_digest
 from regions.map.policy import ALL_MODELS, MAX_KEY_MODELS, KeyGrant, Quota
-from weights_cache.strict import (
+from weights_cache.model.strict import (
     StrictError,
     Table,
     fields,

@@ -11,7 +11,7 @@ from regions.map.region import ModelFault, Progress
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from weights_cache.revision import LeftOut, ModelFacts
+    from weights_cache.model.revision import LeftOut, ModelFacts
 
 BUSY_CODES = frozenset(  # what a node says of its own moment, or of its store's, not of the model
     {

@@ -19,7 +19,7 @@ from regions.nodes.answers import (
     unreachable,
 )
 from regions.nodes.probes import failed_probe, is_late, late_probe, probe_of
-from weights_cache.revision import LeftOut, ModelFacts, RevisionError
+from weights_cache.model.revision import LeftOut, ModelFacts, RevisionError
 from wire.address import split_address
 from wire.dial import DialError, Pool
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
     from regions.nodes.probes import Said
-    from weights_cache.revision import Revision
+    from weights_cache.model.revision import Revision
     from wire.dial import Answer
     from wire.http1 import Headers
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from regions.map.region import Kind
     from regions.nodes.answers import NodeError
-    from weights_cache.revision import Revision
+    from weights_cache.model.revision import Revision
 
 PROBE_TEXT: Final = "hello world " * 32  # 64 words: long enough that the first prefill figure means something
 LEAST_CHARS: Final = 5

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
 
     from regions.objects.store import Store
-    from weights_cache.revision import Revision
+    from weights_cache.model.revision import Revision
 
 ORPHAN_AGE_S = 3600.0  # a blob that no revision names may belong to a commit that is being made elsewhere
 

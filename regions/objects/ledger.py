@@ -11,7 +11,7 @@ from regions.objects.register import Found
 from regions.push.folder import CONFIG, STATUS
 from regions.rollout.canary import MAX_VERDICT_BYTES, Verdict
 from storage.client.sdk import NotFound, PreconditionFailed
-from weights_cache.revision import MAX_REVISION_BYTES, Revision, RevisionError
+from weights_cache.model.revision import MAX_REVISION_BYTES, Revision, RevisionError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING
 from regions.map.names import SYSTEM_BUCKET
 from regions.map.region import MAX_ROW_BYTES
 from storage.client.sdk import NotFound, PreconditionFailed, StoreError, Unreachable
-from weights_cache.revision import canonical_json
-from weights_cache.strict import StrictError, fields, hexadecimal, integer, one_of, parse
+from weights_cache.model.revision import canonical_json
+from weights_cache.model.strict import StrictError, fields, hexadecimal, integer, one_of, parse
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

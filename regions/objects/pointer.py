@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from regions.map.names import DEPLOYED_PATTERN, MAX_DEPLOYED_CHARS, base_of
 from regions.map.region import ModelFault
-from weights_cache.revision import LeftOut, canonical_json
-from weights_cache.strict import (
+from weights_cache.model.revision import LeftOut, canonical_json
+from weights_cache.model.strict import (
     StrictError,
     boolean,
     hexadecimal,
@@ -20,11 +20,11 @@ from weights_cache.strict import (
     several,
     text,
 )
-from weights_cache.strict import fields as read_fields
+from weights_cache.model.strict import fields as read_fields
 
 if TYPE_CHECKING:
-    from weights_cache.revision import Revision
-    from weights_cache.strict import Table
+    from weights_cache.model.revision import Revision
+    from weights_cache.model.strict import Table
 
 POINTER_SCHEMA = "nearfield.pointer/1"
 LOCAL_SCHEMA = "nearfield.local/1"

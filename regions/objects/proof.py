@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from regions.map.names import DEPLOYED_PATTERN, MAX_DEPLOYED_CHARS
 from regions.map.region import ModelFault, Tier
 from regions.objects.pointer import PointerError
-from weights_cache.revision import canonical_json
-from weights_cache.strict import (
+from weights_cache.model.revision import canonical_json
+from weights_cache.model.strict import (
     StrictError,
     boolean,
     fields,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from regions.nodes.answers import LoadLine
-    from weights_cache.strict import Reader
+    from weights_cache.model.strict import Reader
 
 PROOF_SCHEMA = "nearfield.proof/1"
 MAX_PROOF_BYTES = 16 << 10

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from regions.push.commit import Bytes, Complete, Patience, Refused, Waiting, judge, wanted
 from regions.push.folder import Listed
-from weights_cache.header import FIRST_READ_BYTES, Header, HeaderError, header_end, read_header
+from weights_cache.model.header import FIRST_READ_BYTES, Header, HeaderError, header_end, read_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

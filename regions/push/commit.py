@@ -32,14 +32,14 @@ from regions.push.manifest import claims_schema, read_manifest
 from regions.push.problem import ProblemError
 from regions.push.spec import SpecError, check_regions, read_spec
 from regions.push.weights import Weights, named_weights
-from weights_cache.revision import LeftOut, Spec
-from weights_cache.strict import StrictError, parse
+from weights_cache.model.revision import LeftOut, Spec
+from weights_cache.model.strict import StrictError, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from regions.push.manifest import Manifest
-    from weights_cache.header import Header, HeaderError
+    from weights_cache.model.header import Header, HeaderError
 
 AUTO_MAP_REASON = "names code to run; it is never followed, transformers' own classes are used"
 NOT_IN_MANIFEST_REASON = "not part of this push: manifest.json does not name it"

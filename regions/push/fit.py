@@ -10,7 +10,7 @@ from regions.push.spec import OWN_ENGINE
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from weights_cache.revision import ModelFacts, Spec
+    from weights_cache.model.revision import ModelFacts, Spec
 
 MIN_CONTEXT_TOKENS = 512  # one short conversation; a model that cannot hold that much serves nobody
 GIB = 1 << 30

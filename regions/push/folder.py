@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from weights_cache.revision import LeftOut
+from weights_cache.model.revision import LeftOut
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -24,7 +24,7 @@ from regions.push.prefix import Prefix, fingerprint
 from regions.push.seal import ChangedError
 from regions.rollout.loops import KeyedLoops
 from storage.client.sdk import NotFound, PreconditionFailed, StoreError
-from weights_cache.revision import RevisionError
+from weights_cache.model.revision import RevisionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from regions.push.commit import Verdict
     from regions.push.folder import Listed
     from regions.push.seal import Sealer
-    from weights_cache.revision import LeftOut, ModelFacts, Revision, Spec
+    from weights_cache.model.revision import LeftOut, ModelFacts, Revision, Spec
 
 log = logging.getLogger("nearfield.regions")
 

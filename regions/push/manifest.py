@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from weights_cache.revision import MAX_PATH_CHARS, canonical_json
-from weights_cache.strict import StrictError, fields, integer, one_of, optional, parse, several, text
+from weights_cache.model.revision import MAX_PATH_CHARS, canonical_json
+from weights_cache.model.strict import StrictError, fields, integer, one_of, optional, parse, several, text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

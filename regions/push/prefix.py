@@ -11,8 +11,8 @@ from regions.map.names import MODELS_BUCKET
 from regions.push.commit import Bytes, wanted
 from regions.push.folder import MAX_LISTED_FILES, STATUS, Listed
 from storage.client.sdk import StoreError
-from weights_cache.header import FIRST_READ_BYTES, Header, HeaderError, header_end, read_header
-from weights_cache.revision import canonical_json
+from weights_cache.model.header import FIRST_READ_BYTES, Header, HeaderError, header_end, read_header
+from weights_cache.model.revision import canonical_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ from regions.objects.blobs import blob_keys
 from regions.objects.pointer import first_pointer
 from regions.push.prefix import fingerprint
 from storage.client.sdk import NotFound, PreconditionFailed
-from weights_cache.describe import FileDigests, Source, build_revision, draft
+from weights_cache.model.describe import FileDigests, Source, build_revision, draft
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from regions.push.commit import Complete
     from regions.push.folder import Listed
     from regions.push.prefix import Prefix
-    from weights_cache.describe import Draft
-    from weights_cache.revision import ModelFacts, Revision
+    from weights_cache.model.describe import Draft
+    from weights_cache.model.revision import ModelFacts, Revision
 
 HASH_INLINE_BYTES = 64 << 10  # below this a thread costs more than the hash
 COPIES_AT_ONCE = 4  # one request each inside the store; hundreds of files should not go one by one

@@ -11,7 +11,7 @@ from dataclasses import fields
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
-from weights_cache.revision import RevisionError, Spec
+from weights_cache.model.revision import RevisionError, Spec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from regions.push.folder import ADAPTER, INDEX, MAX_SMALL_BYTES, SINGLE
 from regions.push.problem import ProblemError
-from weights_cache.header import Header, HeaderError
-from weights_cache.revision import MAX_TENSORS
-from weights_cache.strict import StrictError, parse
+from weights_cache.model.header import Header, HeaderError
+from weights_cache.model.revision import MAX_TENSORS
+from weights_cache.model.strict import StrictError, parse
 from wire.counted import counted
 
 if TYPE_CHECKING:

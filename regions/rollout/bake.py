@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from regions.nodes.client import Node
     from regions.objects.ledger import Ledger
     from regions.rollout.tracked import Tracked
-    from weights_cache.revision import Revision
+    from weights_cache.model.revision import Revision
 
 log = logging.getLogger("nearfield.regions")
 

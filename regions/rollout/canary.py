@@ -13,8 +13,17 @@ from typing import TYPE_CHECKING, Literal
 from regions.map.names import DEPLOYED_PATTERN, MAX_DEPLOYED_CHARS, is_preview
 from regions.map.region import ModelFault
 from regions.objects.pointer import PointerError
-from weights_cache.revision import canonical_json
-from weights_cache.strict import StrictError, fields, hexadecimal, integer, one_of, optional, parse, text
+from weights_cache.model.revision import canonical_json
+from weights_cache.model.strict import (
+    StrictError,
+    fields,
+    hexadecimal,
+    integer,
+    one_of,
+    optional,
+    parse,
+    text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

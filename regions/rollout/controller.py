@@ -23,7 +23,7 @@ from regions.rollout.loops import KeyedLoops
 from regions.rollout.tracked import Tracked
 from regions.rollout.word import Word
 from storage.client.sdk import StoreError
-from weights_cache.revision import RevisionError
+from weights_cache.model.revision import RevisionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from regions.rollout.canary import Verdict
     from regions.rollout.life import Task, Work
     from regions.rollout.works import Works
-    from weights_cache.revision import LeftOut, Revision
+    from weights_cache.model.revision import LeftOut, Revision
 
 log = logging.getLogger("nearfield.regions")
 

@@ -22,7 +22,7 @@ from regions.row_fields import RowRefused
 from regions.rows import decode, encode
 from regions.rules import MAX_RULES_BYTES, Ordered, RulesError, read_rules
 from storage.client.sdk import NotFound, StoreError
-from weights_cache.strict import StrictError
+from weights_cache.model.strict import StrictError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from regions.objects.blobs import Holdings
     from regions.objects.store import Store
-    from weights_cache.revision import FileEntry, Revision
+    from weights_cache.model.revision import FileEntry, Revision
 
     class Hash(Protocol):
         """A hash that grows."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from regions.deployments import Deployment, Deployments
     from regions.objects.blobs import Holdings
     from regions.rollout.works import Works
-    from weights_cache.revision import Revision
+    from weights_cache.model.revision import Revision
 
 RETRY_AFTER_S = 2.0  # what a client is told when the home region does not answer
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from regions.rollout.canary import Verdict
     from regions.rollout.lag import Lag
     from regions.rollout.life import Task, Work
-    from weights_cache.revision import Revision
+    from weights_cache.model.revision import Revision
 
 
 @dataclass(slots=True)

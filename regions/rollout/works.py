@@ -18,7 +18,7 @@ from regions.nodes import pick
 from regions.nodes.answers import BUSY_CODES, NodeError
 from regions.rollout.life import Event, Work
 from storage.client.sdk import StoreError
-from weights_cache.revision import RevisionError
+from weights_cache.model.revision import RevisionError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from regions.rollout.prove import Prover
     from regions.rollout.replicate import Replicator
     from regions.rollout.tracked import Tracked
-    from weights_cache.revision import Revision
+    from weights_cache.model.revision import Revision
 
 log = logging.getLogger("nearfield.regions")
 

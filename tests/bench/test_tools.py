@@ -16,7 +16,7 @@ from bench.starts.limit import bare_bytes_per_s
 from bench.stopwatch import goes_first
 from storage.client.sdk import Endpoint
 from tests.weights_cache.store_script import ScriptedStore
-from weights_cache.header import read_header
+from weights_cache.model.header import read_header
 
 DATA = bytes(range(256)) * (9 << 10)
 

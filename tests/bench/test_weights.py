@@ -27,8 +27,8 @@ from bench.starts.loaders import Order
 from storage.client.endpoint import SOCKET_NAME
 from storage.client.sdk import Endpoint
 from tests.storage.stores import ADMIN, ROOT_KEY, StoreThread
-from weights_cache.fetch import BLOB_BUCKET
-from weights_cache.plan import extents
+from weights_cache.model.plan import extents
+from weights_cache.reading.fetch import BLOB_BUCKET
 
 MIB = 1 << 20
 
@@ -77,8 +77,8 @@ def test_ours_loads_the_very_tensors(order, tmp_path, way, monkeypatch):
     """What is timed is whole: every tensor, every bit."""
     from safetensors.torch import load_file
 
-    monkeypatch.setattr("weights_cache.buffers.SMALL_BYTES", 0)
-    monkeypatch.setattr("weights_cache.buffers.QUIET_S", 0.0)
+    monkeypatch.setattr("weights_cache.memory.buffers.SMALL_BYTES", 0)
+    monkeypatch.setattr("weights_cache.memory.buffers.QUIET_S", 0.0)
     loader = loaders.LOADERS[way]()
     loader.prepare(order)
     found = loader.load(order)

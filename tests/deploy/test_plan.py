@@ -18,7 +18,7 @@ from deploy.plan.plan import Known, make
 from deploy.prices.book import PricesError
 from deploy.prices.reading import read
 from storage.client.sdk import PART_BYTES
-from weights_cache.revision import Spec
+from weights_cache.model.revision import Spec
 
 MIB = 1024 * 1024
 LLAMA = {

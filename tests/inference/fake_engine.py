@@ -14,7 +14,7 @@ from inference.api.text.tokens import Vocabulary
 from inference.link import LinkError, Message, NodeLink
 from inference.node import Node, NodeSettings, serve_node
 from tests.inference.tokenizers_made import byte_level
-from weights_cache.revision import ModelFacts, Revision
+from weights_cache.model.revision import ModelFacts, Revision
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence

@@ -10,7 +10,7 @@ import torch
 
 from inference.engine.attach import ahead
 from inference.engine.attach.ahead import map_ahead
-from weights_cache.plan import Layout
+from weights_cache.model.plan import Layout
 
 SIZE = 8 << 20
 

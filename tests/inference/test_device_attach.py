@@ -26,7 +26,7 @@ from tests.inference.tiny import (
     revision_of,
     stored_tensors,
 )
-from weights_cache.view import LandingError
+from weights_cache.memory.view import LandingError
 
 SMALL = Ring(2, 1024)
 """So small that every tensor of a tiny model is cut and every slot is used many times."""

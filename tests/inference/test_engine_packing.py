@@ -23,7 +23,7 @@ from inference.engine.model import SlotModel
 from inference.engine.steps.events import Segment
 from inference.engine.steps.slots import SlotPlan
 from tests.inference.tiny import made
-from weights_cache import pages
+from weights_cache.memory import pages
 
 IN, OUT = 600, 1000
 AMPLE = 1 << 30

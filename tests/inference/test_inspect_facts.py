@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from inference.engine.classes import CLASSIFIER
 from inference.inspect import inspect
 from tests.inference.tiny import EXPERTS, OWN_SIZES, SIZES, config_values, made, stored_tensors
-from weights_cache.revision import ModelFacts
+from weights_cache.model.revision import ModelFacts
 
 NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.bool: "BOOL"}
 FAMILIES = [

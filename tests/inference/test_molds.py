@@ -19,8 +19,8 @@ from inference.workers.shell_link import ShellBusy, ShellError
 from tests.inference.test_shell_fork import Engine, expected, threads_of
 from tests.inference.test_weights_attach import FAMILIES
 from tests.inference.tiny import config_values, extent_bytes, landed_model, made
-from weights_cache.plan import MappedFile
-from weights_cache.view import LandingView
+from weights_cache.memory.view import LandingView
+from weights_cache.model.plan import MappedFile
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

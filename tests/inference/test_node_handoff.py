@@ -32,8 +32,8 @@ from tests.inference.test_node_real import (
 from tests.storage.stores import Raw, StoreThread, memory_folder
 from tests.weights_cache.locking import needs_locking
 from tests.weights_cache.samples import described, tiny_files
-from weights_cache.handoff import NoHandoff, StoreHandoff
-from weights_cache.revision import Revision
+from weights_cache.model.revision import Revision
+from weights_cache.reading.handoff import NoHandoff, StoreHandoff
 
 pytestmark = [needs_locking, pytest.mark.asyncio(loop_scope="session")]
 

@@ -29,7 +29,7 @@ from tests.inference.fake_engine import (
     small_files,
 )
 from tests.inference.test_node_serving import AUTH, HI, client, load, post
-from weights_cache.view import LandingError
+from weights_cache.memory.view import LandingError
 
 SLOW = Script(gap_s=0.02)
 

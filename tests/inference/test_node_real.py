@@ -39,11 +39,11 @@ from tests.inference.fake_engine import HOP_TOKEN, TEMPLATE, VOCABULARY
 from tests.inference.test_node_serving import AUTH
 from tests.inference.tokenizers_made import byte_level
 from weights_cache.cache import HostTier
-from weights_cache.describe import Draft, Source, build_revision, draft
-from weights_cache.fetch import ReadError
-from weights_cache.handoff import Handoff
-from weights_cache.header import read_header
-from weights_cache.revision import ModelFacts, Revision, Spec
+from weights_cache.model.describe import Draft, Source, build_revision, draft
+from weights_cache.model.header import read_header
+from weights_cache.model.revision import ModelFacts, Revision, Spec
+from weights_cache.reading.fetch import ReadError
+from weights_cache.reading.handoff import Handoff
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

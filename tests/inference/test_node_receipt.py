@@ -22,7 +22,7 @@ from tests.inference.fake_engine import (
 )
 from tests.inference.test_node_life import status, until
 from tests.inference.test_node_serving import AUTH, HI, load, post
-from weights_cache.view import LandingError
+from weights_cache.memory.view import LandingError
 from wire.timing import parse_receipt
 
 PHASES = ["queue", "prepare", "fork", "boot", "fetch", "verify", "attach", "warm", "text"]

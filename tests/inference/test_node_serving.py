@@ -22,7 +22,7 @@ from tests.inference.fake_engine import (
     running_node,
     small_files,
 )
-from weights_cache.revision import Spec
+from weights_cache.model.revision import Spec
 from wire.framing import LAST_CHUNK, take_whole_chunks
 from wire.timing import parse_receipt, parse_server_timing
 

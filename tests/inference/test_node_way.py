@@ -18,8 +18,8 @@ from tests.inference.fake_engine import (
 )
 from tests.inference.test_node_life import body, rest_of, until
 from tests.inference.test_node_serving import HI, client, load, post
-from weights_cache.revision import Revision
-from weights_cache.view import LandingError
+from weights_cache.memory.view import LandingError
+from weights_cache.model.revision import Revision
 
 SLOW = Script(gap_s=0.05)
 

@@ -24,7 +24,7 @@ from inference.outside.definition import EngineEntry, defined
 from tests.inference.conftest import LivingShell
 from tests.inference.fake_engine import HOP_TOKEN, VOCABULARY
 from tests.inference.test_node_real import PROMPT, RealNode, greedy, make_folder, real_node
-from weights_cache.revision import Revision, Spec
+from weights_cache.model.revision import Revision, Spec
 from wire.timing import parse_receipt
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

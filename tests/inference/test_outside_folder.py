@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM
 
 from inference.outside.folder import header_of, make_folder
 from tests.inference.tiny import landed_model, made, stored_tensors
-from weights_cache.header import read_header
-from weights_cache.plan import MappedFile, layout
+from weights_cache.model.header import read_header
+from weights_cache.model.plan import MappedFile, layout
 
 
 @pytest.fixture

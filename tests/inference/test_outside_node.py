@@ -18,7 +18,7 @@ from inference.outside.definition import EngineEntry, defined
 from inference.workers import backoff
 from tests.inference.fake_engine import RunningNode, Script, revision, running_node
 from tests.inference.test_node_serving import AUTH
-from weights_cache.revision import Spec
+from weights_cache.model.revision import Spec
 from wire.timing import parse_receipt, parse_server_timing
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -9,8 +9,8 @@ from typing import Any
 from tests.inference.fake_engine import FakeLanding, FakeTier, running_node
 from tests.inference.test_node_life import until
 from tests.inference.test_node_serving import HI, load, post
-from weights_cache.revision import Revision
-from weights_cache.view import LandingError
+from weights_cache.memory.view import LandingError
+from weights_cache.model.revision import Revision
 
 NUM_STUCK = (os.cpu_count() or 1) + 8
 """More than the event loop's own threads, at two calls each."""

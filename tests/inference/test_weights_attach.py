@@ -20,8 +20,8 @@ from tests.inference.tiny import (
     revision_of,
     stored_tensors,
 )
-from weights_cache.plan import MappedFile
-from weights_cache.view import LandingError, open_landing
+from weights_cache.memory.view import LandingError, open_landing
+from weights_cache.model.plan import MappedFile
 
 FAMILIES = [
     "llama",

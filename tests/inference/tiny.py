@@ -10,10 +10,10 @@ import torch
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
-from weights_cache.header import read_header
-from weights_cache.plan import extents, layout
-from weights_cache.revision import Extent, FileEntry, ModelFacts, Revision, TensorEntry
-from weights_cache.view import FAILED, LANDED, LandingError
+from weights_cache.memory.view import FAILED, LANDED, LandingError
+from weights_cache.model.header import read_header
+from weights_cache.model.plan import extents, layout
+from weights_cache.model.revision import Extent, FileEntry, ModelFacts, Revision, TensorEntry
 
 disable_progress_bar()
 torch.set_num_threads(1)  # spinning OpenMP workers on shared cores made a pass 15 times slower

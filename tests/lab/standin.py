@@ -15,7 +15,7 @@ import uvloop
 
 from regions.map.headers import REQUEST_ID, RESUME, REVISION
 from tests.regions.pretend_node import FACTS
-from weights_cache.revision import Revision
+from weights_cache.model.revision import Revision
 from wire.address import split_address
 from wire.bearer import require_token
 from wire.refusal import Refusal

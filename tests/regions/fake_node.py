@@ -13,7 +13,7 @@ from regions.map.headers import REVISION
 from regions.map.region import RolloutState
 from regions.nodes.client import Node
 from regions.nodes.watch import NodeWatch
-from weights_cache.revision import Extent, FileEntry, ModelFacts, Revision, TensorEntry
+from weights_cache.model.revision import Extent, FileEntry, ModelFacts, Revision, TensorEntry
 from wire.dial import Pool
 from wire.refusal import Refusal
 from wire.serve import Server

@@ -4,7 +4,7 @@ from regions.push.commit import Complete, judge
 from tests.regions.folders import listed, whole
 from tests.regions.pretend_node import FACTS
 from tests.regions.test_commit_verdicts import LONG_S, PATIENCE, REGIONS, seen
-from weights_cache.describe import Source, build_revision, draft
+from weights_cache.model.describe import Source, build_revision, draft
 
 
 def revision_of(files=None, model="acme/m"):

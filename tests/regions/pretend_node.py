@@ -2,7 +2,7 @@
 
 from regions.map.region import ModelFault
 from regions.nodes.client import Inspected, LoadLine, NodeError, NodeView, WorkerView
-from weights_cache.revision import ModelFacts
+from weights_cache.model.revision import ModelFacts
 
 FACTS = ModelFacts(
     kind="generate",

@@ -10,8 +10,8 @@ from regions.push.commit import Bytes, Complete, Patience, Refused, Waiting, jud
 from regions.push.folder import Listed, left_out
 from regions.push.manifest import Manifest, ManifestFile
 from tests.regions.folders import INDEX, REGIONS, etag_of, listed, safetensors, sharded, whole
-from weights_cache.header import HeaderError, read_header
-from weights_cache.revision import LeftOut
+from weights_cache.model.header import HeaderError, read_header
+from weights_cache.model.revision import LeftOut
 
 LONG_S = 10_000.0
 PATIENCE = Patience(quiet_s=2.0, grace_s=30.0, stale_s=60.0)

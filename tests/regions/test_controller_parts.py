@@ -25,7 +25,7 @@ from tests.regions.folders import REGIONS, sharded, whole
 from tests.regions.made_revision import revision_of
 from tests.regions.pretend_node import FACTS
 from tests.regions.test_commit_verdicts import REFUSALS
-from weights_cache.revision import LeftOut, Revision, RevisionError, Spec
+from weights_cache.model.revision import LeftOut, Revision, RevisionError, Spec
 from wire.serve import Server
 
 # ---- changes

@@ -11,7 +11,7 @@ from regions.nodes.pick import answering, waking
 from regions.rows import Change, Signers, Snapshot, decode, encode, fold, public_bytes, signing_key
 from tests.regions.fake_node import region, revision, until
 from tests.regions.made import policy_row
-from weights_cache.revision import LeftOut
+from weights_cache.model.revision import LeftOut
 
 KEY = signing_key(b"\0" * 32)
 SIGNERS = Signers.of({"iad": public_bytes(KEY)}, "iad")

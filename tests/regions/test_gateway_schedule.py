@@ -12,7 +12,7 @@ from regions.gateway.schedule import DAYS, is_due, window
 from regions.gateway.warmth import Warmth
 from regions.push.spec import SpecError, read_spec
 from tests.regions.fake_node import region, until
-from weights_cache.revision import Revision, Spec
+from weights_cache.model.revision import Revision, Spec
 
 MONDAY = datetime(2026, 11, 23, tzinfo=UTC)
 

@@ -12,7 +12,7 @@ from regions.keys.record import KeyRecord, digest, new_key, read_record, write_r
 from regions.map.policy import KeyGrant, Quota
 from storage.client.sdk import StoreError
 from tests.regions.fake_store import Disk, FakeStore
-from weights_cache.strict import StrictError
+from weights_cache.model.strict import StrictError
 from wire.refusal import Refusal
 
 NOW = 1_900_000_000

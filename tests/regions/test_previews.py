@@ -18,7 +18,7 @@ from tests.regions.made_region import MODEL, Made, put_rules
 from tests.regions.made_revision import revision_of
 from tests.regions.pretend_node import failure
 from tests.regions.test_ingest_pushes import with_manifest
-from weights_cache.revision import Spec
+from weights_cache.model.revision import Spec
 
 V1, V2, V3 = (whole(fill=bytes([n])) for n in (1, 2, 3))
 PREVIEW = f"{MODEL}@pr-1"

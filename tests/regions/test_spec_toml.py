@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regions.push.spec import MAX_SPEC_BYTES, SpecError, read_spec
-from weights_cache.facts import HOURS
-from weights_cache.revision import Spec
+from weights_cache.model.facts import HOURS
+from weights_cache.model.revision import Spec
 
 REGIONS = ("iad", "fra", "nrt")
 

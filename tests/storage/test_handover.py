@@ -26,8 +26,8 @@ from tests.evidence import count
 from tests.storage.stores import ADMIN, READER, Raw, StoreThread, memory_folder
 from tests.storage.test_crash import StoreProcess
 from tests.storage.test_scrub import LARGE, file_of, flip
-from weights_cache.fetch import ReadError
-from weights_cache.store_socket import StoreSocket
+from weights_cache.reading.fetch import ReadError
+from weights_cache.reading.store_socket import StoreSocket
 from wire.listener.descriptors import close_all, connect_unix, listen_unix, receive_descriptors
 
 WAIT_S = 20.0
@@ -35,7 +35,7 @@ HOLDER = """
 import sys
 from pathlib import Path
 from storage.client.sdk import Endpoint
-from weights_cache.store_socket import StoreSocket
+from weights_cache.reading.store_socket import StoreSocket
 path, url, key, secret = sys.argv[1:]
 held = StoreSocket(Path(path), Endpoint(url, key, secret))
 print(len(held.open_object("/models/held").fds), flush=True)

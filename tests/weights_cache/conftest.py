@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from weights_cache.mounts import lies_in_memory
+from weights_cache.kept.mounts import lies_in_memory
 
 from .samples import described, tiny_files
 from .store_script import ScriptedStore, objects_of

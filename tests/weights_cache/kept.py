@@ -5,9 +5,9 @@ from collections import Counter
 from storage.client.sdk import Endpoint
 from tests.weights_cache.onebyone import OneByOne
 from weights_cache.cache import HostTier
-from weights_cache.folder import CacheFolder
-from weights_cache.plan import layout
-from weights_cache.view import open_landing
+from weights_cache.kept.folder import CacheFolder
+from weights_cache.memory.view import open_landing
+from weights_cache.model.plan import layout
 
 from .samples import described, landed_bytes, tiny_files
 from .store_script import objects_of

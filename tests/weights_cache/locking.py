@@ -2,7 +2,7 @@
 
 import pytest
 
-from weights_cache.file_map import can_lock, lift_lock_limit
+from weights_cache.memory.file_map import can_lock, lift_lock_limit
 
 MOST_BYTES = 32 * 1024 * 1024  # of any model that the tests map
 

@@ -4,10 +4,10 @@ import json
 import random
 import struct
 
-from weights_cache.describe import FileScan, Source, build_revision, draft
-from weights_cache.header import read_header
-from weights_cache.plan import layout
-from weights_cache.revision import ModelFacts, Spec
+from weights_cache.model.describe import FileScan, Source, build_revision, draft
+from weights_cache.model.header import read_header
+from weights_cache.model.plan import layout
+from weights_cache.model.revision import ModelFacts, Spec
 
 FACTS = ModelFacts(
     kind="generate",

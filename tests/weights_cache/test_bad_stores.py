@@ -5,11 +5,11 @@ import threading
 import pytest
 
 from storage.client.sdk import Endpoint
-from weights_cache.buffers import Buffer, HostMemoryError
 from weights_cache.cache import HostTier
-from weights_cache.fetch import HttpReader, blob_path
-from weights_cache.patience import pause_s
-from weights_cache.view import LandingError, open_landing
+from weights_cache.memory.buffers import Buffer, HostMemoryError
+from weights_cache.memory.view import LandingError, open_landing
+from weights_cache.reading.fetch import HttpReader, blob_path
+from weights_cache.reading.patience import pause_s
 
 from .samples import landed_bytes
 from .store_script import Cut, Fault, Raw, Reset, ScriptedStore, Short, Stall, Status
@@ -148,9 +148,9 @@ def test_a_file_whose_bytes_change_in_the_middle_is_never_served(model, tier):
 
 def test_pauses_double_and_end(monkeypatch):
     """Between half and all of a doubling, never longer than the last one."""
-    monkeypatch.setattr("weights_cache.patience.random.uniform", lambda low, high: high)
+    monkeypatch.setattr("weights_cache.reading.patience.random.uniform", lambda low, high: high)
     longest = [pause_s(attempt) for attempt in range(10)]
-    monkeypatch.setattr("weights_cache.patience.random.uniform", lambda low, high: low)
+    monkeypatch.setattr("weights_cache.reading.patience.random.uniform", lambda low, high: low)
 
     assert longest[:5] == [0.05, 0.1, 0.2, 0.4, 0.8]
     assert longest[5:] == [1.0] * 5

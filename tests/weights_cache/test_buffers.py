@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from storage.client.sdk import Endpoint
-from weights_cache import buffers
-from weights_cache.buffers import Buffer, BufferPool
 from weights_cache.cache import HostTier
+from weights_cache.memory import buffers
+from weights_cache.memory.buffers import Buffer, BufferPool
 
 MIB = 1 << 20
 

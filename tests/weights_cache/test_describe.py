@@ -8,9 +8,9 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weights_cache.describe import FileScan, build_revision, draft
-from weights_cache.plan import extents
-from weights_cache.revision import Revision, RevisionError, Spec
+from weights_cache.model.describe import FileScan, build_revision, draft
+from weights_cache.model.plan import extents
+from weights_cache.model.revision import Revision, RevisionError, Spec
 
 from .samples import FACTS, described, source_of, tiny_files
 

@@ -10,7 +10,7 @@ import pytest
 
 from deploy.trust import pki
 from storage.client.sdk import Endpoint
-from weights_cache.fetch import TICK_S, WAKE_BYTES, HttpReader, ReadError
+from weights_cache.reading.fetch import TICK_S, WAKE_BYTES, HttpReader, ReadError
 
 from .store_script import Cut, Fault, Raw, Reset, ScriptedStore, Short, Stall, Status
 

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import pytest
 
 from tests.weights_cache.locking import needs_locking
-from weights_cache.folder import CacheFolder
-from weights_cache.folder_lock import FolderError
-from weights_cache.mounts import file_system, lies_in_memory
-from weights_cache.view import LandingError
+from weights_cache.kept.folder import CacheFolder
+from weights_cache.kept.folder_lock import FolderError
+from weights_cache.kept.mounts import file_system, lies_in_memory
+from weights_cache.memory.view import LandingError
 
 from .kept import (
     BLOBS,
@@ -380,8 +380,8 @@ def test_a_folder_on_a_disk_keeps_what_it_checked_in_memory(tmp_path):
 
 
 def test_a_disk_whose_pages_may_not_be_locked_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("weights_cache.folder.lies_in_memory", lambda path: False)
-    monkeypatch.setattr("weights_cache.folder_lock.can_lock", lambda num_bytes: False)
+    monkeypatch.setattr("weights_cache.kept.folder.lies_in_memory", lambda path: False)
+    monkeypatch.setattr("weights_cache.kept.folder_lock.can_lock", lambda num_bytes: False)
     with pytest.raises(FolderError, match="tmpfs"):
         CacheFolder(tmp_path, CAP)
 

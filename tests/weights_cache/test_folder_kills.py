@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from tests.evidence import count
-from weights_cache.folder import CacheFolder
+from weights_cache.kept.folder import CacheFolder
 
 from .kept import CAP, FILES, REVISIONS, WHOLE, MemoryReader, contents, entry_bytes, tier_on, used_bytes
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.evidence import count
-from weights_cache.plan import Held, evictions
-from weights_cache.view import LandingError
+from weights_cache.memory.view import LandingError
+from weights_cache.model.plan import Held, evictions
 
 from .kept import (
     FILES,

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from weights_cache.fetch import ReadError
-from weights_cache.view import LandingError
+from weights_cache.memory.view import LandingError
+from weights_cache.reading.fetch import ReadError
 
 from .kept import CAP, FILES, REVISIONS, MemoryReader, names, tier_on, used_bytes
 

@@ -23,15 +23,15 @@ from storage.client.endpoint import SOCKET_NAME
 from tests.evidence import count
 from tests.storage.stores import READER, Raw, StoreThread, memory_folder
 from tests.weights_cache.locking import needs_locking
-from weights_cache import handoff as handoff_file
 from weights_cache.cache import NUM_READERS, HostTier
-from weights_cache.coverage import DTYPE_BYTES, FileEntry, TensorEntry
-from weights_cache.fetch import ReadError, blob_path
-from weights_cache.file_map import FileMap
-from weights_cache.handoff import Given, StoreHandoff
-from weights_cache.plan import HUGE_BYTES, LEAST_HUGE_BYTES, PAGE_BYTES, MappedFile, layout
-from weights_cache.store_socket import Run, StoreSocket, _opened
-from weights_cache.view import LandingError, open_landing
+from weights_cache.memory.file_map import FileMap
+from weights_cache.memory.view import LandingError, open_landing
+from weights_cache.model.coverage import DTYPE_BYTES, FileEntry, TensorEntry
+from weights_cache.model.plan import HUGE_BYTES, LEAST_HUGE_BYTES, PAGE_BYTES, MappedFile, layout
+from weights_cache.reading import handoff as handoff_file
+from weights_cache.reading.fetch import ReadError, blob_path
+from weights_cache.reading.handoff import Given, StoreHandoff
+from weights_cache.reading.store_socket import Run, StoreSocket, _opened
 
 from .samples import described, safetensors_bytes, tiny_files
 
@@ -41,9 +41,9 @@ CAP = 64 << 20
 WAIT_S = 20.0
 ENGINE = """
 import ctypes, json, os, sys
-from weights_cache.plan import MappedFile
-from weights_cache.revision import Revision
-from weights_cache.view import open_landing
+from weights_cache.model.plan import MappedFile
+from weights_cache.model.revision import Revision
+from weights_cache.memory.view import open_landing
 revision = Revision.from_json(open(sys.argv[1], "rb").read())
 fds, mapped = json.loads(sys.argv[2]), [MappedFile(*each) for each in json.loads(sys.argv[3])]
 view = open_landing(revision, *fds[:3], mapped, fds[3:])
@@ -398,7 +398,7 @@ def test_a_host_that_may_lock_no_memory_copies(house, monkeypatch):
 
     files = shards()
     revision = house.hold(files)
-    monkeypatch.setattr("weights_cache.file_map._call", refuse)
+    monkeypatch.setattr("weights_cache.memory.file_map._call", refuse)
     tier = house.tier()
     landing = tier.land(revision)
     assert landing.wait(WAIT_S)
@@ -603,8 +603,8 @@ def test_a_node_that_is_killed_frees_its_lease(house, tmp_path):
         "import sys; from pathlib import Path\n"
         "from storage.client.sdk import Endpoint\n"
         "from weights_cache.cache import NUM_READERS, HostTier\n"
-        "from weights_cache.handoff import StoreHandoff\n"
-        "from weights_cache.revision import Revision\n"
+        "from weights_cache.reading.handoff import StoreHandoff\n"
+        "from weights_cache.model.revision import Revision\n"
         "store = Endpoint(*sys.argv[3:])\n"
         "tier = HostTier(store, 1 << 26, handoff=StoreHandoff(Path(sys.argv[2]), store))\n"
         "landing = tier.land(Revision.from_json(Path(sys.argv[1]).read_bytes()))\n"
@@ -703,7 +703,7 @@ def test_the_kernel_says_what_may_be_locked():
     script = (
         "import os, resource, sys\n"
         "resource.setrlimit(resource.RLIMIT_MEMLOCK, (1 << 20, 1 << 20))\n"
-        "from weights_cache.file_map import can_lock\n"
+        "from weights_cache.memory.file_map import can_lock\n"
         "os.geteuid() or os.setresuid(65534, 65534, 65534)\n"
         "print(can_lock(1 << 12), can_lock(1 << 30))\n"
     )

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.evidence import count
-from weights_cache.header import (
+from weights_cache.model.header import (
     MAX_HEADER_BYTES,
     MAX_HEADER_MARKS,
     NEXT,

@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 from tests.evidence import count
-from weights_cache.header import MAX_HEADER_BYTES, HeaderError, read_header
+from weights_cache.model.header import MAX_HEADER_BYTES, HeaderError, read_header
 
 NUM_HEADERS = count(1_500, 100_000)
 MOST_BYTES = 8 << 20  # of memory at any moment: the largest header here is some kilobytes

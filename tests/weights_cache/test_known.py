@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from tests.weights_cache.test_revision import revision
-from weights_cache.known import KnownRevisions
-from weights_cache.revision import Revision, RevisionError, Spec
+from weights_cache.model.known import KnownRevisions
+from weights_cache.model.revision import Revision, RevisionError, Spec
 
 
 def value_of(found):

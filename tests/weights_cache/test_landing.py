@@ -12,10 +12,10 @@ import pytest
 
 from storage.client.sdk import Endpoint
 from weights_cache.cache import HostTier
-from weights_cache.fetch import blob_path
-from weights_cache.flight import PROGRESS_EACH_S
-from weights_cache.plan import layout
-from weights_cache.view import LandingError, open_landing
+from weights_cache.load.flight import PROGRESS_EACH_S
+from weights_cache.memory.view import LandingError, open_landing
+from weights_cache.model.plan import layout
+from weights_cache.reading.fetch import blob_path
 
 from .conftest import Model
 from .samples import described, landed_bytes, tiny_files

@@ -9,8 +9,8 @@ import pytest
 from storage.client.sdk import Endpoint
 from tests.weights_cache.onebyone import OneByOne
 from weights_cache.cache import HostTier
-from weights_cache.crew import NUM_HANDOVERS
-from weights_cache.view import LandingError, open_landing
+from weights_cache.load.crew import NUM_HANDOVERS
+from weights_cache.memory.view import LandingError, open_landing
 
 from .samples import described, landed_bytes, tiny_files
 from .store_script import objects_of

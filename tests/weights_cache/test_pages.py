@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from weights_cache import buffers, pages
-from weights_cache.buffers import Buffer, BufferPool
+from weights_cache.memory import buffers, pages
+from weights_cache.memory.buffers import Buffer, BufferPool
 
 MIB = 1 << 20
 HUGE = pages.HUGE_BYTES

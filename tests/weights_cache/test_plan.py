@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.evidence import count
-from weights_cache.plan import Held, evictions, execution_order, extents, layout
-from weights_cache.revision import MAX_EXTENT_BYTES, FileEntry, TensorEntry
+from weights_cache.model.plan import Held, evictions, execution_order, extents, layout
+from weights_cache.model.revision import MAX_EXTENT_BYTES, FileEntry, TensorEntry
 
 FORWARD = {
     "llama": [

@@ -2,7 +2,7 @@
 
 import pytest
 
-from weights_cache.rate import LARGE_BYTES, LEAST_BYTES, WEIGHT, Rate
+from weights_cache.reading.rate import LARGE_BYTES, LEAST_BYTES, WEIGHT, Rate
 
 MB = 10**6
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weights_cache.revision import (
+from weights_cache.model.revision import (
     MAX_REVISION_BYTES,
     Extent,
     FileEntry,

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.client.sdk import Endpoint
-from weights_cache import rate
 from weights_cache.cache import HostTier
-from weights_cache.fetch import HttpReader, ReadError, blob_path
-from weights_cache.runs import MAX_RUN_BYTES, RUN_S, Runs, pieces
-from weights_cache.view import LandingError, open_landing
+from weights_cache.memory.view import LandingError, open_landing
+from weights_cache.reading import rate
+from weights_cache.reading.fetch import HttpReader, ReadError, blob_path
+from weights_cache.reading.runs import MAX_RUN_BYTES, RUN_S, Runs, pieces
 
 from .conftest import Model
 from .samples import described, landed_bytes, safetensors_bytes
@@ -98,7 +98,7 @@ def test_a_load_begins_with_runs_of_what_the_load_before_it_had_of_the_store(ord
 def test_no_run_is_larger_than_the_cap(monkeypatch):
     """However fast the link and however large the model."""
     revision = described(ordered_files(32))
-    monkeypatch.setattr("weights_cache.runs.MAX_RUN_BYTES", 2 * revision.extents[0].length)
+    monkeypatch.setattr("weights_cache.reading.runs.MAX_RUN_BYTES", 2 * revision.extents[0].length)
 
     assert max(len(run) for run in all_runs(revision, lambda _: FAST)) == 2
     assert MAX_RUN_BYTES % (1 << 20) == 0

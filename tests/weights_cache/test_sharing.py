@@ -8,9 +8,9 @@ import pytest
 
 from storage.client.sdk import Endpoint
 from weights_cache.cache import HostTier
-from weights_cache.handoff import Given
-from weights_cache.plan import layout
-from weights_cache.store_socket import OpenObject, Run
+from weights_cache.model.plan import layout
+from weights_cache.reading.handoff import Given
+from weights_cache.reading.store_socket import OpenObject, Run
 
 from .samples import described, landed_bytes
 from .store_script import ScriptedStore, objects_of

@@ -11,8 +11,8 @@ from storage.client.sdk import Endpoint
 from tests.evidence import count
 from tests.weights_cache.onebyone import OneByOne
 from weights_cache.cache import HostTier
-from weights_cache.plan import layout
-from weights_cache.view import LandingError, open_landing
+from weights_cache.memory.view import LandingError, open_landing
+from weights_cache.model.plan import layout
 
 from .samples import described, landed_bytes, tiny_files
 

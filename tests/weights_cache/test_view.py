@@ -13,11 +13,11 @@ from blake3 import blake3
 
 from storage.client.sdk import Endpoint
 from tests.weights_cache.onebyone import OneByOne
-from weights_cache.buffers import Buffer
 from weights_cache.cache import HostTier
-from weights_cache.flight import Flight
-from weights_cache.revision import Revision
-from weights_cache.view import LandingError, open_landing
+from weights_cache.load.flight import Flight
+from weights_cache.memory.buffers import Buffer
+from weights_cache.memory.view import LandingError, open_landing
+from weights_cache.model.revision import Revision
 
 from .conftest import Model
 from .samples import described, landed_bytes, tiny_files
@@ -162,7 +162,7 @@ def test_pages_are_mapped_when_their_extent_is_waited_for_and_once(model, monkey
     """Opening maps none, though all of it is there; each extent's come with the first wait for it."""
     present = []
     monkeypatch.setattr(
-        "weights_cache.view._make_present", lambda _map, place, length: present.append((place, length))
+        "weights_cache.memory.view._make_present", lambda _map, place, length: present.append((place, length))
     )
     tier = HostTier(Endpoint(model.store.url, "AK", "s"), 1 << 30)
     landing = tier.land(model.revision)
@@ -181,7 +181,7 @@ def test_pages_are_mapped_when_their_extent_is_waited_for_and_once(model, monkey
 def test_what_somebody_touched_is_not_mapped_again(model, monkeypatch):
     """An engine that has read a page of each turn says so, once all is here."""
     present = []
-    monkeypatch.setattr("weights_cache.view._make_present", lambda *span: present.append(span))
+    monkeypatch.setattr("weights_cache.memory.view._make_present", lambda *span: present.append(span))
     tier = HostTier(Endpoint(model.store.url, "AK", "s"), 1 << 30)
     landing = tier.land(model.revision)
     landing.wait(60)
@@ -209,7 +209,7 @@ def test_a_landing_is_whole_with_its_last_extent(gated):
 def test_engine_side_needs_no_torch():
     """Neither side of a landing loads torch, transformers or an SDK."""
     code = (
-        "import sys, weights_cache.view, weights_cache.cache, weights_cache.describe\n"
+        "import sys, weights_cache.memory.view, weights_cache.cache, weights_cache.model.describe\n"
         "heavy = {'torch', 'transformers', 'numpy', 'boto3', 'botocore', 'aiobotocore'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

@@ -5,10 +5,10 @@ import threading
 import pytest
 
 from tests.weights_cache.onebyone import OneByOne
-from weights_cache import crew as crew_module
-from weights_cache.buffers import Buffer
-from weights_cache.fetch import blob_path
-from weights_cache.flight import Flight
+from weights_cache.load import crew as crew_module
+from weights_cache.load.flight import Flight
+from weights_cache.memory.buffers import Buffer
+from weights_cache.reading.fetch import blob_path
 
 from .samples import described, landed_bytes
 from .test_runs import ordered_files

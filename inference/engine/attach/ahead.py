@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from weights_cache.view import LandingView
+    from weights_cache.memory.view import LandingView
 
 LEAST_BYTES = 128 << 20
 """Fewer are mapped in a few milliseconds."""

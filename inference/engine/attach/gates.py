@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-    from weights_cache.plan import Layout
-    from weights_cache.revision import Revision
+    from weights_cache.model.plan import Layout
+    from weights_cache.model.revision import Revision
 
 Wait = tuple["nn.Module", list[int]]
 """A module, and the extents that it needs."""
 
 
 class Landed(Place, Protocol):
-    """What `weights_cache.view.LandingView` offers: bytes, and waiting for them."""
+    """What `weights_cache.memory.view.LandingView` offers: bytes, and waiting for them."""
 
     def wait_extent(self, number: int) -> bool:
         """Wait for one extent; raises LandingError."""

@@ -3,7 +3,7 @@
 Two thirds of what a start takes when the weights are in the host's memory already goes into making the model: the
 layers of transformers' class, a name for each tensor, ties and buffers, and some 2,000 pages of the shell that a child
 copies when it first writes to them. None of it depends on what the weights are. So the model is made of views of
-addresses at which nothing lies (`weights_cache.addresses`), and each child lays the weights there.
+addresses at which nothing lies (`weights_cache.memory.addresses`), and each child lays the weights there.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from inference.engine.model import shares_a_pass, step_model
 from inference.engine.steps.slots import plan_room, plan_slots
 from inference.engine.threads import fit_each_pass
 from inference.spec import UNLIKE
-from weights_cache.addresses import Addresses
-from weights_cache.revision import Revision
+from weights_cache.memory.addresses import Addresses
+from weights_cache.model.revision import Revision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from inference.engine.model import StepModel
     from inference.engine.steps.slots import SlotPlan
     from inference.spec import EngineSpec
-    from weights_cache.facts import ModelFacts
+    from weights_cache.model.facts import ModelFacts
 
 
 @dataclass(frozen=True, slots=True)

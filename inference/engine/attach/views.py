@@ -9,8 +9,8 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from weights_cache.plan import Layout
-    from weights_cache.revision import Revision, TensorEntry
+    from weights_cache.model.plan import Layout
+    from weights_cache.model.revision import Revision, TensorEntry
 
 DTYPES = {
     "BOOL": torch.bool,
@@ -36,7 +36,7 @@ NAMED = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.
 
 
 class Place(Protocol):
-    """Where a landing lies, or will (`weights_cache.addresses.Addresses`)."""
+    """Where a landing lies, or will (`weights_cache.memory.addresses.Addresses`)."""
 
     @property
     def buffer(self) -> memoryview:

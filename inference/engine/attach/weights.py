@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from inference.engine.attach.gates import Landed, Wait, Waits
     from inference.engine.attach.views import Place
     from inference.engine.gpu.copier import Copier
-    from weights_cache.plan import Layout
-    from weights_cache.revision import Revision
+    from weights_cache.model.plan import Layout
+    from weights_cache.model.revision import Revision
 
     Fill = Callable[[type[PreTrainedModel], PreTrainedConfig, Tensors, torch.dtype], PreTrainedModel | None]
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from inference.engine.steps.pages import PAGE_TOKENS
-from weights_cache.pages import MAP_NORESERVE
+from weights_cache.memory.pages import MAP_NORESERVE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

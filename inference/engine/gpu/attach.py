@@ -21,7 +21,7 @@ from inference.engine.attach.views import COMPUTED, DTYPES, NAMED, stored_dtype
 from inference.engine.attach.weights import Attached, attach, ties_stored_twice
 from inference.engine.gpu.copier import Copier, Target
 from inference.engine.gpu.ring import Part, Ring, parts_of
-from weights_cache.pages import MAP_NORESERVE
+from weights_cache.memory.pages import MAP_NORESERVE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from inference.engine.attach.gates import Landed
     from inference.engine.gpu.device import Device
-    from weights_cache.revision import Revision, TensorEntry
+    from weights_cache.model.revision import Revision, TensorEntry
 
 PLACE_BYTES = 256
 """Every tensor starts on so many bytes of the device, whatever its file did: cuBLAS wants 16, a read 128."""

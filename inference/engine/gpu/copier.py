@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from inference.engine.gpu.device import DeviceError
 from inference.engine.gpu.ring import MarkLayer, MarkSlot, Send, SendStep, WaitFill, sends
 from inference.engine.gpu.ring_fill import Filler
-from weights_cache.view import LandingError
+from weights_cache.memory.view import LandingError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

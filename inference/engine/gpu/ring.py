@@ -12,13 +12,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from weights_cache.revision import MAX_EXTENT_BYTES
+from weights_cache.model.revision import MAX_EXTENT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from weights_cache.plan import Layout
-    from weights_cache.revision import Extent, TensorEntry
+    from weights_cache.model.plan import Layout
+    from weights_cache.model.revision import Extent, TensorEntry
 
 PART_ALIGN_BYTES = 16
 """Of each part in its slot: the widest element has 8 bytes, and a device copies 16 at a time."""

@@ -15,7 +15,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Protocol
 
 from inference.engine.gpu.ring import Fill, WaitExtent, WaitSlot, fills
-from weights_cache.view import LandingError
+from weights_cache.memory.view import LandingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

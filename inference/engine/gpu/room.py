@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from inference.engine.gpu.device import Device
     from inference.engine.steps.slots import SlotPlan
     from inference.spec import EngineSpec
-    from weights_cache.revision import Revision, TensorEntry
+    from weights_cache.model.revision import Revision, TensorEntry
 
 STEP_BYTES = 768 * 1024 * 1024
 """Left for what a step computes in between, for graphs, and for the libraries' own work space. An estimate: a step of

@@ -39,7 +39,7 @@ from torch import nn
 from inference.engine.attach.walk import modules_of
 from inference.engine.linear.joined import SIBLINGS, Product, biases, stacked
 from inference.engine.linear.products import HAS_ONEDNN, OneDNNLinear, packed_product
-from weights_cache.pages import HUGE_BYTES, beyond, collapse_own, own_spans
+from weights_cache.memory.pages import HUGE_BYTES, beyond, collapse_own, own_spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
