@@ -164,7 +164,7 @@ async def test_a_handler_that_somebody_else_cancels_still_answers(caplog):
 async def test_a_request_that_came_while_the_server_stood_still_is_read_before_its_time_is_held_against_it(
     is_used,
 ):
-    """Timers ring before the kernel is asked: what came in time would be closed unread."""
+    """Event loops read before they look at their timers."""
     endings = Endings()
     async with serving(hello, limits=quick(head_s=0.4, idle_s=0.4), endings=endings) as server:
         with socket.create_connection(("127.0.0.1", server.port)) as sock:

@@ -235,8 +235,7 @@ class Connection(Writing):
             elif self._limits.total_s is not None and exchange.age_s() > self._limits.total_s:
                 self.cut(Cause.TOO_LONG)
         elif now >= self._deadline:
-            due = self._deadline  # a process that stood still has not read yet what came in time
-            self._loop.call_soon(self._loop.call_soon, self._end_idle, due)
+            self._end_idle()
 
     def close_if_idle(self) -> None:
         """(Drain) a connection without a request ends now; the others after their answer."""
@@ -404,11 +403,8 @@ class Connection(Writing):
             self._reset_on_close()
         self.cut(Cause.ANSWER_STALLED)
 
-    def _end_idle(self, due: float) -> None:
-        """Its time for a head, for the next request or for lingering was over at `due`, and it has not begun one."""
-        is_busy = self._dropping is None and not (self._exchange is None and self._passage is None)
-        if self._lost or is_busy or self._deadline != due or self._transport.is_closing():
-            return
+    def _end_idle(self) -> None:
+        """Its time for a head, for the next request or for lingering is over."""
         if self._dropping is not None:
             self.cut()
         elif self._held.data:

@@ -92,7 +92,7 @@ class Handshakes:
         self._silent[sock.fileno()] = guest
         self._loop.add_reader(sock.fileno(), self._spoke, sock.fileno())
         if self._timer is None:
-            self._timer = self._loop.call_at(guest.until, self._come_late)
+            self._timer = self._loop.call_at(guest.until, self._drop_late)
 
     async def settled(self) -> None:
         """Return once nobody is on the way from here to a Connection."""
@@ -118,16 +118,12 @@ class Handshakes:
         self._loop.remove_reader(number)
         return self._silent.pop(number)
 
-    def _come_late(self) -> None:
-        """The oldest is late, unless this process stood still: what came meanwhile is seen within a turn."""
-        self._timer = self._loop.call_later(0.0, self._loop.call_soon, self._drop_late, self._loop.time())
-
-    def _drop_late(self, now: float) -> None:
-        """Those who said nothing until `now`."""
-        self._timer = None
+    def _drop_late(self) -> None:
+        """Those who said nothing in time."""
+        now, self._timer = self._loop.time(), None
         for number, guest in tuple(self._silent.items()):
             if guest.until > now:
-                self._timer = self._loop.call_at(guest.until, self._come_late)
+                self._timer = self._loop.call_at(guest.until, self._drop_late)
                 return
             self._drop(self._heard(number), Cause.TLS_LATE)
 
