@@ -224,6 +224,15 @@ class Stall(Fault):
         return False
 
 
+class Hang(Fault):
+    """Nothing more, until whoever asked has had enough: however long that takes on a busy machine."""
+
+    def answer(self, store, connection, request):
+        connection.settimeout(60)
+        connection.recv(1)
+        return False
+
+
 def objects_of(revision, files):
     """{blob path: bytes} as a region's store holds them."""
     return {f"/nearfield-blobs/{entry.blake3}": files[entry.path] for entry in revision.files}

@@ -15,7 +15,7 @@ from weights_cache.reading.runs import MAX_RUN_BYTES, RUN_S, Runs, pieces
 
 from .conftest import Model
 from .samples import described, landed_bytes, safetensors_bytes
-from .store_script import Cut, Flip, Reset, Short, Stall, Status
+from .store_script import Cut, Flip, Hang, Reset, Short, Status
 
 WIDTH = 64
 FAST = 1e12  # bytes a second
@@ -199,7 +199,7 @@ def test_run_that_is_refused_is_asked_for_one_by_one(ordered, tier):
 def test_store_that_hangs_over_a_run_is_told_after_two_reads(ordered):
     """The run's own read is the first try of its first extent: what was promised of one extent holds for several."""
     stalled = ordered.revision.extents[1].offset
-    ordered.store.faults += [Stall(5.0, stalled) for _ in range(9)]
+    ordered.store.faults += [Hang(stalled) for _ in range(9)]
     tier = HostTier(Endpoint(ordered.store.url, "AK", "secret"), 64 << 20, 1, stall_s=0.5, retry_for_s=0.75)
     with pytest.raises(LandingError, match="no byte for"):
         tier.land(ordered.revision).wait(60)

@@ -254,7 +254,7 @@ async def test_the_other_edges_of_the_fleet_are_on_the_map(world, another, page)
     rows = "[...document.querySelectorAll('[aria-label=Edges] tbody tr')]"
     for name, word in (("test", "this one"), ("never", "never")):
         assert word in await page.run(f"{rows}.find((e) => e.innerText.startsWith('{name}')).innerText")
-    assert "edge two is up" in await page.run("document.getElementById('map-words').textContent")
+    await page.until("document.getElementById('map-words').textContent.includes('edge two is up')")
 
     await second.stop_edge()
     await page.until("document.querySelectorAll('.map .edge.other.down').length === 2")
