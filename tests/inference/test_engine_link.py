@@ -2,13 +2,14 @@
 
 import asyncio
 import json
+import socket
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from inference import link
-from inference.link import EngineLink, FrameReader, LinkError, NodeLink, frame_bytes, link_pair
+from inference.link import EngineLink, FrameReader, LinkError, NodeLink, frame_bytes, link_pair, receive_frame
 
 MESSAGES = st.dictionaries(
     st.text(max_size=8), st.one_of(st.integers(), st.text(max_size=30), st.none()), max_size=4
@@ -37,6 +38,31 @@ def test_a_frame_over_the_limit_is_refused_before_it_is_read():
         FrameReader().receive((link.MAX_FRAME_BYTES + 1).to_bytes(4, "big"))
     with pytest.raises(LinkError, match="over the limit"):
         frame_bytes({"a": "x" * link.MAX_FRAME_BYTES})
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        ((link.MAX_FRAME_BYTES + 1).to_bytes(4, "big"), "over the limit"),
+        (b"\0\0", "inside a frame"),
+        (frame_bytes({"a": 1})[:-1], "inside a frame"),
+        (b"\0\0\0\2[]", "not an object"),
+    ],
+)
+def test_a_bad_frame_is_no_message_for_who_waits_for_one(data, why):
+    ours, theirs = socket.socketpair()
+    theirs.sendall(data)
+    theirs.close()
+    with ours, pytest.raises(LinkError, match=why):
+        receive_frame(ours)
+
+
+def test_a_frame_is_read_to_its_last_byte_and_no_further():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(frame_bytes({"a": 1}) + frame_bytes({"b": 2}))
+        theirs.shutdown(socket.SHUT_WR)
+        assert [receive_frame(ours) for _ in range(3)] == [({"a": 1}, []), ({"b": 2}, []), (None, [])]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}])

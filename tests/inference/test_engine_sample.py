@@ -135,6 +135,30 @@ def test_bias_moves_and_bans():
     assert torch.equal(logits, torch.tensor([5.0, 4.0, 3.0]))
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.01], ids=["greedy", "drawn"])
+@pytest.mark.parametrize(
+    ("settings", "token"),
+    [
+        ({}, 0),
+        ({"presence_penalty": 1.0}, 1),
+        ({"presence_penalty": -1.0}, 0),
+        ({"frequency_penalty": 1.0}, 1),
+        ({"repetition_penalty": 2.0, "tokens": ()}, 1),
+        ({"repetition_penalty": 2.0, "tokens": (0, 1)}, 0),
+        ({"logit_bias": ((1, 1.0),)}, 1),
+        ({"min_tokens": 2, "stop_ids": (0,)}, 1),
+        ({"min_tokens": 1, "stop_ids": (0,)}, 0),
+    ],
+)
+def test_each_setting_alone_counts_in_a_step(settings, token, temperature):
+    """Beside one that asks for nothing, behind an answer of one token."""
+    rows = [sampler(temperature=temperature, **settings), sampler(temperature=0.0)]
+    for one in rows:
+        one.take(0)
+    found = choose_all(torch.tensor([[3.0, 2.5, 0.0]] * 2), rows)
+    assert [one.token for one in found] == [token, 0]
+
+
 def test_stop_ids_wait_for_min_tokens():
     logits = torch.tensor([5.0, 4.0, 3.0])
     one = sampler(temperature=0.0, min_tokens=2, stop_ids=(0,))
