@@ -1,5 +1,6 @@
 """Whatever the link brings is an order within bounds or one clean refusal, never another error."""
 
+import base64
 import json
 import math
 
@@ -7,7 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.engine.orders.asked import Bounds, Cancel, Embed, Generate, OrderRefused, Sampling, Stop
+from inference.engine.orders.asked import (
+    Bounds,
+    Cancel,
+    Embed,
+    Generate,
+    OrderRefused,
+    Sampling,
+    Stop,
+    Vocabulary,
+)
 from inference.engine.orders.reading import parse_order
 from tests.evidence import count
 
@@ -52,6 +62,32 @@ def test_the_other_orders():
     )
 
 
+def vocabulary(pieces, special):
+    data = b"".join(len(each).to_bytes(2, "big") + each for each in pieces)
+    return {"op": "vocabulary", "pieces": base64.b64encode(data).decode(), "special": special}
+
+
+def test_a_vocabulary_has_its_pieces_and_no_special_ones_beside_them():
+    found = parse_order(vocabulary([b"a", b"", b"\xe2\x82"], [0, 2, 3, -1, True, "1", None]), BOUNDS)
+    assert found == Vocabulary((b"a", b"", b"\xe2\x82"), frozenset({0, 2}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pieces": "?"},
+        {"pieces": None},
+        {"pieces": base64.b64encode(b"\0\3ab").decode()},
+        {"pieces": base64.b64encode(b"\0").decode()},
+        {"pieces": vocabulary([b""] * 101, [])["pieces"]},
+        {"special": None},
+    ],
+)
+def test_a_vocabulary_that_is_cut_or_too_large_is_refused(change):
+    with pytest.raises(OrderRefused):
+        parse_order(vocabulary([b"a"], []) | change, BOUNDS)
+
+
 def test_nulls_are_the_defaults():
     names = [
         *Sampling.__dataclass_fields__,
@@ -87,11 +123,13 @@ def test_nulls_are_the_defaults():
         ({"temperature": math.nan}, "bad_request"),
         ({"temperature": math.inf}, "bad_request"),
         ({"temperature": "1"}, "bad_request"),
+        ({"temperature": True}, "bad_request"),
         ({"top_p": 1.1}, "bad_request"),
         ({"min_p": -1}, "bad_request"),
         ({"top_k": 1.5}, "bad_request"),
         ({"seed": 1 << 65}, "bad_request"),
         ({"seed": 1.5}, "bad_request"),
+        ({"seed": True}, "bad_request"),
         ({"repetition_penalty": 0}, "bad_request"),
         ({"presence_penalty": 101}, "bad_request"),
         ({"logit_bias": []}, "bad_request"),

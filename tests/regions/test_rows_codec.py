@@ -18,7 +18,7 @@ from regions.map.region import (
     RolloutState,
     Tier,
 )
-from regions.rows import RowRefused, canonical, decode, encode, encode_whole
+from regions.rows import RowRefused, canonical, decode, encode, encode_change, encode_whole
 from tests.evidence import count
 from tests.regions.made import KEYS, MODEL, SIGNERS, model_row, policy_row, region_row
 
@@ -51,6 +51,31 @@ def code_of(line, signers=SIGNERS):
     with pytest.raises(RowRefused) as caught:
         decode(line, signers)
     return caught.value.code
+
+
+RULES = {
+    "areas": {"eu": ["fra"]},
+    "aliases": {"a": MODEL},
+    "residency": {"acme/*": ["eu"]},
+    "drained": ["fra"],
+}
+TRIAL = {"serial": 1, "rules": RULES, "edges": ["one"], "seconds": 9.5}
+FULL = [
+    LINE,
+    encode_change(region_row(seq=2), region_row(), {MODEL, "acme/gone"}, KEYS["iad"]),
+    resigned(body=body(part=[0, 2])),
+    resigned(
+        POLICY_LINE,
+        body={
+            **granted(),
+            "rules": RULES,
+            "trial": TRIAL,
+            "withdrawn": "b" * 64,
+            "canary": {"regions": ["fra"], "bake_s": 1.0},
+        },
+    ),
+]
+"""Of each kind one that says all it can."""
 
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
@@ -147,6 +172,19 @@ def test_rows_a_policy_row_comes_back_whole():
         ("bad_value", resigned(body=model(error="text"))),
         ("bad_value", resigned(body=model(error={"code": "c" * 2000, "message": "", "next": ""}))),
         ("bad_value", resigned(body=model(left_out=[{"path": "p", "reason": "r"}] * 33))),
+        ("bad_value", resigned(body=body(part=[1, 1]))),
+        ("bad_value", resigned(body=body(part=[2, 2]))),
+        ("bad_value", resigned(body=body(part="12"))),
+        ("bad_value", resigned(body=body(part=5))),
+        ("bad_value", resigned(body=model(residency="iad"))),
+        ("bad_value", resigned(body=model(residency=5))),
+        ("bad_value", resigned(FULL[1], body={**json.loads(FULL[1])["body"], "gone": MODEL})),
+        (
+            "bad_value",
+            resigned(FULL[1], body={**json.loads(FULL[1])["body"], "gone": [MODEL] * (MAX_MODELS + 1)}),
+        ),
+        ("bad_value", resigned(POLICY_LINE, body={**granted(), "trial": {**TRIAL, "edges": 5}})),
+        ("bad_value", resigned(POLICY_LINE, body={**granted(), "trial": {**TRIAL, "edges": []}})),
         ("bad_value", resigned(seq=1 << 54)),
         ("bad_value", resigned(kind="other")),
         ("bad_value", resigned(POLICY_LINE, body={"keys": {"short": {}}})),
@@ -176,15 +214,24 @@ def test_rows_no_bytes_raise_anything_but_a_refusal(data):
     code_of(data)
 
 
+def holders(value):
+    """Every object and list in it."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [value, *(each for one in inner for each in holders(one))] if inner else []
+
+
+def test_rows_that_say_all_they_can_are_taken():
+    for line in FULL:
+        decode(line, SIGNERS)
+
+
 @given(st.integers(0, 2**32))
-@settings(max_examples=count(40, 100))
+@settings(max_examples=count(120, 400))
 def test_rows_no_mutation_under_a_good_signature_raises_anything_but_a_refusal(seed):
     rng = random.Random(seed)
-    document = json.loads(LINE)
-    place = rng.choice(
-        [document, document["body"], document["body"]["models"], document["body"]["models"][MODEL]]
-    )
-    place[rng.choice(list(place))] = rng.choice(
+    document = json.loads(rng.choice(FULL))
+    place = rng.choice(holders(document))
+    place[rng.choice(list(place) if isinstance(place, dict) else range(len(place)))] = rng.choice(
         [None, [], {}, "", "x", -1, 1.5, True, {"a": {}}, [[]], 10**20]
     )
     with contextlib.suppress(RowRefused):

@@ -1,9 +1,11 @@
 """Landings that outlive the process: found again, looked at again, refetched where wrong, never above the cap."""
 
 import errno
+import gc
 import os
 import shutil
 import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +16,7 @@ from weights_cache.kept.folder import CacheFolder
 from weights_cache.kept.folder_lock import FolderError
 from weights_cache.kept.mounts import file_system, lies_in_memory
 from weights_cache.memory.view import LandingError
+from weights_cache.reading import rate
 
 from .kept import (
     BLOBS,
@@ -325,6 +328,50 @@ def test_a_failed_load_cannot_write_into_the_next_one(cache_path):
 
     assert contents(landing, 0) == WHOLE[0]
     assert [entry.landed for entry in tier.entries()] == [True]
+    tier.close()
+
+
+def test_no_descriptor_is_left_of_loads_and_evictions(cache_path):
+    """A node lives for months: what it opens for an entry closes with it."""
+    gc.collect()
+    open_before = num_open()
+    tier = tier_on(cache_path, MemoryReader())
+    for _ in range(3):
+        assert tier.land(REVISIONS[0]).wait(60)
+        tier.small_files(REVISIONS[0])
+        assert tier.evict(REVISIONS[0].id) > 0
+    tier.close()
+    deadline = time.monotonic() + 10
+    while num_open() > open_before and time.monotonic() < deadline:  # readers may be about to end
+        time.sleep(0.01)
+
+    assert num_open() == open_before
+
+
+def num_open():
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_an_entry_whose_list_is_gone_has_nothing(cache_path):
+    """It is being evicted by somebody else in this moment."""
+    land_all(cache_path, (0,))
+    folder = CacheFolder(cache_path, CAP)
+    (cache_path / f"{REVISIONS[0].id}.landed").unlink()
+
+    assert [each.landed_bytes for each in folder.rested()] == [0]
+    assert folder.landed_digests() == set()
+    folder.close()
+
+
+def test_a_load_from_the_folder_says_nothing_of_the_store(cache_path, monkeypatch):
+    """Its rate is that of memory: readers of the next one would ask for far too much at once."""
+    monkeypatch.setattr(rate, "LEAST_BYTES", 1)
+    land_all(cache_path, (0,))
+    tier = tier_on(cache_path, MemoryReader())
+    assert tier.land(REVISIONS[0]).wait(60)
+    assert tier.store_bytes_per_s is None
+    assert tier.land(REVISIONS[1]).wait(60)
+    assert tier.store_bytes_per_s > 0
     tier.close()
 
 

@@ -112,6 +112,7 @@ HOSTILE = [
     ("bad_shape", {"a": entry(0, 0, [2**53 - 1] * 8)}, 0),
     ("bad_offsets", {"a": entry(0, 1) | {"data_offsets": [1, 0]}}, 1),
     ("bad_offsets", {"a": entry(0, 1) | {"data_offsets": [0]}}, 1),
+    ("bad_offsets", {"a": entry(0, 1) | {"data_offsets": 1}}, 1),
     ("bad_offsets", {"a": entry(0, 1) | {"data_offsets": [False, 1]}}, 1),
     ("bad_offsets", {"a": entry(1, 2)}, 2),
     ("bad_offsets", {"a": entry(0, 2), "b": entry(1, 3)}, 3),

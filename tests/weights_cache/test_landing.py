@@ -15,7 +15,7 @@ from weights_cache.cache import HostTier
 from weights_cache.load.flight import PROGRESS_EACH_S
 from weights_cache.memory.view import LandingError, open_landing
 from weights_cache.model.plan import layout
-from weights_cache.reading.fetch import blob_path
+from weights_cache.reading.fetch import HttpReader, blob_path
 
 from .conftest import Model
 from .samples import described, landed_bytes, tiny_files
@@ -283,6 +283,25 @@ def test_small_files_that_stay_wrong(model, tier):
     assert tier.small_files(model.revision)["config.json"] == right
 
 
+def test_a_reader_that_dies_over_small_files_is_one_error_and_then_forgotten(model):
+    """A fault of ours: whoever waits hears of it, and the next ask starts afresh."""
+    dies = [True]
+
+    class Reader(HttpReader):
+        def read_into(self, path, offset, view):
+            if dies.pop() if dies else False:
+                raise RuntimeError("a fault of ours")
+            super().read_into(path, offset, view)
+
+    store = Endpoint(model.store.url, "AK", "s")
+    tier = HostTier(store, CAP, make_reader=lambda: Reader(store))
+    with pytest.raises(RuntimeError):
+        tier.small_files(model.revision)
+
+    assert set(tier.small_files(model.revision)) == {"config.json", "tokenizer.json"}
+    tier.close()
+
+
 def test_empty_small_file(model, tier):
     """A file of no bytes needs no request."""
     files = tiny_files() | {"empty.txt": b""}
@@ -325,6 +344,29 @@ def test_eviction_is_least_recent_and_spares_the_pinned(model):
     assert [entry.model for entry in tier.entries()] == ["acme/m12", "acme/m11"]
     assert tier.evict(second.id) == size
     third_pin.release()
+    tier.close()
+
+
+def test_what_was_asked_for_again_outlives_what_came_after_it(model):
+    """Used is not landed: the second goes, which nobody has asked for since."""
+    first, second, third = three_models(model)
+    size = layout(first.files, first.tensors).total_bytes
+    tier = HostTier(Endpoint(model.store.url, "AK", "s"), 2 * size + 100)
+    for revision in (first, second, first, third):
+        assert tier.land(revision).wait(60)
+
+    assert [tier.holds(each.id) for each in (first, second, third)] == [True, False, True]
+    tier.close()
+
+
+@pytest.mark.parametrize(
+    ("cores", "readers"), [(1, (4, 4)), (4, (4, 4)), (8, (4, 6)), (16, (4, 12)), (64, (4, 12))]
+)
+def test_a_load_has_three_readers_for_four_cores_within_bounds(cores, readers, monkeypatch):
+    """The rest of the cores serve meanwhile."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    tier = HostTier(Endpoint("http://127.0.0.1:1", "AK", "s"), CAP)
+    assert (tier._num_readers, tier._most_readers) == readers
     tier.close()
 
 

@@ -1,6 +1,7 @@
 """Looks made a picture: what moved, what is new, and what a request's receipts come to. Pure."""
 
 import itertools
+import json
 from dataclasses import replace
 
 import pytest
@@ -171,6 +172,30 @@ def test_a_whole_answers_hops_are_read_from_its_head():
     assert (said["start"], said["tokens"], said["remote_bytes"]) == ("host", 7, 5)
 
 
+def test_a_streams_hops_are_read_from_the_receipts_that_came_in_it():
+    """The node's own words of the request, and of its start whoever woke it."""
+    node = {"hop": "node", "total_ms": 3.5, "phases": {"prefill": 2.0, "odd": "x"}, "start": "host"}
+    node |= {"time_to_first_token_ms": 2.5, "completion_tokens": 7, "bytes": {"host": 1}}
+    gateway = {"hop": "gateway", "total_ms": 4, "phases": {"hold": 1.0}}
+    strange = {"hop": "proxy", "total_ms": 9.0}
+    said = shown(receipt(1, told=receipts_of(node, strange, gateway)))
+    assert said["hops"] == [
+        {"hop": "edge", "total_ms": 2.0, "phases": {"read": 1.0}},
+        {"hop": "gateway", "total_ms": 4, "phases": {"hold": 1.0}},
+        {"hop": "node", "total_ms": 3.5, "phases": {"prefill": 2.0}},
+    ]
+    assert (said["start"], said["ttft_ms"], said["tokens"]) == ("host", 2.5, 7)
+    assert (said["bytes"], said["start_phases"]) == ({"host": 1}, {})
+
+    woken = gateway | {"start_phases": {"fetch": 5.0}, "bytes": {"region": 2}}
+    said = shown(receipt(1, told=receipts_of(node, woken)))
+    assert (said["bytes"], said["start_phases"]) == ({"region": 2}, {"fetch": 5.0})
+
+
+def receipts_of(*hops):
+    return b"".join(b": nearfield " + json.dumps(each).encode() + b"\n\n" for each in hops)
+
+
 @pytest.mark.parametrize(
     "told",
     [
@@ -192,5 +217,6 @@ def test_receipts_are_found_behind_events_and_nothing_of_an_answer_is_taken():
     line = b': nearfield {"hop": "node"}\n\n'
     assert told_in(line + line) == line + line
     assert told_in(b"data: {}\n\n" + line) == b"\n" + line
+    assert told_in(b"\n" + line) == b"\n" + line
     assert told_in(b'data: {"content": ": nearfield {\\"hop\\": "}\n\n') == b""
     assert told_in(b': nearfield {"phase": "fetch", "percent": 3}\n\n') == b""
