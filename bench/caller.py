@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from wire.http1 import Body, End, ResponseError, ResponseHead, ResponseReader, request_head_bytes
+from wire.http.http1 import Body, End, ResponseError, ResponseHead, ResponseReader, request_head_bytes
 
 ANSWER_S = 180.0  # longer than any deadline of the platform: its own error arrives first
 READ_BYTES = 64 * 1024

@@ -22,7 +22,7 @@ from regions.health import HEALTHY, RegionHealth
 from regions.map.policy import Rules
 from regions.map.region import ModelRow, RegionRow, RolloutState, Tier
 from regions.rows import Heard, Signers, Snapshot
-from wire.heads import RequestHead
+from wire.http.heads import RequestHead
 
 if TYPE_CHECKING:
     from edge.reach.region import Reach

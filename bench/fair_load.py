@@ -16,8 +16,8 @@ from pathlib import Path
 import uvloop
 
 from wire.dial import DialError, Pool
+from wire.secured.tls import client_context
 from wire.timing import parse_receipt
-from wire.tls import client_context
 
 MAX_ANSWER_S = 60.0
 PATH = "/v1/chat/completions"

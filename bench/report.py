@@ -41,7 +41,7 @@ from deploy.report.measure import MAX_TOKENS, PROMPT, ReportTarget, run_report
 from deploy.report.probe import Probe, Question
 from deploy.report.sample import Sample
 from deploy.up import Running
-from wire.tls import client_context
+from wire.secured.tls import client_context
 
 MODEL = "bench/tinychat"
 NUM_RUNS = 5

@@ -15,7 +15,7 @@ from deploy.report.phases import AFTER_FIRST_TOKEN
 from deploy.report.probe import pool_of
 from deploy.trust.credentials import Credentials
 from wire.dial import Pool
-from wire.tls import client_context
+from wire.secured.tls import client_context
 
 KEPT = 256  # requests that an edge keeps
 WAIT_S = 20.0

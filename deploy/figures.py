@@ -19,8 +19,8 @@ from regions.gateway.figures import GatewayFigures
 from regions.rows import Signers
 from storage.client.sdk import Endpoint
 from storage.figures import StoreFigures
-from wire.metrics import Metrics
-from wire.process import add_process_figures
+from wire.figures.metrics import Metrics
+from wire.figures.process import add_process_figures
 from wire.trace.export import add_trace_figures
 
 NOTHING: Any = None

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
 
-from wire.tls import server_context
+from wire.secured.tls import server_context
 
 if TYPE_CHECKING:
     import ssl

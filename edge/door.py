@@ -11,8 +11,8 @@ from edge.admission.admit import USERS, Action, Admission, Admissions, Routes
 from edge.refusals import refuse
 from regions.map.headers import REGION
 from wire.dialect import id_headers, lists_for_anthropic, spoken_path
-from wire.metrics import CONTENT_TYPE
-from wire.refusal import Refusal
+from wire.figures.metrics import CONTENT_TYPE
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edge.bounds import Bounds
     from edge.infer import Inference
     from edge.orders import Orders
-    from wire.http1 import Headers
+    from wire.http.http1 import Headers
     from wire.listener.exchange import Exchange
 
 JSON: Final = (("content-type", "application/json"),)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from wire.metrics import one
-from wire.refusals import Refusals
+from wire.figures.metrics import one
+from wire.refused.refusals import Refusals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from edge.admission.room import Room
     from edge.reach.region import Reach
     from edge.relay.setback import Setback
+    from wire.figures.metrics import Metrics
     from wire.listener.endings import Endings
-    from wire.metrics import Metrics
 
 log = logging.getLogger("nearfield.edge")
 

@@ -19,7 +19,7 @@ from edge.relay.lane import EdgeLane, Judged
 from edge.relay.told import Told
 from regions.ask import MAX_BODY_BYTES, read_ask
 from regions.map.headers import RESUME
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 from wire.timing import Phases
 from wire.trace.context import TRACEPARENT
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from edge.relay.relay import Relay
     from edge.rows.feed import Feed
     from regions.ask import Ask
-    from wire.http1 import Headers, RequestHead
+    from wire.http.http1 import Headers, RequestHead
     from wire.listener.exchange import Exchange
     from wire.trace.tracer import Tracer
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from wire.limits import Limits
+from wire.http.limits import Limits
 
 if TYPE_CHECKING:
     from edge.settings import EdgeSettings
-    from wire.http1 import Headers
+    from wire.http.http1 import Headers
 
 LIMITS: Final = Limits(
     slash_prefixes=("/v1/models/",),

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from regions.rows import region_body
 from wire.dial import DialError
-from wire.http1 import without_hop_headers
-from wire.refusal import Refusal
+from wire.http.http1 import without_hop_headers
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edge.reach.region import Reach
     from edge.rows.feed import Feed
     from regions.rows import Heard
-    from wire.http1 import Headers
+    from wire.http.http1 import Headers
     from wire.listener.exchange import Exchange
 
 JSON: Final = (("content-type", "application/json"),)

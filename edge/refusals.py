@@ -8,9 +8,9 @@ from wire.dialect import error_body, id_headers, spoken_path
 
 if TYPE_CHECKING:
     from edge.figures import EdgeFigures
-    from wire.http1 import Headers
+    from wire.http.http1 import Headers
     from wire.listener.exchange import Exchange
-    from wire.refusal import Refusal
+    from wire.refused.refusal import Refusal
 
 
 async def refuse(

@@ -42,9 +42,9 @@ from regions.rows import Signers
 from wire.address import split_address
 from wire.dial import MAX_IDLE
 from wire.dialect import spoken, spoken_in_s3
+from wire.figures.metrics import Metrics
+from wire.figures.process import add_process_figures
 from wire.listener.endings import Endings
-from wire.metrics import Metrics
-from wire.process import add_process_figures
 from wire.scrape import scraped
 from wire.serve import Server
 from wire.trace.export import traced
@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edge.settings import EdgeSettings
-    from wire.http1 import Headers
-    from wire.limits import Limits
+    from wire.http.http1 import Headers
+    from wire.http.limits import Limits
     from wire.serve import Handler
     from wire.trace.tracer import Tracer
 

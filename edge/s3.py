@@ -11,10 +11,10 @@ from xml.sax.saxutils import escape
 
 from wire.dial import DialError, Pool
 from wire.forward import ask, pass_back
-from wire.limits import Limits
+from wire.http.limits import Limits
 
 if TYPE_CHECKING:
-    from wire.http1 import Headers, RequestHead
+    from wire.http.http1 import Headers, RequestHead
     from wire.listener.exchange import Exchange
 
 LIMITS: Final = Limits(

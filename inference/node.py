@@ -39,8 +39,8 @@ from weights_cache.kept.folder import CacheFolder
 from weights_cache.reading.fetch import HttpReader
 from weights_cache.reading.handoff import Handoff, NoHandoff, StoreHandoff
 from weights_cache.reading.patience import RETRY_FOR_S, STALL_S
-from wire.metrics import Metrics, one
-from wire.process import add_process_figures
+from wire.figures.metrics import Metrics, one
+from wire.figures.process import add_process_figures
 from wire.scrape import Scrape, scraped
 from wire.trace.export import Tracing, traced
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from inference.usage.ship import Bucket
     from inference.workers.seams import Shell, Tier
     from storage.client.sdk import Endpoint
-    from wire.metrics import Reading
+    from wire.figures.metrics import Reading
     from wire.trace.tracer import Tracer
 
 USAGE = "usage"

@@ -21,8 +21,8 @@ from regions.nodes.watch import NodeWatch
 from regions.push.commit import Patience
 from regions.rows import Signers, public_bytes, signing_key
 from storage.client.sdk import S3
-from wire.metrics import Metrics
-from wire.process import add_process_figures
+from wire.figures.metrics import Metrics
+from wire.figures.process import add_process_figures
 from wire.scrape import Scrape, scraped
 from wire.serve import Server
 from wire.trace.export import Tracing, traced

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from wire.figures.metrics import Metrics, Reading
     from wire.listener.exchange import Exchange
-    from wire.metrics import Metrics, Reading
 
 UNREAD: Final = "none"  # of a request that was refused before it was known what it is
 

@@ -27,10 +27,10 @@ from storage.sharing.sharer import RATE_BYTES_PER_S as SHARE_BYTES_PER_S
 from storage.sharing.sharer import Sharer
 from storage.store import Store
 from wire.dialect import spoken_in_s3
-from wire.limits import Limits
+from wire.figures.metrics import Metrics
+from wire.figures.process import add_process_figures
+from wire.http.limits import Limits
 from wire.listener.descriptors import listen_unix
-from wire.metrics import Metrics
-from wire.process import add_process_figures
 from wire.scrape import Scrape, scraped
 from wire.serve import Server
 from wire.threads import Threads

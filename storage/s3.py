@@ -37,8 +37,8 @@ from storage.operations import (
     versioning,
 )
 from storage.store import Store
-from wire.http1 import RequestHead
-from wire.refusal import Refusal
+from wire.http.http1 import RequestHead
+from wire.refused.refusal import Refusal
 from wire.serve import Disconnected, Exchange
 
 log = logging.getLogger("nearfield.storage")

@@ -201,7 +201,7 @@ def test_a_heads_headers_are_replaced_by_its_own_method_alone():
     """`head._replace(headers=...)` would keep the look-up of the old ones."""
 
     def check(name, node):
-        if name == "wire/heads.py" or not isinstance(node, ast.Call):
+        if name == "wire/http/heads.py" or not isinstance(node, ast.Call):
             return ""
         named = {word.arg for word in node.keywords}
         is_replace = isinstance(node.func, ast.Attribute) and node.func.attr == "_replace"

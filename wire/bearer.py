@@ -3,8 +3,8 @@
 import hashlib
 import hmac
 
-from wire.http1 import RequestHead
-from wire.refusal import Refusal
+from wire.http.http1 import RequestHead
+from wire.refused.refusal import Refusal
 
 HOP_LABEL = b"nearfield hop 1"
 

@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from itertools import islice
 
-from wire.http1 import Headers
-from wire.limits import DEFAULT_LIMITS
-from wire.ticket import Ticket
+from wire.http.http1 import Headers
+from wire.http.limits import DEFAULT_LIMITS
+from wire.secured.ticket import Ticket
 from wire.upstreams.answer import Answer
 from wire.upstreams.brief import Brief
 from wire.upstreams.connect import Attempt, Target

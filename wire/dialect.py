@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 from xml.sax.saxutils import escape
 
 if TYPE_CHECKING:
-    from wire.heads import RequestHead
-    from wire.http1 import Headers
-    from wire.refusal import Refusal
+    from wire.http.heads import RequestHead
+    from wire.http.http1 import Headers
+    from wire.refused.refusal import Refusal
 
 MESSAGES: Final = "/v1/messages"
 MODELS: Final = "/v1/models"

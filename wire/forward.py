@@ -7,7 +7,7 @@ never held; the client's `100 Continue` waits for the upstream's.
 from typing import Final
 
 from wire.dial import Answer, DialError, Pool
-from wire.http1 import Headers, without_hop_headers
+from wire.http.http1 import Headers, without_hop_headers
 from wire.listener.exchange import Exchange
 
 CONNECT_S: Final = 3.0

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from wire.bearer import require_token
-from wire.limits import Limits
-from wire.metrics import CONTENT_TYPE, Metrics
-from wire.refusal import Refusal
+from wire.figures.metrics import CONTENT_TYPE, Metrics
+from wire.http.limits import Limits
+from wire.refused.refusal import Refusal
 from wire.serve import Server
 
 if TYPE_CHECKING:

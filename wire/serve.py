@@ -7,7 +7,7 @@ import ssl
 import time
 
 from wire.dialect import spoken
-from wire.limits import DEFAULT_LIMITS, Limits
+from wire.http.limits import DEFAULT_LIMITS, Limits
 from wire.listener.endings import Cause, Endings
 from wire.listener.exchange import Exchange
 from wire.listener.line import Disconnected

@@ -26,7 +26,7 @@ from regions.map.policy import KeyGrant, PolicyRow
 from regions.map.region import ModelRow, RegionRow, RolloutState, Tier
 from regions.rows import encode, public_bytes, signing_key
 from wire.address import split_address
-from wire.limits import Limits
+from wire.http.limits import Limits
 from wire.listener.exchange import Exchange
 from wire.serve import Server
 from wire.trace.export import Tracing

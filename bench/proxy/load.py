@@ -17,7 +17,7 @@ from bench.proxy.child import USER_KEY
 from bench.proxy.request import PATH, body, request
 from bench.proxy.stage import Proxy, client_tls
 from bench.servers import HOST, Missing
-from wire.http1 import Body, End, ResponseHead, ResponseReader
+from wire.http.http1 import Body, End, ResponseHead, ResponseReader
 
 OK = 200
 SPARE_S = 30.0  # a client that has not ended so long after its time is stuck

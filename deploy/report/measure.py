@@ -24,7 +24,7 @@ from deploy.report.more.wanted import Wanted
 from deploy.report.probe import PATHS, Admin, NotSetError, Probe, Question, model_row, region_body
 from deploy.report.sample import Sample, failed
 from deploy.trust.credentials import Credentials
-from wire.tls import client_context
+from wire.secured.tls import client_context
 
 PROMPT = "What is Nearfield?"
 PACE_MS = 1000.0  # between warm requests where even the first few failed: the rest fails as slowly

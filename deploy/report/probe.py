@@ -13,7 +13,7 @@ from deploy.report.arms import Start
 from deploy.report.reading import StreamReading
 from deploy.report.sample import Clock, Sample, failed, of_answer, of_stream
 from wire.dial import Answer, DialError, Pool
-from wire.http1 import Headers
+from wire.http.http1 import Headers
 
 REQUEST_S = 120.0  # one request, a cold start from another region included
 ADMIN_S = 60.0  # cooling waits for running requests, so it may take a while

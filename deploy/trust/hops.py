@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from wire.tls import ALPN, hop_name
+from wire.secured.tls import ALPN, hop_name
 
 LIFETIME = dt.timedelta(
     hours=24

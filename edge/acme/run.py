@@ -16,7 +16,7 @@ from edge.acme.order import issue
 from edge.acme.prover import ZoneProver
 from edge.acme.shelf import Shelf, Trouble
 from edge.acme.talk import Talk
-from wire.tls import client_context
+from wire.secured.tls import client_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from edge.admission.ledger import REQUESTS, RUNNING, TOKENS
 from wire.counted import counted
 from wire.flow import in_task
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 from wire.turnover import MAX_WAIT_S as MAX_RETRY_S
 from wire.turnover import Turnover
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from edge.admission.ledger import Cells, Ledger
     from regions.map.policy import Quota
-    from wire.http1 import Headers
+    from wire.http.http1 import Headers
 
 MINUTE_S: Final = 60.0
 MAX_QUEUED: Final = 64  # of one key, or as many as may run at once where that is less

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from regions.ask import ASKED
 from regions.map.policy import KeyGrant
 from wire.bearer import bearer
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from regions.map.policy import PolicyRow
-    from wire.http1 import RequestHead
+    from wire.http.http1 import RequestHead
 
 MAX_KEY_CHARS: Final = 256  # ours have about 50; nothing longer is worth a hash
 MAX_SHOWN_CHARS: Final = MAX_KEY_CHARS + len("Bearer ")

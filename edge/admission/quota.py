@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edge.admission.ledger import Ledger
     from regions.ask import Ask
     from regions.map.policy import Quota
-    from wire.http1 import Headers, ResponseHead
+    from wire.http.http1 import Headers, ResponseHead
 
 NODE_RECEIPT: Final = b': nearfield {"hop": "node"'
 ERRORS: Final = 400

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 from wire.turnover import Turnover
 
 if TYPE_CHECKING:

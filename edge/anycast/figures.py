@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edge.anycast.gate import Standing
-from wire.metrics import one
+from wire.figures.metrics import one
 
 if TYPE_CHECKING:
     from edge.anycast.run import Gate, Watch
-    from wire.metrics import Metrics, Reading
+    from wire.figures.metrics import Metrics, Reading
 
 
 def add_gate_figures(metrics: Metrics, gate: Gate, watch: Watch) -> None:

@@ -15,10 +15,10 @@ from edge.anycast.figures import add_gate_figures
 from edge.anycast.gate import DRAIN_S, PERIOD_S, Checks, GateState, Standing, decide, drain, undrain
 from edge.anycast.speaker import SpeakerError
 from wire.dial import DialError, Pool
-from wire.metrics import Metrics
-from wire.process import add_process_figures
+from wire.figures.metrics import Metrics
+from wire.figures.process import add_process_figures
 from wire.scrape import Scrape, scraped
-from wire.tls import client_context, hop_name
+from wire.secured.tls import client_context, hop_name
 
 if TYPE_CHECKING:
     import ssl
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edge.anycast.speaker import Speaker
-    from wire.metrics import Reading
+    from wire.figures.metrics import Reading
 
 CHECK_S: Final = 0.3  # of one check of a listener on this host: two that take longer are a frozen process
 REGION_S: Final = 0.6  # twice the longest round trip on Earth; asked beside the listener's checks

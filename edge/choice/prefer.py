@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from regions.map.headers import PREFER_REGION, PREFER_REPLICA, REGION, REPLICA
 from regions.map.policy import ANY
 from regions.places import regions_of
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from regions.map.policy import Rules
-    from wire.http1 import RequestHead
+    from wire.http.http1 import RequestHead
 
 MAX_CHARS: Final = 256
 MAX_NAMES: Final = 8

@@ -15,7 +15,7 @@ from regions.chosen import prewarm, route_header
 from regions.map.headers import PREFER_REGION, PREFER_REPLICA, REGION
 from regions.map.region import ROW_STALE_S
 from regions.settle import Wish, chance_decides
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from regions.health import RegionHealth
     from regions.map.policy import Rules
     from regions.rows import Heard, Snapshot
-    from wire.http1 import RequestHead
+    from wire.http.http1 import RequestHead
 
 MAX_REMEMBERED: Final = 4096  # models whose last region is kept for hysteresis; a row holds about as many
 NEAR_S: Final = 0.1  # between two looks at the measured distances, which change each second

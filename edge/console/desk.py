@@ -20,7 +20,7 @@ from edge.console.files import read_all
 from edge.console.sessions import LIFE_S, TICKET_S, Sessions
 from edge.console.shelf import MAX_BYTES
 from wire.flow import in_task
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

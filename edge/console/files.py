@@ -15,7 +15,7 @@ from edge.console.guard import PAGE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from wire.http1 import Headers, RequestHead
+    from wire.http.http1 import Headers, RequestHead
 
 FOLDER: Final = Path(__file__).parent / "static"
 TYPES: Final = {

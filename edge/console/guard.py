@@ -12,10 +12,10 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Final
 
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
-    from wire.http1 import Headers, RequestHead
+    from wire.http.http1 import Headers, RequestHead
 
 HALF: Final = "x-nearfield-console"  # the header of the page's half of a session
 SAFE: Final = frozenset({"GET", "HEAD"})

@@ -9,7 +9,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edge.console.guard import DATA
 from edge.console.scene import Look, Scene, Seen
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

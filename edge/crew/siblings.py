@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 from edge.crew.adding import added
 from edge.receipts.kept import Flow
 from wire.dial import DialError, Pool
-from wire.metrics import CONTENT_TYPE
-from wire.refusal import Refusal
+from wire.figures.metrics import CONTENT_TYPE
+from wire.refused.refusal import Refusal
 from wire.serve import Server
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from edge.crew.place import Place
     from edge.rows.feed import Feed
+    from wire.figures.metrics import Metrics
     from wire.listener.exchange import Exchange
-    from wire.metrics import Metrics
 
 ANSWER_S: Final = 2.0  # a sibling that takes longer is left out
 METRICS: Final = "/metrics"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wire.metrics import one
+from wire.figures.metrics import one
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edge.dns.respond import Responder
     from edge.dns.steer import Steering
-    from wire.metrics import Metrics, Reading
+    from wire.figures.metrics import Metrics, Reading
 
 
 def add_dns_figures(metrics: Metrics, responder: Responder, steering: Steering, pops: Sequence[str]) -> None:

@@ -19,8 +19,8 @@ from edge.dns.steer import Steering
 from edge.dns.tcp import Streams
 from edge.dns.udp import Datagrams, bind
 from edge.dns.zone import Zone
-from wire.metrics import Metrics
-from wire.process import add_process_figures
+from wire.figures.metrics import Metrics
+from wire.figures.process import add_process_figures
 from wire.scrape import Scrape, scraped
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from edge.pops.pace import Paces
 from edge.pops.told import edge_body
 from regions.pops import MAX_WORDS_BYTES, PERIOD_S, BadWordError, Passage, Word, encode, read_words
 from wire.dial import DialError, Pool
-from wire.tls import hop_name
+from wire.secured.tls import hop_name
 
 if TYPE_CHECKING:
     import ssl
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from edge.crew.siblings import Siblings
     from edge.reach.region import Reach
-    from wire.http1 import Headers
+    from wire.http.http1 import Headers
 
 ANSWER_S: Final = 2.0  # a region that takes longer is asked again with the next word
 OK: Final = 200

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edge.relay.journey import Journey
     from edge.relay.passing import Passing
     from edge.relay.standing import Course
-    from wire.refusal import Refusal
+    from wire.refused.refusal import Refusal
 
 MAX_KEPT: Final = 256  # some 2 KB each: what a person looks through, not a log
 MAX_TOLD_BYTES: Final = 16 << 10  # of the hops' words; a receipt has about one

@@ -23,7 +23,7 @@ from regions.map.headers import (
     WEIGHT,
 )
 from wire.dialect import id_headers
-from wire.http1 import without_hop_headers
+from wire.http.http1 import without_hop_headers
 from wire.timing import quoted
 from wire.trace.context import passed_on
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from edge.relay.setback import Setback
     from edge.relay.told import Told
     from regions.ask import Ask
-    from wire.http1 import Headers, RequestHead
+    from wire.http.http1 import Headers, RequestHead
     from wire.listener.exchange import Exchange
     from wire.timing import Phases
 

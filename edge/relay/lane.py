@@ -17,7 +17,7 @@ from edge.relay.standing import Course, Standing
 from regions.ask import MAX_BODY_BYTES, read_ask
 from wire.dialect import is_anthropic
 from wire.lanes.repeat import Repeat
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 from wire.trace.context import TRACEPARENT
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edge.relay.journey import Journey
     from edge.relay.setback import Setback
     from wire.dial import Answer
-    from wire.http1 import ResponseHead
+    from wire.http.http1 import ResponseHead
 
 MAX_WHOLE_BYTES: Final = 64 << 20  # as a gateway's; 2,000 embeddings of 4,096 in JSON are 60 MB
 MAX_ERROR_BYTES: Final = 64 << 10

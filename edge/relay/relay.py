@@ -21,9 +21,9 @@ from regions.health import Outcome
 from regions.map.headers import ATTEMPT
 from wire.dial import DialError
 from wire.dialect import translated
-from wire.heads import request_head_bytes
+from wire.http.heads import request_head_bytes
 from wire.listener.line import Disconnected
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from edge.relay.holdoff import Holdoffs
     from edge.relay.journey import Journey
     from edge.relay.setback import Setback
-    from wire.http1 import Headers, RequestHead
+    from wire.http.http1 import Headers, RequestHead
     from wire.upstreams.upstream import Upstream
 
 

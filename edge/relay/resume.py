@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from regions.map.headers import RESUME
 
 if TYPE_CHECKING:
-    from wire.http1 import Headers, RequestHead
+    from wire.http.http1 import Headers, RequestHead
 
 PATHS: Final = frozenset({"/v1/chat/completions", "/v1/completions"})
 FIELD: Final = b"nearfield_resume"

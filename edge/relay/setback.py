@@ -7,13 +7,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from wire.dial import DialError
-    from wire.http1 import Headers
+    from wire.http.http1 import Headers
 
 # The region says that it has no answer; another may: it is full, out of order, or too late for somebody's clock.
 REPLAYABLE: Final = frozenset({409, 429, 500, 502, 503, 504})

@@ -13,7 +13,7 @@ from regions.map.headers import REVISION
 from wire.dial import DialError
 from wire.dialect import error_event
 from wire.eventcut import EventCut
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from edge.relay.journey import Journey

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple, Self
 
-from wire.gen_ai import OPERATIONS, PROVIDER
-from wire.refusal import Refusal
+from wire.figures.gen_ai import OPERATIONS, PROVIDER
+from wire.refused.refusal import Refusal
 from wire.trace.context import new_span_id
 from wire.trace.span import Kind
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from edge.relay.journey import Journey
-    from wire.heads import Headers
+    from wire.http.heads import Headers
     from wire.listener.exchange import Exchange
     from wire.trace.tracer import Trace
 

@@ -20,7 +20,7 @@ from regions.map.policy import Rules
 from regions.map.region import MAX_ROW_BYTES, ROW_STALE_S
 from regions.rows import NEVER, RowRefused, Snapshot, fold, rules_body
 from wire.dial import DialError
-from wire.metrics import Metrics
+from wire.figures.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

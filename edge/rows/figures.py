@@ -7,11 +7,11 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from wire.metrics import one
+from wire.figures.metrics import one
 
 if TYPE_CHECKING:
     from edge.rows.feed import Feed
-    from wire.metrics import Metrics, Reading
+    from wire.figures.metrics import Metrics, Reading
 
 
 class FeedFigures:

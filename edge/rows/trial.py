@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edge.rows.feed import Feed
     from regions.map.policy import Rules
     from regions.rows import Snapshot
-    from wire.http1 import Headers
+    from wire.http.http1 import Headers
 
 PERIOD_S: Final = 1.0
 ANSWER_S: Final = 5.0

@@ -35,8 +35,8 @@ from inference.server import BEGAN
 from inference.workers.control import MAX_CONTROL_BYTES, LoadReply, read_inspect, read_load, read_unload
 from regions.map.headers import ATTEMPT, KEY, TENANT, WAITED
 from weights_cache.model.known import KnownRevisions
-from wire.metrics import CONTENT_TYPE
-from wire.refusal import Refusal
+from wire.figures.metrics import CONTENT_TYPE
+from wire.refused.refusal import Refusal
 from wire.timing import Phases
 from wire.trace.context import TRACEPARENT, TRACESTATE
 from wire.trace.context import read as read_context

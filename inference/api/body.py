@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any, NoReturn
 
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 MAX_BODY_BYTES = 1024 * 1024
 """The edge buffers at most as much; a million bytes of text is more than any context we serve."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 T = TypeVar("T")
 Reader = Callable[[Any, str], T]

@@ -12,7 +12,7 @@ from inference.api.answer.sequences import check_length
 from inference.api.request.messages import read_messages
 from inference.api.text.prompt import check_prompt, encode
 from inference.outside.kinds import CHAT, COMPLETIONS
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

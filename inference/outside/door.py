@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from inference.outside.definition import Definition
     from wire.dial import Answer
-    from wire.heads import Headers
+    from wire.http.heads import Headers
 
 CONNECT_S = 5.0
 """To a server on this host that listens; one that does not accept within it has hung."""

@@ -13,7 +13,7 @@ from inference.api.anthropic.request import MESSAGE_FIELDS, check_unthreaded
 from inference.api.request.kinds import CHAT_FIELDS, COMPLETION_FIELDS, EMBEDDING_FIELDS
 from inference.api.responses.request import RESPONSE_FIELDS
 from inference.outside.kinds import CHAT, COMPLETIONS, EMBEDDINGS, MESSAGES, RESPONSES
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,8 +17,8 @@ from inference.workers.calls import worker_lost
 from inference.workers.resident import OutsideModel
 from wire.dial import DialError
 from wire.dialect import error_body, error_event
-from wire.gen_ai import OPERATIONS
-from wire.refusal import Refusal
+from wire.figures.gen_ai import OPERATIONS
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

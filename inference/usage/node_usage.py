@@ -15,8 +15,8 @@ from inference.usage.journal import SYNC_S, Journal, read_records
 from inference.usage.own_log import read_log
 from inference.usage.recovery import last_lines, read_dead
 from inference.usage.ship import Ship, engines_told
-from wire.metrics import one
-from wire.refusal import Refusal
+from wire.figures.metrics import one
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from inference.usage.entry import What, Who
     from inference.usage.meter import Account
     from inference.usage.ship import Bucket
-    from wire.metrics import Labels, Metrics
+    from wire.figures.metrics import Labels, Metrics
 
 SEAL_S: Final = 10.0
 """Between two looks for records to seal and bring to the store: so much later they are seen by everybody."""

@@ -11,13 +11,13 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final, Self
 
-from wire.gen_ai import GenAIFigures
+from wire.figures.gen_ai import GenAIFigures
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
-    from wire.metrics import Histogram, Metrics
+    from wire.figures.metrics import Histogram, Metrics
 
 MODEL: Final = "model_name"
 TIMES: Final = {

@@ -10,7 +10,7 @@ from inference.api.reply import Reply
 from inference.workers.host import Tenure
 from weights_cache.model.coverage import DTYPE_BYTES
 from weights_cache.model.revision import MAX_DIMS, MAX_FILES, MAX_TENSORS, RevisionError
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from inference.workers.host import Host
-    from wire.metrics import Labels, Metrics
+    from wire.figures.metrics import Labels, Metrics
 
 
 def add_engine_gauges(metrics: Metrics, host: Host) -> None:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from inference.workers.worker import Worker
-    from wire.metrics import Labels
+    from wire.figures.metrics import Labels
 
 TOTALS: Final = {
     "preemptions": ("num_preemptions_total", "Requests that gave their slot to a more urgent one."),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from inference.workers.turnstile import Guest, Turnstile
 from wire.counted import counted
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

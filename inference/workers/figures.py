@@ -6,12 +6,12 @@ import logging
 from typing import TYPE_CHECKING
 
 from inference.workers.answers import AnswerFigures
-from wire.refusals import Refusals
+from wire.refused.refusals import Refusals
 
 if TYPE_CHECKING:
     from inference.workers.board import LoadFailure
     from inference.workers.loading import LoadReport
-    from wire.metrics import Metrics
+    from wire.figures.metrics import Metrics
 
 log = logging.getLogger("nearfield.node")
 

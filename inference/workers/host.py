@@ -18,7 +18,7 @@ from inference.workers.rests import Rests
 from inference.workers.told import worker_value
 from inference.workers.way import in_the_way, make_way
 from inference.workers.worker import Worker, not_resident
-from wire.metrics import Metrics
+from wire.figures.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -15,7 +15,7 @@ from inference.api.modeltext import NEWER_TOKENIZER, TOKENIZER_BAD, TOKENIZER_MI
 from inference.api.text.tokenizer_check import tokenizer_fault
 from inference.workers.shell_link import ShellError
 from weights_cache.reading.fetch import ReadError
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

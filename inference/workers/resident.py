@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from inference.api.answer.sequences import ModelLimits

@@ -12,7 +12,7 @@ from regions.nodes.client import NodeError
 from regions.rollout.trial import Report
 from regions.rows import region_body
 from weights_cache.model.strict import StrictError, fields, integer, number, text
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

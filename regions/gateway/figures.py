@@ -6,9 +6,9 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from regions.gateway.estimate import Accuracy
-from wire.gen_ai import OPERATIONS, GenAIFigures
-from wire.metrics import one
-from wire.refusals import Refusals
+from wire.figures.gen_ai import OPERATIONS, GenAIFigures
+from wire.figures.metrics import one
+from wire.refused.refusals import Refusals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from regions.gateway.pass_on import PassOn
     from regions.gateway.relay import Relay
     from regions.gateway.wake import Wake, Woken
-    from wire.metrics import Metrics
+    from wire.figures.metrics import Metrics
 
 SHARES: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0)  # of what a start took
 

@@ -20,9 +20,9 @@ from regions.keys.desk import KeyDesk
 from regions.map.headers import FOR
 from regions.map.region import ROW_PERIOD_S
 from wire.bearer import require_token
+from wire.figures.metrics import CONTENT_TYPE
 from wire.flow import in_task
-from wire.metrics import CONTENT_TYPE
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

@@ -8,7 +8,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 from wire.turnover import Turnover
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from regions.map.headers import ASK, PREFER_REPLICA, RESUME, REVISION
 from regions.map.region import Tier
 from regions.nodes import pick
 from regions.rollout.canary import FAULTS
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 from wire.timing import Phases
 from wire.trace.context import context_of
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from regions.gateway.wake import Wakes
     from regions.nodes.watch import NodeWatch
     from weights_cache.model.revision import Revision
-    from wire.http1 import RequestHead
+    from wire.http.http1 import RequestHead
     from wire.listener.exchange import Exchange
     from wire.trace.tracer import Tracer
 

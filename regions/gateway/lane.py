@@ -19,7 +19,7 @@ from regions.gateway.trip import MAX_DEADLINE_S
 from regions.map.headers import ASK, DEADLINE_MS, FOR, REQUEST_ID, RESUME
 from wire.lanes.lane import LATE_S
 from wire.lanes.repeat import Repeat
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 from wire.trace.context import TRACEPARENT
 
 if TYPE_CHECKING:

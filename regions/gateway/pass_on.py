@@ -18,8 +18,8 @@ from regions.gateway.trip import deadline_s
 from regions.map.headers import FOR, PASSED_BY
 from wire.address import split_address
 from wire.dial import DialError
-from wire.heads import without_hop_headers
-from wire.refusal import Refusal
+from wire.http.heads import without_hop_headers
+from wire.refused.refusal import Refusal
 from wire.ways.watch import watch
 from wire.ways.way import Way
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from regions.gateway.pulse import Pulse
     from wire.dial import Answer, Pool
-    from wire.http1 import Headers
+    from wire.http.http1 import Headers
     from wire.listener.exchange import Exchange
 
 CONNECT_S: Final = (

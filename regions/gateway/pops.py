@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from regions.pops import KEPT_S, MAX_EDGES, MAX_WORD_BYTES, BadWordError, Word, encode_words, read_word
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from wire.listener.exchange import Exchange

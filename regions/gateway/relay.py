@@ -14,15 +14,15 @@ from regions.gateway.trip import SSE, said_of, said_refusal
 from wire.address import split_address
 from wire.dial import DialError, Pool
 from wire.eventcut import EventCut
-from wire.heads import request_head_bytes
-from wire.refusal import Refusal
+from wire.http.heads import request_head_bytes
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from regions.gateway.trip import Trip
     from wire.dial import Answer
-    from wire.http1 import Headers, RequestHead
+    from wire.http.http1 import Headers, RequestHead
     from wire.upstreams.upstream import Upstream
 
 CONNECT_S: Final = 2.0  # within a region; a node that takes longer is not there

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from wire.gen_ai import OPERATIONS, PROVIDER
+from wire.figures.gen_ai import OPERATIONS, PROVIDER
 
 if TYPE_CHECKING:
     from regions.gateway.trip import Trip

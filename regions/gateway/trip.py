@@ -30,8 +30,8 @@ from regions.map.headers import (
 )
 from regions.map.region import Tier
 from wire.dialect import error_event
-from wire.heads import without_hop_headers
-from wire.refusal import Refusal
+from wire.http.heads import without_hop_headers
+from wire.refused.refusal import Refusal
 from wire.timing import parse_server_timing
 from wire.trace.context import passed_on
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from regions.gateway.wake import Woken
     from regions.map.region import Progress
     from weights_cache.model.revision import Revision
-    from wire.http1 import Headers, RequestHead
+    from wire.http.http1 import Headers, RequestHead
     from wire.listener.exchange import Exchange
     from wire.timing import Phases
     from wire.trace.tracer import Trace

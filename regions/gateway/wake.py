@@ -17,8 +17,8 @@ from regions.gateway.figures import GatewayFigures
 from regions.map.region import Progress
 from regions.nodes import pick
 from regions.nodes.client import NodeError
-from wire.metrics import Metrics
-from wire.refusal import Refusal
+from wire.figures.metrics import Metrics
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

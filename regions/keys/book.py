@@ -16,7 +16,7 @@ from regions.map.policy import MAX_KEYS
 from regions.objects.ledger import KEYS
 from storage.client.sdk import NotFound, PreconditionFailed
 from weights_cache.model.strict import StrictError
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -13,7 +13,7 @@ from regions.map.policy import ALL_MODELS, KeyGrant
 from storage.client.sdk import StoreError
 from weights_cache.model.strict import StrictError, fields, hexadecimal, integer, parse
 from wire.flow import in_task
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from regions.nodes.probes import Said
     from weights_cache.model.revision import Revision
     from wire.dial import Answer
-    from wire.http1 import Headers
+    from wire.http.http1 import Headers
 
 __all__ = ["Inspected", "LoadLine", "Node", "NodeError", "NodeView", "WorkerView"]
 

@@ -9,7 +9,7 @@ from storage.client.endpoint import Endpoint, sign
 from storage.fault import S3Error
 from storage.http.document import parse
 from wire.dial import DialError, Pool
-from wire.tls import client_context
+from wire.secured.tls import client_context
 
 MARGIN_S = 15.0  # how much later than its wait a feed may answer
 MAX_FEED_BYTES = 4 * 1024 * 1024  # 1,000 lines of the longest keys

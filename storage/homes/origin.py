@@ -9,7 +9,7 @@ from storage.client.endpoint import Endpoint, sign, url_path
 from storage.client.feed import pool_of
 from storage.homes.facts import Away, Changed, Facts
 from wire.dial import Answer, DialError
-from wire.http1 import Headers
+from wire.http.http1 import Headers
 
 CONNECT_S: Final = 3.0
 LOOK_S: Final = 5.0  # a look at the index and a round trip around the Earth; then the home counts as away

@@ -19,7 +19,7 @@ from storage.http.surface import (
     RIGHTS,
     SUBRESOURCES,
 )
-from wire.http1 import RequestHead
+from wire.http.http1 import RequestHead
 
 
 @dataclass(frozen=True, slots=True)

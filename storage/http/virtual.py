@@ -6,7 +6,7 @@ The signature is checked over the request as it was sent: this is only for findi
 import re
 from collections.abc import Collection
 
-from wire.http1 import RequestHead
+from wire.http.http1 import RequestHead
 
 _DOMAIN = re.compile(r"(?=.{1,190}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 

@@ -34,7 +34,7 @@ from storage.notify.targets import unpack_targets
 from storage.notify.webhook import Webhook
 from storage.store import Store
 from wire.dial import DialError, Pool
-from wire.tls import client_context
+from wire.secured.tls import client_context
 
 log = logging.getLogger("nearfield.storage")
 

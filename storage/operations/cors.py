@@ -14,7 +14,7 @@ from storage.index.rows import Headers
 from storage.index.settings import find_setting
 from storage.operations.documents import Kind
 from storage.store import Store
-from wire.http1 import RequestHead
+from wire.http.http1 import RequestHead
 
 MAX_RULES = 100  # S3's limit for one bucket
 _ASKED = (("origin", "Origin"), ("access-control-request-method", "Access-Control-Request-Method"))

@@ -25,7 +25,7 @@ from storage.operations.asked import CONTENT_HEADERS
 from storage.operations.objects import put_body
 from storage.operations.shown import checksum_headers, version_headers
 from storage.store import Store
-from wire.http1 import Headers, RequestHead
+from wire.http.http1 import Headers, RequestHead
 from wire.serve import Exchange
 
 FILE_NAME = "${filename}"

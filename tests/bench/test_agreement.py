@@ -17,7 +17,7 @@ from bench.told import Told
 from deploy.report.arms import Start
 from deploy.report.probe import Probe, Question
 from deploy.trust import pki
-from wire.tls import client_context
+from wire.secured.tls import client_context
 
 
 def test_an_interval_is_students():

@@ -10,10 +10,10 @@ from typing import Self
 
 from tests.wire.certs import make_certificate
 from wire.listener.exchange import Exchange
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
+from wire.secured.tls import server_context
 from wire.serve import Server
 from wire.timing import Phases
-from wire.tls import server_context
 
 MODEL = "acme/tinychat"
 WEIGHT_BYTES = 6_888_000

@@ -13,9 +13,9 @@ from deploy.trust.hops import LIFETIME, Hops, authority_key
 from tests.wire.test_dial import fetch, ok
 from tests.wire.test_serve import serving
 from tests.wire.tls_server import saying_ok, status_of
-from wire import secure
 from wire.dial import DialError, Pool
-from wire.tls import hop_name
+from wire.secured import secure
+from wire.secured.tls import hop_name
 
 ROOT, OTHER = b"r" * 32, b"o" * 32
 

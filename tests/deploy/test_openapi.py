@@ -11,7 +11,7 @@ from deploy.openapi.routes import ROUTES
 from deploy.openapi.shapes import SHAPES
 from inference.api.app import ROUTES as SERVED
 from tests.deploy.conforms import breaches
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 SAID = {"role": "user", "content": "hi"}
 FUNCTION = {"name": "f", "description": "d", "parameters": {"type": "object"}}

@@ -19,8 +19,8 @@ from edge.relay.sse import Ending
 from regions.ask import Ask
 from tests.edge.faults import scripts
 from tests.edge.world import ADMIN, MODEL, hangs
-from wire.metrics import Metrics
-from wire.refusal import Refusal
+from wire.figures.metrics import Metrics
+from wire.refused.refusal import Refusal
 from wire.turnover import MAX_WAIT_S as MAX_TURNOVER_S
 from wire.turnover import MIN_WAIT_S, Turnover
 

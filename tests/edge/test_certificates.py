@@ -10,7 +10,7 @@ from edge.certificates import BadPairError, Certificates, Pair, find, index, rea
 from tests.wire.certs import make_certificate
 from tests.wire.tls_server import saying_ok, status_of
 from wire.dial import DialError, Pool
-from wire.tls import client_context
+from wire.secured.tls import client_context
 
 DAY = dt.timedelta(days=1)
 

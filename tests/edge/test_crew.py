@@ -28,7 +28,7 @@ from tests.edge import world as world_module
 from tests.edge.test_quota import ask, end
 from tests.edge.world import ADMIN, BODY, OTHER, POLICY_KEYS, USER, FakeRegion, free_port, whole
 from wire.dial import DialError, Pool
-from wire.tls import client_context
+from wire.secured.tls import client_context
 
 KEY = hashlib.sha256(b"k").hexdigest()
 

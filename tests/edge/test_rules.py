@@ -20,8 +20,8 @@ from regions.map.region import ROW_STALE_S, Tier
 from regions.rows import Heard, Signers, Snapshot
 from tests.edge.world import ADMIN, BODY, MODEL, code, cuts, served
 from tests.regions.made import model_row, region_row
-from wire.http1 import RequestHead
-from wire.refusal import Refusal
+from wire.http.http1 import RequestHead
+from wire.refused.refusal import Refusal
 
 AREAS = {"eu": ("fra",), "us": ("iad",), "apac": ("nrt",)}
 CHAT = "/v1/chat/completions"

@@ -9,7 +9,7 @@ from storage.client.sdk import Endpoint, sign
 from tests.storage.far import Pair
 from tests.storage.stores import ROOT_KEY, TENANT
 from tests.wire.test_serve import serving
-from wire.limits import Limits
+from wire.http.limits import Limits
 
 LIMITS = Limits(target_bytes=8192, encoded_paths=True)
 

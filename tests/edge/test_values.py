@@ -14,8 +14,8 @@ from edge.relay.sse import error_code, first_event
 from regions.ask import MAX_OBJECTS, Ask, read_ask, said
 from regions.map.policy import KeyGrant, PolicyRow
 from wire.dial import DialError
-from wire.http1 import RequestHead
-from wire.refusal import Refusal
+from wire.http.http1 import RequestHead
+from wire.refused.refusal import Refusal
 
 KEYS = {"infer": "nf-infer", "admin": "nf-admin"}
 POLICY = PolicyRow(

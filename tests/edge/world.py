@@ -15,8 +15,8 @@ from regions.map.region import ModelRow, RegionRow, RolloutState, Tier
 from regions.rows import encode, public_bytes, signing_key
 from wire.dial import DialError, Pool
 from wire.flow import in_task
+from wire.secured.tls import client_context
 from wire.serve import Server
-from wire.tls import client_context
 
 HOP = "h" * 64
 USER, ADMIN = "nf-user-key", "nf-admin-key"

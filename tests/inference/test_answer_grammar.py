@@ -15,7 +15,7 @@ from inference.api.text.toolcalls import Markers
 from tests.inference.fake_engine import VOCABULARY, running_node
 from tests.inference.test_node_serving import HI, load, post
 from tests.inference.test_tools_node import CALL, CHAT, script, streamed, tier
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 SPECIAL = ("<tool_call>", "</tool_call>", "[TOOL_CALLS]", "<think>", "</think>")
 MISTRAL, HERMES, LLAMA = FORMATS

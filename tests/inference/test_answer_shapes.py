@@ -21,7 +21,7 @@ from inference.api.answer.parts import (
 from inference.api.text.tokens import Vocabulary
 from inference.api.vectors.batches import VectorError, batches, cut, embedding_body, read_vectors
 from tests.inference.tokenizers_made import byte_level
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 VOCABULARY = Vocabulary.from_bytes(byte_level())
 HEADING = Heading("chatcmpl-1", 1_700_000_000, "acme/m", "fp_abc")

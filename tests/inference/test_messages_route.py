@@ -10,7 +10,7 @@ from inference.api.request.kinds import read_chat
 from tests.inference.fake_engine import TEXT, VOCABULARY, RunningNode, Script, running_node
 from tests.inference.test_node_serving import load, post
 from tests.inference.test_tools_node import CITY, THOUGHT, script, tier
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 BODY: dict[str, Any] = {"model": "acme/m", "max_tokens": 200, "messages": [{"role": "user", "content": "hi"}]}
 TOOLS = [{"name": "weather", "description": "d", "input_schema": CITY, "strict": True}]

@@ -15,7 +15,7 @@ from tests.inference.fake_engine import ANSWER, RunningNode, Script, revision, r
 from tests.inference.test_node_life import until
 from tests.inference.test_node_receipt import figures
 from tests.inference.test_node_serving import AUTH, HI, load, post
-from wire.metrics import Metrics
+from wire.figures.metrics import Metrics
 
 MODEL = 'model_name="acme/m"'
 

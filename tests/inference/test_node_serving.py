@@ -23,7 +23,7 @@ from tests.inference.fake_engine import (
     small_files,
 )
 from weights_cache.model.revision import Spec
-from wire.framing import LAST_CHUNK, take_whole_chunks
+from wire.http.framing import LAST_CHUNK, take_whole_chunks
 from wire.timing import parse_receipt, parse_server_timing
 
 HI: list[Any] = [{"role": "user", "content": "hi"}]

@@ -14,7 +14,7 @@ from inference.workers.turnstile import Turnstile
 from tests.inference.fake_engine import FakeEngine, RunningNode, Script, running_node
 from tests.inference.test_client_gone import until
 from tests.inference.test_node_serving import AUTH, HI, load
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 NEVER_S = 3_600.0
 CHAT: dict[str, Any] = {"model": "acme/m", "messages": HI, "max_tokens": 2}

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from inference.api.request.prediction import MAX_PARTS, read_prediction
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 
 def part(text: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.api.body import MAX_BODY_BYTES, MAX_DEPTH, read_object
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 
 def nested(depth: int) -> bytes:

@@ -12,7 +12,7 @@ from inference.api.request import kinds as request
 from inference.api.request.kinds import ChatRequest, read_chat, read_completion, read_embedding
 from inference.api.request.sampling import Defaults, Sampling, engine_fields
 from inference.api.route_fields import REFUSED
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 CHAT: dict[str, Any] = {"model": "a/m", "messages": [{"role": "user", "content": "hi"}]}
 COMPLETION: dict[str, Any] = {"model": "a/m", "prompt": "hi"}

@@ -16,8 +16,8 @@ from inference.api.vectors.rerank import read_rerank
 from regions.ask import ASKED
 from tests.inference.fake_engine import VOCABULARY, running_node
 from tests.inference.test_node_serving import client, load, post
-from wire.gen_ai import OPERATIONS
-from wire.refusal import Refusal
+from wire.figures.gen_ai import OPERATIONS
+from wire.refused.refusal import Refusal
 
 HI = [{"role": "user", "content": "hi"}]
 DOCUMENTS = ["the lazy dog", "fox", "a quick brown fox jumps"]

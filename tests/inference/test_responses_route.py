@@ -13,7 +13,7 @@ from tests.inference.fake_engine import TEXT, VOCABULARY, Script, running_node
 from tests.inference.test_messages_route import events_of
 from tests.inference.test_node_serving import client, load, post
 from tests.inference.test_tools_node import CITY, THOUGHT, script, tier
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 BODY: dict[str, Any] = {"model": "acme/m", "input": "hi"}
 TOOLS: list[Any] = [

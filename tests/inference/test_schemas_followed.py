@@ -8,7 +8,7 @@ import pytest
 from inference.api.grammar.schema import HELD_FORMATS
 from inference.api.grammar.structure import read_schema
 from tests.inference.test_answer_grammar import takes, tokenizer
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 
 def follows(schema: Any, text: str) -> bool:

@@ -12,7 +12,7 @@ from inference.api.request.kinds import read_chat, read_completion
 from tests.inference.fake_engine import ANSWER, END, FakeTier, RunningNode, Script, running_node
 from tests.inference.test_node_serving import HI, client, load, post
 from tests.inference.tokenizers_made import suffixed
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 CHAT: dict[str, Any] = {"model": "acme/m", "messages": HI}
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}

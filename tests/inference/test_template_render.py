@@ -10,7 +10,7 @@ import pytest
 
 from inference.api.killable import child as child_of
 from inference.api.text.template import ChatTemplate, TemplateChild, find_template
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 MESSAGES = [
     {"role": "system", "content": "Be brief."},

@@ -14,7 +14,7 @@ from tests.inference.fake_engine import VOCABULARY, FakeTier, RunningNode, Scrip
 from tests.inference.test_engine_grammar import served, text_of
 from tests.inference.test_node_serving import HI, client, load, post
 from tests.inference.test_tool_calls import read
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 TEMPLATE = (
     "{% if tools %}{{ tools | tojson }}\n{% endif %}{% for m in messages %}{{ m.role }}: {{ m.content }}"

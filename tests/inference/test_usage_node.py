@@ -20,7 +20,7 @@ from tests.inference.poisoned import Client
 from tests.inference.test_client_gone import until
 from tests.inference.test_node_receipt import figures
 from tests.inference.test_node_serving import AUTH, HI, load, post
-from wire.metrics import Metrics
+from wire.figures.metrics import Metrics
 
 Records = list[dict[str, Any]]
 CHAT: dict[str, Any] = {"model": "acme/m", "messages": HI}

@@ -18,7 +18,7 @@ from tests.regions.pretend_node import FACTS
 from weights_cache.model.revision import Revision
 from wire.address import split_address
 from wire.bearer import require_token
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 from wire.serve import Server
 
 SSE = (("content-type", "text/event-stream"),)

@@ -31,7 +31,7 @@ from tests.lab.network import (
 from tests.lab.places import Place
 from tests.regions.folders import whole
 from wire.dial import DialError, Pool
-from wire.tls import client_context
+from wire.secured.tls import client_context
 
 HOME = "us"
 MODEL = "acme/chat"

@@ -15,7 +15,7 @@ from regions.nodes.client import Node
 from regions.nodes.watch import NodeWatch
 from weights_cache.model.revision import Extent, FileEntry, ModelFacts, Revision, TensorEntry
 from wire.dial import Pool
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 from wire.serve import Server
 
 TOKEN = "t" * 64

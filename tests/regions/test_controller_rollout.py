@@ -14,7 +14,7 @@ from tests.regions.folders import sharded, whole
 from tests.regions.made_region import HOME_KEY, MODEL, Made, put_key
 from tests.regions.pretend_node import failure
 from tests.regions.test_ingest_pushes import with_manifest
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 V1, V2, V3 = (whole(fill=bytes([n])) for n in (1, 2, 3))
 

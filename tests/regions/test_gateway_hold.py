@@ -7,7 +7,7 @@ import pytest
 from regions.gateway.hold import Pace, Seats, comment
 from regions.map.region import Progress
 from tests.regions.fake_node import event, region, revision, until
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 
 def code(body):

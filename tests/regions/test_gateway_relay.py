@@ -8,7 +8,7 @@ from regions.map.headers import ASK
 from regions.map.region import ModelFault, RolloutState
 from tests.regions.fake_node import CHAT, SSE, event, region, revision, until
 from wire.dial import DialError
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 from wire.timing import parse_receipt, parse_server_timing
 
 

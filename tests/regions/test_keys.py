@@ -13,7 +13,7 @@ from regions.map.policy import KeyGrant, Quota
 from storage.client.sdk import StoreError
 from tests.regions.fake_store import Disk, FakeStore
 from weights_cache.model.strict import StrictError
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 NOW = 1_900_000_000
 GRANT = KeyGrant("acme", frozenset({"infer"}), ("acme/*",), 0, Quota(60, 90_000, 4, 2))

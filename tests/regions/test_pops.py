@@ -20,7 +20,7 @@ from regions.pops import (
     read_words,
 )
 from tests.regions.fake_node import region
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 WORD = Word(
     "pop1", 2, 3, {"iad": Passage(40, 2, 1.25, down=False), "fra": Passage(0, 0, None, down=True)}, 61.5

@@ -18,7 +18,7 @@ from storage.client.sdk import Unreachable
 from tests.regions.folders import sharded, whole
 from tests.regions.made_region import MODEL, Made, plan_of
 from tests.regions.test_replicate_blobs import Link
-from wire.metrics import Metrics
+from wire.figures.metrics import Metrics
 
 
 class Clock:

@@ -7,7 +7,7 @@ from collections import Counter
 from tests.storage.stores import StoreThread
 from wire import forward
 from wire.dial import DialError, Pool
-from wire.limits import Limits
+from wire.http.limits import Limits
 from wire.serve import Server
 
 LIMITS = Limits(target_bytes=8192, encoded_paths=True, num_headers=128)

@@ -7,7 +7,7 @@ import pytest
 import uvloop
 
 from tests.wire.certs import make_certificate
-from wire.tls import client_context, server_context
+from wire.secured.tls import client_context, server_context
 
 
 def pytest_asyncio_loop_factories(config, item):

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.wire.test_serve import Client, serving
-from wire.http1 import End, Message, RequestGate
-from wire.limits import Limits
+from wire.http.http1 import End, Message, RequestGate
+from wire.http.limits import Limits
 from wire.listener.line import Disconnected
 
 SIZE = 24 * 2**20 + 12_345

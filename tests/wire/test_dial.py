@@ -14,12 +14,13 @@ from edge import s3
 from storage import run as storage
 from tests.wire.certs import make_certificate
 from tests.wire.test_serve import serving, until
-from wire import dial, scrape, ticket
+from wire import dial, scrape
 from wire.address import split_address
 from wire.dial import IDLE_S, MARGIN_S, DialError, Pool
-from wire.limits import DEFAULT_LIMITS
+from wire.http.limits import DEFAULT_LIMITS
 from wire.listener.writing import RESET_ON_CLOSE
-from wire.tls import client_context, server_context
+from wire.secured import ticket
+from wire.secured.tls import client_context, server_context
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

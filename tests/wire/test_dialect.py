@@ -5,7 +5,7 @@ import json
 import pytest
 
 from wire.dialect import translated
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 PATH = "/v1/messages"
 

@@ -12,9 +12,9 @@ import pytest
 from tests.wire.test_serve import GET, Client, hello, serving, until
 from wire.listener.connection import Connection
 from wire.listener.endings import Cause, Endings, Stage
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
+from wire.refused.sparing import BURST
 from wire.serve import Limits
-from wire.sparing import BURST
 
 HALF = b"GET / HTTP/1.1\r\nHost: h\r\n"
 

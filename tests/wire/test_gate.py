@@ -2,9 +2,9 @@
 
 import pytest
 
-from wire.http1 import Body, End, Message, RequestGate, RequestHead
-from wire.limits import DEFAULT_LIMITS, Limits
-from wire.refusal import Refusal
+from wire.http.http1 import Body, End, Message, RequestGate, RequestHead
+from wire.http.limits import DEFAULT_LIMITS, Limits
+from wire.refused.refusal import Refusal
 
 GET = b"GET /v1/models?limit=2 HTTP/1.1\r\nHost: a.example:8443\r\nAccept: */*\r\n\r\n"
 POST = b"POST /v1/x HTTP/1.1\r\nHost: h\r\nContent-Length: 11\r\n\r\nhello world"

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from tests.evidence import count
 from tests.wire.test_gate import CHUNKED, GET, POST, drive
-from wire.http1 import RequestGate
-from wire.refusal import Refusal
+from wire.http.http1 import RequestGate
+from wire.refused.refusal import Refusal
 
 TOKEN = st.text("abcXYZ09-_!~", min_size=1, max_size=8)
 VALUE = st.text("abc ,;=\"'/\t09", max_size=12)

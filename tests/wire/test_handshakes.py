@@ -10,11 +10,11 @@ import pytest
 
 from tests.wire.test_serve import GET, hello, serving, until
 from wire import serve
-from wire.limits import Limits
+from wire.http.limits import Limits
 from wire.listener.endings import Cause, Endings
 from wire.listener.handshakes import AT_ONCE, OTHERS_TURNS, Handshakes
 from wire.listener.roster import Roster
-from wire.secure import Secured
+from wire.secured.secure import Secured
 
 
 @pytest.fixture

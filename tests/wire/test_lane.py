@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from wire.http1 import Message, RequestGate
+from wire.http.http1 import Message, RequestGate
 from wire.lanes.lane import Familiar, familiar
 
 HEAD = "POST /v1/x HTTP/1.1\r\nhost: a\r\nContent-Length: {}\r\nauthorization: Bearer k\r\n\r\n"

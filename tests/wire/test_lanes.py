@@ -8,9 +8,9 @@ import pytest
 
 from tests.wire.test_lane import HEAD, known
 from tests.wire.test_serve import Client, serving
+from wire.http.limits import Limits
 from wire.lanes.known import Lanes
 from wire.lanes.lane import Familiar
-from wire.limits import Limits
 
 
 class Known:

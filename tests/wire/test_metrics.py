@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from wire.metrics import MAX_SERIES, Metrics, one
+from wire.figures.metrics import MAX_SERIES, Metrics, one
 
 SAMPLE = re.compile(
     r'[a-zA-Z_:][a-zA-Z0-9_:]*(\{[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\["\\n])*"'

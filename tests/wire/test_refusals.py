@@ -2,10 +2,10 @@
 
 import logging
 
-from wire.metrics import Metrics
-from wire.refusal import Refusal
-from wire.refusals import Refusals
-from wire.sparing import BURST, PER_S
+from wire.figures.metrics import Metrics
+from wire.refused.refusal import Refusal
+from wire.refused.refusals import Refusals
+from wire.refused.sparing import BURST, PER_S
 
 log = logging.getLogger("nearfield.test")
 

@@ -6,8 +6,8 @@ import time
 import pytest
 
 from wire.dial import Pool
-from wire.metrics import Metrics
-from wire.process import add_process_figures
+from wire.figures.metrics import Metrics
+from wire.figures.process import add_process_figures
 from wire.scrape import Scrape, is_loopback, scraped
 
 KEY = "a" * 64

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.wire.test_serve import hello, serving, until
-from wire.secure import SLICE_BYTES, Secured, promptly
+from wire.secured.secure import SLICE_BYTES, Secured, promptly
 
 
 class Below(asyncio.Transport):

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from wire.listener.exchange import PIECE_BYTES
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 from wire.serve import Disconnected, Limits, Server
 
 GET = b"GET /%b HTTP/1.1\r\nHost: h\r\n\r\n"

@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 
 from tests.wire.otlp import Collector, children
-from wire.heads import RequestHead
-from wire.metrics import Metrics
+from wire.figures.metrics import Metrics
+from wire.http.heads import RequestHead
 from wire.timing import Phases
 from wire.trace import export
 from wire.trace.context import Context, begun, context_of, passed_on, read

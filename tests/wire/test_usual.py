@@ -4,10 +4,10 @@ import itertools
 
 import pytest
 
-from wire.framing import take_whole_chunks
-from wire.http1 import Body, End, ResponseHead, ResponseReader
+from wire.http.framing import take_whole_chunks
+from wire.http.http1 import Body, End, ResponseHead, ResponseReader
+from wire.http.response import ResponseError
 from wire.lanes import usual
-from wire.response import ResponseError
 
 LINES = (
     b"Content-Length: 5",

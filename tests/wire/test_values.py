@@ -10,10 +10,10 @@ from tests.wire.test_serve import until
 from wire.alarm import Alarm
 from wire.bearer import bearer, hop_token, require_token
 from wire.dial import DialError
-from wire.heads import RequestHead, response_head_bytes, without_hop_headers
-from wire.http1 import RequestGate
+from wire.http.heads import RequestHead, response_head_bytes, without_hop_headers
+from wire.http.http1 import RequestGate
 from wire.listener.roster import site
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 from wire.timing import Phases, parse_receipt, parse_server_timing
 
 

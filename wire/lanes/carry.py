@@ -9,8 +9,8 @@ import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final, Protocol
 
-from wire.framing import LAST_CHUNK
-from wire.heads import RequestHead, ResponseHead
+from wire.http.framing import LAST_CHUNK
+from wire.http.heads import RequestHead, ResponseHead
 from wire.lanes import usual
 from wire.lanes.shape import HOLE, Grounds, Shape
 

@@ -15,7 +15,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol
 
-from wire.heads import RequestHead
+from wire.http.heads import RequestHead
 
 LATE_S: Final = 1.0  # silence after which a passage is handed over: from there on deadlines are the handler's
 MAX_HEAD_BYTES: Final = 4096  # of a head that is kept with a connection; clients send a tenth of it

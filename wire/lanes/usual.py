@@ -6,8 +6,8 @@ One look for those who pass it on; whatever else comes is left to the strict rea
 import re
 from typing import Final
 
-from wire.framing import LAST_CHUNK, take_whole_chunks
-from wire.heads import HOP_HEADERS, NAME_CHARS
+from wire.http.framing import LAST_CHUNK, take_whole_chunks
+from wire.http.heads import HOP_HEADERS, NAME_CHARS
 
 MAX_BYTES: Final = 8192  # of a head; ours have a tenth
 MAX_LINES: Final = 64

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import cast
 
 from wire.flow import Flow
-from wire.http1 import (
+from wire.http.http1 import (
     Body,
     End,
     Events,
@@ -31,8 +31,8 @@ from wire.listener.exchange import Exchange
 from wire.listener.handling import handle
 from wire.listener.roster import Handler, Roster
 from wire.listener.writing import Writing
-from wire.refusal import Refusal
-from wire.secure import promptly
+from wire.refused.refusal import Refusal
+from wire.secured.secure import promptly
 
 FULL_S = 0.5  # how long one too many may stay to hear that it is
 FULL = "Too many connections; try again shortly."

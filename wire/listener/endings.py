@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
 
-from wire.sparing import Sparing
+from wire.refused.sparing import Sparing
 
 log = logging.getLogger("nearfield.wire")
 

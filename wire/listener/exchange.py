@@ -5,8 +5,8 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from wire.framing import LAST_CHUNK, chunk_parts
-from wire.http1 import Headers, RequestHead, response_head_bytes
+from wire.http.framing import LAST_CHUNK, chunk_parts
+from wire.http.http1 import Headers, RequestHead, response_head_bytes
 from wire.lanes.lane import Familiar, Lane, familiar
 from wire.listener.incoming import CONTINUE, Incoming
 from wire.listener.line import Disconnected, Line

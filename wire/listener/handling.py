@@ -8,7 +8,7 @@ from wire.listener.endings import Cause
 from wire.listener.exchange import Exchange
 from wire.listener.line import Disconnected
 from wire.listener.roster import Handler, Roster
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 BROKEN = "The server failed on this request; try again."
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from wire.listener.connection import Connection
 from wire.listener.endings import Cause, Stage
 from wire.listener.roster import Roster
-from wire.secure import InTurn, Secured
+from wire.secured.secure import InTurn, Secured
 
 AT_ONCE = 1  # steps in one turn of the loop; who is here already is served between two turns
 OTHERS_TURNS = 3  # to a near region and back; with nothing to do they take some 10 us each

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 
 from wire.flow import Signal
-from wire.http1 import RequestHead
+from wire.http.http1 import RequestHead
 from wire.listener.bodyread import SocketBody, Take
 from wire.listener.endings import Cause
 from wire.listener.line import Disconnected, Line
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 SMALL_BYTES = (
     4 * 1024

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from wire.dialect import spoken
-from wire.http1 import Headers
+from wire.http.http1 import Headers
+from wire.http.limits import Limits
 from wire.lanes.known import Lanes
-from wire.limits import Limits
 from wire.listener.endings import Cause, Endings
 from wire.listener.exchange import Exchange
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 FLOOD_SHARE = 1 / 8  # above a cap those up to this share of it are told so; on more nothing is spent
 FLOOD_FEW = 8

@@ -5,12 +5,12 @@ import socket
 import struct
 from collections.abc import Callable, Sequence
 
-from wire.limits import Limits
+from wire.http.limits import Limits
 from wire.listener import descriptors, filesend
 from wire.listener.endings import Cause
 from wire.listener.line import Disconnected
 from wire.listener.stall import Stall
-from wire.secure import promptly
+from wire.secured.secure import promptly
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: a close is a reset, and never the end of an answer
 

@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from wire.heads import Headers, RequestHead
+    from wire.http.heads import Headers, RequestHead
 
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator
 
-    from wire.heads import Headers
-    from wire.metrics import Counter, Metrics
+    from wire.figures.metrics import Counter, Metrics
+    from wire.http.heads import Headers
     from wire.trace.span import Span
 
 MAX_QUEUED: Final = 4096  # spans; some 4 MB

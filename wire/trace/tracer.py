@@ -18,7 +18,7 @@ from wire.trace.span import Kind, Span, laid
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from wire.heads import Headers, RequestHead
+    from wire.http.heads import Headers, RequestHead
     from wire.timing import Phases
     from wire.trace.context import Context
     from wire.trace.span import Value

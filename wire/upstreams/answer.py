@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from wire.dial import Pool
-    from wire.http1 import ResponseHead
+    from wire.http.http1 import ResponseHead
     from wire.upstreams.upstream import Upstream
 
 MIB: Final = 1024 * 1024

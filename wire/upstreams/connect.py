@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from wire.flow import in_task
-from wire.secure import Secured
-from wire.ticket import Ticket
+from wire.secured.secure import Secured
+from wire.secured.ticket import Ticket
 from wire.upstreams.failure import DialError
 from wire.upstreams.keepalive import notice_loss
 from wire.upstreams.resolve import Name

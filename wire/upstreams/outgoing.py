@@ -2,8 +2,8 @@
 
 from collections.abc import AsyncIterator
 
-from wire.framing import LAST_CHUNK, chunk_parts
-from wire.heads import Headers, request_head_bytes
+from wire.http.framing import LAST_CHUNK, chunk_parts
+from wire.http.heads import Headers, request_head_bytes
 from wire.upstreams.upstream import Upstream
 
 CONTINUE_S = 5.0  # an upstream that never says 100 Continue gets the body after this (RFC 9110 10.1.1)

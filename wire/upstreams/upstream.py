@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, cast
 
 from wire.alarm import Alarm
 from wire.flow import Signal
-from wire.http1 import Body, End, ResponseError, ResponseHead, ResponseReader
+from wire.http.http1 import Body, End, ResponseError, ResponseHead, ResponseReader
 from wire.lanes.lane import Taker
-from wire.secure import promptly
+from wire.secured.secure import promptly
 from wire.upstreams.failure import DialError, Phase
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from wire.dial import MAX_IDLE, DialError, Pool
-from wire.tls import hop_name
+from wire.secured.tls import hop_name
 from wire.ways.distance import Distance
 from wire.ways.hedge import Hedge, first_of
 from wire.ways.listen import Listener

@@ -26,7 +26,7 @@ from deploy.up import Platform
 from regions.map.names import MODELS_BUCKET
 from regions.push.folder import MANIFEST, STATUS
 from storage.client.sdk import S3
-from wire.tls import client_context
+from wire.secured.tls import client_context
 
 LIVE_S = 180.0
 OURS = frozenset({MANIFEST, STATUS})

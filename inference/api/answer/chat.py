@@ -14,7 +14,7 @@ from inference.api.grammar.structure import Lark
 from inference.api.request.tools import markers_of, no_tools, thinks
 from inference.api.text.prompt import check_prompt, encode
 from inference.api.text.toolcalls import THINK_CLOSE, THINK_OPEN
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from inference.api.answer.parts import Shape

@@ -8,7 +8,7 @@ from inference.api.answer.choice import Delta, TokenScore, make_choice
 from inference.api.answer.parts import Predicted, Usage
 from inference.api.grammar.trial import BAD_GRAMMAR, unusable
 from inference.usage.entry import FINISHED, STOPPED, Counts
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

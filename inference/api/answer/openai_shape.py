@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from inference.api.answer.choice import TokenScore
     from inference.api.answer.parts import Finished, Heading, Usage
     from inference.api.text.tokens import Vocabulary
-    from wire.refusal import Refusal
+    from wire.refused.refusal import Refusal
 
 
 class OpenAIShape:

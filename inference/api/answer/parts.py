@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from inference.api.answer.choice import Delta, TokenScore
     from inference.api.text.toolcalls import CallPart
-    from wire.refusal import Refusal
+    from wire.refused.refusal import Refusal
 
 DONE = b"data: [DONE]\n\n"
 

@@ -14,7 +14,7 @@ from inference.api.reply import STREAM_HEADERS, Outlet
 from inference.api.request.sampling import engine_fields
 from inference.api.stay.reply import JSON_HEADERS, ModelReply
 from inference.api.stay.visit import now_unix
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

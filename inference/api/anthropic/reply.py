@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from inference.api.reply import Outlet
     from inference.api.text.toolcalls import CallPart
     from inference.workers.worker import ResidentModel
-    from wire.refusal import Refusal
+    from wire.refused.refusal import Refusal
 
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 

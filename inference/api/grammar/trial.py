@@ -7,7 +7,7 @@ from collections import OrderedDict
 from hashlib import sha256
 
 from inference.api.killable.child import KillableChild
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 BAD_GRAMMAR = "bad_grammar"
 TRY_CPU_MS = 500.0

@@ -8,7 +8,7 @@ from typing import Any
 
 from inference.api.fields import array, bad, boolean, mapping, one_of, only, string, unsupported
 from inference.api.text.toolcalls import THINK_CLOSE, Markers
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 MAX_TOOLS = 128
 """OpenAI's own bound."""

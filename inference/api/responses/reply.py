@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from inference.api.text.toolcalls import CallPart
     from inference.workers.host import Host
     from inference.workers.worker import ResidentModel
-    from wire.refusal import Refusal
+    from wire.refused.refusal import Refusal
 
 EMPTY: dict[str, Any] = {
     "error": None,

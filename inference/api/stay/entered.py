@@ -13,7 +13,7 @@ from inference.outside.definition import OWN
 from inference.usage.entry import FINISHED, What, Who
 from inference.usage.meter import NS_PER_US, Account
 from inference.workers.resident import OutsideModel, ResidentModel, not_resident
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ class Stay:
 
     Attributes:
         model: What the request calls the model; figures have the revision's own name of it.
-        operation: As OpenTelemetry calls what is done (`wire.gen_ai`); empty for what is no inference.
+        operation: As OpenTelemetry calls what is done (`wire.figures.gen_ai`); empty for what is no inference.
     """
 
     host: Host

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from inference.api.reply import Reply
 from inference.api.stay.entered import Stay
 from inference.workers.resident import ResidentModel
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,7 @@ class ModelReply(Reply):
     kinds = frozenset({"generate"})
     """The kinds of model that answer so."""
     operation = "chat"
-    """As OpenTelemetry calls it (`wire.gen_ai`); empty for what is no inference."""
+    """As OpenTelemetry calls it (`wire.figures.gen_ai`); empty for what is no inference."""
 
     def __init__(self, host: Host, visit: Visit, revision_id: str | None, model: str) -> None:
         super().__init__()

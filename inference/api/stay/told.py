@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wire.gen_ai import PROVIDER
+from wire.figures.gen_ai import PROVIDER
 
 if TYPE_CHECKING:
     from inference.api.stay.visit import Visit

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from inference.api.tokenize.requests import CountRequest, DetokenizeRequest, TokenizeRequest
     from inference.workers.host import Host
     from inference.workers.worker import ResidentModel
-    from wire.refusal import Refusal
+    from wire.refused.refusal import Refusal
 
 
 class TokenReply(ModelReply):

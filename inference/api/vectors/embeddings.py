@@ -12,7 +12,7 @@ from inference.api.stay.reply import JSON_HEADERS, ModelReply
 from inference.api.text.prompt import THREAD_CHARS, check_prompt
 from inference.api.vectors.batches import VectorError, batches, cut, embedding_body, num_batches, read_vectors
 from inference.usage.entry import Counts
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ from inference.api.stay.reply import JSON_HEADERS, ModelReply
 from inference.api.vectors.batches import num_batches
 from inference.api.vectors.embeddings import encode_all, vectors_of
 from inference.usage.entry import Counts
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

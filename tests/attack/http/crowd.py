@@ -22,7 +22,7 @@ from pathlib import Path
 import uvloop
 
 from tests.edge.world import USER
-from wire.tls import client_context
+from wire.secured.tls import client_context
 
 DRIP_S = 1.0
 THEIR_ADDRESS = "127.0.0.2"  # a cap holds for one address, and others are measured

@@ -8,10 +8,10 @@ import h11
 import httptools
 
 from edge.s3 import LIMITS, onward
-from wire.framing import LAST_CHUNK, chunk_parts
-from wire.http1 import Body, End, Events, Message, RequestGate, RequestHead, without_hop_headers
-from wire.limits import Limits
-from wire.refusal import Refusal
+from wire.http.framing import LAST_CHUNK, chunk_parts
+from wire.http.http1 import Body, End, Events, Message, RequestGate, RequestHead, without_hop_headers
+from wire.http.limits import Limits
+from wire.refused.refusal import Refusal
 from wire.upstreams.outgoing import Outgoing
 
 Pairs = tuple[tuple[bytes, bytes], ...]

@@ -2,7 +2,7 @@
 
 import random
 
-from wire.framing import LAST_CHUNK
+from wire.http.framing import LAST_CHUNK
 
 _METHODS = ("GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH")
 _TARGETS = (

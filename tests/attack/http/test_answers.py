@@ -11,7 +11,7 @@ from tests.attack.http import mutate
 from tests.evidence import count
 from tests.wire.test_dial import sends, upstream
 from wire.dial import DialError
-from wire.http1 import Body, End, ResponseError, ResponseHead, ResponseReader, Unframed
+from wire.http.http1 import Body, End, ResponseError, ResponseHead, ResponseReader, Unframed
 
 NUM_MUTATED = count(1_000, 200_000)
 HANG_S = 1.0  # of processor time

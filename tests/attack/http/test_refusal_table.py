@@ -11,7 +11,7 @@ import pytest
 from edge.listeners import LIMITS
 from tests.attack.http.readers import by_gate
 from tests.wire.test_gate import REFUSED, request
-from wire.limits import Limits
+from wire.http.limits import Limits
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "reference" / "edge" / "refusals.md").read_text("utf-8")

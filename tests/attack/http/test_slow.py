@@ -19,9 +19,9 @@ from tests.edge.world import BODY, USER
 from tests.evidence import IS_WHOLE
 from tests.wire.test_serve import Client, serving, until
 from wire.dial import Pool
-from wire.limits import Limits
+from wire.http.limits import Limits
 from wire.listener.dropping import LINGER_S
-from wire.tls import client_context
+from wire.secured.tls import client_context
 
 ROOT = Path(__file__).parents[3]
 NUM_SLOW, NUM_NORMAL = 2_000, 200

@@ -11,7 +11,7 @@ from tests.attack.http.payloads import payloads
 from tests.attack.http.readers import NOT_BELIEVED, Read, Reading, by_gate, meant
 from tests.edge.world import BODY, HOP, USER
 from tests.evidence import count
-from wire.limits import Limits
+from wire.http.limits import Limits
 
 PAYLOADS = payloads()
 NUM_PAYLOADS = count(40, len(PAYLOADS))

@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.x509.oid import NameOID
 
+from wire.secured.tls import server_context
 from wire.serve import Server
-from wire.tls import server_context
 
 URN = "urn:ietf:params:acme:error:"
 JSON = (("content-type", "application/json"),)

@@ -23,7 +23,7 @@ from tests.edge.world import (
     streams,
     whole,
 )
-from wire.refusal import Refusal
+from wire.refused.refusal import Refusal
 
 API = (
     "/console/session",

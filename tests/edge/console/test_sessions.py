@@ -8,8 +8,8 @@ import pytest
 from edge.console import guard, sessions
 from edge.console.sessions import IDLE_S, LIFE_S, MAX_SESSIONS, TICKET_S, Sessions
 from regions.map.policy import KeyGrant, PolicyRow
-from wire.heads import RequestHead
-from wire.refusal import Refusal
+from wire.http.heads import RequestHead
+from wire.refused.refusal import Refusal
 
 ADMIN, TENANT, ENDED = "nf-admin", "nf-tenant", "nf-ended"
 

@@ -21,7 +21,7 @@ from regions.map.policy import KeyGrant
 from tests.edge.faults import scripts
 from tests.edge.world import MODEL, POLICY_KEYS
 from tests.wire.certs import make_certificate
-from wire.tls import client_context, hop_name, server_context
+from wire.secured.tls import client_context, hop_name, server_context
 from wire.upstreams import resolve
 
 PATIENCE = Patience(connect_s=30.0, first_byte_s=30.0, between_s=30.0, total_s=60.0)

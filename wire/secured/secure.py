@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Generic, TypeVar, cast
 
 from wire.prompt import Prompt
-from wire.ticket import Ticket
+from wire.secured.ticket import Ticket
 
 RECORD_BYTES: Final = 16 * 1024  # of plain text, the most that one record has (RFC 8446, 5.1)
 SLICE_BYTES: Final = (

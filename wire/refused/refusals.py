@@ -9,14 +9,14 @@ import re
 import time
 from typing import TYPE_CHECKING, Final
 
-from wire.sparing import Sparing
+from wire.refused.sparing import Sparing
 
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable
 
-    from wire.metrics import Counter
-    from wire.refusal import Refusal
+    from wire.figures.metrics import Counter
+    from wire.refused.refusal import Refusal
 
 _FIELD: Final = re.compile(r"[A-Za-z0-9_.\[\]-]{1,64}")
 

@@ -7,7 +7,7 @@ until a model is awake. A node's figures are of its own time; a gateway's hold t
 
 from typing import Final
 
-from wire.metrics import SECONDS, Metrics
+from wire.figures.metrics import SECONDS, Metrics
 
 PROVIDER: Final = "nearfield"
 TOKENS: Final = tuple(4.0**power for power in range(14))  # to 67 million, as that page has them

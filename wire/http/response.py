@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from wire.framing import (
+from wire.http.framing import (
     END,
     NO_BODY,
     Body,
@@ -15,7 +15,7 @@ from wire.framing import (
     LengthFraming,
     few,
 )
-from wire.heads import (
+from wire.http.heads import (
     NAME_CHARS,
     HeadBuffer,
     Headers,

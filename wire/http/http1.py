@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from wire.framing import (
+from wire.http.framing import (
     END,
     NO_BODY,
     Body,
@@ -23,7 +23,7 @@ from wire.framing import (
     LengthFraming,
     few,
 )
-from wire.heads import (
+from wire.http.heads import (
     METHODS,
     NAME_CHARS,
     TARGET,
@@ -41,9 +41,9 @@ from wire.heads import (
     says_close,
     without_hop_headers,
 )
-from wire.limits import DEFAULT_LIMITS, Limits
-from wire.refusal import Refusal
-from wire.response import ResponseError, ResponseReader, Unframed
+from wire.http.limits import DEFAULT_LIMITS, Limits
+from wire.http.response import ResponseError, ResponseReader, Unframed
+from wire.refused.refusal import Refusal
 
 __all__ = [
     "Body",

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from typing import Final, NamedTuple, Self
 
-from wire.framing import FramingError
+from wire.http.framing import FramingError
 
 Headers = tuple[tuple[str, str], ...]
 
