@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from inference.engine.steps.crowd import CROWD_FACTOR, surplus
+from inference.engine.steps.crowd import CROWD_FACTOR, awake, surplus
 from inference.engine.steps.events import Emitted
 from inference.engine.steps.pace import Pace
 from inference.engine.steps.rows import Row, State
@@ -114,6 +114,19 @@ class TestCrowd:
             engine.step()
         assert sorted(step["hog"] for step in engine.steps[-2:]) == [0, 4]
         assert [step["a"] for step in engine.steps[-2:]] == [1, 1]
+
+    @pytest.mark.parametrize(("turn", "beside", "num_in"), [(1, False, 4), (1, True, 0), (2, True, 4)])
+    def test_it_rests_for_others_that_are_in_the_step_and_for_nobody_else(self, turn, beside, num_in):
+        """Somebody always moves on: who only waits for a slot has nothing of an empty step."""
+        tenants = Tenants()
+        streams = [Row(order(f"hog{each}", "hog", has_waited=True), 0.0, each) for each in range(4)]
+        other = Row(order("a", "a"), 0.0, 9)
+        for row in (*streams, other):
+            tenants.join(row)
+        pace = Pace()
+        for num_rows in (1, 4):
+            pace.observe(0, num_rows, 0.01 * num_rows)
+        assert len(awake(streams, [other] if beside else [], tenants, pace, turn)) == num_in
 
     def test_what_is_beyond_what_the_others_have_is_surplus(self):
         tenants, rows = Tenants(), []

@@ -8,10 +8,14 @@ import openai.types.embedding_create_params as embedding_params
 import pytest
 from openai.types.shared_params.reasoning_effort import ReasoningEffort
 
+from inference.api.answer.resume import can_resume
+from inference.api.answer.sequences import Job, ModelLimits, orders
 from inference.api.request import kinds as request
 from inference.api.request.kinds import ChatRequest, read_chat, read_completion, read_embedding
 from inference.api.request.sampling import Defaults, Sampling, engine_fields
 from inference.api.route_fields import REFUSED
+from inference.engine.orders.asked import Bounds
+from inference.engine.orders.reading import parse_order
 from wire.refused.refusal import Refusal
 
 CHAT: dict[str, Any] = {"model": "a/m", "messages": [{"role": "user", "content": "hi"}]}
@@ -462,3 +466,61 @@ def test_sampling_is_decided_by_the_request_then_the_model_then_openai() -> None
     ]
     assert engine_fields(Sampling(top_p=0.0), models)["top_k"] == 1
     assert engine_fields(Sampling(top_p=0.0), models)["top_p"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("field", "models", "own"),
+    [
+        ("temperature", 0.6, 1.5),
+        ("top_p", 0.9, 0.5),
+        ("top_k", 20, 3),
+        ("min_p", 0.05, 0.2),
+        ("repetition_penalty", 1.1, 1.7),
+    ],
+)
+def test_each_choice_is_the_requests_and_else_the_models(field, models, own):
+    defaults = Defaults.from_config({field: models})
+
+    assert engine_fields(Sampling(), defaults)[field] == models
+    assert engine_fields(Sampling(**{field: own}), defaults)[field] == own
+
+
+def test_the_most_and_the_least_biases_are_taken():
+    most = {str(token): 1.0 for token in range(300)}
+    assert len(request.read_chat(CHAT | {"logit_bias": most}).sampling.logit_bias) == 300
+    for key in ("0", str(2**31 - 1), "0000000007"):
+        assert request.read_chat(CHAT | {"logit_bias": {key: -100}}).sampling.logit_bias == (
+            (int(key), -100.0),
+        )
+    for key in (str(2**31), "00000000007"):
+        assert refusal(request.read_chat, CHAT | {"logit_bias": {key: 1}}).status == 400
+
+
+@pytest.mark.parametrize(
+    ("seed", "seeds"), [(None, [None] * 3), (7, [7, 8, 9]), (-2, [2**64 - 2, 2**64 - 1, 0])]
+)
+def test_choices_have_seeds_of_their_own_that_an_engine_takes(seed, seeds):
+    job = Job(([1, 2], [3]), Sampling(seed=seed), request.Delivery(num_choices=3), follows_text=False)
+    made = orders(job, ModelLimits(16, 100, ()), Defaults())
+
+    assert [order["seed"] for order in made] == seeds * 2
+    for number, order in enumerate(made):
+        assert parse_order(order | {"id": str(number)}, Bounds(100, 16)).sampling.seed == order["seed"]
+
+
+@pytest.mark.parametrize(
+    ("is_greedy", "is_deterministic", "seed", "can"),
+    [
+        (True, False, None, True),
+        (False, True, 0, True),
+        (False, True, None, False),
+        (False, False, 7, False),
+    ],
+)
+def test_an_answer_goes_on_elsewhere_if_everybody_makes_it_alike(is_greedy, is_deterministic, seed, can):
+    def asked(*prompts, **delivery):
+        job = Job(prompts, Sampling(seed=seed), request.Delivery(**delivery), follows_text=False)
+        return can_resume(job, is_greedy=is_greedy, is_deterministic=is_deterministic)
+
+    assert asked([1]) is can
+    assert not any((asked([1], [2]), asked([1], num_choices=2), asked([1], logprobs=0)))

@@ -9,11 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.engine.gpu.blocks import BlockPool
+from inference.engine.orders.asked import Generate
 from inference.engine.steps import seats
 from inference.engine.steps import tenants as tenants_module
 from inference.engine.steps.crowd import FAR
 from inference.engine.steps.events import Ended, Failed, Preempted
 from inference.engine.steps.pages import PAGE_TOKENS
+from inference.engine.steps.rows import Row
 from inference.engine.steps.tenants import ANSWER_COST, PROMPT_COST
 from tests.evidence import count
 from tests.inference.turns import Engine
@@ -163,13 +165,26 @@ def test_a_row_that_grows_takes_blocks_of_the_greediest_and_else_of_the_last(nam
     engine.one.check()
 
 
+def test_a_row_takes_less_than_it_wishes_before_anybody_gives_way_and_no_draft_beyond_its_blocks():
+    """It asks for much, so that it seldom asks; where that is not there, what it needs is enough."""
+    pool = BlockPool(2, 3)
+    one = seats.Seats(pool)
+    row = Row(Generate("a", (5,) * 16, 100), 0.0, 0)
+    row.slot = pool.take(16)
+    pool.give(pool.take(16))  # two blocks are left: its wish of 256 tokens would be 16 more
+    assert one.has_room(row)
+    assert [one.has_room_beyond(row, num) for num in (0, 16, 17)] == [True, True, False]
+    row.tokens += [5] * 32
+    assert not one.has_room(row), "three blocks are full"
+
+
 def test_counters_are_bounded(monkeypatch):
     monkeypatch.setattr(tenants_module, "MAX_REMEMBERED", 5)
     engine = Engine(2, budget=64)
     for number in range(40):
         engine.add(f"t{number}", most=1)
         engine.step()
-    assert len(engine.one._tenants._gone) == 5
+    assert list(engine.one._tenants._gone) == [f"t{number}" for number in range(35, 40)], "the last ones"
     assert not list(engine.one._tenants.here)
 
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference.api.answer.choice import Choice, Delta, TokenScore, make_choice
+from inference.api.answer.choice import Choice, Delta, Reading, TokenScore, make_choice
 from inference.api.request.sampling import Sampling
 from inference.api.text.stops import StopGate
 from inference.api.text.tokens import Vocabulary
@@ -139,6 +139,39 @@ def test_scores_of_cut_text_are_not_shown() -> None:
     assert "".join(delta.text for delta in deltas) == "a"
     assert shown == tokens[: len(shown)]
     assert len(shown) >= 1
+
+
+class Letters:
+    """A stream whose tokens are the characters themselves."""
+
+    def receive(self, token: int) -> str:
+        return chr(token)
+
+    def finish(self) -> str:
+        return ""
+
+
+def test_scores_come_with_their_text_and_not_before_it_is_certain() -> None:
+    choice = Choice(Letters(), Sampling(stop=("bc",)), frozenset())
+    deltas = [choice.receive([ord(one)], [TokenScore(ord(one), -1.0, (), 0)]) for one in "abxbc"]
+
+    assert [delta.text for delta in deltas] == ["a", "", "bx", "", ""]
+    assert [[chr(score.token) for score in delta.scores] for delta in deltas] == [
+        ["a"],
+        [],
+        ["b", "x"],
+        [],
+        [],
+    ]
+    assert [score.offset for delta in deltas for score in delta.scores] == [0, 1, 2]
+
+
+def test_thoughts_that_an_answer_ends_in_are_told_to_their_last_character() -> None:
+    choice = Choice(Letters(), Sampling(), frozenset(), Reading(None, thinks=True, thinking=True).reader())
+    deltas = [choice.receive(list(map(ord, "why </thi"))), choice.end("length", 9)]
+
+    assert "".join(delta.thoughts for delta in deltas) == "why </thi"
+    assert (choice.finish, "".join(delta.text for delta in deltas)) == ("length", "")
 
 
 def test_an_end_token_is_counted_and_is_no_text_even_when_special_tokens_are_kept() -> None:

@@ -1,11 +1,13 @@
 """Text made token by token is the text of the whole, in every family of tokenizer."""
 
+import json
 from functools import cache
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders
 
 from inference.api.text.pieces import byte_alphabet, piece_reader
 from inference.api.text.tokens import REPLACEMENT, TokenizerError, Vocabulary
@@ -151,6 +153,30 @@ def test_other_decoder_chains_are_not_guessed_at() -> None:
         is None
     )
     assert piece_reader({"type": "Sequence", "decoders": [{"type": "ByteLevel"}]}) is not None
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [decoders.Replace("_", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)],
+        [decoders.Replace("_", " "), decoders.Fuse(), decoders.Strip(" ", 2, 0)],
+        [decoders.Replace("_", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)],
+        [decoders.ByteFallback(), decoders.Replace("_", " "), decoders.Fuse()],
+    ],
+    ids=["strips one", "strips two", "bytes", "bytes before all"],
+)
+@pytest.mark.parametrize(
+    "tokens", [["___a", "_b"], ["<0x20>", "_a"], ["a", "<0x41>", "<0xC3>", "<0xA9>"], ["<0x5F>", "_"], ["_"]]
+)
+def test_a_chain_says_what_the_tokenizers_own_decoder_says(steps: list[Any], tokens: list[str]) -> None:
+    """Its pieces, joined; whatever of its steps there are, and in which order."""
+    chain = decoders.Sequence(steps)
+    read = piece_reader(json.loads(chain.__getstate__()))
+
+    assert (read is None) == (steps[0].__class__ is decoders.ByteFallback)
+    if read is not None:
+        pieces = [read(token, False, number == 0) for number, token in enumerate(tokens)]
+        assert b"".join(pieces).decode() == chain.decode(tokens)
 
 
 def test_the_byte_alphabet_is_one_to_one() -> None:

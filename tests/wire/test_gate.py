@@ -2,7 +2,7 @@
 
 import pytest
 
-from wire.http.http1 import Body, End, Message, RequestGate, RequestHead
+from wire.http.http1 import Body, End, Message, RequestGate, RequestHead, request_head_bytes
 from wire.http.limits import DEFAULT_LIMITS, Limits
 from wire.refused.refusal import Refusal
 
@@ -218,6 +218,9 @@ REFUSED = {
     "chunk end LF": (400, chunks(b"1\r\na\n0\r\n\r\n")),
     "LF after chunk size": (400, chunks(b"1\na\r\n0\r\n\r\n")),
     "LF in chunk extension": (400, chunks(b"1;a\nb\r\na\r\n0\r\n\r\n")),
+    "chunk line that never ends": (400, chunks(b"1;" + b"a" * 300)),
+    "chunk line of LF alone": (400, chunks(b"1\n")),
+    "trailer that never ends": (400, chunks(b"0\r\nA: " + b"b" * 300)),
     "space before chunk size": (400, chunks(b" 1\r\na\r\n0\r\n\r\n")),
     "much extension": (
         400,
@@ -250,6 +253,32 @@ def test_refused_byte_by_byte(name):
     stream = REFUSED[name][1]
 
     assert refusal_of([stream[i : i + 1] for i in range(len(stream))]) in {400, 405, 414, 417, 431, 501, 505}
+
+
+@pytest.mark.parametrize("method", ["GET", "OPTIONS"])
+def test_a_target_may_be_as_long_as_is_said_whatever_its_method(method):
+    limits = Limits(target_bytes=10)
+
+    assert refusal_of([request(line=f"{method} /{'a' * 9} HTTP/1.1")], limits) is None
+    assert refusal_of([request(line=f"{method} /{'a' * 10} HTTP/1.1")], limits) == 414
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "headers"),
+    [
+        ("GET", "/a b", ()),
+        ("GET", "a", ()),
+        ("GET", "/a\r\nX: y", ()),
+        ("get", "/a", ()),
+        ("CONNECT", "/a", ()),
+        ("GET", "/a", (("x", "y\r\nz: 1"),)),
+        ("GET", "/a", (("x", "y\n"),)),
+        ("GET", "/a", (("x", "y\0"),)),
+    ],
+)
+def test_a_head_that_would_break_the_framing_is_not_written(method, target, headers):
+    with pytest.raises(ValueError, match=r"the method or target|a line end"):
+        request_head_bytes(method, target, headers)
 
 
 def test_s3_listeners_take_any_path_byte():

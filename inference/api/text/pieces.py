@@ -45,6 +45,8 @@ def piece_reader(decoder: dict[str, Any] | None) -> PieceReader | None:
             byte_fallback = True
         elif kind == "Fuse":
             fused = True
+        elif byte_fallback and not fused:
+            return None  # it would see the characters that byte tokens make together
         elif (step := _step(part, fused)) is not None:
             steps.append(step)
             after_fuse += [step] if fused else []
