@@ -524,3 +524,11 @@ def test_an_answer_goes_on_elsewhere_if_everybody_makes_it_alike(is_greedy, is_d
 
     assert asked([1]) is can
     assert not any((asked([1], [2]), asked([1], num_choices=2), asked([1], logprobs=0)))
+
+
+def test_a_messages_thoughts_go_to_the_template_and_unknown_fields_to_nobody():
+    said = {"role": "assistant", "content": "4", "reasoning_content": "2 and 2"}
+    assert read_chat(CHAT | {"messages": [said]}).messages == (said,)
+    for value in (None, "x"):
+        refused = refusal(read_chat, CHAT | {"messages": [{"role": "user", "content": "a", "zzz": value}]})
+        assert (refused.param, refused.code) == ("messages[0].zzz", "unknown_parameter")

@@ -48,6 +48,16 @@ def test_a_text_comes_back_as_tokenizers_would_decode_it(family: str, text: str)
     assert "".join(streamed(family, ids)) == reference(family).decode(ids, skip_special_tokens=True)
 
 
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_whole_words_come_with_their_tokens_and_nothing_is_left_for_the_end(family: str) -> None:
+    """A stream that says all of it at its end says the same, and nobody would want it."""
+    ids = vocabulary(family).encode("the dog the dog the dog", add_special=False)
+    *parts, rest = streamed(family, ids)
+
+    assert rest == ""
+    assert sum(map(bool, parts)) >= min(len(ids), 6) - 1
+
+
 @pytest.mark.parametrize("tokens", [["<0x20>"], ["<0x20>", "<0x20>", "<0x41>"], ["<0xC3>", "<0xA9>"]])
 def test_a_blank_of_bytes_that_comes_first_is_stripped_like_any_other(tokens: list[str]) -> None:
     ids = [reference("sentencepiece").token_to_id(token) for token in tokens]
