@@ -3,6 +3,7 @@
 import json
 import random
 import threading
+import zlib
 
 import pytest
 import torch
@@ -25,15 +26,22 @@ NUM_SCHEMAS = count(100, 500)
 
 
 class Noise:
-    """A model of random logits: without a mask its answers are rubbish."""
+    """A model of random logits: without a mask its answers are rubbish.
+
+    Each request's are its own, whichever steps it comes into: threads that are late change no answer.
+    """
 
     def __init__(self, seed=0):
-        self.generator = torch.Generator().manual_seed(seed)
+        self.seed, self.generators = seed, {}
 
     def forward(self, step):
-        logits = torch.randn(len(step), WIDTH, generator=self.generator) * 3
-        kept = [row for row, part in enumerate(step) if part.samples]
-        return [step[row].id for row in kept], logits[kept]
+        kept = [part.id for part in step if part.samples]
+        return kept, torch.stack([self.logits(key) for key in kept]) if kept else torch.empty(0, WIDTH)
+
+    def logits(self, key):
+        if key not in self.generators:
+            self.generators[key] = torch.Generator().manual_seed(zlib.crc32(f"{self.seed} {key}".encode()))
+        return torch.randn(WIDTH, generator=self.generators[key]) * 3
 
     def choose(self, logits, samplers):
         return choose_all(logits, samplers)
