@@ -27,6 +27,7 @@ import re
 import select
 import signal
 import socket
+import struct
 import sys
 import time
 from contextlib import suppress
@@ -77,7 +78,12 @@ LINGER_S = 10.0
 """How long a zygote that nobody uses waits for a node that was killed to come back."""
 SERVE_DEADLINE_S = 10.0
 """Until a node that has connected says what it needs; the connection is given up after."""
+GONE_S = 15.0
+"""A shell ends when its node does, or after what it is at (`shell.FORK_WAIT_S`); one that does not is frozen."""
+LOOK_S = 1.0
 BACKLOG = 64
+PEER = struct.Struct("3i")
+"""Process, user and group (SO_PEERCRED)."""
 SERVE_FDS = 1
 """With `serve` comes the node's standard error: what an engine writes belongs into its node's log."""
 DEVICE_VARIABLES = ("CUDA_DEVICE_ORDER", "CUDA_VISIBLE_DEVICES")
@@ -114,6 +120,32 @@ def _learn_losses() -> None:
     re.compile(f"({'|'.join(known)})")
 
 
+class Node:
+    """The process at the other end of a connection, for as long as it lives."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        pid, _, _ = PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, PEER.size))
+        self._pidfd: int | None = None
+        self._gone_at: float | None = None
+        with suppress(OSError):  # it is gone already, or there is no descriptor for it
+            self._pidfd = os.pidfd_open(pid)
+
+    def gone_s(self, now: float) -> float:
+        """Seconds since it was first seen to be gone; 0 while it lives."""
+        if self._gone_at is None and self._is_gone():
+            self._gone_at = now
+        return 0.0 if self._gone_at is None else now - self._gone_at
+
+    def _is_gone(self) -> bool:
+        return self._pidfd is None or bool(select.select([self._pidfd], [], [], 0)[0])
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._pidfd is not None:
+            os.close(self._pidfd)
+            self._pidfd = None
+
+
 class Zygote:
     """The listener's loop, in the one thread that there is."""
 
@@ -124,7 +156,7 @@ class Zygote:
         self._lock = lock
         self._import_ms = import_ms
         self._owner = owner
-        self._shells: set[int] = set()
+        self._shells: dict[int, Node] = {}
         self._unused_until = time.monotonic() + LINGER_S
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
@@ -144,6 +176,7 @@ class Zygote:
         while True:
             ready = {fd for fd, _ in poller.poll(self._wait_ms())}
             self._reap()
+            self._end_orphans(time.monotonic())
             if self._listener.fileno() in ready:
                 self._accept()
             elif self._owner in ready or self._is_done():
@@ -153,7 +186,9 @@ class Zygote:
         return self._owner is None and not self._shells and time.monotonic() >= self._unused_until
 
     def _wait_ms(self) -> float | None:
-        if self._shells or self._owner is not None:
+        if self._shells:
+            return LOOK_S * 1000
+        if self._owner is not None:
             return None
         return max(0.0, self._unused_until - time.monotonic()) * 1000 + 1
 
@@ -167,8 +202,15 @@ class Zygote:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if not pid:
                 return
-            self._shells.discard(pid)
+            if (node := self._shells.pop(pid, None)) is not None:
+                node.close()
             self._unused_until = time.monotonic() + (LINGER_S if status else 0.0)
+
+    def _end_orphans(self, now: float) -> None:
+        """End the shells that have not noticed for long that their nodes are gone."""
+        for pid, node in self._shells.items():
+            if node.gone_s(now) >= GONE_S:
+                os.kill(pid, signal.SIGKILL)  # ours, and not reaped: it can be no other process
 
     def _accept(self) -> None:
         try:
@@ -185,7 +227,7 @@ class Zygote:
                 return
             if not pid:
                 self._be_shell(connection)
-            self._shells.add(pid)
+            self._shells[pid] = Node(connection)
 
     def _be_shell(self, connection: socket.socket) -> NoReturn:
         """What a shell is from its fork on. Status 0: its node said bye."""
@@ -196,6 +238,8 @@ class Zygote:
             for fd in (self._wake_read, self._wake_write, self._lock, self._owner):
                 if fd is not None:
                     os.close(fd)
+            for node in self._shells.values():
+                node.close()
             ctypes.CDLL(None).prctl(PR_SET_NAME, b"nf-shell")
             status = int(not _serve(connection, self._import_ms))
         except LinkError as fault:

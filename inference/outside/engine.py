@@ -89,6 +89,10 @@ class OutsideEngine:
             raise LoadFailure("engine_failed", "the engine ended as it became ready", "it is tried again")
         return OutsideModel(revision, text, limits, self._door)
 
+    @property
+    def signs(self) -> None:
+        """See `Engine`: its start has a deadline of its own, and its health is asked for."""
+
     async def until_silent(self) -> None:
         """See `Engine`."""
         await asyncio.wait({self._task})

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from inference.link import NodeLink, link_pair
 from inference.workers.calls import EngineCalls
 from inference.workers.resident import ResidentModel
+from inference.workers.vigil import signs_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from inference.link import Message
     from inference.usage.node_usage import EngineUsage
     from inference.workers.seams import Landing, Shell
+    from inference.workers.vigil import Signs
     from weights_cache.model.revision import Revision
 
 
@@ -101,6 +103,11 @@ class EngineProcess:
         error = self._landing.error if self._landing else None
         self.calls.fail_all(str(error) if error else "")
 
+    @property
+    def signs(self) -> Signs:
+        """See `engines.Engine`."""
+        return signs_of(self.pid)
+
     async def metrics(self) -> None:
         """See `engines.Engine`: what it measures travels on its link."""
 
@@ -117,8 +124,20 @@ class EngineProcess:
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     async def ended(self) -> None:
-        """Wait until the process is gone. A shell that dies takes its engines with it."""
-        await asyncio.wait({self.exited})
+        """Wait until the process is gone, by the word of its shell or, where that is frozen, of the kernel."""
+        loop, gone = asyncio.get_running_loop(), asyncio.Event()
+        if self._pidfd is None:
+            await asyncio.wait({self.exited})
+            return
+        loop.add_reader(self._pidfd, gone.set)
+        told = asyncio.create_task(gone.wait())
+        ends: set[asyncio.Future[Any]] = {self.exited, told}
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            loop.remove_reader(self._pidfd)
+            told.cancel()
+            await asyncio.wait({told})
 
     async def close(self) -> None:
         """Let go of the link, the descriptor and the landing."""

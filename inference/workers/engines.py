@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from inference.workers.resident import Resident
     from inference.workers.room import Means
     from inference.workers.seams import Landing
+    from inference.workers.vigil import Signs
     from weights_cache.model.revision import Revision
 
 
@@ -58,6 +59,10 @@ class Engine(Protocol):
     def resident(self, revision: Revision, text: ModelText, limits: ModelLimits) -> Resident:
         """What requests use of it, once it is ready."""
 
+    @property
+    def signs(self) -> Signs | None:
+        """What tells that it does something before it is ready (`vigil`); None: it has its own way to tell."""
+
     async def metrics(self) -> bytes | None:
         """Its own page of figures; None if it has none, or does not give it now."""
 
@@ -89,7 +94,7 @@ class Maker(Protocol):
 
     @property
     def load_deadline_s(self) -> float:
-        """A load that takes longer has hung."""
+        """Until an engine has begun, and of one without `signs` until it is ready: what takes longer has hung."""
 
     @property
     def backs_off(self) -> bool:

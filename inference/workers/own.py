@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from weights_cache.model.revision import Revision
 
 LOAD_DEADLINE_S = 600.0
-"""A load that takes longer has hung: 100 GB at 1 GB/s take under two minutes."""
+"""Until an engine is forked: files are read by then, and room is made. From there on it is looked at (`vigil`)."""
 
 MOST_VALUES = MOST_MOLDS
 """Of revisions that were started last; one of a large model takes a megabyte."""

@@ -11,17 +11,20 @@ import os
 import signal
 import socket
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from inference.devices import CPU
 from inference.link import PREFIX_BYTES, READ_BYTES, FrameReader, LinkError, Message, frame_bytes, parse_body
 from inference.workers.molds import Molds
+from inference.workers.vigil import Vigil, signs_of
 from inference.workers.zygote import ZygoteError, connect, log_path, socket_path
 from inference.zygote import DEVICE_VARIABLES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
     from pathlib import Path
+
+T = TypeVar("T")
 
 log = logging.getLogger("nearfield.node")
 
@@ -32,6 +35,9 @@ STDERR = 2
 ANSWER_S = 40.0
 """A shell answers in milliseconds, after what it was at: the slowest is a mold (`shell.INSPECT_DEADLINE_S`) and a fork
 that finds no memory. One that takes longer hangs, and every start of its node with it."""
+FROZEN_S = 8.0
+"""It waits for nothing as long as this: for a forked child to run at most 5 s (`shell.FORK_WAIT_S`)."""
+LOOK_S = 0.25
 CLOSE_DEADLINE_S = 5.0
 """A shell ends at once when its connection does; one that does not is killed."""
 MAX_ANSWER_BYTES = 1 << 20
@@ -207,11 +213,11 @@ class ShellLink:
         try:
             async with asyncio.timeout(ANSWER_S):
                 async with self._sending:
-                    await self._send(frame_bytes({**message, "seq": seq}), fds)
-                found: Message = await answer
+                    await self._while_alive(self._send(frame_bytes({**message, "seq": seq}), fds))
+                found: Message = await self._while_alive(answer)
         except TimeoutError as cause:
             self._kill()
-            raise ShellError(f"the shell said nothing for {ANSWER_S:g} s and is replaced") from cause
+            raise ShellError("the shell hangs and is replaced") from cause
         except OSError as cause:
             raise ShellError(f"the shell is gone: {cause}") from cause
         finally:
@@ -219,6 +225,19 @@ class ShellLink:
         if found["op"] == "refused":
             raise (ShellBusy if found.get("later") else ShellError)(found["message"])
         return found
+
+    async def _while_alive(self, awaited: Awaitable[T]) -> T:
+        """The same, for as long as the shell's process does anything. Raises TimeoutError: it is frozen."""
+        waiting = asyncio.ensure_future(awaited)
+        loop = asyncio.get_running_loop()
+        vigil = Vigil(loop.time())
+        try:
+            while not (await asyncio.wait({waiting}, timeout=LOOK_S))[0]:
+                if vigil.look(signs_of(self.pid), loop.time()) >= FROZEN_S:
+                    raise TimeoutError
+            return await waiting
+        finally:
+            waiting.cancel()
 
     def _kill(self) -> None:
         """End it now, and with it its engines; `gone` follows."""

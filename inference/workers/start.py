@@ -10,6 +10,7 @@ from inference.api.answer.sequences import ModelLimits
 from inference.workers.board import Board, LoadFailure
 from inference.workers.engines import Load
 from inference.workers.loading import LoadReport, Room, is_short, stopped, unreadable
+from inference.workers.vigil import LIFELESS_S, Vigil
 from weights_cache.memory.view import LandingError
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Start:
         self._is_wanted, self._make_way, self._note_life = is_wanted, make_way, note_life
         self._heard_ready = asyncio.Event()
         self._fatal: Message = {}
+        self._num_heard = 0
 
     def found(self) -> LoadReport:
         """The load's report, its bytes as they stand now."""
@@ -98,11 +100,13 @@ class Start:
         laps = self._laps
         laps.mark("queue")
         try:
-            async with asyncio.timeout(self._maker.load_deadline_s):
+            async with asyncio.timeout(self._maker.load_deadline_s) as limit:
                 files = await self._prepare()
                 laps.mark("prepare")
                 await self._fork(files)
                 laps.mark("fork")
+                if self.engine is not None and self.engine.signs is not None:
+                    limit.reschedule(None)
                 model = await self._until_ready(files)
         except TimeoutError as cause:
             message = f"the model was not ready within {self._maker.load_deadline_s:g} s"
@@ -148,9 +152,11 @@ class Start:
         text = asyncio.create_task(self._parts.texts.text_of(self._revision.id, files))
         ready = asyncio.create_task(self._heard_ready.wait())
         silent = asyncio.create_task(self.engine.until_silent())
+        vigil = Vigil(asyncio.get_running_loop().time())
         try:
             while not (ready.done() or silent.done() or (text.done() and text.exception())):
                 self._post_landing()
+                self._check_life(vigil)
                 await asyncio.wait({ready, silent}, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
             if silent.done() and not ready.done():
                 raise self._why_lost()
@@ -160,6 +166,17 @@ class Start:
             return model
         finally:
             await _settled(ready, silent, text)
+
+    def _check_life(self, vigil: Vigil) -> None:
+        """Raises LoadFailure: neither the engine's process nor its weights have moved for too long."""
+        signs = None if self.engine is None else self.engine.signs
+        if signs is None:
+            return
+        progress = self.on_its_way
+        moved = signs, self._num_heard, progress and progress.done_bytes
+        if vigil.look(moved, asyncio.get_running_loop().time()) >= LIFELESS_S:
+            message = f"its engine did nothing for {LIFELESS_S:g} s before it was ready"
+            raise LoadFailure("load_timeout", message, "it is tried again; look at the node's log")
 
     def _resident(self, text: ModelText, engine: Engine) -> Resident:
         facts = self._revision.facts
@@ -189,6 +206,7 @@ class Start:
 
     def hear(self, message: Message) -> None:
         """What the engine says of itself."""
+        self._num_heard += 1
         match message.get("op"):
             case "ready":
                 self.ready = message

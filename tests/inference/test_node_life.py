@@ -160,6 +160,42 @@ async def test_an_engine_that_dies_while_it_loads(tmp_path: Any) -> None:
     assert told["workers"] == []
 
 
+async def test_an_engine_that_freezes_while_it_loads_fails_all_who_wait_once(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what it does not do, and not after the minutes that a large model may take."""
+    monkeypatch.setattr("inference.workers.start.LIFELESS_S", 1.0)
+    pids: list[int] = []
+
+    async def start(engine: FakeEngine) -> None:
+        pids.append(engine.process.pid)
+        os.kill(engine.process.pid, signal.SIGSTOP)
+
+    async with running_node(tmp_path, Script(start=start)) as node:
+        lines = await asyncio.wait_for(asyncio.gather(*(load(node) for _ in range(20))), 60)
+        told = await status(node)
+
+    assert {each[-1]["code"] for each in lines} == {"load_timeout"}
+    assert len(pids) == 1
+    assert told["workers"] == []
+
+
+async def test_a_load_that_goes_on_is_not_ended_however_long_it_takes(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inference.workers.start.LIFELESS_S", 1.0)
+    monkeypatch.setattr("inference.workers.own.OwnMaker.load_deadline_s", 2.0)
+
+    async def start(engine: FakeEngine) -> None:
+        for done in range(8):
+            await engine.link.send({"op": "progress", "phase": "wait", "done": done, "total": 8})
+            await asyncio.sleep(0.5)
+        await engine.link.send({"op": "ready", **Script().ready})
+
+    async with running_node(tmp_path, Script(start=start)) as node:
+        assert (await load(node))[-1]["phase"] == "ready"
+
+
 @pytest.mark.parametrize("how", ["killed", "link"])
 async def test_a_lost_worker_fails_each_request_once_and_is_replaced(tmp_path: Any, how: str) -> None:
     """Before the first token 503 worker_lost; after it one error event; the next load starts from the host."""

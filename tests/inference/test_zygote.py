@@ -127,6 +127,28 @@ async def test_a_node_that_was_killed_finds_it_again(tmp_path, light):
     await link.close()
 
 
+async def test_a_frozen_shell_does_not_outlive_its_node(tmp_path, light):
+    """It hears nothing, and its engines hold what they hold: the zygote knows the node's process too."""
+    quick = LIGHT.replace("z.main()", "z.GONE_S = 0.5; z.LOOK_S = 0.1; z.main()")
+    code = quick.replace("{linger}", "60.0")
+    node = subprocess.Popen(  # noqa: ASYNC220
+        [sys.executable, "-c", NODE, str(tmp_path), code], stdout=subprocess.PIPE
+    )
+    frozen = int(node.stdout.readline())
+    light(quick)
+    link = await ShellLink.start(tmp_path)
+    assert parent_of(link.pid) == parent_of(frozen)
+    os.kill(frozen, signal.SIGSTOP)
+    await asyncio.sleep(1.0)
+    assert not has_gone(frozen), "its node lives"
+    node.kill()
+    node.wait()
+    await until(lambda: has_gone(frozen))
+    assert not has_gone(link.pid), "another node's goes on"
+    await link.close()
+    node.stdout.close()
+
+
 async def test_one_that_nobody_comes_back_to_ends(tmp_path, light):
     light(linger=0.2)
     link = await ShellLink.start(tmp_path)
@@ -158,7 +180,7 @@ async def test_a_shell_that_hangs_is_ended_and_the_next_one_answers(tmp_path, mo
     await until(lambda: shell.is_up)
     hung = shell.pid
     os.kill(hung, signal.SIGSTOP)
-    with pytest.raises(ShellError, match=r"said nothing for 0.5 s and is replaced|the shell is gone"):
+    with pytest.raises(ShellError, match=r"the shell hangs and is replaced|the shell is gone"):
         await asyncio.wait_for(shell.fork({}, ()), 20)
     await until(lambda: shell.is_up and shell.pid != hung)
     with pytest.raises(ShellError, match="unknown operation"):  # it answers
@@ -166,6 +188,20 @@ async def test_a_shell_that_hangs_is_ended_and_the_next_one_answers(tmp_path, mo
     await shell.close()
 
     assert has_gone(hung)
+
+
+async def test_a_frozen_shell_is_seen_by_what_it_does_not_do(tmp_path, monkeypatch):
+    """Long before the time that a busy one may take for an answer."""
+    monkeypatch.setattr("inference.workers.shell_link.FROZEN_S", 0.5)
+    shell = StandingShell(partial(ShellLink.start, tmp_path))
+    await until(lambda: shell.is_up)
+    os.kill(frozen := shell.pid, signal.SIGSTOP)
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(ShellError, match=r"the shell hangs and is replaced|the shell is gone"):
+        await asyncio.wait_for(shell.fork({}, ()), 20)
+    assert asyncio.get_running_loop().time() - began < 15
+    await until(lambda: shell.is_up and shell.pid != frozen)
+    await shell.close()
 
 
 @pytest.mark.parametrize("code", ["raise SystemExit(3)", LIGHT.replace("lambda: 1.5", "lambda: 1 / 0")])
