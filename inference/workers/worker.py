@@ -11,6 +11,7 @@ from inference.workers.loading import LoadReport, Room, stopped
 from inference.workers.pulse import GIVEN_UP, Pulse, patience_s
 from inference.workers.resident import OutsideModel, Resident, ResidentModel, not_resident
 from inference.workers.start import Start
+from inference.workers.vigil import LIFELESS_S, Vigil
 from wire.timing import Phases
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ class Worker:
         self._model: Resident | None = None
         self._failure = stopped()
         self._pulse = Pulse(now())
+        self._vigil = Vigil(now())  # of one whose steps are not measured yet it knows sooner
+        self._num_heard = 0
         self._start = Start(
             *(revision, room, board, parts, maker, Phases("node", now, asked_at)),
             is_wanted=lambda: self.state is State.LOADING,
@@ -136,7 +139,9 @@ class Worker:
         if self._pulse.is_due(now, is_busy=is_busy):
             self._pulse.asked(now)
             self._start.engine.ping()
-        if self.stalled_s > GIVEN_UP * patience_s(self.stats, is_busy=is_busy):
+        lifeless_s = self._vigil.look((self._start.engine.signs, self._num_heard), now)
+        is_frozen = lifeless_s >= LIFELESS_S and self._pulse.silent_s(now) > 0 and self.landing is None
+        if is_frozen or self.stalled_s > GIVEN_UP * patience_s(self.stats, is_busy=is_busy):
             self.was_lost = True
             self._happen(Event.FAILED)
 
@@ -193,6 +198,7 @@ class Worker:
             self._happen(Event.EXITED)
 
     def _note_life(self) -> None:
+        self._num_heard += 1
         self._pulse.heard(self._now())
 
     def _happen(self, event: Event) -> None:

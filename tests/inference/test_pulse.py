@@ -103,6 +103,24 @@ async def test_one_that_does_not_come_back_fails_its_requests_and_is_replaced_un
     assert again.json()["choices"][0]["message"]["content"] == TEXT
 
 
+async def test_one_that_freezes_before_a_step_was_measured_is_not_waited_for_as_if_it_were_slow(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process does nothing: of 20 who wait each hears so once, long before a slow step's time."""
+    monkeypatch.setattr("inference.workers.worker.LIFELESS_S", 1.0)
+    assert pulse.UNMEASURED_S > 60
+    async with running_node(tmp_path, Script(ready=READY)) as node:
+        await load(node)
+        node.shell.script.frozen = True
+        ask = {"model": "acme/m", "messages": HI}
+        asking = [asyncio.create_task(post(node, "/v1/chat/completions", ask)) for _ in range(20)]
+        lost = await asyncio.wait_for(asyncio.gather(*asking), 60)
+        node.shell.script.frozen = False
+
+    codes = {each.json()["error"]["code"] for each in lost if each.status_code == 503}
+    assert (codes, {each.status_code for each in lost} <= {503, 429}) == ({"worker_lost"}, True)
+
+
 async def test_a_killed_engine_is_back_unasked_but_not_again_and_again(tmp_path: Any) -> None:
     """Nothing is fetched: its weights are on the host. One that nobody used since stays away: it may die of itself."""
     async with running_node(tmp_path, Script(ready=READY)) as node:
