@@ -24,14 +24,14 @@ from inference.outside.makers import NodeMakers
 from inference.outside.metrics import merged
 from inference.server import serve
 from inference.usage.node_usage import SEAL_S, NodeUsage, Place
-from inference.workers.engine_gauges import add_engine_gauges
-from inference.workers.figures import StartFigures
+from inference.workers.counts.gauges import add_engine_gauges
+from inference.workers.counts.starts import StartFigures
+from inference.workers.engines.own import OwnMaker
 from inference.workers.host import Host
-from inference.workers.inspection import look_at
-from inference.workers.own import OwnMaker
-from inference.workers.room import Means
-from inference.workers.shell_link import ShellLink
-from inference.workers.standing import StandingShell
+from inference.workers.residency.room import Means
+from inference.workers.shell.inspection import look_at
+from inference.workers.shell.link import ShellLink
+from inference.workers.shell.standing import StandingShell
 from inference.workers.start import Parts
 from inference.workers.store_threads import StoreThreads
 from weights_cache.cache import HostTier

@@ -5,7 +5,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from inference.workers.zygote import launch, socket_path
+from inference.workers.shell.zygote import launch, socket_path
 
 MAIN = os.getpid()
 """The process that outlives all others of this run: the one that loads this before any worker is forked."""

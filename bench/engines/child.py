@@ -62,7 +62,7 @@ EIGHT_B: dict[str, Any] = {
 KV_BYTES = 2 * 2 * EIGHT_B["num_hidden_layers"] * EIGHT_B["num_key_value_heads"] * 128
 SEED = 1
 PACKED_BYTES = 1 << 30
-"""Memory for a second copy of the weights: what a node with 8 GiB for models gives (`inference.workers.room`)."""
+"""Memory for a second copy of the weights: what a node with 8 GiB for models gives (`workers.residency.room`)."""
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from inference.api.text.template import TemplateChild
-    from inference.workers.resident import OutsideModel
+    from inference.workers.entry.resident import OutsideModel
 
     Counting = Callable[[Mapping[str, Any], OutsideModel, TemplateChild], Awaitable[list[int]]]
 

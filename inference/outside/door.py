@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from inference.workers.calls import worker_lost
-from inference.workers.entrance import Entrance
-from inference.workers.turnstile import Turnstile
+from inference.workers.engines.calls import worker_lost
+from inference.workers.entry.entrance import Entrance
+from inference.workers.entry.turnstile import Turnstile
 from wire.dial import DialError, Pool
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""One external engine of one revision: from its weights' folder to its end. Fits `inference.workers.engines.Engine`.
+"""One external engine of one revision: from its weights' folder to its end. Fits `workers.engines.protocols.Engine`.
 
     landing whole -> folder -> prepare -> spawn -> health good -> first request -> ready -> looked at until it ends
 
@@ -18,7 +18,7 @@ from inference.outside.first import LOG_HAS_MORE, first_request
 from inference.outside.folder import make_folder
 from inference.outside.site import Site
 from inference.workers.board import LoadFailure
-from inference.workers.resident import OutsideModel
+from inference.workers.entry.resident import OutsideModel
 from weights_cache.memory.view import LandingError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from inference.outside.definition import Definition
     from inference.outside.folder import WeightsFolder
     from inference.outside.process import KeptProcess
-    from inference.workers.engines import Load
+    from inference.workers.engines.protocols import Load
     from weights_cache.model.revision import Revision
 
 FIRST_LOOK_S, LAST_LOOK_S = 0.05, 0.5

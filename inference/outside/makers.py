@@ -11,14 +11,14 @@ from inference.outside.definition import OWN
 from inference.outside.engine import OutsideEngine
 from inference.workers.board import LoadFailure
 from inference.workers.loading import Room
-from inference.workers.room import Means, fitting
+from inference.workers.residency.room import Means, fitting
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from inference.outside.definition import Definition
-    from inference.workers.engines import Load, Maker
+    from inference.workers.engines.protocols import Load, Maker
     from weights_cache.model.revision import Revision
 
 SLACK_S = 600.0
@@ -28,7 +28,7 @@ MAX_REMEMBERED = 64
 
 
 class OutsideMaker:
-    """Starts engines of one definition (`workers.engines.Maker`). `place` is a folder of its own."""
+    """Starts engines of one definition (`workers.engines.protocols.Maker`). `place` is a folder of its own."""
 
     birth = "spawn"
     backs_off = True
@@ -57,7 +57,7 @@ class OutsideMaker:
 
 
 class NodeMakers:
-    """See `workers.engines.Makers`. What an earlier node left in `place` is removed."""
+    """See `workers.engines.protocols.Makers`. What an earlier node left in `place` is removed."""
 
     def __init__(self, own: Maker, definitions: Mapping[str, Definition], place: Path) -> None:
         for each in place.glob("*/*/model"):

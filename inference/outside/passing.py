@@ -13,8 +13,8 @@ from inference.outside.events import DONE, Event, EventReader, StreamError, is_l
 from inference.outside.kinds import CHAT, COMPLETIONS, SALTED
 from inference.outside.parameters import check_parameters
 from inference.usage.entry import Counts as Used
-from inference.workers.calls import worker_lost
-from inference.workers.resident import OutsideModel
+from inference.workers.engines.calls import worker_lost
+from inference.workers.entry.resident import OutsideModel
 from wire.dial import DialError
 from wire.dialect import error_body, error_event
 from wire.figures.gen_ai import OPERATIONS

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from inference.outside.definition import OWN
 from inference.workers.board import Board, LoadFailure
-from inference.workers.engine_totals import EngineTotals
-from inference.workers.figures import StartFigures
-from inference.workers.life import State, idle_too_long, next_look_s
-from inference.workers.rests import Rests
-from inference.workers.told import worker_value
-from inference.workers.way import in_the_way, make_way
+from inference.workers.counts.starts import StartFigures
+from inference.workers.counts.told import worker_value
+from inference.workers.counts.totals import EngineTotals
+from inference.workers.residency.life import State, idle_too_long, next_look_s
+from inference.workers.residency.rests import Rests
+from inference.workers.residency.way import in_the_way, make_way
 from inference.workers.worker import Worker, not_resident
 from wire.figures.metrics import Metrics
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from inference.usage.node_usage import NodeUsage
     from inference.workers.loading import Room
-    from inference.workers.room import Means
+    from inference.workers.residency.room import Means
     from inference.workers.start import Parts
     from weights_cache.model.revision import Revision
 

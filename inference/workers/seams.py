@@ -145,7 +145,7 @@ class Tier(Protocol):
 
 
 class Shell(Protocol):
-    """The process that forks engines (`inference.workers.standing.StandingShell`)."""
+    """The process that forks engines (`inference.workers.shell.standing.StandingShell`)."""
 
     @property
     def is_up(self) -> bool:

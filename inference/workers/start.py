@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from inference.api.answer.sequences import ModelLimits
 from inference.workers.board import Board, LoadFailure
-from inference.workers.engines import Load
+from inference.workers.engines.protocols import Load
 from inference.workers.loading import LoadReport, Room, is_short, stopped, unreadable
 from inference.workers.vigil import LIFELESS_S, Vigil
 from weights_cache.memory.view import LandingError
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from inference.api.modeltext import ModelText, TextShelf
     from inference.link import Message
-    from inference.workers.engines import Engine, Maker, Makers
-    from inference.workers.resident import Resident
+    from inference.workers.engines.protocols import Engine, Maker, Makers
+    from inference.workers.entry.resident import Resident
     from inference.workers.seams import Landing, LandingProgress, Tier
     from inference.workers.store_threads import StoreThreads
     from weights_cache.model.revision import Revision

@@ -6,10 +6,10 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from inference.workers.board import Board, LoadFailure
-from inference.workers.life import Act, Event, State, Tenancy, move
+from inference.workers.engines.pulse import GIVEN_UP, Pulse, patience_s
+from inference.workers.entry.resident import OutsideModel, Resident, ResidentModel, not_resident
 from inference.workers.loading import LoadReport, Room, stopped
-from inference.workers.pulse import GIVEN_UP, Pulse, patience_s
-from inference.workers.resident import OutsideModel, Resident, ResidentModel, not_resident
+from inference.workers.residency.life import Act, Event, State, Tenancy, move
 from inference.workers.start import Start
 from inference.workers.vigil import LIFELESS_S, Vigil
 from wire.timing import Phases
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from inference.link import Message
-    from inference.workers.engines import Maker
+    from inference.workers.engines.protocols import Maker
     from inference.workers.seams import LandingProgress
     from inference.workers.start import Parts
     from weights_cache.model.revision import Revision

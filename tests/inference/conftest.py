@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest_asyncio
 
-from inference.workers.shell_link import ShellLink
+from inference.workers.shell.link import ShellLink
 from tests import zygote
 
 LivingShell = Callable[[], Awaitable[ShellLink]]

@@ -12,7 +12,7 @@ from inference.engine.gpu.attach import attach_on
 from inference.engine.gpu.device import Cuda, DeviceError
 from inference.engine.gpu.norms import fuse_norms
 from inference.engine.gpu.ring import Ring
-from inference.workers.shell_link import ShellLink
+from inference.workers.shell.link import ShellLink
 from tests.inference.test_paged_kernels import check
 from tests.inference.test_shell_fork import Engine, expected
 from tests.inference.test_weights_attach import IDS, logits

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from inference.api.stay.visit import Visit
-from inference.workers.life import State
 from inference.workers.loading import LoadReport
+from inference.workers.residency.life import State
 from inference.workers.worker import Worker
 
 LAPS = ("queue", "prepare", "fork", "engine", "text")

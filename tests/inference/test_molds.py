@@ -14,8 +14,8 @@ from inference.engine.attach.mold import Mold, Steps
 from inference.engine.attach.weights import attach
 from inference.engine.steps.events import Segment
 from inference.spec import EngineSpec
-from inference.workers import molds, standing
-from inference.workers.shell_link import ShellBusy, ShellError
+from inference.workers.shell import molds, standing
+from inference.workers.shell.link import ShellBusy, ShellError
 from tests.inference.test_shell_fork import Engine, expected, threads_of
 from tests.inference.test_weights_attach import FAMILIES
 from tests.inference.tiny import config_values, extent_bytes, landed_model, made

@@ -8,8 +8,8 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from inference.workers.answers import TIMES, AnswerFigures
-from inference.workers.engine_totals import TOTALS
+from inference.workers.counts.answers import TIMES, AnswerFigures
+from inference.workers.counts.totals import TOTALS
 from tests.evidence import IS_WHOLE
 from tests.inference.fake_engine import ANSWER, RunningNode, Script, revision, running_node
 from tests.inference.test_node_life import until

@@ -15,8 +15,8 @@ import httpx2 as httpx
 import openai
 import pytest
 
-from inference.workers.shell_link import ShellError
-from inference.workers.standing import StandingShell
+from inference.workers.shell.link import ShellError
+from inference.workers.shell.standing import StandingShell
 from tests.inference.fake_engine import (
     ANSWER,
     TEXT,

@@ -27,10 +27,10 @@ from transformers import (
 
 from inference.api.text.template import TemplateChild
 from inference.node import Node, NodeSettings, serve_node
-from inference.workers import pulse
-from inference.workers.inspection import look_at
-from inference.workers.shell_link import ShellLink
-from inference.workers.standing import StandingShell
+from inference.workers.engines import pulse
+from inference.workers.shell.inspection import look_at
+from inference.workers.shell.link import ShellLink
+from inference.workers.shell.standing import StandingShell
 from inference.workers.store_threads import StoreThreads
 from regions.usage.read import Found
 from regions.usage.reconcile import differences, totals

@@ -9,8 +9,8 @@ import httpx2 as httpx
 import pytest
 
 from inference.api.vectors.batches import MAX_BATCH_ROWS
-from inference.workers.entrance import Entrance
-from inference.workers.turnstile import Turnstile
+from inference.workers.entry.entrance import Entrance
+from inference.workers.entry.turnstile import Turnstile
 from tests.inference.fake_engine import FakeEngine, RunningNode, Script, running_node
 from tests.inference.test_client_gone import until
 from tests.inference.test_node_serving import AUTH, HI, load

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.workers.life import (
+from inference.workers.residency.life import (
     Act,
     Event,
     State,

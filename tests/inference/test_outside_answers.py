@@ -11,7 +11,7 @@ from inference.outside.answers import Counts, counts_of, error_in, refusal_of, r
 from inference.outside.events import Event, EventReader, StreamError, is_last
 from inference.outside.metrics import MAX_PAGE_BYTES, merged
 from inference.outside.process import LINES_PER_S, MAX_LINE_BYTES, Output
-from inference.workers.backoff import LAST_PAUSE_S, STEADY_S, BackOff
+from inference.workers.residency.backoff import LAST_PAUSE_S, STEADY_S, BackOff
 
 STREAM = (
     b": hello\n\nevent: a\ndata: {1}\n\ndata: two\r\ndata: lines\r\n\r\nid: 7\nretry: 3\n\n"

@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from inference.outside.definition import EngineEntry, defined
-from inference.workers import backoff
+from inference.workers.residency import backoff
 from tests.inference.fake_engine import RunningNode, Script, revision, running_node
 from tests.inference.test_node_serving import AUTH
 from weights_cache.model.revision import Spec

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from inference.workers.life import State
+from inference.workers.residency.life import State
 from tests.evidence import IS_WHOLE
 from tests.inference import poison
 from tests.inference.conftest import LivingShell

@@ -8,8 +8,9 @@ from typing import Any
 import httpx2 as httpx
 import pytest
 
-from inference.workers import life, pulse
-from inference.workers.pulse import LARGEST_STEP_TOKENS, Pulse, patience_s
+from inference.workers.engines import pulse
+from inference.workers.engines.pulse import LARGEST_STEP_TOKENS, Pulse, patience_s
+from inference.workers.residency import life
 from tests.inference.fake_engine import TEXT, RunningNode, Script, running_node
 from tests.inference.test_node_life import status, until
 from tests.inference.test_node_serving import HI, load, post

@@ -15,7 +15,7 @@ import torch
 
 from inference.engine.linear.int8 import quantise
 from inference.link import NodeLink, link_pair
-from inference.workers.shell_link import LOST, ShellError
+from inference.workers.shell.link import LOST, ShellError
 from tests import zygote
 from tests.inference.greedy import greedy
 from tests.inference.tiny import config_values, extent_bytes, landed_model, made
@@ -79,7 +79,7 @@ class Engine:
 NODE = """
 import asyncio, sys
 from pathlib import Path
-from inference.workers.shell_link import ShellLink
+from inference.workers.shell.link import ShellLink
 async def main():
     link = await ShellLink.start(Path(sys.argv[1]))
     print(link.pid, flush=True)
@@ -392,7 +392,7 @@ ATTACHING = """
 import asyncio, json, os, sys
 from pathlib import Path
 from inference.link import link_pair
-from inference.workers.shell_link import ShellLink
+from inference.workers.shell.link import ShellLink
 async def main():
     spec, fds = json.loads(sys.argv[2]), [int(fd) for fd in sys.argv[3:]]
     link = await ShellLink.start(Path(sys.argv[1]))

@@ -139,7 +139,7 @@ def test_a_spec_is_checked(change):
 
 def test_importing_the_nodes_side_loads_no_torch():
     code = (
-        "import sys, inference.workers.shell_link, inference.link, inference.spec\n"
+        "import sys, inference.workers.shell.link, inference.link, inference.spec\n"
         "import inference.engine.steps.slots, inference.engine.orders.reading\n"
         "print([m for m in ('torch', 'transformers', 'numpy') if m in sys.modules])"
     )

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from inference.link import FrameReader, frame_bytes, link_pair
 from inference.spares import RETRY_S, Roster
-from inference.workers.zygote import PACKAGE_ROOT
+from inference.workers.shell.zygote import PACKAGE_ROOT
 
 SHELL = """
 import json, os, socket, sys

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from inference.engine.steps.crowd import FAR
-from inference.workers.turnstile import CROWD_S, LEAST_BESIDE, LINGER_S, WAITING_BESIDE, Turnstile
+from inference.workers.entry.turnstile import CROWD_S, LEAST_BESIDE, LINGER_S, WAITING_BESIDE, Turnstile
 from tests.evidence import count
 
 TENANTS = st.sampled_from(["ada", "bob", "cem"])

@@ -8,8 +8,8 @@ import sys
 import time
 
 from inference.link import NodeLink, link_pair
-from inference.workers.calls import EngineCalls
-from inference.workers.engine_process import EngineProcess
+from inference.workers.engines.calls import EngineCalls
+from inference.workers.engines.process import EngineProcess
 from inference.workers.vigil import MOST_S, Vigil, signs_of
 
 

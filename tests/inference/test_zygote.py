@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from inference.link import LinkError, frame_bytes
-from inference.workers import zygote as finding
-from inference.workers.shell_link import ShellBusy, ShellError, ShellLink
-from inference.workers.standing import StandingShell
-from inference.workers.zygote import ZygoteError, build_id, has_ended, launch, log_path, socket_path
+from inference.workers.shell import zygote as finding
+from inference.workers.shell.link import ShellBusy, ShellError, ShellLink
+from inference.workers.shell.standing import StandingShell
+from inference.workers.shell.zygote import ZygoteError, build_id, has_ended, launch, log_path, socket_path
 from inference.zygote import UNUSED, _wishes, listen
 
 LIGHT = "import sys, inference.zygote as z; z.prepare = lambda: 1.5; z.LINGER_S = {linger}; z.main()"
@@ -34,8 +34,8 @@ z.main()
 NODE = """
 import asyncio, sys
 from pathlib import Path
-from inference.workers import zygote
-from inference.workers.shell_link import ShellLink
+from inference.workers.shell import zygote
+from inference.workers.shell.link import ShellLink
 async def main():
     zygote.COMMAND = ("-c", sys.argv[2])
     link = await ShellLink.start(Path(sys.argv[1]))
@@ -175,7 +175,7 @@ async def test_with_an_owner_it_stays_until_that_one_ends(tmp_path, light):
 
 async def test_a_shell_that_hangs_is_ended_and_the_next_one_answers(tmp_path, monkeypatch):
     """Else no start of its node would ever end, and nobody would know why. Who waits for it hears it."""
-    monkeypatch.setattr("inference.workers.shell_link.ANSWER_S", 0.5)
+    monkeypatch.setattr("inference.workers.shell.link.ANSWER_S", 0.5)
     shell = StandingShell(partial(ShellLink.start, tmp_path))
     await until(lambda: shell.is_up)
     hung = shell.pid

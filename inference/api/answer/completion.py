@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from inference.api.answer.parts import Finished, Heading
     from inference.api.request.kinds import CompletionRequest
     from inference.api.text.tokens import Vocabulary
-    from inference.workers.resident import ResidentModel
+    from inference.workers.entry.resident import ResidentModel
 
 
 class CompletionShape(OpenAIShape):

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from inference.api.answer.sequences import Job, ModelLimits
     from inference.api.text.tokens import Vocabulary
     from inference.link import Message
-    from inference.workers.answers import Tally
-    from inference.workers.calls import Call
+    from inference.workers.counts.answers import Tally
+    from inference.workers.engines.calls import Call
 
 
 class Generation:

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from inference.api.stay.reply import Children
     from inference.api.stay.visit import Visit
     from inference.api.text.toolcalls import CallPart
-    from inference.workers.answers import Tally
+    from inference.workers.counts.answers import Tally
+    from inference.workers.entry.resident import ResidentModel
     from inference.workers.host import Host
-    from inference.workers.resident import ResidentModel
 
 
 class GenerationReply(ModelReply):

@@ -12,7 +12,7 @@ from inference.api.stay.told import tell
 from inference.outside.definition import OWN
 from inference.usage.entry import FINISHED, What, Who
 from inference.usage.meter import NS_PER_US, Account
-from inference.workers.resident import OutsideModel, ResidentModel, not_resident
+from inference.workers.entry.resident import OutsideModel, ResidentModel, not_resident
 from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:

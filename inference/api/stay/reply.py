@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from inference.api.reply import Reply
 from inference.api.stay.entered import Stay
-from inference.workers.resident import ResidentModel
+from inference.workers.entry.resident import ResidentModel
 from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from inference.api.grammar.trial import GrammarChild
     from inference.api.stay.visit import Visit
     from inference.api.text.template import TemplateChild
-    from inference.workers.entrance import Inside
+    from inference.workers.entry.entrance import Inside
     from inference.workers.host import Host
 
 USES = {

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from inference.api.answer.resume import Resume
+    from inference.workers.entry.resident import Resident
     from inference.workers.loading import LoadReport
-    from inference.workers.resident import Resident
     from inference.workers.worker import Worker
     from wire.trace.context import Context
     from wire.trace.tracer import Trace, Tracer

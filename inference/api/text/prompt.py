@@ -10,7 +10,7 @@ from wire.refused.refusal import Refusal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from inference.workers.resident import Resident
+    from inference.workers.entry.resident import Resident
 
 THREAD_CHARS = 4096
 """Longer texts are tokenized in a thread: about a millisecond of the loop's time."""

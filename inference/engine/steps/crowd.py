@@ -6,10 +6,10 @@ crowd: of its streams only the oldest are in each step, as many as that one has.
 surplus: as much of it as makes the step `CROWD_FACTOR` times as long, in turns. Where a fuller step costs nothing, as
 on a device, everybody is in each.
 
-A tenant whose requests had to wait outside (`inference.workers.turnstile`, or for a place of its key's quota at an
-edge) is given fewer places than that, and wants more. If it has twice as many as the others, its streams are in every
-second step only, all of them together: on a CPU the first rows more cost a step more than those after them do, so this
-costs the others less than half as many in each step would, and it still has as many tokens as they have.
+A tenant whose requests had to wait outside (`inference.workers.entry.turnstile`, or for a place of its key's quota at
+an edge) is given fewer places than that, and wants more. If it has twice as many as the others, its streams are in
+every second step only, all of them together: on a CPU the first rows more cost a step more than those after them do,
+so this costs the others less than half as many in each step would, and it still has as many tokens as they have.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from inference.api.body import MAX_BODY_BYTES
 from inference.api.modeltext import NEWER_TOKENIZER, TOKENIZER_BAD, TOKENIZER_MISSING
 from inference.api.text.tokenizer_check import tokenizer_fault
-from inference.workers.shell_link import ShellError
+from inference.workers.shell.link import ShellError
 from weights_cache.reading.fetch import ReadError
 from wire.refused.refusal import Refusal
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from inference.api.answer.sequences import ModelLimits
     from inference.api.modeltext import ModelText
     from inference.outside.door import Door
-    from inference.workers.calls import EngineCalls
+    from inference.workers.engines.calls import EngineCalls
     from weights_cache.model.revision import Revision
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from inference.link import LinkError
 from inference.usage.meter import cost_of
-from inference.workers.entrance import Entrance
+from inference.workers.entry.entrance import Entrance
 from wire.refused.refusal import Refusal
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from inference.workers.backoff import BackOff
 from inference.workers.loading import stopped
+from inference.workers.residency.backoff import BackOff
 
 if TYPE_CHECKING:
     from collections.abc import Callable

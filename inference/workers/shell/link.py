@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from inference.devices import CPU
 from inference.link import PREFIX_BYTES, READ_BYTES, FrameReader, LinkError, Message, frame_bytes, parse_body
-from inference.workers.molds import Molds
+from inference.workers.shell.molds import Molds
+from inference.workers.shell.zygote import ZygoteError, connect, log_path, socket_path
 from inference.workers.vigil import Vigil, signs_of
-from inference.workers.zygote import ZygoteError, connect, log_path, socket_path
 from inference.zygote import DEVICE_VARIABLES
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import logging
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
-from inference.workers.shell_link import ShellBusy, ShellError, ShellLink
+from inference.workers.shell.link import ShellBusy, ShellError, ShellLink
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence

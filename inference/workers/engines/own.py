@@ -10,17 +10,17 @@ from inference.api.text.template import json_file
 from inference.devices import CPU
 from inference.spec import mold_key
 from inference.workers.board import LoadFailure
-from inference.workers.engine_process import EngineProcess
-from inference.workers.molds import MOST_MOLDS
-from inference.workers.room import Means, own_room
-from inference.workers.shell_link import ShellError
+from inference.workers.engines.process import EngineProcess
+from inference.workers.residency.room import Means, own_room
+from inference.workers.shell.link import ShellError
+from inference.workers.shell.molds import MOST_MOLDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from inference.link import Message
     from inference.usage.node_usage import NodeUsage
-    from inference.workers.engines import Load
+    from inference.workers.engines.protocols import Load
     from inference.workers.loading import Room
     from inference.workers.seams import Shell
     from weights_cache.model.revision import Revision

@@ -9,8 +9,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from inference.link import NodeLink, link_pair
-from inference.workers.calls import EngineCalls
-from inference.workers.resident import ResidentModel
+from inference.workers.engines.calls import EngineCalls
+from inference.workers.entry.resident import ResidentModel
 from inference.workers.vigil import signs_of
 
 if TYPE_CHECKING:

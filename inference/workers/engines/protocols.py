@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from inference.api.answer.sequences import ModelLimits
     from inference.api.modeltext import ModelText
     from inference.link import Message
+    from inference.workers.entry.resident import Resident
     from inference.workers.loading import Room
-    from inference.workers.resident import Resident
-    from inference.workers.room import Means
+    from inference.workers.residency.room import Means
     from inference.workers.seams import Landing
     from inference.workers.vigil import Signs
     from weights_cache.model.revision import Revision

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from inference.workers.life import State, stops_for_room
-from inference.workers.room import lacking
+from inference.workers.residency.life import State, stops_for_room
+from inference.workers.residency.room import lacking
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from inference.workers.loading import Room
-    from inference.workers.room import Means
+    from inference.workers.residency.room import Means
     from inference.workers.worker import Worker
     from weights_cache.model.revision import Revision
 

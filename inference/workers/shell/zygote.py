@@ -24,7 +24,7 @@ from inference.zygote import DEVICE_VARIABLES, ENVIRONMENT
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
+PACKAGE_ROOT = str(Path(__file__).resolve().parents[3])
 """Where `inference` is found, whatever folder the node was started in."""
 ROOMS = ("inference", "regions", "weights_cache", "wire")
 """Whose modules an engine may load."""

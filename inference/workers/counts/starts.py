@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from inference.workers.answers import AnswerFigures
+from inference.workers.counts.answers import AnswerFigures
 from wire.refused.refusals import Refusals
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The way into one engine, where requests wait for their tenant's turn (`inference.workers.turnstile`)."""
+"""The way into one engine, where requests wait for their tenant's turn (`inference.workers.entry.turnstile`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from inference.workers.turnstile import Guest, Turnstile
+from inference.workers.entry.turnstile import Guest, Turnstile
 from wire.counted import counted
 from wire.refused.refusal import Refusal
 

@@ -6,8 +6,8 @@ from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING
 
-from inference.workers.answers import MODEL
-from inference.workers.engine_totals import TOTALS, whole
+from inference.workers.counts.answers import MODEL
+from inference.workers.counts.totals import TOTALS, whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
