@@ -184,7 +184,7 @@ async def test_a_load_that_goes_on_is_not_ended_however_long_it_takes(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("inference.workers.start.LIFELESS_S", 1.0)
-    monkeypatch.setattr("inference.workers.own.OwnMaker.load_deadline_s", 2.0)
+    monkeypatch.setattr("inference.workers.engines.own.OwnMaker.load_deadline_s", 2.0)
 
     async def start(engine: FakeEngine) -> None:
         for done in range(8):

@@ -192,7 +192,7 @@ async def test_a_shell_that_hangs_is_ended_and_the_next_one_answers(tmp_path, mo
 
 async def test_a_frozen_shell_is_seen_by_what_it_does_not_do(tmp_path, monkeypatch):
     """Long before the time that a busy one may take for an answer."""
-    monkeypatch.setattr("inference.workers.shell_link.FROZEN_S", 0.5)
+    monkeypatch.setattr("inference.workers.shell.link.FROZEN_S", 0.5)
     shell = StandingShell(partial(ShellLink.start, tmp_path))
     await until(lambda: shell.is_up)
     os.kill(frozen := shell.pid, signal.SIGSTOP)
