@@ -168,13 +168,15 @@ class Start:
             await _settled(ready, silent, text)
 
     def _check_life(self, vigil: Vigil) -> None:
-        """Raises LoadFailure: neither the engine's process nor its weights have moved for too long."""
-        signs = None if self.engine is None else self.engine.signs
+        """Raises LoadFailure: the engine's process has done nothing for too long, and had nothing to wait for.
+
+        While weights are on their way it may rightly do nothing; how long a store may be silent the landing knows.
+        """
+        signs, now = None if self.engine is None else self.engine.signs, asyncio.get_running_loop().time()
         if signs is None:
             return
-        progress = self.on_its_way
-        moved = signs, self._num_heard, progress and progress.done_bytes
-        if vigil.look(moved, asyncio.get_running_loop().time()) >= LIFELESS_S:
+        moved = now if self.on_its_way else (signs, self._num_heard)
+        if vigil.look(moved, now) >= LIFELESS_S:
             message = f"its engine did nothing for {LIFELESS_S:g} s before it was ready"
             raise LoadFailure("load_timeout", message, "it is tried again; look at the node's log")
 

@@ -15,12 +15,15 @@ import httpx2 as httpx
 import openai
 import pytest
 
-from inference.workers.shell.link import ShellError
+from inference.workers.shell.link import ShellError, ShellLost
 from inference.workers.shell.standing import StandingShell
 from tests.inference.fake_engine import (
     ANSWER,
     TEXT,
     FakeEngine,
+    FakeLanding,
+    FakeProgress,
+    FakeShell,
     FakeTier,
     RunningNode,
     Script,
@@ -144,6 +147,48 @@ async def test_a_refused_fork_fails_the_load(tmp_path: Any) -> None:
 
     assert failed["code"] == "fork_failed"
     assert (served["phase"], served["start"]) == ("ready", "host")
+
+
+@pytest.mark.parametrize(("num_lost", "phase"), [(1, "ready"), (2, "failed")])
+async def test_a_fork_whose_shell_is_lost_is_tried_once_on_the_next(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, num_lost: int, phase: str
+) -> None:
+    """Whoever waits for it had no part in it; each try has a log of its own."""
+    asked: list[Any] = []
+
+    async def fork(shell: FakeShell, spec: Any, fds: Any, key: str = "") -> tuple[int, float]:
+        asked.append(spec["usage_log"])
+        if len(asked) <= num_lost:
+            raise ShellLost("the shell hangs and is replaced")
+        return await whole(shell, spec, fds, key)
+
+    whole = FakeShell.fork
+    monkeypatch.setattr(FakeShell, "fork", fork)
+    async with running_node(tmp_path) as node:
+        lines = await asyncio.gather(*(load(node) for _ in range(20)))
+
+    assert {each[-1]["phase"] for each in lines} == {phase}
+    assert {each[-1].get("code") for each in lines} == {None if phase == "ready" else "fork_failed"}
+    assert len(set(asked)) == 2
+
+
+async def test_an_engine_may_do_nothing_while_its_weights_are_on_their_way(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that says nothing for longer than that is the landing's to give up, with its own cause."""
+    monkeypatch.setattr("inference.workers.start.LIFELESS_S", 0.5)
+    done = [10]
+    monkeypatch.setattr(FakeLanding, "progress", lambda _: FakeProgress(done[0], 100))
+
+    async def start(engine: FakeEngine) -> None:
+        os.kill(engine.process.pid, signal.SIGSTOP)
+        await asyncio.sleep(2.0)
+        done[0] = 100
+        os.kill(engine.process.pid, signal.SIGCONT)
+        await engine.link.send({"op": "ready", **Script().ready})
+
+    async with running_node(tmp_path, Script(start=start)) as node:
+        assert (await load(node))[-1]["phase"] == "ready"
 
 
 async def test_an_engine_that_dies_while_it_loads(tmp_path: Any) -> None:
@@ -477,6 +522,26 @@ class OneShell:
 
     async def close(self) -> None:
         self.closed = True
+
+
+async def test_who_waits_for_a_shell_that_never_starts_hears_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once it is more than a bad moment; and what comes later has the next start."""
+    monkeypatch.setattr("inference.workers.shell.standing.RESTART_S", (0.0, 0.05, 0.05))
+    faults = [OSError("no such folder")] * 4
+
+    async def start() -> Any:
+        if faults:
+            raise faults.pop()
+        return OneShell()
+
+    standing = StandingShell(start)
+    waiting = [asyncio.create_task(standing.fork({}, ())) for _ in range(20)]
+    heard = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 30)
+    assert {str(each) for each in heard} == {"no shell starts: no such folder"}
+    with pytest.raises(ShellError, match="no such folder"):
+        await asyncio.wait_for(standing.fork({}, ()), 30)
+    assert (await asyncio.wait_for(standing.fork({}, ()), 30))[0] == 7
+    await standing.close()
 
 
 async def test_a_shell_that_dies_is_replaced_and_its_engines_are_told_dead() -> None:

@@ -12,7 +12,7 @@ from inference.spec import mold_key
 from inference.workers.board import LoadFailure
 from inference.workers.engines.process import EngineProcess
 from inference.workers.residency.room import Means, own_room
-from inference.workers.shell.link import ShellError
+from inference.workers.shell.link import ShellError, ShellLost
 from inference.workers.shell.molds import MOST_MOLDS
 
 if TYPE_CHECKING:
@@ -48,18 +48,24 @@ class OwnMaker:
         return own_room(revision, means, packs=self._device == CPU)
 
     async def start(self, load: Load) -> EngineProcess:
-        """See `Maker`."""
+        """See `Maker`. Whose shell is lost under the fork asks the next one, once: it had no part in it."""
+        try:
+            try:
+                return await self._forked(load)
+            except ShellLost:
+                return await self._forked(load)
+        except (ShellError, OSError) as cause:
+            message = f"no engine could be forked: {cause}"
+            raise LoadFailure("fork_failed", message, "it is tried again") from cause
+
+    async def _forked(self, load: Load) -> EngineProcess:
         usage = self._usage.engine()
         spec = self._spec(load)
         key = mold_key(load.revision.id, spec)
 
         hear = _MoldedOnceReady(load.hear, partial(self._shell.mold_soon, spec, key))
         own = spec | {"usage_log": str(usage.path)}
-        try:
-            engine = await EngineProcess.fork(self._shell, own, load.landing, hear, usage, key)
-        except (ShellError, OSError) as cause:
-            message = f"no engine could be forked: {cause}"
-            raise LoadFailure("fork_failed", message, "it is tried again") from cause
+        engine = await EngineProcess.fork(self._shell, own, load.landing, hear, usage, key)
         engine.calls.on_any = load.alive
         return engine
 

@@ -54,6 +54,10 @@ class ShellBusy(ShellError):
     """Its host lacks something now that it may have later."""
 
 
+class ShellLost(ShellError):
+    """It ended, or was ended, before it answered: the next one may do what it was asked."""
+
+
 class ShellLink:
     """One running shell. Made by `start`; `close` ends it and every engine it forked."""
 
@@ -206,7 +210,7 @@ class ShellLink:
 
     async def _ask(self, message: Message, fds: Sequence[int]) -> Message:
         if self.gone.done():
-            raise ShellError("the shell is gone")
+            raise ShellLost("the shell is gone")
         self._num_asked += 1
         seq = self._num_asked
         answer = self._answers[seq] = asyncio.get_running_loop().create_future()
@@ -217,9 +221,9 @@ class ShellLink:
                 found: Message = await self._while_alive(answer)
         except TimeoutError as cause:
             self._kill()
-            raise ShellError("the shell hangs and is replaced") from cause
+            raise ShellLost("the shell hangs and is replaced") from cause
         except OSError as cause:
-            raise ShellError(f"the shell is gone: {cause}") from cause
+            raise ShellLost(f"the shell is gone: {cause}") from cause
         finally:
             self._answers.pop(seq, None)
         if found["op"] == "refused":
@@ -296,7 +300,7 @@ class ShellLink:
 
     def _lose(self) -> None:
         """The shell is gone: whoever waits for it is told."""
-        fault = ShellError("the shell is gone")
+        fault = ShellLost("the shell is gone")
         futures: list[asyncio.Future[Any]] = [
             *self._answers.values(),
             *self._molds.trials.values(),

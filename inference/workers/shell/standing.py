@@ -7,7 +7,7 @@ import logging
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
-from inference.workers.shell.link import ShellBusy, ShellError, ShellLink
+from inference.workers.shell.link import ShellBusy, ShellError, ShellLink, ShellLost
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -16,7 +16,8 @@ MOLD_AFTER_S = 1.0
 """After an engine is ready: whoever woke it has a first token by then, and is not to wait for the next one's start."""
 MOST_ASKED = 1_024
 RESTART_S = (0.2, 1.0, 5.0)
-"""Before starting again a shell that did not start: at once, then slower; a host out of memory needs time."""
+"""Before starting again a shell that did not start: at once, then slower; a host out of memory needs time. Who waits
+hears why after as many failures in a row, and whoever comes after that at the next one."""
 
 log = logging.getLogger("nearfield.node")
 
@@ -27,7 +28,7 @@ class StandingShell:
     def __init__(self, start: Callable[[], Awaitable[ShellLink]]) -> None:
         self._start = start
         self._shell: ShellLink | None = None
-        self._up = asyncio.Event()
+        self._next: asyncio.Future[ShellLink] = asyncio.get_running_loop().create_future()
         self._exits: dict[int, asyncio.Future[int]] = {}
         self._molding: set[asyncio.Task[None]] = set()
         self._asked: OrderedDict[str, None] = OrderedDict()
@@ -37,7 +38,7 @@ class StandingShell:
     @property
     def is_up(self) -> bool:
         """Whether a fork would be done at once."""
-        return self._up.is_set()
+        return self._shell is not None and not self._shell.gone.done()
 
     @property
     def pid(self) -> int | None:
@@ -45,9 +46,13 @@ class StandingShell:
         return None if self._shell is None else self._shell.pid
 
     async def fork(self, spec: Mapping[str, Any], fds: Sequence[int], key: str = "") -> tuple[int, float]:
-        """See `Shell`. Waits for the shell; raises ShellError when it refuses or dies over it."""
+        """See `Shell`. Waits for the shell; raises ShellError when it refuses, ShellLost once one that died is gone."""
         shell = await self._living()
-        pid, fork_ms = await shell.fork(spec, fds, key)
+        try:
+            pid, fork_ms = await shell.fork(spec, fds, key)
+        except ShellLost:
+            await asyncio.wait({shell.gone})
+            raise
         self._exits[pid] = exited = shell.exited(pid)
         exited.add_done_callback(lambda _: self._exits.pop(pid, None))
         return pid, fork_ms
@@ -97,10 +102,9 @@ class StandingShell:
             await self._shell.close()
 
     async def _living(self) -> ShellLink:
-        await self._up.wait()
-        if self._shell is None:
-            raise ShellError("the shell is gone")
-        return self._shell
+        if self._shell is not None and not self._shell.gone.done():
+            return self._shell
+        return await asyncio.shield(self._next)
 
     async def _stand(self) -> None:
         """Start it; when it dies, start the next."""
@@ -110,13 +114,22 @@ class StandingShell:
                 self._shell = await self._start()
             except (ShellError, OSError) as cause:
                 log.error("the shell did not start: %s", cause)  # noqa: TRY400 - a cause, not a bug
-                await asyncio.sleep(RESTART_S[min(num_failures, len(RESTART_S) - 1)])
+                pause_s = RESTART_S[min(num_failures, len(RESTART_S) - 1)]
                 num_failures += 1
+                if num_failures >= len(RESTART_S):
+                    self._tell_why(cause)
+                await asyncio.sleep(pause_s)
                 continue
             num_failures = 0
-            self._up.set()
+            told, self._next = self._next, asyncio.get_running_loop().create_future()
+            told.set_result(self._shell)
             await asyncio.wait({self._shell.gone})
-            self._up.clear()
             log.warning("the shell died with its engines; starting another")
             shell, self._shell = self._shell, None
             await shell.close()
+
+    def _tell_why(self, cause: Exception) -> None:
+        """To all who wait now; the next start may do well."""
+        told, self._next = self._next, asyncio.get_running_loop().create_future()
+        told.set_exception(ShellError(f"no shell starts: {cause}"))
+        told.exception()  # nobody may be waiting
