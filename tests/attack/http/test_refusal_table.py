@@ -16,9 +16,7 @@ from wire.http.limits import Limits
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "reference" / "edge" / "refusals.md").read_text("utf-8")
 SOURCES = (
-    "http1",
-    "heads",
-    "framing",
+    *(f"http/{name}" for name in ("http1", "heads", "framing")),
     *(f"listener/{name}" for name in ("incoming", "exchange", "connection", "handling", "writing")),
 )
 AROUND = {"….", "The body is not well-formed: ….", "The request is not well-formed: …."}  # what others say
