@@ -325,8 +325,9 @@ def test_overload_is_no_sickness():
         assert of_answer("iad", 503, (), body).failed is failed
 
 
-def test_a_page_instead_of_an_error_is_told_in_our_shape():
-    back = of_answer("iad", 502, (("content-type", "text/html"), ("x", "y"), ("retry-after", "3")), b"<html>")
+@pytest.mark.parametrize("page", [b"<html>", b"[" * 16_384, b'{"error": []}'])
+def test_a_page_instead_of_an_error_is_told_in_our_shape(page):
+    back = of_answer("iad", 502, (("content-type", "text/html"), ("x", "y"), ("retry-after", "3")), page)
 
     assert dict(back.headers) == {"content-type": "application/json", "retry-after": "3"}
     assert json.loads(back.body)["error"]["code"] == "upstream_failed"

@@ -4,6 +4,7 @@ import json
 import pytest
 
 from regions.ask import ASKED, Ask, read_ask, refuse_misfit
+from regions.gateway.trip import said_refusal
 from regions.map.headers import ASK
 from regions.map.region import ModelFault, RolloutState
 from tests.regions.fake_node import CHAT, SSE, event, region, revision, until
@@ -222,6 +223,14 @@ async def test_gateway_a_nodes_own_refusal_is_passed_on():
         head, body = await r.answer(stream=True)
 
     assert (head.status, head.get("retry-after"), code(body)) == (429, "3", "overloaded")
+
+
+@pytest.mark.parametrize("page", [b"<html>", b"[" * 16_384, b"[]", b'{"error": {"code": "x"}}'])
+def test_a_nodes_error_in_no_shape_of_ours_is_told_as_one(page):
+    told = said_refusal(503, page)
+
+    assert (told.status, told.code) == (502, "upstream_failed")
+    assert "answered 503 without saying why" in told.message
 
 
 @pytest.mark.parametrize("stream", [False, True])
