@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.syntax import HOUSE, ROOMS, files, nodes_of
+from tests.syntax import HOUSE, ROOMS, files, nodes_of, parsed
 
 FILES = [path for room in ROOMS for path in files(room)]
 
@@ -193,8 +193,8 @@ def test_no_client_skips_the_check_of_a_certificate():
 )
 def test_each_wall_stops_what_it_should_and_nothing_else(check, bad, good):
     """The test of the tests."""
-    assert any(check("edge/x.py", node) for node in ast.walk(ast.parse(bad)))
-    assert not any(check("edge/x.py", node) for node in ast.walk(ast.parse(good)))
+    assert any(check("edge/x.py", node) for node in ast.walk(parsed(bad)))
+    assert not any(check("edge/x.py", node) for node in ast.walk(parsed(good)))
 
 
 def test_a_heads_headers_are_replaced_by_its_own_method_alone():

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from inference.zygote import ENVIRONMENT
+from tests.syntax import nodes_of, tree_of
 
 ROOM = Path(__file__).resolve().parents[2] / "inference"
 SPEAKS = "engine/gpu/device.py"
@@ -17,7 +18,7 @@ def names_cuda(path):
         (isinstance(node, ast.Attribute) and node.attr in {"cuda", "_cuda"})
         or (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("torch.cuda"))
         or (isinstance(node, ast.Import) and any(each.name.startswith("torch.cuda") for each in node.names))
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in nodes_of(path)
     )
 
 
@@ -25,7 +26,7 @@ def test_only_the_device_file_speaks_to_cuda():
     """Which nothing calls before a fork: what it does at import is define."""
     found = {str(path.relative_to(ROOM)) for path in ROOM.rglob("*.py") if names_cuda(path)}
     assert found == {SPEAKS}
-    tree = ast.parse((ROOM / SPEAKS).read_text())
+    tree = tree_of(ROOM / SPEAKS)
     assert not [node for node in tree.body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)]
 
 

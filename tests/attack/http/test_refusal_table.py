@@ -10,6 +10,7 @@ import pytest
 
 from edge.listeners import LIMITS
 from tests.attack.http.readers import by_gate
+from tests.syntax import parsed
 from tests.wire.test_gate import REFUSED, request
 from wire.http.limits import Limits
 
@@ -67,7 +68,7 @@ def text(node: ast.expr, known: dict[str, str]) -> str:
 
 def refusals(source: str) -> set[Row]:
     """Every refusal that a file can make."""
-    tree = ast.parse((ROOT / "wire" / f"{source}.py").read_text("utf-8"))
+    tree = parsed((ROOT / "wire" / f"{source}.py").read_text("utf-8"))
     tree.body = [node for node in tree.body if getattr(node, "name", "") != "_bad"]  # its callers say what
     known = {
         node.targets[0].id: text(node.value, {})
