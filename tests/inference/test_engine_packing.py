@@ -201,11 +201,17 @@ def test_others_are_left_alone(kept, budget):
     assert {type(each) for each in kept} == {nn.Linear}
 
 
+def fresh(num_bytes):
+    """Memory that is a process' own and new to it: a tensor may get what an earlier test gave back."""
+    return mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+
 @pytest.mark.skipif(not pages.own_spans(), reason="this kernel does not tell where memory lies")
 def test_memory_taken_since_is_gone_about_as_copies_are():
     """Each piece is asked for once, a pass' worth at a time, and what it holds stays."""
     growth = Growth()
-    taken = torch.arange(3 * PASS_BYTES // 4, dtype=torch.float32).repeat(2)
+    taken = torch.frombuffer(fresh(6 * PASS_BYTES), dtype=torch.float32)
+    taken.copy_(torch.arange(3 * PASS_BYTES // 4, dtype=torch.float32).repeat(2))
     pieces, model = growth.pieces(), layers()
     assert sum(each._num_bytes for each in pieces) > taken.nbytes - 2 * PASS_BYTES
     packing = pack_products(model, AMPLE, pieces)
